@@ -1,0 +1,1 @@
+"""Speed and quality measurements: each module is a command that writes JSON."""

@@ -1,0 +1,205 @@
+"""The command line: `dreambooth-dpo`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from .dpo_core.errors import UserError
+
+app = typer.Typer(
+    help="Make a personalized text-to-image model more faithful and more obedient, with no labelling.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    add_completion=False,
+)
+console = Console()
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from where an earlier run in the same folder stands.")]
+ConfigFile = Annotated[Path, typer.Argument(help="YAML file; `dreambooth-dpo config` prints one to start from.")]
+
+
+def plain_errors(command: Callable) -> Callable:
+    """User errors are shown in one red paragraph and end with exit code 2; an interrupt says how to go on."""
+
+    @wraps(command)
+    def wrapped(*args, **kwargs):
+        from .metrics.errors import MetricsError
+
+        try:
+            return command(*args, **kwargs)
+        except (UserError, MetricsError) as error:
+            console.print(f"[bold red]Error:[/] {_escaped(str(error))}")
+            raise typer.Exit(2) from error
+        except KeyboardInterrupt as error:
+            console.print("[yellow]Interrupted.[/] What was finished is kept; the same command with --resume goes on from there.")
+            raise typer.Exit(130) from error
+
+    return wrapped
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+@contextmanager
+def bars() -> Iterator[Callable]:
+    """A rich progress bar per stage; notes (losses, pair yields) stand behind the bar."""
+    columns = (
+        TextColumn("{task.description:<22}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console) as shown:
+        tasks: dict[str, int] = {}
+
+        def tell(stage: str, done: int, total: int, preview: object = None, note: str = "") -> None:
+            if stage not in tasks:
+                tasks[stage] = shown.add_task(stage, total=total, note="")
+            shown.update(tasks[stage], completed=done, total=total, note=_escaped(note))
+
+        yield tell
+
+
+def show_answer(report: dict, lora: Path, page: Path) -> None:
+    """The answer first, then the numbers behind it, then where the files lie."""
+    console.print()
+    console.print(f"[bold]{_escaped(report['answer'])}[/]")
+    table = Table("score", "before", "after", "gain", "95 % interval", "", title="Held-out prompts, same seeds before and after")
+    for name, value in report.items():
+        if isinstance(value, dict) and "ci95" in value:
+            low, high = value["ci95"]
+            table.add_row(
+                name,
+                f"{value['before']:.3f}",
+                f"{value['after']:.3f}",
+                f"{value['gain']:+.3f}",
+                f"{low:+.3f} .. {high:+.3f}",
+                value["verdict"],
+            )
+    console.print(table)
+    for sentence in report.get("distrust", []):
+        console.print(f"[dim]To distrust: {_escaped(sentence)}[/]")
+    console.print(f"LoRA:   {lora}\nReport: {page}", soft_wrap=True, highlight=False)
+
+
+@app.command()
+@plain_errors
+def demo(
+    concept: Annotated[int, typer.Option(min=0, help="Which toybox concept (an integer draws its looks).")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Run folder [default: runs/demo_<concept>].")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Refuse to go on from an earlier run in that folder.")] = False,
+) -> None:
+    """Personalize a toybox model to a concept, improve it in three rounds, and write the report. Needs no download."""
+    from .headless import run_loop
+    from .toybox.run import demo_loop
+
+    folder = out or Path("runs") / f"demo_{concept}"
+    with bars() as tell:
+        lora, report = run_loop(demo_loop(concept, folder, resume=not fresh, progress=tell), f"toybox_{concept}_dpo")
+    show_answer(report, lora, folder / "report" / "report.html")
+
+
+@app.command()
+@plain_errors
+def run(config: ConfigFile, resume: Resume = False) -> None:
+    """Improve a personalized diffusers model: sample, score, pair, train, for all rounds; then evaluate and report."""
+    from .dpo_core.config import read_config
+    from .headless import loop_from_config, quiet_libraries, run_loop
+
+    settings = read_config(config)
+    quiet_libraries()
+    with bars() as tell:
+        lora, report = run_loop(loop_from_config(settings, resume, tell))
+    show_answer(report, lora, settings.output / "report" / "report.html")
+
+
+@app.command()
+@plain_errors
+def evaluate(
+    config: ConfigFile,
+    lora: Annotated[Path, typer.Option(help="LoRA to evaluate, as `run` wrote it.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for pictures and numbers [default: <output>_evaluate].")] = None,
+    resume: Resume = False,
+) -> None:
+    """Measure a LoRA against the model without it, on held-out prompts with the same seeds."""
+    from .dpo_core.config import read_config
+    from .dpo_core.lora_files import load_into_adapter
+    from .dpo_core.report import write_report
+    from .headless import loop_from_config, quiet_libraries
+
+    settings = read_config(config)
+    folder = out or settings.output.with_name(settings.output.name + "_evaluate")
+    quiet_libraries()
+    with bars() as tell:
+        loop = loop_from_config(settings.model_copy(update={"output": folder}), resume, tell)
+        loop.evaluate(0)
+        load_into_adapter(loop.adapter, lora)
+        loop.evaluate(1)
+    loop.run.set_fact("rounds", 1)
+    show_answer(write_report(loop.run), lora, folder / "report" / "report.html")
+
+
+@app.command()
+@plain_errors
+def personalize(
+    config: Annotated[Path | None, typer.Argument(help="YAML file of a diffusers model; leave out for a toybox concept.")] = None,
+    concept: Annotated[int, typer.Option(min=0, help="Toybox concept, when no config is given.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for LoRA, curve and record [default: runs/start_<concept>, or <output>_start].")
+    ] = None,
+) -> None:
+    """DreamBooth by LoRA: teach the model the subject, and draw the trade-off curve of fidelity against alignment."""
+    from .headless import personalize_from_config, quiet_libraries
+
+    quiet_libraries()
+    with bars() as tell:
+        if config is None:
+            from .toybox.concepts import concept_from_seed
+            from .toybox.run import start_of
+
+            lora, record = start_of(concept_from_seed(concept), out or Path("runs") / f"start_{concept}", progress=tell)
+        else:
+            from .dpo_core.config import read_config
+
+            lora, record = personalize_from_config(read_config(config), out, tell)
+    console.print(_escaped(record["sentence"]))
+    console.print(f"LoRA:  {lora}\nCurve: {lora.with_name('curve.png')}", soft_wrap=True, highlight=False)
+
+
+@app.command()
+@plain_errors
+def report(folder: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
+    """Write the report of a run again, from what the folder holds."""
+    from .dpo_core.report import write_report
+    from .dpo_core.run_folder import RunFolder
+
+    if not (folder / "records.sqlite").is_file():
+        raise UserError(f"{folder} is not a run folder (no records.sqlite). Give the output folder of a run.")
+    console.print(_escaped(write_report(RunFolder(folder))["answer"]))
+    console.print(f"Report: {folder / 'report' / 'report.html'}", soft_wrap=True, highlight=False)
+
+
+@app.command("config")
+@plain_errors
+def example_config(schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema instead.")] = False) -> None:
+    """Print a config to start from: every setting with its default, unit, range and source."""
+    from .dpo_core.config import RunConfig, example_yaml
+
+    typer.echo(json.dumps(RunConfig.model_json_schema(), indent=2) if schema else example_yaml())
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,165 @@
+"""The adapter: low-rank weights on forward hooks, with a frozen copy as the round's reference."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from .errors import UserError
+from .settings import AdapterSettings
+
+_TARGETS = {
+    "attention": r"\.(to_q|to_k|to_v|to_out\.0)$",
+    "attention+ff": r"\.(to_q|to_k|to_v|to_out\.0|proj_in|proj_out|ff\.net\.0\.proj|ff\.net\.2)$",
+    "all": r"(_blocks|_block)\.",
+}
+
+
+class LowRank(nn.Module):
+    """scale * B(A(x)) for a linear or 2-d convolution layer; B starts at zero (LoRA, arXiv 2106.09685, eq. 3)."""
+
+    def __init__(self, layer: nn.Module, rank: int, alpha: float, generator: torch.Generator) -> None:
+        super().__init__()
+        weight = layer.weight
+        self.scale = alpha / rank
+        self.alpha = alpha
+        self.convolution = (layer.stride, layer.padding, layer.dilation) if weight.ndim == 4 else None
+        down = torch.empty(rank, *weight.shape[1:], dtype=torch.float32)
+        bound = 1 / math.sqrt(down[0].numel())
+        down.uniform_(-bound, bound, generator=generator)
+        up = torch.zeros(weight.shape[0], rank, *([1] * (weight.ndim - 2)), dtype=torch.float32)
+        self.down = nn.Parameter(down.to(weight.device))
+        self.up = nn.Parameter(up.to(weight.device))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.to(self.down.dtype)
+        if self.convolution is None:
+            return self.scale * F.linear(F.linear(x, self.down), self.up)
+        stride, padding, dilation = self.convolution
+        return self.scale * F.conv2d(F.conv2d(x, self.down, None, stride, padding, dilation), self.up)
+
+
+def target_layers(denoiser: nn.Module, targets: str) -> dict[str, nn.Module]:
+    """Names and layers that the adapter sits on: those with a 2-d or 4-d weight whose name fits the setting."""
+    pattern = re.compile(_TARGETS[targets])
+    found = {
+        name: module
+        for name, module in denoiser.named_modules()
+        if pattern.search(name)
+        and getattr(module, "weight", None) is not None
+        and module.weight.ndim in (2, 4)
+        and not isinstance(module, nn.Embedding)
+    }
+    if not found:
+        raise UserError(f"adapter targets {targets!r} match no layer of {type(denoiser).__name__}; choose one of {sorted(_TARGETS)}.")
+    return found
+
+
+class Adapter:
+    """Policy and reference weights for every target layer of one denoiser.
+
+    Hooks live only inside `attached()`; which weights answer is switched by `reference()` and `off()`, which restore in finally.
+    The base weights are never touched.
+    """
+
+    def __init__(self, denoiser: nn.Module, settings: AdapterSettings, seed: int = 0) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.settings = settings
+        self.layers = target_layers(denoiser, settings.targets)
+        self.policy = {n: LowRank(m, settings.rank, settings.alpha, generator) for n, m in self.layers.items()}
+        self._frozen: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._mode = "policy"
+        self.freeze_reference()
+
+    def parameters(self) -> list[nn.Parameter]:
+        return [p for layer in self.policy.values() for p in layer.parameters()]
+
+    def freeze_reference(self) -> None:
+        """Make the reference a copy of the adapter as it stands now: once at each round's start."""
+        self._frozen = {n: (p.down.detach().clone(), p.up.detach().clone()) for n, p in self.policy.items()}
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Copies of the policy weights: `<layer>.down`, `<layer>.up`."""
+        return {f"{n}.{k}": v.detach().clone() for n, p in self.policy.items() for k, v in (("down", p.down), ("up", p.up))}
+
+    def reference_state(self) -> dict[str, torch.Tensor]:
+        return {f"{n}.{k}": v.clone() for n, pair in self._frozen.items() for k, v in zip(("down", "up"), pair, strict=True)}
+
+    @torch.no_grad()
+    def load(self, state: dict[str, torch.Tensor]) -> None:
+        """Set the policy weights. Raises UserError when the state is of other layers, another rank or another model."""
+        own = {f"{n}.{k}": t for n, p in self.policy.items() for k, t in (("down", p.down), ("up", p.up))}
+        self._check(own, state)
+        for name, tensor in own.items():
+            tensor.copy_(state[name])
+
+    def load_reference(self, state: dict[str, torch.Tensor]) -> None:
+        own = self.reference_state()
+        self._check(own, state)
+        self._frozen = {n: (state[f"{n}.down"].to(p.down), state[f"{n}.up"].to(p.up)) for n, p in self.policy.items()}
+
+    @staticmethod
+    def _check(own: dict[str, torch.Tensor], state: dict[str, torch.Tensor]) -> None:
+        strange, missing = sorted(set(state) - set(own)), sorted(set(own) - set(state))
+        if strange or missing:
+            raise UserError(
+                f"this adapter is of another model or target choice: {len(missing)} layers missing (first: {missing[:1]}), "
+                f"{len(strange)} unknown (first: {strange[:1]}). Use the model and targets it was trained with."
+            )
+        for name, tensor in own.items():
+            if tensor.shape != state[name].shape:
+                raise UserError(
+                    f"adapter weight {name} has shape {tuple(state[name].shape)}, expected {tuple(tensor.shape)}: "
+                    "another rank or another model. Use the rank and model it was trained with."
+                )
+
+    @contextmanager
+    def attached(self) -> Iterator[Adapter]:
+        """Put the hooks on; take them off in any case."""
+        handles = [module.register_forward_hook(self._hook(name)) for name, module in self.layers.items()]
+        try:
+            yield self
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    @contextmanager
+    def reference(self) -> Iterator[None]:
+        """Inside, the denoiser answers as the reference (the adapter at the round's start)."""
+        with self._switched("reference"):
+            yield
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """Inside, the denoiser answers as the incoming model."""
+        with self._switched("off"):
+            yield
+
+    @contextmanager
+    def _switched(self, mode: str) -> Iterator[None]:
+        before, self._mode = self._mode, mode
+        try:
+            yield
+        finally:
+            self._mode = before
+
+    def _hook(self, name: str):
+        layer = self.policy[name]
+
+        def hook(_module: nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor:
+            if self._mode == "off":
+                return output
+            if self._mode == "reference":
+                down, up = self._frozen[name]
+                change = torch.func.functional_call(layer, {"down": down, "up": up}, args[0])
+            else:
+                change = layer(args[0])
+            return output + change.to(output.dtype)
+
+        return hook

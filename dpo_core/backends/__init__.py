@@ -1,0 +1,1 @@
+"""Implementations of the TextToImage protocol; each host library is imported in one file alone."""

@@ -1,0 +1,162 @@
+"""The TextToImage protocol on a diffusers StableDiffusionPipeline."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..errors import UserError
+from ..protocols import Cond
+from ..settings import SamplingSettings
+
+
+def load_pipeline(folder: str | Path, device: str = "cpu", lora: Path | None = None, lora_strength: float = 1.0):
+    """Load a StableDiffusionPipeline folder (safetensors only), with the user's LoRA merged into its weights if one is given.
+
+    Raises UserError when the folder is no such pipeline or the LoRA is of another model.
+    """
+    from diffusers import StableDiffusionPipeline
+
+    folder = Path(folder)
+    if not (folder / "model_index.json").is_file():
+        raise UserError(f"model folder {folder} has no model_index.json. Give a diffusers folder, as pipeline.save_pretrained() writes it.")
+    try:
+        pipe = StableDiffusionPipeline.from_pretrained(
+            folder,
+            torch_dtype=torch.float32,
+            use_safetensors=True,
+            local_files_only=True,
+            safety_checker=None,
+            requires_safety_checker=False,
+        )
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"model folder {folder} cannot be loaded as a StableDiffusionPipeline: {error}") from error
+    pipe.set_progress_bar_config(disable=True)
+    if lora is not None:
+        _merge_lora(pipe, Path(lora), lora_strength)
+    return pipe.to(device)
+
+
+def _merge_lora(pipe, lora: Path, strength: float) -> None:
+    from ..lora_files import read_lora
+
+    tensors = read_lora(lora)
+    before = {name: p.shape for name, p in pipe.unet.named_parameters()}
+    try:
+        pipe.load_lora_weights(tensors)
+        pipe.fuse_lora(lora_scale=strength)
+        pipe.unload_lora_weights()
+    except (RuntimeError, ValueError, KeyError, IndexError) as error:
+        raise UserError(
+            f"LoRA {lora} does not fit this model: {str(error).splitlines()[0]}. Give a LoRA that was trained on this model."
+        ) from error
+    if {name: p.shape for name, p in pipe.unet.named_parameters()} != before:
+        raise UserError(f"LoRA {lora} changed the model's layers. Give a LoRA that was trained on this model.")
+
+
+class DiffusersTextToImage:
+    """Sampling, prediction and decoding by a StableDiffusionPipeline; its weights are frozen.
+
+    `precision`: "fp32", or "bf16" for autocast in `predict`.
+    """
+
+    def __init__(self, pipe, precision: str = "fp32") -> None:
+        from diffusers import DPMSolverMultistepScheduler
+
+        self.pipe = pipe
+        self.denoiser = pipe.unet.eval().requires_grad_(False)
+        pipe.vae.eval().requires_grad_(False)
+        pipe.text_encoder.eval().requires_grad_(False)
+        self.device = torch.device(pipe.device)
+        self.precision = precision
+        self.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
+        self.prediction_type = self.scheduler.config.prediction_type
+        if self.prediction_type not in ("epsilon", "v_prediction"):
+            raise UserError(f"prediction type {self.prediction_type!r} of this model is not supported; epsilon and v_prediction are.")
+        self.alphas = self.scheduler.alphas_cumprod.to(self.device)
+        self._cond: dict[str, torch.Tensor] = {}
+        self.fingerprint = self._fingerprint()
+
+    def _fingerprint(self) -> str:
+        digest = hashlib.sha256()
+        for module in (self.denoiser, self.pipe.text_encoder, self.pipe.vae):
+            for name, weight in module.named_parameters():
+                digest.update(f"{name}{tuple(weight.shape)}".encode())
+                digest.update(weight.detach().float().flatten()[:4096].cpu().numpy().tobytes())
+                digest.update(np.float64(weight.detach().double().sum().item()).tobytes())
+        return digest.hexdigest()[:16]
+
+    @torch.no_grad()
+    def encode_prompts(self, prompts: Sequence[str]) -> Cond:
+        """{"encoder_hidden_states": [n, tokens, width]}; every distinct prompt is encoded once and kept."""
+        for prompt in dict.fromkeys(p for p in prompts if p not in self._cond):
+            tokens = self.pipe.tokenizer(
+                prompt, padding="max_length", max_length=self.pipe.tokenizer.model_max_length, truncation=True, return_tensors="pt"
+            ).input_ids
+            self._cond[prompt] = self.pipe.text_encoder(tokens.to(self.device))[0][0]
+        return {"encoder_hidden_states": torch.stack([self._cond[p] for p in prompts])}
+
+    def latent_shape(self, settings: SamplingSettings) -> tuple[int, int, int]:
+        factor = self.pipe.vae_scale_factor
+        return (self.denoiser.config.in_channels, settings.height // factor, settings.width // factor)
+
+    @torch.no_grad()
+    def sample(
+        self, prompts: Sequence[str], seeds: Sequence[int], settings: SamplingSettings, on_step: Callable[[int], None] | None = None
+    ) -> torch.Tensor:
+        """DPM-Solver++ 2M from one noise per seed: deterministic, so a candidate depends on its prompt and seed alone (to rounding)."""
+        shape = self.latent_shape(settings)
+        noise = [torch.randn(shape, generator=torch.Generator().manual_seed(int(s))) for s in seeds]
+        self.scheduler.set_timesteps(settings.steps)
+        latents = torch.stack(noise).to(self.device) * self.scheduler.init_noise_sigma
+        cond = self.encode_prompts(prompts)["encoder_hidden_states"]
+        if settings.guidance > 1:
+            cond = torch.cat([self.encode_prompts([""] * len(prompts))["encoder_hidden_states"], cond])
+        for i, t in enumerate(self.scheduler.timesteps):
+            double = torch.cat([latents, latents]) if settings.guidance > 1 else latents
+            with self._autocast():
+                raw = self.denoiser(self.scheduler.scale_model_input(double, t), t, encoder_hidden_states=cond).sample.float()
+            if settings.guidance > 1:
+                plain, prompted = raw.chunk(2)
+                raw = plain + settings.guidance * (prompted - plain)
+            latents = self.scheduler.step(raw, t, latents).prev_sample
+            if on_step:
+                on_step(i + 1)
+        return latents.float().cpu()
+
+    @torch.no_grad()
+    def decode(self, latents: torch.Tensor) -> np.ndarray:
+        scaled = latents.to(self.device) / self.pipe.vae.config.scaling_factor
+        parts = [self.pipe.vae.decode(part).sample for part in scaled.split(32)]
+        pixels = torch.cat(parts).float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+        return pixels.permute(0, 2, 3, 1).cpu().numpy()
+
+    @torch.no_grad()
+    def encode_images(self, images: np.ndarray) -> torch.Tensor:
+        pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float().div(127.5).sub(1).to(self.device)
+        encoded = self.pipe.vae.encode(pixels)
+        latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
+        return (latents * self.pipe.vae.config.scaling_factor).float().cpu()
+
+    def draw_timesteps(self, count: int, generator: torch.Generator) -> torch.Tensor:
+        """Uniform discrete timesteps 0..T-1 (Diffusion-DPO draws t ~ U(0, T))."""
+        return torch.randint(0, len(self.alphas), (count,), generator=generator)
+
+    def noised(self, x0: torch.Tensor, noise: torch.Tensor, times: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """x_t = sqrt(a) x0 + sqrt(1-a) noise; the target is the noise, or v = sqrt(a) noise - sqrt(1-a) x0."""
+        a = self.alphas[times.to(self.device)].view(-1, 1, 1, 1).to(x0.dtype)
+        noised = a.sqrt() * x0 + (1 - a).sqrt() * noise
+        target = noise if self.prediction_type == "epsilon" else a.sqrt() * noise - (1 - a).sqrt() * x0
+        return noised, target
+
+    def predict(self, noised: torch.Tensor, times: torch.Tensor, cond: Cond) -> torch.Tensor:
+        with self._autocast():
+            return self.denoiser(noised, times.to(self.device), **cond).sample.float()
+
+    def _autocast(self):
+        return torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()

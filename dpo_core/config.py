@@ -1,0 +1,142 @@
+"""The YAML file of `dreambooth-dpo run`: what to improve, from which photos and prompts, and the loop's settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+
+from .errors import UserError
+from .settings import LoopSettings, PersonalizeSettings, Settings
+
+
+class ConceptConfig(Settings):
+    """The subject."""
+
+    identifier: str = Field(min_length=1, description="The token that names the subject in prompts, e.g. sks.")
+    class_noun: str = Field(min_length=1, description="What kind of thing it is, e.g. dog.")
+    references: Path = Field(description="Folder of reference photos (png, jpg, webp, bmp).")
+    held_out: Path | None = Field(None, description="Folder of further photos that training never saw; for the copy-paste guard.")
+
+
+class ModelConfig(Settings):
+    """The personalized model."""
+
+    path: Path = Field(description="diffusers folder of a StableDiffusionPipeline.")
+    lora: Path | None = Field(None, description="LoRA to put on first (the user's DreamBooth LoRA), safetensors.")
+    lora_strength: float = Field(1.0, ge=-4.0, le=4.0, description="Strength of that LoRA.")
+    device: str = Field("auto", description="cpu, cuda, cuda:1, mps, or auto.")
+
+
+class ScorerConfig(Settings):
+    """open_clip scorers by local folder (open_clip_config.json, open_clip_model.safetensors, tokenizer)."""
+
+    reward: Path = Field(description="Folder of the scorer that trains (fidelity and alignment).")
+    judge: Path | None = Field(None, description="Folder of a scorer of another backbone that only measures.")
+    judge_kind: Literal["open_clip", "dinov2"] = Field(
+        "open_clip", description="What the judge's folder holds; dinov2 judges fidelity alone."
+    )
+
+
+class RunConfig(LoopSettings):
+    """Everything that `run` needs; relative paths are taken from the file's own folder."""
+
+    model: ModelConfig
+    concept: ConceptConfig
+    scorers: ScorerConfig
+    prompts: Path = Field(description="UTF-8 text file, one prompt a line; {identifier} and {class_noun} name the subject, [context] tags.")
+    held_out_prompts: Path | None = Field(None, description="Prompts to evaluate on; empty: split off the file above.")
+    output: Path = Field(description="The run folder; made if it does not exist.")
+    personalize: PersonalizeSettings = Field(PersonalizeSettings(), description="Used by the command `personalize` alone.")
+
+    def loop(self) -> LoopSettings:
+        return LoopSettings(**{name: getattr(self, name) for name in LoopSettings.model_fields})
+
+
+def explain(error: ValidationError) -> str:
+    """One line a wrong field: its dotted name, what is wrong, and the value."""
+    lines = []
+    for problem in error.errors():
+        name = ".".join(str(p) for p in problem["loc"]) or "the settings"
+        given = "" if problem["type"] in ("missing", "extra_forbidden") else f" (given: {problem['input']!r})"
+        text = {"extra_forbidden": "is not a setting; check its spelling and its place", "missing": "is required"}.get(
+            problem["type"], problem["msg"]
+        )
+        lines.append(f"{name}: {text}{given}")
+    return "\n".join(lines)
+
+
+def read_config(path: Path) -> RunConfig:
+    """Read and check a YAML file. Raises UserError that names every wrong field."""
+    import yaml
+
+    path = Path(path)
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"config file {path} does not exist. `dreambooth-dpo config` prints one to start from.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"config file {path} is not valid YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise UserError(
+            f"config file {path} holds no settings (found {type(data).__name__}). `dreambooth-dpo config` prints one to start from."
+        )
+    try:
+        config = RunConfig.model_validate(data)
+    except ValidationError as error:
+        raise UserError(f"wrong settings in {path}:\n{explain(error)}") from error
+    return _resolved(config, path.parent)
+
+
+def _resolved(config: RunConfig, base: Path) -> RunConfig:
+    def absolute(settings: Settings) -> Settings:
+        changed = {}
+        for name in type(settings).model_fields:
+            value = getattr(settings, name)
+            if isinstance(value, Path):
+                changed[name] = value if value.is_absolute() else (base / value)
+            elif isinstance(value, Settings):
+                changed[name] = absolute(value)
+        return settings.model_copy(update=changed)
+
+    return absolute(config)  # type: ignore[return-value]
+
+
+EXAMPLE = {
+    "model": {"path": "my-model", "lora": None, "lora_strength": 1.0, "device": "auto"},
+    "concept": {"identifier": "sks", "class_noun": "dog", "references": "photos", "held_out": None},
+    "scorers": {"reward": "scorers/clip", "judge": None, "judge_kind": "open_clip"},
+    "prompts": "prompts.txt",
+    "held_out_prompts": None,
+    "output": "runs/my-dog",
+}
+
+
+def _range(field) -> str:
+    """The limits of a field in brackets, from its constraints."""
+    limits = {n: getattr(m, n) for m in field.metadata for n in ("ge", "gt", "le", "lt") if getattr(m, n, None) is not None}
+    low = f">= {limits['ge']}" if "ge" in limits else f"> {limits['gt']}" if "gt" in limits else ""
+    high = f"<= {limits['le']}" if "le" in limits else f"< {limits['lt']}" if "lt" in limits else ""
+    return f" [{', '.join(x for x in (low, high) if x)}]" if low or high else ""
+
+
+def _yaml_lines(kind: type[Settings], values: dict, indent: str = "") -> list[str]:
+    import json
+
+    lines = []
+    for name, field in kind.model_fields.items():
+        value = values.get(name)
+        if isinstance(value, dict):
+            lines += [f"{indent}{name}:", *_yaml_lines(field.annotation, value, indent + "  ")]
+        else:
+            lines += [f"{indent}# {field.description}{_range(field)}", f"{indent}{name}: {json.dumps(value, ensure_ascii=False)}"]
+    return lines
+
+
+def example_yaml() -> str:
+    """A config that names every setting, each with what it means; paths are to be changed by the user."""
+    values = RunConfig.model_validate(EXAMPLE).model_dump(mode="json")
+    order = [*EXAMPLE, *(n for n in RunConfig.model_fields if n not in EXAMPLE)]
+    ordered = type("Ordered", (), {"model_fields": {n: RunConfig.model_fields[n] for n in order}})
+    return "\n".join(_yaml_lines(ordered, {n: values[n] for n in order})) + "\n"

@@ -1,0 +1,67 @@
+"""Gains with their doubt: the same held-out prompts and seeds before and after, bootstrap over prompts."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from .errors import UserError
+
+
+@dataclass(frozen=True)
+class Gain:
+    """Means before and after, their difference, and its 95 % interval (percentile bootstrap over prompts)."""
+
+    before: float
+    after: float
+    gain: float
+    ci95: tuple[float, float]
+    images: int
+    prompts: int
+
+    def as_dict(self) -> dict:
+        return {**asdict(self), "ci95": list(self.ci95)}
+
+    @property
+    def verdict(self) -> str:
+        """ "up", "down" or "unclear": where the interval lies."""
+        low, high = self.ci95
+        return "up" if low > 0 else "down" if high < 0 else "unclear"
+
+
+def bootstrap_interval(values: np.ndarray, resamples: int, seed: int = 0, level: float = 0.95) -> tuple[float, float]:
+    """Percentile bootstrap of the mean of `values` [n] (one per prompt or concept). A single value gives an infinite interval."""
+    values = np.asarray(values, np.float64)
+    if len(values) < 2:
+        return (-np.inf, np.inf)
+    rng = np.random.default_rng(seed)
+    means = values[rng.integers(0, len(values), (resamples, len(values)))].mean(1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return (float(low), float(high))
+
+
+def by_prompt(values: np.ndarray, prompt_of: np.ndarray) -> np.ndarray:
+    """Mean of each prompt's values: [n] -> [prompts], in the order of np.unique."""
+    _, inverse = np.unique(prompt_of, return_inverse=True)
+    return np.bincount(inverse, values) / np.bincount(inverse)
+
+
+def paired_gain(before: np.ndarray, after: np.ndarray, prompt_of: np.ndarray, resamples: int = 2000, seed: int = 0) -> Gain:
+    """Gain of paired pictures: before, after float [n], same prompt and seed at each index; prompt_of [n].
+
+    Prompts are resampled, not pictures: pictures of one prompt are not independent. Raises UserError when the lengths differ.
+    """
+    if not len(before) == len(after) == len(prompt_of):
+        raise UserError(
+            f"{len(before)} pictures before and {len(after)} after are not paired: evaluate both with the same prompts and seeds."
+        )
+    differences = by_prompt(np.asarray(after, np.float64) - np.asarray(before, np.float64), prompt_of)
+    return Gain(
+        before=float(by_prompt(before, prompt_of).mean()),
+        after=float(by_prompt(after, prompt_of).mean()),
+        gain=float(differences.mean()),
+        ci95=bootstrap_interval(differences, resamples, seed),
+        images=len(before),
+        prompts=len(differences),
+    )

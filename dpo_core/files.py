@@ -1,0 +1,39 @@
+"""Files that are either whole or not there."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+from .errors import UserError
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Give a temporary sibling to write to; rename it over `path` on success, remove it on failure.
+
+    Raises UserError when the disk is full or the folder cannot be written.
+    """
+    path = Path(path)
+    beside = path.with_name(f".{path.stem}.{uuid4().hex[:8]}.part{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield beside
+        os.replace(beside, path)
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}. Free disk space or choose another output folder; "
+            "what was finished before is kept, and the same command goes on from there."
+        ) from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write UTF-8 JSON, whole or not at all. NaN is refused (ValueError): it is not JSON."""
+    with atomic_path(path) as beside:
+        beside.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False), encoding="utf-8")

@@ -1,0 +1,171 @@
+"""Pictures put side by side: before and after by prompt and seed, pairs with their scores, the references.
+
+Pure: uint8 arrays in, a PIL image out. Small pictures are enlarged by whole pixels (nearest), large ones reduced (Lanczos).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from PIL.ImageDraw import ImageDraw
+    from PIL.ImageFont import FreeTypeFont
+
+INK, FAINT, BEFORE, AFTER, LOSER = "#1D2430", "#565C66", "#565C66", "#0072B2", "#C24E00"
+CELL = 128
+"""Longer side of one picture in a grid, pixels."""
+GAP = 8
+
+
+@dataclass(frozen=True)
+class PairPicture:
+    """What the pair grid shows of one pair: pictures uint8 [H, W, 3], raw scores (fidelity, alignment), degrees, standard deviations."""
+
+    prompt: str
+    winner: np.ndarray
+    loser: np.ndarray
+    winner_scores: tuple[float, float]
+    loser_scores: tuple[float, float]
+    angle: float
+    length: float
+
+
+def evenly(count: int, most: int) -> list[int]:
+    """At most `most` indices of range(count), evenly spaced from first to last: a choice that looks at nothing."""
+    if count <= most:
+        return list(range(count))
+    return sorted({int(i) for i in np.linspace(0, count - 1, most).round()})
+
+
+@lru_cache(maxsize=8)
+def font(size: int, bold: bool = False) -> FreeTypeFont:
+    """DejaVu Sans as matplotlib ships it, `size` in pixels: the same letters on every machine."""
+    from pathlib import Path
+
+    import matplotlib
+    from PIL import ImageFont
+
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), size)
+
+
+def fit(picture: np.ndarray, cell: int = CELL) -> Image:
+    """One picture uint8 [H, W, 3] with its longer side at most `cell`: enlarged by a whole factor, or reduced with its aspect kept."""
+    from PIL import Image
+
+    image = Image.fromarray(np.ascontiguousarray(picture))
+    longer = max(image.size)
+    if longer <= cell:
+        factor = max(1, cell // longer)
+        return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+    scale = cell / longer
+    return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.LANCZOS)
+
+
+def wrap(text: str, width: int, lines: int, letters: FreeTypeFont) -> list[str]:
+    """`text` broken at spaces (inside over-long words) into at most `lines` lines of `width` pixels; an ellipsis marks what is left out."""
+    done: list[str] = []
+    line = ""
+    for word in text.split():
+        longer = f"{line} {word}".strip()
+        if letters.getlength(longer) <= width:
+            line = longer
+            continue
+        if line:
+            done.append(line)
+        while letters.getlength(word) > width and len(word) > 1:
+            cut = next(i for i in range(len(word) - 1, 0, -1) if i == 1 or letters.getlength(word[:i]) <= width)
+            done.append(word[:cut])
+            word = word[cut:]
+        line = word
+    if line:
+        done.append(line)
+    if len(done) <= lines:
+        return done
+    last = done[lines - 1]
+    while last and letters.getlength(last + "…") > width:
+        last = last[:-1]
+    return [*done[: lines - 1], last.rstrip() + "…"]
+
+
+def _canvas(width: int, height: int) -> tuple[Image, ImageDraw]:
+    from PIL import Image, ImageDraw
+
+    image = Image.new("RGB", (width, height), "white")
+    return image, ImageDraw.Draw(image)
+
+
+def before_after_grid(before: Sequence[np.ndarray], after: Sequence[np.ndarray], prompts: Sequence[str], cell: int = CELL) -> Image:
+    """One row a prompt, two columns a seed: before and after of the same seed stand side by side.
+
+    before, after: for each prompt uint8 [seeds, H, W, 3]; seeds may differ between prompts. Prompts must not be empty.
+    """
+    seeds = max(len(b) for b in before)
+    tile_h = max(fit(b[0], cell).height for b in before if len(b))
+    text_w, head, letters = int(1.75 * cell), 62, font(19)
+    group = 2 * cell + 2
+    width = text_w + seeds * (group + 2 * GAP) + GAP
+    image, draw = _canvas(width, head + len(prompts) * (tile_h + GAP) + GAP)
+    for s in range(seeds):
+        left = text_w + GAP + s * (group + 2 * GAP)
+        draw.text((left + group / 2, 17), f"seed {s + 1}", fill=INK, font=font(20, True), anchor="mm")
+        draw.text((left + cell / 2, 45), "before", fill=BEFORE, font=font(19), anchor="mm")
+        draw.text((left + cell + 2 + cell / 2, 45), "after", fill=AFTER, font=font(19, True), anchor="mm")
+    for row, (prompt, old, new) in enumerate(zip(prompts, before, after, strict=True)):
+        top = head + row * (tile_h + GAP)
+        lines = wrap(prompt, text_w - 2 * GAP, max(1, tile_h // 24), letters)
+        for i, line in enumerate(lines):
+            draw.text((GAP, top + tile_h / 2 + (i - (len(lines) - 1) / 2) * 24), line, fill=INK, font=letters, anchor="lm")
+        for s, (a, b) in enumerate(zip(old, new, strict=True)):
+            left = text_w + GAP + s * (group + 2 * GAP)
+            for x, picture in ((left, fit(a, cell)), (left + cell + 2, fit(b, cell))):
+                image.paste(picture, (x + (cell - picture.width) // 2, top + (tile_h - picture.height) // 2))
+    return image
+
+
+def pairs_grid(pairs: Sequence[PairPicture], cell: int = CELL, columns: int = 2) -> Image:
+    """Winner and loser side by side, each over its raw scores, under prompt, angle and length. `pairs` must not be empty."""
+    columns = min(columns, len(pairs))
+    block_w, pad = 2 * cell + 12 + 2 * 40, 20
+    tile_h = max(fit(p.winner, cell).height for p in pairs)
+    block_h = 56 + tile_h + 78
+    rows = -(-len(pairs) // columns)
+    image, draw = _canvas(pad + columns * (block_w + pad), pad // 2 + rows * block_h)
+    for i, pair in enumerate(pairs):
+        left, top = pad + (i % columns) * (block_w + pad), pad // 2 + (i // columns) * block_h
+        _pair_block(image, draw, pair, (left, top, block_w, tile_h), cell)
+    return image
+
+
+def _pair_block(image: Image, draw: ImageDraw, pair: PairPicture, box: tuple[int, int, int, int], cell: int) -> None:
+    left, top, width, tile_h = box
+    draw.line((left, top, left + width, top), fill="#D5D9DF", width=1)
+    draw.text(
+        (left, top + 17), wrap(pair.prompt, width, 1, font(17))[0] if pair.prompt.split() else "", fill=INK, font=font(17), anchor="lm"
+    )
+    draw.text((left, top + 40), f"angle {pair.angle:.0f}°, length {pair.length:.2f} SD", fill=FAINT, font=font(17), anchor="lm")
+    half = width // 2
+    sides = (("winner", AFTER, pair.winner, pair.winner_scores), ("loser", LOSER, pair.loser, pair.loser_scores))
+    for x, (name, colour, pixels, scores) in zip((left, left + half), sides, strict=True):
+        picture, bottom = fit(pixels, cell), top + 56 + tile_h
+        image.paste(picture, (x + (half - picture.width) // 2, top + 56 + (tile_h - picture.height) // 2))
+        draw.text((x + half / 2, bottom + 15), name, fill=colour, font=font(17, True), anchor="mm")
+        draw.text((x + half / 2, bottom + 38), f"F {scores[0]:.3f}  A {scores[1]:.3f}", fill=INK, font=font(16), anchor="mm")
+
+
+def references_strip(references: Sequence[np.ndarray], cell: int = CELL, most: int = 8) -> Image:
+    """The first `most` reference pictures (uint8 [H, W, 3] each) in one row. `references` must not be empty."""
+    tiles = [fit(r, cell) for r in references[:most]]
+    height = max(t.height for t in tiles)
+    image, _ = _canvas(sum(t.width for t in tiles) + GAP * (len(tiles) + 1), height + 2 * GAP)
+    x = GAP
+    for tile in tiles:
+        image.paste(tile, (x, GAP + (height - tile.height) // 2))
+        x += tile.width + GAP
+    return image

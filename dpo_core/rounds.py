@@ -1,0 +1,152 @@
+"""The loop: sample, score, pair, train, and again with fresh candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .adapter import Adapter
+from .errors import UserError
+from .pairs import PAIR_RULES
+from .progress import Progress, silent
+from .prompts import PromptSet
+from .protocols import Scorer, TextToImage
+from .run_folder import RunFolder
+from .sampling import sample_set
+from .scoring import score_set
+from .settings import LoopSettings
+from .training import PairData, Trainer, TrainingStopped, train_round, training_seed
+
+EVALUATION_SALT = 999_983
+
+
+@dataclass(frozen=True)
+class Loop:
+    """Everything that the stages of a run share. `rewards` must hold scorers named "fidelity" and "alignment"; `judges` only measure."""
+
+    run: RunFolder
+    model: TextToImage
+    adapter: Adapter
+    prompts: PromptSet
+    rewards: Sequence[Scorer]
+    judges: Sequence[Scorer]
+    settings: LoopSettings
+    progress: Progress = silent
+
+    def __post_init__(self) -> None:
+        if missing := {"fidelity", "alignment"} - {s.name for s in self.rewards}:
+            raise UserError(f"reward scorers lack {sorted(missing)}: give one scorer named 'fidelity' and one named 'alignment'.")
+
+    # --- stages ---
+
+    def evaluate(self, round_index: int) -> None:
+        """Held-out pictures and scores of the model as it stands after `round_index` rounds (0: as it came)."""
+        name, evaluation = f"evaluation_{round_index}", self.settings.evaluation
+        sampling = self.settings.sampling
+        if evaluation.guidance is not None:
+            sampling = sampling.model_copy(update={"guidance": evaluation.guidance})
+        with self.adapter.attached():
+            sample_set(
+                self.run,
+                name,
+                self.model,
+                self.prompts.held_out,
+                evaluation.seeds_per_prompt,
+                sampling,
+                evaluation.seed,
+                EVALUATION_SALT,
+                self.progress,
+            )
+        score_set(self.run, name, [*self.rewards, *self.judges], self.progress)
+
+    def candidates(self, round_index: int) -> None:
+        """Fresh candidates of this round, scored."""
+        name, sampling = f"round_{round_index}", self.settings.sampling
+        with self.adapter.attached():
+            sample_set(
+                self.run,
+                name,
+                self.model,
+                self.prompts.train,
+                sampling.candidates_per_prompt,
+                sampling,
+                sampling.seed,
+                round_index,
+                self.progress,
+            )
+        score_set(self.run, name, self.rewards, self.progress)
+
+    def pair(self, round_index: int) -> None:
+        """Pairs of this round by the pair rule, with the yield that says where the rest went."""
+        name = f"round_{round_index}"
+        prompt_of = np.asarray([c.prompt_index for c in self.run.candidates(name)])
+        rule = PAIR_RULES[self.settings.pairs.rule]
+        pairs, found = rule(prompt_of, self.run.score_array(name, "fidelity"), self.run.score_array(name, "alignment"), self.settings.pairs)
+        self.run.set_pairs(name, pairs)
+        self.run.set_fact(f"yield_{round_index}", found.as_dict())
+        self.progress(f"pairs {name}", len(pairs), max(1, len(pairs)), note=found.sentence())
+        if not pairs:
+            raise UserError(
+                f"no pair fits the window {self.settings.pairs.angle_low:g}..{self.settings.pairs.angle_high:g} degrees in round {round_index}: "
+                f"{found.sentence()} Widen the window, lower the margin, or sample more candidates. The scored candidates are kept."
+            )
+
+    def pair_data(self, round_index: int) -> PairData:
+        name = f"round_{round_index}"
+        pairs, candidates, latents = self.run.pairs(name), self.run.candidates(name), self.run.latents(name)
+        winners, losers = [p.winner for p in pairs], [p.loser for p in pairs]
+        return PairData(latents[winners], latents[losers], self.model.encode_prompts([candidates[w].prompt for w in winners]))
+
+    def train(self, round_index: int) -> None:
+        """Train on this round's pairs from the adapter as it stands; resumes from the last checkpoint of this round."""
+        self.adapter.freeze_reference()
+        settings = self.settings.train
+        trainer = Trainer(
+            self.model, self.adapter, self.pair_data(round_index), settings, training_seed(self.settings.sampling.seed, round_index)
+        )
+        kept, first = self.run.load_state(f"training_{round_index}"), 0
+        if kept:
+            trainer.load_state(kept[0])
+            first = int(kept[1]["next_step"])
+
+        def save(next_step: int, state: dict, records: list[dict]) -> None:
+            self.run.add_training(round_index, records)
+            self.run.save_state(f"training_{round_index}", state, {"next_step": str(next_step)})
+
+        def tell(record: dict) -> None:
+            self.progress(f"train round_{round_index}", record["step"] + 1, settings.steps, note=f"loss {record['loss']:.4f}")
+
+        earlier = [r for r in self.run.training(round_index) if r["step"] < first]
+        train_round(trainer, first, earlier, save, tell)
+
+    # --- the whole ---
+
+    def one_round(self, round_index: int) -> None:
+        """Sample, score, pair, train, evaluate; what is done already is not done again."""
+        if kept := self.run.load_state(f"adapter_{round_index + 1}"):
+            self.adapter.load(kept[0])
+        else:
+            self.candidates(round_index)
+            self.pair(round_index)
+            self.train(round_index)
+            self.run.save_state(f"adapter_{round_index + 1}", self.adapter.state())
+            self.run.state_path(f"training_{round_index}").unlink(missing_ok=True)
+        if self.settings.evaluation.every_round or round_index + 1 == self.settings.rounds:
+            self.evaluate(round_index + 1)
+
+    def go(self) -> int:
+        """Run all rounds; returns how many were trained. A training that a guard stopped ends the loop with the last good adapter."""
+        self.evaluate(0)
+        for round_index in range(self.settings.rounds):
+            try:
+                self.one_round(round_index)
+            except TrainingStopped as stop:
+                self.run.set_fact("stopped", {"round": round_index, "reason": str(stop)})
+                self.run.save_state(f"adapter_{round_index + 1}", self.adapter.state())
+                self.evaluate(round_index + 1)
+                self.run.set_fact("rounds", round_index + 1)
+                return round_index + 1
+        self.run.set_fact("rounds", self.settings.rounds)
+        return self.settings.rounds

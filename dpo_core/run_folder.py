@@ -1,0 +1,207 @@
+"""A run is a folder: records in one SQLite file, latents and adapters as safetensors, pictures as PNG.
+
+Whatever is recorded is whole on disk: files are written and renamed first, then their rows are committed in one transaction.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .errors import UserError
+from .files import atomic_path
+from .pairs import Pair
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS candidates (
+    set_name TEXT NOT NULL, position INTEGER NOT NULL, prompt_index INTEGER NOT NULL, prompt TEXT NOT NULL, seed INTEGER NOT NULL,
+    chunk INTEGER NOT NULL, row INTEGER NOT NULL, PRIMARY KEY (set_name, position));
+CREATE TABLE IF NOT EXISTS scores (
+    set_name TEXT NOT NULL, position INTEGER NOT NULL, scorer TEXT NOT NULL, fingerprint TEXT NOT NULL, value REAL NOT NULL,
+    PRIMARY KEY (set_name, position, scorer));
+CREATE TABLE IF NOT EXISTS pairs (
+    set_name TEXT NOT NULL, number INTEGER NOT NULL, winner INTEGER NOT NULL, loser INTEGER NOT NULL,
+    d_fidelity REAL NOT NULL, d_alignment REAL NOT NULL, PRIMARY KEY (set_name, number));
+CREATE TABLE IF NOT EXISTS training (round INTEGER NOT NULL, step INTEGER NOT NULL, record TEXT NOT NULL, PRIMARY KEY (round, step));
+"""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One sampled picture: its place in its set, prompt, noise seed, and where its latent lies."""
+
+    position: int
+    prompt_index: int
+    prompt: str
+    seed: int
+    chunk: int
+    row: int
+
+
+class RunFolder:
+    """Reads and writes one run. Sets of pictures are named, e.g. "round_0" or "evaluation_2"."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(self.path / "records.sqlite", timeout=30)
+            with self._db:
+                self._db.executescript(_SCHEMA)
+        except (OSError, sqlite3.Error) as error:
+            raise UserError(f"run folder {self.path} cannot be opened: {error}. Choose a folder that can be written to.") from error
+
+    def close(self) -> None:
+        self._db.close()
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _write(self, statement: str, rows: Iterable[Sequence]) -> None:
+        try:
+            with self._db:
+                self._db.executemany(statement, rows)
+        except sqlite3.OperationalError as error:
+            raise UserError(
+                f"cannot write records in {self.path}: {error}. Free disk space; what was finished before is kept, and resuming goes on from there."
+            ) from error
+
+    # --- facts: one JSON value a name ---
+
+    def fact(self, name: str) -> object | None:
+        row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return json.loads(row[0]) if row else None
+
+    def set_fact(self, name: str, value: object) -> None:
+        self._write("INSERT OR REPLACE INTO facts VALUES (?, ?)", [(name, json.dumps(value, ensure_ascii=False))])
+
+    def facts(self, prefix: str) -> dict[str, object]:
+        rows = self._db.execute("SELECT name, value FROM facts WHERE name LIKE ? ORDER BY name", (prefix + "%",))
+        return {name: json.loads(value) for name, value in rows}
+
+    # --- candidates ---
+
+    def folder(self, set_name: str) -> Path:
+        return self.path / set_name
+
+    def image_path(self, set_name: str, position: int) -> Path:
+        return self.folder(set_name) / "images" / f"{position:05d}.png"
+
+    def _latent_path(self, set_name: str, chunk: int) -> Path:
+        return self.folder(set_name) / "latents" / f"{chunk:05d}.safetensors"
+
+    def add_chunk(self, set_name: str, candidates: Sequence[Candidate], latents: torch.Tensor, images: np.ndarray) -> None:
+        """Commit one batch of candidates: latents [b, C, h, w], pictures uint8 [b, H, W, 3]."""
+        from PIL import Image
+        from safetensors.torch import save_file
+
+        with atomic_path(self._latent_path(set_name, candidates[0].chunk)) as beside:
+            save_file({"latents": latents.contiguous()}, beside)
+        for candidate, pixels in zip(candidates, images, strict=True):
+            with atomic_path(self.image_path(set_name, candidate.position)) as beside:
+                Image.fromarray(pixels).save(beside, compress_level=1)
+        self._write(
+            "INSERT OR REPLACE INTO candidates VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [(set_name, c.position, c.prompt_index, c.prompt, c.seed, c.chunk, c.row) for c in candidates],
+        )
+
+    def candidates(self, set_name: str) -> list[Candidate]:
+        rows = self._db.execute(
+            "SELECT position, prompt_index, prompt, seed, chunk, row FROM candidates WHERE set_name = ? ORDER BY position", (set_name,)
+        )
+        return [Candidate(*row) for row in rows]
+
+    def chunks(self, set_name: str) -> set[int]:
+        return {r[0] for r in self._db.execute("SELECT DISTINCT chunk FROM candidates WHERE set_name = ?", (set_name,))}
+
+    def forget_set(self, set_name: str) -> None:
+        """Take a set's records out (candidates, scores, pairs); its files stay on disk."""
+        for table in ("candidates", "scores", "pairs"):
+            self._write(f"DELETE FROM {table} WHERE set_name = ?", [(set_name,)])
+
+    def latents(self, set_name: str) -> torch.Tensor:
+        """float32 [n, C, h, w] of a whole set, by position."""
+        from safetensors.torch import load_file
+
+        found = self.candidates(set_name)
+        files = {c: load_file(self._latent_path(set_name, c))["latents"] for c in sorted({c.chunk for c in found})}
+        return torch.stack([files[c.chunk][c.row] for c in found])
+
+    def images(self, set_name: str, positions: Sequence[int] | None = None) -> np.ndarray:
+        """uint8 [n, H, W, 3] of a set, or of the given positions."""
+        from PIL import Image
+
+        wanted = [c.position for c in self.candidates(set_name)] if positions is None else positions
+        return np.stack([np.asarray(Image.open(self.image_path(set_name, p)).convert("RGB")) for p in wanted])
+
+    # --- scores ---
+
+    def add_scores(self, set_name: str, scorer: str, fingerprint: str, positions: Sequence[int], values: np.ndarray) -> None:
+        self._write(
+            "INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?, ?)",
+            [(set_name, int(p), scorer, fingerprint, float(v)) for p, v in zip(positions, values, strict=True)],
+        )
+
+    def scores(self, set_name: str, scorer: str, fingerprint: str | None = None) -> dict[int, float]:
+        """Kept scores by position; with a fingerprint, only those made under it."""
+        rows = self._db.execute("SELECT position, value, fingerprint FROM scores WHERE set_name = ? AND scorer = ?", (set_name, scorer))
+        return {p: v for p, v, mark in rows if fingerprint in (None, mark)}
+
+    def score_array(self, set_name: str, scorer: str) -> np.ndarray:
+        kept = self.scores(set_name, scorer)
+        return np.asarray([kept[c.position] for c in self.candidates(set_name)], np.float64)
+
+    # --- pairs ---
+
+    def set_pairs(self, set_name: str, pairs: Sequence[Pair]) -> None:
+        """Replace the pairs of a set, all at once."""
+        try:
+            with self._db:
+                self._db.execute("DELETE FROM pairs WHERE set_name = ?", (set_name,))
+                self._db.executemany(
+                    "INSERT INTO pairs VALUES (?, ?, ?, ?, ?, ?)",
+                    [(set_name, i, p.winner, p.loser, p.d_fidelity, p.d_alignment) for i, p in enumerate(pairs)],
+                )
+        except sqlite3.OperationalError as error:
+            raise UserError(f"cannot write pairs in {self.path}: {error}. Free disk space and resume.") from error
+
+    def pairs(self, set_name: str) -> list[Pair]:
+        rows = self._db.execute("SELECT winner, loser, d_fidelity, d_alignment FROM pairs WHERE set_name = ? ORDER BY number", (set_name,))
+        return [Pair(*row) for row in rows]
+
+    # --- training records and states ---
+
+    def add_training(self, round_index: int, records: Sequence[dict]) -> None:
+        self._write("INSERT OR REPLACE INTO training VALUES (?, ?, ?)", [(round_index, r["step"], json.dumps(r)) for r in records])
+
+    def training(self, round_index: int) -> list[dict]:
+        rows = self._db.execute("SELECT record FROM training WHERE round = ? ORDER BY step", (round_index,))
+        return [json.loads(r[0]) for r in rows]
+
+    def state_path(self, name: str) -> Path:
+        return self.path / "states" / f"{name}.safetensors"
+
+    def save_state(self, name: str, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:
+        from safetensors.torch import save_file
+
+        with atomic_path(self.state_path(name)) as beside:
+            save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, beside, metadata=metadata)
+
+    def load_state(self, name: str) -> tuple[dict[str, torch.Tensor], dict[str, str]] | None:
+        """Tensors and metadata of a kept state, or None where there is none."""
+        from safetensors import safe_open
+
+        if not self.state_path(name).is_file():
+            return None
+        with safe_open(self.state_path(name), "pt") as file:
+            return {k: file.get_tensor(k) for k in file.keys()}, file.metadata() or {}

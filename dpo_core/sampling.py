@@ -1,0 +1,88 @@
+"""The sampling stage: fill a set of candidates, batch by batch, resuming where it stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from .errors import UserError
+from .progress import Progress, silent
+from .protocols import TextToImage
+from .run_folder import Candidate, RunFolder
+from .seeds import derive_seed
+from .settings import SamplingSettings
+
+
+def plan(prompts: Sequence[str], per_prompt: int, seed: int, salt: int, chunk_size: int) -> list[Candidate]:
+    """Every candidate of a set: prompt by prompt, each with a noise seed of its own derived from (seed, salt, position)."""
+    if not prompts:
+        raise UserError("the prompt list is empty: nothing to sample. Add prompts.")
+    return [
+        Candidate(i, i // per_prompt, prompts[i // per_prompt], derive_seed(seed, salt, i), i // chunk_size, i % chunk_size)
+        for i in range(len(prompts) * per_prompt)
+    ]
+
+
+def sample_set(
+    run: RunFolder,
+    set_name: str,
+    model: TextToImage,
+    prompts: Sequence[str],
+    per_prompt: int,
+    settings: SamplingSettings,
+    seed: int,
+    salt: int,
+    progress: Progress = silent,
+) -> None:
+    """Sample what is missing of a set. A finished batch is committed whole; the batches are fixed by the plan, so resuming changes nothing.
+
+    Raises UserError when the set on disk was planned otherwise (other prompts, counts, seeds or batch size).
+    """
+    planned = plan(prompts, per_prompt, seed, salt, settings.batch_size)
+    _check_kept(run, set_name, planned)
+    done = run.chunks(set_name)
+    for chunk in range(planned[-1].chunk + 1):
+        members = planned[chunk * settings.batch_size : (chunk + 1) * settings.batch_size]
+        if chunk not in done:
+            latents = _sample_batch(model, members, settings)
+            images = model.decode(latents)
+            run.add_chunk(set_name, members, latents, images)
+            progress(f"sample {set_name}", members[-1].position + 1, len(planned), images)
+
+
+def _sample_batch(model: TextToImage, members: Sequence[Candidate], settings: SamplingSettings) -> torch.Tensor:
+    """Latents of one batch; when memory runs out the batch is halved and tried again."""
+    try:
+        latents = model.sample([c.prompt for c in members], [c.seed for c in members], settings)
+    except torch.OutOfMemoryError as error:
+        if len(members) == 1:
+            raise UserError(
+                f"one picture of {settings.width}x{settings.height} does not fit into memory. Choose a smaller size, or free memory."
+            ) from error
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        half = len(members) // 2
+        return torch.cat([_sample_batch(model, members[:half], settings), _sample_batch(model, members[half:], settings)])
+    if not bool(torch.isfinite(latents).all()):
+        bad = members[int((~torch.isfinite(latents)).flatten(1).any(1).nonzero()[0])]
+        raise UserError(
+            f"the model gave NaN or infinity for prompt {bad.prompt!r}, seed {bad.seed}. Lower the guidance, or check the model and its precision."
+        )
+    return latents
+
+
+def _check_kept(run: RunFolder, set_name: str, planned: list[Candidate]) -> None:
+    for kept in run.candidates(set_name):
+        if kept.position >= len(planned) or planned[kept.position] != kept:
+            raise UserError(
+                f"{run.path} already holds other candidates in {set_name!r} (position {kept.position}: prompt {kept.prompt!r}, seed {kept.seed}). "
+                "Prompts, counts, seed or batch size have changed: choose a new output folder, or take the old settings to resume."
+            )
+
+
+def missing_positions(run: RunFolder, set_name: str, scorer: str, fingerprint: str) -> np.ndarray:
+    """Positions of a set without a score under this fingerprint."""
+    kept = run.scores(set_name, scorer, fingerprint)
+    return np.asarray([c.position for c in run.candidates(set_name) if c.position not in kept], int)

@@ -1,0 +1,16 @@
+"""Seeds derived from a base seed and a place, so that no draw depends on the order of work."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+
+def derive_seed(*parts: int) -> int:
+    """A 31-bit seed from non-negative integers; other parts give an independent seed (NumPy's SeedSequence)."""
+    return int(np.random.SeedSequence(parts).generate_state(1)[0]) & 0x7FFFFFFF
+
+
+def generator(*parts: int) -> torch.Generator:
+    """A CPU generator seeded by `derive_seed`: the same numbers on every device."""
+    return torch.Generator().manual_seed(derive_seed(*parts))

@@ -1,0 +1,128 @@
+"""Every setting once: name, default, unit, range and source. YAML files, nodes and docs take them from here."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Settings(BaseModel):
+    """Frozen; unknown fields are refused by name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SamplingSettings(Settings):
+    """How candidates are drawn."""
+
+    candidates_per_prompt: int = Field(
+        8, ge=2, le=256, description="Candidates per prompt and round. At least 2, or no pair exists. Unit: images."
+    )
+    steps: int = Field(16, ge=1, le=1000, description="Sampler steps (DPM-Solver++ 2M). Unit: steps.")
+    guidance: float = Field(4.0, ge=1.0, le=30.0, description="Classifier-free guidance scale (arXiv 2207.12598); 1 = off.")
+    width: int = Field(512, ge=64, le=4096, multiple_of=8, description="Picture width. Unit: pixels.")
+    height: int = Field(512, ge=64, le=4096, multiple_of=8, description="Picture height. Unit: pixels.")
+    batch_size: int = Field(8, ge=1, le=1024, description="Pictures sampled at once; halved by itself when memory runs out. Unit: images.")
+    seed: int = Field(0, ge=0, lt=2**31, description="Every candidate's noise seed is derived from it.")
+
+
+class PairSettings(Settings):
+    """Which two candidates of a prompt become a better/worse pair (arXiv 2505.20975, section 3)."""
+
+    rule: Literal["angle_window"] = Field("angle_window", description="Pair rule.")
+    angle_low: float = Field(
+        20.0, ge=-90.0, le=180.0, description="Smallest angle; 0 = pure fidelity gain, 90 = pure alignment gain. Unit: degrees."
+    )
+    angle_high: float = Field(70.0, ge=-90.0, le=180.0, description="Largest angle. The paper's run is 20..70. Unit: degrees.")
+    margin: float = Field(
+        0.5, ge=0.0, le=10.0, description="Smallest improvement, length of the difference. Unit: standard deviations of the round."
+    )
+    max_pairs_per_prompt: int = Field(4, ge=1, le=10000, description="Most pairs of one prompt; the longest are kept. Unit: pairs.")
+    max_uses: int = Field(2, ge=1, le=10000, description="How often one candidate may stand in pairs of a round.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> PairSettings:
+        if self.angle_low >= self.angle_high:
+            raise ValueError(f"angle_low {self.angle_low} must be below angle_high {self.angle_high}; the paper's window is 20..70")
+        return self
+
+
+class AdapterSettings(Settings):
+    """The trained low-rank weights (LoRA, arXiv 2106.09685)."""
+
+    rank: int = Field(8, ge=1, le=512, description="Rank of every adapted layer.")
+    alpha: float = Field(8.0, gt=0.0, le=1024.0, description="The adapter's output is scaled by alpha / rank.")
+    targets: Literal["attention", "attention+ff", "all"] = Field(
+        "all",
+        description="Layers: attention projections; also feed-forward and proj; or every linear and convolution layer inside the blocks.",
+    )
+
+
+class TrainSettings(Settings):
+    """One round of Diffusion-DPO (arXiv 2311.12908)."""
+
+    steps: int = Field(60, ge=1, le=1_000_000, description="Optimizer steps per round.")
+    batch_size: int = Field(8, ge=1, le=1024, description="Pairs in one forward. Unit: pairs.")
+    accumulation: int = Field(1, ge=1, le=1024, description="Forwards per optimizer step.")
+    learning_rate: float = Field(1e-4, gt=0.0, le=1.0, description="AdamW's, after warm-up, constant.")
+    warmup_steps: int = Field(5, ge=0, le=100_000, description="Steps over which the learning rate rises linearly from 0.")
+    weight_decay: float = Field(0.0, ge=0.0, le=1.0, description="AdamW's.")
+    max_grad_norm: float = Field(1.0, gt=0.0, le=1e6, description="Gradients are clipped to this norm.")
+    objective: Literal["dpo"] = Field("dpo", description="The loss.")
+    beta: float = Field(
+        2000.0,
+        gt=0.0,
+        le=1e6,
+        description="DPO's beta, for squared errors averaged over the latent's elements: 2000-5000 for eps models, about 100 for flow.",
+    )
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="Autocast type of the forward; adapter weights stay fp32.")
+    checkpoint_every: int = Field(10, ge=1, le=100_000, description="Steps between checkpoints; a killed training loses at most these.")
+    winner_error_warning: float = Field(
+        0.01,
+        gt=0.0,
+        le=10.0,
+        description="Warn when the winner's error exceeds the reference's by this, mean of 20 steps. Measured on the toybox.",
+    )
+    winner_error_collapse: float = Field(
+        0.04, gt=0.0, le=10.0, description="Stop there and keep the last good adapter. Measured on the toybox."
+    )
+
+
+class EvaluationSettings(Settings):
+    """Held-out prompts with the same seeds before and after."""
+
+    seeds_per_prompt: int = Field(6, ge=1, le=1000, description="Pictures per held-out prompt. Unit: images.")
+    guidance: float | None = Field(None, ge=1.0, le=30.0, description="Guidance scale; empty: that of the candidates.")
+    every_round: bool = Field(True, description="Evaluate after every round; false: only the start and the end.")
+    bootstrap: int = Field(2000, ge=100, le=100_000, description="Resamples of the bootstrap over prompts.")
+    seed: int = Field(1_000_003, ge=0, lt=2**31, description="Seeds of evaluation pictures derive from it, apart from those of candidates.")
+
+
+class PersonalizeSettings(Settings):
+    """DreamBooth by LoRA (arXiv 2208.12242), without prior loss: the step before, and the curve to beat."""
+
+    steps: int = Field(240, ge=1, le=100_000, description="Optimizer steps of the start.")
+    batch_size: int = Field(8, ge=1, le=256, description="Pictures per step.")
+    learning_rate: float = Field(1e-3, gt=0.0, le=1.0, description="AdamW's.")
+    rank: int = Field(8, ge=1, le=512, description="Rank of the DreamBooth LoRA.")
+    curve: tuple[int, ...] = Field((0, 60, 120, 240), description="Steps at which the trade-off curve is measured.")
+    min_fidelity_gain: float = Field(
+        0.6,
+        ge=0.0,
+        le=1.0,
+        description="Under-fitted start: the rise of fidelity from step 0 as a share of the way to the held-out photos' own fidelity; below it training goes on.",
+    )
+    max_steps: int = Field(480, ge=1, le=100_000, description="Where training on an under-fitted start ends.")
+    seed: int = Field(0, ge=0, lt=2**31, description="Seed of initial weights and draws.")
+
+
+class LoopSettings(Settings):
+    """All that shapes the loop."""
+
+    rounds: int = Field(3, ge=1, le=1000, description="Rounds of sample, score, pair, train.")
+    sampling: SamplingSettings = SamplingSettings()
+    pairs: PairSettings = PairSettings()
+    adapter: AdapterSettings = AdapterSettings()
+    train: TrainSettings = TrainSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()

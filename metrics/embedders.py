@@ -1,0 +1,230 @@
+"""Embedders: pictures and texts to unit vectors, by open_clip or DINOv2 models from the disk.
+
+Weights are safetensors and local; a hub model is fetched only by the name that a user gives with "hf-hub:".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from torch.nn import functional as F
+
+from .errors import MetricsError
+from .model_files import (
+    CLIP_WEIGHTS,
+    DINO_WEIGHTS,
+    HUB_PREFIX,
+    WEIGHT_SUFFIXES,
+    check_architecture,
+    check_clip_folder,
+    check_dino_folder,
+    check_safetensors,
+    read_json,
+)
+from .pictures import Preprocess, check_images
+
+BATCH = 64
+# open_clip asserts, or trips over an attribute, where weights are of another architecture.
+_LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, AssertionError, SafetensorError)
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """Maps pictures, and texts if it has a text tower, to unit vectors of one space."""
+
+    name: str
+    fingerprint: str
+    """sha256 of weights, configuration and preprocessing: equal fingerprints give equal embeddings (to rounding)."""
+
+    def embed_images(self, images: np.ndarray) -> np.ndarray:
+        """float32 [n, d] of norm 1, of uint8 images [n, H, W, 3]; n may be 0."""
+        ...
+
+    def embed_texts(self, texts: Sequence[str]) -> np.ndarray | None:
+        """float32 [n, d] of norm 1, or None (whatever the texts) where there is no text tower."""
+        ...
+
+
+class _TorchEmbedder:
+    """What the embedders share: batches, devices, the fingerprint, and a memory of the last pictures.
+
+    Fidelity, alignment and the guards ask for the same pictures one after the other, so the last result is kept.
+    """
+
+    def __init__(self, model: torch.nn.Module, preprocess: Preprocess, name: str, settings: object, device: str) -> None:
+        if str(device).startswith("cuda") and not torch.cuda.is_available():
+            raise MetricsError(f"device is {device!r}, but torch sees no CUDA device: use 'cpu', or install torch with CUDA.")
+        self.name, self.device, self.preprocess = name, torch.device(device), preprocess
+        self.fingerprint = _fingerprint(model, [settings, repr(preprocess)])
+        self._model = model.eval().requires_grad_(False).to(self.device)
+        self._last: tuple[bytes, np.ndarray] | None = None
+
+    def _encode(self, pixels: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+    @torch.inference_mode()
+    def embed_images(self, images: np.ndarray) -> np.ndarray:
+        """float32 [n, d] of norm 1, of uint8 images [n, H, W, 3]; MetricsError for another form or a NaN that comes out."""
+        check_images(images)
+        key = hashlib.sha256(str(images.shape).encode() + images.tobytes()).digest()
+        if self._last is None or self._last[0] != key:
+            # Without pictures a black one is embedded, for its length only: no tower tells d in the same way.
+            some = images if len(images) else np.zeros((1, 8, 8, 3), np.uint8)
+            parts = [self._encode(self.preprocess(some[i : i + BATCH]).to(self.device)) for i in range(0, len(some), BATCH)]
+            self._last = (key, self._to_numpy(parts)[: len(images)])
+        return self._last[1].copy()
+
+    def _to_numpy(self, parts: list[torch.Tensor]) -> np.ndarray:
+        rows = F.normalize(torch.cat(parts).float(), dim=-1).cpu().numpy()
+        if not np.isfinite(rows).all():
+            raise MetricsError(f"{self.name} gave NaN embeddings: its weights are damaged, or of another model. Fetch them again.")
+        return rows
+
+
+class OpenClipEmbedder(_TorchEmbedder):
+    """A contrastive image-text model loaded through open_clip, in float32.
+
+    `source` is one of
+    - a folder with open_clip_config.json, open_clip_model.safetensors and, where the config names one, a tokenizer;
+    - a .safetensors file, with `architecture`, its name in open_clip ("ViT-B-32"; "ViT-B-32-quickgelu" for OpenAI's weights).
+      A weights file does not tell its preprocessing: `mean` and `std` (three each, of pixels at 0..1) are OpenAI's unless given;
+    - "hf-hub:<organisation>/<model>", which is **fetched** unless it is in the local cache. Nothing else is.
+    Raises MetricsError that says which file is missing and how to get it, which architecture is unknown or needs more than a file,
+    or that the weights do not fit.
+    """
+
+    def __init__(
+        self,
+        source: str | Path,
+        device: str = "cpu",
+        architecture: str | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> None:
+        changes = {k: tuple(v) for k, v in (("mean", mean), ("std", std)) if v is not None}
+        model, self._tokenizer, name, settings = _clip_parts(str(source), architecture, changes)
+        cfg = model.visual.preprocess_cfg
+        height, width = cfg["size"] if isinstance(cfg["size"], (tuple, list)) else (cfg["size"], cfg["size"])
+        shape, colours = (int(height), int(width)), (tuple(cfg["mean"]), tuple(cfg["std"]))
+        preprocess = Preprocess(shape, *colours, cfg["resize_mode"], cfg["interpolation"], cfg["fill_color"])
+        super().__init__(model, preprocess, f"open_clip {name}", settings, device)
+
+    def _encode(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self._model.encode_image(pixels, normalize=True)
+
+    @torch.inference_mode()
+    def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """float32 [n, d] of norm 1; a text longer than the tower's context is cut by its tokenizer."""
+        tokens = self._tokenizer(list(texts) or [""])
+        parts = [self._model.encode_text(part.to(self.device), normalize=True) for part in tokens.split(BATCH)]
+        return self._to_numpy(parts)[: len(texts)]
+
+
+class DinoV2Embedder(_TorchEmbedder):
+    """The class token of DINOv2, or another vision transformer that AutoModel loads from a folder, in float32. It reads no text.
+
+    `folder` holds config.json, preprocessor_config.json and model.safetensors. Raises MetricsError that says which file is missing
+    and how to get it, or that the weights do not fit the config.
+    """
+
+    def __init__(self, folder: str | Path, device: str = "cpu") -> None:
+        from transformers import AutoModel
+
+        folder = Path(folder)
+        config = check_dino_folder(folder)
+        settings = read_json(folder / "preprocessor_config.json")
+        try:
+            model, info = AutoModel.from_pretrained(
+                str(folder), local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+            )
+        except _LOADING_ERRORS as error:
+            raise MetricsError(f"cannot load {folder}: {error}. Do {DINO_WEIGHTS} and config.json belong together?") from error
+        # transformers fills what the file lacks with random numbers and only warns; the mask token alone is never used here.
+        missing = sorted(k for k in info["missing_keys"] if not k.endswith("mask_token"))
+        if missing:
+            raise MetricsError(
+                f"the weights in {folder} lack {len(missing)} of the model's tensors ({missing[0]}, ...). "
+                f"Fetch {DINO_WEIGHTS} and config.json from the same page."
+            )
+        super().__init__(model, _dino_preprocess(settings, config), f"dinov2 {folder.name}", [config, settings], device)
+
+    def _encode(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self._model(pixel_values=pixels).last_hidden_state[:, 0]
+
+    def embed_texts(self, texts: Sequence[str]) -> None:
+        """None: there is no text tower."""
+        return None
+
+
+def load_embedder(source: str | Path, device: str = "cpu") -> Embedder:
+    """The embedder that `source` names: a folder (open_clip or DINOv2), "<architecture>=<file>.safetensors", or "hf-hub:<name>".
+
+    Raises MetricsError that says what is missing and where to put it.
+    """
+    folder = Path(source)
+    architecture, equals, path = str(source).partition("=")
+    if equals and not folder.exists():
+        return OpenClipEmbedder(path, device, architecture)
+    if (folder / "config.json").is_file() and not (folder / "open_clip_config.json").is_file():
+        return DinoV2Embedder(folder, device)
+    return OpenClipEmbedder(source, device)
+
+
+def _clip_parts(source: str, architecture: str | None, changes: dict) -> tuple[torch.nn.Module, object, str, object]:
+    """Model, tokenizer, short name and fingerprinted settings of what `source` and `architecture` name."""
+    path = Path(source)
+    if source.startswith(HUB_PREFIX):
+        remedy = "Check the name and the connection, or give a local folder."
+        return (*_open_clip(source, None, changes, remedy), source, source)
+    if architecture is not None or path.suffix in WEIGHT_SUFFIXES:
+        config = check_architecture(architecture, check_safetensors(path))
+        remedy = f"Is {path.name} of architecture {architecture}?"
+        return (*_open_clip(architecture, source, changes, remedy), f"{architecture} {path.name}", [architecture, config])
+    config = check_clip_folder(path)
+    tokenizer_files = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(path.glob("tokenizer*"))}
+    remedy = f"Do {CLIP_WEIGHTS} and the config belong together?"
+    return (*_open_clip(f"local-dir:{path}", None, changes, remedy), path.name, [config, tokenizer_files])
+
+
+def _open_clip(name: str, pretrained: str | None, preprocess: dict, remedy: str) -> tuple[torch.nn.Module, object]:
+    """open_clip's model (float32, on the CPU, with all of its weights) and tokenizer; MetricsError when either does not load."""
+    import open_clip
+
+    try:
+        model = open_clip.create_model(
+            name, pretrained, force_preprocess_cfg=preprocess, require_pretrained=True, weights_only=True
+        )
+        return model, open_clip.get_tokenizer(name)
+    except _LOADING_ERRORS as error:
+        raise MetricsError(f"cannot load {name}: {error}. {remedy}") from error
+
+
+def _dino_preprocess(settings: dict, config: dict) -> Preprocess:
+    """The size is what the model is fed: the crop where one is made, else the resize, else the config's image size."""
+    crop = settings.get("crop_size") if settings.get("do_center_crop", True) else None
+    size = crop or settings.get("size") or config.get("image_size", 224)
+    if isinstance(size, dict):
+        size = (size["height"], size["width"]) if "height" in size else (size["shortest_edge"],) * 2
+    elif isinstance(size, int):
+        size = (size, size)
+    mean, std = settings.get("image_mean"), settings.get("image_std")
+    if not mean or not std:
+        raise MetricsError("preprocessor_config.json has no image_mean and image_std: fetch the file again from the model's page.")
+    bilinear = settings.get("resample", 3) == 2  # PIL's numbers: 2 bilinear, 3 bicubic
+    return Preprocess((int(size[0]), int(size[1])), tuple(mean), tuple(std), "shortest", "bilinear" if bilinear else "bicubic")
+
+
+def _fingerprint(model: torch.nn.Module, settings: list[object]) -> str:
+    """sha256 of the settings and of every tensor's name, shape and bytes (on the CPU, as loaded)."""
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+    for key, value in sorted(model.state_dict().items()):
+        digest.update(f"|{key} {value.dtype} {tuple(value.shape)}|".encode())
+        digest.update(value.detach().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -1,0 +1,69 @@
+"""The toybox's trained models, and what is wired from them: the pipeline, the reward, the judge and the oracle as scorers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..dpo_core.errors import UserError
+from .concepts import ToyConcept
+from .oracle import ORACLE_VERSION, Oracle, Verdict
+
+WEIGHTS = Path(__file__).parent / "weights"
+PARTS = ("pipeline", "reward", "judge")
+ORACLE_TITLES = {
+    "oracle_all_right": "All right (oracle)",
+    "oracle_background": "Background right (oracle)",
+    "oracle_body": "Body colour right (oracle)",
+    "oracle_belly": "Belly colour right (oracle)",
+    "oracle_hat": "Hat right (oracle)",
+}
+
+
+def weights_folder(part: str, root: Path = WEIGHTS) -> Path:
+    """Folder of one trained part. Raises UserError when it is missing, saying how to make it."""
+    if part not in PARTS:
+        raise UserError(f"toybox part {part!r} does not exist; choose one of {PARTS}.")
+    folder = root / part
+    if not folder.is_dir():
+        raise UserError(
+            f"toybox weights {folder} are missing. Restore them from the repository, or train them: python -m dreambooth_dpo.toybox.train all"
+        )
+    return folder
+
+
+class _Judged:
+    """Verdicts of the oracle, kept for the pictures last looked at: five scorers ask about the same ones."""
+
+    def __init__(self, concept: ToyConcept) -> None:
+        self.concept, self.oracle = concept, Oracle()
+        self._key, self._verdict = b"", None
+
+    def verdict(self, images: np.ndarray, prompts: Sequence[str]) -> Verdict:
+        key = hashlib.sha256(images.tobytes() + "\n".join(prompts).encode()).digest()
+        if key != self._key or self._verdict is None:
+            self._key, self._verdict = key, self.oracle.judge(images, [self.concept.scene_for(p) for p in prompts])
+        return self._verdict
+
+
+class OracleScorer:
+    """1.0 where the pixels show what the prompt asks for, else 0.0; fits the core's Scorer protocol."""
+
+    def __init__(self, judged: _Judged, name: str) -> None:
+        self.name, self._judged = name, judged
+        concept = judged.concept
+        self.fingerprint = f"oracle-{ORACLE_VERSION}-{concept.noun}-{concept.body}-{concept.belly}"
+
+    def score(self, images: np.ndarray, prompts: Sequence[str]) -> np.ndarray:
+        verdict = self._judged.verdict(images, prompts)
+        part = self.name.removeprefix("oracle_")
+        return np.asarray(verdict.all_right if part == "all_right" else getattr(verdict, part), np.float64)
+
+
+def oracle_scorers(concept: ToyConcept) -> list[OracleScorer]:
+    """All right, and each attribute apart."""
+    judged = _Judged(concept)
+    return [OracleScorer(judged, name) for name in ORACLE_TITLES]

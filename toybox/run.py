@@ -1,0 +1,111 @@
+"""The whole job on a toybox concept: personalize, improve, report."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from ..dpo_core.adapter import Adapter
+from ..dpo_core.config import ScorerConfig
+from ..dpo_core.files import write_json
+from ..dpo_core.lora_files import save_lora
+from ..dpo_core.personalize import Probe, personalize
+from ..dpo_core.progress import Progress, silent
+from ..dpo_core.prompts import PromptSet, fill
+from ..dpo_core.rounds import Loop
+from ..dpo_core.run_folder import RunFolder
+from ..dpo_core.seeds import derive_seed
+from ..dpo_core.settings import AdapterSettings, LoopSettings, PersonalizeSettings
+from ..headless import Scorers, check_same_run, clip_scorers, keep_facts, quiet_libraries
+from .concepts import ToyConcept, concept_from_seed
+from .defaults import TOY_PERSONALIZE, TOY_SETTINGS
+from .models import ORACLE_TITLES, oracle_scorers, weights_folder
+from .prompts import train_and_held_out
+
+
+def toy_prompts(toy: ToyConcept) -> PromptSet:
+    """Prompts of a toybox concept; every background and accessory stands in both halves."""
+    concept = toy.to_concept()
+    train, held_out = train_and_held_out(toy)
+    return PromptSet(tuple(fill(t, concept) for t in train), tuple(fill(t, concept) for t in held_out))
+
+
+def toy_scorers(toy: ToyConcept, device: str = "cpu") -> Scorers:
+    """Reward, judge, guards, and the oracle, which only measures."""
+    reward, judge = weights_folder("reward"), ScorerConfig(reward=weights_folder("reward"), judge=weights_folder("judge"))
+    scorers = clip_scorers(reward, judge, toy.to_concept(), device)
+    return Scorers(scorers.rewards, [*scorers.judges, *oracle_scorers(toy)])
+
+
+def toy_pipeline(device: str = "cpu", lora: Path | None = None):
+    from ..dpo_core.backends.diffusers import load_pipeline
+
+    quiet_libraries()
+    return load_pipeline(weights_folder("pipeline"), device, lora)
+
+
+def _probe(toy: ToyConcept, scorers: Scorers, settings: LoopSettings) -> Probe:
+    """Every second held-out prompt, three pictures each, seeds apart from those of candidates and evaluation."""
+    prompts = [p for p in toy_prompts(toy).held_out[::2] for _ in range(3)]
+    oracle = [s for s in scorers.judges if s.name == "oracle_all_right"]
+    seeds = [derive_seed(55, i) for i in range(len(prompts))]
+    return Probe(prompts, seeds, settings.sampling, [*scorers.rewards, *oracle])
+
+
+def start_of(
+    toy: ToyConcept,
+    folder: Path,
+    settings: PersonalizeSettings = TOY_PERSONALIZE,
+    loop: LoopSettings = TOY_SETTINGS,
+    device: str = "cpu",
+    progress: Progress = silent,
+) -> tuple[Path, dict]:
+    """Personalize the base model to a concept: the LoRA's path and its record (curve, rule's sentence). Kept ones are not made again."""
+    from ..dpo_core.backends.diffusers import DiffusersTextToImage
+
+    lora, record = folder / "start.safetensors", folder / "start.json"
+    if lora.is_file() and record.is_file():
+        return lora, json.loads(record.read_text(encoding="utf-8"))
+    model = DiffusersTextToImage(toy_pipeline(device))
+    adapter = Adapter(model.denoiser, AdapterSettings(rank=settings.rank, alpha=settings.rank, targets="all"), seed=settings.seed)
+    scorers, concept = toy_scorers(toy, device), toy.to_concept()
+    fidelity = next(s for s in scorers.rewards if s.name == "fidelity")
+    photos = float(fidelity.score(toy.held_out, [concept.subject] * len(toy.held_out)).mean())
+    start = personalize(model, adapter, concept, settings, _probe(toy, scorers, loop), photos, progress)
+    save_lora(adapter, lora, {"dreambooth_dpo.start": start.sentence})
+    write_json(record, {**asdict(start), "curve": [{"step": p.step, **p.scores} for p in start.curve]})
+    return lora, json.loads(record.read_text(encoding="utf-8"))
+
+
+def toy_loop(
+    toy: ToyConcept,
+    folder: Path,
+    start: tuple[Path, dict],
+    settings: LoopSettings,
+    resume: bool,
+    device: str = "cpu",
+    progress: Progress = silent,
+) -> Loop:
+    """The loop of a toybox concept on top of its personalized start, ready to go."""
+    from ..dpo_core.backends.diffusers import DiffusersTextToImage
+
+    lora, record = start
+    model = DiffusersTextToImage(toy_pipeline(device, lora), settings.train.precision)
+    scorers, prompts = toy_scorers(toy, device), toy_prompts(toy)
+    run = RunFolder(folder)
+    described = {"settings": settings.model_dump(mode="json"), "model": model.fingerprint, "concept": toy.seed}
+    check_same_run(run, described, resume)
+    adapter = Adapter(model.denoiser, settings.adapter, seed=settings.sampling.seed)
+    loop = Loop(run, model, adapter, prompts, scorers.rewards, scorers.judges, settings, progress)
+    fact = {"identifier": toy.identifier, "class_noun": toy.noun, "name": toy.describe(), "seed": toy.seed}
+    keep_facts(loop, fact, toy.to_concept(), ORACLE_TITLES)
+    run.set_fact("dreambooth_curve", record["curve"])
+    run.set_fact("start", {k: v for k, v in record.items() if k != "curve"})
+    return loop
+
+
+def demo_loop(seed: int, folder: Path, settings: LoopSettings = TOY_SETTINGS, resume: bool = False, progress: Progress = silent) -> Loop:
+    """Personalize concept `seed` and make its loop, all under one folder."""
+    toy = concept_from_seed(seed)
+    return toy_loop(toy, folder, start_of(toy, folder / "start", loop=settings, progress=progress), settings, resume, progress=progress)
