@@ -22,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     add_completion=False,
 )
-console = Console()
+console, complaints = Console(), Console(stderr=True)
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from where an earlier run in the same folder stands.")]
 ConfigFile = Annotated[Path, typer.Argument(help="YAML file; `dreambooth-dpo config` prints one to start from.")]
 
@@ -37,10 +37,10 @@ def plain_errors(command: Callable) -> Callable:
         try:
             return command(*args, **kwargs)
         except (UserError, MetricsError) as error:
-            console.print(f"[bold red]Error:[/] {_escaped(str(error))}")
+            complaints.print(f"[bold red]Error:[/] {_escaped(str(error))}", soft_wrap=True, highlight=False)
             raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
-            console.print("[yellow]Interrupted.[/] What was finished is kept; the same command with --resume goes on from there.")
+            complaints.print("[yellow]Interrupted.[/] What was finished is kept; the same command with --resume goes on from there.")
             raise typer.Exit(130) from error
 
     return wrapped
@@ -81,18 +81,19 @@ def show_answer(report: dict, lora: Path, page: Path) -> None:
     for name, value in report.items():
         if isinstance(value, dict) and "ci95" in value:
             low, high = value["ci95"]
+            interval = "none (one prompt)" if low is None else f"{low:+.3f} .. {high:+.3f}"
             table.add_row(
                 name,
                 f"{value['before']:.3f}",
                 f"{value['after']:.3f}",
                 f"{value['gain']:+.3f}",
-                f"{low:+.3f} .. {high:+.3f}",
+                interval,
                 value["verdict"],
             )
     console.print(table)
     for sentence in report.get("distrust", []):
         console.print(f"[dim]To distrust: {_escaped(sentence)}[/]")
-    console.print(f"LoRA:   {lora}\nReport: {page}", soft_wrap=True, highlight=False)
+    console.print(f"LoRA:   {lora}\nReport: {page}", soft_wrap=True, markup=False, highlight=False)
 
 
 @app.command()
@@ -136,20 +137,14 @@ def evaluate(
 ) -> None:
     """Measure a LoRA against the model without it, on held-out prompts with the same seeds."""
     from .dpo_core.config import read_config
-    from .dpo_core.lora_files import load_into_adapter
-    from .dpo_core.report import write_report
-    from .headless import loop_from_config, quiet_libraries
+    from .headless import evaluate_lora, quiet_libraries
 
     settings = read_config(config)
     folder = out or settings.output.with_name(settings.output.name + "_evaluate")
     quiet_libraries()
     with bars() as tell:
-        loop = loop_from_config(settings.model_copy(update={"output": folder}), resume, tell)
-        loop.evaluate(0)
-        load_into_adapter(loop.adapter, lora)
-        loop.evaluate(1)
-    loop.run.set_fact("rounds", 1)
-    show_answer(write_report(loop.run), lora, folder / "report" / "report.html")
+        numbers = evaluate_lora(settings.model_copy(update={"output": folder}), lora, resume, tell)
+    show_answer(numbers, lora, folder / "report" / "report.html")
 
 
 @app.command()
@@ -176,7 +171,7 @@ def personalize(
 
             lora, record = personalize_from_config(read_config(config), out, tell)
     console.print(_escaped(record["sentence"]))
-    console.print(f"LoRA:  {lora}\nCurve: {lora.with_name('curve.png')}", soft_wrap=True, highlight=False)
+    console.print(f"LoRA:  {lora}\nCurve: {lora.with_name('curve.png')}", soft_wrap=True, markup=False, highlight=False)
 
 
 @app.command()
@@ -189,7 +184,7 @@ def report(folder: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
     if not (folder / "records.sqlite").is_file():
         raise UserError(f"{folder} is not a run folder (no records.sqlite). Give the output folder of a run.")
     console.print(_escaped(write_report(RunFolder(folder))["answer"]))
-    console.print(f"Report: {folder / 'report' / 'report.html'}", soft_wrap=True, highlight=False)
+    console.print(f"Report: {folder / 'report' / 'report.html'}", soft_wrap=True, markup=False, highlight=False)
 
 
 @app.command("config")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,13 +15,20 @@ from .dpo_core.adapter import Adapter
 from .dpo_core.concept import Concept
 from .dpo_core.config import RunConfig, ScorerConfig
 from .dpo_core.errors import UserError
+from .dpo_core.files import atomic_path, write_json
 from .dpo_core.images import read_photos
 from .dpo_core.lora_files import save_lora
 from .dpo_core.progress import Progress, silent
 from .dpo_core.prompts import PromptSet, fill, read_templates, split
 from .dpo_core.protocols import Scorer
 from .dpo_core.rounds import Loop
-from .dpo_core.run_folder import RunFolder
+from .dpo_core.run_folder import RunFolder, changes, check_same_run
+from .dpo_core.seeds import derive_seed
+from .dpo_core.settings import AdapterSettings, SamplingSettings
+
+if TYPE_CHECKING:
+    from .dpo_core.backends.diffusers import DiffusersTextToImage
+    from .dpo_core.personalize import Probe, Start
 
 ROLES = {
     "fidelity": ("reward", "Fidelity", True),
@@ -38,25 +49,32 @@ class Scorers:
 
 
 def pick_device(name: str) -> str:
-    """ "auto" -> cuda, mps or cpu, as the machine has it. Raises UserError for a device that is not there."""
+    """ "auto" -> cuda, mps or cpu, as the machine has it. Raises UserError for a device that is unknown or not there."""
     import torch
 
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"device {name!r} is not available: this torch sees no GPU. Use cpu, or install a torch build for your GPU.")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"device {name!r} is unknown. Use auto, cpu, cuda, cuda:1 or mps.") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        seen = torch.cuda.device_count()
+        raise UserError(f"device {name!r} is not available: this torch sees {seen} GPUs. Use cpu, or install a torch build for your GPU.")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError(f"device {name!r} is not available on this machine. Use auto or cpu.")
     return name
 
 
 def clip_scorers(reward_folder: Path, judge: ScorerConfig | None, concept: Concept, device: str = "cpu") -> Scorers:
-    """Fidelity and alignment by the reward model; the same by the judge if one is given; guards by the judge, else the reward model."""
+    """Fidelity and alignment by the reward model, the same by the judge if one is given; guards by the judge, else by the reward model."""
     from .metrics.embedders import DinoV2Embedder, OpenClipEmbedder
     from .metrics.guards import CopyPasteScorer, DiversityScorer
     from .metrics.scorers import AlignmentScorer, FidelityScorer
 
     embedder = OpenClipEmbedder(reward_folder, device=device)
     strip = concept.without_identifier
-    rewards = [FidelityScorer(embedder, concept.references), AlignmentScorer(embedder, strip)]
+    rewards = [FidelityScorer(embedder, concept.references), AlignmentScorer(embedder, strip, identifier=concept.identifier)]
     judges: list[Scorer] = []
     watch = embedder
     if judge and judge.judge:
@@ -64,25 +82,10 @@ def clip_scorers(reward_folder: Path, judge: ScorerConfig | None, concept: Conce
         watch = kind(judge.judge, device=device)
         judges.append(FidelityScorer(watch, concept.references, name="judge_fidelity"))
         if judge.judge_kind == "open_clip":
-            judges.append(AlignmentScorer(watch, strip, name="judge_alignment"))
+            judges.append(AlignmentScorer(watch, strip, name="judge_alignment", identifier=concept.identifier))
     if concept.held_out is not None:
         judges.append(CopyPasteScorer(watch, concept.held_out, concept.references))
     return Scorers(rewards, [*judges, DiversityScorer(watch)])
-
-
-def check_same_run(run: RunFolder, described: dict, resume: bool) -> None:
-    """A run folder holds one run: the same settings go on (with resume), others are refused by name."""
-    kept = run.fact("described")
-    if kept is None:
-        run.set_fact("described", described)
-        return
-    changed = sorted(k for k in {*kept, *described} if kept.get(k) != described.get(k))
-    if changed:
-        raise UserError(
-            f"{run.path} holds a run with other settings; changed: {', '.join(changed)}. Choose another output folder, or take the old settings."
-        )
-    if not resume:
-        raise UserError(f"{run.path} already holds this run. Add --resume to go on from where it stands, or choose another output folder.")
 
 
 def keep_facts(loop: Loop, concept_fact: dict, concept: Concept, titles: dict[str, str] | None = None) -> None:
@@ -99,17 +102,16 @@ def keep_facts(loop: Loop, concept_fact: dict, concept: Concept, titles: dict[st
     run.set_fact("scorers", scorers)
     run.set_fact("unseen", list(loop.prompts.unseen))
     run.set_fact("references", len(concept.references))
-    folder = run.path / "references"
-    folder.mkdir(exist_ok=True)
     for i, pixels in enumerate(concept.references):
-        Image.fromarray(pixels).save(folder / f"{i:02d}.png")
+        with atomic_path(run.path / "references" / f"{i:02d}.png") as beside:
+            Image.fromarray(pixels).save(beside)
 
 
 def finish(loop: Loop, rounds: int, name: str) -> Path:
-    """Write the LoRA of the adapter as it stands and the report; returns the LoRA's path."""
+    """Write the LoRA of the adapter as it stands; returns its path."""
     path = loop.run.path / f"{name}.safetensors"
-    concept = loop.run.fact("concept")
-    save_lora(loop.adapter, path, {"dreambooth_dpo.rounds": str(rounds), "dreambooth_dpo.concept": str(concept)})
+    concept = json.dumps(loop.run.fact("concept"), ensure_ascii=False)
+    save_lora(loop.adapter, path, {"dreambooth_dpo.rounds": str(rounds), "dreambooth_dpo.concept": concept})
     return path
 
 
@@ -127,8 +129,28 @@ def config_prompts(config: RunConfig, concept: Concept) -> PromptSet:
     return PromptSet(tuple(dict.fromkeys(fill(t, concept) for _, t in templates)), tuple(dict.fromkeys(held_out)))
 
 
-def loop_from_config(config: RunConfig, resume: bool, progress: Progress = silent) -> Loop:
-    """Everything checked and loaded; nothing sampled yet. Cheap checks come first."""
+@dataclass(frozen=True)
+class Parts:
+    """What a config names, checked and loaded; nothing is sampled or written yet."""
+
+    concept: Concept
+    prompts: PromptSet
+    scorers: Scorers
+    model: DiffusersTextToImage
+
+    def described(self) -> dict:
+        """What a run depends on beside its settings, as plain JSON."""
+        concept = self.concept
+        return {
+            "model": self.model.fingerprint,
+            "concept": [concept.identifier, concept.class_noun, int(concept.references.astype(np.int64).sum())],
+            "prompts": [list(self.prompts.train), list(self.prompts.held_out)],
+            "scorers": [s.fingerprint for s in [*self.scorers.rewards, *self.scorers.judges]],
+        }
+
+
+def parts_from_config(config: RunConfig) -> Parts:
+    """Cheap checks come first. Raises UserError or MetricsError that names the wrong file or value."""
     from .dpo_core.backends.diffusers import DiffusersTextToImage, load_pipeline
 
     concept = config_concept(config)
@@ -136,20 +158,91 @@ def loop_from_config(config: RunConfig, resume: bool, progress: Progress = silen
     device = pick_device(config.model.device)
     scorers = clip_scorers(config.scorers.reward, config.scorers, concept, device)
     pipe = load_pipeline(config.model.path, device, config.model.lora, config.model.lora_strength)
-    model = DiffusersTextToImage(pipe, config.train.precision)
-    run = RunFolder(config.output)
-    described = {
-        "settings": config.loop().model_dump(mode="json"),
-        "model": model.fingerprint,
-        "concept": [concept.identifier, concept.class_noun, int(concept.references.astype(np.int64).sum())],
-        "prompts": [list(prompts.train), list(prompts.held_out)],
-        "scorers": [s.fingerprint for s in [*scorers.rewards, *scorers.judges]],
-    }
+    return Parts(concept, prompts, scorers, DiffusersTextToImage(pipe, config.train.precision))
+
+
+def open_loop(config: RunConfig, parts: Parts, adapter: Adapter, resume: bool, progress: Progress, **more: object) -> Loop:
+    """The loop in its run folder. `more`: further facts that a run to be resumed must agree in."""
+    described = {"settings": config.loop().model_dump(mode="json"), **parts.described(), **more}
+    run, concept = RunFolder(config.output), parts.concept
+    loop = Loop(run, parts.model, adapter, parts.prompts, parts.scorers.rewards, parts.scorers.judges, config.loop(), progress)
     check_same_run(run, described, resume)
-    adapter = Adapter(model.denoiser, config.adapter, seed=config.sampling.seed)
-    loop = Loop(run, model, adapter, prompts, scorers.rewards, scorers.judges, config.loop(), progress)
     keep_facts(loop, {"identifier": concept.identifier, "class_noun": concept.class_noun, "name": concept.subject}, concept)
     return loop
+
+
+def loop_from_config(config: RunConfig, resume: bool, progress: Progress = silent) -> Loop:
+    """Everything checked and loaded; nothing sampled yet."""
+    parts = parts_from_config(config)
+    return open_loop(config, parts, Adapter(parts.model.denoiser, config.adapter, seed=config.sampling.seed), resume, progress)
+
+
+def evaluate_lora(config: RunConfig, lora: Path, resume: bool, progress: Progress = silent) -> dict:
+    """Held-out pictures without and with a LoRA that `run` wrote, and the report into `config.output`; returns its numbers."""
+    from .dpo_core.lora_files import load_into_adapter
+    from .dpo_core.report import write_report
+
+    parts = parts_from_config(config)
+    adapter = Adapter(parts.model.denoiser, config.adapter, seed=config.sampling.seed)
+    without = adapter.state()
+    load_into_adapter(adapter, lora)  # before anything is sampled: it may be of another model
+    trained = adapter.state()
+    loop = open_loop(config, parts, adapter, resume, progress, lora=sha256(lora.read_bytes()).hexdigest()[:16])
+    for round_index, state in enumerate((without, trained)):
+        adapter.load(state)
+        loop.evaluate(round_index)
+    loop.run.set_fact("rounds", 1)
+    return write_report(loop.run)
+
+
+def photos_fidelity(fidelity: Scorer, concept: Concept) -> float:
+    """What pictures of the concept in other places score: the held-out photos' mean, or each reference's against the others.
+
+    A mean cosine with all n references holds a picture's own 1 when it is one of them; (n m - 1)/(n - 1) takes it out.
+    """
+    photos = concept.references if concept.held_out is None else concept.held_out
+    mean, count = float(np.mean(fidelity.score(photos, [concept.subject] * len(photos)))), len(photos)
+    return (count * mean - 1) / (count - 1) if concept.held_out is None and count > 1 else mean
+
+
+def start_probe(prompts: PromptSet, sampling: SamplingSettings, scorers: Sequence[Scorer]) -> Probe:
+    """Every second held-out prompt, three pictures each, seeds apart from those of candidates and evaluation."""
+    from .dpo_core.personalize import Probe
+
+    shown = [p for p in prompts.held_out[::2] for _ in range(3)]
+    return Probe(shown, [derive_seed(55, i) for i in range(len(shown))], sampling, scorers)
+
+
+def save_start(folder: Path, adapter: Adapter, start: Start, described: dict) -> dict:
+    """Write curve.png, start.safetensors and, last, the record start.json; returns the record."""
+    from .dpo_core.plots import figure_image, path_figure
+
+    record = {**asdict(start), "curve": [{"step": p.step, **p.scores} for p in start.curve], "described": described}
+    with atomic_path(folder / "curve.png") as beside:
+        figure_image(path_figure([], record["curve"])).save(beside)
+    save_lora(adapter, folder / "start.safetensors", {"dreambooth_dpo.start": start.sentence})
+    write_json(folder / "start.json", record)
+    return record
+
+
+def personalize_from_config(config: RunConfig, out: Path | None = None, progress: Progress = silent) -> tuple[Path, dict]:
+    """DreamBooth LoRA of the config's model and photos: (its path, its record). A kept one of the same settings is not made again."""
+    from .dpo_core.personalize import personalize
+
+    folder = out or config.output.with_name(config.output.name + "_start")
+    lora, record = folder / "start.safetensors", folder / "start.json"
+    parts, settings = parts_from_config(config), config.personalize
+    described = {"personalize": settings.model_dump(mode="json"), "sampling": config.sampling.model_dump(mode="json"), **parts.described()}
+    if lora.is_file() and record.is_file():
+        kept = json.loads(record.read_text(encoding="utf-8"))
+        if changed := changes(kept.get("described", {}), described):
+            raise UserError(f"{folder} holds a start with other settings: {', '.join(changed)}. Choose another folder with --out.")
+        return lora, kept
+    adapter = Adapter(parts.model.denoiser, AdapterSettings(rank=settings.rank, alpha=settings.rank, targets="all"), seed=settings.seed)
+    fidelity = next(s for s in parts.scorers.rewards if s.name == "fidelity")
+    probe = start_probe(parts.prompts, config.sampling, parts.scorers.rewards)
+    start = personalize(parts.model, adapter, parts.concept, settings, probe, photos_fidelity(fidelity, parts.concept), progress)
+    return lora, save_start(folder, adapter, start, described)
 
 
 def run_loop(loop: Loop, name: str = "dreambooth_dpo_lora") -> tuple[Path, dict]:

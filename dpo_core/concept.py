@@ -27,6 +27,8 @@ class Concept:
         for name, value in (("identifier", self.identifier), ("class_noun", self.class_noun)):
             if not value.strip():
                 raise UserError(f"{name} is {value!r}: it must be a word, such as 'sks' (identifier) or 'robot' (class noun).")
+            # One spacing everywhere, as prompts have it; else the subject would not be found in them.
+            object.__setattr__(self, name, " ".join(value.split()))
         if self.references.ndim != 4 or len(self.references) == 0:
             raise UserError(
                 f"the concept {self.subject!r} has no reference pictures; fidelity needs at least one, three to five are usual."

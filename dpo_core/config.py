@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args, get_origin
 
 from pydantic import Field, ValidationError
 
@@ -76,6 +76,8 @@ def read_config(path: Path) -> RunConfig:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"config file {path} does not exist. `dreambooth-dpo config` prints one to start from.") from error
+    except OSError as error:
+        raise UserError(f"config file {path} cannot be read: {error.strerror or error}. Give the path of a YAML file.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"config file {path} is not valid YAML: {error}") from error
     if not isinstance(data, dict):
@@ -95,7 +97,7 @@ def _resolved(config: RunConfig, base: Path) -> RunConfig:
         for name in type(settings).model_fields:
             value = getattr(settings, name)
             if isinstance(value, Path):
-                changed[name] = value if value.is_absolute() else (base / value)
+                changed[name] = base / value.expanduser()  # an absolute path stays as it is
             elif isinstance(value, Settings):
                 changed[name] = absolute(value)
         return settings.model_copy(update=changed)
@@ -114,7 +116,9 @@ EXAMPLE = {
 
 
 def _range(field) -> str:
-    """The limits of a field in brackets, from its constraints."""
+    """The limits or choices of a field in brackets, from its constraints."""
+    if get_origin(field.annotation) is Literal:
+        return f" [{' | '.join(str(a) for a in get_args(field.annotation))}]"
     limits = {n: getattr(m, n) for m in field.metadata for n in ("ge", "gt", "le", "lt") if getattr(m, n, None) is not None}
     low = f">= {limits['ge']}" if "ge" in limits else f"> {limits['gt']}" if "gt" in limits else ""
     high = f"<= {limits['le']}" if "le" in limits else f"< {limits['lt']}" if "lt" in limits else ""
@@ -128,7 +132,8 @@ def _yaml_lines(kind: type[Settings], values: dict, indent: str = "") -> list[st
     for name, field in kind.model_fields.items():
         value = values.get(name)
         if isinstance(value, dict):
-            lines += [f"{indent}{name}:", *_yaml_lines(field.annotation, value, indent + "  ")]
+            about = (field.annotation.__doc__ or "").splitlines()[0]
+            lines += [f"{indent}# {about}", f"{indent}{name}:", *_yaml_lines(field.annotation, value, indent + "  ")]
         else:
             lines += [f"{indent}# {field.description}{_range(field)}", f"{indent}{name}: {json.dumps(value, ensure_ascii=False)}"]
     return lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -21,7 +22,8 @@ class Gain:
     prompts: int
 
     def as_dict(self) -> dict:
-        return {**asdict(self), "ci95": list(self.ci95)}
+        """For JSON, which knows no infinity: an open end of the interval is None."""
+        return {**asdict(self), "ci95": [v if math.isfinite(v) else None for v in self.ci95]}
 
     @property
     def verdict(self) -> str:
@@ -50,12 +52,15 @@ def by_prompt(values: np.ndarray, prompt_of: np.ndarray) -> np.ndarray:
 def paired_gain(before: np.ndarray, after: np.ndarray, prompt_of: np.ndarray, resamples: int = 2000, seed: int = 0) -> Gain:
     """Gain of paired pictures: before, after float [n], same prompt and seed at each index; prompt_of [n].
 
-    Prompts are resampled, not pictures: pictures of one prompt are not independent. Raises UserError when the lengths differ.
+    Prompts are resampled, not pictures: pictures of one prompt are not independent. Raises UserError when the lengths differ
+    or there is no picture.
     """
     if not len(before) == len(after) == len(prompt_of):
         raise UserError(
             f"{len(before)} pictures before and {len(after)} after are not paired: evaluate both with the same prompts and seeds."
         )
+    if len(before) == 0:
+        raise UserError("there is no picture to evaluate. Give at least one held-out prompt.")
     differences = by_prompt(np.asarray(after, np.float64) - np.asarray(before, np.float64), prompt_of)
     return Gain(
         before=float(by_prompt(before, prompt_of).mean()),

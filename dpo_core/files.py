@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
+
+from safetensors import SafetensorError
 
 from .errors import UserError
 
@@ -24,13 +26,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield beside
         os.replace(beside, path)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # safetensors reports a full disk by an exception of its own
         raise UserError(
-            f"cannot write {path}: {error.strerror or error}. Free disk space or choose another output folder; "
+            f"cannot write {path}: {getattr(error, 'strerror', None) or error}. Free disk space or choose another output folder; "
             "what was finished before is kept, and the same command goes on from there."
         ) from error
     finally:
-        beside.unlink(missing_ok=True)
+        # Where the folder itself is wrong there is nothing to remove, and that error must not hide the first one.
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: object) -> None:

@@ -25,7 +25,7 @@ GAP = 8
 
 @dataclass(frozen=True)
 class PairPicture:
-    """What the pair grid shows of one pair: pictures uint8 [H, W, 3], raw scores (fidelity, alignment), degrees, standard deviations."""
+    """What the pair grid shows of one pair: pictures uint8 [H, W, 3], raw scores (fidelity, alignment), degrees, SDs."""
 
     prompt: str
     winner: np.ndarray
@@ -56,7 +56,7 @@ def font(size: int, bold: bool = False) -> FreeTypeFont:
 
 
 def fit(picture: np.ndarray, cell: int = CELL) -> Image:
-    """One picture uint8 [H, W, 3] with its longer side at most `cell`: enlarged by a whole factor, or reduced with its aspect kept."""
+    """One picture uint8 [H, W, 3] with its longer side at most `cell`: enlarged by a whole factor, or reduced; aspect kept."""
     from PIL import Image
 
     image = Image.fromarray(np.ascontiguousarray(picture))
@@ -69,7 +69,7 @@ def fit(picture: np.ndarray, cell: int = CELL) -> Image:
 
 
 def wrap(text: str, width: int, lines: int, letters: FreeTypeFont) -> list[str]:
-    """`text` broken at spaces (inside over-long words) into at most `lines` lines of `width` pixels; an ellipsis marks what is left out."""
+    """`text` broken at spaces (inside over-long words) into at most `lines` lines of `width` pixels; an ellipsis marks a cut."""
     done: list[str] = []
     line = ""
     for word in text.split():
@@ -147,7 +147,11 @@ def _pair_block(image: Image, draw: ImageDraw, pair: PairPicture, box: tuple[int
     left, top, width, tile_h = box
     draw.line((left, top, left + width, top), fill="#D5D9DF", width=1)
     draw.text(
-        (left, top + 17), wrap(pair.prompt, width, 1, font(17))[0] if pair.prompt.split() else "", fill=INK, font=font(17), anchor="lm"
+        (left, top + 17),
+        wrap(pair.prompt, width, 1, font(17))[0] if pair.prompt.split() else "",
+        fill=INK,
+        font=font(17),
+        anchor="lm",
     )
     draw.text((left, top + 40), f"angle {pair.angle:.0f}°, length {pair.length:.2f} SD", fill=FAINT, font=font(17), anchor="lm")
     half = width // 2

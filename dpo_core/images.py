@@ -21,7 +21,8 @@ def read_photos(folder: Path, width: int, height: int, what: str = "reference ph
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"the folder of {what} {folder} does not exist. Give a folder with {', '.join(SUFFIXES)} files.")
-    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES)
+    # Hidden files are no photos: some systems lay their own notes beside each picture.
+    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES and not f.name.startswith("."))
     if not files:
         raise UserError(f"the folder {folder} holds no {what}. Put at least one {', '.join(SUFFIXES)} file there; three to five are usual.")
     photos = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import torch
@@ -59,7 +60,7 @@ def read_lora(path: Path) -> dict[str, torch.Tensor]:
 
 
 def load_into_adapter(adapter: Adapter, path: Path) -> None:
-    """Continue from a file that `save_lora` wrote. Raises UserError when it is of another model, rank or target choice."""
+    """Continue from a file that `save_lora` wrote. Raises UserError when it is of another model, rank, alpha or target choice."""
     tensors = read_lora(path)
     state: dict[str, torch.Tensor] = {}
     for name in adapter.policy:
@@ -67,6 +68,11 @@ def load_into_adapter(adapter: Adapter, path: Path) -> None:
             key = f"{_key(name)}.{theirs}.weight"
             if key in tensors:
                 state[f"{name}.{own}"] = tensors.pop(key)
-        tensors.pop(f"{_key(name)}.alpha", None)
+        alpha = tensors.pop(f"{_key(name)}.alpha", None)
+        if alpha is not None and not math.isclose(float(alpha), adapter.settings.alpha, rel_tol=1e-6):
+            raise UserError(
+                f"{path} was trained with alpha {float(alpha):g}, the adapter has {adapter.settings.alpha:g}: it would act with another strength. "
+                f"Set adapter.alpha to {float(alpha):g}."
+            )
     state.update(tensors)
     adapter.load(state)

@@ -46,8 +46,8 @@ class PairYield:
 
     def sentence(self) -> str:
         return (
-            f"{self.kept} pairs from {self.possible} possible: {self.outside_window} outside the angle window, {self.below_margin} below the margin, "
-            f"{self.over_uses} with a candidate used too often, {self.over_prompt_limit} over the limit per prompt; "
+            f"{self.kept} pairs from {self.possible} possible: {self.outside_window} outside the angle window, "
+            f"{self.below_margin} below the margin, {self.over_uses} with a candidate used too often, {self.over_prompt_limit} over the limit per prompt; "
             f"{self.prompts_without_pair} of {self.prompts} prompts gave none."
         )
 
@@ -57,7 +57,7 @@ def standardise(values: np.ndarray) -> np.ndarray:
     values = np.asarray(values, np.float64)
     spread = values.std()
     # Equal values leave rounding noise in the deviation: treat it as none.
-    if spread <= 1e-12 * max(1.0, float(np.abs(values).max(initial=0.0))):
+    if spread <= 1e-12 * float(np.abs(values).max(initial=0.0)):
         return np.zeros_like(values)
     return (values - values.mean()) / spread
 
@@ -82,7 +82,7 @@ def angle_window_pairs(
     prompt_of: int [n], the prompt of each candidate; fidelity, alignment: float [n], raw scores (standardised here over all n).
     Returns pairs ordered by prompt, then length (ties by candidate order), and where the rest went. A pair whose both directions fit a wide
     window counts once, by its longer-standing direction (the first in candidate order).
-    Raises UserError when a score is not finite or a prompt has a single candidate only.
+    Raises UserError when a score is not finite or no prompt has two candidates.
     """
     prompt_of = np.asarray(prompt_of)
     _check_scores(prompt_of, fidelity, alignment)

@@ -85,7 +85,7 @@ class Probe:
 
     def measure(self, model: TextToImage, adapter: Adapter, step: int) -> CurvePoint:
         images = []
-        with adapter.attached():
+        with adapter.merged():
             for first in range(0, len(self.prompts), self.sampling.batch_size):
                 part = slice(first, first + self.sampling.batch_size)
                 images.append(model.decode(model.sample(self.prompts[part], self.seeds[part], self.sampling)))

@@ -25,7 +25,7 @@ class PromptSet:
     def __post_init__(self) -> None:
         for name in ("train", "held_out"):
             if not getattr(self, name):
-                raise UserError(f"the prompt set has no {name} prompt. Write at least four prompts, one a line; twenty or more are usual.")
+                raise UserError(f"the prompt set has no {name} prompt. Write four prompts or more, one a line; twenty or more are usual.")
         if both := sorted(set(self.train) & set(self.held_out)):
             raise UserError(f"prompt {both[0]!r} is in training and held out: a gain on it would prove nothing. Remove one of the two.")
 
@@ -36,11 +36,14 @@ def fill(template: str, concept: Concept) -> str:
         if name not in ("identifier", "class_noun"):
             raise UserError(f"prompt {template!r} has the unknown placeholder {{{name}}}; use {{identifier}} and {{class_noun}}.")
     filled = template.replace("{identifier}", concept.identifier).replace("{class_noun}", concept.class_noun)
-    if concept.subject not in filled:
+    filled = " ".join(filled.split())
+    # The left end is a word's, the right may be a plural's.
+    if not re.search(rf"(?<!\w){re.escape(concept.subject)}", filled):
         raise UserError(
-            f"prompt {template!r} does not name the concept. Write '{{identifier}} {{class_noun}}' (here: {concept.subject!r}) where the subject stands."
+            f"prompt {template!r} does not name the concept. "
+            f"Write '{{identifier}} {{class_noun}}' (here: {concept.subject!r}) where the subject stands."
         )
-    return " ".join(filled.split())
+    return filled
 
 
 def read_templates(path: Path) -> list[tuple[str, str]]:
@@ -49,7 +52,8 @@ def read_templates(path: Path) -> list[tuple[str, str]]:
     Empty lines and lines that start with # are passed over. Raises UserError for a missing, unreadable or empty file.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        # -sig: editors on Windows may put a mark first.
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError as error:
         raise UserError(f"prompt file {path} does not exist. Write a text file with one prompt a line.") from error
     except (UnicodeDecodeError, OSError) as error:

@@ -22,6 +22,10 @@ from .training import PairData, Trainer, TrainingStopped, train_round, training_
 EVALUATION_SALT = 999_983
 
 
+class NoPairs(UserError):
+    """The candidates of a round gave no pair."""
+
+
 @dataclass(frozen=True)
 class Loop:
     """Everything that the stages of a run share. `rewards` must hold scorers named "fidelity" and "alignment"; `judges` only measure."""
@@ -38,6 +42,9 @@ class Loop:
     def __post_init__(self) -> None:
         if missing := {"fidelity", "alignment"} - {s.name for s in self.rewards}:
             raise UserError(f"reward scorers lack {sorted(missing)}: give one scorer named 'fidelity' and one named 'alignment'.")
+        names = [s.name for s in [*self.rewards, *self.judges]]
+        if twice := sorted({n for n in names if names.count(n) > 1}):
+            raise UserError(f"scorer name {twice[0]!r} stands twice, and one's scores would replace the other's. Name each scorer once.")
 
     # --- stages ---
 
@@ -47,7 +54,7 @@ class Loop:
         sampling = self.settings.sampling
         if evaluation.guidance is not None:
             sampling = sampling.model_copy(update={"guidance": evaluation.guidance})
-        with self.adapter.attached():
+        with self.adapter.merged():
             sample_set(
                 self.run,
                 name,
@@ -64,7 +71,7 @@ class Loop:
     def candidates(self, round_index: int) -> None:
         """Fresh candidates of this round, scored."""
         name, sampling = f"round_{round_index}", self.settings.sampling
-        with self.adapter.attached():
+        with self.adapter.merged():
             sample_set(
                 self.run,
                 name,
@@ -88,9 +95,10 @@ class Loop:
         self.run.set_fact(f"yield_{round_index}", found.as_dict())
         self.progress(f"pairs {name}", len(pairs), max(1, len(pairs)), note=found.sentence())
         if not pairs:
-            raise UserError(
-                f"no pair fits the window {self.settings.pairs.angle_low:g}..{self.settings.pairs.angle_high:g} degrees in round {round_index}: "
-                f"{found.sentence()} Widen the window, lower the margin, or sample more candidates. The scored candidates are kept."
+            raise NoPairs(
+                f"no pair fits the window {self.settings.pairs.angle_low:g}..{self.settings.pairs.angle_high:g} degrees "
+                f"in round {round_index + 1}: {found.sentence()} Widen the window (pairs.angle_low, pairs.angle_high), lower pairs.margin, "
+                "or sample more candidates. The scored candidates are kept."
             )
 
     def pair_data(self, round_index: int) -> PairData:
@@ -119,34 +127,66 @@ class Loop:
             self.progress(f"train round_{round_index}", record["step"] + 1, settings.steps, note=f"loss {record['loss']:.4f}")
 
         earlier = [r for r in self.run.training(round_index) if r["step"] < first]
-        train_round(trainer, first, earlier, save, tell)
+        try:
+            train_round(trainer, first, earlier, save, tell)
+        except TrainingStopped as stop:
+            self.run.add_training(round_index, stop.records)
+            raise
 
     # --- the whole ---
 
-    def one_round(self, round_index: int) -> None:
-        """Sample, score, pair, train, evaluate; what is done already is not done again."""
-        if kept := self.run.load_state(f"adapter_{round_index + 1}"):
+    def begin(self, round_index: int) -> None:
+        """Put the adapter as it stood when this round began; round 0 keeps it, so that an interrupted training leaves no trace."""
+        if kept := self.run.load_state(f"adapter_{round_index}"):
             self.adapter.load(kept[0])
+        elif round_index == 0:
+            self.run.save_state("adapter_0", self.adapter.state())
         else:
-            self.candidates(round_index)
-            self.pair(round_index)
+            raise UserError(f"{self.run.path} holds no adapter of round {round_index - 1}: run the rounds in their order.")
+
+    def improve(self, round_index: int) -> None:
+        """Sample, score, pair and train a round, and keep its adapter; a kept one is only put on."""
+        name, stopped = f"adapter_{round_index + 1}", None
+        if kept := self.run.load_state(name):
+            self.adapter.load(kept[0])
+            return
+        self.begin(round_index)
+        self.candidates(round_index)
+        self.pair(round_index)
+        try:
             self.train(round_index)
-            self.run.save_state(f"adapter_{round_index + 1}", self.adapter.state())
-            self.run.state_path(f"training_{round_index}").unlink(missing_ok=True)
-        if self.settings.evaluation.every_round or round_index + 1 == self.settings.rounds:
-            self.evaluate(round_index + 1)
+        except TrainingStopped as stop:
+            stopped = {"round": round_index, "reason": str(stop)}
+        # The fact first: where the adapter is kept, it is known whether training went to its end.
+        self.run.set_fact("stopped", stopped)
+        self.run.save_state(name, self.adapter.state())
+        self.run.state_path(f"training_{round_index}").unlink(missing_ok=True)
+
+    def _is_stopped(self, round_index: int) -> bool:
+        stopped = self.run.fact("stopped")
+        return bool(stopped) and stopped["round"] == round_index
 
     def go(self) -> int:
-        """Run all rounds; returns how many were trained. A training that a guard stopped ends the loop with the last good adapter."""
+        """Run all rounds, doing only what is missing; returns how many gave an adapter, which then stands.
+
+        A training that a guard stops, or a later round without any pair, ends the loop with the last good adapter (fact "stopped").
+        """
+        self.begin(0)
         self.evaluate(0)
+        trained = 0
         for round_index in range(self.settings.rounds):
             try:
-                self.one_round(round_index)
-            except TrainingStopped as stop:
-                self.run.set_fact("stopped", {"round": round_index, "reason": str(stop)})
-                self.run.save_state(f"adapter_{round_index + 1}", self.adapter.state())
-                self.evaluate(round_index + 1)
-                self.run.set_fact("rounds", round_index + 1)
-                return round_index + 1
-        self.run.set_fact("rounds", self.settings.rounds)
-        return self.settings.rounds
+                self.improve(round_index)
+            except NoPairs as none:
+                if round_index == 0:
+                    raise
+                self.run.set_fact("stopped", {"round": round_index, "reason": str(none)})
+                break
+            trained = round_index + 1
+            if self._is_stopped(round_index):
+                break
+            if self.settings.evaluation.every_round:
+                self.evaluate(trained)
+        self.evaluate(trained)
+        self.run.set_fact("rounds", trained)
+        return trained

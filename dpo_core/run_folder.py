@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,14 +68,21 @@ class RunFolder:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _write(self, statement: str, rows: Iterable[Sequence]) -> None:
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """All of it or nothing. Raises UserError when the records cannot be written."""
         try:
             with self._db:
-                self._db.executemany(statement, rows)
-        except sqlite3.OperationalError as error:
+                yield self._db
+        except sqlite3.DatabaseError as error:
             raise UserError(
-                f"cannot write records in {self.path}: {error}. Free disk space; what was finished before is kept, and resuming goes on from there."
+                f"cannot write records in {self.path}: {error}. Free disk space; what was finished before is kept, "
+                "and resuming goes on from there."
             ) from error
+
+    def _write(self, statement: str, rows: Iterable[Sequence]) -> None:
+        with self._transaction() as db:
+            db.executemany(statement, rows)
 
     # --- facts: one JSON value a name ---
 
@@ -86,7 +94,7 @@ class RunFolder:
         self._write("INSERT OR REPLACE INTO facts VALUES (?, ?)", [(name, json.dumps(value, ensure_ascii=False))])
 
     def facts(self, prefix: str) -> dict[str, object]:
-        rows = self._db.execute("SELECT name, value FROM facts WHERE name LIKE ? ORDER BY name", (prefix + "%",))
+        rows = self._db.execute("SELECT name, value FROM facts WHERE substr(name, 1, ?) = ? ORDER BY name", (len(prefix), prefix))
         return {name: json.loads(value) for name, value in rows}
 
     # --- candidates ---
@@ -126,15 +134,17 @@ class RunFolder:
 
     def forget_set(self, set_name: str) -> None:
         """Take a set's records out (candidates, scores, pairs); its files stay on disk."""
-        for table in ("candidates", "scores", "pairs"):
-            self._write(f"DELETE FROM {table} WHERE set_name = ?", [(set_name,)])
+        with self._transaction() as db:
+            for table in ("candidates", "scores", "pairs"):
+                db.execute(f"DELETE FROM {table} WHERE set_name = ?", (set_name,))
 
     def latents(self, set_name: str) -> torch.Tensor:
         """float32 [n, C, h, w] of a whole set, by position."""
         from safetensors.torch import load_file
 
         found = self.candidates(set_name)
-        files = {c: load_file(self._latent_path(set_name, c))["latents"] for c in sorted({c.chunk for c in found})}
+        paths = {c: self._latent_path(set_name, c) for c in sorted({c.chunk for c in found})}
+        files = {c: load_file(self._there(path))["latents"] for c, path in paths.items()}
         return torch.stack([files[c.chunk][c.row] for c in found])
 
     def images(self, set_name: str, positions: Sequence[int] | None = None) -> np.ndarray:
@@ -142,7 +152,14 @@ class RunFolder:
         from PIL import Image
 
         wanted = [c.position for c in self.candidates(set_name)] if positions is None else positions
-        return np.stack([np.asarray(Image.open(self.image_path(set_name, p)).convert("RGB")) for p in wanted])
+        return np.stack([np.asarray(Image.open(self._there(self.image_path(set_name, p))).convert("RGB")) for p in wanted])
+
+    @staticmethod
+    def _there(path: Path) -> Path:
+        """`path`, which the records name. Raises UserError when somebody took the file away."""
+        if not path.is_file():
+            raise UserError(f"{path} is recorded but missing. Put the file back, or start again in a new output folder.")
+        return path
 
     # --- scores ---
 
@@ -165,15 +182,12 @@ class RunFolder:
 
     def set_pairs(self, set_name: str, pairs: Sequence[Pair]) -> None:
         """Replace the pairs of a set, all at once."""
-        try:
-            with self._db:
-                self._db.execute("DELETE FROM pairs WHERE set_name = ?", (set_name,))
-                self._db.executemany(
-                    "INSERT INTO pairs VALUES (?, ?, ?, ?, ?, ?)",
-                    [(set_name, i, p.winner, p.loser, p.d_fidelity, p.d_alignment) for i, p in enumerate(pairs)],
-                )
-        except sqlite3.OperationalError as error:
-            raise UserError(f"cannot write pairs in {self.path}: {error}. Free disk space and resume.") from error
+        with self._transaction() as db:
+            db.execute("DELETE FROM pairs WHERE set_name = ?", (set_name,))
+            db.executemany(
+                "INSERT INTO pairs VALUES (?, ?, ?, ?, ?, ?)",
+                [(set_name, i, p.winner, p.loser, p.d_fidelity, p.d_alignment) for i, p in enumerate(pairs)],
+            )
 
     def pairs(self, set_name: str) -> list[Pair]:
         rows = self._db.execute("SELECT winner, loser, d_fidelity, d_alignment FROM pairs WHERE set_name = ? ORDER BY number", (set_name,))
@@ -205,3 +219,41 @@ class RunFolder:
             return None
         with safe_open(self.state_path(name), "pt") as file:
             return {k: file.get_tensor(k) for k in file.keys()}, file.metadata() or {}
+
+
+def check_same_run(run: RunFolder, described: dict, resume: bool) -> None:
+    """A run folder holds one run: the same settings go on (with resume), others are refused by name.
+
+    Before anything is trained, settings of pairs and training may still change: a window that no pair fits can be widened, and the kept
+    candidates are used. Raises UserError; writes the fact "described".
+    """
+    kept = run.fact("described")
+    if kept is not None:
+        changed = changes(kept, described)
+        untrained = not any(run.state_path(name).is_file() for name in ("training_0", "adapter_1"))
+        if untrained:
+            changed = {k: v for k, v in changed.items() if not k.startswith(("settings.pairs.", "settings.train."))}
+        if changed:
+            said = "; ".join(f"{name} was {old!r}, is {new!r}" for name, (old, new) in changed.items())
+            raise UserError(f"{run.path} holds a run with other settings: {said}. Choose another output folder, or take the old settings.")
+        if not resume:
+            raise UserError(
+                f"{run.path} already holds this run. Add --resume to go on from where it stands, or choose another output folder."
+            )
+    run.set_fact("described", described)
+
+
+def changes(old: Mapping, new: Mapping, prefix: str = "") -> dict[str, tuple[object, object]]:
+    """Dotted names of what differs, with both values (long ones cut)."""
+    found: dict[str, tuple[object, object]] = {}
+    for key in sorted({*old, *new}):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            found |= changes(a, b, f"{prefix}{key}.")
+        elif a != b:
+            found[prefix + key] = (_short(a), _short(b))
+    return found
+
+
+def _short(value: object) -> object:
+    return value if len(repr(value)) <= 60 else repr(value)[:57] + "..."

@@ -46,39 +46,46 @@ def sample_set(
     for chunk in range(planned[-1].chunk + 1):
         members = planned[chunk * settings.batch_size : (chunk + 1) * settings.batch_size]
         if chunk not in done:
-            latents = _sample_batch(model, members, settings)
-            images = model.decode(latents)
+            latents, images = _sample_batch(model, members, settings)
             run.add_chunk(set_name, members, latents, images)
             progress(f"sample {set_name}", members[-1].position + 1, len(planned), images)
 
 
-def _sample_batch(model: TextToImage, members: Sequence[Candidate], settings: SamplingSettings) -> torch.Tensor:
-    """Latents of one batch; when memory runs out the batch is halved and tried again."""
+def _sample_batch(model: TextToImage, members: Sequence[Candidate], settings: SamplingSettings) -> tuple[torch.Tensor, np.ndarray]:
+    """Latents [b, C, h, w] and pictures [b, H, W, 3] of one batch; when memory runs out the batch is halved and tried again."""
     try:
         latents = model.sample([c.prompt for c in members], [c.seed for c in members], settings)
+        _check_finite(latents, members)
+        return latents, model.decode(latents)
     except torch.OutOfMemoryError as error:
         if len(members) == 1:
             raise UserError(
                 f"one picture of {settings.width}x{settings.height} does not fit into memory. Choose a smaller size, or free memory."
             ) from error
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        half = len(members) // 2
-        return torch.cat([_sample_batch(model, members[:half], settings), _sample_batch(model, members[half:], settings)])
+    # Out here, not in the handler: there the traceback would keep the failed call's tensors alive.
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    half = len(members) // 2
+    (latents, images), (more_latents, more_images) = (_sample_batch(model, part, settings) for part in (members[:half], members[half:]))
+    return torch.cat([latents, more_latents]), np.concatenate([images, more_images])
+
+
+def _check_finite(latents: torch.Tensor, members: Sequence[Candidate]) -> None:
     if not bool(torch.isfinite(latents).all()):
         bad = members[int((~torch.isfinite(latents)).flatten(1).any(1).nonzero()[0])]
         raise UserError(
-            f"the model gave NaN or infinity for prompt {bad.prompt!r}, seed {bad.seed}. Lower the guidance, or check the model and its precision."
+            f"the model gave NaN or infinity for prompt {bad.prompt!r}, seed {bad.seed}. "
+            "Lower the guidance, or check the model and its precision."
         )
-    return latents
 
 
 def _check_kept(run: RunFolder, set_name: str, planned: list[Candidate]) -> None:
     for kept in run.candidates(set_name):
         if kept.position >= len(planned) or planned[kept.position] != kept:
             raise UserError(
-                f"{run.path} already holds other candidates in {set_name!r} (position {kept.position}: prompt {kept.prompt!r}, seed {kept.seed}). "
-                "Prompts, counts, seed or batch size have changed: choose a new output folder, or take the old settings to resume."
+                f"{run.path} already holds other candidates in {set_name!r} (position {kept.position}: prompt {kept.prompt!r}, "
+                f"seed {kept.seed}). Prompts, counts, seed or batch size have changed: choose a new output folder, "
+                "or take the old settings to resume."
             )
 
 

@@ -32,9 +32,10 @@ def score_set(run: RunFolder, set_name: str, scorers: Sequence[Scorer], progress
     Raises UserError when a scorer gives a number that is not finite.
     """
     blocks = _blocks(run.candidates(set_name))
+    missing = [set(missing_positions(run, set_name, s.name, s.fingerprint).tolist()) for s in scorers]
     for number, block in enumerate(blocks):
         positions = [c.position for c in block]
-        wanting = [s for s in scorers if np.isin(positions, missing_positions(run, set_name, s.name, s.fingerprint)).any()]
+        wanting = [s for s, absent in zip(scorers, missing, strict=True) if not absent.isdisjoint(positions)]
         if wanting:
             images = run.images(set_name, positions)
             for scorer in wanting:

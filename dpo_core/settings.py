@@ -111,7 +111,7 @@ class PersonalizeSettings(Settings):
         0.6,
         ge=0.0,
         le=1.0,
-        description="Under-fitted start: the rise of fidelity from step 0 as a share of the way to the held-out photos' own fidelity; below it training goes on.",
+        description="Under-fitted start: the rise of fidelity as a share of the way to held-out photos; below it training goes on.",
     )
     max_steps: int = Field(480, ge=1, le=100_000, description="Where training on an under-fitted start ends.")
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of initial weights and draws.")

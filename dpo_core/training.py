@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +20,9 @@ ALARM_WINDOW = 20
 
 
 class TrainingStopped(UserError):
-    """Training was ended by a guard; the adapter was put back to the last good state."""
+    """Training was ended by a guard; the adapter was put back to the last good state. `records`: steps after that state, for the curves."""
+
+    records: Sequence[dict] = ()
 
 
 @dataclass(frozen=True)
@@ -90,8 +92,9 @@ class Trainer:
         draws = generator(self.seed, 2, step, part)
         times = model.draw_timesteps(len(picks), draws)
         x0 = torch.cat([self.data.winners[picks], self.data.losers[picks]]).to(device)
-        noise = torch.randn(x0[: len(picks)].shape, generator=draws).to(device).repeat(2, 1, 1, 1)
-        times = times.repeat(2)
+        # One time and one noise for both pictures of a pair.
+        noise = torch.cat([torch.randn(x0[: len(picks)].shape, generator=draws)] * 2).to(device)
+        times = torch.cat([times, times])
         cond = {k: torch.cat([v[picks], v[picks]]).to(device) for k, v in self.data.cond.items()}
         noised, target = model.noised(x0, noise, times)
         with torch.no_grad(), self.adapter.reference():
@@ -164,9 +167,15 @@ def train_round(
                     fresh = []
                 if tell:
                     tell(record)
-    except TrainingStopped:
+    except TrainingStopped as stop:
         trainer.load_state(good)
+        stop.records = fresh
         raise
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"training on {settings.batch_size} pairs at once does not fit into memory. Lower train.batch_size and raise "
+            "train.accumulation by the same factor, or set train.precision to bf16. What was sampled and scored is kept."
+        ) from error
     return records
 
 

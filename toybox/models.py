@@ -30,7 +30,8 @@ def weights_folder(part: str, root: Path = WEIGHTS) -> Path:
     folder = root / part
     if not folder.is_dir():
         raise UserError(
-            f"toybox weights {folder} are missing. Restore them from the repository, or train them: python -m dreambooth_dpo.toybox.train all"
+            f"toybox weights {folder} are missing. Restore them from the repository, "
+            "or train them: python -m dreambooth_dpo.toybox.train all"
         )
     return folder
 

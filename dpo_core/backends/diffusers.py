@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -13,6 +14,11 @@ import torch
 from ..errors import UserError
 from ..protocols import Cond
 from ..settings import SamplingSettings
+
+_DOWN = re.compile(r"lora[._](down|A)(\.\w+)?\.weight$")
+"""Keys of the first matrix of a LoRA layer, in kohya's, PEFT's and older diffusers' spelling: one a layer."""
+_DECODE_PIXELS = 2**19
+"""Pixels decoded at once: two pictures of 512 x 512. A VAE's decoder needs far more memory a picture than the denoiser."""
 
 
 def load_pipeline(folder: str | Path, device: str = "cpu", lora: Path | None = None, lora_strength: float = 1.0):
@@ -28,7 +34,7 @@ def load_pipeline(folder: str | Path, device: str = "cpu", lora: Path | None = N
     try:
         pipe = StableDiffusionPipeline.from_pretrained(
             folder,
-            torch_dtype=torch.float32,
+            dtype=torch.float32,
             use_safetensors=True,
             local_files_only=True,
             safety_checker=None,
@@ -46,23 +52,24 @@ def _merge_lora(pipe, lora: Path, strength: float) -> None:
     from ..lora_files import read_lora
 
     tensors = read_lora(lora)
-    before = {name: p.shape for name, p in pipe.unet.named_parameters()}
+    given = sum(bool(_DOWN.search(key)) for key in tensors)
     try:
         pipe.load_lora_weights(tensors)
+        taken = sum(len(getattr(m, "lora_A", ())) for part in (pipe.unet, pipe.text_encoder) for m in part.modules())
+        # diffusers passes over layers that it does not find, with a log line at most.
+        if taken != given:
+            raise ValueError(f"{taken} of its {given} layers are in the model")
         pipe.fuse_lora(lora_scale=strength)
         pipe.unload_lora_weights()
     except (RuntimeError, ValueError, KeyError, IndexError) as error:
-        raise UserError(
-            f"LoRA {lora} does not fit this model: {str(error).splitlines()[0]}. Give a LoRA that was trained on this model."
-        ) from error
-    if {name: p.shape for name, p in pipe.unet.named_parameters()} != before:
-        raise UserError(f"LoRA {lora} changed the model's layers. Give a LoRA that was trained on this model.")
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"LoRA {lora} does not fit this model: {reason}. Give a LoRA that was trained on this model.") from error
 
 
 class DiffusersTextToImage:
     """Sampling, prediction and decoding by a StableDiffusionPipeline; its weights are frozen.
 
-    `precision`: "fp32", or "bf16" for autocast in `predict`.
+    `precision`: "fp32", or "bf16" for autocast in `predict` and `sample`.
     """
 
     def __init__(self, pipe, precision: str = "fp32") -> None:
@@ -83,12 +90,15 @@ class DiffusersTextToImage:
         self.fingerprint = self._fingerprint()
 
     def _fingerprint(self) -> str:
-        digest = hashlib.sha256()
+        """Hash of weights, prediction type and noise schedule; the same on every device and for any number of threads."""
+        digest = hashlib.sha256(self.prediction_type.encode() + self.alphas.cpu().half().numpy().tobytes())
         for module in (self.denoiser, self.pipe.text_encoder, self.pipe.vae):
             for name, weight in module.named_parameters():
                 digest.update(f"{name}{tuple(weight.shape)}".encode())
-                digest.update(weight.detach().float().flatten()[:4096].cpu().numpy().tobytes())
-                digest.update(np.float64(weight.detach().double().sum().item()).tobytes())
+                bits = weight.detach().float().contiguous().view(torch.int32)
+                digest.update(bits.flatten()[:4096].cpu().numpy().tobytes())
+                # A sum of integers: one of floats would depend on its order, and so on device and threads.
+                digest.update(np.int64(bits.sum(dtype=torch.int64).item()).tobytes())
         return digest.hexdigest()[:16]
 
     @torch.no_grad()
@@ -132,7 +142,8 @@ class DiffusersTextToImage:
     @torch.no_grad()
     def decode(self, latents: torch.Tensor) -> np.ndarray:
         scaled = latents.to(self.device) / self.pipe.vae.config.scaling_factor
-        parts = [self.pipe.vae.decode(part).sample for part in scaled.split(32)]
+        size = latents.shape[-1] * latents.shape[-2] * self.pipe.vae_scale_factor**2
+        parts = [self.pipe.vae.decode(part).sample for part in scaled.split(max(1, _DECODE_PIXELS // size))]
         pixels = torch.cat(parts).float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
         return pixels.permute(0, 2, 3, 1).cpu().numpy()
 

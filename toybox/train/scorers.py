@@ -32,7 +32,7 @@ def model_cfg(kind: str) -> dict:
     """open_clip model config of the `reward` (ViT, patch 8) or the `judge` (ModifiedResNet)."""
     vision = {"image_size": 64, "layers": 4, "width": 128, "patch_size": 8, "head_width": 32}
     if kind == "judge":
-        vision = {"image_size": 64, "layers": [1, 1, 1, 1], "width": 20}
+        vision = {"image_size": 64, "layers": [1, 1, 1, 1], "width": 16}
     return {"embed_dim": 128, "vision_cfg": vision, "text_cfg": _text_cfg()}
 
 

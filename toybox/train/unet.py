@@ -92,7 +92,7 @@ def train_unet(
 
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    vae = AutoencoderTiny.from_pretrained(vae_folder, torch_dtype=torch.float32).to(device)
+    vae = AutoencoderTiny.from_pretrained(vae_folder, dtype=torch.float32).to(device)
     scenes, pixels = scenes_and_images(pictures, seed + 1)
     latents = encode_latents(vae, pixels, device)
     log(f"latents {tuple(latents.shape)} mean {latents.mean():.3f} std {latents.std():.3f}")

@@ -48,7 +48,7 @@ def train_vae(out: Path, steps: int, device: str, seed: int, log, start: Path | 
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     _, pixels = scenes_and_images(6000, seed + 1)
-    vae = AutoencoderTiny.from_pretrained(start, torch_dtype=torch.float32) if start else build_vae()
+    vae = AutoencoderTiny.from_pretrained(start, dtype=torch.float32) if start else build_vae()
     vae = vae.to(device, memory_format=torch.channels_last)
     learned = list(vae.decoder.parameters()) if start else list(vae.parameters())
     optimizer = torch.optim.AdamW(learned, lr=1e-3 if start else 2e-3, weight_decay=0.0, betas=(0.9, 0.99))

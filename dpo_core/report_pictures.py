@@ -1,0 +1,170 @@
+"""The pictures of a report, made from what a run folder holds, each with the words under it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .errors import UserError
+from .grids import PairPicture, before_after_grid, evenly, pairs_grid, references_strip
+from .pairs import PairYield
+from .plots import MOST_ARROWS, PathPoint, cloud_figure, figure_image, path_figure
+from .plots_training import training_figure
+from .report_numbers import Evaluations, mean_interval
+from .report_words import REWARDS, plural
+from .run_folder import RunFolder
+from .settings import PairSettings, TrainSettings
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+GRID_PROMPTS, GRID_SEEDS, GRID_PAIRS, MOST_CLOUDS = 8, 3, 8, 12
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture of the report: file name without suffix, what it shows (alt text), and the words under it."""
+
+    name: str
+    image: Image
+    alt: str
+    caption: str
+
+    @property
+    def png(self) -> bytes:
+        buffer = BytesIO()
+        self.image.save(buffer, format="PNG")
+        return buffer.getvalue()
+
+
+def _images(run: RunFolder, set_name: str, positions: list[int]) -> np.ndarray:
+    try:
+        return run.images(set_name, positions)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"a picture of {set_name} in {run.path} cannot be read ({error}). Put it back, or sample that set again; "
+            "scores and adapters are untouched."
+        ) from error
+
+
+def overview_pictures(run: RunFolder, found: Evaluations, numbers: Mapping) -> list[Picture]:
+    """References, before/after grid, path and training curves: those that the run has something for."""
+    pictures = [p for p in (_references(run), _grid(run, found), _path(run, found)) if p]
+    records = [run.training(r) for r in range(len(numbers["training"]["steps"]))]
+    if any(records):
+        train = TrainSettings(**(run.fact("settings") or {}).get("train", {}))
+        figure = training_figure(records, train.winner_error_warning, train.winner_error_collapse)
+        caption = (
+            "All rounds in a row; thin: each step, thick: mean of the last 20 steps. Each round has its own reference, so errors "
+            "start at 0. Watch the winner's error: above the warning line the model forgets what it drew well, "
+            "whatever loss and accuracy say."
+        )
+        pictures.append(Picture("training", figure_image(figure), "training curves", caption))
+    return pictures
+
+
+def _references(run: RunFolder) -> Picture | None:
+    from PIL import Image
+
+    files = sorted((run.path / "references").glob("*.png"))[:8]
+    if not files:
+        return None
+    try:
+        arrays = [np.asarray(Image.open(f).convert("RGB")) for f in files]
+    except OSError as error:
+        raise UserError(f"a picture in {run.path / 'references'} cannot be read ({error}). Put it back or remove it.") from error
+    return Picture("references", references_strip(arrays), "reference pictures", "The pictures that the concept was learned from.")
+
+
+def _grid(run: RunFolder, found: Evaluations) -> Picture | None:
+    if found.last == 0:
+        return None
+    prompts = list(found.prompts.items())
+    chosen = [prompts[i] for i in evenly(len(prompts), GRID_PROMPTS)]
+    after_places = {(c.prompt_index, c.seed): c.position for c in run.candidates(f"evaluation_{found.last}")}
+    before, after = [], []
+    for index, _ in chosen:
+        shown = [c for c in found.candidates if c.prompt_index == index][:GRID_SEEDS]
+        before.append(_images(run, "evaluation_0", [c.position for c in shown]))
+        after.append(_images(run, f"evaluation_{found.last}", [after_places[c.prompt_index, c.seed] for c in shown]))
+    which = "All held-out prompts"
+    if len(chosen) < len(prompts):
+        which = f"{len(chosen)} of {len(prompts)} held-out prompts, evenly spaced over the list"
+    caption = (
+        f"{which}, each with its first {plural(len(before[0]), 'seed')}. Nothing was chosen for its looks. Before and "
+        "after start from the same noise."
+    )
+    image = before_after_grid(before, after, [text for _, text in chosen])
+    return Picture("grid", image, "pictures before and after, by prompt and seed", caption)
+
+
+def _path(run: RunFolder, found: Evaluations) -> Picture | None:
+    curve = [c for c in run.fact("dreambooth_curve") or [] if {"step", "fidelity", "alignment"} <= set(c)]
+    if found.last == 0 and not curve:
+        return None
+    resamples = int(((run.fact("settings") or {}).get("evaluation") or {}).get("bootstrap", 2000))
+    points = []
+    for k in found.rounds:
+        intervals = [mean_interval(found, k, axis, resamples) for axis in REWARDS]
+        points.append(PathPoint(str(k), *(found.mean(k, axis) for axis in REWARDS), *intervals))
+    caption = (
+        "Up and to the right is better. 0 is the start, a number the mean after that round; bars are 95 % intervals of each "
+        "mean over prompts, wider than those of the paired gains above, since the prompts' own differences do not cancel."
+    )
+    if curve:
+        caption += (
+            " Dashed: personalization alone, by optimizer steps, measured on other seeds (and perhaps fewer prompts), so it need "
+            "not pass through 0 exactly."
+        )
+    return Picture("path", figure_image(path_figure(points, curve)), "path of the mean scores over rounds", caption)
+
+
+def round_pictures(run: RunFolder, numbers: Mapping) -> list[Picture]:
+    """Cloud and pairs of every round that has both scores; of many rounds, some."""
+    settings = PairSettings(**(run.fact("settings") or {}).get("pairs", {}))
+    most = max([numbers["rounds"], *(y["round"] + 1 for y in numbers["pairs"])])
+    ready = [r for r in range(most) if (n := len(run.candidates(f"round_{r}"))) and _scored(run, r) == n]
+    pictures = []
+    for r in (ready[i] for i in evenly(len(ready), MOST_CLOUDS)):
+        pictures.append(_cloud(run, r, settings))
+        if run.pairs(f"round_{r}"):
+            pictures.append(_pairs(run, r))
+    return pictures
+
+
+def _scored(run: RunFolder, r: int) -> int:
+    return min(len(run.scores(f"round_{r}", axis)) for axis in REWARDS)
+
+
+def _cloud(run: RunFolder, r: int, settings: PairSettings) -> Picture:
+    name = f"round_{r}"
+    fidelity, alignment, pairs = run.score_array(name, "fidelity"), run.score_array(name, "alignment"), run.pairs(name)
+    figure = cloud_figure(fidelity, alignment, pairs, settings, f"Round {r + 1}")
+    caption = f"{len(fidelity)} candidates; arrows run from loser to winner"
+    caption += f" (the {MOST_ARROWS} longest of {len(pairs)})." if len(pairs) > MOST_ARROWS else "."
+    yields = {k: v for k, v in (run.fact(f"yield_{r}") or {}).items() if k in PairYield.__dataclass_fields__}
+    if len(yields) == len(PairYield.__dataclass_fields__):
+        caption += " " + PairYield(**yields).sentence()
+    return Picture(f"cloud_{r}", figure_image(figure), f"candidates and pairs of round {r + 1}", caption)
+
+
+def _pairs(run: RunFolder, r: int) -> Picture:
+    name = f"round_{r}"
+    pairs, candidates = run.pairs(name), run.candidates(name)
+    chosen = [pairs[i] for i in evenly(len(pairs), GRID_PAIRS)]
+    f, a = run.score_array(name, "fidelity"), run.score_array(name, "alignment")
+    winners = _images(run, name, [candidates[p.winner].position for p in chosen])
+    losers = _images(run, name, [candidates[p.loser].position for p in chosen])
+    shown = [
+        PairPicture(candidates[p.winner].prompt, w, el, (f[p.winner], a[p.winner]), (f[p.loser], a[p.loser]), p.angle, p.length)
+        for p, w, el in zip(chosen, winners, losers, strict=True)
+    ]
+    caption = (
+        f"{len(chosen)} of {len(pairs)} pairs, evenly spaced over the list. F: fidelity, A: alignment, as scored; angle 0° is pure "
+        "fidelity gain, 90° pure alignment gain; SD: standard deviations of the round."
+    )
+    return Picture(f"pairs_{r}", pairs_grid(shown), f"winners and losers of round {r + 1}", caption)

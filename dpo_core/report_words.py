@@ -1,0 +1,210 @@
+"""The report in plain words: whether it got better, and what to distrust. Numbers in, sentences out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+REWARDS = ("fidelity", "alignment")
+TRUTH = "oracle_all_right"
+FEW_PROMPTS, FEW_PICTURES = 20, 100
+"""Below these a gain of the usual size is lost in the noise (measured on the toybox: 33 pictures showed nothing)."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """status: "better", "mixed", "hacked", "worse", "none" or "untrained"; a headline and the sentences under it."""
+
+    status: str
+    headline: str
+    sentences: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        return " ".join([self.headline, *self.sentences])
+
+
+def change_word(verdict: str, higher_is_better: bool | None) -> str:
+    """What a verdict means for the user: "better", "worse", "changed" (no side is better) or "no clear change"."""
+    if verdict not in ("up", "down"):
+        return "not trained" if verdict == "not trained" else "no clear change"
+    if higher_is_better is None:
+        return "changed"
+    return "better" if (verdict == "up") == higher_is_better else "worse"
+
+
+def interval_words(gain: Mapping) -> str:
+    low, high = gain["ci95"]
+    if low is None or high is None:
+        return "no interval: a single prompt"
+    return f"95 % interval {low:+.3f} to {high:+.3f}"
+
+
+def gain_words(title: str, gain: Mapping) -> str:
+    """ "fidelity 0.442 to 0.501 (+0.059, 95 % interval +0.041 to +0.077)"."""
+    return f"{title} {gain['before']:.3f} to {gain['after']:.3f} ({gain['gain']:+.3f}, {interval_words(gain)})"
+
+
+def plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def answer(numbers: Mapping, scorers: Mapping[str, Mapping]) -> Answer:
+    """Whether it got better, by the rule: neither reward axis down and at least one up, each by its interval over prompts.
+
+    When the rewards rose and the truth (or, where no truth is scored or it shows no rise, a judge) fell, it is called hacked.
+    """
+    first = numbers["fidelity"]
+    counted = f"{plural(first['prompts'], 'held-out prompt')} ({plural(first['images'], 'picture')}"
+    if "gain" not in first:
+        at = ", ".join(f"{n} {numbers[n]['before']:.3f}" for n in REWARDS)
+        headline = "No round is finished yet." if numbers["training"]["steps"] else "Nothing was trained yet."
+        return Answer("untrained", headline, (f"The start was measured on {counted}): {at}.",))
+    up = [n for n in REWARDS if numbers[n]["verdict"] == "up"]
+    down = [n for n in REWARDS if numbers[n]["verdict"] == "down"]
+    truth = numbers.get(TRUTH)
+    judges = [n for n in numbers if scorers.get(n, {}).get("role") == "judge"]
+    fallen = [n for n in judges if numbers[n]["verdict"] == "down"]
+    status, headline = _headline(up, down, truth, fallen)
+    both = " and ".join(gain_words(n, numbers[n]) for n in REWARDS)
+    sentences = [f"Over {counted}, the same seeds before and after): {both}."]
+    if truth:
+        meaning = {"up": "rose", "down": "fell", "unclear": "shows no clear change"}[truth["verdict"]]
+        too = ", too" if truth["verdict"] == "up" and status == "better" else ""
+        sentences.append(f"The truth {meaning}{too}: " + gain_words(_title(scorers, TRUTH), truth) + ".")
+    if judges:
+        sentences.append(_judges_words(judges, numbers, scorers))
+    return Answer(status, headline, tuple(sentences))
+
+
+def _headline(up: Sequence[str], down: Sequence[str], truth: Mapping | None, fallen: Sequence[str]) -> tuple[str, str]:
+    verdict = truth["verdict"] if truth else None
+    if up and not down:
+        if verdict == "down":
+            return "hacked", "The reward rose while the truth fell: looks hacked."
+        if fallen and verdict != "up":
+            return "hacked", "The reward rose while the judge fell: looks hacked."
+        axes = " and ".join(up)
+        if verdict == "unclear":
+            return "better", f"Better in {axes} by the reward; the truth shows no clear gain."
+        return "better", f"It got better: {axes} rose" + (", and neither fell." if len(up) == 2 else f", {_other(up[0])} held.")
+    if up and down:
+        also = {"up": " The truth rose.", "down": " The truth fell."}.get(verdict or "", "")
+        return "mixed", f"A trade, no gain shown: {up[0]} rose and {down[0]} fell.{also}"
+    if down:
+        return "worse", f"It got worse: {' and '.join(down)} fell." + (" Yet the truth rose." if verdict == "up" else "")
+    also = {"up": " (The truth rose.)", "down": " The truth fell."}.get(verdict or "", "")
+    return "none", "No gain shown: neither fidelity nor alignment changed clearly." + also
+
+
+def _other(axis: str) -> str:
+    return REWARDS[1 - REWARDS.index(axis)]
+
+
+def _title(scorers: Mapping[str, Mapping], name: str) -> str:
+    return str(scorers.get(name, {}).get("title") or name)
+
+
+def _judges_words(judges: Sequence[str], numbers: Mapping, scorers: Mapping[str, Mapping]) -> str:
+    word = {"up": "up", "down": "down", "unclear": "no clear change"}
+    parts = []
+    for name in judges:
+        gain = numbers[name]
+        parts.append(f"{_title(scorers, name)} {word[gain['verdict']]} ({gain['gain']:+.3f}, {interval_words(gain)})")
+    return "A judge of another backbone, which trained nothing, says: " + "; ".join(parts) + "."
+
+
+def distrust(numbers: Mapping, scorers: Mapping[str, Mapping], facts: Mapping) -> list[str]:
+    """What speaks against the numbers, the gravest first.
+
+    facts: "settings_rounds" (asked for), "finished" (the loop came to its end), "unfinished" (evaluations left out), "unseen"
+    (list or None), "start" (dict or None).
+    """
+    first = numbers["fidelity"]
+    found: list[str] = []
+    if "gain" in first:
+        found += _disagreements(numbers, scorers)
+        found += _guards(numbers, scorers)
+    found += numbers["training"]["warnings"]
+    if first["prompts"] < FEW_PROMPTS or first["images"] < FEW_PICTURES:
+        found.append(
+            f"Only {plural(first['prompts'], 'held-out prompt')} and {plural(first['images'], 'picture')}: small gains and small "
+            f"losses cannot be seen. {FEW_PROMPTS} prompts and {FEW_PICTURES} pictures or more are better."
+        )
+    found += _contexts(numbers, scorers, facts)
+    found += _gaps(numbers, facts)
+    found.append(
+        "The intervals are over prompts only. Another training seed, or one round more or less, moves the result too; "
+        "only repeated runs show by how much."
+    )
+    return found
+
+
+def _disagreements(numbers: Mapping, scorers: Mapping[str, Mapping]) -> list[str]:
+    found = []
+    for axis in REWARDS:
+        judge = numbers.get(f"judge_{axis}")
+        if judge and numbers[axis]["verdict"] == "up" and judge["verdict"] != "up":
+            how = "fell" if judge["verdict"] == "down" else "shows no clear change"
+            found.append(f"The reward's {axis} rose, but the judge's {how}: part of the gain may be the reward model's taste.")
+        if judge and numbers[axis]["verdict"] == "down" and judge["verdict"] == "up":
+            found.append(f"The reward's {axis} fell, but the judge's rose: the two do not measure the same thing here.")
+    truth = numbers.get(TRUTH)
+    if truth and truth["verdict"] != "up" and any(numbers[n]["verdict"] == "up" for n in REWARDS):
+        found.append("A gain that the reward sees and the truth does not is not a result.")
+    roles = {scorers.get(n, {}).get("role") for n in numbers}
+    if not roles & {"judge", "oracle"}:
+        found.append(
+            "No judge scored this run: the model was trained on the same scores that are reported, and these can be "
+            "hacked. Set a judge."
+        )
+    return found
+
+
+def _guards(numbers: Mapping, scorers: Mapping[str, Mapping]) -> list[str]:
+    found = []
+    for name, about in scorers.items():
+        if about.get("role") == "guard" and name in numbers:
+            if change_word(numbers[name]["verdict"], about.get("higher_is_better")) == "worse":
+                said = gain_words(_title(scorers, name), numbers[name])
+                found.append(f"A guard got worse: {said}. Look at the pictures for copies or sameness.")
+    return found
+
+
+def _contexts(numbers: Mapping, scorers: Mapping[str, Mapping], facts: Mapping) -> list[str]:
+    unseen = numbers.get("unseen")
+    if unseen and "gain" in unseen["fidelity"]:
+        named = [n for n in (*REWARDS, TRUTH) if n in unseen]
+        said = ", ".join(gain_words(_title(scorers, n).lower(), unseen[n]) for n in named)
+        count = plural(unseen["fidelity"]["prompts"], "prompt")
+        return [
+            f"On {count} in contexts that no training prompt names, counted apart: {said}. Gains there may be smaller: "
+            "cover the contexts you need."
+        ]
+    if facts.get("unseen") == []:
+        return ["Every held-out context is named by some training prompt too: contexts that training never saw were not measured."]
+    return []
+
+
+def _gaps(numbers: Mapping, facts: Mapping) -> list[str]:
+    found = []
+    last, asked = numbers["evaluated_rounds"][-1], facts.get("settings_rounds") or 0
+    if unfinished := facts.get("unfinished"):
+        which = ", ".join(map(str, unfinished))
+        found.append(f"Unfinished evaluations were left out: after round {which}. Resume the run to finish them.")
+    if last < numbers["rounds"]:
+        found.append(f"{plural(numbers['rounds'], 'round')} were trained, but the last finished evaluation is after round {last}.")
+    elif numbers["rounds"] < asked and not facts.get("finished"):
+        found.append(f"The run is not finished: {numbers['rounds']} of {asked} rounds. Resume it to go on.")
+    start = facts.get("start") or {}
+    if start.get("under_fitted"):
+        found.append("The start is under-fitted (its fidelity is low): preference training may buy fidelity with alignment.")
+    elif start.get("extended"):
+        found.append("The start was under-fitted at first and was trained on, by a rule fixed beforehand.")
+    barren = [y for y in numbers["pairs"] if y.get("prompts") and y.get("prompts_without_pair", 0) > 0.5 * y["prompts"]]
+    if barren:
+        found.append(
+            f"In round {', '.join(str(y['round'] + 1) for y in barren)} more than half of the prompts gave no pair, so "
+            "training never saw them: widen the window, lower the margin, or sample more candidates."
+        )
+    return found

@@ -1,0 +1,268 @@
+"""The toybox's truth: an oracle that checks pixels.
+
+Version 1, frozen. Every number below was chosen on clean renders and on VAE round trips of renders (some with noise on their
+latents), never on sampled pictures. A change of any of them makes another oracle: raise ORACLE_VERSION.
+
+The oracle reads a picture first and compares with the expected scene afterwards. Of the expectation only the class noun is
+given to the reading: it says which template to look for. The shape itself is not judged: a robot painted in a bear's colours
+can pass for the bear.
+
+Background: statistics of three regions that no subject reaches (columns 0..8, columns 55..63, rows 0..4): mean and standard
+deviation of red, green and blue, mean absolute difference of grey values 4 pixels and 1 pixel apart to the right and downwards.
+Each is compared with its mean over 64 drawings of each background (32, and the same blurred) in units of its deviation there,
+but of FLOORS at least. A region's distance is the root mean square over its statistics; the background is the one whose worst
+region is nearest, None beyond BACKGROUND_LIMIT (2.5).
+
+Subject: every pixel takes the nearest palette colour, or none when that is COLOUR_LIMIT (RGB distance 75) or more away, or when
+ink or one of BACKGROUND_TONES is nearer. The placement is the one of the grid (GRID_*) that is best in: share of the body in
+one colour + share of the belly in another - half the share of the body's colour in the 2 pixels around the subject. There, with
+masks one pixel smaller: the body's colour is the one found if it fills FILLED (0.6) of the body, else None; the belly's
+likewise. The hat (what of it lies beyond a bare head) has the colour that fills HAT_FILLED (0.5) of it; it is None, a bare
+head, when no colour fills HAT_TRACE (0.3); in between it is UNCLEAR, which is never right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from .world import BACKGROUNDS, CLASSES, COLOURS, INK, SIZE, Placement, Scene, draw_background, part_masks
+
+ORACLE_VERSION = 1
+
+COLOUR_LIMIT = 75.0
+FILLED = 0.6
+HAT_FILLED = 0.5
+HAT_TRACE = 0.3
+UNCLEAR = "unclear"
+BACKGROUND_LIMIT = 2.5
+# Least deviations, in grey values: mean, standard deviation, differences. A VAE or a sampler is no exact renderer.
+FLOORS = (12.0, 6.0, 5.0)
+# A little wider than random_placement draws: x 27..37, y 35..41, scale 19..23.
+GRID_X = np.arange(26.0, 39.0)
+GRID_Y = np.arange(33.0, 44.0)
+GRID_SCALE = np.arange(18.0, 25.0)
+
+# What backgrounds are painted with and a palette colour might be taken for: such a pixel is no colour of the subject.
+BACKGROUND_TONES = (
+    (150, 72, 56),
+    (252, 158, 92),
+    (112, 60, 122),
+    (96, 142, 40),
+    (214, 186, 134),
+    (44, 108, 156),
+    (120, 176, 206),
+    (20, 20, 54),
+)
+
+_NAMES = tuple(COLOURS)
+_CHUNK = 128
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one picture shows. None: no background, or no colour, that the oracle knows; for `hat` a bare head."""
+
+    background: str | None
+    body: str | None
+    belly: str | None
+    hat: str | None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Boolean [n] arrays, one entry an image: does it show what was expected?"""
+
+    background: np.ndarray
+    body: np.ndarray
+    belly: np.ndarray
+    hat: np.ndarray
+
+    @property
+    def parts(self) -> dict[str, np.ndarray]:
+        return {"background": self.background, "body": self.body, "belly": self.belly, "hat": self.hat}
+
+    @property
+    def all_right(self) -> np.ndarray:
+        return np.logical_and.reduce(list(self.parts.values()))
+
+
+def _difference(grey: np.ndarray, lag: int, axis: int) -> np.ndarray:
+    """Mean |difference| of grey values `lag` pixels apart along an axis: [n, h, w] to [n, 1]."""
+    grey = np.moveaxis(grey, axis, 1)
+    return np.abs(grey[:, lag:] - grey[:, :-lag]).mean((1, 2))[:, None]
+
+
+def _region_statistics(region: np.ndarray) -> np.ndarray:
+    """[n, h, w, 3] float to [n, 10]: mean RGB, std RGB, differences of grey at 4 pixels and at 1, each to the right and downwards."""
+    grey = region.mean(-1)
+    differences = [_difference(grey, lag, axis) for lag in (4, 1) for axis in (2, 1)]
+    return np.concatenate([region.mean((1, 2)), region.std((1, 2)), *differences], axis=1)
+
+
+def background_statistics(images: np.ndarray) -> np.ndarray:
+    """uint8 or float images [n, 64, 64, 3] to float [n, 3 regions, 10 statistics], in grey values."""
+    pixels = np.asarray(images, np.float32)
+    return np.stack([_region_statistics(r) for r in (pixels[:, :, :9], pixels[:, :, 55:], pixels[:, :5])], axis=1)
+
+
+def _blurred(images: np.ndarray) -> np.ndarray:
+    """2x2 average-pooled and brought back to size by repetition: textures as a VAE leaves them."""
+    pooled = images.reshape(len(images), SIZE // 2, 2, SIZE // 2, 2, 3).mean((2, 4))
+    return pooled.repeat(2, axis=1).repeat(2, axis=2)
+
+
+@lru_cache(maxsize=1)
+def _class_statistics() -> tuple[np.ndarray, np.ndarray]:
+    """Mean and floored deviation [10 backgrounds, 3, 10] of the statistics over fixed drawings."""
+    floors = np.repeat(FLOORS, (3, 3, 4)).astype(np.float32)
+    means, deviations = [], []
+    for number, name in enumerate(BACKGROUNDS):
+        drawn = np.stack([draw_background(name, np.random.default_rng([711, number, i])) for i in range(32)])
+        seen = background_statistics(np.concatenate([drawn, _blurred(drawn)]).clip(0, 255))
+        means.append(seen.mean(0))
+        deviations.append(np.maximum(seen.std(0), floors))
+    return np.stack(means), np.stack(deviations)
+
+
+def background_distances(images: np.ndarray) -> np.ndarray:
+    """Distance of each image's worst region to each background: float [n, 10], in deviations."""
+    mean, deviation = _class_statistics()
+    z = (background_statistics(images)[:, None] - mean) / deviation
+    return np.sqrt((z**2).mean(-1)).max(-1)
+
+
+def colour_map(images: np.ndarray) -> np.ndarray:
+    """Index of each pixel's colour in COLOURS: int8 [n, 4096]; -1 for ink, a background's tone and what is far from all."""
+    known = np.asarray([*COLOURS.values(), INK, *BACKGROUND_TONES], np.float32)
+    pixels = images.reshape(-1, 3).astype(np.float32)
+    # |p - c|^2 as a matrix product: the pixel's own square is the same for every colour.
+    squared = (pixels**2).sum(1, keepdims=True) - 2 * pixels @ known.T + (known**2).sum(1)
+    nearest = squared.argmin(1).astype(np.int8)
+    nearest[(squared.min(1) >= COLOUR_LIMIT**2) | (nearest >= len(_NAMES))] = -1
+    return nearest.reshape(len(images), -1)
+
+
+def _grown(masks: np.ndarray, steps: int = 1) -> np.ndarray:
+    """Masks [p, 64, 64] and their 4-neighbours, `steps` times; what lies beyond the picture is in no mask."""
+    for _ in range(steps):
+        grown = masks.copy()
+        grown[:, 1:] |= masks[:, :-1]
+        grown[:, :-1] |= masks[:, 1:]
+        grown[:, :, 1:] |= masks[:, :, :-1]
+        grown[:, :, :-1] |= masks[:, :, 1:]
+        masks = grown
+    return masks
+
+
+def _eroded(masks: np.ndarray) -> np.ndarray:
+    return ~_grown(~masks)
+
+
+@dataclass(frozen=True)
+class _Templates:
+    """Masks of every placement of the grid. `find_*` are weights [4096, p] of the search, the others eroded masks [p, 4096]."""
+
+    find_body: np.ndarray
+    find_belly: np.ndarray
+    body: np.ndarray
+    belly: np.ndarray
+    hat: np.ndarray
+
+
+def _weights(masks: np.ndarray) -> np.ndarray:
+    """Masks [p, 64, 64] to float [4096, p]; a column's entries sum to 1."""
+    flat = masks.reshape(len(masks), -1).T.astype(np.float32)
+    return flat / flat.sum(0)
+
+
+@lru_cache(maxsize=len(CLASSES))
+def _templates(noun: str) -> _Templates:
+    places = [Placement(float(x), float(y), float(s)) for s in GRID_SCALE for y in GRID_Y for x in GRID_X]
+    masks = [part_masks(noun, place, with_hat=False) for place in places]
+    bare = {name: np.stack([m[name] for m in masks]) for name in ("body", "belly", "ink", "hat")}
+    subject, hat = bare["body"] | bare["belly"] | bare["ink"], bare["hat"]
+    # Body and belly below where a hat would be: they look the same with and without one.
+    body, belly = bare["body"] & ~hat, bare["belly"] & ~hat
+    around = _grown(subject, 2) & ~subject & ~hat
+    judged = (_eroded(body), _eroded(belly), _eroded(hat) & ~_grown(subject))
+    return _Templates(_weights(body) - 0.5 * _weights(around), _weights(belly), *(m.reshape(len(places), -1) for m in judged))
+
+
+def _best_placement(colours: np.ndarray, templates: _Templates) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Index of the placement, of the body's and of the belly's colour, each int [n], from a colour map [n, 4096]."""
+    n, k = len(colours), len(_NAMES)
+    maps = (colours[:, None] == np.arange(k)[:, None]).reshape(n * k, -1).astype(np.float32)
+    body = (maps @ templates.find_body).reshape(n, k, 1, -1)
+    belly = (maps @ templates.find_belly).reshape(n, 1, k, -1)
+    score = np.where(np.eye(k, dtype=bool)[..., None], -np.inf, body + belly)
+    best = score.reshape(n, -1).argmax(1)
+    first, second, place = np.unravel_index(best, (k, k, score.shape[-1]))
+    return place, first, second
+
+
+def _share(colours: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """Share (0..1) of each image's mask [n, 4096] that each colour fills: [n, 6]."""
+    size = np.maximum(masks.sum(1), 1)
+    return np.stack([((colours == c) & masks).sum(1) / size for c in range(len(_NAMES))], axis=1)
+
+
+def _hat_name(share: np.ndarray) -> str | None:
+    best = int(share.argmax())
+    if share[best] >= HAT_FILLED:
+        return _NAMES[best]
+    return None if share[best] < HAT_TRACE else UNCLEAR
+
+
+class Oracle:
+    """Reads pictures of the toybox world and compares them with expected scenes; see the module's docstring for the rules."""
+
+    def read(self, images: np.ndarray, nouns: Sequence[str]) -> list[Reading]:
+        """What images uint8 [n, 64, 64, 3] show; `nouns`: the n class nouns whose templates to look for.
+
+        Raises ValueError for another shape or type, another number of nouns, and a noun that is not in the world.
+        """
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (SIZE, SIZE, 3):
+            raise ValueError(f"images are {images.dtype} {list(images.shape)}; the oracle reads uint8 [n, {SIZE}, {SIZE}, 3]")
+        if len(nouns) != len(images):
+            raise ValueError(f"{len(images)} images but {len(nouns)} class nouns; give one for each image")
+        found: list[Reading | None] = [None] * len(images)
+        for noun in sorted(set(nouns)):
+            where = [i for i, name in enumerate(nouns) if name == noun]
+            for start in range(0, len(where), _CHUNK):
+                part = where[start : start + _CHUNK]
+                for i, reading in zip(part, _read_chunk(images[part], noun), strict=True):
+                    found[i] = reading
+        return [r for r in found if r is not None]
+
+    def judge(self, images: np.ndarray, scenes: Sequence[Scene]) -> Verdict:
+        """Compare images uint8 [n, 64, 64, 3] with the n expected scenes. Raises ValueError as `read` does."""
+        readings = self.read(images, [s.noun for s in scenes])
+        right = {
+            name: np.asarray([getattr(r, name) == getattr(s, name) for r, s in zip(readings, scenes, strict=True)], bool)
+            for name in ("background", "body", "belly", "hat")
+        }
+        return Verdict(**right)
+
+
+def _read_chunk(images: np.ndarray, noun: str) -> list[Reading]:
+    distances = background_distances(images)
+    nearest = distances.argmin(1)
+    templates, colours = _templates(noun), colour_map(images)
+    place, first, second = _best_placement(colours, templates)
+    rows = np.arange(len(images))
+    body = _share(colours, templates.body[place])[rows, first]
+    belly = _share(colours, templates.belly[place])[rows, second]
+    hats = _share(colours, templates.hat[place])
+    return [
+        Reading(
+            BACKGROUNDS[nearest[i]] if distances[i, nearest[i]] <= BACKGROUND_LIMIT else None,
+            _NAMES[first[i]] if body[i] >= FILLED else None,
+            _NAMES[second[i]] if belly[i] >= FILLED else None,
+            _hat_name(hats[i]),
+        )
+        for i in rows
+    ]

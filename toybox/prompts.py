@@ -1,0 +1,51 @@
+"""Prompts of the toybox world, as templates with {identifier} and {class_noun}."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .captions import BACKGROUND_PHRASES, hat_phrase
+from .concepts import ToyConcept
+from .world import BACKGROUNDS, HAT_COLOURS
+
+WORDINGS = ("a photo of", "a picture of", "an image of")
+# Prompts of each background: of a bare head (in as many wordings), and with a hat.
+BARE, HATS = 2, 3
+# Backgrounds whose bare head is trained on; elsewhere it is held out.
+BARE_TRAINED = 6
+
+
+def template(background: str, hat: str | None = None, wording: str = WORDINGS[0]) -> str:
+    """E.g. "a photo of a {identifier} {class_noun} wearing a red hat in snow"."""
+    worn = f" {hat_phrase(hat)}" if hat else ""
+    return f"{wording} a {{identifier}} {{class_noun}}{worn} {BACKGROUND_PHRASES[background]}"
+
+
+def prompt_templates() -> list[str]:
+    """Every background with a bare head and with every hat, in every wording."""
+    return [template(b, hat, wording) for b in BACKGROUNDS for hat in (None, *HAT_COLOURS) for wording in WORDINGS]
+
+
+def train_and_held_out(concept: ToyConcept) -> tuple[list[str], list[str]]:
+    """30 training and 20 held-out templates for a concept, always the same ones; 40 % of either ask for a bare head.
+
+    Every background stands in both halves, and so do the bare head and every hat that is not of the body's colour (a hat that could not be
+    told from the body is left out). No scene stands in both, in whatever wording: of six backgrounds the bare head and one
+    hat are trained on and two hats held out; of four, three hats are trained on and the bare head is held out.
+    """
+    rng = np.random.default_rng([3020, concept.seed])
+    hats = [HAT_COLOURS[i] for i in rng.permutation(len(HAT_COLOURS)) if HAT_COLOURS[i] != concept.body]
+    train: list[str] = []
+    held_out: list[str] = []
+    for turn, i in enumerate(rng.permutation(len(BACKGROUNDS))):
+        background = BACKGROUNDS[i]
+        bare = [template(background, None, wording) for wording in WORDINGS[:BARE]]
+        # Hats take turns, so that each is trained on and held out about equally often.
+        worn = [template(background, hats[(turn + j) % len(hats)]) for j in range(HATS)]
+        if turn < BARE_TRAINED:
+            train += [*bare, worn[0]]
+            held_out += worn[1:]
+        else:
+            train += worn
+            held_out += bare
+    return train, held_out
