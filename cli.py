@@ -81,15 +81,9 @@ def show_answer(report: dict, lora: Path, page: Path) -> None:
     for name, value in report.items():
         if isinstance(value, dict) and "ci95" in value:
             low, high = value["ci95"]
+            # A single held-out prompt has no interval: nothing to resample.
             interval = "none (one prompt)" if low is None else f"{low:+.3f} .. {high:+.3f}"
-            table.add_row(
-                name,
-                f"{value['before']:.3f}",
-                f"{value['after']:.3f}",
-                f"{value['gain']:+.3f}",
-                interval,
-                value["verdict"],
-            )
+            table.add_row(name, f"{value['before']:.3f}", f"{value['after']:.3f}", f"{value['gain']:+.3f}", interval, value["verdict"])
     console.print(table)
     for sentence in report.get("distrust", []):
         console.print(f"[dim]To distrust: {_escaped(sentence)}[/]")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 INK, FAINT, BEFORE, AFTER, LOSER = "#1D2430", "#565C66", "#565C66", "#0072B2", "#C24E00"
 CELL = 128
 """Longer side of one picture in a grid, pixels."""
-GAP = 8
+GAP, PAIR_HEAD = 8, 76
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def before_after_grid(before: Sequence[np.ndarray], after: Sequence[np.ndarray],
     """
     seeds = max(len(b) for b in before)
     tile_h = max(fit(b[0], cell).height for b in before if len(b))
-    text_w, head, letters = int(1.75 * cell), 62, font(19)
+    text_w, head = 2 * cell, 62
     group = 2 * cell + 2
     width = text_w + seeds * (group + 2 * GAP) + GAP
     image, draw = _canvas(width, head + len(prompts) * (tile_h + GAP) + GAP)
@@ -119,9 +119,7 @@ def before_after_grid(before: Sequence[np.ndarray], after: Sequence[np.ndarray],
         draw.text((left + cell + 2 + cell / 2, 45), "after", fill=AFTER, font=font(19, True), anchor="mm")
     for row, (prompt, old, new) in enumerate(zip(prompts, before, after, strict=True)):
         top = head + row * (tile_h + GAP)
-        lines = wrap(prompt, text_w - 2 * GAP, max(1, tile_h // 24), letters)
-        for i, line in enumerate(lines):
-            draw.text((GAP, top + tile_h / 2 + (i - (len(lines) - 1) / 2) * 24), line, fill=INK, font=letters, anchor="lm")
+        _text_block(draw, prompt, (GAP, top, text_w - 2 * GAP, tile_h))
         for s, (a, b) in enumerate(zip(old, new, strict=True)):
             left = text_w + GAP + s * (group + 2 * GAP)
             for x, picture in ((left, fit(a, cell)), (left + cell + 2, fit(b, cell))):
@@ -129,12 +127,24 @@ def before_after_grid(before: Sequence[np.ndarray], after: Sequence[np.ndarray],
     return image
 
 
+def _text_block(draw: ImageDraw, text: str, box: tuple[int, int, int, int], sizes: Sequence[int] = (21, 18, 15)) -> None:
+    """Text at the left of a box (x, y, width, height), centred in height: in the largest size in which all of it fits, else cut."""
+    left, top, width, height = box
+    for size in sizes:
+        step = round(1.25 * size)
+        lines = wrap(text, width, max(1, height // step), font(size))
+        if not (lines and lines[-1].endswith("…")):
+            break
+    for i, line in enumerate(lines):
+        draw.text((left, top + height / 2 + (i - (len(lines) - 1) / 2) * step), line, fill=INK, font=font(size), anchor="lm")
+
+
 def pairs_grid(pairs: Sequence[PairPicture], cell: int = CELL, columns: int = 2) -> Image:
     """Winner and loser side by side, each over its raw scores, under prompt, angle and length. `pairs` must not be empty."""
     columns = min(columns, len(pairs))
     block_w, pad = 2 * cell + 12 + 2 * 40, 20
     tile_h = max(fit(p.winner, cell).height for p in pairs)
-    block_h = 56 + tile_h + 78
+    block_h = PAIR_HEAD + tile_h + 78
     rows = -(-len(pairs) // columns)
     image, draw = _canvas(pad + columns * (block_w + pad), pad // 2 + rows * block_h)
     for i, pair in enumerate(pairs):
@@ -146,19 +156,13 @@ def pairs_grid(pairs: Sequence[PairPicture], cell: int = CELL, columns: int = 2)
 def _pair_block(image: Image, draw: ImageDraw, pair: PairPicture, box: tuple[int, int, int, int], cell: int) -> None:
     left, top, width, tile_h = box
     draw.line((left, top, left + width, top), fill="#D5D9DF", width=1)
-    draw.text(
-        (left, top + 17),
-        wrap(pair.prompt, width, 1, font(17))[0] if pair.prompt.split() else "",
-        fill=INK,
-        font=font(17),
-        anchor="lm",
-    )
-    draw.text((left, top + 40), f"angle {pair.angle:.0f}°, length {pair.length:.2f} SD", fill=FAINT, font=font(17), anchor="lm")
+    _text_block(draw, pair.prompt, (left, top + 4, width, 42), sizes=(17, 15))
+    draw.text((left, top + 60), f"angle {pair.angle:.0f}°, length {pair.length:.2f} SD", fill=FAINT, font=font(17), anchor="lm")
     half = width // 2
     sides = (("winner", AFTER, pair.winner, pair.winner_scores), ("loser", LOSER, pair.loser, pair.loser_scores))
     for x, (name, colour, pixels, scores) in zip((left, left + half), sides, strict=True):
-        picture, bottom = fit(pixels, cell), top + 56 + tile_h
-        image.paste(picture, (x + (half - picture.width) // 2, top + 56 + (tile_h - picture.height) // 2))
+        picture, bottom = fit(pixels, cell), top + PAIR_HEAD + tile_h
+        image.paste(picture, (x + (half - picture.width) // 2, top + PAIR_HEAD + (tile_h - picture.height) // 2))
         draw.text((x + half / 2, bottom + 15), name, fill=colour, font=font(17, True), anchor="mm")
         draw.text((x + half / 2, bottom + 38), f"F {scores[0]:.3f}  A {scores[1]:.3f}", fill=INK, font=font(16), anchor="mm")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -171,34 +172,19 @@ def path_figure(rounds: Sequence[PathPoint], curve: Sequence[Mapping[str, float]
     for point in rounds:
         _error_bars(ax, point)
     x, y = [p.fidelity for p in rounds], [p.alignment for p in rounds]
-    ax.plot(
-        x,
-        y,
-        color=BLUE,
-        linewidth=2.2,
-        zorder=4,
-        marker="o",
-        markersize=19,
-        markeredgecolor="white",
-        label="preference training (rounds)",
-    )
-    for point in rounds:
-        ax.annotate(
-            point.label,
-            (point.fidelity, point.alignment),
-            color="white",
-            fontsize=13,
-            fontweight="bold",
-            ha="center",
-            va="center",
-            zorder=6,
-        )
+    ax.plot(x, y, color=BLUE, linewidth=2.2, zorder=4, marker="o", markersize=9, label="preference training (rounds)")
+    for i, point in enumerate(rounds):
+        # One by one, so that a later round covers an earlier one with its number.
+        spot = {"color": "white", "fontsize": 12, "fontweight": "bold", "ha": "center", "va": "center"}
+        ax.plot(point.fidelity, point.alignment, color=BLUE, marker="o", markersize=16.5, markeredgecolor="white", zorder=5 + 2 * i)
+        ax.annotate(point.label, (point.fidelity, point.alignment), **spot, zorder=6 + 2 * i)
     ax.margins(0.12)
     dress(ax, "fidelity (mean of held-out pictures)", "alignment (mean of held-out pictures)", title, 14)
     legend = ax.get_legend_handles_labels()
-    figure.legend(*legend, loc="outside lower center", ncols=2, fontsize=12, frameon=False, markerscale=0.6)
+    figure.legend(*legend, loc="outside lower center", ncols=2, fontsize=12, frameon=False)
     labelled = [(c["fidelity"], c["alignment"], f"{int(c['step'])}") for c in curve]
-    _place_labels(figure, ax, labelled, list(zip(x, y, strict=True)))
+    lines = [*_along([(a, b) for a, b, _ in labelled]), *_along(list(zip(x, y, strict=True)))]
+    _place_labels(figure, ax, labelled, lines)
     return figure
 
 
@@ -213,19 +199,25 @@ def _error_bars(ax: Axes, point: PathPoint) -> None:
         ax.errorbar(point.fidelity, point.alignment, **bars, color=BLUE, alpha=0.45, capsize=4, linewidth=1.4, zorder=3)
 
 
+def _along(points: Sequence[tuple[float, float]], parts: int = 12) -> list[tuple[float, float]]:
+    """Points on the line through `points`, and these themselves."""
+    steps = [(a, b, i / parts) for a, b in pairwise(points) for i in range(parts)]
+    return [(a[0] + t * (b[0] - a[0]), a[1] + t * (b[1] - a[1])) for a, b, t in steps] + list(points[-1:])
+
+
 def _place_labels(
     figure: Figure,
     ax: Axes,
     labelled: Sequence[tuple[float, float, str]],
     others: Sequence[tuple[float, float]],
-    distance: float = 17,
+    distance: float = 20,
 ) -> None:
-    """Put each text beside its point where it is farthest from all points and texts placed before (greedy, eight directions)."""
+    """Put each text beside its point where it is farthest from `others` and texts placed before (greedy, eight directions)."""
     if not labelled:
         return
     figure.draw_without_rendering()
     place = ax.transData.transform
-    taken = [place(p) for p in [*[(a, b) for a, b, _ in labelled], *others]]
+    taken = [place(p) for p in others]
     low, high = ax.transAxes.transform([(0, 0), (1, 1)])
     directions = [(np.cos(a), np.sin(a)) for a in np.radians([315, 225, 45, 135, 270, 90, 0, 180])]
     scale = figure.dpi / 72

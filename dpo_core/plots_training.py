@@ -25,7 +25,7 @@ def training_figure(rounds: Records, warning: float, collapse: float, title: str
     rounds: records of each round (fields loss, accuracy, margin, winner_error, loser_error); a round may be empty.
     warning, collapse: limits of the winner's error above the reference's, mean of 20 steps.
     """
-    figure, axes = new_figure(8, 7, 2, 2)
+    figure, axes = new_figure(8, 7.3, 2, 2)
     if title:
         figure.suptitle(title, fontsize=15, fontweight="bold", color=INK)
     borders = np.cumsum([0, *(len(r) for r in rounds)])
@@ -42,6 +42,8 @@ def training_figure(rounds: Records, warning: float, collapse: float, title: str
     _errors(axes[1, 1], rounds, warning, collapse)
     for ax in axes.flat:
         _mark_rounds(ax, borders)
+    handles = axes[1, 1].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower right", ncols=4, fontsize=11, frameon=False, handlelength=2.4)
     return figure
 
 
@@ -78,8 +80,7 @@ def _errors(ax: Axes, rounds: Records, warning: float, collapse: float) -> None:
     if shown:
         ax.axhline(collapse, color=INK, linewidth=2, label=f"winner: stop {collapse:g}")
     room = max(top - low, 1e-9)
-    ax.set_ylim(low - 0.06 * room, top + 0.45 * room)
-    ax.legend(loc="upper left", fontsize=10, frameon=True, framealpha=0.85, edgecolor="none", ncols=1, labelspacing=0.25)
+    ax.set_ylim(low - 0.06 * room, top + 0.16 * room)
     dress(ax, "step", "", "error above the reference's", 12)
 
 

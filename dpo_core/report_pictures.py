@@ -163,8 +163,9 @@ def _pairs(run: RunFolder, r: int) -> Picture:
         PairPicture(candidates[p.winner].prompt, w, el, (f[p.winner], a[p.winner]), (f[p.loser], a[p.loser]), p.angle, p.length)
         for p, w, el in zip(chosen, winners, losers, strict=True)
     ]
+    which = f"{len(chosen)} of {len(pairs)} pairs, evenly spaced over the list" if len(chosen) < len(pairs) else "All pairs"
     caption = (
-        f"{len(chosen)} of {len(pairs)} pairs, evenly spaced over the list. F: fidelity, A: alignment, as scored; angle 0° is pure "
-        "fidelity gain, 90° pure alignment gain; SD: standard deviations of the round."
+        f"{which}. F: fidelity, A: alignment, as scored; angle 0° is pure fidelity gain, 90° pure alignment gain; SD: standard "
+        "deviations of the round."
     )
     return Picture(f"pairs_{r}", pairs_grid(shown), f"winners and losers of round {r + 1}", caption)

@@ -87,7 +87,7 @@ def _headline(up: Sequence[str], down: Sequence[str], truth: Mapping | None, fal
         axes = " and ".join(up)
         if verdict == "unclear":
             return "better", f"Better in {axes} by the reward; the truth shows no clear gain."
-        return "better", f"It got better: {axes} rose" + (", and neither fell." if len(up) == 2 else f", {_other(up[0])} held.")
+        return "better", f"It got better: {axes} rose" + ("." if len(up) == 2 else f", {_other(up[0])} held.")
     if up and down:
         also = {"up": " The truth rose.", "down": " The truth fell."}.get(verdict or "", "")
         return "mixed", f"A trade, no gain shown: {up[0]} rose and {down[0]} fell.{also}"

@@ -181,12 +181,13 @@ class Loop:
                 if round_index == 0:
                     raise
                 self.run.set_fact("stopped", {"round": round_index, "reason": str(none)})
+                self.evaluate(trained)
                 break
             trained = round_index + 1
-            if self._is_stopped(round_index):
-                break
-            if self.settings.evaluation.every_round:
+            stopped = self._is_stopped(round_index)
+            if self.settings.evaluation.every_round or stopped or trained == self.settings.rounds:
                 self.evaluate(trained)
-        self.evaluate(trained)
+            if stopped:
+                break
         self.run.set_fact("rounds", trained)
         return trained

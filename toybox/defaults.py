@@ -14,10 +14,10 @@ from ..dpo_core.settings import (
 
 TOY_SETTINGS = LoopSettings(
     rounds=3,
-    sampling=SamplingSettings(candidates_per_prompt=8, steps=14, guidance=4.0, width=64, height=64, batch_size=32),
+    sampling=SamplingSettings(candidates_per_prompt=8, steps=12, guidance=3.0, width=64, height=64, batch_size=16),
     pairs=PairSettings(),
     adapter=AdapterSettings(rank=8, alpha=8.0, targets="all"),
     train=TrainSettings(steps=60, batch_size=8, learning_rate=1e-4, beta=2000.0),
     evaluation=EvaluationSettings(seeds_per_prompt=6),
 )
-TOY_PERSONALIZE = PersonalizeSettings(steps=240, learning_rate=1e-3, curve=(0, 60, 120, 240), max_steps=480)
+TOY_PERSONALIZE = PersonalizeSettings(steps=240, learning_rate=1e-3, curve=(0, 60, 120, 240), min_fidelity_gain=0.35, max_steps=480)

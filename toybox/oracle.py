@@ -1,7 +1,8 @@
 """The toybox's truth: an oracle that checks pixels.
 
-Version 1, frozen. Every number below was chosen on clean renders and on VAE round trips of renders (some with noise on their
-latents), never on sampled pictures. A change of any of them makes another oracle: raise ORACLE_VERSION.
+Version 1, frozen. Every number below was chosen on clean renders, on VAE round trips of renders (some with noise on their
+latents), and on pictures that must fail (noise, plain colours, halves of two renders), never on sampled pictures. A change of
+any of them makes another oracle: raise ORACLE_VERSION.
 
 The oracle reads a picture first and compares with the expected scene afterwards. Of the expectation only the class noun is
 given to the reading: it says which template to look for. The shape itself is not judged: a robot painted in a bear's colours

@@ -35,9 +35,7 @@ SEEDS = 2
 def add_set(run: RunFolder, name: str, per_prompt: int) -> list[Candidate]:
     """Pictures of random blocks: 8 prompts, `per_prompt` seeds each."""
     rng = np.random.default_rng(len(name) + ord(name[-1]))
-    found = [
-        Candidate(i, i // per_prompt, PROMPTS[i // per_prompt], 1000 + i, 0, i) for i in range(len(PROMPTS) * per_prompt)
-    ]
+    found = [Candidate(i, i // per_prompt, PROMPTS[i // per_prompt], 1000 + i, 0, i) for i in range(len(PROMPTS) * per_prompt)]
     blocks = rng.integers(0, 256, (len(found), 4, 4, 3), dtype=np.uint8)
     run.add_chunk(name, found, torch.zeros(len(found), 1, 2, 2), blocks.repeat(16, 1).repeat(16, 2))
     return found
@@ -235,7 +233,7 @@ def test_only_the_start_reports_that_nothing_was_trained(tmp_path):
 
 
 def test_missing_middle_and_unfinished_evaluations(tmp_path):
-    """After round 1 nothing was evaluated; evaluation_2 lacks scores of two pictures: only the start counts, and the report says so."""
+    """After round 1 nothing was evaluated; evaluation_2 lacks scores of two pictures: only the start counts, as it says."""
     run = make_run(tmp_path, evaluations=1, rounds=0)
     found = add_set(run, "evaluation_2", SEEDS)
     for name in UP:

@@ -73,11 +73,12 @@ def _save(model, kind: str, out: Path) -> None:
     build_tokenizer().save_pretrained(out)
 
 
-def train_scorer(kind: str, out: Path, steps: int, device: str, seed: int, log, batch: int = 96) -> dict:
+def train_scorer(kind: str, out: Path, steps: int, device: str, seed: int, log) -> dict:
     """Contrastive training on renders; `kind` is "reward" or "judge", which differ in architecture, data and seed."""
     from open_clip.model import CLIP
 
     torch.manual_seed(seed)
+    batch = {"reward": 96, "judge": 64}[kind]
     rng = np.random.default_rng(seed)
     scenes, pixels = scenes_and_images(20000, seed + 1)
     model = CLIP(**model_cfg(kind), output_dict=False).to(device)

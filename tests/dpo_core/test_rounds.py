@@ -1,0 +1,290 @@
+"""The loop: two rounds on a few-weights model and on a real pipeline of random weights."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from loops import PROMPTS, FakeModel, Mean, adapters, changed, difference, make_loop, outcome
+from models import tiny_text_to_image
+
+from dreambooth_dpo.dpo_core.adapter import Adapter
+from dreambooth_dpo.dpo_core.errors import UserError
+from dreambooth_dpo.dpo_core.lora_files import load_into_adapter, save_lora
+from dreambooth_dpo.dpo_core.rounds import Loop, NoPairs
+from dreambooth_dpo.dpo_core.run_folder import RunFolder
+
+
+@pytest.fixture(scope="module")
+def fake(tmp_path_factory) -> Loop:
+    """Two rounds, run to the end."""
+    loop = make_loop(tmp_path_factory.mktemp("fake") / "run")
+    assert loop.go() == 2
+    return loop
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory) -> Loop:
+    """The same on a StableDiffusionPipeline of random weights, 64 pixels."""
+    loop = make_loop(tmp_path_factory.mktemp("real") / "run", tiny_text_to_image(), changed(train={"learning_rate": 1e-3, "steps": 4}))
+    assert loop.go() == 2
+    return loop
+
+
+@pytest.fixture(params=["fake", "real"])
+def done(request) -> Loop:
+    return request.getfixturevalue(request.param)
+
+
+def test_the_records_are_complete(done: Loop) -> None:
+    run, steps = done.run, done.settings.train.steps
+    for name, count, prompts in (("round_0", 12, PROMPTS.train), ("round_1", 12, PROMPTS.train), ("evaluation_0", 6, PROMPTS.held_out)):
+        assert [c.position for c in run.candidates(name)] == list(range(count))
+        assert tuple(dict.fromkeys(c.prompt for c in run.candidates(name))) == prompts
+        assert len(run.latents(name)) == count and run.images(name).dtype == np.uint8
+        for scorer in done.rewards:
+            assert np.isfinite(run.score_array(name, scorer.name)).all()
+    for round_index in (0, 1):
+        pairs, candidates = run.pairs(f"round_{round_index}"), run.candidates(f"round_{round_index}")
+        assert pairs and all(candidates[p.winner].prompt_index == candidates[p.loser].prompt_index for p in pairs)
+        assert run.fact(f"yield_{round_index}")["kept"] == len(pairs)
+        assert [r["step"] for r in run.training(round_index)] == list(range(steps))
+    assert (run.fact("rounds"), run.fact("stopped")) == (2, None)
+    assert [run.load_state(f"training_{r}") for r in (0, 1)] == [None, None]
+
+
+def test_every_round_moves_the_adapter(done: Loop) -> None:
+    start, first, second = adapters(done.run)
+    assert max(float(v.abs().max()) for k, v in start.items() if k.endswith(".up")) == 0
+    assert difference(start, first) > 0 and difference(first, second) > 0
+    assert difference(done.adapter.state(), second) == 0
+
+
+@pytest.mark.parametrize("round_index", [0, 1])
+def test_each_round_begins_at_its_reference(done: Loop, round_index: int) -> None:
+    """In round 1 too: with "adapter off" as the reference, the loss would not be log 2 there."""
+    first = done.run.training(round_index)[0]
+    assert first["loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert (first["winner_error"], first["loser_error"], first["margin"]) == (0.0, 0.0, 0.0)
+
+
+def test_the_reference_is_the_adapter_at_the_rounds_start(tmp_path: Path) -> None:
+    references = {}
+
+    def watch(stage: str, done: int, *_, **__) -> None:
+        if stage.startswith("train"):
+            references[stage, done] = loop.adapter.reference_state()
+
+    loop = make_loop(tmp_path / "run", progress=watch)
+    loop.go()
+    kept = adapters(loop.run)
+    for round_index in (0, 1):
+        for step in range(1, 7):
+            assert difference(references[f"train round_{round_index}", step], kept[round_index]) == 0
+    assert difference(kept[0], kept[1]) > 0
+
+
+def test_candidates_are_fresh_each_round_and_evaluations_paired(done: Loop) -> None:
+    run = done.run
+    rounds = [{c.seed for c in run.candidates(f"round_{r}")} for r in (0, 1)]
+    evaluations = [[(c.prompt, c.seed) for c in run.candidates(f"evaluation_{r}")] for r in (0, 1, 2)]
+    assert rounds[0].isdisjoint(rounds[1])
+    assert evaluations[0] == evaluations[1] == evaluations[2]
+    assert {s for _, s in evaluations[0]}.isdisjoint(rounds[0] | rounds[1])
+    assert not torch.equal(run.latents("evaluation_0"), run.latents("evaluation_1"))
+
+
+def test_pictures_come_from_the_adapter_of_their_round(done: Loop) -> None:
+    """The second round's first batch, sampled again with the adapter after round 1 and with none."""
+    run, settings = done.run, done.settings
+    batch = run.candidates("round_1")[: settings.sampling.batch_size]
+    adapter = Adapter(done.model.denoiser, settings.adapter)
+    adapter.load(adapters(run)[1])
+
+    def sample() -> torch.Tensor:
+        return done.model.sample([c.prompt for c in batch], [c.seed for c in batch], settings.sampling)
+
+    with adapter.merged():
+        assert torch.equal(sample(), run.latents("round_1")[: len(batch)])
+    assert not torch.equal(sample(), run.latents("round_1")[: len(batch)])
+
+
+def test_a_saved_lora_acts_as_the_live_adapter(done: Loop, tmp_path: Path) -> None:
+    path = tmp_path / "lora.safetensors"
+    save_lora(done.adapter, path, {})
+    fresh = Adapter(done.model.denoiser, done.settings.adapter, seed=99)
+    load_into_adapter(fresh, path)
+    batch = done.run.candidates("evaluation_2")[: done.settings.sampling.batch_size]
+    with fresh.merged():
+        again = done.model.sample([c.prompt for c in batch], [c.seed for c in batch], done.settings.sampling)
+    assert torch.equal(again, done.run.latents("evaluation_2")[: len(batch)])
+
+
+def test_the_model_comes_back_as_it_was(done: Loop) -> None:
+    fresh = FakeModel() if isinstance(done.model, FakeModel) else tiny_text_to_image()
+    assert difference(done.model.denoiser.state_dict(), fresh.denoiser.state_dict()) == 0
+    assert not any(m._forward_hooks for m in done.model.denoiser.modules())
+
+
+def test_judges_only_measure(fake: Loop) -> None:
+    assert fake.run.scores("round_0", "judge_fidelity") == {}
+    assert len(fake.run.scores("evaluation_2", "judge_fidelity")) == 6
+
+
+def test_evaluation_has_a_guidance_of_its_own(tmp_path: Path) -> None:
+    seen = []
+
+    class Watched(FakeModel):
+        def sample(self, prompts, seeds, settings, on_step=None):
+            seen.append((settings.guidance, prompts[0] in PROMPTS.held_out))
+            return super().sample(prompts, seeds, settings)
+
+    make_loop(tmp_path / "run", Watched(), changed(rounds=1, evaluation={"guidance": 7.5})).go()
+    assert set(seen) == {(7.5, True), (2.0, False)}
+
+
+def test_evaluations_between_rounds_can_be_left_out(tmp_path: Path) -> None:
+    loop = make_loop(tmp_path / "run", settings=changed(evaluation={"every_round": False}))
+    loop.go()
+    assert [len(loop.run.candidates(f"evaluation_{r}")) for r in (0, 1, 2)] == [6, 0, 6]
+
+
+# --- what is refused ---
+
+
+def test_rewards_need_both_axes_and_names_of_their_own(tmp_path: Path) -> None:
+    model, settings = FakeModel(), changed()
+    adapter = Adapter(model.denoiser, settings.adapter)
+
+    def loop(rewards: list, judges: list) -> Loop:
+        return Loop(RunFolder(tmp_path), model, adapter, PROMPTS, rewards, judges, settings)
+
+    with pytest.raises(UserError, match=r"lack \['alignment'\]"):
+        loop([Mean("fidelity", 0)], [])
+    with pytest.raises(UserError, match="'judge' stands twice"):
+        loop([Mean("fidelity", 0), Mean("alignment", 1)], [Mean("judge", 0), Mean("judge", 1)])
+
+
+def test_a_window_that_no_pair_fits_is_said_and_may_be_widened(tmp_path: Path) -> None:
+    narrow = changed(pairs={"angle_low": 44.9, "angle_high": 45.0})
+    with pytest.raises(
+        NoPairs, match=r"no pair fits the window 44\.9\.\.45 degrees in round 1: 0 pairs from 18 possible.*pairs\.angle_low"
+    ):
+        make_loop(tmp_path / "run", settings=narrow).go()
+    model = FakeModel()
+    loop = make_loop(tmp_path / "run", model)
+    loop.candidates(0)
+    assert model.batches == []
+    assert loop.go() == 2
+
+
+class LateSameness(FakeModel):
+    """From round 2 on, all candidates look the same: there are no pairs left."""
+
+    def decode(self, latents):
+        images = super().decode(latents)
+        return np.zeros_like(images) if self.same else images
+
+    same = False
+
+
+def test_a_later_round_without_pairs_ends_the_loop_with_what_there_is(tmp_path: Path) -> None:
+    def make() -> Loop:
+        model = LateSameness()
+
+        def watch(stage: str, *_, **__) -> None:
+            model.same = model.same or stage == "train round_0"
+
+        loop = make_loop(tmp_path / "run", model, changed(rounds=3, evaluation={"every_round": False}), watch)
+        model.same = loop.run.load_state("adapter_1") is not None
+        return loop
+
+    for _ in range(2):  # the second time it is resumed
+        loop = make()
+        assert loop.go() == 1
+        assert loop.run.fact("stopped")["round"] == 1 and "no pair fits" in loop.run.fact("stopped")["reason"]
+        assert difference(loop.adapter.state(), loop.run.load_state("adapter_1")[0]) == 0
+        assert len(loop.run.candidates("evaluation_1")) == 6 and loop.run.load_state("adapter_2") is None
+
+
+# --- stopped by a guard ---
+
+
+class Poisoned(FakeModel):
+    """Gives NaN in the policy's pass of training step `at`, counted over all rounds."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self.at, self.count = at, 0
+
+    def predict(self, noised, times, cond):
+        raw = super().predict(noised, times, cond)
+        self.count += torch.is_grad_enabled()
+        return raw * float("nan") if torch.is_grad_enabled() and self.count == self.at + 1 else raw
+
+
+@pytest.mark.parametrize(("at", "round_index", "records"), [(3, 0, 3), (0, 0, 0), (9, 1, 3)])
+def test_nan_ends_the_run_with_the_last_good_adapter(tmp_path: Path, at: int, round_index: int, records: int) -> None:
+    """6 steps a round, checkpoints every 2: NaN at step 3 of a round falls back to its step 2."""
+    states = {}
+
+    def watch(stage: str, done: int, *_, **__) -> None:
+        if stage.startswith("train"):
+            states[stage, done] = loop.adapter.state()
+
+    loop = make_loop(tmp_path / "run", Poisoned(at), changed(rounds=4), watch)
+    assert loop.go() == round_index + 1
+    stopped = loop.run.fact("stopped")
+    assert stopped["round"] == round_index and "loss is nan" in stopped["reason"]
+    assert loop.run.fact("rounds") == round_index + 1
+    assert [r["step"] for r in loop.run.training(round_index)] == list(range(records))
+    kept = loop.run.load_state(f"adapter_{round_index + 1}")[0]
+    good = states[f"train round_{round_index}", 2] if records else loop.run.load_state(f"adapter_{round_index}")[0]
+    assert difference(kept, good) == 0 and difference(loop.adapter.state(), good) == 0
+    assert len(loop.run.scores(f"evaluation_{round_index + 1}", "judge_fidelity")) == 6
+
+
+def test_a_stopped_run_stays_stopped_when_it_is_resumed(tmp_path: Path) -> None:
+    settings = changed(rounds=4)
+    stopped = make_loop(tmp_path / "run", Poisoned(3), settings)
+    stopped.go()
+    before = outcome(stopped.run, 1)
+    healthy = FakeModel()
+    resumed = make_loop(tmp_path / "run", healthy, settings)
+    assert resumed.go() == 1
+    assert outcome(resumed.run, 1) == before and healthy.batches == []
+    assert resumed.run.load_state("adapter_2") is None and resumed.run.candidates("round_1") == []
+    assert difference(resumed.adapter.state(), stopped.adapter.state()) == 0
+
+
+def test_a_stop_that_is_broken_off_stops_again_in_the_same_place(tmp_path: Path) -> None:
+    """Killed after the fact was written, before the adapter was: the training is resumed from its checkpoint and ends as before."""
+    settings = changed(rounds=4)
+    loop = make_loop(tmp_path / "run", Poisoned(3), settings)
+    loop.go()
+    kept = loop.run.load_state("adapter_1")[0]
+
+    def interrupt(stage: str, done: int, *_, **__) -> None:
+        if (stage, done) == ("train round_0", 2):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_loop(tmp_path / "again", FakeModel(), settings, interrupt).go()
+    RunFolder(tmp_path / "again").set_fact("stopped", {"round": 0, "reason": "as the first time"})
+    again = make_loop(tmp_path / "again", Poisoned(1), settings)  # its second step is step 3
+    assert again.go() == 1
+    assert difference(again.run.load_state("adapter_1")[0], kept) == 0
+    assert "at step 3" in again.run.fact("stopped")["reason"]
+
+
+def test_a_collapsing_winner_ends_the_run_and_its_records_show_why(tmp_path: Path) -> None:
+    settings = changed(rounds=3, train={"learning_rate": 1.0, "warmup_steps": 0, "winner_error_collapse": 0.01})
+    loop = make_loop(tmp_path / "run", settings=settings)
+    assert loop.go() == 1
+    assert "collapsing" in loop.run.fact("stopped")["reason"]
+    assert loop.run.training(0)[-1]["winner_alarm"] > 0.01
+    assert len(loop.run.candidates("evaluation_1")) == 6
+    assert make_loop(tmp_path / "run", settings=settings).go() == 1

@@ -1,0 +1,254 @@
+"""The run folder: whole or not at all, and whose run it is."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from loops import SETTINGS, make_loop
+from safetensors import SafetensorError
+
+from dreambooth_dpo.dpo_core import files
+from dreambooth_dpo.dpo_core.errors import UserError
+from dreambooth_dpo.dpo_core.pairs import Pair
+from dreambooth_dpo.dpo_core.run_folder import Candidate, RunFolder, changes, check_same_run
+
+
+def chunk(number: int, size: int = 2) -> tuple[list[Candidate], torch.Tensor, np.ndarray]:
+    """Candidates of one batch with latents and pictures that tell them apart."""
+    members = [Candidate(number * size + i, number, f"prompt {number} ü", 100 + number * size + i, number, i) for i in range(size)]
+    latents = torch.stack([torch.full((3, 2, 2), float(m.position)) for m in members])
+    images = np.stack([np.full((4, 4, 3), m.position, np.uint8) for m in members])
+    return members, latents, images
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    return RunFolder(tmp_path / "läuft")
+
+
+def test_what_is_written_reads_back(run: RunFolder) -> None:
+    for number in (1, 0):
+        run.add_chunk("round_0", *chunk(number))
+    run.add_scores("round_0", "fidelity", "f", [0, 1, 2, 3], np.asarray([0.1, 0.2, 0.3, 0.4]))
+    run.set_pairs("round_0", [Pair(1, 0, 0.5, 0.25)])
+    run.add_training(0, [{"step": 1, "loss": 0.5}, {"step": 0, "loss": 0.7}])
+    run.close()
+    again = RunFolder(run.path)
+    assert again.candidates("round_0") == [*chunk(0)[0], *chunk(1)[0]]
+    assert again.latents("round_0")[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
+    assert again.images("round_0")[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
+    assert again.images("round_0", [2])[:, 0, 0, 0].tolist() == [2]
+    assert again.score_array("round_0", "fidelity").tolist() == [0.1, 0.2, 0.3, 0.4]
+    assert again.pairs("round_0") == [Pair(1, 0, 0.5, 0.25)]
+    assert [r["loss"] for r in again.training(0)] == [0.7, 0.5]
+    assert again.chunks("round_0") == {0, 1} and again.chunks("round_1") == set()
+
+
+def test_facts_are_found_by_their_very_prefix(run: RunFolder) -> None:
+    for name in ("yield_0", "yieldx0", "YIELD_1", "yield_1"):
+        run.set_fact(name, {"größe": name})
+    assert run.facts("yield_") == {"yield_0": {"größe": "yield_0"}, "yield_1": {"größe": "yield_1"}}
+    assert run.fact("none") is None
+
+
+def test_scores_are_kept_under_their_fingerprint(run: RunFolder) -> None:
+    run.add_scores("s", "fidelity", "old", [0, 1], np.asarray([0.1, 0.2]))
+    run.add_scores("s", "fidelity", "new", [1], np.asarray([0.9]))
+    assert run.scores("s", "fidelity", "old") == {0: 0.1}
+    assert run.scores("s", "fidelity", "new") == {1: 0.9}
+    assert run.scores("s", "fidelity") == {0: 0.1, 1: 0.9}
+
+
+def test_a_forgotten_set_leaves_the_others(run: RunFolder) -> None:
+    for name in ("round_0", "round_1"):
+        run.add_chunk(name, *chunk(0))
+        run.add_scores(name, "fidelity", "f", [0, 1], np.zeros(2))
+        run.set_pairs(name, [Pair(0, 1, 1.0, 1.0)])
+    run.forget_set("round_0")
+    assert (run.candidates("round_0"), run.scores("round_0", "fidelity"), run.pairs("round_0")) == ([], {}, [])
+    assert len(run.candidates("round_1")) == 2 and run.pairs("round_1")
+
+
+def test_states_keep_metadata_and_scalars(run: RunFolder) -> None:
+    run.save_state("a", {"x": torch.arange(6.0).view(2, 3).T, "step": torch.tensor(3.0)}, {"next_step": "4"})
+    tensors, metadata = run.load_state("a")
+    assert torch.equal(tensors["x"], torch.arange(6.0).view(2, 3).T) and float(tensors["step"]) == 3
+    assert metadata == {"next_step": "4"}
+    assert run.load_state("b") is None
+
+
+def full_disk(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def full_disk_in_safetensors(*_: object, **__: object) -> None:
+    """What safetensors raises then: no OSError."""
+    raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+
+@pytest.mark.parametrize("where", ["rename", "safetensors"])
+def test_a_full_disk_leaves_the_earlier_chunks_and_goes_on(run: RunFolder, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    run.add_chunk("round_0", *chunk(0))
+    with monkeypatch.context() as patch:
+        if where == "rename":
+            patch.setattr(files.os, "replace", full_disk)
+        else:
+            patch.setattr("safetensors.torch.save_file", full_disk_in_safetensors)
+        with pytest.raises(UserError, match=r"No space left.*Free disk space"):
+            run.add_chunk("round_0", *chunk(1))
+        with pytest.raises(UserError, match="No space left"):
+            run.save_state("adapter_1", {"x": torch.zeros(2)})
+    assert run.chunks("round_0") == {0} and run.load_state("adapter_1") is None
+    assert [p for p in run.path.rglob("*") if ".part" in p.name] == []
+    run.add_chunk("round_0", *chunk(1))
+    assert run.latents("round_0")[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
+
+
+def test_a_full_disk_for_the_pictures_keeps_the_chunk_out(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("PIL.Image.Image.save", full_disk)
+        with pytest.raises(UserError, match=r"00000\.png.*No space left"):
+            run.add_chunk("round_0", *chunk(0))
+    assert run.candidates("round_0") == []
+
+
+def test_full_records_are_a_plain_error_and_roll_back(run: RunFolder) -> None:
+    """SQLite's own "database or disk is full", brought about by a limit on its pages."""
+    run.set_pairs("round_0", [Pair(0, 1, 1.0, 1.0)])
+    pages = run._db.execute("PRAGMA page_count").fetchone()[0]
+    run._db.execute(f"PRAGMA max_page_count = {pages}")
+    many = [Pair(i, i + 1, 0.5, 0.5) for i in range(2000)]
+    with pytest.raises(UserError, match=r"full.*Free disk space"):
+        run.set_pairs("round_0", many)
+    with pytest.raises(UserError, match=r"full.*Free disk space"):
+        run.set_fact("large", "x" * 100_000)
+    assert run.pairs("round_0") == [Pair(0, 1, 1.0, 1.0)] and run.fact("large") is None
+    run._db.execute("PRAGMA max_page_count = 1000000")
+    run.set_pairs("round_0", many)
+    assert len(run.pairs("round_0")) == 2000
+
+
+def test_half_written_files_do_not_count(run: RunFolder) -> None:
+    """As a kill leaves them: written beside, never renamed, never recorded."""
+    run.add_chunk("round_0", *chunk(0))
+    (run.folder("round_0") / "latents" / ".00001.0a1b2c3d.part.safetensors").write_bytes(b"half")
+    (run.path / "states").mkdir()
+    (run.path / "states" / ".adapter_1.0a1b2c3d.part.safetensors").write_bytes(b"half")
+    again = RunFolder(run.path)
+    assert again.chunks("round_0") == {0} and again.load_state("adapter_1") is None
+    assert len(again.latents("round_0")) == 2
+
+
+def test_recorded_files_that_are_gone_are_named(run: RunFolder) -> None:
+    run.add_chunk("round_0", *chunk(0))
+    run.image_path("round_0", 1).unlink()
+    with pytest.raises(UserError, match=r"00001\.png is recorded but missing"):
+        run.images("round_0")
+    (run.folder("round_0") / "latents" / "00000.safetensors").unlink()
+    with pytest.raises(UserError, match=r"00000\.safetensors is recorded but missing"):
+        run.latents("round_0")
+
+
+def test_a_folder_that_cannot_be_one_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    with pytest.raises(UserError, match="cannot be opened"):
+        RunFolder(tmp_path / "file")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "records.sqlite").write_text("not a database" * 100, encoding="utf-8")
+    with pytest.raises(UserError, match="cannot be opened"):
+        RunFolder(tmp_path / "broken")
+
+
+def test_an_error_inside_a_transaction_rolls_back_and_keeps_its_type(run: RunFolder) -> None:
+    run.set_pairs("round_0", [Pair(0, 1, 1.0, 1.0)])
+    with pytest.raises(ZeroDivisionError), run._transaction() as db:
+        db.execute("DELETE FROM pairs")
+        raise ZeroDivisionError
+    assert len(run.pairs("round_0")) == 1
+
+
+# --- whose run it is ---
+
+DESCRIBED = {"settings": SETTINGS.model_dump(mode="json"), "model": "abc", "prompts": [["a"], ["b"]]}
+
+
+def test_changes_are_named_with_both_values() -> None:
+    new = {**DESCRIBED, "settings": {**DESCRIBED["settings"], "rounds": 5}, "prompts": [["a" * 100], ["b"]]}
+    found = changes(DESCRIBED, new)
+    assert found["settings.rounds"] == (2, 5)
+    assert set(found) == {"settings.rounds", "prompts"} and len(str(found["prompts"][1])) == 60
+    assert changes(DESCRIBED, DESCRIBED) == {}
+
+
+def test_an_existing_run_needs_resume(run: RunFolder) -> None:
+    check_same_run(run, DESCRIBED, resume=False)
+    with pytest.raises(UserError, match=r"already holds this run.*--resume"):
+        check_same_run(run, DESCRIBED, resume=False)
+    check_same_run(run, DESCRIBED, resume=True)
+
+
+def test_other_settings_are_refused_by_name(run: RunFolder) -> None:
+    check_same_run(run, DESCRIBED, resume=False)
+    other = {**DESCRIBED, "model": "def", "settings": {**DESCRIBED["settings"], "rounds": 7}}
+    for resume in (True, False):
+        with pytest.raises(UserError, match=r"model was 'abc', is 'def'; settings\.rounds was 2, is 7.*another output folder"):
+            check_same_run(run, other, resume)
+    check_same_run(run, DESCRIBED, resume=True)
+
+
+def test_pair_and_training_settings_may_change_until_something_is_trained(run: RunFolder) -> None:
+    """The remedy of "no pair fits the window" is to widen it: the same folder must then take the wider one."""
+    wider = {**DESCRIBED, "settings": {**DESCRIBED["settings"], "pairs": {**DESCRIBED["settings"]["pairs"], "angle_low": -20.0}}}
+    check_same_run(run, DESCRIBED, resume=False)
+    check_same_run(run, wider, resume=True)
+    assert run.fact("described") == wider
+    run.save_state("adapter_1", {"x": torch.zeros(1)})
+    with pytest.raises(UserError, match=r"settings\.pairs\.angle_low was -20\.0, is -10\.0"):
+        check_same_run(run, DESCRIBED, resume=True)
+
+
+def test_two_connections_do_not_lose_each_others_records(tmp_path: Path) -> None:
+    first, second = RunFolder(tmp_path), RunFolder(tmp_path)
+    first.set_fact("a", 1)
+    second.set_fact("b", 2)
+    assert (first.fact("b"), second.fact("a")) == (2, 1)
+
+
+def test_the_loop_tells_of_a_full_disk_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk fills while the third file of the first round is renamed; what was there counts, and the same call goes on."""
+    replace, renamed = os.replace, []
+
+    def failing(source: Path, target: Path) -> None:
+        if "round_0" in str(target) and len(renamed) >= 3:
+            full_disk()
+        if "round_0" in str(target):
+            renamed.append(target)
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "replace", failing)
+        with pytest.raises(UserError, match="No space left"):
+            make_loop(tmp_path / "run").go()
+    loop = make_loop(tmp_path / "run")
+    before = loop.run.candidates("evaluation_0")
+    assert len(before) == 6 and loop.run.fact("rounds") is None
+    assert loop.go() == 2
+    # Not evaluated again: 1 or 2 batches of the broken round, then 2 of each later evaluation and 3 of round 1.
+    assert loop.run.candidates("evaluation_0") == before and len(loop.model.batches) <= 3 + 2 + 3 + 2
+
+
+def test_a_locked_database_is_a_plain_error(run: RunFolder) -> None:
+    other = sqlite3.connect(run.path / "records.sqlite", isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    run._db.execute("PRAGMA busy_timeout = 10")
+    with pytest.raises(UserError, match="locked"):
+        run.set_fact("a", 1)
+    other.execute("ROLLBACK")
+    run.set_fact("a", 1)
+    assert run.fact("a") == 1

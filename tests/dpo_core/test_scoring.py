@@ -1,0 +1,98 @@
+"""Scoring: once for each picture and fingerprint, in blocks of whole prompts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from loops import FakeModel, Mean
+
+from dreambooth_dpo.dpo_core import scoring
+from dreambooth_dpo.dpo_core.errors import UserError
+from dreambooth_dpo.dpo_core.run_folder import Candidate, RunFolder
+from dreambooth_dpo.dpo_core.sampling import sample_set
+from dreambooth_dpo.dpo_core.scoring import score_set
+from dreambooth_dpo.dpo_core.settings import SamplingSettings
+
+PROMPTS = ("a sks robot", "a sks robot in a café", "a sks robot at sea")
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
+    """Three prompts with three candidates each; blocks of about four pictures."""
+    monkeypatch.setattr(scoring, "BLOCK", 4)
+    run = RunFolder(tmp_path)
+    sample_set(run, "round_0", FakeModel(), PROMPTS, 3, SamplingSettings(steps=1, width=64, height=64), 0, 0)
+    return run
+
+
+def test_scores_are_the_scorers(run: RunFolder) -> None:
+    """Blocks close at the first prompt's end past 4 pictures: two prompts (6), then one (3)."""
+    red, blue = Mean("fidelity", 0), Mean("alignment", 2)
+    told = []
+    score_set(run, "round_0", [red, blue], lambda *a, **k: told.append(a[:3]))
+    images = run.images("round_0")
+    assert run.score_array("round_0", "fidelity").tolist() == pytest.approx(images[..., 0].mean((1, 2)) / 255)
+    assert run.score_array("round_0", "alignment").tolist() == pytest.approx(images[..., 2].mean((1, 2)) / 255)
+    assert red.calls == blue.calls == [6, 3]
+    assert red.prompts == [[PROMPTS[0]] * 3 + [PROMPTS[1]] * 3, [PROMPTS[2]] * 3]
+    assert told == [("score round_0", 1, 2), ("score round_0", 2, 2)]
+
+
+def test_kept_scores_are_not_made_again(run: RunFolder) -> None:
+    score_set(run, "round_0", [Mean("fidelity", 0)])
+    red, blue = Mean("fidelity", 0), Mean("alignment", 2)
+    score_set(run, "round_0", [red, blue])
+    assert (red.calls, blue.calls) == ([], [6, 3])
+
+
+def test_a_changed_fingerprint_is_scored_again(run: RunFolder) -> None:
+    score_set(run, "round_0", [Mean("fidelity", 0)])
+    green = Mean("fidelity", 1, fingerprint="2")
+    score_set(run, "round_0", [green])
+    assert green.calls == [6, 3]
+    assert len(run.scores("round_0", "fidelity", "2")) == 9 and run.scores("round_0", "fidelity", "1") == {}
+
+
+def test_an_interrupted_scoring_scores_the_missing_block_only(run: RunFolder) -> None:
+    def interrupt(*_, **__) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        score_set(run, "round_0", [Mean("fidelity", 0)], interrupt)
+    red = Mean("fidelity", 0)
+    score_set(run, "round_0", [red])
+    assert red.calls == [3]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_score_that_is_no_number_is_refused(run: RunFolder, value: float) -> None:
+    class Poisoned(Mean):
+        def score(self, images, prompts):
+            values = super().score(images, prompts)
+            if len(values) == 3:
+                values[1] = value
+            return values
+
+    with pytest.raises(UserError, match=rf"'fidelity' gave {value} for .*00007\.png.*Look at the picture"):
+        score_set(run, "round_0", [Poisoned("fidelity", 0)])
+    assert len(run.scores("round_0", "fidelity")) == 6
+
+
+@settings(deadline=None)  # the first call pays for lazy imports
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=20), st.integers(1, 12))
+def test_blocks_hold_whole_prompts_and_every_picture_once(counts: list[int], size: int) -> None:
+    prompt_of = np.repeat(np.arange(len(counts)), counts).tolist()
+    candidates = [Candidate(i, p, str(p), i, 0, i) for i, p in enumerate(prompt_of)]
+    before, scoring.BLOCK = scoring.BLOCK, size
+    try:
+        blocks = scoring._blocks(candidates)
+    finally:
+        scoring.BLOCK = before
+    assert [c for block in blocks for c in block] == candidates
+    sets = [{c.prompt_index for c in block} for block in blocks]
+    assert sum(map(len, sets)) == len(counts)
+    assert all(len(block) >= size for block in blocks[:-1])

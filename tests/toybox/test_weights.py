@@ -1,0 +1,41 @@
+"""The shipped models: small, safe to load, and good enough for the world's truth to mean something."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+from dreambooth_dpo.dpo_core.errors import UserError
+from dreambooth_dpo.toybox.models import PARTS, WEIGHTS, weights_folder
+from dreambooth_dpo.toybox.train.quality import base_quality, retrieval
+
+FILES = sorted(WEIGHTS.rglob("*.safetensors"))
+
+
+def test_weights_are_half_precision_safetensors_of_16_mb_at_most():
+    assert len(FILES) == 5  # VAE, text encoder, UNet, reward, judge
+    assert sum(f.stat().st_size for f in WEIGHTS.rglob("*") if f.is_file()) <= 16e6
+    for path in FILES:
+        with safe_open(path, "np") as file:
+            kinds = {file.get_tensor(k).dtype for k in file.keys()}
+        assert np.dtype(np.float32) not in kinds and np.dtype(np.float16) in kinds, path
+
+
+def test_base_model_draws_what_captions_say():
+    """Fifty held-out captions; the bounds lie below the measured shares by three standard errors of a sample of this size."""
+    quality = base_quality(weights_folder("pipeline"), count=50)
+    assert quality["background"] >= 0.85
+    assert quality["body"] >= 0.75 and quality["belly"] >= 0.75
+
+
+@pytest.mark.parametrize(("part", "least"), [("reward", 0.6), ("judge", 0.6)])
+def test_scorers_find_the_caption_among_500(part: str, least: float):
+    assert retrieval(weights_folder(part)) >= least
+
+
+def test_missing_weights_say_how_to_make_them(tmp_path: Path):
+    with pytest.raises(UserError, match=r"toybox\.train"):
+        weights_folder(PARTS[0], tmp_path)
+    with pytest.raises(UserError, match="unet"):
+        weights_folder("unet")
