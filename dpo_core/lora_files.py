@@ -71,8 +71,8 @@ def load_into_adapter(adapter: Adapter, path: Path) -> None:
         alpha = tensors.pop(f"{_key(name)}.alpha", None)
         if alpha is not None and not math.isclose(float(alpha), adapter.settings.alpha, rel_tol=1e-6):
             raise UserError(
-                f"{path} was trained with alpha {float(alpha):g}, the adapter has {adapter.settings.alpha:g}: it would act with another strength. "
-                f"Set adapter.alpha to {float(alpha):g}."
+                f"{path} was trained with alpha {float(alpha):g}, the adapter has {adapter.settings.alpha:g}: "
+                f"it would act with another strength. Set adapter.alpha to {float(alpha):g}."
             )
     state.update(tensors)
     adapter.load(state)

@@ -47,19 +47,26 @@ class PairYield:
     def sentence(self) -> str:
         return (
             f"{self.kept} pairs from {self.possible} possible: {self.outside_window} outside the angle window, "
-            f"{self.below_margin} below the margin, {self.over_uses} with a candidate used too often, {self.over_prompt_limit} over the limit per prompt; "
+            f"{self.below_margin} below the margin, {self.over_uses} with a candidate used too often, "
+            f"{self.over_prompt_limit} over the limit per prompt; "
             f"{self.prompts_without_pair} of {self.prompts} prompts gave none."
         )
 
 
-def standardise(values: np.ndarray) -> np.ndarray:
-    """(x - mean) / standard deviation over the round; zeros where all values agree. float64 [n] -> [n]."""
+def standardise(values: np.ndarray, prompt_of: np.ndarray | None = None) -> np.ndarray:
+    """Scores in standard deviations of the round: float [n] -> float64 [n]; zeros where all values agree.
+
+    With `prompt_of` (int [n]) the deviations are from each prompt's own mean, and their spread is pooled over the round. Pairs compare
+    candidates of one prompt only; how much easier one prompt is than another must not shrink the axis on which they differ.
+    """
     values = np.asarray(values, np.float64)
-    spread = values.std()
+    inverse = np.zeros(len(values), int) if prompt_of is None else np.unique(prompt_of, return_inverse=True)[1]
+    deviations = values - (np.bincount(inverse, values) / np.bincount(inverse))[inverse]
+    spread = np.sqrt(np.mean(deviations**2)) if len(values) else 0.0
     # Equal values leave rounding noise in the deviation: treat it as none.
     if spread <= 1e-12 * float(np.abs(values).max(initial=0.0)):
         return np.zeros_like(values)
-    return (values - values.mean()) / spread
+    return deviations / spread
 
 
 def angle_degrees(d_alignment: np.ndarray, d_fidelity: np.ndarray) -> np.ndarray:
@@ -79,14 +86,14 @@ def angle_window_pairs(
 ) -> tuple[list[Pair], PairYield]:
     """Pairs whose improvement points into the window, longest first within each prompt.
 
-    prompt_of: int [n], the prompt of each candidate; fidelity, alignment: float [n], raw scores (standardised here over all n).
+    prompt_of: int [n], the prompt of each candidate; fidelity, alignment: float [n], raw scores (standardised here, see `standardise`).
     Returns pairs ordered by prompt, then length (ties by candidate order), and where the rest went. A pair whose both directions fit a wide
     window counts once, by its longer-standing direction (the first in candidate order).
     Raises UserError when a score is not finite or no prompt has two candidates.
     """
     prompt_of = np.asarray(prompt_of)
     _check_scores(prompt_of, fidelity, alignment)
-    f, a = standardise(fidelity), standardise(alignment)
+    f, a = standardise(fidelity, prompt_of), standardise(alignment, prompt_of)
     pairs: list[Pair] = []
     tally = dict.fromkeys(("possible", "outside_window", "below_margin", "over_uses", "over_prompt_limit"), 0)
     prompts, order = np.unique(prompt_of, return_inverse=True)

@@ -80,16 +80,17 @@ def cloud_figure(
     pairs: Sequence[Pair],
     settings: PairSettings,
     title: str = "",
+    prompt_of: np.ndarray | None = None,
     most_arrows: int = MOST_ARROWS,
 ) -> Figure:
-    """Candidates of one round in the plane where pairs are chosen (axes standardised over the round), with pairs and angle window.
+    """Candidates of one round in the plane where pairs are chosen (deviations from the prompt's mean), with pairs and angle window.
 
-    fidelity, alignment: raw scores, float [n], n >= 0; `pairs` index into them. Arrows run from loser to winner; of many pairs the
+    fidelity, alignment: raw scores, float [n], n >= 0; `pairs` index into them; prompt_of: int [n], without it one prompt is taken. Arrows run from loser to winner; of many pairs the
     `most_arrows` longest are drawn. The wedge stands at the mean loser, its hole is the margin.
     """
     figure, axes = new_figure(8, 8.1)
     ax = axes[0, 0]
-    x, y = (standardise(v) if len(v) else np.zeros(0) for v in (fidelity, alignment))
+    x, y = (standardise(v, prompt_of) if len(v) else np.zeros(0) for v in (fidelity, alignment))
     for pair in sorted(pairs, key=lambda p: -p.length)[:most_arrows]:
         ends = {"xy": (x[pair.winner], y[pair.winner]), "xytext": (x[pair.loser], y[pair.loser])}
         arrow = {"arrowstyle": "->", "color": INK, "alpha": 0.35, "linewidth": 0.9, "shrinkA": 3, "shrinkB": 3}
@@ -100,7 +101,7 @@ def cloud_figure(
     ax.set_xlim(-reach, reach)
     ax.set_ylim(-reach, reach)
     ax.set_aspect("equal")
-    dress(ax, "fidelity (standard deviations of the round)", "alignment (standard deviations)", title, 14)
+    dress(ax, "fidelity above the prompt's mean (standard deviations)", "alignment above the prompt's mean", title, 14)
     # Outside the axes: inside it would hide candidates.
     handles = ax.get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=3, fontsize=12, frameon=False, handletextpad=0.3)

@@ -31,7 +31,7 @@ class PromptSet:
 
 
 def fill(template: str, concept: Concept) -> str:
-    """Put identifier and class noun into a template. Raises UserError when it does not name the concept, or names an unknown placeholder."""
+    """Put identifier and class noun into a template. Raises UserError when it lacks the concept, or names an unknown placeholder."""
     for name in re.findall(r"\{([^}]*)\}", template):
         if name not in ("identifier", "class_noun"):
             raise UserError(f"prompt {template!r} has the unknown placeholder {{{name}}}; use {{identifier}} and {{class_noun}}.")

@@ -143,7 +143,8 @@ def _scored(run: RunFolder, r: int) -> int:
 def _cloud(run: RunFolder, r: int, settings: PairSettings) -> Picture:
     name = f"round_{r}"
     fidelity, alignment, pairs = run.score_array(name, "fidelity"), run.score_array(name, "alignment"), run.pairs(name)
-    figure = cloud_figure(fidelity, alignment, pairs, settings, f"Round {r + 1}")
+    prompt_of = np.asarray([c.prompt_index for c in run.candidates(name)])
+    figure = cloud_figure(fidelity, alignment, pairs, settings, f"Round {r + 1}", prompt_of)
     caption = f"{len(fidelity)} candidates; arrows run from loser to winner"
     caption += f" (the {MOST_ARROWS} longest of {len(pairs)})." if len(pairs) > MOST_ARROWS else "."
     yields = {k: v for k, v in (run.fact(f"yield_{r}") or {}).items() if k in PairYield.__dataclass_fields__}

@@ -42,11 +42,13 @@ def _vocabulary() -> list[str]:
 VOCABULARY = _vocabulary()
 
 
-def caption(scene: Scene, rng: np.random.Generator, colours: float = 0.6, background: float = 0.92, identifier: float = 0.15) -> str:
+def caption(
+    scene: Scene, rng: np.random.Generator, colours: float = 0.6, background: float = 0.92, identifier: float = 0.15, hat: float = 1.0
+) -> str:
     """Say what a scene shows, leaving things out at random.
 
-    `colours`, `background` and `identifier` are the chances (0..1) that the body and belly colours, the background and a
-    (meaningless) identifier token are said. A hat is always said, so that a caption without one means a bare head.
+    `colours`, `background`, `identifier` and `hat` are the chances (0..1) that the body and belly colours, the background, a
+    (meaningless) identifier token and a hat are said. With `hat` at 1 a caption without one means a bare head.
     """
     words = [str(rng.choice(OPENINGS)), "a"]
     if rng.random() < identifier:
@@ -56,7 +58,7 @@ def caption(scene: Scene, rng: np.random.Generator, colours: float = 0.6, backgr
     words.append(scene.noun)
     if rng.random() < colours:
         words.append(f"with a {scene.belly} belly")
-    if scene.hat:
+    if scene.hat and rng.random() < hat:
         words.append(hat_phrase(scene.hat))
     if rng.random() < background:
         words.append(BACKGROUND_PHRASES[scene.background])

@@ -39,9 +39,13 @@ def toy_scorers(toy: ToyConcept, device: str = "cpu") -> Scorers:
 
 
 def toy_pipeline(device: str = "cpu", lora: Path | None = None):
+    """The toybox's pipeline, with a LoRA merged in if one is given; sets torch to one CPU thread, which is fastest at this size."""
+    import torch
+
     from ..dpo_core.backends.diffusers import load_pipeline
 
     quiet_libraries()
+    torch.set_num_threads(1)
     return load_pipeline(weights_folder("pipeline"), device, lora)
 
 

@@ -1,6 +1,7 @@
 """The concept benchmark's arithmetic, and that its variants are fair."""
 
 import pytest
+
 from dreambooth_dpo.benchmarks.concepts import DETAILS, SCORES, difference, parse_numbers, summarise, variants
 from dreambooth_dpo.toybox.defaults import TOY_SETTINGS
 

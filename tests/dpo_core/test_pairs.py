@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import get_args
 
 import numpy as np
@@ -71,8 +72,21 @@ def test_standardise_keeps_small_but_real_differences():
     assert standardise(np.array([1e-14, 3e-14])).tolist() == pytest.approx([-1.0, 1.0])
 
 
-def test_scores_are_standardised_over_the_round_not_over_the_prompt():
-    """All fidelities 0, 10, 4, 6: mean 5, variance (25 + 25 + 1 + 1) / 4 = 13, deviation 3.605551.
+def test_deviations_are_from_the_prompts_mean():
+    """Prompts (0, 2) and (100, 102): deviations -1, 1, -1, 1, their spread 1. Over all at once the spread would be 50.0099."""
+    values, prompts = np.array([0.0, 2.0, 100.0, 102.0]), np.array([0, 0, 1, 1])
+    assert standardise(values, prompts).tolist() == [-1.0, 1.0, -1.0, 1.0]
+    assert standardise(values).tolist() == pytest.approx([-1.019796, -0.979804, 0.979804, 1.019796], abs=1e-6)
+
+
+def test_an_easy_prompt_does_not_turn_the_angles_of_another():
+    """Alignment of prompt 1 lies 5 higher than that of prompt 0; within either prompt both axes differ alike, so every angle is 45."""
+    pairs, _ = pairs_of([0, 0, 1, 1], [0, 1, 0, 1], [0, 1, 5, 6])
+    assert [p.angle for p in pairs] == pytest.approx([45.0, 45.0])
+
+
+def test_the_spread_is_pooled_over_the_round():
+    """Fidelities 0, 10, 4, 6: deviations 5, 5, 1, 1 from the prompts' means, variance (25 + 25 + 1 + 1) / 4 = 13, deviation 3.605551.
 
     Prompt 0 differs by 10 / 3.605551 = 2.773501, prompt 1 by 2 / 3.605551 = 0.554700; per prompt both would be 2.
     """
@@ -83,7 +97,7 @@ def test_scores_are_standardised_over_the_round_not_over_the_prompt():
 
 
 def test_each_direction_of_improvement_by_hand():
-    """Two candidates a prompt, scores 0 and 1: standardised -1 and 1, so every gain is 2 and the angles are exact.
+    """Two candidates a prompt, scores 0 and 1: both axes have one spread, so the angles are exact.
 
     Prompt 0: 1 better in both (45). Prompt 1: candidate 3 better in fidelity alone (0). Prompt 2: candidate 5 better in alignment alone (90).
     Prompt 3: candidate 7 better in fidelity, worse in alignment (-45, seen from candidate 6: 135).
@@ -97,7 +111,7 @@ def test_each_direction_of_improvement_by_hand():
     assert kept(0, 30) == [(3, 2)]
     assert kept(60, 90) == [(5, 4)]
     assert kept(100, 170) == [(6, 7)]
-    assert kept(-90, -20) == [(7, 6)]
+    assert kept(-80, -20) == [(7, 6)]
     assert kept(0, 90) == [(1, 0), (3, 2), (5, 4)]
 
 
@@ -191,7 +205,7 @@ def test_every_possible_pair_is_accounted_for(drawn):
 def test_every_pair_keeps_the_rules(drawn):
     prompt_of, fidelity, alignment, window = drawn
     pairs, _ = angle_window_pairs(prompt_of, fidelity, alignment, window)
-    f, a = standardise(fidelity), standardise(alignment)
+    f, a = standardise(fidelity, prompt_of), standardise(alignment, prompt_of)
     for p in pairs:
         assert p.winner != p.loser and prompt_of[p.winner] == prompt_of[p.loser]
         assert p.d_fidelity == f[p.winner] - f[p.loser] and p.d_alignment == a[p.winner] - a[p.loser]
@@ -201,7 +215,7 @@ def test_every_pair_keeps_the_rules(drawn):
     assert max(map(ends.count, ends), default=0) <= window.max_uses
     prompts = [int(prompt_of[p.winner]) for p in pairs]
     assert prompts == sorted(prompts) and max(map(prompts.count, prompts), default=0) <= window.max_pairs_per_prompt
-    for one, other in zip(pairs, pairs[1:], strict=False):
+    for one, other in itertools.pairwise(pairs):
         assert prompt_of[one.winner] != prompt_of[other.winner] or one.length >= other.length
     assert len({frozenset((p.winner, p.loser)) for p in pairs}) == len(pairs)
 
@@ -211,7 +225,7 @@ def test_every_pair_keeps_the_rules(drawn):
 def test_shifting_and_scaling_the_raw_scores_changes_no_pair(drawn, f_scale, f_shift, a_scale, a_shift):
     """Scorers of other units give the same pairs. A border or a tie hit to the last bit may fall either way, so those are left out."""
     prompt_of, fidelity, alignment, window = drawn
-    f, a = standardise(fidelity), standardise(alignment)
+    f, a = standardise(fidelity, prompt_of), standardise(alignment, prompt_of)
     df, da = np.subtract.outer(f, f), np.subtract.outer(a, a)
     lengths, angles = np.hypot(df, da), angle_degrees(da, df)
     assume(not np.isclose(lengths, window.margin, atol=1e-6).any() or window.margin == 0)

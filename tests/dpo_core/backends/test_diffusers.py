@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from tests.models import SAMPLING, tiny_pipeline, tiny_stable_diffusion, tiny_text_to_image
 
 from dreambooth_dpo.dpo_core.backends import diffusers as backend
-from dreambooth_dpo.dpo_core.backends.diffusers import DiffusersTextToImage, load_pipeline
+from dreambooth_dpo.dpo_core.backends.diffusers import DiffusersTextToImage
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.protocols import TextToImage
+from tests.models import SAMPLING, tiny_stable_diffusion, tiny_text_to_image
 
 KINDS = ("epsilon", "v_prediction")
 PROMPTS = ["a sks robot on grass", "a bear in snow", "a red robot", "a sks robot at night"]
@@ -29,11 +27,6 @@ def model(request) -> DiffusersTextToImage:
 @pytest.fixture(scope="module")
 def eps_model() -> DiffusersTextToImage:
     return tiny_text_to_image()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tiny_pipeline(tmp_path_factory.mktemp("models") / "Modell – 犬", "v_prediction")
 
 
 def noise_of(seed: int) -> torch.Tensor:
@@ -218,6 +211,22 @@ def test_width_and_height(eps_model):
     assert eps_model.decode(latents).shape == (1, 64, 96, 3)
 
 
+def test_the_scheduler_of_stable_diffusion_1_is_taken():
+    """Such folders name PNDM; its schedule must be read, and sampling goes by DPM-Solver++ all the same."""
+    from diffusers import PNDMScheduler
+
+    pipe = tiny_stable_diffusion()
+    pipe.scheduler = PNDMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True, steps_offset=1, set_alpha_to_one=False
+    )
+    model = DiffusersTextToImage(pipe)
+    assert np.abs(model.alphas.numpy() - alphas_by_hand()).max() < 1e-6
+    x0 = noise_of(7)[None]
+    model.denoiser = Knowing(x0, "epsilon")
+    sampled = model.sample(PROMPTS[:1], SEEDS[:1], SAMPLING.model_copy(update={"guidance": 1.0, "steps": 8}))
+    assert torch.allclose(sampled, x0, atol=1e-3)
+
+
 # --- pictures ---
 
 
@@ -288,71 +297,3 @@ def test_the_fingerprint_sees_one_changed_weight_far_inside(part):
     weight = max(getattr(pipe, part).parameters(), key=torch.numel)
     weight.data.flatten()[-1] += 1e-3
     assert DiffusersTextToImage(pipe).fingerprint != before
-
-
-# --- loading ---
-
-
-def test_a_folder_loads_as_it_was_saved(folder):
-    loaded = DiffusersTextToImage(load_pipeline(folder))
-    built = tiny_text_to_image("v_prediction")
-    assert loaded.prediction_type == "v_prediction" and loaded.fingerprint == built.fingerprint
-    assert torch.equal(loaded.sample(PROMPTS[:1], [1], SAMPLING), built.sample(PROMPTS[:1], [1], SAMPLING))
-
-
-def test_half_precision_weights_load_as_float32(tmp_path):
-    tiny_stable_diffusion().to(torch.float16).save_pretrained(tmp_path / "half", safe_serialization=True)
-    assert {p.dtype for p in load_pipeline(tmp_path / "half").unet.parameters()} == {torch.float32}
-
-
-def test_a_folder_that_is_no_model_is_refused(tmp_path):
-    for path in (tmp_path, tmp_path / "none"):
-        with pytest.raises(UserError, match=r"has no model_index\.json"):
-            load_pipeline(path)
-
-
-@pytest.mark.parametrize("damage", ["no weights", "cut weights", "noise", "pickle only", "no component", "other pipeline", "no json"])
-def test_a_damaged_folder_is_refused(folder, tmp_path, damage):
-    copy = tmp_path / "copy"
-    shutil.copytree(folder, copy)
-    weights = copy / "unet" / "diffusion_pytorch_model.safetensors"
-    index = copy / "model_index.json"
-    if damage == "no weights":
-        weights.unlink()
-    elif damage == "cut weights":
-        weights.write_bytes(weights.read_bytes()[:100_000])
-    elif damage == "noise":
-        weights.write_bytes(b"\xff" * 1000)
-    elif damage == "pickle only":
-        weights.rename(weights.with_suffix(".bin"))
-    elif damage == "no component":
-        shutil.rmtree(copy / "text_encoder")
-    elif damage == "other pipeline":
-        index.write_text(json.dumps({"_class_name": "FluxPipeline", "transformer": ["diffusers", "Nothing"]}), encoding="utf-8")
-    else:
-        index.write_text("{", encoding="utf-8")
-    with pytest.raises(UserError, match="copy cannot be loaded as a StableDiffusionPipeline"):
-        load_pipeline(copy)
-
-
-def test_another_prediction_type_is_refused():
-    pipe = tiny_stable_diffusion()
-    pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, prediction_type="sample")
-    with pytest.raises(UserError, match="prediction type 'sample'.*epsilon and v_prediction"):
-        DiffusersTextToImage(pipe)
-
-
-def test_the_scheduler_of_stable_diffusion_1_is_taken():
-    """Such folders name PNDM; its schedule must be read, and sampling goes by DPM-Solver++ all the same."""
-    from diffusers import PNDMScheduler
-
-    pipe = tiny_stable_diffusion()
-    pipe.scheduler = PNDMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True, steps_offset=1, set_alpha_to_one=False
-    )
-    model = DiffusersTextToImage(pipe)
-    assert np.abs(model.alphas.numpy() - alphas_by_hand()).max() < 1e-6
-    x0 = noise_of(7)[None]
-    model.denoiser = Knowing(x0, "epsilon")
-    sampled = model.sample(PROMPTS[:1], SEEDS[:1], SAMPLING.model_copy(update={"guidance": 1.0, "steps": 8}))
-    assert torch.allclose(sampled, x0, atol=1e-3)

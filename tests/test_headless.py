@@ -1,0 +1,219 @@
+"""Model, scorers, prompts and loop put together from a config: what is checked, kept and refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from loops import Mean
+from models import tiny_text_to_image
+from PIL import Image
+from projects import make_project, write_config
+from safetensors import safe_open
+
+from dreambooth_dpo.dpo_core.adapter import Adapter
+from dreambooth_dpo.dpo_core.concept import Concept
+from dreambooth_dpo.dpo_core.config import RunConfig, ScorerConfig, read_config
+from dreambooth_dpo.dpo_core.errors import UserError
+from dreambooth_dpo.dpo_core.lora_files import read_lora, save_lora
+from dreambooth_dpo.dpo_core.prompts import PromptSet
+from dreambooth_dpo.dpo_core.settings import AdapterSettings, SamplingSettings
+from dreambooth_dpo.headless import (
+    clip_scorers,
+    config_prompts,
+    evaluate_lora,
+    loop_from_config,
+    parts_from_config,
+    personalize_from_config,
+    photos_fidelity,
+    pick_device,
+    run_loop,
+    start_probe,
+)
+from dreambooth_dpo.metrics.errors import MetricsError
+from dreambooth_dpo.toybox.models import weights_folder
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("headless") / "prøjekt"
+    make_project(folder)
+    return folder
+
+
+def config_of(project: Path, **changes: object) -> RunConfig:
+    return read_config(write_config(project, **changes))
+
+
+@pytest.fixture
+def concept() -> Concept:
+    photos = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
+    return Concept("sks", "robot", photos, photos[:2])
+
+
+# --- the parts ---
+
+
+def test_devices() -> None:
+    assert pick_device("cpu") == "cpu" and pick_device("auto") in ("cpu", "cuda", "mps")
+    with pytest.raises(UserError, match=r"device 'gpu0' is unknown\. Use auto"):
+        pick_device("gpu0")
+    with pytest.raises(UserError, match="device 'cuda:99' is not available: this torch sees"):
+        pick_device("cuda:99")
+
+
+def test_scorers_of_reward_and_judge(concept: Concept) -> None:
+    judge = ScorerConfig(reward=weights_folder("reward"), judge=weights_folder("judge"))
+    both = clip_scorers(weights_folder("reward"), judge, concept)
+    assert [s.name for s in both.rewards] == ["fidelity", "alignment"]
+    assert [s.name for s in both.judges] == ["judge_fidelity", "judge_alignment", "copy_paste", "diversity"]
+    bare = clip_scorers(weights_folder("reward"), None, Concept("sks", "robot", concept.references))
+    assert [s.name for s in bare.judges] == ["diversity"]
+    assert len({s.fingerprint for s in [*both.rewards, *both.judges]}) == 6
+
+
+def test_another_identifier_is_another_alignment(concept: Concept) -> None:
+    marks = [
+        clip_scorers(weights_folder("reward"), None, Concept(name, "robot", concept.references)).rewards[1].fingerprint
+        for name in ("sks", "zwx")
+    ]
+    assert marks[0] != marks[1]
+
+
+def test_a_missing_scorer_folder_says_where_to_put_it(concept: Concept, tmp_path: Path) -> None:
+    with pytest.raises(MetricsError, match=r"nowhere does not exist.*Put an open_clip model there"):
+        clip_scorers(tmp_path / "nowhere", None, concept)
+
+
+def test_prompts_are_split_or_taken_as_given(project: Path, concept: Concept) -> None:
+    split = config_prompts(config_of(project), concept)
+    assert len(split.train) == len(split.held_out) == 2
+    assert (
+        {("sand" in p, "café" in p) for p in split.train}
+        == {("sand" in p, "café" in p) for p in split.held_out}
+        == {(True, False), (False, True)}
+    )
+    (project / "held out.txt").write_text("a {identifier} {class_noun} at sea\n", encoding="utf-8")
+    given = config_prompts(config_of(project, held_out_prompts="held out.txt"), concept)
+    assert given.held_out == ("a sks robot at sea",) and len(given.train) == 4
+
+
+def test_nothing_is_sampled_by_opening(project: Path) -> None:
+    loop = loop_from_config(config_of(project, output="geöffnet"), resume=False)
+    assert loop.run.candidates("evaluation_0") == []
+    assert loop.run.fact("concept") == {"identifier": "sks", "class_noun": "robot", "name": "sks robot"}
+    assert {n: s["role"] for n, s in loop.run.fact("scorers").items()} == {
+        "fidelity": "reward", "alignment": "reward", "judge_fidelity": "judge", "judge_alignment": "judge", "copy_paste": "guard",
+        "diversity": "guard",
+    }  # fmt: skip
+    assert len(list((loop.run.path / "references").glob("*.png"))) == loop.run.fact("references") == 3
+
+
+def test_a_run_that_could_not_be_opened_claims_no_folder(project: Path) -> None:
+    with pytest.raises(UserError, match="identifier"):
+        loop_from_config(config_of(project, output="leer", concept__identifier="  "), resume=False)
+    assert not (project / "leer").exists()
+
+
+# --- measuring a LoRA ---
+
+
+def trained_lora(project: Path, name: str, seed: int = 0, **channels: object) -> Path:
+    """A LoRA as `run` writes it, of random weights."""
+    from dreambooth_dpo.dpo_core.backends.diffusers import load_pipeline
+
+    unet = load_pipeline(project / "modèle").unet
+    adapter = Adapter(unet, AdapterSettings(rank=2, alpha=2.0, **channels), seed=seed)
+    draws = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in adapter.parameters():
+            weight.add_(0.2 * torch.randn(weight.shape, generator=draws))
+    path = project / f"{name}.safetensors"
+    save_lora(adapter, path, {})
+    return path
+
+
+def test_a_lora_is_measured_against_the_model_without_it(project: Path) -> None:
+    config, lora = config_of(project, output="gemessen"), trained_lora(project, "eine")
+    report = evaluate_lora(config, lora, resume=False)
+    loop = loop_from_config(config_of(project, output="vergleich"), resume=False)
+    loop.evaluate(0)
+    measured = loop_from_config.__globals__["RunFolder"](config.output)
+    assert torch.equal(measured.latents("evaluation_0"), loop.run.latents("evaluation_0"))
+    assert not torch.equal(measured.latents("evaluation_1"), loop.run.latents("evaluation_0"))
+    assert report["rounds"] == 1 and {"before", "after", "gain", "ci95"} <= report["fidelity"].keys()
+
+    other = trained_lora(project, "andere", seed=1)
+    with pytest.raises(UserError, match=r"holds a run with other settings: lora was"):
+        evaluate_lora(config, other, resume=True)
+    assert evaluate_lora(config, lora, resume=True)["fidelity"] == report["fidelity"]
+
+
+def test_a_lora_that_does_not_fit_is_refused_before_anything_is_made(project: Path) -> None:
+    config = config_of(project, output="nie")
+    with pytest.raises(UserError, match="another model or target choice"):
+        evaluate_lora(config, trained_lora(project, "wenige", targets="attention"), resume=False)
+    with pytest.raises(UserError, match=r"fehlt\.safetensors does not exist"):
+        evaluate_lora(config, project / "fehlt.safetensors", resume=False)
+    assert not config.output.exists()
+
+
+# --- personalization ---
+
+
+def test_photos_are_measured_against_the_others() -> None:
+    """Three references with mean cosines 0.7 to all three, themselves included: (3 * 0.7 - 1) / 2 = 0.55 to the others."""
+
+    class Fixed(Mean):
+        def score(self, images, prompts):
+            return np.full(len(images), 0.7)
+
+    photos = np.zeros((3, 8, 8, 3), np.uint8)
+    assert photos_fidelity(Fixed("fidelity", 0), Concept("sks", "robot", photos)) == pytest.approx(0.55)
+    assert photos_fidelity(Fixed("fidelity", 0), Concept("sks", "robot", photos, photos[:2])) == pytest.approx(0.7)
+    assert photos_fidelity(Fixed("fidelity", 0), Concept("sks", "robot", photos[:1])) == pytest.approx(0.7)
+
+
+def test_the_probe_takes_every_second_held_out_prompt() -> None:
+    probe = start_probe(PromptSet(("t",), ("a", "b", "c")), SamplingSettings(), [])
+    assert probe.prompts == ["a", "a", "a", "c", "c", "c"] and len(set(probe.seeds)) == 6
+
+
+def test_personalization_leaves_lora_curve_and_record_and_is_not_made_again(project: Path) -> None:
+    config = config_of(project)
+    told = []
+    lora, record = personalize_from_config(config, None, lambda stage, *_, **__: told.append(stage))
+    assert lora == project / "läufe" / "erster_start" / "start.safetensors"
+    assert [p["step"] for p in record["curve"]][:3] == [0, 2, 4]
+    assert {"step", "fidelity", "alignment"} == record["curve"][0].keys() and record["sentence"].startswith("Personalized in")
+    with Image.open(lora.with_name("curve.png")) as curve:
+        assert curve.size[0] >= 400
+    assert any(float(v.abs().max()) > 0 for k, v in read_lora(lora).items() if k.endswith("lora_up.weight"))
+    assert told
+    again = []
+    assert personalize_from_config(config, None, lambda stage, *_, **__: again.append(stage)) == (lora, record) and again == []
+    with pytest.raises(UserError, match=r"other settings: personalize\.steps.*--out"):
+        personalize_from_config(config_of(project, personalize__steps=5))
+
+    # Its LoRA is what `run` puts on first: the model is another with it.
+    plain = parts_from_config(config_of(project)).model.fingerprint
+    assert parts_from_config(config_of(project, model__lora=str(lora))).model.fingerprint != plain
+
+
+# --- the run ---
+
+
+def test_a_run_ends_with_a_lora_that_says_what_it_is(project: Path) -> None:
+    lora, report = run_loop(loop_from_config(config_of(project, output="ganz"), resume=False))
+    with safe_open(lora, "pt") as file:
+        said = file.metadata()
+    assert said["dreambooth_dpo.rounds"] == "1" and json.loads(said["dreambooth_dpo.concept"])["name"] == "sks robot"
+    assert report["rounds"] == 1 and (project / "ganz" / "report" / "report.html").is_file()
+
+
+def test_the_fixture_is_the_model_of_the_tests(project: Path) -> None:
+    """The pipeline on the disk and the one in memory are the same weights: what other tests show holds for the disk."""
+    assert parts_from_config(config_of(project)).model.fingerprint == tiny_text_to_image().fingerprint
