@@ -20,6 +20,7 @@ from dreambooth_dpo.dpo_core.config import RunConfig, ScorerConfig, read_config
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.lora_files import read_lora, save_lora
 from dreambooth_dpo.dpo_core.prompts import PromptSet
+from dreambooth_dpo.dpo_core.run_folder import RunFolder
 from dreambooth_dpo.dpo_core.settings import AdapterSettings, SamplingSettings
 from dreambooth_dpo.headless import (
     clip_scorers,
@@ -141,7 +142,7 @@ def test_a_lora_is_measured_against_the_model_without_it(project: Path) -> None:
     report = evaluate_lora(config, lora, resume=False)
     loop = loop_from_config(config_of(project, output="vergleich"), resume=False)
     loop.evaluate(0)
-    measured = loop_from_config.__globals__["RunFolder"](config.output)
+    measured = RunFolder(config.output)
     assert torch.equal(measured.latents("evaluation_0"), loop.run.latents("evaluation_0"))
     assert not torch.equal(measured.latents("evaluation_1"), loop.run.latents("evaluation_0"))
     assert report["rounds"] == 1 and {"before", "after", "gain", "ci95"} <= report["fidelity"].keys()

@@ -14,8 +14,8 @@ from ..dpo_core.settings import (
 
 TOY_SETTINGS = LoopSettings(
     rounds=3,
-    sampling=SamplingSettings(candidates_per_prompt=8, steps=12, guidance=3.0, width=64, height=64, batch_size=16),
-    pairs=PairSettings(),
+    sampling=SamplingSettings(candidates_per_prompt=10, steps=12, guidance=1.0, width=64, height=64, batch_size=32),
+    pairs=PairSettings(max_pairs_per_prompt=6, max_uses=3),
     adapter=AdapterSettings(rank=8, alpha=8.0, targets="all"),
     train=TrainSettings(steps=60, batch_size=8, learning_rate=1e-4, beta=2000.0),
     evaluation=EvaluationSettings(seeds_per_prompt=6),

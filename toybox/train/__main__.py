@@ -16,7 +16,7 @@ from .scorers import train_scorer
 from .unet import train_unet
 from .vae import train_vae
 
-STEPS = {"vae": 2600, "unet": 5500, "reward": 1500, "judge": 900}
+STEPS = {"vae": 2600, "unet": 5500, "reward": 1100, "judge": 900}
 SEEDS = {"vae": 0, "unet": 200, "reward": 11, "judge": 22}
 
 

@@ -10,7 +10,6 @@ import torch
 
 from dreambooth_dpo.dpo_core.backends import diffusers as backend
 from dreambooth_dpo.dpo_core.backends.diffusers import DiffusersTextToImage
-from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.protocols import TextToImage
 from tests.models import SAMPLING, tiny_stable_diffusion, tiny_text_to_image
 

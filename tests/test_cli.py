@@ -1,0 +1,280 @@
+"""The command line: what a user types, what comes out, and what is said when something is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from click.testing import Result
+from models import tiny_stable_diffusion
+from projects import make_project, write_config
+from typer.testing import CliRunner
+
+from dreambooth_dpo import headless
+from dreambooth_dpo.cli import app
+from dreambooth_dpo.dpo_core.adapter import Adapter
+from dreambooth_dpo.dpo_core.config import EXAMPLE, RunConfig, read_config
+from dreambooth_dpo.dpo_core.lora_files import read_lora, save_lora
+from dreambooth_dpo.dpo_core.run_folder import RunFolder
+from dreambooth_dpo.dpo_core.settings import AdapterSettings
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def succeeds(*arguments: object) -> Result:
+    result = call(*arguments)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def fails(*arguments: object, code: int = 2) -> str:
+    """The message on stderr of a command that is refused, with no traceback."""
+    result = call(*arguments)
+    assert result.exit_code == code, result.output
+    assert isinstance(result.exception, SystemExit) and "Traceback" not in result.output
+    return result.stderr
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    """A project that no test runs in its own `output`."""
+    folder = tmp_path_factory.mktemp("cli") / "projekt é"
+    make_project(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(project: Path) -> tuple[Path, Result]:
+    """`run` to its end: (output folder, what was said)."""
+    result = succeeds("run", write_config(project, "fertig.yaml", output="läufe/fertig"))
+    return project / "läufe" / "fertig", result
+
+
+# --- config ---
+
+
+def test_config_prints_yaml_that_reads_back(tmp_path: Path) -> None:
+    text = succeeds("config").output
+    path = tmp_path / "config.yaml"
+    path.write_text(text, encoding="utf-8")
+    defaults = RunConfig.model_validate(EXAMPLE)
+    assert RunConfig.model_validate(yaml.safe_load(text)) == defaults
+    assert read_config(path).loop() == defaults.loop() and read_config(path).output == tmp_path / "runs" / "my-dog"
+    assert "# Sampler steps (DPM-Solver++ 2M). Unit: steps. [>= 1, <= 1000]\n  steps: 16" in text.replace("  #", "#")
+
+
+def test_config_prints_its_schema() -> None:
+    assert "sampling" in json.loads(succeeds("config", "--schema").output)["properties"]
+
+
+def test_help_lists_the_commands() -> None:
+    said = succeeds("--help").output
+    assert all(name in said for name in ("demo", "personalize", "run", "evaluate", "report", "config"))
+
+
+# --- run, and what follows it ---
+
+
+def test_run_ends_with_the_answer_a_lora_and_a_report(finished: tuple[Path, Result]) -> None:
+    folder, result = finished
+    report = json.loads((folder / "report" / "report.json").read_text(encoding="utf-8"))
+    assert report["answer"][:30] in " ".join(result.stdout.split())
+    assert "fidelity" in result.stdout and str(folder / "report" / "report.html") in result.stdout
+    assert (folder / "report" / "report.html").is_file()
+    assert {"before", "after", "gain", "ci95"} <= report["alignment"].keys()
+    tensors = read_lora(folder / "dreambooth_dpo_lora.safetensors")
+    assert any(float(v.abs().max()) > 0 for k, v in tensors.items() if k.endswith("lora_up.weight"))
+
+
+def test_an_existing_run_goes_on_only_when_asked(finished: tuple[Path, Result], project: Path) -> None:
+    folder, first = finished
+    config = write_config(project, "fertig.yaml", output="läufe/fertig")
+    before = (folder / "dreambooth_dpo_lora.safetensors").read_bytes()
+    assert "already holds this run. Add --resume" in fails("run", config)
+    again = succeeds("run", config, "--resume")
+    assert (folder / "dreambooth_dpo_lora.safetensors").read_bytes() == before
+    assert again.stdout[again.stdout.index("Held-out") :] == first.stdout[first.stdout.index("Held-out") :]
+
+
+def test_other_settings_over_a_run_are_refused_by_name(finished: tuple[Path, Result], project: Path) -> None:
+    config = write_config(project, "anders.yaml", output="läufe/fertig", sampling__steps=3)
+    said = fails("run", config, "--resume")
+    assert "settings.sampling.steps was 2, is 3" in said and "Choose another output folder" in said
+
+
+def test_report_writes_the_report_again(finished: tuple[Path, Result]) -> None:
+    folder, _ = finished
+    page = folder / "report" / "report.html"
+    page.unlink()
+    assert str(page) in succeeds("report", folder).stdout
+    assert page.is_file()
+
+
+def test_evaluate_measures_a_lora(finished: tuple[Path, Result], project: Path) -> None:
+    """The same pictures as the run's own evaluation: the LoRA file acts as the adapter that was trained."""
+    folder, _ = finished
+    config = write_config(project, "messen.yaml", output="läufe/messen")
+    result = succeeds("evaluate", config, "--lora", folder / "dreambooth_dpo_lora.safetensors")
+    measured = RunFolder(project / "läufe" / "messen_evaluate")
+    run = RunFolder(folder)
+    for name in ("evaluation_0", "evaluation_1"):
+        assert torch.equal(measured.latents(name), run.latents(name))
+        assert measured.scores(name, "fidelity") == run.scores(name, "fidelity")
+    assert str(measured.path / "report" / "report.html") in result.stdout
+
+
+def test_personalize_by_config(project: Path) -> None:
+    out = project / "anfang [1]"
+    said = " ".join(succeeds("personalize", write_config(project), "--out", out).stdout.split())
+    assert "Personalized in" in said and str(out / "start.safetensors") in said and str(out / "curve.png") in said
+    assert (out / "curve.png").is_file() and (out / "start.json").is_file()
+
+
+def test_an_interrupt_says_how_to_go_on(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = write_config(project, "halb.yaml", output="läufe/halb")
+
+    def interrupt(*_, **__) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(headless.Loop, "train", interrupt)
+        assert "--resume" in fails("run", config, code=130)
+    before = RunFolder(project / "läufe" / "halb").candidates("round_0")
+    assert len(before) == 6
+    assert "started anew" not in succeeds("run", config, "--resume").stdout
+    assert RunFolder(project / "läufe" / "halb").candidates("round_0") == before
+
+
+# --- what is wrong is said, before anything is sampled ---
+
+
+def of_another_model(project: Path) -> str:
+    """A LoRA of a wider UNet."""
+    adapter = Adapter(tiny_stable_diffusion(channels=(48, 96)).unet, AdapterSettings(rank=2, alpha=2.0))
+    save_lora(adapter, project / "fremd.safetensors", {})
+    return "fremd.safetensors"
+
+
+def corrupt_photo(project: Path) -> str:
+    folder = project / "kaputt"
+    shutil.copytree(project / "fotos ü", folder, dirs_exist_ok=True)
+    photo = folder / "größe 1.png"
+    photo.write_bytes(photo.read_bytes()[:200])
+    return "kaputt"
+
+
+def empty_folder(project: Path) -> str:
+    (project / "leer").mkdir(exist_ok=True)
+    return "leer"
+
+
+def prompt_file(text: str):
+    def write(project: Path) -> str:
+        (project / "andere prompts.txt").write_text(text, encoding="utf-8")
+        return "andere prompts.txt"
+
+    return write
+
+
+def plain_file(project: Path) -> str:
+    (project / "datei").write_text("x", encoding="utf-8")
+    return "datei"
+
+
+WRONG = {
+    "no prompt": ("prompts", prompt_file("# nothing\n\n"), ["andere prompts.txt holds no prompt", "Write one a line"]),
+    "no prompt file": ("prompts", "fehlt.txt", ["fehlt.txt does not exist", "Write a text file"]),
+    "prompt without the concept": ("prompts", prompt_file("a photo of a dog\n"), ["'a photo of a dog' does not name the concept"]),
+    "one prompt": ("prompts", prompt_file("a {identifier} {class_noun}\n"), ["no held_out prompt", "Write at least four"]),
+    "no photos": ("concept__references", empty_folder, ["leer holds no reference photos", "Put at least one"]),
+    "no photo folder": ("concept__references", "nirgends", ["nirgends does not exist", "Give a folder"]),
+    "corrupt photo": ("concept__references", corrupt_photo, ["größe 1.png cannot be read as a picture", "Replace it"]),
+    "corrupt held-out photo": ("concept__held_out", corrupt_photo, ["größe 1.png cannot be read as a picture", "Replace it"]),
+    "one candidate": ("sampling__candidates_per_prompt", 1, ["sampling.candidates_per_prompt", "greater than or equal to 2", "given: 1"]),
+    "window the wrong way": ("pairs__angle_low", 180.0, ["pairs: ", "angle_low 180.0 must be below angle_high 180.0"]),
+    "unknown setting": ("sampling__stepz", 3, ["sampling.stepz: is not a setting"]),
+    "lora of another model": ("model__lora", of_another_model, ["fremd.safetensors does not fit this model", "trained on this model"]),
+    "no lora": ("model__lora", "fehlt.safetensors", ["fehlt.safetensors does not exist"]),
+    "no model": ("model__path", "nirgends", ["nirgends has no model_index.json", "diffusers folder"]),
+    "no scorer": ("scorers__reward", "nirgends", ["nirgends does not exist", "Put an open_clip model there"]),
+    "no judge": ("scorers__judge", "nirgends", ["nirgends does not exist", "Put an open_clip model there"]),
+    "no such device": ("model__device", "gpu", ["device 'gpu' is unknown", "Use auto"]),
+    "output is a file": ("output", plain_file, ["datei cannot be opened", "Choose a folder"]),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_wrong_input_is_refused_at_the_door(project: Path, what: str) -> None:
+    name, value, said = WRONG[what]
+    changes = {"output": "läufe/nie", name: value(project) if callable(value) else value}
+    message = fails("run", write_config(project, "falsch.yaml", **changes))
+    assert message.startswith("Error: ")
+    assert [words for words in said if words not in message] == [], message
+    assert not (project / "läufe" / "nie").exists()
+
+
+def test_a_window_that_no_pair_fits_keeps_the_candidates_and_takes_a_wider_one(project: Path) -> None:
+    config = write_config(project, "eng.yaml", output="läufe/eng", pairs__margin=9.0)
+    message = fails("run", config)
+    assert "no pair fits the window -90..180 degrees" in message and "lower pairs.margin" in message and "6 below the margin" in message
+    kept = RunFolder(project / "läufe" / "eng").candidates("round_0")
+    assert len(kept) == 6
+    succeeds("run", write_config(project, "eng.yaml", output="läufe/eng"), "--resume")
+    assert RunFolder(project / "läufe" / "eng").candidates("round_0") == kept
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("run", "fehlt.yaml"), "fehlt.yaml does not exist. `dreambooth-dpo config` prints one"),
+        (("run", "."), "cannot be read"),
+        (("report", "fotos ü"), "is not a run folder"),
+        (("evaluate", "config.yaml", "--lora", "fehlt.safetensors"), "fehlt.safetensors does not exist"),
+        (("personalize", "fehlt.yaml"), "fehlt.yaml does not exist"),
+    ],
+)
+def test_wrong_files_are_named(project: Path, command: tuple[str, ...], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+    write_config(project)
+    assert said in fails(*command)
+
+
+def test_evaluate_refuses_the_lora_of_another_model(project: Path) -> None:
+    config = write_config(project, output="läufe/fremd")
+    assert "another rank or another model" in fails("evaluate", config, "--lora", project / of_another_model(project))
+    assert not (project / "läufe" / "fremd_evaluate").exists()
+
+
+def test_an_unfinished_folder_is_told_from_a_run(project: Path) -> None:
+    RunFolder(project / "läufe" / "angefangen").close()
+    assert "nothing to report" in fails("report", project / "läufe" / "angefangen")
+
+
+# --- the installed script ---
+
+
+def script(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run the console script; its texts are UTF-8 wherever the tests run."""
+    path = shutil.which("dreambooth-dpo", path=str(Path(sys.executable).parent))
+    assert path, "the console script is not installed beside this Python: pip install -e ."
+    environment = {**os.environ, "PYTHONUTF8": "1", "COLUMNS": "100"}
+    return subprocess.run([path, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, encoding="utf-8", check=False)
+
+
+def test_the_installed_script_writes_a_config_and_refuses_a_wrong_one(tmp_path: Path) -> None:
+    done = script("config", cwd=tmp_path)
+    assert done.returncode == 0 and done.stderr == ""
+    text = done.stdout.replace("candidates_per_prompt: 8", "candidates_per_prompt: 1")
+    (tmp_path / "über.yaml").write_text(text, encoding="utf-8")
+    wrong = script("run", "über.yaml", cwd=tmp_path)
+    assert wrong.returncode == 2 and "Traceback" not in wrong.stderr
+    assert "wrong settings in über.yaml:\nsampling.candidates_per_prompt" in wrong.stderr
