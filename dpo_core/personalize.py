@@ -104,6 +104,8 @@ def personalize(
 ) -> Start:
     """Train to `settings.steps`; while the rule calls the start under-fitted, train on in steps of a quarter, up to `max_steps`.
 
+    The adapter then holds the start. `settings.curve` may go beyond it: those points show what longer DreamBooth would have given.
+
     `probe.scorers` must hold one named "fidelity"; `photos_fidelity` is that scorer's mean on held-out photos of the concept.
     """
     trainer = Personalizer(model, adapter, concept, settings)
@@ -128,7 +130,15 @@ def personalize(
         trainer.train(done, last, tell)
         curve.append(probe.measure(model, adapter, last))
         done, extended = last, True
-    return Start(done, curve, extended, poor(), _sentence(curve, done, extended, poor(), photos_fidelity))
+    start = Start(done, curve, extended, poor(), _sentence(curve, done, extended, poor(), photos_fidelity))
+    kept = adapter.state()
+    # The rest of the curve shows what longer DreamBooth would give; the start itself is put back.
+    for stop in sorted(s for s in settings.curve if s > start.step):
+        trainer.train(done, stop, tell)
+        curve.append(probe.measure(model, adapter, stop))
+        done = stop
+    adapter.load(kept)
+    return start
 
 
 def _sentence(curve: list[CurvePoint], done: int, extended: bool, poor: bool, photos: float) -> str:

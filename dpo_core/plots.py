@@ -85,8 +85,9 @@ def cloud_figure(
 ) -> Figure:
     """Candidates of one round in the plane where pairs are chosen (deviations from the prompt's mean), with pairs and angle window.
 
-    fidelity, alignment: raw scores, float [n], n >= 0; `pairs` index into them; prompt_of: int [n], without it one prompt is taken. Arrows run from loser to winner; of many pairs the
-    `most_arrows` longest are drawn. The wedge stands at the mean loser, its hole is the margin.
+    fidelity, alignment: raw scores, float [n], n >= 0; `pairs` index into them; prompt_of: int [n], without it one prompt is taken.
+    Arrows run from loser to winner; of many pairs the `most_arrows` longest are drawn.
+    The wedge stands at the mean loser, its hole is the margin.
     """
     figure, axes = new_figure(8, 8.1)
     ax = axes[0, 0]

@@ -59,9 +59,7 @@ def read_evaluations(run: RunFolder) -> Evaluations:
     missing = [name for name in DEFAULT_SCORERS if at_start[name] is None]
     if not start or missing:
         why = (
-            f"has no finished {' and '.join(missing)} scores of evaluation_0"
-            if start
-            else "holds no pictures of the start (evaluation_0)"
+            f"has no finished {' and '.join(missing)} scores of evaluation_0" if start else "holds no pictures of the start (evaluation_0)"
         )
         raise UserError(
             f"{run.path} {why}, so there is nothing to report. Run it first with `dreambooth-dpo run CONFIG.yaml`; "

@@ -155,8 +155,7 @@ def _disagreements(numbers: Mapping, scorers: Mapping[str, Mapping]) -> list[str
     roles = {scorers.get(n, {}).get("role") for n in numbers}
     if not roles & {"judge", "oracle"}:
         found.append(
-            "No judge scored this run: the model was trained on the same scores that are reported, and these can be "
-            "hacked. Set a judge."
+            "No judge scored this run: the model was trained on the same scores that are reported, and these can be hacked. Set a judge."
         )
     return found
 

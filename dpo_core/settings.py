@@ -106,7 +106,9 @@ class PersonalizeSettings(Settings):
     batch_size: int = Field(8, ge=1, le=256, description="Pictures per step.")
     learning_rate: float = Field(1e-3, gt=0.0, le=1.0, description="AdamW's.")
     rank: int = Field(8, ge=1, le=512, description="Rank of the DreamBooth LoRA.")
-    curve: tuple[int, ...] = Field((0, 60, 120, 240), description="Steps at which the trade-off curve is measured.")
+    curve: tuple[int, ...] = Field(
+        (0, 60, 120, 240), description="Steps at which the trade-off curve is measured; may go beyond the start."
+    )
     min_fidelity_gain: float = Field(
         0.6,
         ge=0.0,

@@ -20,4 +20,4 @@ TOY_SETTINGS = LoopSettings(
     train=TrainSettings(steps=60, batch_size=8, learning_rate=1e-4, beta=2000.0),
     evaluation=EvaluationSettings(seeds_per_prompt=6),
 )
-TOY_PERSONALIZE = PersonalizeSettings(steps=240, learning_rate=2e-3, curve=(0, 60, 120, 240), min_fidelity_gain=0.35, max_steps=480)
+TOY_PERSONALIZE = PersonalizeSettings(steps=120, learning_rate=2e-3, curve=(0, 60, 120, 240), max_steps=480)

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 from ..dpo_core.adapter import Adapter
 from ..dpo_core.config import ScorerConfig
-from ..dpo_core.files import write_json
-from ..dpo_core.lora_files import save_lora
-from ..dpo_core.personalize import Probe, personalize
+from ..dpo_core.personalize import personalize
 from ..dpo_core.progress import Progress, silent
 from ..dpo_core.prompts import PromptSet, fill
 from ..dpo_core.rounds import Loop
 from ..dpo_core.run_folder import RunFolder
-from ..dpo_core.seeds import derive_seed
 from ..dpo_core.settings import AdapterSettings, LoopSettings, PersonalizeSettings
-from ..headless import Scorers, check_same_run, clip_scorers, keep_facts, quiet_libraries
+from ..headless import (
+    Scorers,
+    check_same_run,
+    clip_scorers,
+    keep_facts,
+    photos_fidelity,
+    quiet_libraries,
+    save_start,
+    start_probe,
+)
 from .concepts import ToyConcept, concept_from_seed
 from .defaults import TOY_PERSONALIZE, TOY_SETTINGS
 from .models import ORACLE_TITLES, oracle_scorers, weights_folder
@@ -49,14 +54,6 @@ def toy_pipeline(device: str = "cpu", lora: Path | None = None):
     return load_pipeline(weights_folder("pipeline"), device, lora)
 
 
-def _probe(toy: ToyConcept, scorers: Scorers, settings: LoopSettings) -> Probe:
-    """Every second held-out prompt, three pictures each, seeds apart from those of candidates and evaluation."""
-    prompts = [p for p in toy_prompts(toy).held_out[::2] for _ in range(3)]
-    oracle = [s for s in scorers.judges if s.name == "oracle_all_right"]
-    seeds = [derive_seed(55, i) for i in range(len(prompts))]
-    return Probe(prompts, seeds, settings.sampling, [*scorers.rewards, *oracle])
-
-
 def start_of(
     toy: ToyConcept,
     folder: Path,
@@ -75,11 +72,11 @@ def start_of(
     adapter = Adapter(model.denoiser, AdapterSettings(rank=settings.rank, alpha=settings.rank, targets="all"), seed=settings.seed)
     scorers, concept = toy_scorers(toy, device), toy.to_concept()
     fidelity = next(s for s in scorers.rewards if s.name == "fidelity")
-    photos = float(fidelity.score(toy.held_out, [concept.subject] * len(toy.held_out)).mean())
-    start = personalize(model, adapter, concept, settings, _probe(toy, scorers, loop), photos, progress)
-    save_lora(adapter, lora, {"dreambooth_dpo.start": start.sentence})
-    write_json(record, {**asdict(start), "curve": [{"step": p.step, **p.scores} for p in start.curve]})
-    return lora, json.loads(record.read_text(encoding="utf-8"))
+    oracle = [s for s in scorers.judges if s.name == "oracle_all_right"]
+    probe = start_probe(toy_prompts(toy), loop.sampling, [*scorers.rewards, *oracle])
+    start = personalize(model, adapter, concept, settings, probe, photos_fidelity(fidelity, concept), progress)
+    described = {"personalize": settings.model_dump(mode="json"), "sampling": loop.sampling.model_dump(mode="json"), "concept": toy.seed}
+    return lora, save_start(folder, adapter, start, described)
 
 
 def toy_loop(

@@ -27,7 +27,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory):
             "evaluation": TOY_SETTINGS.evaluation.model_copy(update={"seeds_per_prompt": 1}),
         }
     )
-    brief = TOY_PERSONALIZE.model_copy(update={"steps": 6, "curve": (0, 6), "max_steps": 8})
+    brief = TOY_PERSONALIZE.model_copy(update={"steps": 6, "curve": (0, 6, 9), "max_steps": 8})
     toy = concept_from_seed(1)
     start = start_of(toy, folder / "start", brief, small)
     loop = toy_loop(toy, folder / "run", start, small, resume=False)
@@ -50,7 +50,7 @@ def test_start_follows_its_rule(finished):
     """An under-fitted start is trained on, up to max_steps, and says so."""
     _, (lora, record), _, _ = finished
     assert lora.is_file() and record["step"] == 8 and record["extended"] and record["under_fitted"]
-    assert [p["step"] for p in record["curve"]] == [0, 6, 7, 8]
+    assert [p["step"] for p in record["curve"]] == [0, 6, 7, 8, 9]
 
 
 def test_lora_file_acts_as_the_live_adapter(finished):
