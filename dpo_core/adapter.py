@@ -79,6 +79,7 @@ class Adapter:
         self.policy = {n: LowRank(m, settings.rank, settings.alpha, generator) for n, m in self.layers.items()}
         self._frozen: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
         self._mode = "policy"
+        self._placed = False
         self.freeze_reference()
 
     def parameters(self) -> list[nn.Parameter]:
@@ -126,12 +127,24 @@ class Adapter:
     @contextmanager
     def attached(self) -> Iterator[Adapter]:
         """Put the hooks on; take them off in any case."""
-        handles = [module.register_forward_hook(self._hook(name)) for name, module in self.layers.items()]
+        with self._placing():
+            handles = [module.register_forward_hook(self._hook(name)) for name, module in self.layers.items()]
+            try:
+                yield self
+            finally:
+                for handle in handles:
+                    handle.remove()
+
+    @contextmanager
+    def _placing(self) -> Iterator[None]:
+        """Raises RuntimeError when the adapter is on the model already: it would act twice."""
+        if self._placed:
+            raise RuntimeError("the adapter is on the model already; attached() and merged() do not nest")
+        self._placed = True
         try:
-            yield self
+            yield
         finally:
-            for handle in handles:
-                handle.remove()
+            self._placed = False
 
     @contextmanager
     def merged(self) -> Iterator[Adapter]:
@@ -139,7 +152,14 @@ class Adapter:
 
         Every layer gets its very own weight tensor back in any case, so the base stays bit-identical. Needs memory for one copy of the
         adapted layers. Layers below float32 keep hooks: a merged weight would be rounded to their type (5e-3 relative for bf16).
+        Inside, `reference()` and `off()` raise RuntimeError: a merged weight cannot be switched.
         """
+        with self._placing(), self._switched("merged"):
+            with self._weights_merged():
+                yield self
+
+    @contextmanager
+    def _weights_merged(self) -> Iterator[None]:
         exact = {n: m for n, m in self.layers.items() if m.weight.dtype == torch.float32}
         base = {n: m.weight.data for n, m in exact.items()}
         handles = [m.register_forward_hook(self._hook(n)) for n, m in self.layers.items() if n not in exact]
@@ -147,7 +167,7 @@ class Adapter:
             with torch.no_grad():
                 for name, module in exact.items():
                     module.weight.data = base[name] + self.policy[name].weight_change()
-            yield self
+            yield
         finally:
             for name, module in exact.items():
                 module.weight.data = base[name]
@@ -168,6 +188,8 @@ class Adapter:
 
     @contextmanager
     def _switched(self, mode: str) -> Iterator[None]:
+        if self._mode == "merged":
+            raise RuntimeError(f"a merged adapter cannot be switched to {mode!r}; use attached()")
         before, self._mode = self._mode, mode
         try:
             yield
