@@ -213,6 +213,17 @@ def start_probe(prompts: PromptSet, sampling: SamplingSettings, scorers: Sequenc
     return Probe(shown, [derive_seed(55, i) for i in range(len(shown))], sampling, scorers)
 
 
+def kept_start(folder: Path, described: dict) -> dict | None:
+    """The record of a start made before, or None. Raises UserError when it was made with other settings."""
+    record = folder / "start.json"
+    if not (record.is_file() and (folder / "start.safetensors").is_file()):
+        return None
+    kept = json.loads(record.read_text(encoding="utf-8"))
+    if changed := changes(kept.get("described", {}), described):
+        raise UserError(f"{folder} holds a start with other settings: {', '.join(changed)}. Choose another folder with --out.")
+    return kept
+
+
 def save_start(folder: Path, adapter: Adapter, start: Start, described: dict) -> dict:
     """Write curve.png, start.safetensors and, last, the record start.json; returns the record."""
     from .dpo_core.plots import figure_image, path_figure
@@ -230,13 +241,10 @@ def personalize_from_config(config: RunConfig, out: Path | None = None, progress
     from .dpo_core.personalize import personalize
 
     folder = out or config.output.with_name(config.output.name + "_start")
-    lora, record = folder / "start.safetensors", folder / "start.json"
+    lora = folder / "start.safetensors"
     parts, settings = parts_from_config(config), config.personalize
     described = {"personalize": settings.model_dump(mode="json"), "sampling": config.sampling.model_dump(mode="json"), **parts.described()}
-    if lora.is_file() and record.is_file():
-        kept = json.loads(record.read_text(encoding="utf-8"))
-        if changed := changes(kept.get("described", {}), described):
-            raise UserError(f"{folder} holds a start with other settings: {', '.join(changed)}. Choose another folder with --out.")
+    if kept := kept_start(folder, described):
         return lora, kept
     adapter = Adapter(parts.model.denoiser, AdapterSettings(rank=settings.rank, alpha=settings.rank, targets="all"), seed=settings.seed)
     fidelity = next(s for s in parts.scorers.rewards if s.name == "fidelity")

@@ -36,7 +36,9 @@ class TextToImage(Protocol):
         """Conditioning of n prompts, computed once per distinct prompt."""
         ...
 
-    def sample(self, prompts: Sequence[str], seeds: Sequence[int], settings: object, on_step: Callable[[int], None]) -> torch.Tensor:
+    def sample(
+        self, prompts: Sequence[str], seeds: Sequence[int], settings: object, on_step: Callable[[int], None] | None = None
+    ) -> torch.Tensor:
         """Latents float32 [n, C, h, w] on the CPU. Candidate i depends on prompts[i] and seeds[i] alone, whatever the batch."""
         ...
 

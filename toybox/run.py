@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from ..dpo_core.adapter import Adapter
@@ -18,6 +17,7 @@ from ..headless import (
     check_same_run,
     clip_scorers,
     keep_facts,
+    kept_start,
     photos_fidelity,
     quiet_libraries,
     save_start,
@@ -65,9 +65,10 @@ def start_of(
     """Personalize the base model to a concept: the LoRA's path and its record (curve, rule's sentence). Kept ones are not made again."""
     from ..dpo_core.backends.diffusers import DiffusersTextToImage
 
-    lora, record = folder / "start.safetensors", folder / "start.json"
-    if lora.is_file() and record.is_file():
-        return lora, json.loads(record.read_text(encoding="utf-8"))
+    lora = folder / "start.safetensors"
+    described = {"personalize": settings.model_dump(mode="json"), "sampling": loop.sampling.model_dump(mode="json"), "concept": toy.seed}
+    if kept := kept_start(folder, described):
+        return lora, kept
     model = DiffusersTextToImage(toy_pipeline(device))
     adapter = Adapter(model.denoiser, AdapterSettings(rank=settings.rank, alpha=settings.rank, targets="all"), seed=settings.seed)
     scorers, concept = toy_scorers(toy, device), toy.to_concept()
@@ -75,7 +76,6 @@ def start_of(
     oracle = [s for s in scorers.judges if s.name == "oracle_all_right"]
     probe = start_probe(toy_prompts(toy), loop.sampling, [*scorers.rewards, *oracle])
     start = personalize(model, adapter, concept, settings, probe, photos_fidelity(fidelity, concept), progress)
-    described = {"personalize": settings.model_dump(mode="json"), "sampling": loop.sampling.model_dump(mode="json"), "concept": toy.seed}
     return lora, save_start(folder, adapter, start, described)
 
 
