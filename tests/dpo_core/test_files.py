@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import signal
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -17,16 +18,21 @@ from dreambooth_dpo.dpo_core.files import atomic_path, write_json
 from dreambooth_dpo.dpo_core.seeds import derive_seed, generator
 
 
-@pytest.fixture
+@contextmanager
 def small_disk():
-    """Let this process write files of 1000 bytes at most: the write itself fails, as on a full disk."""
+    """Inside, this process writes files of 1000 bytes at most: the write itself fails, as on a full disk.
+
+    No fixture: pytest writes its own log between a fixture and the test, and that may be a longer file.
+    """
     resource = pytest.importorskip("resource", reason="file size limits are a matter of POSIX systems")
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_the_file_appears_when_it_is_whole(tmp_path):
@@ -71,11 +77,12 @@ def test_a_full_disk_is_a_clear_error(tmp_path):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def test_a_disk_that_fills_while_tensors_are_written(tmp_path, small_disk):
+def test_a_disk_that_fills_while_tensors_are_written(tmp_path):
     """safetensors raises an error of its own there, not OSError."""
     from safetensors.torch import save_file
 
     with (
+        small_disk(),
         pytest.raises(UserError, match=r"cannot write .*a\.safetensors.*File too large"),
         atomic_path(tmp_path / "a.safetensors") as beside,
     ):
@@ -83,8 +90,8 @@ def test_a_disk_that_fills_while_tensors_are_written(tmp_path, small_disk):
     assert not (tmp_path / "a.safetensors").exists()
 
 
-def test_a_disk_that_fills_while_text_is_written(tmp_path, small_disk):
-    with pytest.raises(UserError, match=r"cannot write .*a\.json: File too large"):
+def test_a_disk_that_fills_while_text_is_written(tmp_path):
+    with small_disk(), pytest.raises(UserError, match=r"cannot write .*a\.json: File too large"):
         write_json(tmp_path / "a.json", list(range(1000)))
     assert list(tmp_path.iterdir()) == []
 
