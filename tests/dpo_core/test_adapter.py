@@ -298,19 +298,3 @@ def test_an_adapter_of_another_shape_is_refused(model, load, changes, reason):
 def test_another_model_is_refused(model):
     with pytest.raises(UserError, match="another model"):
         Adapter(model.denoiser, SETTINGS).load(Adapter(Two(), SETTINGS).state())
-
-
-def test_an_adapter_is_put_on_once_and_a_merged_one_is_not_switched(model):
-    adapter = Adapter(model.denoiser, AdapterSettings(rank=2))
-    with adapter.merged():
-        with pytest.raises(RuntimeError, match="do not nest"), adapter.attached():
-            pass
-        with pytest.raises(RuntimeError, match="cannot be switched"), adapter.reference():
-            pass
-    with adapter.attached():
-        with pytest.raises(RuntimeError, match="do not nest"), adapter.attached():
-            pass
-        with adapter.reference():
-            pass
-    with adapter.attached():
-        pass

@@ -1,0 +1,25 @@
+"""The adapter is on the model once, by hooks or merged, never by both."""
+
+from __future__ import annotations
+
+import pytest
+
+from dreambooth_dpo.dpo_core.adapter import Adapter
+from dreambooth_dpo.dpo_core.settings import AdapterSettings
+from tests.models import tiny_text_to_image
+
+
+def test_an_adapter_is_put_on_once_and_a_merged_one_is_not_switched():
+    adapter = Adapter(tiny_text_to_image().denoiser, AdapterSettings(rank=2))
+    with adapter.merged():
+        with pytest.raises(RuntimeError, match="do not nest"), adapter.attached():
+            pass
+        with pytest.raises(RuntimeError, match="cannot be switched"), adapter.reference():
+            pass
+    with adapter.attached():
+        with pytest.raises(RuntimeError, match="do not nest"), adapter.attached():
+            pass
+        with adapter.reference():
+            pass
+    with adapter.attached():
+        pass
