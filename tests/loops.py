@@ -123,6 +123,19 @@ class FakeModel:
         return self.denoiser(noised + cond["shift"] + times.view(-1, 1, 1, 1) / 10)
 
 
+class Poisoned(FakeModel):
+    """Gives NaN in the policy's pass of training step `at`, counted over all rounds."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self.at, self.count = at, 0
+
+    def predict(self, noised, times, cond):
+        raw = super().predict(noised, times, cond)
+        self.count += torch.is_grad_enabled()
+        return raw * float("nan") if torch.is_grad_enabled() and self.count == self.at + 1 else raw
+
+
 def make_loop(
     folder: Path, model: TextToImage | None = None, settings: LoopSettings = SETTINGS, progress: Progress = silent, judges: Sequence = ()
 ) -> Loop:

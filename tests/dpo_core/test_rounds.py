@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from loops import PROMPTS, FakeModel, Mean, adapters, changed, difference, make_loop, outcome
+from loops import PROMPTS, FakeModel, Mean, Poisoned, adapters, changed, difference, make_loop, outcome
 from models import tiny_text_to_image
 
 from dreambooth_dpo.dpo_core.adapter import Adapter
@@ -211,19 +211,6 @@ def test_a_later_round_without_pairs_ends_the_loop_with_what_there_is(tmp_path: 
 
 
 # --- stopped by a guard ---
-
-
-class Poisoned(FakeModel):
-    """Gives NaN in the policy's pass of training step `at`, counted over all rounds."""
-
-    def __init__(self, at: int) -> None:
-        super().__init__()
-        self.at, self.count = at, 0
-
-    def predict(self, noised, times, cond):
-        raw = super().predict(noised, times, cond)
-        self.count += torch.is_grad_enabled()
-        return raw * float("nan") if torch.is_grad_enabled() and self.count == self.at + 1 else raw
 
 
 @pytest.mark.parametrize(("at", "round_index", "records"), [(3, 0, 3), (0, 0, 0), (9, 1, 3)])

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loops import FakeModel, changed, difference
+from loops import FakeModel, Poisoned, changed, difference
 
 from dreambooth_dpo.dpo_core.adapter import Adapter
 from dreambooth_dpo.dpo_core.errors import UserError
@@ -228,22 +228,6 @@ def test_a_state_holds_policy_reference_and_moments() -> None:
 
 
 # --- guards ---
-
-
-class Poisoned(FakeModel):
-    """Gives NaN in the policy's pass of training step `at`."""
-
-    def __init__(self, at: int) -> None:
-        super().__init__()
-        self.at, self.count = at, 0
-
-    def predict(self, noised, times, cond):
-        raw = super().predict(noised, times, cond)
-        if torch.is_grad_enabled():
-            self.count += 1
-            if self.count == self.at + 1:
-                return raw * float("nan")
-        return raw
 
 
 @pytest.mark.parametrize(("at", "last_saved"), [(0, 0), (1, 0), (2, 2), (5, 4)])

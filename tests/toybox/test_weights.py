@@ -23,10 +23,10 @@ def test_weights_are_half_precision_safetensors_of_16_mb_at_most():
 
 
 def test_base_model_draws_what_captions_say():
-    """Fifty held-out captions; the bounds lie below the measured shares by three standard errors of a sample of this size."""
+    """Fifty fresh captions at fixed seeds; the bounds are the aims that the models were trained to reach."""
     quality = base_quality(weights_folder("pipeline"), count=50)
-    assert quality["background"] >= 0.85
-    assert quality["body"] >= 0.75 and quality["belly"] >= 0.75
+    assert quality["background"] >= 0.95
+    assert quality["body"] >= 0.9 and quality["belly"] >= 0.9
 
 
 @pytest.mark.parametrize(("part", "least"), [("reward", 0.45), ("judge", 0.6)])

@@ -15,8 +15,7 @@ from ..world import render
 from .data import captions_for, cosine_with_warmup, distinct_scenes, scenes_and_images
 
 # Captions that leave much out make the reward's embedding a sum of attributes: two pictures that share a subject are then alike although
-# hat and background differ. Captions that say nearly everything made it a hash of the whole picture, blind to the subject (correlation of
-# fidelity with truth within a prompt: 0.2).
+# hat and background differ. Captions that say nearly everything make it a hash of the whole picture, nearly blind to the subject.
 CHANCES = {
     "reward": {"colours": 0.6, "background": 0.6, "identifier": 0.0, "hat": 0.6},
     "judge": {"colours": 0.8, "background": 0.9, "identifier": 0.1},
