@@ -85,9 +85,28 @@ def show_answer(report: dict, lora: Path, page: Path) -> None:
             interval = "none (one prompt)" if low is None else f"{low:+.3f} .. {high:+.3f}"
             table.add_row(name, f"{value['before']:.3f}", f"{value['after']:.3f}", f"{value['gain']:+.3f}", interval, value["verdict"])
     console.print(table)
+    if dial := report.get("strength"):
+        console.print(_escaped(dial["words"]))
     for sentence in report.get("distrust", []):
         console.print(f"[dim]To distrust: {_escaped(sentence)}[/]")
     console.print(f"LoRA:   {lora}\nReport: {page}", soft_wrap=True, markup=False, highlight=False)
+
+
+def show_sweep(found: dict) -> None:
+    """The recommended strength in words, and the numbers of each; a star marks it."""
+    title = "Held-out prompts, same seeds at every strength"
+    table = Table("strength", "fidelity", "alignment", "gain (SD)", "95 % interval", "guards", title=title)
+    for point in found["points"]:
+        gain = point["gain"]
+        interval = "none (one prompt)" if gain["low"] is None else f"{gain['low']:+.3f} .. {gain['high']:+.3f}"
+        mark = " *" if point["strength"] == found["value"] else ""
+        means = [f"{point[name]['mean']:.3f}" for name in ("fidelity", "alignment")]
+        table.add_row(f"{point['strength']:g}{mark}", *means, f"{gain['mean']:+.3f}", interval, "fell" if point["broken"] else "held")
+    console.print(table)
+    for point in found["points"]:
+        for guard in point["broken"]:
+            console.print(f"At strength {point['strength']:g}: {_escaped(guard)}.")
+    console.print(f"[bold]{_escaped(found['words'])}[/]")
 
 
 @app.command()
@@ -96,14 +115,16 @@ def demo(
     concept: Annotated[int, typer.Option(min=0, help="Which toybox concept (an integer draws its looks).")] = 0,
     out: Annotated[Path | None, typer.Option(help="Run folder [default: runs/demo_<concept>].")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Refuse to go on from an earlier run in that folder.")] = False,
+    sweep: Annotated[bool, typer.Option("--sweep", help="At the end, try the LoRA at several strengths and recommend one.")] = False,
 ) -> None:
     """Personalize a toybox model to a concept, improve it in three rounds, and write the report. Needs no download."""
     from .headless import run_loop
+    from .toybox.defaults import TOY_SETTINGS
     from .toybox.run import demo_loop
 
-    folder = out or Path("runs") / f"demo_{concept}"
+    folder, settings = out or Path("runs") / f"demo_{concept}", TOY_SETTINGS.model_copy(update={"sweep": sweep})
     with bars() as tell:
-        lora, report = run_loop(demo_loop(concept, folder, resume=not fresh, progress=tell), f"toybox_{concept}_dpo")
+        lora, report = run_loop(demo_loop(concept, folder, settings, resume=not fresh, progress=tell), f"toybox_{concept}_dpo")
     show_answer(report, lora, folder / "report" / "report.html")
 
 
@@ -139,6 +160,28 @@ def evaluate(
     with bars() as tell:
         numbers = evaluate_lora(settings.model_copy(update={"output": folder}), lora, resume, tell)
     show_answer(numbers, lora, folder / "report" / "report.html")
+
+
+@app.command()
+@plain_errors
+def strength(
+    config: ConfigFile,
+    lora: Annotated[Path, typer.Option(help="LoRA to sweep, as `run` wrote it; it is not changed.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for pictures and numbers [default: <output>_strength].")] = None,
+    resume: Resume = False,
+) -> None:
+    """Draw held-out prompts with a LoRA at several strengths, and recommend one by gain and guards; 0 means without it."""
+    from .dpo_core.config import read_config
+    from .headless import quiet_libraries, sweep_lora
+
+    settings = read_config(config)
+    folder = out or settings.output.with_name(settings.output.name + "_strength")
+    quiet_libraries()
+    with bars() as tell:
+        found = sweep_lora(settings.model_copy(update={"output": folder}), lora, resume, tell)
+    show_sweep(found.as_dict())
+    files = f"Curve: {folder / 'curve.png'}\nStrip: {folder / 'strip.png'}\nJSON:  {folder / 'strength.json'}"
+    console.print(files, soft_wrap=True, markup=False, highlight=False)
 
 
 @app.command()

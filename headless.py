@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .dpo_core.adapter import Adapter
+from .dpo_core.axes import check_rule
 from .dpo_core.concept import Concept
 from .dpo_core.config import RunConfig, ScorerConfig
 from .dpo_core.errors import UserError
@@ -25,11 +26,13 @@ from .dpo_core.rounds import Loop
 from .dpo_core.run_folder import RunFolder, changes, check_same_run
 from .dpo_core.seeds import derive_seed
 from .dpo_core.settings import AdapterSettings, SamplingSettings
-from .metrics.sets import ROLES, Scorers, concept_scorers
+from .metrics.sets import Scorers, concept_scorers, role_of
 
 if TYPE_CHECKING:
     from .dpo_core.backends.diffusers import DiffusersTextToImage
     from .dpo_core.personalize import Probe, Start
+    from .dpo_core.strength import Sweep
+
 
 def pick_device(name: str) -> str:
     """ "auto" -> cuda, mps or cpu, as the machine has it. Raises UserError for a device that is unknown or not there."""
@@ -49,15 +52,25 @@ def pick_device(name: str) -> str:
     return name
 
 
-def clip_scorers(reward_folder: Path, judge: ScorerConfig | None, concept: Concept, device: str = "cpu") -> Scorers:
-    """Fidelity and alignment by the reward model, the same by the judge if one is given; guards by the judge, else by the reward model."""
-    from .metrics.embedders import DinoV2Embedder, OpenClipEmbedder
+def clip_scorers(reward: Path | Sequence[Path], judge: ScorerConfig | None, concept: Concept, device: str = "cpu") -> Scorers:
+    """Fidelity and alignment by the reward models, the same by the judge if one is given; guards by the judge, else by the first reward.
+
+    reward: the folder of an open_clip model, or several folders; those after the first may be DINOv2's. With `judge.augment` rewards take
+    the mean over views of a picture; the judge never does. Raises MetricsError that says which file or model is wrong.
+    """
+    from .metrics.augmented import AugmentedEmbedder
+    from .metrics.embedders import DinoV2Embedder, OpenClipEmbedder, load_embedder
+
+    folders = [reward] if isinstance(reward, (str, Path)) else list(reward)
+    rewards = [load_embedder(folder, device) if i else OpenClipEmbedder(folder, device=device) for i, folder in enumerate(folders)]
+    if judge and judge.augment:
+        rewards = [AugmentedEmbedder(embedder) for embedder in rewards]
 
     watch = None
     if judge and judge.judge:
         kind = DinoV2Embedder if judge.judge_kind == "dinov2" else OpenClipEmbedder
         watch = kind(judge.judge, device=device)
-    return concept_scorers(OpenClipEmbedder(reward_folder, device=device), watch, concept)
+    return concept_scorers(rewards, watch, concept)
 
 
 def keep_facts(loop: Loop, concept_fact: dict, concept: Concept, titles: dict[str, str] | None = None) -> None:
@@ -67,7 +80,7 @@ def keep_facts(loop: Loop, concept_fact: dict, concept: Concept, titles: dict[st
     run = loop.run
     scorers = {}
     for scorer in [*loop.rewards, *loop.judges]:
-        role, title, higher = ROLES.get(scorer.name, ("oracle", (titles or {}).get(scorer.name, scorer.name), True))
+        role, title, higher = role_of(scorer.name) or ("oracle", (titles or {}).get(scorer.name, scorer.name), True)
         scorers[scorer.name] = {"role": role, "title": title, "higher_is_better": higher}
     run.set_fact("settings", loop.settings.model_dump(mode="json"))
     run.set_fact("concept", concept_fact)
@@ -80,10 +93,24 @@ def keep_facts(loop: Loop, concept_fact: dict, concept: Concept, titles: dict[st
 
 
 def finish(loop: Loop, rounds: int, name: str) -> Path:
-    """Write the LoRA of the adapter as it stands; returns its path."""
-    path = loop.run.path / f"{name}.safetensors"
+    """Write the LoRA of the adapter as it stands; returns its path.
+
+    Where the original is kept (`rounds` 0) that LoRA changes nothing; the best round that was tried is written too, beside it, as
+    <name>_tried_round_<k>.
+    """
     concept = json.dumps(loop.run.fact("concept"), ensure_ascii=False)
-    save_lora(loop.adapter, path, {"dreambooth_dpo.rounds": str(rounds), "dreambooth_dpo.concept": concept})
+
+    def write(stem: str, number: int) -> Path:
+        path = loop.run.path / f"{stem}.safetensors"
+        save_lora(loop.adapter, path, {"dreambooth_dpo.rounds": str(number), "dreambooth_dpo.concept": concept})
+        return path
+
+    path, tried = write(name, rounds), (loop.run.fact("kept") or {}).get("best")
+    if not rounds and tried and (found := loop.run.load_state(f"adapter_{tried}")):
+        kept = loop.adapter.state()
+        loop.adapter.load(found[0])
+        write(f"{name}_tried_round_{tried}", tried)
+        loop.adapter.load(kept)
     return path
 
 
@@ -127,10 +154,11 @@ def parts_from_config(config: RunConfig) -> Parts:
     """Cheap checks come first. Raises UserError or MetricsError that names the wrong file or value."""
     from .dpo_core.backends.diffusers import DiffusersTextToImage, load_pipeline
 
+    check_rule(config.pairs, [folder.name for folder in config.scorers.rewards])
     concept = config_concept(config)
     prompts = config_prompts(config, concept)
     device = pick_device(config.model.device)
-    scorers = clip_scorers(config.scorers.reward, config.scorers, concept, device)
+    scorers = clip_scorers(config.scorers.rewards, config.scorers, concept, device)
     pipe = load_pipeline(config.model.path, device, config.model.lora, config.model.lora_strength)
     return Parts(concept, prompts, scorers, DiffusersTextToImage(pipe, config.train.precision))
 
@@ -167,6 +195,27 @@ def evaluate_lora(config: RunConfig, lora: Path, resume: bool, progress: Progres
         loop.evaluate(round_index)
     loop.run.set_fact("rounds", 1)
     return write_report(loop.run)
+
+
+def sweep_lora(config: RunConfig, lora: Path, resume: bool, progress: Progress = silent) -> Sweep:
+    """A LoRA that `run` wrote at the strengths of `config.strength`: curve.png, strip.png and strength.json in `config.output`.
+
+    The LoRA is not changed. Raises UserError when it is of another model, rank, alpha or target choice.
+    """
+    from .dpo_core.lora_files import load_into_adapter
+    from .dpo_core.report_strength import strength_pictures
+    from .dpo_core.strength import sweep
+
+    parts = parts_from_config(config)
+    adapter = Adapter(parts.model.denoiser, config.adapter, seed=config.sampling.seed)
+    load_into_adapter(adapter, lora)  # before anything is sampled: it may be of another model
+    loop = open_loop(config, parts, adapter, resume, progress, lora=sha256(lora.read_bytes()).hexdigest()[:16])
+    found = sweep(loop)
+    for name, picture in zip(("curve.png", "strip.png"), strength_pictures(loop.run), strict=True):
+        with atomic_path(config.output / name) as beside:
+            beside.write_bytes(picture.png)
+    write_json(config.output / "strength.json", found.as_dict())
+    return found
 
 
 def photos_fidelity(fidelity: Scorer, concept: Concept) -> float:

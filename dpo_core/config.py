@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, get_args, get_origin
+from typing import Annotated, Literal, get_args, get_origin
 
 from pydantic import Field, ValidationError
 
@@ -33,13 +33,23 @@ class ModelConfig(Settings):
 
 
 class ScorerConfig(Settings):
-    """open_clip scorers by local folder (open_clip_config.json, open_clip_model.safetensors, tokenizer)."""
+    """Scorers by local folder: open_clip (open_clip_config.json, open_clip_model.safetensors, tokenizer), DINOv2 beside it."""
 
-    reward: Path = Field(description="Folder of the scorer that trains (fidelity and alignment).")
+    reward: Path | Annotated[tuple[Path, ...], Field(min_length=1)] = Field(
+        description="Folder of the scorer that trains (fidelity and alignment), or a list of them; after the first, dinov2 too."
+    )
+    augment: bool = Field(
+        False, description="Rewards take the mean over 4 views of a picture (flipped, shifted): harder to hack, 4 times the scoring."
+    )
     judge: Path | None = Field(None, description="Folder of a scorer of another backbone that only measures.")
     judge_kind: Literal["open_clip", "dinov2"] = Field(
         "open_clip", description="What the judge's folder holds; dinov2 judges fidelity alone."
     )
+
+    @property
+    def rewards(self) -> tuple[Path, ...]:
+        """The folders of all scorers that train."""
+        return (self.reward,) if isinstance(self.reward, Path) else self.reward
 
 
 class RunConfig(LoopSettings):
@@ -101,6 +111,8 @@ def _resolved(config: RunConfig, base: Path) -> RunConfig:
             value = getattr(settings, name)
             if isinstance(value, Path):
                 changed[name] = base / value.expanduser()  # an absolute path stays as it is
+            elif isinstance(value, tuple) and all(isinstance(v, Path) for v in value):
+                changed[name] = tuple(base / v.expanduser() for v in value)
             elif isinstance(value, Settings):
                 changed[name] = absolute(value)
         return settings.model_copy(update=changed)
@@ -111,7 +123,7 @@ def _resolved(config: RunConfig, base: Path) -> RunConfig:
 EXAMPLE = {
     "model": {"path": "my-model", "lora": None, "lora_strength": 1.0, "device": "auto"},
     "concept": {"identifier": "sks", "class_noun": "dog", "references": "photos", "masks": None, "held_out": None},
-    "scorers": {"reward": "scorers/clip", "judge": None, "judge_kind": "open_clip"},
+    "scorers": {"reward": "scorers/clip", "augment": False, "judge": None, "judge_kind": "open_clip"},
     "prompts": "prompts.txt",
     "held_out_prompts": None,
     "output": "runs/my-dog",

@@ -177,3 +177,27 @@ def references_strip(references: Sequence[np.ndarray], cell: int = CELL, most: i
         image.paste(tile, (x, GAP + (height - tile.height) // 2))
         x += tile.width + GAP
     return image
+
+
+def columns_grid(
+    columns: Sequence[Sequence[np.ndarray]], prompts: Sequence[str], labels: Sequence[str], marked: int | None = None
+) -> Image:
+    """One row a prompt, one labelled column a way of drawing: pictures of one seed side by side.
+
+    columns: for each label the pictures (uint8 [H, W, 3]) of the prompts. `marked`: the column that is set off by a frame and bold type.
+    """
+    cell, text_w, head = CELL, 2 * CELL, 46
+    tile_h = max(fit(picture, cell).height for column in columns for picture in column)
+    height = head + len(prompts) * (tile_h + GAP) + GAP
+    image, draw = _canvas(text_w + len(columns) * (cell + GAP) + GAP, height)
+    for row, prompt in enumerate(prompts):
+        _text_block(draw, prompt, (GAP, head + row * (tile_h + GAP), text_w - 2 * GAP, tile_h))
+    for number, (label, column) in enumerate(zip(labels, columns, strict=True)):
+        left = text_w + GAP + number * (cell + GAP)
+        if number == marked:
+            draw.rectangle((left - GAP // 2, 2, left + cell + GAP // 2 - 1, height - 3), outline=AFTER, width=3)
+        draw.text((left + cell / 2, 25), label, fill=AFTER if number == marked else INK, font=font(20, number == marked), anchor="mm")
+        for row, picture in enumerate(column):
+            tile = fit(picture, cell)
+            image.paste(tile, (left + (cell - tile.width) // 2, head + row * (tile_h + GAP) + (tile_h - tile.height) // 2))
+    return image

@@ -43,7 +43,7 @@ class PairErrors:
     loser: torch.Tensor
     loser_reference: torch.Tensor
     gap: torch.Tensor
-    """Reward gap: length of the improvement from loser to winner, in standard deviations of the round."""
+    """Reward gap: signed improvement from loser to winner (`Pair.gap`), in standard deviations of the round."""
     beta: float
 
     @property

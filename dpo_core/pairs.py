@@ -29,6 +29,11 @@ class Pair:
     def length(self) -> float:
         return float(np.hypot(self.d_fidelity, self.d_alignment))
 
+    @property
+    def gap(self) -> float:
+        """Signed improvement along the direction of equal gain, (d_fidelity + d_alignment) / sqrt 2; at 45 degrees it is the length."""
+        return (self.d_fidelity + self.d_alignment) / 2**0.5
+
 
 @dataclass(frozen=True)
 class PairYield:

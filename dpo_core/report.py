@@ -9,6 +9,7 @@ from pathlib import Path
 from .files import atomic_path, write_json
 from .report_numbers import Evaluations, collect, read_evaluations
 from .report_pictures import Picture, overview_pictures, round_pictures
+from .report_strength import strength_pictures, strength_warnings
 from .report_words import REWARDS, TRUTH, answer, change_word, distrust
 from .run_folder import RunFolder
 
@@ -32,21 +33,23 @@ def _report(run: RunFolder, found: Evaluations) -> tuple[dict, tuple[str, ...]]:
         "start": run.fact("start"),
     }
     words = {"status": said.status, "headline": said.headline, "answer": said.text}
-    return {**numbers, **words, "distrust": distrust(numbers, found.scorers, facts)}, said.sentences
+    doubts = [*strength_warnings(run), *distrust(numbers, found.scorers, facts)]
+    return {**numbers, "strength": run.fact("strength"), **words, "distrust": doubts}, said.sentences
 
 
 def write_report(run: RunFolder, out: Path | None = None) -> dict:
     """Write report.html, its PNGs and report.json into `out` (default: <run>/report); returns what report.json holds.
 
     Keys: `concept`, `rounds`, one object a scorer (`before`, `after`, `gain`, `ci95`, `images`, `prompts`, `verdict`),
-    `unseen` (the same over held-out prompts in unseen contexts), `per_round`, `pairs`, `training`, `status`, `headline`, `answer`,
-    `distrust`.
+    `unseen` (the same over held-out prompts in unseen contexts), `per_round`, `pairs`, `training`, `strength`
+    (what a sweep found, or None), `status`, `headline`, `answer`, `distrust`.
     Raises UserError when the start was never evaluated.
     """
     out = Path(out) if out else run.path / "report"
     found = read_evaluations(run)
     report, sentences = _report(run, found)
-    pictures = {p.name: p for p in [*overview_pictures(run, found, report), *round_pictures(run, report)]}
+    drawn = [*overview_pictures(run, found, report), *strength_pictures(run), *round_pictures(run, report)]
+    pictures = {p.name: p for p in drawn}
     data = {name: picture.png for name, picture in pictures.items()}
     page = _page(run, found, report, sentences, pictures, data)
     for name, png in data.items():

@@ -24,17 +24,18 @@ DEFAULT_SCORERS = {
 
 @dataclass(frozen=True)
 class Evaluations:
-    """The finished evaluations of a run: round indices, the pictures that all share, and scores [n] by (round, scorer)."""
+    """The finished evaluations of a run: round indices, the pictures that all share, and scores [n] by (round, scorer).
+
+    `shown`: the round that is compared with the start: the one that is kept; of a run that keeps the original the best one tried, of a run
+    without the stop rule, or not at its end, the last.
+    """
 
     rounds: tuple[int, ...]
     unfinished: tuple[int, ...]
     candidates: tuple[Candidate, ...]
     scorers: dict[str, dict]
     values: dict[tuple[int, str], np.ndarray]
-
-    @property
-    def last(self) -> int:
-        return self.rounds[-1]
+    shown: int
 
     @property
     def prompt_of(self) -> np.ndarray:
@@ -77,7 +78,9 @@ def read_evaluations(run: RunFolder) -> Evaluations:
         rounds.append(index)
         values |= {(index, name): scores for name, scores in found.items() if scores is not None}
     scorers = {name: known[name] for name in known if (0, name) in values}
-    return Evaluations(tuple(rounds), tuple(unfinished), tuple(start), scorers, values)
+    kept = run.fact("kept") or {}
+    shown = kept.get("kept") or kept.get("best") or rounds[-1]
+    return Evaluations(tuple(rounds), tuple(unfinished), tuple(start), scorers, values, shown if shown in rounds else rounds[-1])
 
 
 def _evaluated(run: RunFolder) -> list[int]:
@@ -102,7 +105,7 @@ def gain_dict(gain: Gain) -> dict:
 
 
 def gains(found: Evaluations, resamples: int, only: np.ndarray | None = None) -> dict[str, dict]:
-    """Gain of every scorer from the start to the last evaluation; `only`: bool [n], the pictures to count (all by default).
+    """Gain of every scorer from the start to the round shown; `only`: bool [n], the pictures to count (all by default).
 
     With no evaluation after the start, `after`, `gain` and `ci95` are left out and the verdict is "not trained".
     """
@@ -111,8 +114,8 @@ def gains(found: Evaluations, resamples: int, only: np.ndarray | None = None) ->
     result = {}
     for name in found.scorers:
         before = found.values[0, name][chosen]
-        after = found.values.get((found.last, name))
-        if found.last == 0:
+        after = found.values.get((found.shown, name))
+        if found.shown == 0:
             mean, count = float(by_prompt(before, prompt_of[chosen]).mean()), len(np.unique(prompt_of[chosen]))
             result[name] = {"before": mean, "images": len(before), "prompts": count, "verdict": "not trained"}
         elif after is not None:
@@ -168,7 +171,7 @@ def collect(run: RunFolder, found: Evaluations) -> dict:
     evaluation = EvaluationSettings(**settings.get("evaluation", {}))
     concept = run.fact("concept") or {}
     trained = next((concept[k] for k in ("seed", "name", "identifier") if concept.get(k) is not None), "unnamed")
-    rounds = int(run.fact("rounds") or 0) or found.last
+    rounds = int(run.fact("rounds") or 0) or found.rounds[-1]
     most = max(rounds, int(settings.get("rounds", 0)))
     records = [run.training(r) for r in range(most)]
     while records and not records[-1]:
@@ -178,6 +181,9 @@ def collect(run: RunFolder, found: Evaluations) -> dict:
         "concept": trained,
         "rounds": rounds,
         "evaluated_rounds": list(found.rounds),
+        "shown_round": found.shown,
+        "kept": run.fact("kept"),
+        "watch": run.fact("watch") or [],
         **gains(found, evaluation.bootstrap),
         "unseen": gains(found, evaluation.bootstrap, unseen) if unseen.any() else {},
         "per_round": means(found),

@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .axes import AXES, axis_scores, names_of
 from .errors import UserError
 from .grids import PairPicture, before_after_grid, evenly, pairs_grid, references_strip
 from .pairs import PairYield
 from .plots import MOST_ARROWS, PathPoint, cloud_figure, figure_image, path_figure
 from .plots_training import training_figure
+from .plots_watch import watch_figure
 from .report_numbers import Evaluations, mean_interval
 from .report_words import REWARDS, plural
 from .run_folder import RunFolder
 from .settings import PairSettings, TrainSettings
+from .stopping import Decision, Standing
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -53,7 +56,7 @@ def _images(run: RunFolder, set_name: str, positions: list[int]) -> np.ndarray:
 
 def overview_pictures(run: RunFolder, found: Evaluations, numbers: Mapping) -> list[Picture]:
     """References, before/after grid, path and training curves: those that the run has something for."""
-    pictures = [p for p in (_references(run), _grid(run, found), _path(run, found)) if p]
+    pictures = [p for p in (_references(run), _grid(run, found), _path(run, found), _watch(numbers)) if p]
     records = [run.training(r) for r in range(len(numbers["training"]["steps"]))]
     if any(records):
         train = TrainSettings(**(run.fact("settings") or {}).get("train", {}))
@@ -81,16 +84,16 @@ def _references(run: RunFolder) -> Picture | None:
 
 
 def _grid(run: RunFolder, found: Evaluations) -> Picture | None:
-    if found.last == 0:
+    if found.shown == 0:
         return None
     prompts = list(found.prompts.items())
     chosen = [prompts[i] for i in evenly(len(prompts), GRID_PROMPTS)]
-    after_places = {(c.prompt_index, c.seed): c.position for c in run.candidates(f"evaluation_{found.last}")}
+    after_places = {(c.prompt_index, c.seed): c.position for c in run.candidates(f"evaluation_{found.shown}")}
     before, after = [], []
     for index, _ in chosen:
         shown = [c for c in found.candidates if c.prompt_index == index][:GRID_SEEDS]
         before.append(_images(run, "evaluation_0", [c.position for c in shown]))
-        after.append(_images(run, f"evaluation_{found.last}", [after_places[c.prompt_index, c.seed] for c in shown]))
+        after.append(_images(run, f"evaluation_{found.shown}", [after_places[c.prompt_index, c.seed] for c in shown]))
     which = "All held-out prompts"
     if len(chosen) < len(prompts):
         which = f"{len(chosen)} of {len(prompts)} held-out prompts, evenly spaced over the list"
@@ -104,7 +107,7 @@ def _grid(run: RunFolder, found: Evaluations) -> Picture | None:
 
 def _path(run: RunFolder, found: Evaluations) -> Picture | None:
     curve = [c for c in run.fact("dreambooth_curve") or [] if {"step", "fidelity", "alignment"} <= set(c)]
-    if found.last == 0 and not curve:
+    if found.shown == 0 and not curve:
         return None
     resamples = int(((run.fact("settings") or {}).get("evaluation") or {}).get("bootstrap", 2000))
     points = []
@@ -123,6 +126,19 @@ def _path(run: RunFolder, found: Evaluations) -> Picture | None:
     return Picture("path", figure_image(path_figure(points, curve)), "path of the mean scores over rounds", caption)
 
 
+def _watch(numbers: Mapping) -> Picture | None:
+    if not (numbers["watch"] and numbers["kept"]):
+        return None
+    standings = [Standing.from_dict(s) for s in numbers["watch"]]
+    decision = Decision(**{k: v for k, v in numbers["kept"].items() if k != "words"})
+    caption = (
+        "Gain of each round against the start, mean of both axes by reward and judge, in standard deviations within prompts, with 95 % "
+        "intervals. The round with the highest lower bound is kept. It was chosen on these held-out prompts, so its own interval is a "
+        "little too kind."
+    )
+    return Picture("watch", figure_image(watch_figure(standings, decision)), "gain of every round, and which one is kept", caption)
+
+
 def round_pictures(run: RunFolder, numbers: Mapping) -> list[Picture]:
     """Cloud and pairs of every round that has both scores; of many rounds, some."""
     settings = PairSettings(**(run.fact("settings") or {}).get("pairs", {}))
@@ -132,17 +148,28 @@ def round_pictures(run: RunFolder, numbers: Mapping) -> list[Picture]:
     for r in (ready[i] for i in evenly(len(ready), MOST_CLOUDS)):
         pictures.append(_cloud(run, r, settings))
         if run.pairs(f"round_{r}"):
-            pictures.append(_pairs(run, r))
+            pictures.append(_pairs(run, r, settings))
     return pictures
 
 
+def _axes(run: RunFolder) -> list[tuple[str, ...]]:
+    """Names of the reward scorers of fidelity, and of alignment."""
+    return [names_of(axis, run.fact("scorers") or ()) or (axis,) for axis in AXES]
+
+
 def _scored(run: RunFolder, r: int) -> int:
-    return min(len(run.scores(f"round_{r}", axis)) for axis in REWARDS)
+    return min(len(run.scores(f"round_{r}", name)) for names in _axes(run) for name in names)
+
+
+def _round_scores(run: RunFolder, r: int, settings: PairSettings) -> tuple[np.ndarray, np.ndarray]:
+    """Fidelity and alignment [n] as the pair rule took them."""
+    fidelity, alignment = (axis_scores(run, f"round_{r}", names, settings.combine) for names in _axes(run))
+    return fidelity, alignment
 
 
 def _cloud(run: RunFolder, r: int, settings: PairSettings) -> Picture:
     name = f"round_{r}"
-    fidelity, alignment, pairs = run.score_array(name, "fidelity"), run.score_array(name, "alignment"), run.pairs(name)
+    (fidelity, alignment), pairs = _round_scores(run, r, settings), run.pairs(name)
     prompt_of = np.asarray([c.prompt_index for c in run.candidates(name)])
     window = run.fact(f"window_{name}")
     figure = cloud_figure(fidelity, alignment, pairs, settings, f"Round {r + 1}", prompt_of, window=tuple(window) if window else None)
@@ -153,11 +180,11 @@ def _cloud(run: RunFolder, r: int, settings: PairSettings) -> Picture:
     return Picture(f"cloud_{r}", figure_image(figure), f"candidates and pairs of round {r + 1}", caption)
 
 
-def _pairs(run: RunFolder, r: int) -> Picture:
+def _pairs(run: RunFolder, r: int, settings: PairSettings) -> Picture:
     name = f"round_{r}"
     pairs, candidates = run.pairs(name), run.candidates(name)
     chosen = [pairs[i] for i in evenly(len(pairs), GRID_PAIRS)]
-    f, a = run.score_array(name, "fidelity"), run.score_array(name, "alignment")
+    f, a = _round_scores(run, r, settings)
     winners = _images(run, name, [candidates[p.winner].position for p in chosen])
     losers = _images(run, name, [candidates[p.loser].position for p in chosen])
     shown = [
@@ -165,8 +192,10 @@ def _pairs(run: RunFolder, r: int) -> Picture:
         for p, w, el in zip(chosen, winners, losers, strict=True)
     ]
     which = f"{len(chosen)} of {len(pairs)} pairs, evenly spaced over the list" if len(chosen) < len(pairs) else "All pairs"
+    several = any(len(names) > 1 for names in _axes(run))
+    how = f"an axis of several scorers as their {settings.combine} in standard deviations" if several else "as scored"
     caption = (
-        f"{which}. F: fidelity, A: alignment, as scored; angle 0° is pure fidelity gain, 90° pure alignment gain; SD: standard "
+        f"{which}. F: fidelity, A: alignment, {how}; angle 0° is pure fidelity gain, 90° pure alignment gain; SD: standard "
         "deviations of the round."
     )
     return Picture(f"pairs_{r}", pairs_grid(shown), f"winners and losers of round {r + 1}", caption)

@@ -13,7 +13,7 @@ FEW_PROMPTS, FEW_PICTURES = 20, 100
 
 @dataclass(frozen=True)
 class Answer:
-    """status: "better", "mixed", "hacked", "worse", "none" or "untrained"; a headline and the sentences under it."""
+    """status: "better", "mixed", "hacked", "worse", "none", "original" or "untrained"; a headline and the sentences under it."""
 
     status: str
     headline: str
@@ -74,7 +74,11 @@ def answer(numbers: Mapping, scorers: Mapping[str, Mapping]) -> Answer:
         sentences.append(f"The truth {meaning}{too}: " + gain_words(_title(scorers, TRUTH), truth) + ".")
     if judges:
         sentences.append(_judges_words(judges, numbers, scorers))
-    return Answer(status, headline, tuple(sentences))
+    kept = numbers.get("kept")
+    if kept and not kept["kept"]:
+        tried = f"Below is what round {numbers['shown_round']}, which is not kept, would have changed."
+        return Answer("original", "The original is kept: the LoRA changes nothing.", (kept["words"], tried, *sentences))
+    return Answer(status, headline, (*sentences, *([kept["words"]] if kept else [])))
 
 
 def _headline(up: Sequence[str], down: Sequence[str], truth: Mapping | None, fallen: Sequence[str]) -> tuple[str, str]:
@@ -166,7 +170,7 @@ def _guards(numbers: Mapping, scorers: Mapping[str, Mapping]) -> list[str]:
         if about.get("role") == "guard" and name in numbers:
             if change_word(numbers[name]["verdict"], about.get("higher_is_better")) == "worse":
                 said = gain_words(_title(scorers, name), numbers[name])
-                found.append(f"A guard got worse: {said}. Look at the pictures for copies or sameness.")
+                found.append(f"A guard got worse: {said}. Look at the pictures for copies, sameness or the photos' place.")
     return found
 
 
@@ -191,9 +195,11 @@ def _gaps(numbers: Mapping, facts: Mapping) -> list[str]:
     if unfinished := facts.get("unfinished"):
         which = ", ".join(map(str, unfinished))
         found.append(f"Unfinished evaluations were left out: after round {which}. Resume the run to finish them.")
+    if (kept := numbers.get("kept")) and 0 < kept["kept"] < last:
+        found.append(f"Of {plural(last, 'round')} round {kept['kept']} was chosen on these same prompts: its gain is a little too kind.")
     if last < numbers["rounds"]:
         found.append(f"{plural(numbers['rounds'], 'round')} were trained, but the last finished evaluation is after round {last}.")
-    elif numbers["rounds"] < asked and not facts.get("finished"):
+    elif numbers["rounds"] < asked and not facts.get("finished") and not (kept and kept["stop"]):
         found.append(f"The run is not finished: {numbers['rounds']} of {asked} rounds. Resume it to go on.")
     start = facts.get("start") or {}
     if start.get("under_fitted"):

@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 from .adapter import Adapter
+from .axes import AXES, axis_of, check_rule, names_of
 from .checkpointing import gradient_checkpointing
 from .errors import UserError
 from .progress import Progress, silent
@@ -17,14 +18,19 @@ from .sampling import sample_set
 from .scoring import score_set
 from .settings import LoopSettings
 from .stages import NoPairs, build_pairs, drawing, pair_data, train_pairs
+from .strength import sweep_kept
 from .training import PairData, TrainingStopped, training_seed
+from .watch import watch
 
 EVALUATION_SALT = 999_983
 
 
 @dataclass(frozen=True)
 class Loop:
-    """Everything that the stages of a run share. `rewards` must hold scorers named "fidelity" and "alignment"; `judges` only measure."""
+    """Everything that the stages of a run share; `judges` only measure.
+
+    `rewards` must hold scorers named "fidelity" and "alignment"; further ones of an axis are "fidelity_2", "alignment_2", ...
+    """
 
     run: RunFolder
     model: TextToImage
@@ -38,16 +44,29 @@ class Loop:
     def __post_init__(self) -> None:
         if missing := {"fidelity", "alignment"} - {s.name for s in self.rewards}:
             raise UserError(f"reward scorers lack {sorted(missing)}: give one scorer named 'fidelity' and one named 'alignment'.")
+        if strange := [s.name for s in self.rewards if axis_of(s.name) is None]:
+            raise UserError(
+                f"reward scorer {strange[0]!r} stands on no axis: name it 'fidelity_2' or 'alignment_2' (3, 4, ...), or let it be a judge."
+            )
+        check_rule(self.settings.pairs, *self.axes)
         names = [s.name for s in [*self.rewards, *self.judges]]
         if twice := sorted({n for n in names if names.count(n) > 1}):
             raise UserError(f"scorer name {twice[0]!r} stands twice, and one's scores would replace the other's. Name each scorer once.")
+
+    @property
+    def axes(self) -> list[tuple[str, ...]]:
+        """Names of the reward scorers of fidelity, and of alignment."""
+        return [names_of(axis, [s.name for s in self.rewards]) for axis in AXES]
 
     # --- stages ---
 
     def evaluate(self, round_index: int) -> None:
         """Held-out pictures and scores of the model as it stands after `round_index` rounds (0: as it came)."""
-        name, evaluation = f"evaluation_{round_index}", self.settings.evaluation
-        sampling = self.settings.sampling
+        self.held_out(f"evaluation_{round_index}", self.settings.evaluation.seeds_per_prompt)
+
+    def held_out(self, name: str, seeds_per_prompt: int) -> None:
+        """Held-out pictures of the model as it stands, drawn and scored as the set `name`; kept ones are not made again."""
+        evaluation, sampling = self.settings.evaluation, self.settings.sampling
         if evaluation.guidance is not None:
             sampling = sampling.model_copy(update={"guidance": evaluation.guidance})
         with drawing(self.model, self.adapter):
@@ -56,7 +75,7 @@ class Loop:
                 name,
                 self.model,
                 self.prompts.held_out,
-                evaluation.seeds_per_prompt,
+                seeds_per_prompt,
                 sampling,
                 evaluation.seed,
                 EVALUATION_SALT,
@@ -84,7 +103,7 @@ class Loop:
     def pair(self, round_index: int) -> None:
         """Pairs of this round by the pair rule, with the yield that says where the rest went."""
         name = f"round_{round_index}"
-        build_pairs(self.run, name, self.settings.pairs, name, self.progress)
+        build_pairs(self.run, name, self.settings.pairs, name, self.progress, *self.axes)
 
     def pair_data(self, round_index: int) -> PairData:
         return pair_data(self.run, f"round_{round_index}", f"round_{round_index}", self.model)
@@ -130,27 +149,43 @@ class Loop:
         return bool(stopped) and stopped["round"] == round_index
 
     def go(self) -> int:
-        """Run all rounds, doing only what is missing; returns how many gave an adapter, which then stands.
+        """Run the rounds, doing only what is missing; returns the number of the round that is kept, whose adapter then stands.
 
-        A training that a guard stops, or a later round without any pair, ends the loop with the last good adapter (fact "stopped").
+        By the stop rule (settings.stop) that is the round whose gain is surest, 0 if the original is not beaten; with the rule off, the
+        last. A training that a guard stops, or a later round without any pair, ends the loop with the last good adapter (fact "stopped").
+        With settings.sweep the kept adapter is then tried at several strengths (fact "strength").
         """
         self.begin(0)
         self.evaluate(0)
-        trained = 0
+        self.run.set_fact("watch", None)
+        self.run.set_fact("kept", None)
+        trained, evaluated, kept = 0, [], None
         for round_index in range(self.settings.rounds):
+            stopped = False
             try:
                 self.improve(round_index)
+                trained, stopped = round_index + 1, self._is_stopped(round_index)
             except NoPairs as none:
                 if round_index == 0:
                     raise
                 self.run.set_fact("stopped", {"round": round_index, "reason": str(none)})
-                self.evaluate(trained)
-                break
-            trained = round_index + 1
-            stopped = self._is_stopped(round_index)
+                stopped = True
             if self.settings.evaluation.every_round or stopped or trained == self.settings.rounds:
                 self.evaluate(trained)
+                evaluated = sorted({*evaluated, trained})
+                if self.settings.stop.rule != "last":
+                    kept = watch(self.run, evaluated, [s.name for s in [*self.rewards, *self.judges]], self.settings)
+                    stopped |= kept.stop
             if stopped:
                 break
         self.run.set_fact("rounds", trained)
-        return trained
+        number = self._put_on(trained if kept is None else kept.kept)
+        if self.settings.sweep:
+            sweep_kept(self, number)
+        return number
+
+    def _put_on(self, number: int) -> int:
+        """The adapter as it stood after this many rounds."""
+        if found := self.run.load_state(f"adapter_{number}"):
+            self.adapter.load(found[0])
+        return number

@@ -14,10 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 
 from .errors import UserError
 from .files import atomic_path
 from .pairs import Pair
+from .settings import LoopSettings
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -229,7 +231,9 @@ def check_same_run(run: RunFolder, described: dict, resume: bool) -> None:
     """
     kept = run.fact("described")
     if kept is not None:
-        changed = changes(kept, described)
+        changed = changes(_with_defaults(kept), described)
+        # The sweep comes after everything else: it may be asked for later, or at more strengths.
+        changed = {k: v for k, v in changed.items() if k not in ("settings.sweep", "settings.strength.strengths")}
         untrained = not any(run.state_path(name).is_file() for name in ("training_0", "adapter_1"))
         if untrained:
             changed = {k: v for k, v in changed.items() if not k.startswith(("settings.pairs.", "settings.train."))}
@@ -241,6 +245,15 @@ def check_same_run(run: RunFolder, described: dict, resume: bool) -> None:
                 f"{run.path} already holds this run. Add --resume to go on from where it stands, or choose another output folder."
             )
     run.set_fact("described", described)
+
+
+def _with_defaults(described: Mapping) -> dict:
+    """A run from before a setting was there has that setting's default."""
+    try:
+        settings = LoopSettings.model_validate(described.get("settings", {})).model_dump(mode="json")
+    except ValidationError:  # of another version: compared as it stands
+        return dict(described)
+    return {**described, "settings": settings} if "settings" in described else dict(described)
 
 
 def changes(old: Mapping, new: Mapping, prefix: str = "") -> dict[str, tuple[object, object]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
 class Settings(BaseModel):
@@ -56,6 +57,10 @@ class PairSettings(Settings):
     fidelity_weight: float = Field(
         0.5, ge=0.0, le=1.0, description="Rules lambda_harmonic (its lambda) and weighted_sum: fidelity's share; alignment has the rest."
     )
+    combine: Literal["mean", "worst"] = Field(
+        "mean",
+        description="Several scorers on an axis: the mean of their scores, each in standard deviations of the round, or the worst of them.",
+    )
     seed: int = Field(0, ge=0, lt=2**31, description="Rule random: order and direction of pairs are derived from it.")
 
     @model_validator(mode="after")
@@ -82,7 +87,10 @@ class TrainSettings(Settings):
     steps: int = Field(60, ge=1, le=1_000_000, description="Optimizer steps per round.")
     batch_size: int = Field(8, ge=1, le=1024, description="Pairs in one forward. Unit: pairs.")
     accumulation: int = Field(1, ge=1, le=1024, description="Forwards per optimizer step.")
-    learning_rate: float = Field(1e-4, gt=0.0, le=1.0, description="AdamW's, after warm-up, constant.")
+    learning_rate: float = Field(1e-4, gt=0.0, le=1.0, description="AdamW's, after warm-up.")
+    schedule: Literal["constant", "linear"] = Field(
+        "constant", description="Learning rate after warm-up: constant, or falling linearly to 0 at the end of each round."
+    )
     warmup_steps: int = Field(5, ge=0, le=100_000, description="Steps over which the learning rate rises linearly from 0.")
     weight_decay: float = Field(0.0, ge=0.0, le=1.0, description="AdamW's.")
     max_grad_norm: float = Field(1.0, gt=0.0, le=1e6, description="Gradients are clipped to this norm.")
@@ -131,6 +139,55 @@ class EvaluationSettings(Settings):
     seed: int = Field(1_000_003, ge=0, lt=2**31, description="Seeds of evaluation pictures derive from it, apart from those of candidates.")
 
 
+class StopSettings(Settings):
+    """Which round is kept, and when the loop ends: judged on held-out prompts after every round."""
+
+    rule: Literal["best", "last"] = Field(
+        "best",
+        description="best: keep the round whose gain has the highest lower bound, the original if none is above 0, and stop when another "
+        "is of no use; last: all rounds, the last is kept.",
+    )
+    patience: int = Field(2, ge=1, le=1000, description="Rounds in a row without more gain before the loop ends. Unit: rounds.")
+    judge_share: float = Field(
+        0.5, ge=0.0, le=1.0, description="The judge's share in the gain, where there is a judge; the scorers that train have the rest."
+    )
+    copy_paste_rise: float = Field(
+        0.1, ge=0.0, le=2.0, description="A round whose copy-paste has risen by more than this (lower bound) is not kept."
+    )
+    diversity_loss: float = Field(
+        0.6,
+        gt=0.0,
+        le=1.0,
+        description="A round that has lost more than this share of the diversity above 1 (lower bound) is not kept. Wrong pictures are "
+        "diverse, too, so some falls in every good run.",
+    )
+
+
+class StrengthSettings(Settings):
+    """The strength dial: the LoRA at several strengths, measured on held-out prompts against the model without it."""
+
+    strengths: tuple[float, ...] = Field(
+        (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5),
+        max_length=50,
+        description="Strengths to draw with, 0 to 4, two decimals at most; 0, the original, is always among them.",
+    )
+    seeds_per_prompt: int | None = Field(
+        None, ge=2, le=1000, description="Pictures per held-out prompt and strength; empty: evaluation's, 2 at least. Unit: images."
+    )
+
+    @field_validator("strengths")
+    @classmethod
+    def _rising(cls, strengths: tuple[float, ...]) -> tuple[float, ...]:
+        """Rising, each once, with 0."""
+        if wrong := [s for s in strengths if not 0 <= s <= 4]:
+            raise ValueError(f"strength {wrong[0]:g} is outside 0 to 4; a LoRA is mostly used at 0.5 to 1.5")
+        if wrong := [s for s in strengths if not math.isclose(s, round(s, 2), abs_tol=1e-9)]:
+            raise ValueError(f"strength {wrong[0]!r} has more than two decimals; {wrong[0]:.2f} is near enough")
+        if not any(strengths):
+            raise ValueError("no strength is above 0, so there is nothing to compare with the original; give some, such as 0.5, 1")
+        return tuple(sorted({0.0, *(round(s, 2) for s in strengths)}))
+
+
 class PersonalizeSettings(Settings):
     """DreamBooth by LoRA (arXiv 2208.12242), without prior loss: the step before, and the curve to beat."""
 
@@ -154,9 +211,12 @@ class PersonalizeSettings(Settings):
 class LoopSettings(Settings):
     """All that shapes the loop."""
 
-    rounds: int = Field(3, ge=1, le=1000, description="Rounds of sample, score, pair, train.")
+    rounds: int = Field(3, ge=1, le=1000, description="Most rounds of sample, score, pair, train; the stop rule may end them sooner.")
     sampling: SamplingSettings = SamplingSettings()
     pairs: PairSettings = PairSettings()
     adapter: AdapterSettings = AdapterSettings()
     train: TrainSettings = TrainSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    stop: StopSettings = StopSettings()
+    sweep: bool = Field(False, description="At the end, try the LoRA at several strengths and recommend one: see strength.")
+    strength: StrengthSettings = StrengthSettings()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
 
 from .adapter import Adapter
+from .axes import axis_scores, check_rule
 from .errors import UserError
 from .pair_rules import PAIR_RULES
 from .pairs import PairYield
@@ -28,19 +30,21 @@ def build_pairs(
     settings: PairSettings,
     pairs_name: str,
     progress: Progress = silent,
-    fidelity: str = "fidelity",
-    alignment: str = "alignment",
+    fidelity: str | Sequence[str] = "fidelity",
+    alignment: str | Sequence[str] = "alignment",
 ) -> PairYield:
     """Pairs of a scored set by the pair rule, kept under `pairs_name`.
 
     Returns the yield, which is kept as the fact "yield_<pairs_name>"; the angles of the window, where the rule has one, are the fact
     "window_<pairs_name>".
-    `fidelity` and `alignment` name the scorers whose kept scores count.
-    Raises UserError when a candidate has no score, NoPairs when no pair is left; the candidates are kept.
+    `fidelity` and `alignment` name the scorers whose kept scores count; several of an axis are combined as `settings.combine` says.
+    Raises UserError when a score is missing or the rule takes no combined ones, NoPairs when no pair is left; the candidates are kept.
     """
+    axes = [(names,) if isinstance(names, str) else tuple(names) for names in (fidelity, alignment)]
+    check_rule(settings, *axes)
     prompt_of = np.asarray([c.prompt_index for c in run.candidates(set_name)])
-    rule = PAIR_RULES[settings.rule]
-    pairs, found = rule(prompt_of, run.score_array(set_name, fidelity), run.score_array(set_name, alignment), settings)
+    scores = [axis_scores(run, set_name, names, settings.combine) for names in axes]
+    pairs, found = PAIR_RULES[settings.rule](prompt_of, *scores, settings)
     run.set_pairs(pairs_name, pairs)
     run.set_fact(f"yield_{pairs_name}", found.as_dict())
     run.set_fact(f"window_{pairs_name}", found.window)
@@ -65,7 +69,7 @@ def pair_data(run: RunFolder, set_name: str, pairs_name: str, model: TextToImage
     """Latents, conditioning and reward gaps of kept pairs."""
     pairs, candidates, latents = run.pairs(pairs_name), run.candidates(set_name), run.latents(set_name)
     winners, losers = [p.winner for p in pairs], [p.loser for p in pairs]
-    cond, gaps = model.encode_prompts([candidates[w].prompt for w in winners]), torch.tensor([p.length for p in pairs])
+    cond, gaps = model.encode_prompts([candidates[w].prompt for w in winners]), torch.tensor([p.gap for p in pairs])
     return PairData(latents[winners], latents[losers], cond, gaps)
 
 

@@ -34,7 +34,7 @@ class PairData:
     losers: torch.Tensor
     cond: Cond
     gaps: torch.Tensor | None = None
-    """Reward gaps float32 [n], in standard deviations of the round (`Pair.length`); None becomes zeros."""
+    """Reward gaps float32 [n], in standard deviations of the round (`Pair.gap`); None becomes zeros."""
 
     def __post_init__(self) -> None:
         if len(self.winners) == 0:
@@ -71,7 +71,7 @@ class Trainer:
 
     def step(self, step: int) -> dict[str, float]:
         """One optimizer step; returns its record. Must run inside `adapter.attached()`."""
-        rate = self.settings.learning_rate * min(1.0, (step + 1) / max(1, self.settings.warmup_steps))
+        rate = learning_rate(self.settings, step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
@@ -150,6 +150,15 @@ def _numbers(loss: torch.Tensor, errors: PairErrors, scale: torch.Tensor | None)
         "accuracy": (errors.margin > 0).float().mean(),
     }
     return numbers if scale is None else {**numbers, "loser_scale": scale.mean()}
+
+
+def learning_rate(settings: TrainSettings, step: int) -> float:
+    """AdamW's rate at a step 0..steps-1: linear warm-up, then constant, or falling linearly to learning_rate / steps at the last step.
+
+    For 10 steps, warm-up 2 and rate 1: 0.5, 0.9, 0.8, ... 0.1 when it falls; 0.5, 1, 1, ... when constant.
+    """
+    rate = settings.learning_rate * min(1.0, (step + 1) / max(1, settings.warmup_steps))
+    return rate if settings.schedule == "constant" else min(rate, settings.learning_rate * (settings.steps - step) / settings.steps)
 
 
 Save = Callable[[int, dict[str, torch.Tensor], list[dict]], None]

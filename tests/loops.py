@@ -45,6 +45,7 @@ SETTINGS = LoopSettings.model_validate(
             "winner_error_collapse": 10,
         },
         "evaluation": {"seeds_per_prompt": 3},
+        "stop": {"rule": "last"},
     }
 )
 

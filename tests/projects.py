@@ -54,6 +54,7 @@ def write_config(project: Path, file: str = "config.yaml", **changes: object) ->
         "adapter": {"rank": 2, "alpha": 2.0},
         "train": {"steps": 2, "batch_size": 2, "learning_rate": 1e-3, "winner_error_collapse": 10.0},
         "evaluation": {"seeds_per_prompt": 2, "bootstrap": 100},
+        "stop": {"rule": "last"},
         "personalize": {"steps": 4, "batch_size": 2, "rank": 2, "curve": [0, 2], "max_steps": 5},
     }
     for name, value in changes.items():

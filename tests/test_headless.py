@@ -79,6 +79,35 @@ def test_scorers_of_reward_and_judge(concept: Concept) -> None:
     assert len({s.fingerprint for s in [*both.rewards, *both.judges]}) == 6
 
 
+def test_augment_is_for_the_reward_alone(concept: Concept) -> None:
+    config = ScorerConfig(reward=weights_folder("reward"), judge=weights_folder("judge"))
+    plain, augmented = (clip_scorers(c.reward, c, concept) for c in (config, config.model_copy(update={"augment": True})))
+    assert [a.fingerprint == b.fingerprint for a, b in zip(plain.rewards, augmented.rewards, strict=True)] == [False, False]
+    assert [a.fingerprint for a in plain.judges] == [b.fingerprint for b in augmented.judges]
+
+
+def test_two_rewards_train_a_run_whose_report_has_a_row_for_each(project: Path) -> None:
+    both = [str(weights_folder(name)) for name in ("reward", "judge")]
+    scorers = {"reward": both, "augment": True}
+    config = config_of(
+        project, output="zwei", scorers=scorers, pairs={"angle_low": -90.0, "angle_high": 180.0, "margin": 0.0, "combine": "worst"}
+    )
+    loop = loop_from_config(config, resume=False)
+    assert loop.axes == [("fidelity", "fidelity_2"), ("alignment", "alignment_2")]
+    _, report = run_loop(loop)
+    about = loop.run.fact("scorers")
+    assert about["alignment_2"] == {"role": "reward", "title": "Alignment (2nd scorer)", "higher_is_better": True}
+    assert {"before", "after", "gain"} <= report["fidelity_2"].keys() and report["fidelity_2"] != report["fidelity"]
+    page = (loop.run.path / "report" / "report.html").read_text(encoding="utf-8")
+    assert "Fidelity (2nd scorer)" in page and "an axis of several scorers as their worst in standard deviations" in page
+    refused = config_of(project, output="nie", scorers=scorers, pairs={"rule": "lambda_harmonic"})
+    with pytest.raises(UserError, match=r"lambda_harmonic takes one cosine an axis, but 2 scorers .*\(reward, judge\)"):
+        loop_from_config(refused, resume=False)
+    assert not refused.output.exists()
+    with pytest.raises(MetricsError, match="stands twice among the rewards"):
+        parts_from_config(config_of(project, scorers__reward=[both[0], both[0]]))
+
+
 def test_another_identifier_is_another_alignment(concept: Concept) -> None:
     marks = [
         clip_scorers(weights_folder("reward"), None, Concept(name, "robot", concept.references)).rewards[1].fingerprint
@@ -105,7 +134,7 @@ def write_masks(project: Path) -> Path:
 
 
 def test_a_folder_of_masks_makes_fidelity_that_of_the_subject(project: Path) -> None:
-    """Reward and judge alike; alignment and guards stay as they are, and a run without masks is another run."""
+    """Reward and judge alike; alignment and the other guards stay as they are, and a run without masks is another run."""
     with_masks, without = config_of(project, concept__masks=write_masks(project).name), config_of(project)
     concept, plain = config_concept(with_masks), config_concept(without)
     assert concept.masks.shape == (3, 64, 64) and (concept.masks[:, :, 40:] == 255).all() and (concept.masks[:, :, :24] == 0).all()
@@ -116,6 +145,7 @@ def test_a_folder_of_masks_makes_fidelity_that_of_the_subject(project: Path) -> 
     for scorers in (p.scorers for p in parts):
         for scorer in [*scorers.rewards, *scorers.judges]:
             pairs.setdefault(scorer.name, []).append(scorer)
+    assert len(pairs.pop("judge_background")) == 1  # the guard against the photos' place needs masks
     assert {name for name, (a, b) in pairs.items() if a.fingerprint != b.fingerprint} == {"fidelity", "judge_fidelity"}
     for name, role in (("fidelity", "reward"), ("judge_fidelity", "judge")):
         embedder = OpenClipEmbedder(weights_folder(role))
@@ -257,11 +287,24 @@ def test_personalization_leaves_lora_curve_and_record_and_is_not_made_again(proj
 
 
 def test_a_run_ends_with_a_lora_that_says_what_it_is(project: Path) -> None:
-    lora, report = run_loop(loop_from_config(config_of(project, output="ganz"), resume=False))
+    config = config_of(project, output="ganz")
+    lora, report = run_loop(loop_from_config(config, resume=False))
     with safe_open(lora, "pt") as file:
         said = file.metadata()
     assert said["dreambooth_dpo.rounds"] == "1" and json.loads(said["dreambooth_dpo.concept"])["name"] == "sks robot"
     assert report["rounds"] == 1 and (project / "ganz" / "report" / "report.html").is_file()
+
+
+def test_a_run_that_keeps_the_original_says_so_and_keeps_what_it_tried(project: Path) -> None:
+    """A learning rate too small to move anything: the LoRA changes nothing, the one that was tried lies beside it."""
+    config = config_of(project, output="original", stop__rule="best", train__learning_rate=1e-12)
+    lora, report = run_loop(loop_from_config(config, resume=False))
+    assert report["status"] == "original" and "changes nothing" in report["headline"]
+    with safe_open(lora, "pt") as file:
+        assert file.metadata()["dreambooth_dpo.rounds"] == "0"
+        assert all(not file.get_tensor(k).any() for k in file.keys() if "lora_up" in k)
+    with safe_open(lora.with_name(f"{lora.stem}_tried_round_1.safetensors"), "pt") as file:
+        assert any(file.get_tensor(k).any() for k in file.keys() if "lora_up" in k)
 
 
 def test_the_fixture_is_the_model_of_the_tests(project: Path) -> None:

@@ -138,6 +138,13 @@ def test_paths_are_taken_from_the_files_folder(tmp_path, monkeypatch):
     assert config.prompts == tmp_path / "sub" / "prompts.txt" and config.held_out_prompts is None
 
 
+def test_rewards_may_be_several_each_from_the_files_folder(tmp_path):
+    one, two, none = changed("scorers.reward", "a"), changed("scorers.reward", ["ä b", str(tmp_path / "c")]), changed("scorers.reward", [])
+    assert read_config(written(tmp_path, one)).scorers.reward == tmp_path / "a"
+    assert read_config(written(tmp_path, two)).scorers.reward == (tmp_path / "ä b", tmp_path / "c")
+    assert "at least 1 item" in refusal(tmp_path, none)
+
+
 def test_a_number_as_people_write_it(tmp_path):
     """YAML 1.1 reads 1e-4 as a text; it is a number all the same."""
     text = example_yaml().replace("learning_rate: 0.0001", "learning_rate: 3e-4")

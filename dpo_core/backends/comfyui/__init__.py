@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .live import LiveAdapter, diffusers_names, live_adapter, lora_prefixes, with_live_adapter, without_live_adapter
+from .live import LiveAdapter, adapter_of_lora, diffusers_names, live_adapter, lora_prefixes, with_live_adapter, without_live_adapter
 from .model import ComfyTextToImage
 from .residents import ResidentEmbedder
 
@@ -10,6 +10,7 @@ __all__ = [
     "ComfyTextToImage",
     "LiveAdapter",
     "ResidentEmbedder",
+    "adapter_of_lora",
     "diffusers_names",
     "live_adapter",
     "lora_prefixes",

@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
-from ...adapter import Adapter
+from ...adapter import Adapter, target_layers
+from ...errors import UserError
+from ...lora_files import load_tensors
 from ...settings import AdapterSettings
 
 KEY = "dreambooth_dpo"
+_UP = ".lora_up.weight"
 
 
 class LiveAdapter:
@@ -92,3 +95,27 @@ def lora_prefixes(model: Any, layers: Mapping[str, object]) -> dict[str, str]:
     if not theirs:
         return {name: f"diffusion_model.{name}" for name in layers}
     return {name: "lora_unet_" + theirs.get(name, name).replace(".", "_") for name in layers}
+
+
+def adapter_of_lora(patcher: Any, lora: Mapping[str, torch.Tensor], called: str) -> LiveAdapter:
+    """The adapter of a LoRA's tensors, on the layers that they name; rank and alpha are its own, or read off the tensors.
+
+    `called`: what errors call the LoRA. Raises UserError when it is not one that the train step makes, or not of this MODEL.
+    """
+    ups = {key.removesuffix(_UP) for key in lora if key.endswith(_UP)}
+    denoiser = patcher.model.diffusion_model
+    for targets in get_args(AdapterSettings.model_fields["targets"].annotation):
+        prefixes = lora_prefixes(patcher.model, target_layers(denoiser, targets))
+        if ups == set(prefixes.values()):
+            first = next(iter(prefixes.values()))
+            rank = getattr(lora, "rank", lora[f"{first}{_UP}"].shape[1])
+            alpha = getattr(lora, "alpha", float(lora.get(f"{first}.alpha", rank)))
+            settings = AdapterSettings(rank=rank, alpha=alpha, targets=targets)
+            with torch.inference_mode(False):
+                adapter = Adapter(denoiser, settings, device=torch.device("cpu"))
+                load_tensors(adapter, lora, called, prefixes)
+                return LiveAdapter(adapter.state(), settings)
+    raise UserError(
+        f"{called} does not fit this MODEL: its {len(ups)} layers are none of the choices attention, attention+ff and all on "
+        f"{type(denoiser).__name__}. Connect the lora output of DPO LoRA Train Step, and the MODEL that went into it."
+    )

@@ -1,0 +1,198 @@
+"""The strength dial: which strength of a trained LoRA serves best, by pictures of held-out prompts at each of them.
+
+Every strength is measured as a round is: the same prompts and seeds as the original (strength 0), the gain in standard deviations, the
+guards. Strength s multiplies the adapter's `up` matrices, and so the change of every layer, by s: what LoRA loaders do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+
+from .adapter import Adapter
+from .errors import UserError
+from .evaluation import by_prompt
+from .run_folder import RunFolder
+from .settings import StopSettings, StrengthSettings
+from .stopping import AXES, Interval, Scores, standing
+
+if TYPE_CHECKING:
+    from .rounds import Loop
+
+
+@dataclass(frozen=True)
+class StrengthPoint:
+    """One strength: raw means of both axes (first reward scorer), the gain against strength 0, and guards that fell, in words.
+
+    The gain is that of `stopping.gain_by_prompt`, in standard deviations of strength 0 within prompts.
+    """
+
+    strength: float
+    fidelity: Interval
+    alignment: Interval
+    gain: Interval
+    broken: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """All strengths in rising order, the set of pictures of each, the recommended strength (0: keep the original), and why."""
+
+    points: tuple[StrengthPoint, ...]
+    sets: tuple[str, ...]
+    value: float
+    words: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON; the open interval of a single prompt is None on both sides."""
+        points = [{**asdict(p), "broken": list(p.broken), "set": name} for p, name in zip(self.points, self.sets, strict=True)]
+        for point in points:
+            for name in ("fidelity", "alignment", "gain"):
+                point[name] = {k: v if math.isfinite(v) else None for k, v in point[name].items()}
+        return {"value": self.value, "words": self.words, "points": points}
+
+    @classmethod
+    def from_dict(cls, kept: Mapping[str, Any]) -> Sweep:
+        points = [
+            StrengthPoint(p["strength"], *(_interval(p[n]) for n in ("fidelity", "alignment", "gain")), tuple(p["broken"]))
+            for p in kept["points"]
+        ]
+        return cls(tuple(points), tuple(p["set"] for p in kept["points"]), kept["value"], kept["words"])
+
+
+def _interval(kept: Mapping[str, float | None]) -> Interval:
+    low, high = kept["low"], kept["high"]
+    return Interval(float(kept["mean"] or 0.0), -math.inf if low is None else low, math.inf if high is None else high)
+
+
+# --- numbers in, a recommendation out ---
+
+
+def read_strengths(text: str) -> tuple[float, ...]:
+    """ "0, 0.5, 1" -> (0.0, 0.5, 1.0), rising, each once, 0 always among them. Raises UserError for what is no list of strengths."""
+    try:
+        return StrengthSettings(strengths=tuple(float(part) for part in text.split(",") if part.strip())).strengths
+    except ValidationError as error:
+        raise UserError(f"strengths {text!r}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
+    except ValueError as error:
+        raise UserError(f"strengths {text!r} are not numbers with commas between them. Write them like 0, 0.5, 1.") from error
+
+
+def measure(scores: Mapping[float, Scores], prompt_of: np.ndarray, stop: StopSettings, resamples: int) -> tuple[StrengthPoint, ...]:
+    """Every strength against strength 0, which must be among them. scores: of the same prompts and seeds [n] in one order, see
+    `stopping.Scores`; prompt_of: int [n]."""
+    points = []
+    for strength in sorted(scores):
+        found = standing(0, scores[0.0], scores[strength], prompt_of, stop, 0.0, resamples)
+        means = [Interval.of(by_prompt(scores[strength][axis], prompt_of), resamples) for axis in AXES]
+        points.append(StrengthPoint(strength, *means, found.gain, found.broken))
+    return tuple(points)
+
+
+def recommend(points: Sequence[StrengthPoint]) -> tuple[float, str]:
+    """The strength to use, and why in words.
+
+    Of the strengths whose gain has a lower bound above 0 and for which no guard fell, the one with the highest lower bound; of equal
+    ones the smaller; 0 (keep the original) where there is none.
+    """
+    tried = [p for p in points if p.strength > 0]
+    good = [p for p in tried if p.gain.low > 0 and not p.broken]
+    best = max(good, key=lambda p: (p.gain.low, -p.strength), default=None)
+    bound = best.gain.low if best else 0.0
+    barred = max((p for p in tried if p.broken and p.gain.low > bound), key=lambda p: (p.gain.low, -p.strength), default=None)
+    but = f"strength {barred.strength:g} rose{' more' if best else ''}, but {' and '.join(barred.broken)}" if barred else ""
+    if best is None:
+        return 0.0, f"Keep the original (strength 0): {but or _no_gain(tried)}."
+    gain = best.gain
+    said = (
+        f"Strength {best.strength:g} is recommended: gain {gain.mean:+.2f} standard deviations on held-out prompts "
+        f"({gain.low:+.2f} to {gain.high:+.2f}), the highest lower bound of {len(tried)} strengths above 0."
+    )
+    if barred:
+        said += f" S{but[1:]}."
+    if best.strength == max(p.strength for p in tried):
+        said += " It is the highest that was tried: a higher one may do more."
+    return best.strength, said
+
+
+def _no_gain(tried: Sequence[StrengthPoint]) -> str:
+    if any(math.isinf(p.gain.low) for p in tried):
+        return "a single held-out prompt has no interval, so no gain can be shown; give more of them"
+    return "no strength shows a gain on held-out prompts that is more than chance"
+
+
+def judge(run: RunFolder, sets: Mapping[float, str], scorers: Mapping[str, str], stop: StopSettings, resamples: int) -> Sweep:
+    """The sweep of drawn and scored sets. sets: by strength, 0 among them; scorers: name in `stopping.Scores` -> name when kept."""
+    prompt_of = np.asarray([c.prompt_index for c in run.candidates(sets[0.0])])
+    scores = {s: {name: run.score_array(set_name, kept) for name, kept in scorers.items()} for s, set_name in sets.items()}
+    points = measure(scores, prompt_of, stop, resamples)
+    return Sweep(points, tuple(sets[p.strength] for p in points), *recommend(points))
+
+
+# --- the stage ---
+
+
+def scaled_state(state: Mapping[str, torch.Tensor], strength: float) -> dict[str, torch.Tensor]:
+    """An adapter's state whose effect is `strength` times that of `state`."""
+    return {name: tensor * strength if name.endswith(".up") else tensor for name, tensor in state.items()}
+
+
+@contextmanager
+def scaled(adapter: Adapter, strength: float) -> Iterator[None]:
+    """Inside, the policy acts with `strength`; its own weights come back in any case, bit for bit."""
+    state = adapter.state()
+    try:
+        adapter.load(scaled_state(state, strength))
+        yield
+    finally:
+        adapter.load(state)
+
+
+def _forget_others(run: RunFolder, adapter: Adapter, names: Sequence[str]) -> None:
+    """Pictures that another adapter drew under these names are no longer counted."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(adapter.state().items()):
+        digest.update(name.encode() + tensor.float().cpu().numpy().tobytes())
+    mark, kept = digest.hexdigest()[:16], run.fact("strength_adapters") or {}
+    for name in names:
+        if kept.get(name, mark) != mark:
+            run.forget_set(name)
+    run.set_fact("strength_adapters", {**kept, **dict.fromkeys(names, mark)})
+
+
+def sweep(loop: Loop, drawn: Mapping[float, str] | None = None) -> Sweep:
+    """Draw, score and judge the adapter as it stands at every strength of `settings.strength`; kept as the fact "strength".
+
+    Does only what is missing. drawn: sets with the pictures of some strengths, used where the sweep asks for as many seeds as evaluation.
+    """
+    settings = loop.settings
+    # One picture a prompt has no spread, which is the unit of the gain.
+    seeds = settings.strength.seeds_per_prompt or max(2, settings.evaluation.seeds_per_prompt)
+    sets = {s: f"strength_{s:.2f}" for s in settings.strength.strengths}
+    _forget_others(loop.run, loop.adapter, list(sets.values()))
+    if seeds == settings.evaluation.seeds_per_prompt:
+        sets |= {s: name for s, name in (drawn or {}).items() if s in sets}
+    for strength, name in sets.items():
+        with scaled(loop.adapter, strength):
+            loop.held_out(name, seeds)
+    scorers = {s.name: s.name for s in [*loop.rewards, *loop.judges]}
+    found = judge(loop.run, sets, scorers, settings.stop, settings.evaluation.bootstrap)
+    loop.run.set_fact("strength", found.as_dict())
+    return found
+
+
+def sweep_kept(loop: Loop, kept: int) -> None:
+    """The sweep at a run's end, with the adapter of round `kept` on; strengths 0 and 1 are that run's evaluations. 0: nothing to sweep."""
+    if kept:
+        sweep(loop, {0.0: "evaluation_0", 1.0: f"evaluation_{kept}"})
+    else:
+        words = "Keep the original (strength 0): no round is kept, so there is no LoRA whose strength could be set."
+        loop.run.set_fact("strength", Sweep((), (), 0.0, words).as_dict())

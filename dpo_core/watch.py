@@ -1,0 +1,42 @@
+"""The watch of a run: standings and decision from what its folder holds, kept as the facts "watch" and "kept"."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .run_folder import RunFolder
+from .settings import LoopSettings
+from .stopping import Decision, Standing, decide, kept_words, standing
+
+
+def standings(run: RunFolder, rounds: Sequence[int], scorers: Sequence[str], settings: LoopSettings) -> list[Standing]:
+    """Where each of these evaluated rounds (without the start) stands against the start. Raises UserError when a score is missing."""
+    prompt_of = np.asarray([c.prompt_index for c in run.candidates("evaluation_0")])
+
+    def scores(number: int) -> dict[str, np.ndarray]:
+        return {name: run.score_array(f"evaluation_{number}", name) for name in scorers}
+
+    before, found = scores(0), []
+    earlier = 0
+    for number in rounds:
+        alarms = [float(r["winner_alarm"]) for k in range(earlier, number) for r in run.training(k)]
+        resamples = settings.evaluation.bootstrap
+        found.append(standing(number, before, scores(number), prompt_of, settings.stop, max(alarms, default=0.0), resamples))
+        earlier = number
+    return found
+
+
+def keep_decision(run: RunFolder, found: Sequence[Standing], decision: Decision) -> None:
+    """Write the facts: "watch", a list of standings, and "kept", the decision with its words."""
+    run.set_fact("watch", [s.as_dict() for s in found])
+    run.set_fact("kept", {**decision.as_dict(), "words": kept_words(decision, found)})
+
+
+def watch(run: RunFolder, rounds: Sequence[int], scorers: Sequence[str], settings: LoopSettings) -> Decision:
+    """Judge the rounds evaluated so far by the stop rule, and keep what was found."""
+    found = standings(run, rounds, scorers, settings)
+    decision = decide(found, settings.stop, settings.train.winner_error_warning)
+    keep_decision(run, found, decision)
+    return decision
