@@ -5,6 +5,7 @@ from __future__ import annotations
 
 def node_classes() -> list:
     """Every node class of the pack, in the order of the loop."""
-    from . import concept, evaluate, pairs, prompt_set, rounds, sample, save, score, toybox, train
+    from . import concept, evaluate, keep_best, pairs, prompt_set, rounds, sample, save, score, strength, toybox, train
 
-    return [node for module in (toybox, concept, prompt_set, sample, score, pairs, train, evaluate, save, rounds) for node in module.NODES]
+    stages = (toybox, concept, prompt_set, sample, score, pairs, train, evaluate, keep_best, strength, save, rounds)
+    return [node for module in stages for node in module.NODES]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ..dpo_core.evaluation import paired_gain
+from ..dpo_core.backends.comfyui import ComfyTextToImage
+from ..dpo_core.evaluation import Gain, paired_gain
 from ..dpo_core.grids import before_after_grid, evenly
 from ..dpo_core.report_words import change_word, interval_words
 from ..dpo_core.rounds import EVALUATION_SALT
@@ -14,12 +17,26 @@ from ..dpo_core.run_folder import RunFolder
 from ..dpo_core.sampling import sample_set
 from ..dpo_core.scoring import score_set
 from ..dpo_core.settings import SamplingSettings
-from ..metrics.sets import ROLES, concept_scorers
+from ..metrics.sets import Scorers, concept_scorers, role_of
 from .run import NodeProgress, mark
 from .sockets import Candidates
 from .stages import backend_for, named
 
 _SHOWN_PROMPTS, _SHOWN_SEEDS = 6, 3
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Held-out pictures of two models with equal seeds: their sets, and scores by the names that `concept_scorers` gives."""
+
+    sets: tuple[str, str]
+    before: dict[str, np.ndarray]
+    after: dict[str, np.ndarray]
+    prompt_of: np.ndarray
+
+    @property
+    def gains(self) -> dict[str, Gain]:
+        return {name: paired_gain(scores, self.after[name], self.prompt_of) for name, scores in self.before.items()}
 
 
 def evaluate(
@@ -34,29 +51,49 @@ def evaluate(
 ) -> tuple[Any, str]:
     """Draw and score held-out pictures of both models; returns the before/after grid (PIL) and the report in plain words."""
     scorers = concept_scorers(*judges, candidates.concept)
+    with RunFolder(candidates.folder) as run:
+        measured = measure(run, models, clip, vae, candidates, settings, scorers, seeds, progress)
+        gains = measured.gains
+        run.set_fact(f"report_{mark(measured.sets)}", {title: gain.as_dict() for title, gain in gains.items()})
+        return _grid(run, measured.sets, candidates.prompts.held_out, seeds), words(gains)
+
+
+def measure(
+    run: RunFolder,
+    models: tuple[Any, Any],
+    clip: Any,
+    vae: Any,
+    candidates: Candidates,
+    settings: SamplingSettings,
+    scorers: Scorers,
+    seeds: int,
+    progress: NodeProgress,
+) -> Measured:
+    """Draw and score what is missing of both models' held-out pictures."""
     titles = {s.name: s for s in [*scorers.rewards, *scorers.judges]}
     kept = {title: named(scorer).name for title, scorer in titles.items()}
-    with RunFolder(candidates.folder) as run:
-        sets = [_draw(run, model, clip, vae, candidates, settings, seeds, progress) for model in models]
-        for name in sets:
-            score_set(run, name, list(titles.values()), progress)
-        prompt_of = np.asarray([c.prompt_index for c in run.candidates(sets[0])])
-        gains = {t: paired_gain(*(run.score_array(s, n) for s in sets), prompt_of) for t, n in kept.items()}
-        run.set_fact(f"report_{mark(sets)}", {title: gain.as_dict() for title, gain in gains.items()})
-        return _grid(run, sets, candidates.prompts.held_out, seeds), words(gains)
+    prompts, sets = candidates.prompts.held_out, []
+    for model in models:
+        backend, name = evaluation_set(model, clip, vae, candidates, settings, seeds, progress)
+        sample_set(run, name, backend, prompts, seeds, settings, settings.seed, EVALUATION_SALT, progress)
+        sets.append(name)
+    for name in sets:
+        score_set(run, name, list(titles.values()), progress)
+    prompt_of = np.asarray([c.prompt_index for c in run.candidates(sets[0])])
+    before, after = ({t: run.score_array(s, n) for t, n in kept.items()} for s in sets)
+    return Measured((sets[0], sets[1]), before, after, prompt_of)
 
 
-def _draw(
-    run: RunFolder, model: Any, clip: Any, vae: Any, candidates: Candidates, settings: SamplingSettings, seeds: int, progress: NodeProgress
-) -> str:
+def evaluation_set(
+    model: Any, clip: Any, vae: Any, candidates: Candidates, settings: SamplingSettings, seeds: int, progress: NodeProgress
+) -> tuple[ComfyTextToImage, str]:
+    """The model as it draws held-out pictures, and the name of their set: what they are drawn with makes it."""
     backend = backend_for(model, clip, vae, candidates, progress)
-    prompts = candidates.prompts.held_out
-    name = "evaluation_" + mark(backend.fingerprint, prompts, settings.model_dump(), repr(candidates.sampler), seeds)
-    sample_set(run, name, backend, prompts, seeds, settings, settings.seed, EVALUATION_SALT, progress)
-    return name
+    drawn_with = backend.fingerprint, candidates.prompts.held_out, settings.model_dump(), repr(candidates.sampler), seeds
+    return backend, "evaluation_" + mark(*drawn_with)
 
 
-def _grid(run: RunFolder, sets: list[str], prompts: tuple[str, ...], seeds: int) -> Any:
+def _grid(run: RunFolder, sets: Sequence[str], prompts: tuple[str, ...], seeds: int) -> Any:
     """A few prompts and seeds, evenly chosen: the choice looks at no score."""
     rows, columns = evenly(len(prompts), _SHOWN_PROMPTS), evenly(seeds, _SHOWN_SEEDS)
     pictures = [[run.images(name, [p * seeds + s for s in columns]) for p in rows] for name in sets]
@@ -68,7 +105,7 @@ def words(gains: dict[str, Any]) -> str:
     first = next(iter(gains.values()))
     lines = [f"{first.images} held-out pictures of {first.prompts} prompts, equal seeds; 95 % intervals over prompts."]
     for name, gain in gains.items():
-        _, title, higher = ROLES[name]
+        _, title, higher = role_of(name)
         change = change_word(gain.verdict, higher)
         lines.append(f"{title}: {gain.before:.3f} -> {gain.after:.3f} ({gain.gain:+.3f}, {interval_words(gain.as_dict())}): {change}")
     rewards, judges = ([gains[n].verdict for n in names if n in gains] for names in (("fidelity", "alignment"), ("judge_fidelity",)))

@@ -32,6 +32,13 @@ def rule_inputs() -> list:
             "fidelity_weight", default=0.5, min=0, max=1, step=0.05, optional=True,
             tooltip="For lambda_harmonic and weighted_sum: fidelity's share of the reward; alignment has the rest.",
         ),
+        io.Combo.Input(
+            "combine",
+            options=["mean", "worst"],
+            default="mean",
+            optional=True,
+            tooltip="With two scorers: the mean of both in standard deviations, or the worse of the two, so that both must be pleased.",
+        ),
     ]  # fmt: skip
 
 
@@ -70,14 +77,14 @@ class BuildPairs(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, scored, rule=None, window=None, steer=None, fidelity_weight=None, **limits) -> io.NodeOutput:
+    def execute(cls, scored, rule=None, window=None, steer=None, fidelity_weight=None, combine=None, **limits) -> io.NodeOutput:
         from ..dpo_core.pair_advice import pairs_advice
         from ..dpo_core.plots import cloud_figure, figure_image
         from ..dpo_core.settings import PairSettings
         from .run import NodeProgress, to_image
         from .stages import make_pairs
 
-        optional = {"rule": rule, "window": window, "steer": steer, "fidelity_weight": fidelity_weight}
+        optional = {"rule": rule, "window": window, "steer": steer, "fidelity_weight": fidelity_weight, "combine": combine}
         settings = PairSettings(**limits, **{k: v for k, v in optional.items() if v is not None})
         made = make_pairs(scored, settings, NodeProgress(cls.hidden.unique_id))
         fidelity, alignment, prompt_of = made.scores

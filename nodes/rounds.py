@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from comfy_api.latest import io
 
+from .keep_best import KeepBest
 from .pairs import BuildPairs
 from .sample import SampleCandidates, sampling_inputs
+from .score import second_scorer
 from .sockets import CATEGORY, CandidatesType, ConceptType, PromptsType, ScorerType
 from .train import TrainStep, training_inputs
 
@@ -14,10 +18,45 @@ _PAIRS = ("angle_low", "angle_high", "margin", "max_pairs_per_prompt", "max_uses
 _RULE = ("rule", "window", "steer", "fidelity_weight")
 
 
+def _scorers(first: Any, second: Any, rule: str | None) -> dict[str, Any]:
+    """The scorers' links as Score takes them. Raises UserError for a rule that takes one alone: before anything is drawn."""
+    from ..dpo_core.axes import check_rule
+    from ..dpo_core.settings import PairSettings
+
+    if second is None:
+        return {"scorer": first}
+    check_rule(PairSettings(rule=rule or "angle_window"), ("scorer", "scorer_2"))
+    return {"scorer": first, "scorer_2": second}
+
+
+def _measuring(judge: Any, seeds_per_prompt: int | None) -> dict[str, Any]:
+    """What Keep Best Round is set to, behind every round."""
+    defaults = {i.id: i.default for i in KeepBest.define_schema().inputs if hasattr(i, "default")}
+    linked = {} if judge is None else {"judge": judge}
+    return {**defaults, **({"seeds_per_prompt": seeds_per_prompt} if seeds_per_prompt is not None else {}), **linked}
+
+
+def _keep_best(graph: Any, number: int, sample: Any, train: Any, earlier: Any, parts: dict[str, Any]) -> Any:
+    """Keep Best Round behind a round: it asks for nothing of it once an earlier one said stop."""
+    so_far = {} if earlier is None else {"so_far": earlier.out(2)}
+    links = {"after": train.out(0), "lora": train.out(1), "candidates": sample.out(0), **so_far}
+    return graph.node(KeepBest.define_schema().node_id, f"keep_{number}", **links, **parts)
+
+
+def _outputs(rounds: int, sample: Any, train: Any, kept: Any) -> tuple:
+    """The outputs' sources. With a kept round none is the last round's own: asking for that would run it."""
+    if kept is not None:
+        return tuple(kept.out(i) for i in (0, 1, 6, 5, 3, 4))
+    said = f"The last of {rounds} rounds is kept without measuring (keep = last): Evaluate Before/After tells whether it is better."
+    return (train.out(0), train.out(1), train.out(2), sample.out(0), train.out(2), said)
+
+
 class Rounds(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         pairs = [i for i in BuildPairs.define_schema().inputs if i.id in (*_PAIRS, *_RULE)]
+        # Last: saved graphs know widgets by their order, and those from before end with the training's.
+        combine = next(i for i in BuildPairs.define_schema().inputs if i.id == "combine")
         return io.Schema(
             node_id="DBDPO_Rounds",
             display_name="DPO Rounds",
@@ -31,33 +70,60 @@ class Rounds(io.ComfyNode):
                 ConceptType.Input("concept", extra_dict=_LINKED, tooltip="The subject."),
                 PromptsType.Input("prompts", extra_dict=_LINKED, tooltip="Training prompts, and held-out ones for Evaluate."),
                 ScorerType.Input("scorer", extra_dict=_LINKED, tooltip="The scorer that trains."),
+                second_scorer(extra_dict=_LINKED),
+                ScorerType.Input(
+                    "judge",
+                    optional=True,
+                    extra_dict=_LINKED,
+                    tooltip="A scorer of another backbone that never trains: it has half the say in which round is kept.",
+                ),
                 io.Int.Input("rounds", default=3, min=1, max=50, tooltip="Rounds. One more re-runs nothing of the earlier ones."),
                 io.String.Input("run_name", default="my_run", tooltip="Folder under output/dreambooth_dpo where everything is kept."),
                 *sampling_inputs(),
                 *pairs,
                 *training_inputs(),
+                combine,
+                io.Combo.Input(
+                    "keep",
+                    optional=True,
+                    options=["best", "last"],
+                    default="best",
+                    tooltip="best: measure rounds on held-out prompts, keep the surest, stop when another is of no use; last: all rounds.",
+                ),
+                io.Int.Input(
+                    "seeds_per_prompt",
+                    optional=True,
+                    default=6,
+                    min=2,
+                    max=1000,
+                    tooltip="For keep = best: pictures for every held-out prompt, of the start and of each round.",
+                ),
             ],
             outputs=[
                 io.Model.Output(display_name="model"),
                 io.LoraModel.Output(display_name="lora"),
                 io.Image.Output(display_name="curves"),
                 CandidatesType.Output(display_name="candidates"),
+                io.Image.Output(display_name="watch"),
+                io.String.Output(display_name="report"),
             ],
             enable_expand=True,
         )
 
     @classmethod
     def execute(
-        cls, model, clip, vae, concept, prompts, scorer, rounds, run_name,
-        rule=None, window=None, steer=None, fidelity_weight=None, objective=None, loser_guard=None, **widgets,
+        cls, model, clip, vae, concept, prompts, scorer, rounds, run_name, scorer_2=None, judge=None, keep=None, seeds_per_prompt=None,
+        rule=None, window=None, steer=None, fidelity_weight=None, combine=None, objective=None, loser_guard=None, **widgets,
     ) -> io.NodeOutput:  # fmt: skip
         from comfy_execution.graph_utils import GraphBuilder
 
         graph = GraphBuilder()
-        chosen = zip(_RULE, (rule, window, steer, fidelity_weight), strict=True)
+        chosen = zip((*_RULE, "combine"), (rule, window, steer, fidelity_weight, combine), strict=True)
         pairing = {k: widgets.pop(k) for k in _PAIRS} | {k: v for k, v in chosen if v is not None}
         training = {i.id: widgets.pop(i.id) for i in training_inputs() if not i.optional}
         training |= {k: v for k, v in (("objective", objective), ("loser_guard", loser_guard)) if v is not None}
+        scorers, kept = _scorers(scorer, scorer_2, rule), None
+        measuring = {"before": model, "clip": clip, "vae": vae, **scorers, **_measuring(judge, seeds_per_prompt)}
         for number in range(rounds):
             drawing = {**widgets, "seed": (widgets["seed"] + number) % 2**31}
             sample = graph.node(
@@ -65,12 +131,13 @@ class Rounds(io.ComfyNode):
                 f"sample_{number}",
                 **{"model": model, "clip": clip, "vae": vae, "concept": concept, "prompts": prompts, "run_name": run_name, **drawing},
             )
-            scored = graph.node("DBDPO_Score", f"score_{number}", candidates=sample.out(0), scorer=scorer)
+            scored = graph.node("DBDPO_Score", f"score_{number}", candidates=sample.out(0), **scorers)
             pairs = graph.node(BuildPairs.define_schema().node_id, f"pairs_{number}", scored=scored.out(0), **pairing)
             steps = {**training, "train_seed": (training["train_seed"] + number) % 2**31}
             train = graph.node(TrainStep.define_schema().node_id, f"train_{number}", model=model, clip=clip, pairs=pairs.out(0), **steps)
             model = train.out(0)
-        return io.NodeOutput(train.out(0), train.out(1), train.out(2), sample.out(0), expand=graph.finalize())
+            kept = None if keep == "last" else _keep_best(graph, number, sample, train, kept, measuring)
+        return io.NodeOutput(*_outputs(rounds, sample, train, kept), expand=graph.finalize())
 
     @classmethod
     def validate_inputs(cls, run_name: str = "x", angle_low: float = 0, angle_high: float = 1) -> bool | str:

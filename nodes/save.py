@@ -30,7 +30,8 @@ class SaveLora(io.ComfyNode):
         from .lora_output import save_numbered
 
         name = save_numbered(lora, filename_prefix)
-        return io.NodeOutput(name, ui=ui.PreviewText(f"saved as {name}"))
+        note = getattr(lora, "note", "")
+        return io.NodeOutput(name, ui=ui.PreviewText(f"saved as {name}" + (f": {note}" if note else "")))
 
     @classmethod
     def validate_inputs(cls, filename_prefix: str = "x") -> bool | str:

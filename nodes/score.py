@@ -30,15 +30,21 @@ class LoadScorer(io.ComfyNode):
                     default="",
                     tooltip="For a single .safetensors file: its name in open_clip, e.g. ViT-B-32-quickgelu. Empty for folders.",
                 ),
+                io.Boolean.Input(
+                    "augment",
+                    default=False,
+                    optional=True,
+                    tooltip="Look at four views of each picture (flipped, shifted) and take the mean: harder to hack, four times the work.",
+                ),
             ],
             outputs=[ScorerType.Output(display_name="scorer")],
         )
 
     @classmethod
-    def execute(cls, scorer: str, architecture: str) -> io.NodeOutput:
+    def execute(cls, scorer: str, architecture: str, augment: bool | None = None) -> io.NodeOutput:
         from .scorer_files import load_scorer
 
-        return io.NodeOutput(load_scorer(scorer, architecture.strip()))
+        return io.NodeOutput(load_scorer(scorer, architecture.strip(), bool(augment)))
 
     @classmethod
     def validate_inputs(cls, scorer: str = "", architecture: str = "") -> bool | str:
@@ -47,6 +53,15 @@ class LoadScorer(io.ComfyNode):
         if scorer is None or architecture is None:  # linked: not known yet
             return True
         return check_scorer(scorer, architecture.strip()) or True
+
+
+def second_scorer(**more) -> io.Input:
+    return ScorerType.Input(
+        "scorer_2",
+        optional=True,
+        tooltip="Another backbone: both must be pleased, see combine of the pairs. DINOv2 adds to fidelity alone.",
+        **more,
+    )
 
 
 class ScoreCandidates(io.ComfyNode):
@@ -60,18 +75,20 @@ class ScoreCandidates(io.ComfyNode):
             inputs=[
                 CandidatesType.Input("candidates", tooltip="What was drawn."),
                 ScorerType.Input("scorer", tooltip="An open_clip model: alignment needs a text tower."),
+                second_scorer(),
             ],
             outputs=[ScoredType.Output(display_name="scored"), io.Image.Output(display_name="cloud")],
             hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
-    def execute(cls, candidates, scorer) -> io.NodeOutput:
+    def execute(cls, candidates, scorer, scorer_2=None) -> io.NodeOutput:
         from ..dpo_core.plots import figure_image, scores_figure
         from .run import NodeProgress, to_image
         from .stages import score_candidates
 
-        scored, *scores = score_candidates(candidates, scorer, NodeProgress(cls.hidden.unique_id))
+        scorers = [scorer] if scorer_2 is None else [scorer, scorer_2]
+        scored, scores = score_candidates(candidates, scorers, NodeProgress(cls.hidden.unique_id))
         cloud = to_image([figure_image(scores_figure(*scores))])
         return io.NodeOutput(scored, cloud, ui=ui.PreviewImage(cloud, cls=cls))
 

@@ -46,11 +46,22 @@ def check_scorer(name: str, architecture: str) -> str | None:
     return None
 
 
-def load_scorer(name: str, architecture: str) -> Any:
-    """An embedder under ComfyUI's memory management, one for each choice. Raises UserError or MetricsError that says what is missing."""
+def load_scorer(name: str, architecture: str, augment: bool = False) -> Any:
+    """An embedder under ComfyUI's memory management, one for each choice; with `augment` the mean over views of a picture.
+
+    Raises UserError or MetricsError that says what is missing.
+    """
     if wrong := check_scorer(name, architecture):
         raise UserError(wrong)
-    return _load(name, architecture)
+    return _augmented(name, architecture) if augment else _load(name, architecture)
+
+
+@lru_cache(maxsize=4)
+def _augmented(name: str, architecture: str) -> Any:
+    """Kept as the bare ones are: it remembers the last pictures."""
+    from ..metrics.augmented import AugmentedEmbedder
+
+    return AugmentedEmbedder(_load(name, architecture))
 
 
 @lru_cache(maxsize=4)

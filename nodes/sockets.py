@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from comfy_api.latest import io
 
 from ..dpo_core.concept import Concept
 from ..dpo_core.prompts import PromptSet
 from ..dpo_core.settings import PairSettings, SamplingSettings
+from ..dpo_core.stopping import Decision, Standing
 
 CATEGORY = "DreamBooth DPO"
 
@@ -19,6 +21,7 @@ CandidatesType = io.Custom("DBDPO_CANDIDATES")
 ScorerType = io.Custom("DBDPO_SCORER")
 ScoredType = io.Custom("DBDPO_SCORED")
 PairsType = io.Custom("DBDPO_PAIRS")
+StandingType = io.Custom("DBDPO_STANDING")
 
 
 @dataclass(frozen=True)
@@ -44,11 +47,11 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Scored:
-    """Candidates with the names under which their two scores are kept."""
+    """Candidates with the names under which their scores are kept: of each axis those of its scorers."""
 
     candidates: Candidates
-    fidelity: str
-    alignment: str
+    fidelity: tuple[str, ...]
+    alignment: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -58,3 +61,20 @@ class Pairs:
     scored: Scored
     name: str
     settings: PairSettings
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Rounds measured so far, the decision on them, and what it gives out. `start` names what they were measured against, and how."""
+
+    start: str
+    standings: tuple[Standing, ...]
+    decision: Decision
+    lines: tuple[str, ...]
+    """What was measured of each round, in words."""
+    model: Any = field(repr=False)
+    lora: Any = field(repr=False)
+    candidates: Candidates = field(repr=False)
+    """Those of the last round that ran."""
+    curves: Any = field(repr=False)
+    """Training curves of the last round that ran (PIL)."""

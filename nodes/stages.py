@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..dpo_core.axes import axis_of, axis_scores, check_rule
 from ..dpo_core.backends.comfyui import ComfyTextToImage
 from ..dpo_core.pairs import PairYield
 from ..dpo_core.run_folder import RunFolder
@@ -15,7 +16,7 @@ from ..dpo_core.sampling import sample_set
 from ..dpo_core.scoring import score_set
 from ..dpo_core.settings import PairSettings, SamplingSettings
 from ..dpo_core.stages import build_pairs
-from ..metrics.scorers import AlignmentScorer, FidelityScorer
+from ..metrics.sets import reward_scorers
 from .run import NodeProgress, mark, remember
 from .sockets import Candidates, Pairs, Sampler, Scored
 
@@ -52,21 +53,28 @@ def named(scorer: Any) -> Any:
     return scorer
 
 
-def score_candidates(candidates: Candidates, embedder: Any, progress: NodeProgress) -> tuple[Scored, np.ndarray, np.ndarray, np.ndarray]:
-    """Score what is not scored yet; returns the handle, fidelity [n], alignment [n] and the prompt of each candidate [n]."""
-    concept = candidates.concept
-    fidelity = named(FidelityScorer(embedder, concept.references, masks=concept.masks))
-    alignment = named(AlignmentScorer(embedder, concept.without_identifier, identifier=concept.identifier))
+Cloud = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Fidelity [n], alignment [n] and the prompt of each candidate [n]."""
+
+
+def score_candidates(candidates: Candidates, embedders: list[Any], progress: NodeProgress) -> tuple[Scored, Cloud]:
+    """Score what is not scored yet, by one embedder or several; returns the handle, and the scores that the first one gave."""
+    scorers = reward_scorers(embedders, candidates.concept)
+    axis = [axis_of(scorer.name) for scorer in scorers]
+    names = [named(scorer).name for scorer in scorers]
+    fidelity, alignment = (tuple(n for n, a in zip(names, axis, strict=True) if a == which) for which in ("fidelity", "alignment"))
     with RunFolder(candidates.folder) as run:
-        score_set(run, candidates.set_name, [fidelity, alignment], progress)
-        scored = Scored(candidates, fidelity.name, alignment.name)
-        return (scored, *_scores(run, scored))
+        score_set(run, candidates.set_name, scorers, progress)
+        scored = Scored(candidates, fidelity, alignment)
+        return scored, _scores(run, replace(scored, fidelity=fidelity[:1], alignment=alignment[:1]))
 
 
-def _scores(run: RunFolder, scored: Scored) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _scores(run: RunFolder, scored: Scored, how: str = "mean") -> Cloud:
+    """As the pair rule takes them: of an axis with several scorers the combined ones (mean or worst), in standard deviations."""
     name = scored.candidates.set_name
     prompt_of = np.asarray([c.prompt_index for c in run.candidates(name)])
-    return run.score_array(name, scored.fidelity), run.score_array(name, scored.alignment), prompt_of
+    fidelity, alignment = (axis_scores(run, name, names, how) for names in (scored.fidelity, scored.alignment))
+    return fidelity, alignment, prompt_of
 
 
 @dataclass(frozen=True)
@@ -76,16 +84,17 @@ class Paired:
     handle: Pairs
     found: PairYield
     pairs: list
-    scores: tuple[np.ndarray, np.ndarray, np.ndarray]
+    scores: Cloud
 
 
 def make_pairs(scored: Scored, settings: PairSettings, progress: NodeProgress) -> Paired:
-    """Pairs by the settings' rule, kept under a name that their settings make."""
+    """Pairs by the settings' rule, kept under a name that their settings make. Raises UserError for a rule that takes one scorer alone."""
+    check_rule(settings, scored.fidelity, scored.alignment)
     candidates = scored.candidates
     name = f"{candidates.set_name}_pairs_{mark(scored.fidelity, scored.alignment, settings.model_dump())}"
     with RunFolder(candidates.folder) as run:
         found = build_pairs(run, candidates.set_name, settings, name, progress, scored.fidelity, scored.alignment)
-        return Paired(Pairs(scored, name, settings), found, run.pairs(name), _scores(run, scored))
+        return Paired(Pairs(scored, name, settings), found, run.pairs(name), _scores(run, scored, settings.combine))
 
 
 def pair_pictures(handle: Pairs, first: int, count: int) -> tuple[list, int]:
@@ -95,7 +104,7 @@ def pair_pictures(handle: Pairs, first: int, count: int) -> tuple[list, int]:
     scored, name = handle.scored, handle.scored.candidates.set_name
     with RunFolder(scored.candidates.folder) as run:
         pairs, candidates = run.pairs(handle.name), run.candidates(name)
-        fidelity, alignment, _ = _scores(run, scored)
+        fidelity, alignment, _ = _scores(run, scored, handle.settings.combine)
         shown = []
         for pair in pairs[first : first + count]:
             winner, loser = run.images(name, [pair.winner, pair.loser])

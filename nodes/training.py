@@ -40,6 +40,15 @@ class DPOLora(dict):
     rank: int
     alpha: float
     metadata: dict[str, str]
+    fingerprint: str = ""
+    """That of the adapter on the MODEL that was given out with it."""
+    winner_alarm: float = 0.0
+    """The highest of its round."""
+    stopped: str | None = None
+    """Why a guard ended its training."""
+    curves: Any = None
+    note: str = ""
+    """What to know before it is saved."""
 
 
 @dataclass(frozen=True)
@@ -100,10 +109,13 @@ def train_step(model: Any, clip: Any, pairs: Pairs, widgets: Mapping[str, Any], 
     tensors.rank, tensors.alpha = adapter_settings.rank, adapter_settings.alpha
     concept = candidates.concept
     tensors.metadata = {"dreambooth_dpo.concept": concept.subject, "dreambooth_dpo.pairs": str(len(listed))}
+    tensors.fingerprint, tensors.stopped = live.fingerprint, stopped
+    tensors.winner_alarm = max((float(r["winner_alarm"]) for r in records), default=0.0)
     limits = settings.winner_error_warning, settings.winner_error_collapse
     figure = training_figure([records], *limits, f"{len(listed)} pairs", settings.objective)
+    tensors.curves = figure_image(figure)
     summary = _summary(records, len(listed), stopped, settings.objective)
-    return Trained(with_live_adapter(backend.patcher, live), tensors, figure_image(figure), summary)
+    return Trained(with_live_adapter(backend.patcher, live), tensors, tensors.curves, summary)
 
 
 def _check_start(riding: LiveAdapter | None, lora: Any, settings: AdapterSettings) -> None:

@@ -39,8 +39,8 @@ def toy_parts() -> dict:
         "prompts": node(
             "DBDPO_PromptSet", 0, 520, (340, 260), concept=["concept", 0], preset="own text", text=["toy", 8], held_out_text=["toy", 9]
         ),
-        "scorer": node("DBDPO_LoadScorer", 0, 830, (340, 90), "Scorer that trains", scorer="toybox reward"),
-        "judge": node("DBDPO_LoadScorer", 0, 970, (340, 90), "Judge that never trains", scorer="toybox judge"),
+        "scorer": node("DBDPO_LoadScorer", 0, 830, (340, 106), "Scorer that trains", scorer="toybox reward"),
+        "judge": node("DBDPO_LoadScorer", 0, 970, (340, 106), "Judge that never trains", scorer="toybox judge"),
     }  # fmt: skip
 
 
@@ -57,7 +57,7 @@ def user_parts(checkpoint: str) -> dict:
         "three": node("ImageBatch", 0, 120, (340, 60), image1=["two", 0], image2=["photo_2", 0]),
         "concept": node("DBDPO_Concept", 0, 240, (340, 130), identifier="sks", class_noun="dog", references=["three", 0]),
         "prompts": node("DBDPO_PromptSet", 0, 430, (340, 260), concept=["concept", 0], preset="living things"),
-        "scorer": node("DBDPO_LoadScorer", 0, 750, (340, 90), scorer="ViT-B-32.safetensors", architecture="ViT-B-32-quickgelu"),
+        "scorer": node("DBDPO_LoadScorer", 0, 750, (340, 106), scorer="ViT-B-32.safetensors", architecture="ViT-B-32-quickgelu"),
     }
 
 
@@ -68,8 +68,8 @@ def loop(model: list, clip: list, vae: list, drawing: dict, training: dict, run_
             "DBDPO_SampleCandidates", 400, 0, (380, 850), model=model, clip=clip, vae=vae, concept=["concept", 0], prompts=["prompts", 0],
             run_name=run_name, **drawing,
         ),
-        "score": node("DBDPO_Score", 840, 0, (420, 440), candidates=["sample", 0], scorer=["scorer", 0]),
-        "pairs": node("DBDPO_BuildPairs", 840, 500, (420, 730), scored=["score", 0]),
+        "score": node("DBDPO_Score", 840, 0, (420, 460), candidates=["sample", 0], scorer=["scorer", 0]),
+        "pairs": node("DBDPO_BuildPairs", 840, 500, (420, 755), scored=["score", 0]),
         "pairs_words": words(840, 1290, (420, 150), "Pairs in words", ["pairs", 2]),
         "train": node("DBDPO_TrainStep", 1320, 0, (420, 785), model=model, clip=clip, pairs=["pairs", 0], **training),
         "look": node("DBDPO_PreviewPairs", 1320, 845, (420, 570), pairs=["pairs", 0]),
@@ -102,7 +102,10 @@ Press **Run**: nothing is downloaded. A tiny model learns a subject (here a robo
 
 Change the window and run again: nothing is drawn anew."""
 ROUNDS_NOTE = """## Several rounds
-Each round draws fresh candidates with the model so far. Set *rounds* one higher and run again: the earlier rounds are not repeated."""
+Each round draws fresh candidates with the model so far, and is measured on prompts that training never saw. The best round is kept (or the
+original, if none is surely better), and no round is run that would be of no use.
+
+Set *rounds* one higher and run again: the earlier rounds are not repeated."""
 USER_NOTE = """## Your own subject
 1. Choose your checkpoint, and the LoRA of your subject.
 2. Load photos of it; write its *identifier* and *class noun* as in training.
@@ -124,13 +127,15 @@ def graphs() -> dict[str, tuple[dict, list[dict]]]:
     rounds = {
         **toy_parts(),
         "rounds": node(
-            "DBDPO_Rounds", 400, 0, (420, 1430), **toy, concept=["concept", 0], prompts=["prompts", 0], scorer=["scorer", 0], rounds=3,
-            run_name="toybox_three_rounds", **TOY_DRAWING,
+            "DBDPO_Rounds", 400, 0, (420, 1550), **toy, concept=["concept", 0], prompts=["prompts", 0], scorer=["scorer", 0],
+            judge=["judge", 0], rounds=3, run_name="toybox_three_rounds", **TOY_DRAWING,
         ),
-        "curves": node("PreviewImage", 880, 0, (420, 440), "Training of the last round", images=["rounds", 2]),
+        "watch": node("PreviewImage", 880, 0, (420, 380), "Gain of each round", images=["rounds", 4]),
+        "kept_words": words(880, 440, (420, 260), "Which round is kept?", ["rounds", 5]),
+        "curves": node("PreviewImage", 880, 760, (420, 440), "Training of the last round", images=["rounds", 2]),
         **ending(toy["model"], ["rounds", 0], ["rounds", 1], toy["clip"], toy["vae"], ["rounds", 3], "toybox", True, 1360),
     }  # fmt: skip
-    rounds["save"]["pos"] = [880, 500]
+    rounds["save"]["pos"] = [880, 1260]
     found = {
         "toybox_quickstart": (quick, [note(TOY_NOTE, -400, 0, (340, 400))]),
         "toybox_three_rounds": (rounds, [note(ROUNDS_NOTE, -400, 0)]),

@@ -32,7 +32,7 @@ PICTURES = (
 )
 NODE_IDS = (
     "DBDPO_LoadToybox", "DBDPO_Concept", "DBDPO_PromptSet", "DBDPO_SampleCandidates", "DBDPO_LoadScorer", "DBDPO_Score",
-    "DBDPO_BuildPairs", "DBDPO_PreviewPairs", "DBDPO_TrainStep", "DBDPO_Evaluate", "DBDPO_SaveLora", "DBDPO_Rounds",
+    "DBDPO_BuildPairs", "DBDPO_PreviewPairs", "DBDPO_TrainStep", "DBDPO_Evaluate", "DBDPO_KeepBest", "DBDPO_Strength", "DBDPO_SaveLora", "DBDPO_Rounds",
 )  # fmt: skip
 SET = """values => {
     for (const node of app.graph._nodes)

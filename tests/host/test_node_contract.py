@@ -24,6 +24,7 @@ from dreambooth_dpo.dpo_core.settings import (
     PairSettings,
     PersonalizeSettings,
     SamplingSettings,
+    StopSettings,
     TrainSettings,
 )
 from dreambooth_dpo.toybox.defaults import TOY_PERSONALIZE, TOY_SETTINGS
@@ -41,6 +42,8 @@ IDS = [
     "DBDPO_PreviewPairs",
     "DBDPO_TrainStep",
     "DBDPO_Evaluate",
+    "DBDPO_KeepBest",
+    "DBDPO_Strength",
     "DBDPO_SaveLora",
     "DBDPO_Rounds",
 ]
@@ -233,7 +236,7 @@ def test_the_help_page_tells_defaults_and_ranges(nodes, name):
             numbers = [float(n) for n in re.findall(r"-?\d+(?:\.\d+)?(?:e-?\d+)?", told)]
             assert numbers[:3] == pytest.approx([socket.default, socket.min, socket.max]), f"{socket.id}: {told}"
         elif isinstance(getattr(socket, "default", None), bool):
-            assert told == ("on" if socket.default else "off")
+            assert told.removeprefix("optional, ") == ("on" if socket.default else "off")
         elif getattr(socket, "default", None):
             assert f"`{socket.default}`" in told, f"{socket.id}: {told}"
 
@@ -254,7 +257,7 @@ SAMPLING = {
     "batch_size": (SamplingSettings, "batch_size"),
 }
 LIMITS = ("angle_low", "angle_high", "margin", "max_pairs_per_prompt", "max_uses")
-PAIRS = {n: (PairSettings, n) for n in (*LIMITS, "rule", "window", "steer", "fidelity_weight")}
+PAIRS = {n: (PairSettings, n) for n in (*LIMITS, "rule", "window", "steer", "fidelity_weight", "combine")}
 TRAINING = {
     "rank": (AdapterSettings, "rank"),
     "alpha": (AdapterSettings, "alpha"),
@@ -268,13 +271,22 @@ TRAINING = {
     "objective": (TrainSettings, "objective"),
     "loser_guard": (TrainSettings, "loser_guard"),
 }
+MEASURING = {"seeds_per_prompt": (EvaluationSettings, "seeds_per_prompt"), "seed": (EvaluationSettings, "seed")}
 MEANINGS = {
     "DBDPO_LoadToybox": {"steps": (PersonalizeSettings, "steps")},
     "DBDPO_SampleCandidates": SAMPLING,
     "DBDPO_BuildPairs": PAIRS,
     "DBDPO_TrainStep": TRAINING,
-    "DBDPO_Evaluate": {"seeds_per_prompt": (EvaluationSettings, "seeds_per_prompt"), "seed": (EvaluationSettings, "seed")},
-    "DBDPO_Rounds": {"rounds": (LoopSettings, "rounds"), **SAMPLING, **PAIRS, **TRAINING},
+    "DBDPO_Evaluate": MEASURING,
+    "DBDPO_Strength": {"seed": (EvaluationSettings, "seed"), "seeds_per_prompt": (EvaluationSettings, "seeds_per_prompt")},
+    "DBDPO_KeepBest": {**MEASURING, "patience": (StopSettings, "patience")},
+    "DBDPO_Rounds": {
+        "rounds": (LoopSettings, "rounds"),
+        **SAMPLING,
+        **PAIRS,
+        **TRAINING,
+        "seeds_per_prompt": MEASURING["seeds_per_prompt"],
+    },
 }
 MEANT = [(node, widget) for node, names in MEANINGS.items() for widget in names]
 KSAMPLER_STEPS = 20
@@ -329,10 +341,17 @@ def test_other_defaults_that_mean_the_same(nodes):
     assert widget_of(nodes, "DBDPO_PromptSet", "held_out_share").default == inspect.signature(split).parameters["held_out_share"].default
 
 
+def test_the_strengths_are_the_engines(nodes):
+    from dreambooth_dpo.dpo_core.settings import StrengthSettings
+    from dreambooth_dpo.dpo_core.strength import read_strengths
+
+    assert read_strengths(widget_of(nodes, "DBDPO_Strength", "strengths").default) == StrengthSettings().strengths
+
+
 def test_rounds_offers_the_widgets_of_its_parts(nodes):
     """Same defaults, ranges and tooltips as the nodes that it stands for."""
     whole = {w.id: w.as_dict() for w in widgets(nodes["DBDPO_Rounds"])}
     for part in ("DBDPO_SampleCandidates", "DBDPO_BuildPairs", "DBDPO_TrainStep"):
         for widget in widgets(nodes[part]):
             assert whole.pop(widget.id) == widget.as_dict(), f"{part}.{widget.id}"
-    assert list(whole) == ["rounds"]
+    assert list(whole) == ["rounds", "keep", "seeds_per_prompt"]

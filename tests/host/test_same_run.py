@@ -11,6 +11,7 @@ from hosting import Server, comfyui_path, toy_loop_graph
 from safetensors.torch import load_file
 
 from dreambooth_dpo.dpo_core.run_folder import RunFolder
+from dreambooth_dpo.dpo_core.settings import StopSettings
 from dreambooth_dpo.headless import finish
 from dreambooth_dpo.toybox.concepts import concept_from_seed
 from dreambooth_dpo.toybox.defaults import TOY_SETTINGS
@@ -47,7 +48,7 @@ def headless(hosted: Path, tmp_path_factory) -> Path:
         "evaluation": {"seeds_per_prompt": 1},
     }
     update = {name: getattr(TOY_SETTINGS, name).model_copy(update=values) for name, values in groups.items()}
-    settings = TOY_SETTINGS.model_copy(update={"rounds": 1, **update})
+    settings = TOY_SETTINGS.model_copy(update={"rounds": 1, "stop": StopSettings(rule="last"), **update})
     loop = toy_loop(concept_from_seed(0), tmp_path_factory.mktemp("headless") / "run", (start, {"curve": []}), settings, resume=False)
     finish(loop, loop.go(), "lora")
     loop.run.close()

@@ -8,6 +8,7 @@ import torch
 
 from dreambooth_dpo.dpo_core.lora_files import load_into_adapter
 from dreambooth_dpo.dpo_core.report import write_report
+from dreambooth_dpo.dpo_core.settings import StopSettings
 from dreambooth_dpo.headless import finish
 from dreambooth_dpo.toybox.concepts import concept_from_seed
 from dreambooth_dpo.toybox.defaults import TOY_PERSONALIZE, TOY_SETTINGS
@@ -25,6 +26,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory):
             "sampling": TOY_SETTINGS.sampling.model_copy(update={"candidates_per_prompt": 3, "steps": 4}),
             "train": TOY_SETTINGS.train.model_copy(update={"steps": 4, "batch_size": 4, "checkpoint_every": 2}),
             "evaluation": TOY_SETTINGS.evaluation.model_copy(update={"seeds_per_prompt": 1}),
+            "stop": StopSettings(rule="last"),
         }
     )
     brief = TOY_PERSONALIZE.model_copy(update={"steps": 6, "curve": (0, 6, 9), "max_steps": 8})

@@ -1,0 +1,138 @@
+"""The stop rule on MODELs: a round measured against the start, what is kept, and in which words it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from ..dpo_core.backends.comfyui import live_adapter, lora_prefixes
+from ..dpo_core.errors import UserError
+from ..dpo_core.plots import figure_image
+from ..dpo_core.plots_watch import watch_figure
+from ..dpo_core.run_folder import RunFolder
+from ..dpo_core.settings import EvaluationSettings, StopSettings, TrainSettings
+from ..dpo_core.stopping import Decision, Standing, decide, kept_words, standing
+from ..metrics.sets import concept_scorers, role_of
+from .evaluation import Measured, evaluation_set, measure
+from .run import NodeProgress, mark
+from .sockets import Candidates, Kept
+from .training import DPOLora
+
+
+def keep_best(
+    models: tuple[Any, Any],
+    lora: Any,
+    clip: Any,
+    vae: Any,
+    candidates: Candidates,
+    scorers: tuple[Any, Any | None, Any | None],
+    drawing: tuple[int, int],
+    patience: int,
+    so_far: Kept | None,
+    progress: NodeProgress,
+) -> Kept:
+    """Measure a round (the model before all rounds, the model after this one) and say what is kept of it and those in `so_far`.
+
+    scorers: the one that trained, a second one or None, the judge or None; drawing: pictures a prompt, and their seed.
+    Raises UserError when `lora` is not of the model after, or `so_far` was measured from another start.
+    """
+    before, after = models
+    _check_lora(after, lora)
+    first, second, judge = scorers
+    found = concept_scorers(first if second is None else [first, second], judge, candidates.concept)
+    seeds, seed = drawing
+    settings = candidates.settings.model_copy(update={"seed": seed})
+    _, name = evaluation_set(before, clip, vae, candidates, settings, seeds, progress)
+    start = mark(name, [s.fingerprint for s in [*found.rewards, *found.judges]])
+    _check_start(so_far, start)
+    with RunFolder(candidates.folder) as run:
+        measured = measure(run, models, clip, vae, candidates, settings, found, seeds, progress)
+    earlier = so_far.standings if so_far else ()
+    rule, resamples = StopSettings(patience=patience), EvaluationSettings().bootstrap
+    now = standing(len(earlier) + 1, measured.before, measured.after, measured.prompt_of, rule, lora.winner_alarm, resamples)
+    decision = _decide((*earlier, now), rule, lora.stopped)
+    model, given = _kept(decision, now, (before, after), lora, so_far)
+    lines = (*(so_far.lines if so_far else [_heading(measured)]), _line(now, measured))
+    return Kept(start, (*earlier, now), decision, lines, model, given, candidates, lora.curves)
+
+
+def report(kept: Kept) -> str:
+    """What is kept and why, then each round's gain."""
+    said = kept_words(kept.decision, kept.standings)
+    if not kept.decision.stop:
+        said += " Another round may bring more."
+    return "\n".join([said, *kept.lines])
+
+
+def picture(kept: Kept) -> Any:
+    """The rounds' gains as a PIL picture."""
+    return figure_image(watch_figure(kept.standings, kept.decision))
+
+
+def unchanged(before: Any, lora: DPOLora) -> DPOLora:
+    """The LoRA that stands for the original: the adapter that rides on it already, else one of the same layers that changes nothing."""
+    same = DPOLora(lora)
+    riding = live_adapter(before)
+    if riding is None:
+        same.update({k: torch.zeros_like(v) for k, v in lora.items() if ".lora_up" in k})
+        same.note = "it changes nothing, because the original is kept"
+    else:
+        prefixes = lora_prefixes(before.model, {k.rpartition(".")[0]: None for k in riding.state})
+        for key, value in riding.state.items():
+            layer, _, part = key.rpartition(".")
+            same[f"{prefixes[layer]}.lora_{part}.weight"] = value
+        same.note = "it is the one that came in, because the original is kept"
+    same.rank, same.alpha, same.metadata = lora.rank, lora.alpha, {**lora.metadata, "dreambooth_dpo.kept": same.note}
+    return same
+
+
+def _check_lora(after: Any, lora: Any) -> None:
+    if not isinstance(lora, DPOLora):
+        raise UserError(f"lora is a {type(lora).__name__} of another node: connect the lora output of this round's DPO LoRA Train Step.")
+    riding = live_adapter(after)
+    if riding is None or riding.fingerprint != lora.fingerprint:
+        raise UserError("after and lora are of two different trainings: connect the model and the lora output of one DPO LoRA Train Step.")
+
+
+def _check_start(so_far: Kept | None, start: str) -> None:
+    if so_far is not None and so_far.start != start:
+        raise UserError(
+            "so_far was measured in another way, so that its rounds cannot be compared with this one. Connect and set the same as in the "
+            "first Keep Best Round: before, clip, vae, scorers, judge, seeds_per_prompt, seed; and its candidates, if those of this round "
+            "are drawn with other settings."
+        )
+
+
+def _decide(standings: Sequence[Standing], rule: StopSettings, stopped: str | None) -> Decision:
+    """The stop rule's; a training that a guard ended stops the rounds, too."""
+    decision = decide(standings, rule, TrainSettings().winner_error_warning)
+    if stopped and not decision.stop:
+        why = stopped.partition(":")[0]
+        return replace(decision, stop=True, reason=f"training of round {standings[-1].round} ended by itself ({why})")
+    return decision
+
+
+def _kept(decision: Decision, now: Standing, models: tuple[Any, Any], lora: DPOLora, so_far: Kept | None) -> tuple[Any, DPOLora]:
+    """MODEL and LoRA of the kept round: this one, the original, or an earlier one, which then was kept before, too."""
+    before, after = models
+    if decision.kept == now.round:
+        return after, lora
+    if decision.kept == 0 or so_far is None:
+        return before, unchanged(before, lora)
+    return so_far.model, so_far.lora
+
+
+def _heading(measured: Measured) -> str:
+    prompts = len(set(measured.prompt_of.tolist()))
+    said = f"{len(measured.prompt_of)} held-out pictures of {prompts} prompts for each round, equal seeds; gains against the original:"
+    return said if prompts > 1 else f"{said} a single prompt gives no interval, and no round can be shown to be better."
+
+
+def _line(now: Standing, measured: Measured) -> str:
+    """A round's gain with its interval in standard deviations, and what its scores did. Guards that fell are told by `kept_words`."""
+    interval = f" ({now.gain.low:+.2f} to {now.gain.high:+.2f})" if now.gain.high < float("inf") else ""
+    scores = ", ".join(f"{role_of(name)[1]} {gain.gain:+.3f}" for name, gain in measured.gains.items())
+    return f"Round {now.round}: {now.gain.mean:+.2f} SD{interval}; {scores}."

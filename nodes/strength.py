@@ -1,0 +1,76 @@
+"""Strength Sweep: held-out prompts with the LoRA at several strengths, and the one to use."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io, ui
+
+from .sockets import CATEGORY, CandidatesType, ScorerType
+
+
+class StrengthSweep(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DBDPO_Strength",
+            display_name="Strength Sweep",
+            category=CATEGORY,
+            description="At which strength does the LoRA serve best? Scores, gain and guards at each, and the one to use; 0 is without it.",
+            inputs=[
+                io.Model.Input("model", tooltip="The model as it was before training: the one that went into the first train step."),
+                io.LoraModel.Input("lora", tooltip="From the train step or DPO Rounds; it is not changed."),
+                io.Clip.Input("clip", tooltip="The model's text encoder."),
+                io.Vae.Input("vae", tooltip="The model's VAE."),
+                CandidatesType.Input("candidates", tooltip="Tells concept, held-out prompts, sampler settings and run folder."),
+                ScorerType.Input("scorer", tooltip="The scorer that trained."),
+                ScorerType.Input("judge", optional=True, tooltip="A scorer of another backbone that never trained: the better witness."),
+                io.String.Input(
+                    "strengths",
+                    default="0, 0.25, 0.5, 0.75, 1, 1.25, 1.5",
+                    tooltip="Strengths to draw with, 0 to 4, commas between; 0, the model without the LoRA, is always among them.",
+                ),
+                io.Int.Input("seeds_per_prompt", default=6, min=2, max=1000, tooltip="Pictures for every held-out prompt and strength."),
+                io.Int.Input(
+                    "seed",
+                    control_after_generate=False,
+                    default=1_000_003,
+                    min=0,
+                    max=2**31 - 1,
+                    tooltip="Noise seeds derive from it, apart from candidates'.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="curve"),
+                io.Image.Output(display_name="strip"),
+                io.Float.Output(display_name="strength"),
+                io.String.Output(display_name="report"),
+            ],
+            hidden=[io.Hidden.unique_id],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, model, lora, clip, vae, candidates, scorer, strengths, seeds_per_prompt, seed, judge=None) -> io.NodeOutput:
+        from .run import NodeProgress, to_image
+        from .strength_sweep import strength_sweep
+
+        settings = candidates.settings.model_copy(update={"seed": seed})
+        progress = NodeProgress(cls.hidden.unique_id)
+        found = strength_sweep((model, clip, vae), lora, candidates, settings, (scorer, judge), strengths, seeds_per_prompt, progress)
+        progress.show(found.curve)
+        curve, strip = to_image([found.curve]), to_image([found.strip])
+        shown = [*ui.PreviewImage(curve, cls=cls).as_dict()["images"], *ui.PreviewImage(strip, cls=cls).as_dict()["images"]]
+        return io.NodeOutput(curve, strip, found.value, found.report, ui={"images": shown, "text": (found.report,)})
+
+    @classmethod
+    def validate_inputs(cls, strengths: str = "1") -> bool | str:
+        from ..dpo_core.errors import UserError
+        from ..dpo_core.strength import read_strengths
+
+        try:
+            read_strengths("1" if strengths is None else strengths)
+        except UserError as wrong:
+            return str(wrong)
+        return True
+
+
+NODES = [StrengthSweep]

@@ -1,0 +1,86 @@
+"""The strength dial on a MODEL and a trained LoRA."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..dpo_core.backends.comfyui import LiveAdapter, adapter_of_lora, live_adapter, with_live_adapter
+from ..dpo_core.errors import UserError
+from ..dpo_core.plots import figure_image
+from ..dpo_core.plots_strength import strength_figure, strength_strip
+from ..dpo_core.rounds import EVALUATION_SALT
+from ..dpo_core.run_folder import RunFolder
+from ..dpo_core.sampling import sample_set
+from ..dpo_core.scoring import score_set
+from ..dpo_core.settings import EvaluationSettings, SamplingSettings, StopSettings
+from ..dpo_core.strength import Sweep, judge, read_strengths, scaled_state
+from ..metrics.sets import concept_scorers
+from .evaluation import evaluation_set
+from .run import NodeProgress, mark
+from .sockets import Candidates
+from .stages import named
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What the node gives out: two PIL pictures, the recommended strength, and the words."""
+
+    curve: Any
+    strip: Any
+    value: float
+    report: str
+
+
+def strength_sweep(
+    parts: tuple[Any, Any, Any],
+    lora: Mapping[str, Any],
+    candidates: Candidates,
+    settings: SamplingSettings,
+    judges: tuple[Any, Any | None],
+    strengths: str,
+    seeds: int,
+    progress: NodeProgress,
+) -> Swept:
+    """Draw and score held-out pictures at every strength, and recommend one. parts: MODEL without adapter, CLIP, VAE.
+
+    Sets are named as Evaluate's: what it drew with the same model, prompts and seeds is not drawn again. Raises UserError for a MODEL that
+    carries an adapter already, and for a LoRA that does not fit it.
+    """
+    model, clip, vae = parts
+    if live_adapter(model) is not None:
+        raise UserError(
+            "the MODEL already carries a trained adapter, which would act beside the LoRA at every strength. Connect the MODEL as it was "
+            "before training: the one that goes into the first train step."
+        )
+    adapter = adapter_of_lora(model, lora, "the connected LoRA")
+    scorers = concept_scorers(*judges, candidates.concept)
+    titles = {s.name: s for s in [*scorers.rewards, *scorers.judges]}
+    kept = {title: named(scorer).name for title, scorer in titles.items()}
+    sets: dict[float, str] = {}
+    with RunFolder(candidates.folder) as run:
+        for strength in read_strengths(strengths):
+            live = LiveAdapter(scaled_state(adapter.state, strength), adapter.settings)
+            worn = with_live_adapter(model, live) if strength else model
+            backend, name = evaluation_set(worn, clip, vae, candidates, settings, seeds, progress)
+            sample_set(run, name, backend, candidates.prompts.held_out, seeds, settings, settings.seed, EVALUATION_SALT, progress)
+            sets[strength] = name
+        # After all drawing: MODEL and scorers then take turns in memory once.
+        for name in sets.values():
+            score_set(run, name, list(titles.values()), progress)
+        found = judge(run, sets, kept, StopSettings(), EvaluationSettings().bootstrap)
+        run.set_fact(f"strength_{mark(list(sets.values()))}", found.as_dict())
+        curve = figure_image(strength_figure(found.points, found.value))
+        return Swept(curve, strength_strip(run, found), found.value, words(found, seeds))
+
+
+def words(found: Sweep, seeds: int) -> str:
+    """The recommendation, then one line a strength."""
+    lines = [found.words, f"{seeds} pictures of each held-out prompt at every strength, equal seeds; gains in standard deviations."]
+    for point in found.points:
+        gain = point.gain
+        said = f"gain {gain.mean:+.2f} ({gain.low:+.2f} to {gain.high:+.2f})" if point.strength else "the original"
+        guards = f"; {' and '.join(point.broken)}" if point.broken else ""
+        lines.append(f"{point.strength:g}: fidelity {point.fidelity.mean:.3f}, alignment {point.alignment.mean:.3f}, {said}{guards}")
+    return "\n".join(lines)

@@ -1,0 +1,240 @@
+"""Keep Best Round on a running ComfyUI: what it keeps, that a stop spares the later rounds, and the same behind DPO Rounds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hosting import Server, comfyui_path, executed, toy_loop_graph
+from safetensors.torch import load_file
+
+pytestmark = pytest.mark.usefixtures("comfyui")
+HARM = {"learning_rate": 0.02, "train_steps": 6}
+"""A training that wrecks the model within few steps."""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory) -> Iterator[Server]:
+    if not (comfyui_path() / "main.py").is_file():
+        pytest.skip("no ComfyUI here")
+    with Server(tmp_path_factory.mktemp("keep")) as running:
+        yield running
+
+
+def words(source: list) -> dict:
+    return {"class_type": "PreviewAny", "inputs": {"source": source}}
+
+
+def chain(run_name: str, rounds: int = 2, **training: object) -> dict:
+    """Rounds by hand, each with Keep Best Round behind it; only what the last one keeps is asked for."""
+    graph = toy_loop_graph(sample={"run_name": run_name}, train=training)
+    keep = {k: v for k, v in graph["evaluate"]["inputs"].items() if k != "after"}
+    stages = {name: graph.pop(name) for name in ("sample", "score", "pairs", "train")}
+    del graph["look"], graph["evaluate"]
+    model = ["toy", 0]
+    for n in range(1, rounds + 1):
+        for name, node in stages.items():
+            graph[f"{name}_{n}"] = {"class_type": node["class_type"], "inputs": dict(node["inputs"])}
+        graph[f"sample_{n}"]["inputs"] |= {"model": model, "seed": n - 1}
+        graph[f"score_{n}"]["inputs"]["candidates"] = [f"sample_{n}", 0]
+        graph[f"pairs_{n}"]["inputs"]["scored"] = [f"score_{n}", 0]
+        graph[f"train_{n}"]["inputs"] |= {"model": model, "pairs": [f"pairs_{n}", 0], "train_seed": n - 1}
+        model = [f"train_{n}", 0]
+        round_ = {"after": model, "lora": [f"train_{n}", 1], "candidates": [f"sample_{n}", 0], "patience": 2}
+        so_far = {"so_far": [f"keep_{n - 1}", 2]} if n > 1 else {}
+        graph[f"keep_{n}"] = {"class_type": "DBDPO_KeepBest", "inputs": {**keep, **round_, **so_far}}
+    graph["save"]["inputs"] = {"lora": [f"keep_{rounds}", 1], "filename_prefix": run_name}
+    graph["said"] = words([f"keep_{rounds}", 4])
+    return graph
+
+
+def rounds_graph(run_name: str, rounds: int, training: dict | None = None, **given: object) -> dict:
+    graph = toy_loop_graph(train=training or {})
+    taken = {**graph["sample"]["inputs"], **graph["pairs"]["inputs"], **graph["train"]["inputs"], "scorer": ["scorer", 0]}
+    inputs = {k: v for k, v in taken.items() if k not in ("scored", "pairs")}
+    inputs |= {"model": ["toy", 0], "run_name": run_name, "rounds": rounds, **given}
+    kept = {k: graph[k] for k in ("toy", "concept", "prompts", "scorer", "judge", "save")}
+    kept["save"]["inputs"] = {"lora": ["rounds", 1], "filename_prefix": run_name}
+    seen = {f"seen_{i}": {"class_type": "PreviewImage", "inputs": {"images": ["rounds", i]}} for i in (2, 4)}
+    return {**kept, **seen, "rounds": {"class_type": "DBDPO_Rounds", "inputs": inputs}, "said": words(["rounds", 5])}
+
+
+def path(server: Server, run_name: str) -> Path:
+    return server.folder / "output" / "dreambooth_dpo" / run_name
+
+
+def counted(server: Server, run_name: str) -> tuple[int, int, int]:
+    """Sets of candidates, trainings, and evaluation sets in a run folder."""
+    run = path(server, run_name)
+    return len(list(run.glob("candidates_*"))), len(list(run.glob("training/*"))), len(list(run.glob("evaluation_*")))
+
+
+def written(server: Server, run_name: str) -> dict[Path, int]:
+    """Every file of a run but its records, with the time it was written."""
+    files = (p for p in path(server, run_name).rglob("*") if p.is_file() and ".sqlite" not in p.name)
+    return {p: p.stat().st_mtime_ns for p in files}
+
+
+def report(history: dict) -> str:
+    return history["outputs"]["said"]["text"][0]
+
+
+def lora(server: Server, name: str) -> dict:
+    return load_file(server.folder / "models" / "loras" / f"{name}_00001.safetensors")
+
+
+# --- rounds by hand ---
+
+
+def test_a_chain_gives_out_model_and_lora_of_the_round_that_it_names(server: Server):
+    graph = chain("chain", train_steps=20, learning_rate=4e-4)
+    graph |= {
+        f"save_{n}": {"class_type": "DBDPO_SaveLora", "inputs": {"lora": [f"train_{n}", 1], "filename_prefix": f"round {n}"}}
+        for n in (1, 2)
+    }
+    done = server.run(graph)
+    assert counted(server, "chain") == (2, 2, 3)
+    said = report(done)
+    number = next(n for n in (1, 2) if said.startswith(f"Round {n} is kept: gain +"))
+    assert "40 held-out pictures of 20 prompts" in said and "\nRound 1: +" in said and "\nRound 2: " in said
+    kept, of_round = lora(server, "chain"), lora(server, f"round {number}")
+    assert kept.keys() == of_round.keys() and all(kept[k].equal(of_round[k]) for k in kept)
+    assert {"text", "images"} <= set(done["outputs"]["keep_1"]) and done["outputs"]["keep_2"]["text"] == [said]
+    # Pictures of the model that is given out are found as they were drawn for the rule.
+    inputs = {
+        k: v for k, v in graph["keep_2"]["inputs"].items() if k in ("before", "clip", "vae", "scorer", "judge", "seeds_per_prompt", "seed")
+    }
+    inputs |= {"after": ["keep_2", 0], "candidates": ["keep_2", 5]}
+    before = written(server, "chain")
+    evaluated = server.run({**graph, "evaluate": {"class_type": "DBDPO_Evaluate", "inputs": inputs}})
+    assert executed(evaluated) == {"evaluate"} and written(server, "chain") == before
+    assert "Fidelity: " in evaluated["outputs"]["evaluate"]["text"][0]
+
+
+def test_a_harmful_round_keeps_the_original_and_the_next_is_never_drawn(server: Server):
+    graph = chain("harm", **HARM)
+    done = server.run(graph)
+    assert counted(server, "harm") == (1, 1, 2), "round 2 was drawn, trained or measured"
+    assert report(done).startswith("The original is kept: ") and "Stopped: " in report(done) and "\nRound 2" not in report(done)
+    assert done["outputs"]["keep_2"]["text"] == done["outputs"]["keep_1"]["text"], "the stop is said by the later node, too"
+    saved = done["outputs"]["save"]["text"][0]
+    assert saved == "saved as harm_00001.safetensors: it changes nothing, because the original is kept"
+    kept = lora(server, "harm")
+    assert all(not kept[k].any() for k in kept if ".lora_up" in k) and any(kept[k].any() for k in kept if ".lora_down" in k)
+    # The model that is given out names the same set of candidates as the one that came in: nothing is drawn.
+    again = {"class_type": "DBDPO_SampleCandidates", "inputs": {**graph["sample_1"]["inputs"], "model": ["keep_2", 0]}}
+    server.run({**graph, "again": again, "seen": {"class_type": "PreviewImage", "inputs": {"images": ["again", 1]}}})
+    assert counted(server, "harm") == (1, 1, 2)
+
+
+def test_an_original_that_carries_an_adapter_keeps_that_one(server: Server):
+    """Going on from a trained model: the LoRA of the original is then not nothing."""
+    graph = chain("rider")
+    graph["train_2"]["inputs"] |= HARM
+    del graph["keep_1"], graph["keep_2"]["inputs"]["so_far"]
+    graph["keep_2"]["inputs"]["before"] = ["train_1", 0]
+    graph["first"] = {"class_type": "DBDPO_SaveLora", "inputs": {"lora": ["train_1", 1], "filename_prefix": "rider first"}}
+    done = server.run(graph)
+    assert report(done).startswith("The original is kept: ")
+    assert done["outputs"]["save"]["text"][0].endswith("it is the one that came in, because the original is kept")
+    kept, first = lora(server, "rider"), lora(server, "rider first")
+    assert kept.keys() == first.keys() and all(kept[k].equal(first[k]) for k in kept)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"lora": ["train_1", 1]}, "after and lora are of two different trainings"),
+        ({"seeds_per_prompt": 3}, "so_far was measured in another way"),
+        ({"judge": None}, "so_far was measured in another way"),
+    ],
+)
+def test_what_does_not_belong_together_is_refused_before_it_is_drawn(server: Server, changes: dict, said: str):
+    graph = chain("refused")
+    server.run(chain("refused", 1))
+    graph["keep_2"]["inputs"] |= changes
+    graph["keep_2"]["inputs"] = {k: v for k, v in graph["keep_2"]["inputs"].items() if v is not None}
+    found = server.wait(server.queue(graph))
+    assert said in dict(found["status"]["messages"])["execution_error"]["exception_message"]
+    assert counted(server, "refused")[2] == 2
+
+
+def test_a_training_that_ended_by_itself_ends_the_rounds(comfyui: Path):
+    from dreambooth_dpo.dpo_core.settings import StopSettings
+    from dreambooth_dpo.dpo_core.stopping import Interval, Standing
+    from dreambooth_dpo.nodes.keeping import _decide
+
+    good = Standing(1, Interval(0.4, 0.2, 0.6))
+    assert not _decide([good], StopSettings(), None).stop
+    decision = _decide([good], StopSettings(), "the loss is nan and the gradient norm nan at step 3: training stopped. Lower it.")
+    assert (decision.stop, decision.kept) == (True, 1)
+    assert decision.reason == "training of round 1 ended by itself (the loss is nan and the gradient norm nan at step 3)"
+
+
+# --- DPO Rounds ---
+
+
+def test_one_round_more_runs_nothing_of_the_earlier_ones_and_a_graph_from_before_measures(server: Server):
+    """The graph has none of the new widgets, as one that was saved before they were there."""
+    done = server.run(rounds_graph("more", 1))
+    assert counted(server, "more") == (1, 1, 2)
+    assert "120 held-out pictures of 20 prompts" in report(done)
+    before = written(server, "more")
+    done = server.run(rounds_graph("more", 2))
+    after = written(server, "more")
+    assert {p: after[p] for p in before} == before, "an earlier round was written again"
+    assert counted(server, "more") == (2, 2, 3)
+    assert "\nRound 1: " in report(done) and "\nRound 2: " in report(done) and "Fidelity (judge)" not in report(done)
+
+
+def test_rounds_that_stop_draw_train_and_measure_nothing_more(server: Server):
+    """Here by the alarm of training: without a judge and held-out photos no guard sees the harm."""
+
+    def graph(rounds: int) -> dict:
+        made = rounds_graph("ended", rounds, HARM, scorer_2=["judge", 0], keep="best", seeds_per_prompt=2)
+        del made["concept"]["inputs"]["held_out"]
+        return made
+
+    done = server.run(graph(3))
+    assert counted(server, "ended") == (1, 1, 2)
+    assert report(done).startswith("The original is kept: ") and "Fidelity (2nd scorer)" in report(done)
+    assert "Stopped: in round 1 training raised the winner's error by " in report(done)
+    assert done["outputs"]["seen_2"]["images"] and done["outputs"]["seen_4"]["images"]
+    assert "it changes nothing" in done["outputs"]["save"]["text"][0]
+    before = written(server, "ended")
+    assert report(server.run(graph(4))) == report(done)
+    assert written(server, "ended") == before
+
+
+def test_rounds_that_keep_the_last_run_all_and_measure_nothing(server: Server):
+    done = server.run(rounds_graph("all", 2, HARM, judge=["judge", 0], keep="last"))
+    assert counted(server, "all") == (2, 2, 0)
+    assert report(done).startswith("The last of 2 rounds is kept without measuring")
+    assert done["outputs"]["save"]["text"] == ["saved as all_00001.safetensors"]
+    assert any(value.any() for key, value in lora(server, "all").items() if ".lora_up" in key)
+
+
+def test_an_interrupt_while_a_round_is_measured_leaves_all_well(server: Server):
+    """Stopped while the trained model draws, the rounds end as unbroken ones, and the model that came in is as it was."""
+
+    def graph(run_name: str) -> dict:
+        return rounds_graph(run_name, 2, judge=["judge", 0], keep="best", seeds_per_prompt=4)
+
+    prompt, until = server.queue(graph("broken")), time.monotonic() + 120
+    while len(list(path(server, "broken").glob("evaluation_*/latents/00000.safetensors"))) < 2:
+        assert time.monotonic() < until, "the trained model was never measured"
+        time.sleep(0.05)
+    server.post("/interrupt", {})
+    assert "execution_interrupted" in dict(server.wait(prompt)["status"]["messages"])
+    kept = written(server, "broken")
+    done = server.run(graph("broken"))
+    after = written(server, "broken")
+    assert {p: after[p] for p in kept} == kept
+    whole = server.run(graph("unbroken"))
+    assert report(whole) == report(done)
+    names = [sorted(str(p.relative_to(path(server, n))) for p in written(server, n)) for n in ("broken", "unbroken")]
+    assert names[0] == names[1], "a set has another name: some model was another"
+    one, two = lora(server, "broken"), lora(server, "unbroken")
+    assert one.keys() == two.keys() and all(one[k].equal(two[k]) for k in one)
