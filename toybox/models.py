@@ -11,6 +11,7 @@ import numpy as np
 from ..dpo_core.errors import UserError
 from .concepts import ToyConcept
 from .oracle import ORACLE_VERSION, Oracle, Verdict
+from .world import PLACEMENT_SPREAD
 
 WEIGHTS = Path(__file__).parent / "weights"
 PARTS = ("pipeline", "reward", "judge")
@@ -20,6 +21,7 @@ ORACLE_TITLES = {
     "oracle_body": "Body colour right (oracle)",
     "oracle_belly": "Belly colour right (oracle)",
     "oracle_hat": "Hat right (oracle)",
+    "oracle_spread": "Variety of place and size (oracle)",
 }
 
 
@@ -64,7 +66,29 @@ class OracleScorer:
         return np.asarray(verdict.all_right if part == "all_right" else getattr(verdict, part), np.float64)
 
 
-def oracle_scorers(concept: ToyConcept) -> list[OracleScorer]:
-    """All right, and each attribute apart."""
+class SpreadScorer:
+    """How differently the pictures of a prompt place their subject; fits the core's Scorer protocol.
+
+    It is what every prompt leaves open, so unlike the Vendi score it does not count mistakes. Each picture gets its prompt's root mean
+    square of the standard deviations of x, y and size, each in units of the world's own: 1 = as various as the world, 0 = all alike.
+    A call must hold all pictures of a prompt; a prompt of one picture has 0.
+    """
+
+    def __init__(self, concept: ToyConcept, name: str = "oracle_spread") -> None:
+        self.name, self._noun, self._oracle = name, concept.noun, Oracle()
+        self.fingerprint = f"spread-1-{ORACLE_VERSION}-{concept.noun}"
+
+    def score(self, images: np.ndarray, prompts: Sequence[str]) -> np.ndarray:
+        places = self._oracle.placements(images, [self._noun] * len(images)) / PLACEMENT_SPREAD
+        values = np.zeros(len(images))
+        for prompt in dict.fromkeys(prompts):
+            chosen = np.asarray([p == prompt for p in prompts])
+            if chosen.sum() > 1:
+                values[chosen] = np.sqrt(places[chosen].var(axis=0, ddof=1).mean())
+        return values
+
+
+def oracle_scorers(concept: ToyConcept) -> list[OracleScorer | SpreadScorer]:
+    """All right, each attribute apart, and the spread of placements."""
     judged = _Judged(concept)
-    return [OracleScorer(judged, name) for name in ORACLE_TITLES]
+    return [*(OracleScorer(judged, name) for name in ORACLE_TITLES if name != "oracle_spread"), SpreadScorer(concept)]

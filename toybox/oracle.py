@@ -180,9 +180,15 @@ def _weights(masks: np.ndarray) -> np.ndarray:
     return flat / flat.sum(0)
 
 
+@lru_cache(maxsize=1)
+def _places() -> np.ndarray:
+    """Every placement of the grid: float [p, 3], x, y, scale."""
+    return np.asarray([(x, y, s) for s in GRID_SCALE for y in GRID_Y for x in GRID_X])
+
+
 @lru_cache(maxsize=len(CLASSES))
 def _templates(noun: str) -> _Templates:
-    places = [Placement(float(x), float(y), float(s)) for s in GRID_SCALE for y in GRID_Y for x in GRID_X]
+    places = [Placement(*map(float, place)) for place in _places()]
     masks = [part_masks(noun, place, with_hat=False) for place in places]
     bare = {name: np.stack([m[name] for m in masks]) for name in ("body", "belly", "ink", "hat")}
     subject, hat = bare["body"] | bare["belly"] | bare["ink"], bare["hat"]
@@ -218,6 +224,13 @@ def _hat_name(share: np.ndarray) -> str | None:
     return None if share[best] < HAT_TRACE else UNCLEAR
 
 
+def _check(images: np.ndarray, nouns: Sequence[str]) -> None:
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (SIZE, SIZE, 3):
+        raise ValueError(f"images are {images.dtype} {list(images.shape)}; the oracle reads uint8 [n, {SIZE}, {SIZE}, 3]")
+    if len(nouns) != len(images):
+        raise ValueError(f"{len(images)} images but {len(nouns)} class nouns; give one for each image")
+
+
 class Oracle:
     """Reads pictures of the toybox world and compares them with expected scenes; see the module's docstring for the rules."""
 
@@ -226,10 +239,7 @@ class Oracle:
 
         Raises ValueError for another shape or type, another number of nouns, and a noun that is not in the world.
         """
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (SIZE, SIZE, 3):
-            raise ValueError(f"images are {images.dtype} {list(images.shape)}; the oracle reads uint8 [n, {SIZE}, {SIZE}, 3]")
-        if len(nouns) != len(images):
-            raise ValueError(f"{len(images)} images but {len(nouns)} class nouns; give one for each image")
+        _check(images, nouns)
         found: list[Reading | None] = [None] * len(images)
         for noun in sorted(set(nouns)):
             where = [i for i, name in enumerate(nouns) if name == noun]
@@ -238,6 +248,16 @@ class Oracle:
                 for i, reading in zip(part, _read_chunk(images[part], noun), strict=True):
                     found[i] = reading
         return [r for r in found if r is not None]
+
+    def placements(self, images: np.ndarray, nouns: Sequence[str]) -> np.ndarray:
+        """Where the best template stands in each picture: float [n, 3], x, y and scale in pixels. Raises ValueError as `read` does."""
+        _check(images, nouns)
+        found = np.zeros((len(images), 3))
+        for noun in sorted(set(nouns)):
+            where = np.flatnonzero([name == noun for name in nouns])
+            for part in np.split(where, range(_CHUNK, len(where), _CHUNK)):
+                found[part] = _places()[_best_placement(colour_map(images[part]), _templates(noun))[0]]
+        return found
 
     def judge(self, images: np.ndarray, scenes: Sequence[Scene]) -> Verdict:
         """Compare images uint8 [n, 64, 64, 3] with the n expected scenes. Raises ValueError as `read` does."""

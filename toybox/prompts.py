@@ -49,3 +49,21 @@ def train_and_held_out(concept: ToyConcept) -> tuple[list[str], list[str]]:
             train += worn
             held_out += bare
     return train, held_out
+
+
+def with_unseen_contexts(concept: ToyConcept, count: int) -> tuple[list[str], list[str], list[str]]:
+    """24 training templates, 16 held-out ones of the same backgrounds, and 6 of backgrounds that training never names (for `count` 2).
+
+    The templates are those of `train_and_held_out`. The photos' own background is never among the unseen ones.
+    """
+    rng = np.random.default_rng([3021, concept.seed])
+    absent = [b for b in (BACKGROUNDS[i] for i in rng.permutation(len(BACKGROUNDS))) if b != concept.background][:count]
+
+    def split_off(templates: list[str], background: str) -> list[str]:
+        phrase = BACKGROUND_PHRASES[background]
+        return [t for t in templates if t.endswith(f" {phrase}")]
+
+    train, held_out = train_and_held_out(concept)
+    unseen = [t for b in absent for t in (*split_off(held_out, b)[:2], *split_off(train, b)[:1])]
+    gone = {t for b in absent for t in (*split_off(held_out, b), *split_off(train, b))}
+    return [t for t in train if t not in gone], [t for t in held_out if t not in gone], unseen

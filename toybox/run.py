@@ -26,20 +26,23 @@ from ..headless import (
 from .concepts import ToyConcept, concept_from_seed
 from .defaults import TOY_PERSONALIZE, TOY_SETTINGS
 from .models import ORACLE_TITLES, oracle_scorers, weights_folder
-from .prompts import train_and_held_out
+from .prompts import train_and_held_out, with_unseen_contexts
 
 
-def toy_prompts(toy: ToyConcept) -> PromptSet:
-    """Prompts of a toybox concept; every background and accessory stands in both halves."""
+def toy_prompts(toy: ToyConcept, unseen: int = 0) -> PromptSet:
+    """Prompts of a toybox concept; every background and accessory stands in both halves, but for `unseen` backgrounds never trained on."""
     concept = toy.to_concept()
+    if unseen:
+        train, held_out, never = ([fill(t, concept) for t in part] for part in with_unseen_contexts(toy, unseen))
+        return PromptSet(tuple(train), (*held_out, *never), tuple(never))
     train, held_out = train_and_held_out(toy)
     return PromptSet(tuple(fill(t, concept) for t in train), tuple(fill(t, concept) for t in held_out))
 
 
-def toy_scorers(toy: ToyConcept, device: str = "cpu") -> Scorers:
-    """Reward, judge, guards, and the oracle, which only measures."""
-    reward, judge = weights_folder("reward"), ScorerConfig(reward=weights_folder("reward"), judge=weights_folder("judge"))
-    scorers = clip_scorers(reward, judge, toy.to_concept(), device)
+def toy_scorers(toy: ToyConcept, device: str = "cpu", augment: bool = False) -> Scorers:
+    """Reward (with `augment` the mean over views of a picture), judge, guards, and the oracle, which only measures."""
+    config = ScorerConfig(reward=weights_folder("reward"), judge=weights_folder("judge"), augment=augment)
+    scorers = clip_scorers(config.rewards, config, toy.to_concept(), device)
     return Scorers(scorers.rewards, [*scorers.judges, *oracle_scorers(toy)])
 
 
@@ -92,13 +95,15 @@ def toy_loop(
     resume: bool,
     device: str = "cpu",
     progress: Progress = silent,
+    prompts: PromptSet | None = None,
+    scorers: Scorers | None = None,
 ) -> Loop:
-    """The loop of a toybox concept on top of its personalized start, ready to go."""
+    """The loop of a toybox concept on top of its personalized start, ready to go; other prompts and scorers than the usual may be given."""
     from ..dpo_core.backends.diffusers import DiffusersTextToImage
 
     lora, record = start
     model = DiffusersTextToImage(toy_pipeline(device, lora), settings.train.precision)
-    scorers, prompts = toy_scorers(toy, device), toy_prompts(toy)
+    scorers, prompts = scorers or toy_scorers(toy, device), prompts or toy_prompts(toy)
     run = RunFolder(folder)
     described = {
         "settings": settings.model_dump(mode="json"),

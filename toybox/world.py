@@ -70,6 +70,10 @@ def random_placement(rng: np.random.Generator) -> Placement:
     return Placement(x=SIZE / 2 + rng.uniform(-5, 5), y=SIZE / 2 + 6 + rng.uniform(-3, 3), scale=rng.uniform(19.0, 23.0))
 
 
+PLACEMENT_SPREAD = np.asarray([10.0, 6.0, 4.0]) / np.sqrt(12)
+"""Standard deviations of x, y and scale of `random_placement`: widths of its ranges / sqrt 12. Unit: pixels."""
+
+
 _YY, _XX = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32) + 0.5
 
 

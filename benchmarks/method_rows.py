@@ -1,0 +1,78 @@
+"""The compared methods: every row starts from the same start, prompts and seeds, and spends the same compute."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..dpo_core.settings import LoopSettings, PersonalizeSettings
+
+BACKWARD = 2
+"""Forwards that a backward pass costs."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method: the loop's settings, what rewards it ("plain", "augmented", "mean of two", "worst of two"), and why it stands here."""
+
+    settings: LoopSettings
+    about: str
+    reward: str = "plain"
+
+
+def _changed(base: LoopSettings, rounds: int | None = None, **groups: Mapping) -> LoopSettings:
+    update = {name: getattr(base, name).model_copy(update=dict(values)) for name, values in groups.items()}
+    return base.model_copy(update={**update, "rounds": rounds or base.rounds})
+
+
+def rows(base: LoopSettings) -> dict[str, Row]:
+    """Every row that trains on pairs, by name; the default first. No training and longer DreamBooth are not among them."""
+
+    def row(about: str, reward: str = "plain", rounds: int | None = None, **groups: Mapping) -> Row:
+        return Row(_changed(base, rounds, **groups), about, reward)
+
+    def objective(name: str, beta: float) -> Row:
+        return row(f"objective {name}, beta {beta:g}", train={"objective": name, "beta": beta})
+
+    n = base.rounds
+    return {
+        "angle_window": row("DPO, angle window (arXiv 2505.20975): the default"),
+        "raft": row("RAFT: supervised on the winners", train={"objective": "raft"}),
+        "weighted_sum": row("DPO, pairs by the weighted sum, the paper's rejected baseline", pairs={"rule": "weighted_sum"}),
+        "random_pairs": row("DPO, random pairs: the control", pairs={"rule": "random"}),
+        "one_long_round": row(
+            "DPO, one round of as many candidates and steps",
+            rounds=1,
+            sampling={"candidates_per_prompt": base.sampling.candidates_per_prompt * n},
+            pairs={"max_pairs_per_prompt": base.pairs.max_pairs_per_prompt * n},
+            train={"steps": base.train.steps * n},
+        ),
+        "pareto": row("DPO, first over last Pareto front (CaPO)", pairs={"rule": "pareto"}),
+        "lambda_harmonic": row("DPO, lambda-harmonic reward (RPO)", pairs={"rule": "lambda_harmonic"}),
+        "ipo": objective("ipo", 500.0),
+        "hinge": objective("hinge", 1000.0),
+        "reward_gap": objective("reward_gap", 2000.0),
+        "mapo": objective("mapo", 0.1),
+        "kto": objective("kto", 2000.0),
+        "loser_guard": row("DPO with the loser-gradient guard, mu 0.6 (Diffusion-SDPO)", train={"loser_guard": 0.6}),
+        "augmented": row("DPO, scores averaged over a flip and small shifts", "augmented"),
+        "mean_of_two": row("DPO, mean of two scorers on each axis (the second is the judge)", "mean of two"),
+        "worst_of_two": row("DPO, worst of two scorers on each axis (the second is the judge)", "worst of two", pairs={"combine": "worst"}),
+    }
+
+
+def image_forwards(settings: LoopSettings, prompts: int) -> int:
+    """What a row spends: denoiser forwards of one image, a backward counted as two; evaluation, which all share, is left out.
+
+    Candidates: sampler steps, twice with guidance. A training step: both pictures of each pair, reference forward, policy forward and
+    backward. 24 prompts x 10 candidates x 12 steps and 60 steps of 8 pairs make 2,880 + 60 * 16 * 4 = 6,720 a round.
+    """
+    drawing, train = settings.sampling, settings.train
+    sampled = prompts * drawing.candidates_per_prompt * drawing.steps * (2 if drawing.guidance > 1 else 1)
+    trained = train.steps * train.accumulation * 2 * train.batch_size * (1 + 1 + BACKWARD)
+    return settings.rounds * (sampled + trained)
+
+
+def dreambooth_steps(settings: LoopSettings, personalize: PersonalizeSettings, prompts: int) -> int:
+    """Steps of further DreamBooth that cost as much as the loop."""
+    return image_forwards(settings, prompts) // (personalize.batch_size * (1 + BACKWARD))
