@@ -113,7 +113,8 @@ class Rounds(io.ComfyNode):
     @classmethod
     def execute(
         cls, model, clip, vae, concept, prompts, scorer, rounds, run_name, scorer_2=None, judge=None, keep=None, seeds_per_prompt=None,
-        rule=None, window=None, steer=None, fidelity_weight=None, combine=None, objective=None, loser_guard=None, **widgets,
+        rule=None, window=None, steer=None, fidelity_weight=None, combine=None, objective=None, loser_guard=None, schedule=None,
+        **widgets,
     ) -> io.NodeOutput:  # fmt: skip
         from comfy_execution.graph_utils import GraphBuilder
 
@@ -121,7 +122,8 @@ class Rounds(io.ComfyNode):
         chosen = zip((*_RULE, "combine"), (rule, window, steer, fidelity_weight, combine), strict=True)
         pairing = {k: widgets.pop(k) for k in _PAIRS} | {k: v for k, v in chosen if v is not None}
         training = {i.id: widgets.pop(i.id) for i in training_inputs() if not i.optional}
-        training |= {k: v for k, v in (("objective", objective), ("loser_guard", loser_guard)) if v is not None}
+        more = {"objective": objective, "loser_guard": loser_guard, "schedule": schedule}
+        training |= {k: v for k, v in more.items() if v is not None}
         scorers, kept = _scorers(scorer, scorer_2, rule), None
         measuring = {"before": model, "clip": clip, "vae": vae, **scorers, **_measuring(judge, seeds_per_prompt)}
         for number in range(rounds):

@@ -52,6 +52,13 @@ def training_inputs() -> list:
             step=0.05,
             tooltip="Share of the winner's push that the loser's push must leave; 0 = off, 0.6-0.9 in its paper.",
         ),
+        io.Combo.Input(
+            "schedule",
+            optional=True,
+            options=["constant", "linear"],
+            default="constant",
+            tooltip="Learning rate after warm-up: constant, or falling to 0 by the end of the round (calmer; double learning_rate then).",
+        ),
     ]
 
 
@@ -82,11 +89,11 @@ class TrainStep(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, clip, pairs, objective=None, loser_guard=None, continue_from=None, **widgets) -> io.NodeOutput:
+    def execute(cls, model, clip, pairs, objective=None, loser_guard=None, schedule=None, continue_from=None, **widgets) -> io.NodeOutput:
         from .run import NodeProgress, to_image
         from .training import train_step
 
-        widgets |= {"objective": objective, "loser_guard": loser_guard}
+        widgets |= {"objective": objective, "loser_guard": loser_guard, "schedule": schedule}
         done = train_step(model, clip, pairs, widgets, continue_from, NodeProgress(cls.hidden.unique_id))
         curves = to_image([done.curves])
         shown = {**ui.PreviewImage(curves, cls=cls).as_dict(), "text": (done.summary,)}

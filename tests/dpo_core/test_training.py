@@ -15,7 +15,20 @@ from dreambooth_dpo.dpo_core.adapter import Adapter
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.seeds import generator
 from dreambooth_dpo.dpo_core.settings import TrainSettings
-from dreambooth_dpo.dpo_core.training import PairData, Trainer, TrainingStopped, train_round, training_seed, winner_alarm
+from dreambooth_dpo.dpo_core.training import PairData, Trainer, TrainingStopped, learning_rate, train_round, training_seed, winner_alarm
+
+# --- the learning rate ---
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rates"),
+    [("constant", [0.5, 1, 1, 1, 1, 1, 1, 1, 1, 1]), ("linear", [0.5, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1])],
+)
+def test_learning_rates_by_hand(schedule: str, rates: list[float]) -> None:
+    """Ten steps, warm-up 2, rate 1; falling, step k may have (10 - k) / 10 at most."""
+    chosen = TrainSettings(steps=10, warmup_steps=2, learning_rate=1.0, schedule=schedule)
+    assert [learning_rate(chosen, k) for k in range(10)] == pytest.approx(rates)
+
 
 # --- draws ---
 

@@ -270,6 +270,7 @@ TRAINING = {
     "checkpointing": (TrainSettings, "gradient_checkpointing"),
     "objective": (TrainSettings, "objective"),
     "loser_guard": (TrainSettings, "loser_guard"),
+    "schedule": (TrainSettings, "schedule"),
 }
 MEASURING = {"seeds_per_prompt": (EvaluationSettings, "seeds_per_prompt"), "seed": (EvaluationSettings, "seed")}
 MEANINGS = {
