@@ -38,7 +38,7 @@ class KeepBest(io.ComfyNode):
                     max=2**31 - 1,
                     tooltip="Noise seeds derive from it, apart from candidates'.",
                 ),
-                io.Int.Input("patience", default=2, min=1, max=1000, tooltip="Rounds in a row without more gain before it says stop."),
+                io.Int.Input("patience", default=3, min=1, max=1000, tooltip="Rounds in a row without more gain before it says stop."),
             ],
             outputs=[
                 io.Model.Output(display_name="model"),

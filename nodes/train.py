@@ -19,7 +19,7 @@ def training_inputs() -> list:
         io.Int.Input("pairs_per_step", default=8, min=1, max=1024, tooltip="Pairs in one forward; memory grows with it."),
         io.Int.Input("accumulation", default=1, min=1, max=1024, tooltip="Forwards per optimizer step: large batches in little memory."),
         io.Float.Input(
-            "learning_rate", default=1e-4, min=1e-8, max=1, step=1e-6, round=False, tooltip="AdamW's. 1e-4 on small models, 1e-5 on SDXL."
+            "learning_rate", default=2e-4, min=1e-8, max=1, step=1e-6, round=False, tooltip="AdamW's. 2e-4 on small models, 2e-5 on SDXL."
         ),
         io.Float.Input(
             "beta",
@@ -55,9 +55,9 @@ def training_inputs() -> list:
         io.Combo.Input(
             "schedule",
             optional=True,
-            options=["constant", "linear"],
-            default="constant",
-            tooltip="Learning rate after warm-up: constant, or falling to 0 by the end of the round (calmer; double learning_rate then).",
+            options=["linear", "constant"],
+            default="linear",
+            tooltip="Learning rate after warm-up: falling to 0 by the end of the round, or constant (then take half the learning_rate).",
         ),
     ]
 

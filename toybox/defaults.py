@@ -17,7 +17,7 @@ TOY_SETTINGS = LoopSettings(
     sampling=SamplingSettings(candidates_per_prompt=10, steps=12, guidance=1.0, width=64, height=64, batch_size=32),
     pairs=PairSettings(max_pairs_per_prompt=6, max_uses=3),
     adapter=AdapterSettings(rank=8, alpha=8.0, targets="all"),
-    train=TrainSettings(steps=60, batch_size=8, learning_rate=1e-4, beta=2000.0),
+    train=TrainSettings(steps=60, batch_size=8, learning_rate=2e-4, beta=2000.0),
     evaluation=EvaluationSettings(seeds_per_prompt=6),
 )
 TOY_PERSONALIZE = PersonalizeSettings(steps=120, learning_rate=2e-3, curve=(0, 60, 120, 240), max_steps=480)

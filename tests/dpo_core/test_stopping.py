@@ -11,7 +11,7 @@ from dreambooth_dpo.dpo_core.settings import StopSettings
 from dreambooth_dpo.dpo_core.stopping import Interval, Standing, broken_guards, decide, gain_by_prompt, kept_words, standing
 
 PROMPT_OF = np.asarray([0, 0, 1, 1])
-SETTINGS = StopSettings()
+SETTINGS = StopSettings(patience=2, diversity_loss=0.6)
 
 
 def _round(number: int, low: float, broken: tuple[str, ...] = (), alarm: float = 0.0) -> Standing:
