@@ -147,7 +147,7 @@ def test_rewards_may_be_several_each_from_the_files_folder(tmp_path):
 
 def test_a_number_as_people_write_it(tmp_path):
     """YAML 1.1 reads 1e-4 as a text; it is a number all the same."""
-    text = example_yaml().replace("learning_rate: 0.0001", "learning_rate: 3e-4")
+    text = example_yaml().replace("learning_rate: 0.0002", "learning_rate: 3e-4")
     assert read_config(written(tmp_path, text)).train.learning_rate == 3e-4
 
 
