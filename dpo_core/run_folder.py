@@ -226,14 +226,14 @@ class RunFolder:
 def check_same_run(run: RunFolder, described: dict, resume: bool) -> None:
     """A run folder holds one run: the same settings go on (with resume), others are refused by name.
 
-    Before anything is trained, settings of pairs and training may still change: a window that no pair fits can be widened, and the kept
-    candidates are used. Raises UserError; writes the fact "described".
+    More rounds, another stop rule and a sweep of strengths may always be asked for: what is there stays as it is. Before anything is
+    trained, settings of pairs and training may change too: a window that no pair fits can be widened, and the kept candidates are used.
+    Raises UserError; writes the fact "described".
     """
     kept = run.fact("described")
     if kept is not None:
         changed = changes(_with_defaults(kept), described)
-        # The sweep comes after everything else: it may be asked for later, or at more strengths.
-        changed = {k: v for k, v in changed.items() if k not in ("settings.sweep", "settings.strength.strengths")}
+        changed = {k: v for k, v in changed.items() if not _only_adds(k, *v)}
         untrained = not any(run.state_path(name).is_file() for name in ("training_0", "adapter_1"))
         if untrained:
             changed = {k: v for k, v in changed.items() if not k.startswith(("settings.pairs.", "settings.train."))}
@@ -245,6 +245,13 @@ def check_same_run(run: RunFolder, described: dict, resume: bool) -> None:
                 f"{run.path} already holds this run. Add --resume to go on from where it stands, or choose another output folder."
             )
     run.set_fact("described", described)
+
+
+def _only_adds(name: str, old: object, new: object) -> bool:
+    """Whether a changed setting leaves all that the run holds as it is."""
+    if name == "settings.rounds":
+        return isinstance(old, int) and isinstance(new, int) and new > old
+    return name in ("settings.sweep", "settings.strength.strengths") or name.startswith("settings.stop.")
 
 
 def _with_defaults(described: Mapping) -> dict:

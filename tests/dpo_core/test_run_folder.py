@@ -195,11 +195,18 @@ def test_an_existing_run_needs_resume(run: RunFolder) -> None:
 
 def test_other_settings_are_refused_by_name(run: RunFolder) -> None:
     check_same_run(run, DESCRIBED, resume=False)
-    other = {**DESCRIBED, "model": "def", "settings": {**DESCRIBED["settings"], "rounds": 7}}
+    other = {**DESCRIBED, "model": "def", "settings": {**DESCRIBED["settings"], "rounds": 1}}
     for resume in (True, False):
-        with pytest.raises(UserError, match=r"model was 'abc', is 'def'; settings\.rounds was 2, is 7.*another output folder"):
+        with pytest.raises(UserError, match=r"model was 'abc', is 'def'; settings\.rounds was 2, is 1.*another output folder"):
             check_same_run(run, other, resume)
     check_same_run(run, DESCRIBED, resume=True)
+
+
+def test_more_rounds_and_another_stop_rule_may_be_asked_for(run: RunFolder) -> None:
+    check_same_run(run, DESCRIBED, resume=False)
+    more = {**DESCRIBED, "settings": {**DESCRIBED["settings"], "rounds": 7, "stop": {"rule": "last"}}}
+    check_same_run(run, more, resume=True)
+    assert run.fact("described") == more
 
 
 def test_pair_and_training_settings_may_change_until_something_is_trained(run: RunFolder) -> None:

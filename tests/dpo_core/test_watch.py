@@ -98,3 +98,15 @@ def test_a_run_from_before_the_rule_was_there_can_be_resumed(tmp_path: Path) -> 
     run = RunFolder(tmp_path / "run")
     run.set_fact("described", {"settings": old, "model": FakeModel.fingerprint})
     check_same_run(run, {"settings": settings, "model": FakeModel.fingerprint}, resume=True)
+
+
+def test_a_finished_run_takes_more_rounds(tmp_path: Path) -> None:
+    """Two rounds, then two more in the same folder: the earlier ones are not made again, and the four are those of one run of four."""
+    levels = [0, 1, 3, 4, 5]
+    whole = _loop(tmp_path / "whole", levels, changed(rounds=4, stop=RULE))
+    assert whole.go() == 4
+    first = _loop(tmp_path / "run", levels, changed(rounds=2, stop=RULE))
+    assert first.go() == 2
+    more = _loop(tmp_path / "run", levels[3:], changed(rounds=4, stop=RULE))
+    assert more.go() == 4
+    assert more.run.fact("watch") == whole.run.fact("watch") and difference(more.adapter.state(), whole.adapter.state()) == 0
