@@ -24,6 +24,8 @@ from .concepts import parse_numbers
 
 SCALES = (1.0, 2.0, 2.5, 3.0, 4.0)
 METHODS = {"dpo": {}, "raft": {"objective": "raft"}, "loser_guard": {"loser_guard": 0.9}}
+DRAWN = {"dpo": (1.0, 2.0, 3.0, 4.0), "raft": (1.0, 4.0), "loser_guard": (1.0, 4.0)}
+"""Guidance scales of candidates, by method."""
 SCORES = ("fidelity", "alignment", "oracle_all_right", "oracle_background", "oracle_body", "oracle_belly", "oracle_hat")
 SEEDS = 4
 """Pictures of a held-out prompt at each scale."""
@@ -48,7 +50,7 @@ def _look(loop, number: int) -> dict[str, float]:
     return {s: float(loop.run.score_array(f"evaluation_{number}", s).mean()) for s in SCORES}
 
 
-def run_concept(seed: int, out: Path, methods: list[str], drawn: list[float], scales: list[float]) -> list[dict]:
+def run_concept(seed: int, out: Path, methods: list[str], scales: list[float]) -> list[dict]:
     """Rows {"method", "candidates", "looked_at", score: mean}; method "start" for the start, its candidates None."""
     import torch
 
@@ -71,7 +73,7 @@ def run_concept(seed: int, out: Path, methods: list[str], drawn: list[float], sc
 
     looks("start_looked", "start", None, None)
     for method in methods:
-        for candidates in drawn:
+        for candidates in DRAWN[method]:
             name = f"{method}_{candidates:g}"
             kept = folder / f"{name}.json"
             if not kept.is_file():
@@ -137,14 +139,15 @@ def main() -> None:
     parser.add_argument("--concepts", default="0-1")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark_guidance"))
     parser.add_argument("--methods", default=",".join(METHODS))
-    parser.add_argument("--drawn", default="1,2,3,4", help="guidance scales of candidates")
     parser.add_argument("--looked-at", default=",".join(f"{s:g}" for s in SCALES), help="guidance scales of evaluation")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     args = parser.parse_args()
-    methods, drawn, scales = args.methods.split(","), *([float(v) for v in text.split(",")] for text in (args.drawn, args.looked_at))
+    methods, scales = args.methods.split(","), [float(v) for v in args.looked_at.split(",")]
+    if unknown := [m for m in methods if m not in METHODS]:
+        parser.error(f"no method {unknown[0]!r}; methods are {', '.join(METHODS)}")
     results: dict[int, list[dict]] = {}
     with ProcessPoolExecutor(args.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        waiting = {pool.submit(run_concept, s, args.out, methods, drawn, scales): s for s in parse_numbers(args.concepts)}
+        waiting = {pool.submit(run_concept, s, args.out, methods, scales): s for s in parse_numbers(args.concepts)}
         for done in as_completed(waiting):
             results[waiting[done]] = done.result()
     table = mean_table(results)
