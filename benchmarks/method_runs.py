@@ -124,12 +124,15 @@ def run_row(seed: int, folder: Path, name: str, table: dict[str, Row], rounds: i
     {"rounds": [0, ...], "scores": {score: {"all" | "seen" | "unseen": [mean, ...]}}, "winner_alarms", "stopped", "image_forwards",
     "seconds"}
     """
-    kept, row = folder / f"{name}.json", table[name]
+    kept, row, earlier = folder / f"{name}.json", table[name], 0.0
+    settings = row.settings.model_copy(update={"rounds": rounds or row.settings.rounds})
     if kept.is_file():
-        return json.loads(kept.read_text(encoding="utf-8"))
+        result = json.loads(kept.read_text(encoding="utf-8"))
+        if len(result["rounds"]) > settings.rounds or result["stopped"]:
+            return result
+        earlier = result["seconds"]  # more rounds are asked for than there are
     base, begun = table["angle_window"].settings, time.perf_counter()
     shared = _shared(seed, folder, base)
-    settings = row.settings.model_copy(update={"rounds": rounds or row.settings.rounds})
     _copied(shared, folder / name, drop_candidates=settings.sampling != base.sampling)
     loop = _loop(seed, folder / name, shared, settings, row.reward)
     done = loop.go()
@@ -139,7 +142,7 @@ def run_row(seed: int, folder: Path, name: str, table: dict[str, Row], rounds: i
         "winner_alarms": [max((r["winner_alarm"] for r in loop.run.training(k)), default=0.0) for k in range(done)],
         "stopped": loop.run.fact("stopped"),
         "image_forwards": image_forwards(settings, len(loop.prompts.train)),
-        "seconds": time.perf_counter() - begun,
+        "seconds": earlier + time.perf_counter() - begun,
     }
     loop.run.close()
     write_json(kept, result)
