@@ -56,8 +56,8 @@ def rows(base: LoopSettings) -> dict[str, Row]:
         "kto": objective("kto", 2000.0),
         "loser_guard": row("DPO with the loser-gradient guard, mu 0.6 (Diffusion-SDPO)", train={"loser_guard": 0.6}),
         "augmented": row("DPO, scores averaged over a flip and small shifts", "augmented"),
-        "mean_of_two": row("DPO, mean of two scorers on each axis (the second is the judge)", "mean of two"),
-        "worst_of_two": row("DPO, worst of two scorers on each axis (the second is the judge)", "worst of two", pairs={"combine": "worst"}),
+        "mean_of_two": row("DPO, mean of two scorers on each axis (the second is the judge)", "mean of two", pairs={"combine": "mean"}),
+        "worst_of_two": row("DPO, worst of two scorers on each axis (the second is the judge)", "worst of two"),
     }
 
 

@@ -39,11 +39,18 @@ class LowRank(nn.Module):
         self.up = nn.Parameter(up.to(device))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = x.to(self.down.dtype)
+        return self.change(x, self.down, self.up)
+
+    def change(self, x: torch.Tensor, down: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+        """The change of the layer's output by the given matrices, in their type."""
+        x = x.to(down.dtype)
         if self.convolution is None:
-            return self.scale * F.linear(F.linear(x, self.down), self.up)
-        stride, padding, dilation = self.convolution
-        return self.scale * F.conv2d(F.conv2d(x, self.down, None, stride, padding, dilation), self.up)
+            change = F.linear(F.linear(x, down), up)
+        else:
+            stride, padding, dilation = self.convolution
+            change = F.conv2d(F.conv2d(x, down, None, stride, padding, dilation), up)
+        # A factor of 1 would read and write the whole output for nothing.
+        return change if self.scale == 1 else self.scale * change
 
     def weight_change(self) -> torch.Tensor:
         """The change of the layer's weight that `forward` amounts to, in the weight's shape."""
@@ -107,7 +114,6 @@ class Adapter:
         found = target_layers(denoiser, settings.targets)
         self.layers = dict(sorted(found.items(), key=lambda item: diffusers_order((names or {}).get(item[0], item[0]))))
         self.policy = {n: LowRank(m, settings.rank, settings.alpha, generator, device) for n, m in self.layers.items()}
-        self._frozen: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
         self._mode = "policy"
         self._placed = False
         self.freeze_reference()
@@ -117,7 +123,12 @@ class Adapter:
 
     def freeze_reference(self) -> None:
         """Make the reference a copy of the adapter as it stands now: once at each round's start."""
-        self._frozen = {n: (p.down.detach().clone(), p.up.detach().clone()) for n, p in self.policy.items()}
+        self._set_frozen({n: (p.down.detach().clone(), p.up.detach().clone()) for n, p in self.policy.items()})
+
+    def _set_frozen(self, frozen: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
+        self._frozen = frozen
+        # Where up is 0 the change is 0: the reference of a first round need not compute it.
+        self._silent = frozenset(n for n, (_, up) in frozen.items() if not up.any())
 
     def state(self) -> dict[str, torch.Tensor]:
         """Copies of the policy weights: `<layer>.down`, `<layer>.up`."""
@@ -137,7 +148,7 @@ class Adapter:
     def load_reference(self, state: dict[str, torch.Tensor]) -> None:
         own = self.reference_state()
         self._check(own, state)
-        self._frozen = {n: (state[f"{n}.down"].to(p.down), state[f"{n}.up"].to(p.up)) for n, p in self.policy.items()}
+        self._set_frozen({n: (state[f"{n}.down"].to(p.down), state[f"{n}.up"].to(p.up)) for n, p in self.policy.items()})
 
     @staticmethod
     def _check(own: dict[str, torch.Tensor], state: dict[str, torch.Tensor]) -> None:
@@ -230,11 +241,11 @@ class Adapter:
         layer = self.policy[name]
 
         def hook(_module: nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor:
-            if self._mode == "off":
+            if self._mode == "off" or (self._mode == "reference" and name in self._silent):
                 return output
             if self._mode == "reference":
                 down, up = self._frozen[name]
-                change = torch.func.functional_call(layer, {"down": down, "up": up}, args[0])
+                change = layer.change(args[0], down, up)
             else:
                 change = layer(args[0])
             return output + change.to(output.dtype)

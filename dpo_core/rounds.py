@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from .adapter import Adapter
 from .axes import AXES, axis_of, check_rule, names_of
 from .checkpointing import gradient_checkpointing
+from .compiling import check_compiler
 from .errors import UserError
 from .progress import Progress, silent
 from .prompts import PromptSet
@@ -49,6 +50,8 @@ class Loop:
                 f"reward scorer {strange[0]!r} stands on no axis: name it 'fidelity_2' or 'alignment_2' (3, 4, ...), or let it be a judge."
             )
         check_rule(self.settings.pairs, *self.axes)
+        if self.settings.train.compile:
+            check_compiler(self.model.device)
         names = [s.name for s in [*self.rewards, *self.judges]]
         if twice := sorted({n for n in names if names.count(n) > 1}):
             raise UserError(f"scorer name {twice[0]!r} stands twice, and one's scores would replace the other's. Name each scorer once.")

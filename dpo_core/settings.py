@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -22,10 +22,26 @@ class SamplingSettings(Settings):
     )
     steps: int = Field(16, ge=1, le=1000, description="Sampler steps (DPM-Solver++ 2M). Unit: steps.")
     guidance: float = Field(4.0, ge=1.0, le=30.0, description="Classifier-free guidance scale (arXiv 2207.12598); 1 = off.")
+    guidance_until: float = Field(
+        1.0,
+        ge=0.0,
+        le=1.0,
+        description="Share of the sampler's steps with guidance, from the start (arXiv 2404.07724 guides in an interval only); a step "
+        "after it costs half. Headless runs only.",
+    )
     width: int = Field(512, ge=64, le=4096, multiple_of=8, description="Picture width. Unit: pixels.")
     height: int = Field(512, ge=64, le=4096, multiple_of=8, description="Picture height. Unit: pixels.")
     batch_size: int = Field(8, ge=1, le=1024, description="Pictures sampled at once; halved by itself when memory runs out. Unit: images.")
     seed: int = Field(0, ge=0, lt=2**31, description="Every candidate's noise seed is derived from it.")
+
+    @property
+    def guided_steps(self) -> int:
+        """Steps, from the first, that run the unprompted forward too. Unit: steps."""
+        return round(self.guidance_until * self.steps) if self.guidance > 1 else 0
+
+    def described(self) -> dict[str, Any]:
+        """As JSON, to recognise what was drawn with equal settings; younger settings stand in it only where they are set."""
+        return self.model_dump(mode="json", exclude={"guidance_until"} if self.guidance_until == 1 else None)
 
 
 class PairSettings(Settings):
@@ -58,8 +74,8 @@ class PairSettings(Settings):
         0.5, ge=0.0, le=1.0, description="Rules lambda_harmonic (its lambda) and weighted_sum: fidelity's share; alignment has the rest."
     )
     combine: Literal["mean", "worst"] = Field(
-        "mean",
-        description="Several scorers on an axis: the mean of their scores, each in standard deviations of the round, or the worst of them.",
+        "worst",
+        description="Several scorers on an axis: the worst of their scores, each in standard deviations of the round, or the mean of them.",
     )
     seed: int = Field(0, ge=0, lt=2**31, description="Rule random: order and direction of pairs are derived from it.")
 
@@ -117,6 +133,23 @@ class TrainSettings(Settings):
     gradient_checkpointing: bool = Field(
         False, description="Recompute each block in the backward pass: exact gradients, much less memory, about a third slower."
     )
+    reference_bank: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="Fixed draws of time and noise per pair, whose reference errors are computed once before the steps; 0: fresh draws and "
+        "a reference forward in every step. Quicker where a pair is visited more often than this.",
+    )
+    compile: bool = Field(
+        False, description="Compile the denoiser by torch.compile: minutes of waiting once, quicker steps. Not with gradient_checkpointing."
+    )
+    log_every: int = Field(
+        1,
+        ge=1,
+        le=10_000,
+        description="Steps between looks at the numbers: records, progress, and the stops for NaN and winner error come this many steps at "
+        "once. Above 1 a GPU need not wait for them. Nothing is saved unseen.",
+    )
     checkpoint_every: int = Field(10, ge=1, le=100_000, description="Steps between checkpoints; a killed training loses at most these.")
     winner_error_warning: float = Field(
         0.01,
@@ -127,6 +160,12 @@ class TrainSettings(Settings):
     winner_error_collapse: float = Field(
         0.04, gt=0.0, le=10.0, description="Stop there and keep the last good adapter. Measured on the toybox."
     )
+
+    @model_validator(mode="after")
+    def _compiled_plainly(self) -> TrainSettings:
+        if self.compile and self.gradient_checkpointing:
+            raise ValueError("compile and gradient_checkpointing do not go together: one is for speed, the other for memory; turn one off")
+        return self
 
 
 class EvaluationSettings(Settings):

@@ -11,13 +11,14 @@ import torch
 from .adapter import Adapter
 from .axes import axis_scores, check_rule
 from .errors import UserError
+from .pair_data import PairData
 from .pair_rules import PAIR_RULES
 from .pairs import PairYield
 from .progress import Progress, silent
 from .protocols import TextToImage
 from .run_folder import RunFolder
 from .settings import PairSettings, TrainSettings
-from .training import PairData, Trainer, TrainingStopped, train_round
+from .training import Trainer, TrainingStopped, train_round
 
 
 class NoPairs(UserError):
@@ -101,9 +102,12 @@ def train_pairs(
     def tell(record: dict) -> None:
         progress(f"train round_{round_index}", record["step"] + 1, settings.steps, note=f"loss {record['loss']:.4f}")
 
+    def tell_bank(done: int, of: int) -> None:
+        progress(f"reference round_{round_index}", done, of)
+
     earlier = [r for r in run.training(round_index) if r["step"] < first]
     try:
-        train_round(trainer, first, earlier, save, tell)
+        train_round(trainer, first, earlier, save, tell, tell_bank)
     except TrainingStopped as stop:
         run.add_training(round_index, stop.records)
         raise

@@ -34,10 +34,10 @@ def rule_inputs() -> list:
         ),
         io.Combo.Input(
             "combine",
-            options=["mean", "worst"],
-            default="mean",
+            options=["worst", "mean"],
+            default="worst",
             optional=True,
-            tooltip="With two scorers: the mean of both in standard deviations, or the worse of the two, so that both must be pleased.",
+            tooltip="With two scorers: the worse of both in standard deviations, so that both must be pleased, or their mean.",
         ),
     ]  # fmt: skip
 

@@ -57,6 +57,8 @@ def test_angles_by_hand(d_fidelity, d_alignment, angle):
 
 def test_length_by_hand():
     assert Pair(0, 1, 3.0, -4.0).length == 5.0
+    # (3 - 4) / sqrt 2 is a loss on balance; at 45 degrees gap and length agree: (1 + 1) / sqrt 2 = sqrt 2.
+    assert Pair(0, 1, 3.0, -4.0).gap == pytest.approx(-0.7071068) and Pair(0, 1, 1.0, 1.0).gap == pytest.approx(Pair(0, 1, 1.0, 1.0).length)
 
 
 def test_standardise_by_hand():

@@ -151,13 +151,13 @@ def test_training_moves_the_policy_alone() -> None:
 
 
 def test_a_few_steps_lower_the_loss() -> None:
-    records = train_round(make_trainer(steps=30, batch_size=5, learning_rate=3e-3))
+    records = train_round(make_trainer(steps=30, batch_size=5, learning_rate=3e-3, schedule="constant"))
     assert records[-1]["loss"] < 0.9 * math.log(2) and records[-1]["accuracy"] > 0.5
 
 
 @pytest.mark.parametrize(("warmup", "expected"), [(4, [0.25, 0.5, 0.75, 1, 1]), (0, [1, 1, 1, 1, 1]), (1, [1, 1, 1, 1, 1])])
 def test_warm_up_rises_in_a_line(warmup: int, expected: list[float]) -> None:
-    trainer = make_trainer(warmup_steps=warmup, learning_rate=1e-3)
+    trainer = make_trainer(warmup_steps=warmup, learning_rate=1e-3, schedule="constant")
     rates = [r["learning_rate"] for r in steps_of(trainer, *range(5))]
     assert rates == pytest.approx([1e-3 * x for x in expected])
     assert trainer.optimizer.param_groups[0]["lr"] == rates[-1]

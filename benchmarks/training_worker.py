@@ -1,0 +1,229 @@
+"""One variant of the training benchmark in a process of its own: seconds a step, peak memory, phases and floating-point operations.
+
+python -m dreambooth_dpo.benchmarks.training_worker '{"model": "toybox", ...}'     (see Task; prints one line of JSON)
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..dpo_core.adapter import Adapter
+from ..dpo_core.checkpointing import gradient_checkpointing
+from ..dpo_core.compiling import compiled
+from ..dpo_core.pair_data import PairData
+from ..dpo_core.settings import AdapterSettings, TrainSettings
+from ..dpo_core.training import Trainer
+from .diffusers_recipe import DiffusersRecipe
+from .training_models import Subject, subject
+
+PHASES = ("data", "reference", "policy forward", "backward", "optimizer")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one process measures. `variant`: "ours" or "peer"; `settings`: fields of TrainSettings; `flops`: count one step, untimed."""
+
+    model: str
+    variant: str
+    resolution: int
+    batch: int
+    steps: int
+    device: str
+    rank: int = 8
+    targets: str = "attention"
+    settings: dict | None = None
+    flops: bool = False
+    phases: bool = True
+    warm_up: int = 2
+    """Steps before the clock starts: caches, allocators and, where it is on, the compiler."""
+
+    @property
+    def train(self) -> TrainSettings:
+        given = {"batch_size": self.batch, "steps": 10_000, "warmup_steps": 0, "schedule": "constant", "learning_rate": 1e-5}
+        return TrainSettings(**{**given, **(self.settings or {})})
+
+    @property
+    def adapter(self) -> AdapterSettings:
+        return AdapterSettings(rank=self.rank, alpha=float(self.rank), targets=self.targets)
+
+
+def synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+class Watch:
+    """Adds up wall seconds by phase, waiting for the device at both ends; off, it costs nothing and waits for nothing."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.on, self.seconds = device, False, dict.fromkeys(PHASES, 0.0)
+
+    def timed(self, phase: str, call: Callable) -> Callable:
+        def measured(*args, **kwargs):
+            if not self.on:
+                return call(*args, **kwargs)
+            synchronise(self.device)
+            begun = clock(self.device)
+            try:
+                return call(*args, **kwargs)
+            finally:
+                synchronise(self.device)
+                self.seconds[phase] += clock(self.device) - begun
+
+        return measured
+
+    def watch(self, owner: object, **phases: str) -> None:
+        """Time the owner's methods, phase by method's name (spaces as underscores)."""
+        for method, phase in phases.items():
+            setattr(owner, method, self.timed(phase.replace("_", " "), getattr(owner, method)))
+
+
+def clock(device: torch.device) -> float:
+    """Seconds: on the CPU those that this process has computed for, so that a busy machine counts less; by the wall on a GPU."""
+    return time.perf_counter() if device.type == "cuda" else time.process_time()
+
+
+def prompts(count: int) -> list[str]:
+    return [f"a photo of a sks robot on ground {i % 10}" for i in range(count)]
+
+
+@contextmanager
+def ours(task: Task, found: Subject, watch: Watch):
+    """The pack's own trainer on latents as its sampler keeps them; yields (call of a step, seconds that the bank took, its forwards)."""
+    draws = torch.Generator().manual_seed(0)
+    model = found.make(task.train.precision)
+    winners, losers = (torch.randn(task.batch, *found.latent, generator=draws) for _ in range(2))
+    data = PairData(winners, losers, model.encode_prompts(prompts(task.batch)))
+    adapter = Adapter(found.pipe.unet, task.adapter)
+    trainer = Trainer(model, adapter, data, task.train.model_copy(update={"steps": task.warm_up + 2 * task.steps + 2}), 0)
+    watch.watch(trainer, _batch="data", _reference="reference", _policy="policy_forward", _backward="backward", _optimize="optimizer")
+    settings = task.train
+    blocks = gradient_checkpointing(model.denoiser) if settings.gradient_checkpointing else nullcontext()
+    with model.training(), blocks, adapter.attached(), compiled(model.denoiser, model.device) if settings.compile else nullcontext():
+        synchronise(watch.device)
+        begun = clock(watch.device)
+        trainer.fill_bank()
+        synchronise(watch.device)
+        known = int(trainer.bank.known.sum()) if trainer.bank else 0
+        yield trainer.advance, clock(watch.device) - begun, known
+
+
+@contextmanager
+def peer(task: Task, found: Subject, watch: Watch):
+    draws = torch.Generator().manual_seed(0)
+    pixels = torch.rand(task.batch, 6, found.resolution, found.resolution, generator=draws) * 2 - 1
+    tokenizer = found.pipe.tokenizer
+    length = tokenizer.model_max_length
+    ids = tokenizer(prompts(task.batch), padding="max_length", max_length=length, truncation=True, return_tensors="pt").input_ids
+    recipe = DiffusersRecipe(found, task.adapter, task.train, pixels, ids)
+    # Before errors(), which reference() calls as well: that call is timed by reference() alone.
+    plain = recipe.errors
+    watch.watch(recipe, batch="data", errors="policy_forward", backward="backward", optimize="optimizer")
+    timed, without = recipe.errors, recipe.reference
+
+    def reference(*args):
+        recipe.errors = plain
+        try:
+            return without(*args)
+        finally:
+            recipe.errors = timed
+
+    recipe.reference = watch.timed("reference", reference)
+    yield recipe.step, 0.0, 0
+
+
+def reset_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif (file := Path("/proc/self/clear_refs")).exists():
+        file.write_text("5")  # the peak starts anew from what is resident now
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Highest memory since `reset_peak`: allocated on the GPU, or the process's resident set (since its start where there is no /proc)."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")
+    if status.exists():
+        return 1024 * int(re.search(r"VmHWM:\s+(\d+)", status.read_text())[1])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def measure(task: Task) -> dict:
+    """All figures of one variant."""
+    device = torch.device(task.device)
+    found = subject(task.model, task.resolution, task.device)
+    watch = Watch(device)
+    reset_peak(device)
+    resting = peak_bytes(device)
+    with {"ours": ours, "peer": peer}[task.variant](task, found, watch) as (step, bank_seconds, bank_draws):
+        for i in range(task.warm_up):
+            step(i)
+        if task.flops:
+            return {"flops": count_flops(lambda: step(task.warm_up))}
+        synchronise(device)
+        seconds, walls = _times(lambda i: step(task.warm_up + i), task.steps, device)
+        peak = peak_bytes(device)
+        phases = _phases(step, task, watch) if task.phases else {}
+    return {
+        "seconds_per_step": seconds, "wall_seconds_per_step": walls, "pairs_per_second": task.batch / seconds,
+        "peak_bytes": peak, "resting_bytes": resting, "phases": phases,
+        "bank_seconds_per_draw": bank_seconds / bank_draws if bank_draws else 0.0,
+    }  # fmt: skip
+
+
+def _times(step: Callable, steps: int, device: torch.device) -> tuple[float, float]:
+    """Median seconds and wall seconds of a step; on a GPU the mean of all, which are not waited for one by one."""
+    if device.type == "cuda":
+        begun = time.perf_counter()
+        for i in range(steps):
+            step(i)
+        synchronise(device)
+        mean = (time.perf_counter() - begun) / steps
+        return mean, mean
+    seconds, walls = [], []
+    for i in range(steps):
+        wall, begun = time.perf_counter(), clock(device)
+        step(i)
+        seconds.append(clock(device) - begun)
+        walls.append(time.perf_counter() - wall)
+    return statistics.median(seconds), statistics.median(walls)
+
+
+def _phases(step: Callable, task: Task, watch: Watch) -> dict[str, float]:
+    """Mean seconds of each phase, in a pass of its own: waiting at every border makes it slower than the timed one."""
+    watch.on = True
+    count = max(1, task.steps // 2)
+    for i in range(count):
+        step(task.warm_up + task.steps + i)
+    watch.on = False
+    return {name: total / count for name, total in watch.seconds.items()}
+
+
+def count_flops(call: Callable[[], object]) -> int:
+    """Floating-point operations of matrix products, convolutions and attention in a call, with its backward; the rest is small."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return int(counter.get_total_flops())
+
+
+def main() -> None:
+    task = Task(**json.loads(sys.argv[1]))
+    print(json.dumps(measure(task)))
+
+
+if __name__ == "__main__":
+    main()

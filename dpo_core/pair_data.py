@@ -1,0 +1,86 @@
+"""The pairs that a round trains on, and where they lie while it does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from .errors import UserError
+from .protocols import Cond
+from .seeds import generator
+
+RESIDENT_SHARE = 0.1
+"""Of a GPU's free memory, the most that pairs may take to lie there for the whole round."""
+
+
+@dataclass(frozen=True)
+class PairData:
+    """Latents of winners and losers [n, C, h, w] and the conditioning of their n prompts."""
+
+    winners: torch.Tensor
+    losers: torch.Tensor
+    cond: Cond
+    gaps: torch.Tensor | None = None
+    """Reward gaps float32 [n], in standard deviations of the round (`Pair.gap`); None becomes zeros."""
+
+    def __post_init__(self) -> None:
+        if len(self.winners) == 0:
+            raise UserError("there are no pairs to train on. Widen the angle window, lower the margin, or sample more candidates.")
+        if self.gaps is None:
+            object.__setattr__(self, "gaps", torch.zeros(len(self.winners)))
+        if len(self.gaps) != len(self.winners):
+            raise UserError(f"{len(self.gaps)} reward gaps for {len(self.winners)} pairs: give one for each pair.")
+
+    def __len__(self) -> int:
+        return len(self.winners)
+
+    def tensors(self) -> list[torch.Tensor]:
+        return [self.winners, self.losers, self.gaps, *self.cond.values()]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One forward's inputs on the model's device: 2b pictures, the b winners first; `picks`, `epochs` int64 [b] on the CPU."""
+
+    picks: torch.Tensor
+    epochs: torch.Tensor
+    noised: torch.Tensor
+    target: torch.Tensor
+    times: torch.Tensor
+    cond: Cond
+
+
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The tensor there; from the CPU to a GPU without waiting for what the GPU is doing, which plain `.to` would."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+def gather(tensor: torch.Tensor, picks: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """tensor[picks] on `device`; `picks` int64 on the CPU."""
+    return to_device(tensor[to_device(picks, tensor.device)], device)
+
+
+def resident(data: PairData, device: torch.device) -> PairData:
+    """The pairs on a GPU for the whole round, if they take at most a tenth of its free memory; else as they are, moved batch by batch."""
+    if device.type != "cuda":
+        return data
+    waiting = sum(t.nbytes for t in data.tensors() if t.device.type != "cuda")
+    if waiting > RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
+        return data
+    cond = {k: to_device(v, device) for k, v in data.cond.items()}
+    winners, losers, gaps = (to_device(t, device) for t in (data.winners, data.losers, data.gaps))
+    return replace(data, winners=winners, losers=losers, cond=cond, gaps=gaps)
+
+
+def visits(seed: int, pairs: int, first: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Places first..first+count-1 of shuffled epochs in a row: which pair stands there, and the epoch, which is how often it came before.
+
+    Both int64 [count] on the CPU, of (seed, pairs, place) alone.
+    """
+    epochs = torch.arange(first, first + count) // pairs
+    orders = {e: torch.randperm(pairs, generator=generator(seed, 1, e)) for e in epochs.unique().tolist()}
+    places = range(first, first + count)
+    return torch.stack([orders[p // pairs][p % pairs] for p in places]), epochs

@@ -1,0 +1,94 @@
+"""The training benchmark: its arithmetic, the shapes of its models, and one short run of both sides."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from dreambooth_dpo.benchmarks.diffusers_recipe import DiffusersRecipe
+from dreambooth_dpo.benchmarks.training import compare, spread_bank
+from dreambooth_dpo.benchmarks.training_growth import axes_of, exponent, growth, growth_figure
+from dreambooth_dpo.benchmarks.training_models import UNETS, HashTokenizer, subject, unet, unet_arguments
+from dreambooth_dpo.benchmarks.training_worker import PHASES, Task, count_flops, measure
+from dreambooth_dpo.dpo_core.errors import UserError
+
+TINY = Task("toybox", "ours", 32, 1, 1, "cpu", rank=2, warm_up=0)
+
+
+def _row(seconds: float, bank: float = 0.0, peak: int = 100, resting: int = 60) -> dict:
+    return {
+        "seconds_per_step": seconds, "pairs_per_second": 2 / seconds, "bank_seconds_per_draw": bank,
+        "peak_bytes": peak, "resting_bytes": resting,
+    }  # fmt: skip
+
+
+def test_a_banks_cost_is_spread_over_its_round() -> None:
+    """10 steps of 4 pairs at 0.5 s a pair are 20 s; 5 pairs with 2 draws of 1 s are 10 s more. No more draws than visits are filled."""
+    assert spread_bank(_row(1.0, 1.0), 2, 2, pairs=5, steps=10, size=4) == pytest.approx(40 / 30)
+    assert spread_bank(_row(1.0, 1.0), 2, 100, pairs=5, steps=10, size=4) == pytest.approx(40 / 60)
+    assert spread_bank(_row(1.0), 2, 0) == pytest.approx(2.0)
+
+
+def test_ratios_are_to_the_recipe() -> None:
+    rows = {"recipe": _row(4.0), "plain": _row(2.0, peak=80)}
+    compare(rows, 2)
+    assert rows["recipe"]["speed_ratio"] == rows["recipe"]["memory_ratio"] == 1
+    assert (rows["plain"]["speed_ratio"], rows["plain"]["memory_ratio"], rows["plain"]["added_memory_ratio"]) == (2.0, 0.8, 0.5)
+
+
+def test_a_power_is_found_again() -> None:
+    assert exponent([1, 2, 4], [3, 12, 48]) == pytest.approx((2.0, 3.0))
+
+
+def test_growth_measures_every_axis_and_draws_it(tmp_path) -> None:
+    """Of seconds = resolution^2 * batch, whatever the rank, the powers are 2, 1 and 0."""
+    found = growth(TINY, lambda t: {"seconds_per_step": t.resolution**2 * t.batch * 1e-3}, tmp_path)
+    assert [found[a]["exponent"] for a in axes_of(TINY)] == pytest.approx([2, 0, 1], abs=1e-9)
+    assert sorted(p.suffix for p in tmp_path.iterdir()) == [".json", ".png"]
+    assert len(growth_figure(found, "title").axes) == 3
+
+
+def test_full_sizes_have_their_weights() -> None:
+    with torch.device("meta"):
+        millions = {name: round(sum(p.numel() for p in unet(name).parameters()) / 1e6) for name in UNETS}
+    assert millions == {"medium": 92, "sd15": 860, "sdxl": 2567}
+
+
+def test_prompts_become_ids_of_one_length() -> None:
+    ids = HashTokenizer()(["a robot", "word " * 200]).input_ids
+    assert ids.shape == (2, 77) and int(ids.max()) < 49408 and HashTokenizer()("a robot").input_ids.tolist() == [ids[0].tolist()]
+
+
+def test_sdxls_additions_stand_apart() -> None:
+    found = unet_arguments({"encoder_hidden_states": 1, "text_embeds": 2, "time_ids": 3})
+    assert found == {"encoder_hidden_states": 1, "added_cond_kwargs": {"text_embeds": 2, "time_ids": 3}}
+    assert unet_arguments({"encoder_hidden_states": 1}) == {"encoder_hidden_states": 1}
+
+
+def test_wrong_wishes_are_refused() -> None:
+    with pytest.raises(UserError, match="no model 'huge'"):
+        subject("huge", 64, "cpu")
+    with pytest.raises(UserError, match="resolution 40 is no multiple of 16"):
+        subject("toybox", 40, "cpu")
+
+
+def test_operations_of_a_product_by_hand() -> None:
+    assert count_flops(lambda: torch.ones(3, 5) @ torch.ones(5, 7)) == 2 * 3 * 5 * 7
+
+
+def test_the_recipes_loss_has_the_mean_inside() -> None:
+    """beta 2: inside = -((1 - 3) - (2 - 2)) = 2 of one pair, 0 of the other; -log sigmoid(1)."""
+    recipe = SimpleNamespace(settings=SimpleNamespace(beta=2.0))
+    loss = DiffusersRecipe.loss(recipe, torch.tensor([1.0, 5.0, 3.0, 5.0]), torch.tensor([2.0, 1.0, 2.0, 1.0]))
+    assert float(loss) == pytest.approx(0.3132617, rel=1e-5)
+
+
+@pytest.mark.parametrize("variant", ["ours", "peer"])
+def test_a_short_run_of_both_sides(variant: str) -> None:
+    row = measure(Task(**{**TINY.__dict__, "variant": variant, "settings": {"reference_bank": 2} if variant == "ours" else {}}))
+    assert row["seconds_per_step"] > 0 and row["pairs_per_second"] == pytest.approx(1 / row["seconds_per_step"])
+    assert row["peak_bytes"] >= row["resting_bytes"] > 0
+    assert set(row["phases"]) == set(PHASES) and row["phases"]["backward"] > 0
+    assert (row["bank_seconds_per_draw"] > 0) == (variant == "ours")

@@ -1,0 +1,157 @@
+"""The reference bank: values by hand, the plain path's errors, and runs that are broken off."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from loops import FakeModel, Poisoned, adapters, changed, difference, make_loop, outcome
+from trainers import PAIRS, make_trainer, steps_of
+
+from dreambooth_dpo.dpo_core.errors import UserError
+from dreambooth_dpo.dpo_core.objectives import denoising_error
+from dreambooth_dpo.dpo_core.pair_data import visits
+from dreambooth_dpo.dpo_core.reference_bank import ReferenceBank, forwards_of
+from dreambooth_dpo.dpo_core.seeds import generator
+from dreambooth_dpo.dpo_core.training import TrainingStopped, train_round
+
+
+def filled(**settings: object):
+    """A trainer whose policy has left its reference, with its bank filled."""
+    trainer = make_trainer(moved=True, **settings)
+    with trainer.adapter.attached():
+        trainer.fill_bank()
+    return trainer
+
+
+def test_no_bank_is_the_path_of_always() -> None:
+    """Numbers of 12 steps, written down before there was a bank: fresh draws and a reference forward in each."""
+    trainer = make_trainer(steps=12)
+    assert trainer.bank is None
+    last = train_round(trainer)[-1]
+    assert last["loss"] == pytest.approx(0.04901031032204628, rel=1e-4)
+    assert last["winner_error"] == pytest.approx(-0.0024302005767822266, rel=1e-3)
+
+
+def test_visits_name_the_epoch_of_each_pick() -> None:
+    picks, epochs = visits(11, PAIRS, 3, 8)
+    assert epochs.tolist() == [0, 0, 1, 1, 1, 1, 1, 2]
+    assert picks.tolist() == make_trainer(batch_size=11).picks(0, 0)[3:].tolist()
+
+
+def test_errors_are_those_worked_out_by_hand() -> None:
+    """Weights of the reference put together by hand, one draw of one pair at a time, without hooks."""
+    trainer = filled(reference_bank=2, steps=10, batch_size=2)
+    state, denoiser = trainer.adapter.reference_state(), trainer.model.denoiser
+    one, two = (
+        layer.weight + torch.einsum("or,rihw->oihw", state[f"{name}.up"].flatten(1), state[f"{name}.down"])
+        for name, layer in trainer.adapter.layers.items()
+    )
+    for pair in range(PAIRS):
+        for k in range(2):
+            draws = generator(trainer.seed, 5, pair, k)
+            share = torch.randint(1, 10, (1,), generator=draws)[0] / 10
+            noise = torch.randn(3, 8, 8, generator=draws)
+            for kept, latents in ((trainer.bank.winner, trainer.data.winners), (trainer.bank.loser, trainer.data.losers)):
+                x = (1 - share) * latents[pair] + share * noise + trainer.data.cond["shift"][pair] + share
+                hidden = torch.nn.functional.conv2d(x[None], one, denoiser.down_blocks[0].bias, padding=1)
+                raw = torch.nn.functional.conv2d(torch.tanh(hidden), two, denoiser.down_blocks[1].bias)[0]
+                assert float(kept[pair, k]) == pytest.approx(float((raw - noise).square().mean()), rel=1e-5)
+
+
+def test_errors_are_those_of_the_plain_path_for_the_same_draws() -> None:
+    """To the bit where the batch is the same; and a step from the bank is the step with a reference forward on its draws."""
+    trainer = filled(reference_bank=3, steps=10, batch_size=2, accumulation=2)
+    with trainer.adapter.attached():
+        for step, part in ((0, 0), (1, 1), (2, 0)):
+            batch = trainer._batch(step, part)
+            with torch.no_grad(), trainer.adapter.reference():
+                raw = trainer.model.predict(batch.noised, batch.times, batch.cond)
+            plain = denoising_error(raw, batch.target).chunk(2)
+            found = trainer._reference(batch)
+            assert torch.equal(found[0], plain[0]) and torch.equal(found[1], plain[1])
+            assert torch.equal(trainer._policy(batch, found)[0], trainer._policy(batch, plain)[0])
+
+
+def test_draws_come_in_turn_and_return() -> None:
+    trainer = make_trainer(reference_bank=2, batch_size=PAIRS)
+    noises = []
+    for step in range(4):
+        batch = trainer._batch(step, 0)
+        noises.append({int(p): batch.target[i] for i, p in enumerate(batch.picks)})
+    for pair in range(PAIRS):
+        assert torch.equal(noises[0][pair], noises[2][pair]) and torch.equal(noises[1][pair], noises[3][pair])
+        assert not torch.equal(noises[0][pair], noises[1][pair])
+
+
+@pytest.mark.parametrize(("steps", "visited"), [(1, 2), (4, 8), (5, 10), (50, 15)])
+def test_only_visited_draws_are_computed(steps: int, visited: int) -> None:
+    """Five pairs with three draws, two pairs a step: 2 visits a step, each a draw of its own until all 15 are known."""
+    trainer = filled(reference_bank=3, steps=steps, batch_size=2)
+    # The last forward of a full bank holds one place more, whose draw is known already.
+    assert int(trainer.bank.known.sum()) == visited
+    assert torch.equal(trainer.bank.winner.isnan(), ~trainer.bank.known)
+    assert forwards_of(PAIRS, 3, 2, steps) == math.ceil(visited / 2)
+
+
+def test_the_reference_is_asked_once_for_a_draw() -> None:
+    calls = []
+
+    class Counted(FakeModel):
+        def predict(self, noised, times, cond):
+            calls.append(torch.is_grad_enabled())
+            return super().predict(noised, times, cond)
+
+    train_round(make_trainer(Counted(), reference_bank=1, steps=9, batch_size=PAIRS))
+    assert calls == [False] + [True] * 9
+
+
+def test_the_first_step_stands_at_log_2_to_the_bit() -> None:
+    record = steps_of(make_trainer(reference_bank=2), 0)[0]
+    assert (record["winner_error"], record["loser_error"], record["margin"]) == (0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("more", [{}, {"loser_guard": 0.6}, {"objective": "ipo", "beta": 500.0}, {"log_every": 4, "accumulation": 2}])
+def test_a_loaded_state_goes_on_bit_by_bit(more: dict) -> None:
+    kept: dict[int, tuple] = {}
+    whole = make_trainer(steps=8, reference_bank=2, checkpoint_every=3, **more)
+    records = train_round(whole, save=lambda step, state, fresh: kept.update({step: (state, list(fresh))}))
+    resumed = make_trainer(steps=8, reference_bank=2, checkpoint_every=3, **more)
+    resumed.load_state(kept[3][0])
+    assert resumed.bank.known.sum() == whole.bank.known.sum()
+    assert train_round(resumed, 3, earlier=kept[3][1]) == records
+    assert difference(resumed.adapter.state(), whole.adapter.state()) == 0
+
+
+@pytest.mark.parametrize("at", ["reference round_1", "train round_1"])
+def test_a_broken_run_ends_as_the_unbroken_one(tmp_path: Path, at: str) -> None:
+    settings = changed(train={"reference_bank": 2, "loser_guard": 0.6})
+    whole = make_loop(tmp_path / "whole", settings=settings)
+    whole.go()
+
+    def interrupt(stage: str, done: int, *_, **__) -> None:
+        if stage == at and done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_loop(tmp_path / "broken", settings=settings, progress=interrupt).go()
+    resumed = make_loop(tmp_path / "broken", settings=settings)
+    resumed.go()
+    assert outcome(resumed.run) == outcome(whole.run)
+    assert all(difference(a, b) == 0 for a, b in zip(adapters(resumed.run), adapters(whole.run), strict=True))
+
+
+def test_nan_stops_with_the_last_saved_adapter() -> None:
+    trainer, states = make_trainer(Poisoned(3), steps=8, checkpoint_every=2, reference_bank=2), {}
+    with pytest.raises(TrainingStopped, match="at step 3") as caught:
+        train_round(trainer, save=lambda step, state, fresh: states.update({step: state}))
+    assert max(states) == 2 and difference(trainer.adapter.state(), {k[7:]: v for k, v in states[2].items() if k[:7] == "policy."}) == 0
+    assert [r["step"] for r in caught.value.records] == [2]
+
+
+def test_a_bank_of_other_pairs_is_refused() -> None:
+    bank = ReferenceBank(3, 2, 0, torch.device("cpu"))
+    with pytest.raises(UserError, match=r"of 5 pairs with 2 draws.*3 with 2.*Set reference_bank"):
+        bank.load({"winner": torch.zeros(5, 2), "loser": torch.zeros(5, 2)})
