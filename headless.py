@@ -268,7 +268,7 @@ def personalize_from_config(config: RunConfig, out: Path | None = None, progress
     folder = out or config.output.with_name(config.output.name + "_start")
     lora = folder / "start.safetensors"
     parts, settings = parts_from_config(config), config.personalize
-    described = {"personalize": settings.model_dump(mode="json"), "sampling": config.sampling.model_dump(mode="json"), **parts.described()}
+    described = {"personalize": settings.model_dump(mode="json"), "sampling": config.sampling.described(), **parts.described()}
     if kept := kept_start(folder, described):
         return lora, kept
     adapter = Adapter(parts.model.denoiser, AdapterSettings(rank=settings.rank, alpha=settings.rank, targets="all"), seed=settings.seed)

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from .errors import UserError
 from .files import atomic_path
 from .pairs import Pair
+from .recent import RecentPictures
 from .settings import LoopSettings
 
 _SCHEMA = """
@@ -53,6 +54,7 @@ class RunFolder:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
+        self._recent = RecentPictures()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(self.path / "records.sqlite", timeout=30)
@@ -120,6 +122,7 @@ class RunFolder:
         for candidate, pixels in zip(candidates, images, strict=True):
             with atomic_path(self.image_path(set_name, candidate.position)) as beside:
                 Image.fromarray(pixels).save(beside, compress_level=1)
+            self._recent.put(set_name, candidate.position, pixels)
         self._write(
             "INSERT OR REPLACE INTO candidates VALUES (?, ?, ?, ?, ?, ?, ?)",
             [(set_name, c.position, c.prompt_index, c.prompt, c.seed, c.chunk, c.row) for c in candidates],
@@ -151,10 +154,16 @@ class RunFolder:
 
     def images(self, set_name: str, positions: Sequence[int] | None = None) -> np.ndarray:
         """uint8 [n, H, W, 3] of a set, or of the given positions."""
+        wanted = [c.position for c in self.candidates(set_name)] if positions is None else positions
+        return np.stack([self._image(set_name, p) for p in wanted])
+
+    def _image(self, set_name: str, position: int) -> np.ndarray:
         from PIL import Image
 
-        wanted = [c.position for c in self.candidates(set_name)] if positions is None else positions
-        return np.stack([np.asarray(Image.open(self._there(self.image_path(set_name, p))).convert("RGB")) for p in wanted])
+        path = self._there(self.image_path(set_name, position))
+        # The first reading of what this run has just written needs no file.
+        recent = self._recent.take(set_name, position)
+        return np.asarray(Image.open(path).convert("RGB")) if recent is None else recent
 
     @staticmethod
     def _there(path: Path) -> Path:

@@ -42,32 +42,51 @@ def sample_set(
     """
     planned = plan(prompts, per_prompt, seed, salt, settings.batch_size)
     _check_kept(run, set_name, planned)
-    done = run.chunks(set_name)
+    done, drawer = run.chunks(set_name), _Drawer(model, settings)
     for chunk in range(planned[-1].chunk + 1):
         members = planned[chunk * settings.batch_size : (chunk + 1) * settings.batch_size]
         if chunk not in done:
-            latents, images = _sample_batch(model, members, settings)
+            latents, images = drawer.draw(members)
             run.add_chunk(set_name, members, latents, images)
             progress(f"sample {set_name}", members[-1].position + 1, len(planned), images)
 
 
-def _sample_batch(model: TextToImage, members: Sequence[Candidate], settings: SamplingSettings) -> tuple[torch.Tensor, np.ndarray]:
-    """Latents [b, C, h, w] and pictures [b, H, W, 3] of one batch; when memory runs out the batch is halved and tried again."""
-    try:
-        latents = model.sample([c.prompt for c in members], [c.seed for c in members], settings)
-        _check_finite(latents, members)
-        return latents, model.decode(latents)
-    except torch.OutOfMemoryError as error:
-        if len(members) == 1:
-            raise UserError(
-                f"one picture of {settings.width}x{settings.height} does not fit into memory. Choose a smaller size, or free memory."
-            ) from error
-    # Out here, not in the handler: there the traceback would keep the failed call's tensors alive.
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    half = len(members) // 2
-    (latents, images), (more_latents, more_images) = (_sample_batch(model, part, settings) for part in (members[:half], members[half:]))
-    return torch.cat([latents, more_latents]), np.concatenate([images, more_images])
+class _Drawer:
+    """Draws batches in parts that fit into memory. The size that ran out of it is halved, and not tried again by later batches."""
+
+    def __init__(self, model: TextToImage, settings: SamplingSettings) -> None:
+        self.model, self.settings, self.room = model, settings, settings.batch_size
+
+    def draw(self, members: Sequence[Candidate]) -> tuple[torch.Tensor, np.ndarray]:
+        """Latents [b, C, h, w] and pictures [b, H, W, 3] of one batch. Raises UserError where a single picture does not fit."""
+        parts: list[tuple[torch.Tensor, np.ndarray]] = []
+        drawn = 0
+        while drawn < len(members):
+            part = members[drawn : drawn + self.room]
+            made = self._part(part)
+            if made is None:
+                # Out here, not in the handler: there the traceback would keep the failed call's tensors alive.
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
+                self.room = len(part) // 2
+            else:
+                parts.append(made)
+                drawn += len(part)
+        latents, images = zip(*parts, strict=True)
+        return torch.cat(latents), np.concatenate(images)
+
+    def _part(self, members: Sequence[Candidate]) -> tuple[torch.Tensor, np.ndarray] | None:
+        try:
+            latents = self.model.sample([c.prompt for c in members], [c.seed for c in members], self.settings)
+            _check_finite(latents, members)
+            return latents, self.model.decode(latents)
+        except torch.OutOfMemoryError as error:
+            if len(members) == 1:
+                raise UserError(
+                    f"one picture of {self.settings.width}x{self.settings.height} does not fit into memory. Choose a smaller size, or "
+                    "free memory."
+                ) from error
+            return None
 
 
 def _check_finite(latents: torch.Tensor, members: Sequence[Candidate]) -> None:

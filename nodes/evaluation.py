@@ -89,7 +89,7 @@ def evaluation_set(
 ) -> tuple[ComfyTextToImage, str]:
     """The model as it draws held-out pictures, and the name of their set: what they are drawn with makes it."""
     backend = backend_for(model, clip, vae, candidates, progress)
-    drawn_with = backend.fingerprint, candidates.prompts.held_out, settings.model_dump(), repr(candidates.sampler), seeds
+    drawn_with = backend.fingerprint, candidates.prompts.held_out, settings.described(), repr(candidates.sampler), seeds
     return backend, "evaluation_" + mark(*drawn_with)
 
 

@@ -39,7 +39,7 @@ def draw_candidates(model: Any, clip: Any, vae: Any, handle: Candidates, progres
     """Draw what is missing of the set that model, prompts and settings name; returns its handle and one picture of each prompt."""
     backend = backend_for(model, clip, vae, handle, progress)
     settings, prompts = handle.settings, handle.prompts.train
-    name = "candidates_" + mark(backend.fingerprint, prompts, settings.model_dump(), repr(handle.sampler))
+    name = "candidates_" + mark(backend.fingerprint, prompts, settings.described(), repr(handle.sampler))
     with RunFolder(handle.folder) as run:
         remember(handle.folder)
         sample_set(run, name, backend, prompts, settings.candidates_per_prompt, settings, settings.seed, 0, progress)
@@ -69,7 +69,7 @@ def score_candidates(candidates: Candidates, embedders: list[Any], progress: Nod
         return scored, _scores(run, replace(scored, fidelity=fidelity[:1], alignment=alignment[:1]))
 
 
-def _scores(run: RunFolder, scored: Scored, how: str = "mean") -> Cloud:
+def _scores(run: RunFolder, scored: Scored, how: str = "worst") -> Cloud:
     """As the pair rule takes them: of an axis with several scorers the combined ones (mean or worst), in standard deviations."""
     name = scored.candidates.set_name
     prompt_of = np.asarray([c.prompt_index for c in run.candidates(name)])

@@ -72,7 +72,7 @@ def start_of(
     scorers, concept = toy_scorers(toy, device), toy.to_concept()
     described = {
         "personalize": settings.model_dump(mode="json"),
-        "sampling": loop.sampling.model_dump(mode="json"),
+        "sampling": loop.sampling.described(),
         "concept": toy.seed,
         "scorers": [s.fingerprint for s in scorers.rewards],
     }

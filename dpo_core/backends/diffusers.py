@@ -121,19 +121,25 @@ class DiffusersTextToImage:
     def sample(
         self, prompts: Sequence[str], seeds: Sequence[int], settings: SamplingSettings, on_step: Callable[[int], None] | None = None
     ) -> torch.Tensor:
-        """DPM-Solver++ 2M from one noise per seed: deterministic, so a candidate depends on its prompt and seed alone (to rounding)."""
+        """DPM-Solver++ 2M from one noise per seed: deterministic, so a candidate depends on its prompt and seed alone (to rounding).
+
+        Steps after the first `settings.guided_steps` run the prompted forward alone.
+        """
         shape = self.latent_shape(settings)
         noise = [torch.randn(shape, generator=torch.Generator().manual_seed(int(s))) for s in seeds]
         self.scheduler.set_timesteps(settings.steps)
         latents = torch.stack(noise).to(self.device) * self.scheduler.init_noise_sigma
         cond = self.encode_prompts(prompts)["encoder_hidden_states"]
-        if settings.guidance > 1:
-            cond = torch.cat([self.encode_prompts([""] * len(prompts))["encoder_hidden_states"], cond])
+        both = cond
+        if settings.guided_steps:
+            both = torch.cat([self.encode_prompts([""] * len(prompts))["encoder_hidden_states"], cond])
         for i, t in enumerate(self.scheduler.timesteps):
-            double = torch.cat([latents, latents]) if settings.guidance > 1 else latents
+            guided = i < settings.guided_steps
+            double = torch.cat([latents, latents]) if guided else latents
             with self._autocast():
-                raw = self.denoiser(self.scheduler.scale_model_input(double, t), t, encoder_hidden_states=cond).sample.float()
-            if settings.guidance > 1:
+                scaled = self.scheduler.scale_model_input(double, t)
+                raw = self.denoiser(scaled, t, encoder_hidden_states=both if guided else cond).sample.float()
+            if guided:
                 plain, prompted = raw.chunk(2)
                 raw = plain + settings.guidance * (prompted - plain)
             latents = self.scheduler.step(raw, t, latents).prev_sample

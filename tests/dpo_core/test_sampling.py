@@ -111,6 +111,32 @@ def test_running_out_of_memory_halves_the_batch_and_changes_nothing(tmp_path: Pa
     assert np.array_equal(small.images("round_0"), whole.images("round_0"))
 
 
+def test_a_size_that_ran_out_of_memory_is_not_tried_again(tmp_path: Path) -> None:
+    """Batches of 4, 4 and 1, room for 1: 4 and 2 fail once each, and the second batch begins with 1."""
+    model = Small(1)
+    fill(tmp_path, model)
+    assert model.failed == 2 and model.batches == [1] * 9
+
+
+def test_a_set_goes_on_after_running_out_of_memory(tmp_path: Path) -> None:
+    def interrupt(*a, **k) -> None:
+        if a[1] == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fill(tmp_path / "a", Small(3), progress=interrupt)
+    resumed, whole = fill(tmp_path / "a", Small(1)), fill(tmp_path / "b", FakeModel())
+    assert resumed.candidates("round_0") == whole.candidates("round_0")
+    assert torch.equal(resumed.latents("round_0"), whole.latents("round_0"))
+
+
+def test_settings_are_recognised_by_what_was_there_before() -> None:
+    """A start or set that was kept before a setting came goes on with the setting's default, and with no other value."""
+    described = SETTINGS.described()
+    assert described == SETTINGS.model_dump(mode="json", exclude={"guidance_until"})
+    assert SETTINGS.model_copy(update={"guidance_until": 0.5}).described() == described | {"guidance_until": 0.5}
+
+
 def test_memory_for_no_picture_at_all_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"one picture of 64x64 does not fit.*smaller size"):
         fill(tmp_path, Small(0))

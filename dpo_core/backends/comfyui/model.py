@@ -100,7 +100,9 @@ class ComfyTextToImage:
         """Latents float32 [n, C, h, w] in the denoiser's space, from one noise per seed.
 
         With a sampler of BATCH_INVARIANT a candidate depends on its prompt and seed alone; others draw noise for the batch as a whole.
+        Raises UserError for guidance in a part of the steps: guidance is the host's own.
         """
+        check_guidance(settings)
         import comfy.sample
 
         noise = torch.stack([torch.randn(self.latent_shape, generator=torch.Generator().manual_seed(int(s))) for s in seeds])
@@ -181,6 +183,15 @@ class ComfyTextToImage:
                 for norm in norms:
                     stack_.callback(norm.register_forward_pre_hook(lambda _m, args: (args[0].clone(), *args[1:])).remove)
             yield
+
+
+def check_guidance(settings: SamplingSettings) -> None:
+    """Refuse guidance in a part of the steps. Raises UserError."""
+    if settings.guidance_until < 1:
+        raise UserError(
+            f"guidance_until is {settings.guidance_until:g}, but in ComfyUI the host's own sampler guides all steps. Set it to 1, or let "
+            "a node that limits guidance to a range of the steps ride on the MODEL."
+        )
 
 
 def own_tensors(module: nn.Module) -> None:

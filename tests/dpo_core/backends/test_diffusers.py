@@ -186,6 +186,41 @@ def test_guidance_1_asks_for_no_empty_prompt_and_is_the_limit_of_guidance():
     assert (plain - nearly).abs().max() < 1e-2
 
 
+def guided_by_hand(model, guidance: float, guided_steps: int) -> torch.Tensor:
+    """The sampler written out: both forwards and their mix for the first steps, then the prompted forward alone."""
+    scheduler = model.scheduler
+    scheduler.set_timesteps(SAMPLING.steps)
+    latents = torch.stack([noise_of(s) for s in SEEDS]) * scheduler.init_noise_sigma
+    cond = model.encode_prompts(PROMPTS)["encoder_hidden_states"]
+    both = torch.cat([model.encode_prompts([""] * len(PROMPTS))["encoder_hidden_states"], cond])
+    with torch.no_grad():
+        for i, t in enumerate(scheduler.timesteps):
+            if i < guided_steps:
+                double = scheduler.scale_model_input(torch.cat([latents, latents]), t)
+                plain, prompted = model.denoiser(double, t, encoder_hidden_states=both).sample.float().chunk(2)
+                raw = plain + guidance * (prompted - plain)
+            else:
+                raw = model.denoiser(scheduler.scale_model_input(latents, t), t, encoder_hidden_states=cond).sample.float()
+            latents = scheduler.step(raw, t, latents).prev_sample
+    return latents.float()
+
+
+@pytest.mark.parametrize(("until", "guided_steps"), [(1.0, 3), (0.7, 2), (0.5, 2), (0.34, 1), (0.1, 0), (0.0, 0)])
+def test_guidance_in_the_first_steps_only(model, until, guided_steps):
+    """3 steps: a share is rounded to whole steps; 1 is guidance in all of them, bit for bit."""
+    settings, sizes = SAMPLING.model_copy(update={"guidance_until": until}), []
+    handle = model.denoiser.register_forward_pre_hook(lambda _m, args: sizes.append(len(args[0])))
+    found = model.sample(PROMPTS, SEEDS, settings)
+    handle.remove()
+    assert sizes == [8] * guided_steps + [4] * (3 - guided_steps)
+    assert torch.equal(found, guided_by_hand(model, settings.guidance, guided_steps))
+
+
+def test_guidance_in_no_step_is_no_guidance(eps_model):
+    without = eps_model.sample(PROMPTS, SEEDS, SAMPLING.model_copy(update={"guidance": 1.0}))
+    assert torch.equal(eps_model.sample(PROMPTS, SEEDS, SAMPLING.model_copy(update={"guidance_until": 0.0})), without)
+
+
 def test_each_candidate_starts_from_the_noise_of_its_own_seed(eps_model):
     starts = []
     handle = eps_model.denoiser.register_forward_pre_hook(lambda _m, args: starts.append(args[0].clone()))
