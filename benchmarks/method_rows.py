@@ -47,6 +47,18 @@ def rows(base: LoopSettings) -> dict[str, Row]:
             pairs={"max_pairs_per_prompt": base.pairs.max_pairs_per_prompt * n},
             train={"steps": base.train.steps * n},
         ),
+        "short_rounds": row(
+            "DPO, twice the rounds of half the candidates and steps",
+            rounds=2 * n,
+            sampling={"candidates_per_prompt": base.sampling.candidates_per_prompt // 2},
+            pairs={"max_pairs_per_prompt": base.pairs.max_pairs_per_prompt // 2},
+            train={"steps": base.train.steps // 2},
+        ),
+        "constant_rate": row(
+            "DPO, half the learning rate, constant within a round",
+            train={"schedule": "constant", "learning_rate": base.train.learning_rate / 2},
+        ),
+        "one_use": row("DPO, every candidate in one pair at most", pairs={"max_uses": 1, "max_pairs_per_prompt": 5}),
         "pareto": row("DPO, first over last Pareto front (CaPO)", pairs={"rule": "pareto"}),
         "lambda_harmonic": row("DPO, lambda-harmonic reward (RPO)", pairs={"rule": "lambda_harmonic"}),
         "ipo": objective("ipo", 500.0),

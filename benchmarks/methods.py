@@ -55,7 +55,7 @@ def run_concept(seed: int, out: Path, names: list[str], long: int) -> dict[str, 
         if name == "dreambooth":
             found[name] = run_dreambooth(seed, folder, table)
         else:
-            found[name] = run_row(seed, folder, name, table, long if name == "angle_window" and long else None)
+            found[name] = run_row(seed, folder, name, table, long if name in ("angle_window", "constant_rate") and long else None)
         print(f"concept {seed}: {name} done", flush=True)
     return found
 
@@ -171,7 +171,9 @@ def main() -> None:
     parser.add_argument("--concepts", default="5-14", help="e.g. 5-14 or 0,3,5")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark_methods"))
     parser.add_argument("--rows", default="all", help="names of rows, with commas")
-    parser.add_argument("--long", type=int, default=0, help="rounds of the default row, to study the stop rule, e.g. 10")
+    parser.add_argument(
+        "--long", type=int, default=0, help="rounds of the default row (and of constant_rate), to study the stop rule, e.g. 10"
+    )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="concepts at a time, one thread each")
     args = parser.parse_args()
     every = ["angle_window", "dreambooth", *(n for n in rows(_settings()) if n != "angle_window")]
