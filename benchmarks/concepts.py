@@ -35,6 +35,7 @@ def variants(settings: LoopSettings) -> dict[str, LoopSettings]:
     def changed(rounds: int | None = None, **groups: dict) -> LoopSettings:
         update = {name: getattr(settings, name).model_copy(update=values) for name, values in groups.items()}
         update["evaluation"] = settings.evaluation.model_copy(update={"every_round": False})
+        update["stop"] = settings.stop.model_copy(update={"rule": "last"})
         return settings.model_copy(update={**update, "rounds": rounds or settings.rounds})
 
     return {
@@ -96,22 +97,31 @@ def gains(run: RunFolder, rounds: int, resamples: int = 2000) -> dict[str, dict]
     }
 
 
-def run_concept(seed: int, out: Path, names: Iterable[str]) -> dict:
+def settings_of(constant_rate: bool) -> LoopSettings:
+    """The toybox's settings; with `constant_rate` at half the learning rate, not falling within a round."""
+    from ..toybox.defaults import TOY_SETTINGS
+
+    if not constant_rate:
+        return TOY_SETTINGS
+    train = {"schedule": "constant", "learning_rate": TOY_SETTINGS.train.learning_rate / 2}
+    return TOY_SETTINGS.model_copy(update={"train": TOY_SETTINGS.train.model_copy(update=train)})
+
+
+def run_concept(seed: int, out: Path, names: Iterable[str], constant_rate: bool = False) -> dict:
     """All variants of one concept; returns {variant: gains}."""
     import torch
 
     from ..toybox.concepts import concept_from_seed
-    from ..toybox.defaults import TOY_SETTINGS
     from ..toybox.run import start_of, toy_loop
 
     torch.set_num_threads(1)
-    folder, toy, result = out / f"concept_{seed}", concept_from_seed(seed), {}
-    table = variants(TOY_SETTINGS)
+    folder, toy, result, settings = out / f"concept_{seed}", concept_from_seed(seed), {}, settings_of(constant_rate)
+    table = variants(settings)
     for name in names:
         kept = folder / f"{name}.json"
         if not kept.is_file():
             begun = time.perf_counter()
-            _shared_first_round(seed, folder, TOY_SETTINGS)
+            _shared_first_round(seed, folder, settings)
             path = _copy_shared(folder, name, table[name])
             loop = toy_loop(toy, path, start_of(toy, folder / "shared" / "start"), table[name], resume=True)
             rounds = loop.go()
@@ -166,11 +176,12 @@ def main() -> None:
     parser.add_argument("--concepts", default="0-9", help="e.g. 0-9 or 0,3,5")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark_concepts"))
     parser.add_argument("--variants", default="window_20_70,window_0_30,window_60_90,one_long_round")
+    parser.add_argument("--constant-rate", action="store_true", help="half the learning rate, constant within a round")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="concepts at a time, one thread each")
     args = parser.parse_args()
     names, results = args.variants.split(","), {}
     with ProcessPoolExecutor(args.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        waiting = {pool.submit(run_concept, seed, args.out, names): seed for seed in parse_numbers(args.concepts)}
+        waiting = {pool.submit(run_concept, seed, args.out, names, args.constant_rate): seed for seed in parse_numbers(args.concepts)}
         for done in as_completed(waiting):
             results[waiting[done]] = done.result()
             main_gain = done.result()[names[0]]["gains"]["oracle_all_right"]["gain"]

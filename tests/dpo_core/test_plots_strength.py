@@ -16,7 +16,7 @@ from dreambooth_dpo.dpo_core.rounds import Loop
 from dreambooth_dpo.dpo_core.stopping import Interval
 from dreambooth_dpo.dpo_core.strength import StrengthPoint, Sweep, sweep
 
-SETTINGS = changed(rounds=1, stop={"rule": "off"}, strength={"strengths": (0.0, 0.5, 1.0, 1.5)}, sweep=True)
+SETTINGS = changed(rounds=1, stop={"rule": "last"}, strength={"strengths": (0.0, 0.5, 1.0, 1.5)}, sweep=True)
 
 
 def point(strength: float, low: float, broken: tuple[str, ...] = (), high: float = 2.0) -> StrengthPoint:
