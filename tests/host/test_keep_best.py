@@ -11,7 +11,7 @@ from hosting import Server, comfyui_path, executed, toy_loop_graph
 from safetensors.torch import load_file
 
 pytestmark = pytest.mark.usefixtures("comfyui")
-HARM = {"schedule": "constant", "learning_rate": 0.02, "train_steps": 6}
+HARM = {"learning_rate": 0.02, "train_steps": 6}
 """A training that wrecks the model within few steps."""
 
 

@@ -20,6 +20,7 @@ from dreambooth_dpo.toybox.run import toy_loop
 pytestmark = pytest.mark.usefixtures("comfyui")
 # Where 999 / steps is whole, ComfyUI's sgm_uniform and diffusers' linspace are the same times.
 STEPS, TRAINING = 9, 6
+RATE = 2e-4
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def hosted(tmp_path_factory) -> Path:
         server.run(
             toy_loop_graph(
                 sample={"steps": STEPS, "scheduler": "sgm_uniform", "run_name": "same"},
-                train={"train_steps": TRAINING, "pairs_per_step": 8},
+                train={"train_steps": TRAINING, "pairs_per_step": 8, "learning_rate": RATE, "schedule": "linear"},
                 evaluate={"seeds_per_prompt": 1},
             )
         )
@@ -49,6 +50,7 @@ def headless(hosted: Path, tmp_path_factory) -> Path:
     }
     update = {name: getattr(TOY_SETTINGS, name).model_copy(update=values) for name, values in groups.items()}
     settings = TOY_SETTINGS.model_copy(update={"rounds": 1, "stop": StopSettings(rule="last"), **update})
+    assert (settings.train.learning_rate, settings.train.schedule) == (RATE, "linear")
     loop = toy_loop(concept_from_seed(0), tmp_path_factory.mktemp("headless") / "run", (start, {"curve": []}), settings, resume=False)
     finish(loop, loop.go(), "lora")
     loop.run.close()
