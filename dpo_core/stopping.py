@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from .axes import AXES, names_of
 from .evaluation import bootstrap_interval, by_prompt
 from .settings import StopSettings
 
-AXES = ("fidelity", "alignment")
 Scores = Mapping[str, np.ndarray]
 """Scores of all held-out pictures by scorer name, float [n]: "fidelity", "alignment", more of an axis as "fidelity_2", and what the judge
 says as "judge_fidelity", "judge_alignment"; the guards "copy_paste", "diversity"."""
@@ -85,8 +85,7 @@ def gain_by_prompt(before: Scores, after: Scores, prompt_of: np.ndarray, judge_s
     """
     axes = []
     for axis in AXES:
-        names = [n for n in before if n == axis or n.startswith(f"{axis}_")]
-        reward = np.mean([_standard_gain(before[n], after[n], prompt_of) for n in names], axis=0)
+        reward = np.mean([_standard_gain(before[n], after[n], prompt_of) for n in names_of(axis, before)], axis=0)
         if (judge := f"judge_{axis}") in before:
             reward = (1 - judge_share) * reward + judge_share * _standard_gain(before[judge], after[judge], prompt_of)
         axes.append(reward)

@@ -18,11 +18,12 @@ import torch
 from pydantic import ValidationError
 
 from .adapter import Adapter
+from .axes import AXES
 from .errors import UserError
 from .evaluation import by_prompt
 from .run_folder import RunFolder
 from .settings import StopSettings, StrengthSettings
-from .stopping import AXES, Interval, Scores, standing
+from .stopping import Interval, Scores, standing
 
 if TYPE_CHECKING:
     from .rounds import Loop
