@@ -39,7 +39,9 @@ def rows(base: LoopSettings) -> dict[str, Row]:
         "angle_window": row("DPO, angle window (arXiv 2505.20975): the default"),
         "raft": row("RAFT: supervised on the winners", train={"objective": "raft"}),
         "weighted_sum": row("DPO, pairs by the weighted sum, the paper's rejected baseline", pairs={"rule": "weighted_sum"}),
-        "wide_window": row("DPO, angle window 0..90 degrees: no axis is sold, however little one gains", pairs=dict(angle_low=0, angle_high=90)),
+        "wide_window": row(
+            "DPO, angle window 0..90 degrees: no axis is sold, however little one gains", pairs={"angle_low": 0.0, "angle_high": 90.0}
+        ),
         "random_pairs": row("DPO, random pairs: the control", pairs={"rule": "random"}),
         "one_long_round": row(
             "DPO, one round of as many candidates and steps",
