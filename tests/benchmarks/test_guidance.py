@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dreambooth_dpo.benchmarks.guidance import DRAWN, METHODS, SCORES, _settings, mean_table
+from dreambooth_dpo.benchmarks.guidance import DRAWN, METHODS, SCORES, _settings, drawn_table, mean_table
 from dreambooth_dpo.toybox.defaults import TOY_SETTINGS
 
 
@@ -21,10 +21,21 @@ def test_means_over_concepts_by_hand():
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_methods_differ_in_the_objective_and_the_guidance_alone(method: str):
+def test_methods_differ_in_what_they_name_and_the_guidance_alone(method: str):
     changed = _settings(TOY_SETTINGS, method, 4.0, 2.0)
-    assert changed.sampling == TOY_SETTINGS.sampling.model_copy(update={"guidance": 4.0}) and changed.evaluation.guidance == 2.0
-    assert changed.pairs == TOY_SETTINGS.pairs and changed.rounds == TOY_SETTINGS.rounds and 1.0 in DRAWN[method]
-    assert changed.train.model_dump(exclude={"objective", "loser_guard"}) == TOY_SETTINGS.train.model_dump(
-        exclude={"objective", "loser_guard"}
-    )
+    named = {group: set(values) for group, values in METHODS[method].items()}
+    for group in ("sampling", "pairs", "train"):
+        own, usual = (getattr(s, group).model_dump() for s in (changed, TOY_SETTINGS))
+        assert {k for k in own if own[k] != usual[k]} == named.get(group, set()) | ({"guidance"} if group == "sampling" else set())
+    assert changed.sampling.guidance == 4.0 and changed.evaluation.guidance == 2.0 and changed.rounds == TOY_SETTINGS.rounds
+    assert 4.0 in DRAWN[method]
+
+
+def test_what_was_drawn_stands_apart_from_what_was_looked_at():
+    """Winners right .8 and .6 in round 1 make .7; rows of looks do not count, nor rows of rounds among looks."""
+    results = {
+        c: [_row("raft", 4, 1, 0.2), {"method": "raft", "candidates": 4, "round": 0, "winners oracle_body": v}]
+        for c, v in ((0, 0.8), (1, 0.6))
+    }
+    assert drawn_table(results) == {("raft", 4, 0): {"winners oracle_body": pytest.approx(0.7)}}
+    assert list(mean_table(results)) == [("raft", 4, 1)]
