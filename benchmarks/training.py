@@ -33,12 +33,13 @@ VARIANTS: dict[str, tuple[str, dict]] = {
     PEER: ("peer", {}),
     "plain": ("ours", {}),
     "bank": ("ours", {"reference_bank": 4}),
-    "bank+checkpointing": ("ours", {"reference_bank": 4, "gradient_checkpointing": True}),
+    "bank+checkpointing": ("ours", {"reference_bank": 4, "memory": "checkpointing"}),
+    "bank+low": ("ours", {"reference_bank": 4, "memory": "low"}),
     "recipe bf16": ("peer", {"precision": "bf16"}),
     "bank bf16": ("ours", {"reference_bank": 4, "precision": "bf16"}),
     "bank+compile": ("ours", {"reference_bank": 4, "compile": True}),
 }
-USUAL = (PEER, "plain", "bank", "bank+checkpointing")
+USUAL = (PEER, "plain", "bank", "bank+checkpointing", "bank+low")
 """Measured where nothing else is asked for on the CPU; on a GPU all are."""
 ROUND_PAIRS = 48
 """Pairs of a usual round (the default of pairs.min_pairs), over whose steps a bank's cost is spread."""

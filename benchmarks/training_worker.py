@@ -19,11 +19,11 @@ from pathlib import Path
 import torch
 
 from ..dpo_core.adapter import Adapter
-from ..dpo_core.checkpointing import gradient_checkpointing
 from ..dpo_core.compiling import compiled
+from ..dpo_core.memory import at_level
 from ..dpo_core.pair_data import PairData
 from ..dpo_core.settings import AdapterSettings, TrainSettings
-from ..dpo_core.training import Trainer
+from ..dpo_core.trainer import Trainer
 from .diffusers_recipe import DiffusersRecipe
 from .training_models import Subject, subject
 
@@ -109,7 +109,7 @@ def ours(task: Task, found: Subject, watch: Watch):
     trainer = Trainer(model, adapter, data, task.train.model_copy(update={"steps": task.warm_up + 2 * task.steps + 2}), 0)
     watch.watch(trainer, _batch="data", _reference="reference", _policy="policy_forward", _backward="backward", _optimize="optimizer")
     settings = task.train
-    blocks = gradient_checkpointing(model.denoiser) if settings.gradient_checkpointing else nullcontext()
+    blocks = at_level(model.denoiser, trainer.level)
     with model.training(), blocks, adapter.attached(), compiled(model.denoiser, model.device) if settings.compile else nullcontext():
         synchronise(watch.device)
         begun = clock(watch.device)

@@ -28,10 +28,15 @@ _BLOCKS = re.compile(
 )
 
 
-def checkpointed_blocks(denoiser: nn.Module) -> dict[str, nn.Module]:
+_LAYERS = re.compile(r"(.+\.)?transformer_blocks\.\d+")
+"""Layers of the attention blocks of both UNets: ten of them lie in a block of SDXL."""
+
+
+def checkpointed_blocks(denoiser: nn.Module, layers: bool = False) -> dict[str, nn.Module]:
     """Names and modules of the denoiser's blocks, chosen by name from the denoiser's root; none lies inside another.
 
-    Raises UserError when the denoiser has no block of a known name.
+    With `layers`, a block that holds transformer layers gives way to these. Raises UserError when the denoiser has no block of a known
+    name.
     """
     found: dict[str, nn.Module] = {}
     for name, module in denoiser.named_modules():
@@ -41,15 +46,23 @@ def checkpointed_blocks(denoiser: nn.Module) -> dict[str, nn.Module]:
             found[name] = module
     if not found:
         raise UserError(
-            f"{type(denoiser).__name__} has no blocks that gradient checkpointing knows by name. Train this model without checkpointing, "
-            "at a smaller train.batch_size with more train.accumulation."
+            f"{type(denoiser).__name__} has no blocks that gradient checkpointing knows by name. Train this model without checkpointing "
+            "(memory: fast), at a smaller train.batch_size with more train.accumulation."
         )
-    return found
+    return dict(part for block in found.items() for part in _layers(*block)) if layers else found
+
+
+def _layers(name: str, block: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The transformer layers inside a block, or the block itself."""
+    inside = ((f"{name}.{n}", m) for n, m in block.named_modules() if n)
+    return [(n, m) for n, m in inside if _LAYERS.fullmatch(n)] or [(name, block)]
 
 
 @contextmanager
-def gradient_checkpointing(denoiser: nn.Module) -> Iterator[None]:
+def gradient_checkpointing(denoiser: nn.Module, layers: bool = False) -> Iterator[None]:
     """Inside, where autograd records, a block keeps its inputs alone and computes the rest again in backward; else it runs as it is.
+
+    The blocks are those of `checkpointed_blocks`; smaller ones (`layers`) need less memory at once while they are computed again.
 
     Gradients are those of the plain forward, to the order in which uses of one input are summed (a few 1e-7 relative). Hooks on layers
     inside a block (the adapter's) act in the recompute too: backward must find them as forward did, attached, with the same weights and
@@ -58,7 +71,7 @@ def gradient_checkpointing(denoiser: nn.Module) -> Iterator[None]:
     into them does not reach its caller. Other arguments are passed on as they are; the recompute sees dictionaries and lists as they stood
     in forward. Raises UserError as `checkpointed_blocks` does. Every block gets its own forward back in any case.
     """
-    blocks = list(checkpointed_blocks(denoiser).values())
+    blocks = list(checkpointed_blocks(denoiser, layers).values())
     before = [block.__dict__.get("forward") for block in blocks]
     try:
         for block in blocks:

@@ -45,10 +45,25 @@ class PairErrors:
     gap: torch.Tensor
     """Reward gap: signed improvement from loser to winner (`Pair.gap`), in standard deviations of the round."""
     beta: float
+    counts: torch.Tensor | None = None
+    """Unpaired objectives: 1 where a row's winner, and its loser, is a picture that counts, else 0: [n, 2]. None: all do."""
 
     @property
     def margin(self) -> torch.Tensor:
-        return implicit_margin(self.winner, self.winner_reference, self.loser, self.loser_reference)
+        """`implicit_margin`; a picture that does not count moved by 0."""
+        if self.counts is None:
+            return implicit_margin(self.winner, self.winner_reference, self.loser, self.loser_reference)
+        winner, loser = self.counts.unbind(1)
+        return loser * (self.loser - self.loser_reference) - winner * (self.winner - self.winner_reference)
+
+    @property
+    def rises(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """How far winners and losers, those that count, lie above the reference in the mean: two scalars."""
+        both = self.winner - self.winner_reference, self.loser - self.loser_reference
+        if self.counts is None:
+            return both[0].mean(), both[1].mean()
+        sums = [(rise * count).sum() / count.sum().clamp(min=1) for rise, count in zip(both, self.counts.unbind(1), strict=True)]
+        return sums[0], sums[1]
 
     @property
     def reward(self) -> torch.Tensor:
@@ -111,11 +126,17 @@ def kto(errors: PairErrors) -> torch.Tensor:
 
     g = e_ref - e is how much the policy improved a picture; winners are desirable, losers undesirable. z is the mean of g over all 2n
     pictures of this forward, at least 0, without gradient. 1/2 when policy and reference agree. beta: the paper's is 5000 (eps models);
-    it multiplies g whole, where DPO takes the half.
+    it multiplies g whole, where DPO takes the half. With `counts` a row may hold one picture alone: the other adds nothing, to z neither,
+    so that every picture has the same weight.
     """
     winner, loser = errors.winner_reference - errors.winner, errors.loser_reference - errors.loser
-    point = torch.cat([winner, loser]).mean().clamp(min=0).detach()
-    return 0.5 * (torch.sigmoid(-errors.beta * (winner - point)) + torch.sigmoid(errors.beta * (loser - point)))
+    both, counts = torch.cat([winner, loser]), None if errors.counts is None else errors.counts.T.flatten()
+    mean = both.mean() if counts is None else (both * counts).sum() / counts.sum().clamp(min=1)
+    point = mean.clamp(min=0).detach()
+    halves = torch.sigmoid(-errors.beta * (winner - point)), torch.sigmoid(errors.beta * (loser - point))
+    if errors.counts is not None:
+        halves = [half * count for half, count in zip(halves, errors.counts.unbind(1), strict=True)]
+    return 0.5 * (halves[0] + halves[1])
 
 
 def raft(errors: PairErrors) -> torch.Tensor:
@@ -127,5 +148,7 @@ Objective = Callable[[PairErrors], torch.Tensor]
 OBJECTIVES: dict[str, Objective] = {f.__name__: f for f in (dpo, ipo, hinge, reward_gap, mapo, kto, raft)}
 REFERENCE_FREE = frozenset({"mapo", "raft"})
 """Objectives whose loss does not depend on the reference's errors."""
+UNPAIRED = frozenset({"kto"})
+"""Objectives that take single good and bad pictures too, not only pairs."""
 NO_PREFERENCE = {"dpo": math.log(2), "ipo": 0.25, "hinge": 1.0, "kto": 0.5}
 """The loss of a policy that agrees with its reference, where it is the same for all pairs."""

@@ -23,6 +23,8 @@ class PairData:
     cond: Cond
     gaps: torch.Tensor | None = None
     """Reward gaps float32 [n], in standard deviations of the round (`Pair.gap`); None becomes zeros."""
+    counts: torch.Tensor | None = None
+    """For unpaired objectives: float32 [n, 2], whether a row's winner, and its loser, is a picture that counts (1) or stands in (0)."""
 
     def __post_init__(self) -> None:
         if len(self.winners) == 0:
@@ -31,6 +33,8 @@ class PairData:
             object.__setattr__(self, "gaps", torch.zeros(len(self.winners)))
         if len(self.gaps) != len(self.winners):
             raise UserError(f"{len(self.gaps)} reward gaps for {len(self.winners)} pairs: give one for each pair.")
+        if self.counts is not None and self.counts.shape != (len(self.winners), 2):
+            raise UserError(f"counts have shape {list(self.counts.shape)} for {len(self.winners)} pairs: give two for each pair.")
 
     def __len__(self) -> int:
         return len(self.winners)
@@ -49,6 +53,19 @@ class Batch:
     target: torch.Tensor
     times: torch.Tensor
     cond: Cond
+
+    def pieces(self, pairs: int) -> list[Batch]:
+        """The batch cut into forwards of at most so many pairs."""
+        size = len(self.picks)
+        if pairs >= size:
+            return [self]
+        cuts = [torch.arange(first, min(first + pairs, size)) for first in range(0, size, pairs)]
+        return [self._of(cut, torch.cat([cut, cut + size]).to(self.noised.device)) for cut in cuts]
+
+    def _of(self, pairs: torch.Tensor, pictures: torch.Tensor) -> Batch:
+        cond = {k: v[pictures] for k, v in self.cond.items()}
+        noised, target, times = (t[pictures] for t in (self.noised, self.target, self.times))
+        return Batch(self.picks[pairs], self.epochs[pairs], noised, target, times, cond)
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -48,9 +48,10 @@ class PairSettings(Settings):
     """Which two candidates of a prompt become a better/worse pair (arXiv 2505.20975, section 3)."""
 
     rule: Literal["angle_window", "pareto", "lambda_harmonic", "weighted_sum", "random"] = Field(
-        "angle_window",
+        "lambda_harmonic",
         description="Pair rule: improvements inside the angle window; first over last Pareto front (arXiv 2502.02588); lambda-harmonic "
-        "reward of two cosines (arXiv 2407.12164); weighted sum of both scores; random (a control).",
+        "reward of two cosines (arXiv 2407.12164), which raised the truth most in the toybox; weighted sum of both scores; random (a "
+        "control).",
     )
     window: Literal["fixed", "auto"] = Field(
         "fixed", description="Rule angle_window: angle_low to angle_high, or auto, chosen each round by steer and min_pairs."
@@ -130,8 +131,11 @@ class TrainSettings(Settings):
         "off.",
     )
     precision: Literal["fp32", "bf16"] = Field("fp32", description="Autocast type of the forward; adapter weights stay fp32.")
-    gradient_checkpointing: bool = Field(
-        False, description="Recompute each block in the backward pass: exact gradients, much less memory, about a third slower."
+    memory: Literal["auto", "fast", "checkpointing", "low"] = Field(
+        "auto",
+        description="What a step gives up for memory; gradients are the same. fast: nothing. checkpointing: each block is recomputed in "
+        "the backward pass, about a third slower. low: each transformer layer, one pair after another. auto: fast, and where a step runs "
+        "out of memory the next, without a loss.",
     )
     reference_bank: int = Field(
         0,
@@ -141,7 +145,7 @@ class TrainSettings(Settings):
         "a reference forward in every step. Quicker where a pair is visited more often than this.",
     )
     compile: bool = Field(
-        False, description="Compile the denoiser by torch.compile: minutes of waiting once, quicker steps. Not with gradient_checkpointing."
+        False, description="Compile the denoiser by torch.compile: minutes of waiting once, quicker steps. With memory auto or fast."
     )
     log_every: int = Field(
         1,
@@ -161,10 +165,20 @@ class TrainSettings(Settings):
         0.04, gt=0.0, le=10.0, description="Stop there and keep the last good adapter. Measured on the toybox."
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _former_name(cls, given: Any) -> Any:
+        """Runs from before there were levels said gradient_checkpointing, true or false."""
+        if isinstance(given, dict) and isinstance(given.get("gradient_checkpointing"), bool):
+            given = dict(given)
+            if given.pop("gradient_checkpointing"):
+                given.setdefault("memory", "checkpointing")
+        return given
+
     @model_validator(mode="after")
     def _compiled_plainly(self) -> TrainSettings:
-        if self.compile and self.gradient_checkpointing:
-            raise ValueError("compile and gradient_checkpointing do not go together: one is for speed, the other for memory; turn one off")
+        if self.compile and self.memory not in ("auto", "fast"):
+            raise ValueError(f"compile does not go with memory {self.memory}: one is for speed, the other for memory; turn compile off")
         return self
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
 
 from .adapter import Adapter
-from .axes import axis_scores, check_rule
+from .axes import axis_scores
+from .decisions import thumbs_of
 from .errors import UserError
+from .objectives import UNPAIRED
 from .pair_data import PairData
 from .pair_rules import PAIR_RULES
 from .pairs import PairYield
@@ -18,7 +20,8 @@ from .progress import Progress, silent
 from .protocols import TextToImage
 from .run_folder import RunFolder
 from .settings import PairSettings, TrainSettings
-from .training import Trainer, TrainingStopped, train_round
+from .trainer import Trainer, TrainingStopped
+from .training import train_round
 
 
 class NoPairs(UserError):
@@ -37,21 +40,19 @@ def build_pairs(
     """Pairs of a scored set by the pair rule, kept under `pairs_name`.
 
     Returns the yield, which is kept as the fact "yield_<pairs_name>"; the angles of the window, where the rule has one, are the fact
-    "window_<pairs_name>".
+    "window_<pairs_name>". Where no pair is left, the fact "no_pairs_<pairs_name>" says why and what to do, see `check_pairs`.
     `fidelity` and `alignment` name the scorers whose kept scores count; several of an axis are combined as `settings.combine` says.
-    Raises UserError when a score is missing or the rule takes no combined ones, NoPairs when no pair is left; the candidates are kept.
+    Raises UserError when a score is missing.
     """
     axes = [(names,) if isinstance(names, str) else tuple(names) for names in (fidelity, alignment)]
-    check_rule(settings, *axes)
     prompt_of = np.asarray([c.prompt_index for c in run.candidates(set_name)])
     scores = [axis_scores(run, set_name, names, settings.combine) for names in axes]
     pairs, found = PAIR_RULES[settings.rule](prompt_of, *scores, settings)
     run.set_pairs(pairs_name, pairs)
     run.set_fact(f"yield_{pairs_name}", found.as_dict())
     run.set_fact(f"window_{pairs_name}", found.window)
+    run.set_fact(f"no_pairs_{pairs_name}", None if pairs else _no_pairs(found, settings))
     progress(f"pairs {pairs_name}", len(pairs), max(1, len(pairs)), note=found.sentence())
-    if not pairs:
-        raise NoPairs(_no_pairs(found, settings))
     return found
 
 
@@ -66,12 +67,37 @@ def _no_pairs(found: PairYield, settings: PairSettings) -> str:
     return f"{said}: {found.sentence()} {remedy}, or sample more candidates. The scored candidates are kept."
 
 
-def pair_data(run: RunFolder, set_name: str, pairs_name: str, model: TextToImage) -> PairData:
-    """Latents, conditioning and reward gaps of kept pairs."""
+def check_pairs(run: RunFolder, pairs_name: str) -> None:
+    """Raises NoPairs, which says why and what to do, where nothing is kept under `pairs_name`; the candidates are kept."""
+    if not run.pairs(pairs_name):
+        raise NoPairs(str(run.fact(f"no_pairs_{pairs_name}") or "no pair is left to train on. Let more of them in."))
+
+
+def pair_data(run: RunFolder, set_name: str, pairs_name: str, model: TextToImage, objective: str = "dpo") -> PairData:
+    """Latents, conditioning and reward gaps of kept pairs; for an unpaired objective, also of the candidates with thumbs on them.
+
+    Raises NoPairs where there is none.
+    """
+    check_pairs(run, pairs_name)
     pairs, candidates, latents = run.pairs(pairs_name), run.candidates(set_name), run.latents(set_name)
-    winners, losers = [p.winner for p in pairs], [p.loser for p in pairs]
-    cond, gaps = model.encode_prompts([candidates[w].prompt for w in winners]), torch.tensor([p.gap for p in pairs])
-    return PairData(latents[winners], latents[losers], cond, gaps)
+    rows = [(p.winner, p.loser, 1.0, 1.0, p.gap) for p in pairs]
+    thumbs = thumbs_of(run, pairs_name) if objective in UNPAIRED else {}
+    if thumbs:
+        rows = _with_thumbs(rows, thumbs)
+    winners, losers = [row[0] for row in rows], [row[1] for row in rows]
+    cond, gaps = model.encode_prompts([candidates[w].prompt for w in winners]), torch.tensor([row[4] for row in rows])
+    counts = torch.tensor([row[2:4] for row in rows]) if thumbs else None
+    return PairData(latents[winners], latents[losers], cond, gaps, counts)
+
+
+def _with_thumbs(rows: list[tuple], thumbs: dict[int, str]) -> list[tuple]:
+    """Rows (winner, loser, whether either counts, gap) in which a candidate with a thumb counts once, by it, and not by its pairs.
+
+    Such a candidate has a row of its own, in which it also stands in for the partner that it has not.
+    """
+    rows = [(w, el, float(w not in thumbs), float(el not in thumbs), gap) for w, el, _, _, gap in rows]
+    single = [(p, p, float(way == "up"), float(way == "down"), 0.0) for p, way in sorted(thumbs.items())]
+    return [row for row in rows if row[2] or row[3]] + single
 
 
 def train_pairs(
@@ -83,13 +109,18 @@ def train_pairs(
     settings: TrainSettings,
     seed: int,
     progress: Progress = silent,
+    watch: Callable[[dict], None] | None = None,
 ) -> None:
     """Train a round from the adapter as it stands, which becomes the reference; resumes from the round's last checkpoint in `run`.
 
-    Must run inside `model.training()`. Raises TrainingStopped when a guard ends it: the adapter then holds the last good state.
+    The memory level that `auto` has found is the fact "memory", and the next round begins there. Must run inside `model.training()`.
+    Raises TrainingStopped when a guard ends it: the adapter then holds the last good state. `watch` gets the record of every step, from
+    the round's first on.
     """
     adapter.freeze_reference()
     trainer = Trainer(model, adapter, data, settings, seed)
+    if settings.memory == "auto" and not settings.compile:
+        trainer.level = str(run.fact("memory") or trainer.level)
     state, first = f"training_{round_index}", 0
     if kept := run.load_state(state):
         trainer.load_state(kept[0])
@@ -101,16 +132,22 @@ def train_pairs(
 
     def tell(record: dict) -> None:
         progress(f"train round_{round_index}", record["step"] + 1, settings.steps, note=f"loss {record['loss']:.4f}")
+        if watch:
+            watch(record)
 
     def tell_bank(done: int, of: int) -> None:
         progress(f"reference round_{round_index}", done, of)
 
     earlier = [r for r in run.training(round_index) if r["step"] < first]
+    for record in earlier if watch else ():
+        watch(record)
     try:
         train_round(trainer, first, earlier, save, tell, tell_bank)
     except TrainingStopped as stop:
         run.add_training(round_index, stop.records)
         raise
+    finally:
+        run.set_fact("memory", trainer.level)
 
 
 def self_test(model: TextToImage, adapter: Adapter, data: PairData) -> float:

@@ -6,7 +6,8 @@ import torch
 from loops import FakeModel, changed
 
 from dreambooth_dpo.dpo_core.adapter import Adapter
-from dreambooth_dpo.dpo_core.training import PairData, Trainer
+from dreambooth_dpo.dpo_core.pair_data import PairData
+from dreambooth_dpo.dpo_core.trainer import Trainer
 
 PAIRS = 5
 
@@ -35,3 +36,9 @@ def make_trainer(
 def steps_of(trainer: Trainer, *steps: int) -> list[dict]:
     with trainer.adapter.attached():
         return [trainer.step(s) for s in steps]
+
+
+def forward(trainer: Trainer, step: int, part: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Loss and numbers of one forward of a step, as `advance` takes them. Inside `adapter.attached()`."""
+    batch = trainer._batch(step, part)
+    return trainer._policy(batch, trainer._reference(batch))

@@ -15,7 +15,8 @@ from dreambooth_dpo.dpo_core.objectives import denoising_error
 from dreambooth_dpo.dpo_core.pair_data import visits
 from dreambooth_dpo.dpo_core.reference_bank import ReferenceBank, forwards_of
 from dreambooth_dpo.dpo_core.seeds import generator
-from dreambooth_dpo.dpo_core.training import TrainingStopped, train_round
+from dreambooth_dpo.dpo_core.trainer import TrainingStopped
+from dreambooth_dpo.dpo_core.training import train_round
 
 
 def filled(**settings: object):

@@ -9,13 +9,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from loops import FakeModel, Poisoned, changed, difference
-from trainers import make_data, make_trainer, steps_of
+from trainers import forward, make_data, make_trainer, steps_of
 
 from dreambooth_dpo.dpo_core.adapter import Adapter
 from dreambooth_dpo.dpo_core.errors import UserError
+from dreambooth_dpo.dpo_core.pair_data import PairData
 from dreambooth_dpo.dpo_core.seeds import generator
 from dreambooth_dpo.dpo_core.settings import TrainSettings
-from dreambooth_dpo.dpo_core.training import PairData, Trainer, TrainingStopped, learning_rate, train_round, training_seed, winner_alarm
+from dreambooth_dpo.dpo_core.trainer import Trainer, TrainingStopped, learning_rate
+from dreambooth_dpo.dpo_core.training import train_round, training_seed, winner_alarm
 
 # --- the learning rate ---
 
@@ -56,7 +58,7 @@ def test_a_step_of_two_parts_has_the_mean_of_their_numbers_and_gradients() -> No
     with trainer.adapter.attached():
         losses, gradients = [], []
         for part in range(2):
-            loss, _ = trainer._forward(3, part)
+            loss, _ = forward(trainer, 3, part)
             gradients.append(torch.autograd.grad(loss, trainer.parameters))
             losses.append(float(loss.detach()))
         record = trainer.step(3)

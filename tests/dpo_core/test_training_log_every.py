@@ -9,7 +9,8 @@ from trainers import make_data, make_trainer, steps_of
 
 from dreambooth_dpo.dpo_core import pair_data
 from dreambooth_dpo.dpo_core.pair_data import resident, to_device
-from dreambooth_dpo.dpo_core.training import TrainingStopped, train_round
+from dreambooth_dpo.dpo_core.trainer import TrainingStopped
+from dreambooth_dpo.dpo_core.training import train_round
 
 
 @pytest.mark.parametrize("every", [2, 5, 100])

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from loops import adapters, changed, difference, make_loop, outcome
-from trainers import PAIRS, make_data, make_trainer, steps_of
+from trainers import PAIRS, forward, make_data, make_trainer, steps_of
 
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.objectives import OBJECTIVES
-from dreambooth_dpo.dpo_core.training import PairData, train_round
+from dreambooth_dpo.dpo_core.pair_data import PairData
+from dreambooth_dpo.dpo_core.training import train_round
 
 BETAS = {"ipo": 500.0, "mapo": 0.1, "kto": 300.0}
 
@@ -62,7 +63,7 @@ def test_the_loser_guard_keeps_the_winner_down() -> None:
 def test_the_guards_scale_is_a_mean_over_parts_and_does_nothing_without_a_loser() -> None:
     trainer = make_trainer(moved=True, batch_size=2, accumulation=2, loser_guard=0.6)
     with trainer.adapter.attached():
-        parts = [float(trainer._forward(3, part)[1]["loser_scale"]) for part in range(2)]
+        parts = [float(forward(trainer, 3, part)[1]["loser_scale"]) for part in range(2)]
     assert steps_of(trainer, 3)[0]["loser_scale"] == pytest.approx(sum(parts) / 2, rel=1e-6)
     plain, guarded = (make_trainer(steps=4, objective="raft", loser_guard=mu) for mu in (None, 0.9))
     train_round(plain)

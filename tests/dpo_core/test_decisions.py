@@ -1,0 +1,282 @@
+"""A person's decisions: what may be written, what they change, what is dropped, and what training makes of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from loops import FakeModel, make_loop
+
+from dreambooth_dpo.dpo_core.adapter import Adapter
+from dreambooth_dpo.dpo_core.decisions import (
+    LONGEST,
+    Edits,
+    apply_edits,
+    boundary_distance,
+    candidates_fingerprint,
+    keep_decisions,
+    kept_decisions,
+    pair_id,
+    read_edits,
+    set_thumbs,
+    thumbs_of,
+    thumbs_words,
+)
+from dreambooth_dpo.dpo_core.errors import UserError
+from dreambooth_dpo.dpo_core.objectives import PairErrors, kto
+from dreambooth_dpo.dpo_core.pair_rules import PAIR_RULES
+from dreambooth_dpo.dpo_core.pairs import Pair
+from dreambooth_dpo.dpo_core.run_folder import Candidate, RunFolder
+from dreambooth_dpo.dpo_core.settings import AdapterSettings, PairSettings, TrainSettings
+from dreambooth_dpo.dpo_core.stages import pair_data, train_pairs
+
+MARK = "0123456789abcdef"
+PAIRS = [Pair(0, 1, 1.0, 0.5), Pair(2, 1, 0.25, 1.0), Pair(4, 5, 2.0, 2.0)]
+
+
+def edits(pairs: dict | None = None, candidates: dict | None = None, fingerprint: str = MARK) -> Edits:
+    return Edits(fingerprint=fingerprint, pairs=pairs or {}, candidates=candidates or {})
+
+
+# --- reading ---
+
+
+def test_no_text_is_no_edit():
+    assert read_edits("") == read_edits(" \n") == Edits()
+    assert len(read_edits("")) == 0
+
+
+def test_what_the_inspector_writes_is_read():
+    text = json.dumps({"version": 1, "fingerprint": MARK, "pairs": {"0-1": "swap"}, "candidates": {"7": "up"}})
+    assert read_edits(text) == edits({"0-1": "swap"}, {"7": "up"})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("nonsense", "nonsense"),
+        ("[]", "should be an object"),
+        ('{"version": 2}', "version"),
+        ('{"pairs": {"0-1": "drop"}}', "pairs.0-1"),
+        ('{"pairs": {"0-1-2": "keep"}}', "pairs.0-1-2"),
+        ('{"pairs": {"a-b": "keep"}}', "pairs.a-b"),
+        ('{"pairs": {"٣-٤": "keep"}}', "pattern"),
+        ('{"pairs": {"3-3": "keep"}}', "with itself"),
+        ('{"pairs": {"3-4": "keep", "4-3": "swap"}}', "decided twice"),
+        ('{"candidates": {"-1": "up"}}', "candidates.-1"),
+        ('{"candidates": {"1": "sideways"}}', "candidates.1"),
+        ('{"fingerprint": "../x"}', "fingerprint"),
+        ('{"more": 1}', "more"),
+        (" " * LONGEST + "{}x", "more than"),
+    ],
+)
+def test_anything_else_is_refused_by_name_and_with_a_remedy(text: str, said: str):
+    with pytest.raises(UserError) as error:
+        read_edits(text)
+    assert said in str(error.value) and "Empty the text for no decisions" in str(error.value)
+    assert len(str(error.value)) < 600
+
+
+# --- applying ---
+
+
+def test_no_edit_changes_nothing():
+    done = apply_edits(PAIRS, Edits(), MARK, 6)
+    assert done.pairs == PAIRS and (done.changed, done.stale, done.thumbs) == (0, 0, {})
+
+
+def test_keep_swap_and_reject():
+    done = apply_edits(PAIRS, edits({"0-1": "keep", "2-1": "swap", "4-5": "reject"}), MARK, 6)
+    assert done.pairs == [PAIRS[0], Pair(1, 2, -0.25, -1.0)]
+    assert (done.kept, done.swapped, done.rejected, done.changed, done.stale) == (1, 1, 1, 2, 0)
+    assert done.sentence() == "2 pairs; 2 changed: 1 swapped, 1 rejected; 1 kept."
+    assert done.pairs[1].angle == pytest.approx(PAIRS[1].angle - 180) and done.pairs[1].gap == -PAIRS[1].gap
+
+
+def test_edits_of_other_candidates_are_dropped_and_counted():
+    done = apply_edits(PAIRS, edits({"0-1": "reject"}, {"2": "down"}, fingerprint="f" * 16), MARK, 6)
+    assert done.pairs == PAIRS and done.thumbs == {} and done.stale == 2
+    assert "2 decisions dropped: made on other candidates." in done.sentence()
+
+
+def test_edits_of_pairs_that_are_gone_or_turned_are_dropped_and_counted():
+    done = apply_edits(PAIRS, edits({"0-1": "reject", "1-2": "swap", "0-5": "keep"}), MARK, 6)
+    assert done.pairs == PAIRS[1:] and done.stale == 2 and not done.other
+    assert "2 decisions dropped: the pair rule no longer makes those pairs this way round." in done.sentence()
+
+
+def test_thumbs_beyond_the_candidates_are_dropped():
+    done = apply_edits(PAIRS, edits({}, {"10": "up", "2": "down", "5": "up"}), MARK, 6)
+    assert done.thumbs == {2: "down", 5: "up"} and done.stale == 1
+    assert "Thumbs: 1 up, 1 down, for the objective kto." in done.sentence()
+
+
+def test_the_fingerprint_is_of_prompts_seeds_and_pictures():
+    drawn = [Candidate(i, 0, "a sks robot", 100 + i, 0, i) for i in range(2)]
+    same = candidates_fingerprint(drawn, ["a", "b"])
+    assert same == candidates_fingerprint([Candidate(i, 7, "a sks robot", 100 + i, 5, 0) for i in range(2)], ["a", "b"])
+    others = [
+        candidates_fingerprint(drawn, ["b", "a"]),
+        candidates_fingerprint([Candidate(0, 0, "a sks cat", 100, 0, 0), drawn[1]], ["a", "b"]),
+        candidates_fingerprint([Candidate(0, 0, "a sks robot", 99, 0, 0), drawn[1]], ["a", "b"]),
+        candidates_fingerprint(drawn[:1], ["a"]),
+    ]
+    assert len({same, *others}) == 5 and len(same) == 16
+
+
+def test_decisions_are_kept_by_the_candidates(tmp_path: Path):
+    with RunFolder(tmp_path) as run:
+        assert kept_decisions(run, MARK) is None
+        keep_decisions(run, edits({"0-1": "swap"}, {"3": "up"}))
+        keep_decisions(run, edits({"0-1": "reject"}, fingerprint="f" * 16))
+    with RunFolder(tmp_path) as run:
+        assert kept_decisions(run, MARK) == edits({"0-1": "swap"}, {"3": "up"})
+        run.set_fact(f"decisions_{MARK}", {"version": 99})
+        assert kept_decisions(run, MARK) is None
+
+
+# --- the boundary ---
+
+
+def near(
+    pairs: list[Pair], rule: str = "angle_window", window=(20.0, 70.0), margin: float = 0.5, scores=((0.0,) * 6, (0.0,) * 6)
+) -> list[float]:
+    settings = PairSettings(rule=rule, margin=margin, angle_low=20, angle_high=70)
+    return boundary_distance(pairs, settings, window, np.zeros(6, int), *(np.asarray(s, float) for s in scores))
+
+
+def at(angle: float, length: float) -> Pair:
+    return Pair(0, 1, length * float(np.cos(np.radians(angle))), length * float(np.sin(np.radians(angle))))
+
+
+def test_the_distance_to_the_window_is_by_hand():
+    """At 45 degrees both ends are 25 away: r sin 25. At 30, r sin 10; a short one is nearer to the margin."""
+    found = near([at(45, 2), at(30, 2), at(45, 0.6), at(70, 3)])
+    assert found == pytest.approx(
+        [1.5 if 2 * np.sin(np.radians(25)) > 1.5 else 2 * np.sin(np.radians(25)), 2 * np.sin(np.radians(10)), 0.1, 0], abs=1e-9
+    )
+
+
+def test_a_pair_far_outside_the_window_is_as_far_as_it_is_long():
+    assert near([at(-135, 2)]) == pytest.approx([1.5])  # to the margin's arc it is 1.5
+    assert near([at(-135, 2)], margin=0) == pytest.approx([2.0])
+
+
+def test_rewards_are_held_against_the_margin():
+    scores = ((0.0, 1.0, 3.0, 0.0, 0.0, 0.0), (0.0,) * 6)
+    spread = np.std(scores[0])
+    found = near([Pair(1, 0, 0, 0), Pair(2, 0, 0, 0)], "weighted_sum", None, scores=scores)
+    assert found == pytest.approx([abs(1 / spread - 0.5), 3 / spread - 0.5])
+
+
+def test_pareto_takes_the_length_and_random_has_no_boundary():
+    assert near([at(45, 2), at(0, 0.5)], "pareto", None) == pytest.approx([1.5, 0])
+    assert near([at(45, 2), at(0, 0.5)], "random", None) == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("rule", sorted(set(PAIR_RULES) - {"random"}))
+def test_the_boundary_is_where_the_rule_turns(rule: str):
+    """With the margin raised to what a pair is above it, the pair is at the boundary."""
+    rng = np.random.default_rng(3)
+    scores, prompt_of = rng.uniform(-0.9, 0.9, (2, 12)), np.repeat([0, 1, 2], 4)
+    settings = PairSettings(rule=rule, margin=0.2, angle_low=-90, angle_high=180, max_pairs_per_prompt=99, max_uses=99)
+    pairs, found = PAIR_RULES[rule](prompt_of, *scores, settings)
+    apart = boundary_distance(pairs, settings, found.window, prompt_of, *scores)
+    assert min(apart) >= 0
+    i = int(np.argmin(apart))
+    raised = settings.model_copy(update={"margin": 0.2 + apart[i] + 1e-6})
+    left, _ = PAIR_RULES[rule](prompt_of, *scores, raised)
+    assert pair_id(pairs[i]) not in {pair_id(p) for p in left}
+
+
+# --- into training ---
+
+
+@pytest.fixture
+def run(tmp_path: Path):
+    """A run with scored candidates and pairs of three prompts, four candidates each."""
+    loop = make_loop(tmp_path / "run")
+    loop.begin(0)
+    loop.candidates(0)
+    loop.pair(0)
+    yield loop.run
+    loop.run.close()
+
+
+def trained(run: RunFolder, pairs_name: str, folder: Path, objective: str = "dpo") -> dict[str, torch.Tensor]:
+    """The adapter after six steps on these pairs."""
+    model = FakeModel()
+    adapter = Adapter(model.denoiser, AdapterSettings(rank=2, alpha=2), seed=1)
+    settings = TrainSettings(steps=6, batch_size=2, learning_rate=1e-2, warmup_steps=1, winner_error_collapse=10, objective=objective)
+    with RunFolder(folder) as inner:
+        train_pairs(inner, 0, model, adapter, pair_data(run, "round_0", pairs_name, model, objective), settings, 9)
+    return adapter.state()
+
+
+def same(left: dict, right: dict) -> bool:
+    return all(torch.equal(left[k], right[k]) for k in left)
+
+
+def test_rejecting_wrong_pairs_trains_as_the_clean_ones(run: RunFolder, tmp_path: Path):
+    clean = run.pairs("round_0")
+    there = {frozenset((p.winner, p.loser)) for p in clean}
+    free = [(a, b) for g in range(3) for a in range(4 * g, 4 * g + 4) for b in range(4 * g, a) if frozenset((a, b)) not in there]
+    wrong = [Pair(a, b, -1.0, -1.0) for a, b in free]
+    assert len(clean) >= 4 and wrong
+    planted = [p for i, pair in enumerate(clean) for p in ([wrong[i], pair] if i < len(wrong) else [pair])]
+    run.set_pairs("planted", planted)
+    assert not same(trained(run, "planted", tmp_path / "planted"), trained(run, "round_0", tmp_path / "clean"))
+    done = apply_edits(planted, edits({pair_id(p): "reject" for p in wrong}), MARK, 12)
+    run.set_pairs("mended", done.pairs)
+    assert done.rejected == len(wrong) and done.pairs == clean
+    assert same(trained(run, "mended", tmp_path / "mended"), trained(run, "round_0", tmp_path / "again"))
+
+
+def test_thumbs_change_what_kto_trains_on_and_nothing_else(run: RunFolder, tmp_path: Path):
+    pairs = run.pairs("round_0")
+    run.set_pairs("thumbed", pairs)
+    set_thumbs(run, "thumbed", {pairs[0].winner: "down", 11: "up"})
+    assert thumbs_of(run, "thumbed") == {pairs[0].winner: "down", 11: "up"} and thumbs_of(run, "round_0") == {}
+    assert not same(trained(run, "thumbed", tmp_path / "a", "kto"), trained(run, "round_0", tmp_path / "b", "kto"))
+    assert same(trained(run, "thumbed", tmp_path / "c", "dpo"), trained(run, "round_0", tmp_path / "d", "dpo"))
+
+
+def test_a_thumb_counts_once_and_in_place_of_the_pairs(run: RunFolder):
+    """Pairs 0-1 and 1-2; candidate 1 is bad, candidate 3 good: 0 and 2 count by their pairs, 1 and 3 by their thumbs."""
+    run.set_pairs("few", [Pair(0, 1, 1, 1), Pair(1, 2, 1, 1), Pair(3, 1, 1, 1)])
+    set_thumbs(run, "few", {1: "down", 3: "up"})
+    data, latents = pair_data(run, "round_0", "few", FakeModel(), "kto"), run.latents("round_0")
+    assert data.counts.tolist() == [[1, 0], [0, 1], [0, 1], [1, 0]]
+    assert torch.equal(data.winners, latents[[0, 1, 1, 3]]) and torch.equal(data.losers, latents[[1, 2, 1, 3]])
+    assert pair_data(run, "round_0", "few", FakeModel(), "dpo").counts is None
+
+
+def errors(counts: torch.Tensor | None, winner=(0.1, 0.2), loser=(0.3, 0.1)) -> PairErrors:
+    zero = torch.zeros(2)
+    return PairErrors(torch.tensor(winner), zero + 0.15, torch.tensor(loser), zero + 0.2, zero, 10.0, counts)
+
+
+def test_kto_with_all_pictures_counted_is_kto_of_pairs():
+    assert torch.allclose(kto(errors(torch.ones(2, 2))), kto(errors(None)))
+    assert torch.allclose(torch.stack(errors(torch.ones(2, 2)).rises), torch.stack(errors(None).rises), atol=1e-7)
+    assert torch.allclose(errors(torch.ones(2, 2)).margin, errors(None).margin)
+
+
+def test_kto_of_single_pictures_is_by_hand():
+    """Row 0: its winner alone, g = 0.05; row 1: its loser alone, g = 0.1; z = 0.075."""
+    found = errors(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+    expected = torch.tensor(
+        [0.5 * torch.sigmoid(torch.tensor(-10 * (0.05 - 0.075))), 0.5 * torch.sigmoid(torch.tensor(10 * (0.1 - 0.075)))]
+    )
+    assert torch.allclose(kto(found), expected)
+    assert found.margin.tolist() == pytest.approx([0.05, -0.1])
+    assert [float(r) for r in found.rises] == pytest.approx([-0.05, -0.1])
+
+
+def test_what_training_says_of_thumbs():
+    assert thumbs_words({}, "dpo") == ""
+    assert thumbs_words({1: "up"}, "kto") == "Thumbs on single candidates counted, too: 1."
+    assert "were not used (2): the objective dpo takes pairs alone; kto takes both" in thumbs_words({1: "up", 2: "down"}, "dpo")
