@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .dpo_core.adapter import Adapter
-from .dpo_core.axes import check_rule
 from .dpo_core.concept import Concept
 from .dpo_core.config import RunConfig, ScorerConfig
 from .dpo_core.errors import UserError
@@ -154,7 +153,6 @@ def parts_from_config(config: RunConfig) -> Parts:
     """Cheap checks come first. Raises UserError or MetricsError that names the wrong file or value."""
     from .dpo_core.backends.diffusers import DiffusersTextToImage, load_pipeline
 
-    check_rule(config.pairs, [folder.name for folder in config.scorers.rewards])
     concept = config_concept(config)
     prompts = config_prompts(config, concept)
     device = pick_device(config.model.device)

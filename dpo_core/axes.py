@@ -10,7 +10,6 @@ import numpy as np
 from .errors import UserError
 from .pairs import standardise
 from .run_folder import RunFolder
-from .settings import PairSettings
 
 AXES = ("fidelity", "alignment")
 _NAME = re.compile(r"(fidelity|alignment)(?:_([2-9]|[1-9][0-9]+))?")
@@ -51,23 +50,26 @@ def combine(scores: Sequence[np.ndarray], prompt_of: np.ndarray, how: str) -> np
     return standard.mean(axis=0) if how == "mean" else standard.min(axis=0)
 
 
+def in_units_of(first: np.ndarray, standard: np.ndarray, prompt_of: np.ndarray) -> np.ndarray:
+    """Scores in standard deviations (float [n]) on the scale of `first` (float [n]): around its mean of each prompt, as wide as it spreads.
+
+    For first 1 1 3 3 of one prompt (mean 2, spread 1) and standard -1 0 0 1: 1 2 2 3. Cosines stay between -1 and 1.
+    """
+    own = standardise(first, prompt_of)
+    inverse = np.unique(prompt_of, return_inverse=True)[1]
+    means = (np.bincount(inverse, first) / np.bincount(inverse))[inverse]
+    spread = float(np.sqrt(np.mean((first - means) ** 2))) if own.any() else 0.0
+    found = means + spread * standard
+    return np.clip(found, -1.0, 1.0) if np.abs(first).max(initial=0.0) <= 1 else found
+
+
 def axis_scores(run: RunFolder, set_name: str, names: Sequence[str], how: str) -> np.ndarray:
-    """The kept scores of a set on one axis, float64 [n], `combine`d where it has several scorers. Raises UserError where one is missing."""
+    """The kept scores of a set on one axis, float64 [n]; of several scorers `combine`d, on the scale of the first, so that rules which take
+    cosines have them too. Raises UserError where one is missing."""
     prompt_of = np.asarray([c.prompt_index for c in run.candidates(set_name)])
     try:
         kept = [run.score_array(set_name, name) for name in names]
     except KeyError as missing:
         raise UserError(f"candidate {missing} of {set_name} lacks a score by {' or '.join(names)}: score the set first.") from missing
-    return combine(kept, prompt_of, how)
-
-
-def check_rule(settings: PairSettings, *axes: Sequence[str]) -> None:
-    """Refuse a rule that takes cosines where an axis (the names of its scorers) has several: combined scores are none. Raises UserError."""
-    if settings.rule != "lambda_harmonic":
-        return
-    for names in axes:
-        if len(names) > 1:
-            raise UserError(
-                f"the rule lambda_harmonic takes one cosine an axis, but {len(names)} scorers stand on one ({', '.join(names)}), and "
-                "their combined scores are no cosines. Take another rule (angle_window, pareto, weighted_sum), or one scorer."
-            )
+    found = combine(kept, prompt_of, how)
+    return found if len(kept) == 1 else in_units_of(kept[0], found, prompt_of)

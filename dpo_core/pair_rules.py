@@ -162,6 +162,31 @@ def weighted_sum_pairs(
     return _by_reward(prompt_of, f, a, w * f + (1 - w) * a, settings)
 
 
+def reward_direction(prompt_of: np.ndarray, fidelity: np.ndarray, alignment: np.ndarray, settings: PairSettings) -> float | None:
+    """Where the reward of lambda_harmonic or weighted_sum rises fastest from the mean candidate, in the plane of standard deviations.
+
+    degrees(atan2(dr / d alignment, dr / d fidelity)), each partial times its score's spread; None for rules without a reward. Raw scores,
+    float [n]. weighted_sum with w 0.5: 45. lambda_harmonic with w 0.5, means 0 and 0.5 and equal spreads: dr goes by 1 / s'^2 =
+    4 and 16/9, 24 degrees: fidelity, the lower one, counts for more.
+    """
+    w = settings.fidelity_weight
+    if settings.rule == "weighted_sum":
+        return float(angle_degrees(np.float64(1 - w), np.float64(w)))
+    if settings.rule != "lambda_harmonic" or not len(fidelity):
+        return None
+    parts = []
+    for values, share in ((fidelity, w), (alignment, 1 - w)):
+        values = np.asarray(values, np.float64)
+        spread = np.sqrt(np.mean((values - _prompt_means(values, prompt_of)) ** 2))
+        parts.append(share * spread / max((values.mean() + 1) / 2, 1e-6) ** 2)
+    return float(angle_degrees(parts[1], parts[0])) if any(parts) else None
+
+
+def _prompt_means(values: np.ndarray, prompt_of: np.ndarray) -> np.ndarray:
+    inverse = np.unique(prompt_of, return_inverse=True)[1]
+    return (np.bincount(inverse, values) / np.bincount(inverse))[inverse]
+
+
 # --- the control ---
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .pair_rules import reward_direction
 from .pairs import Pair, standardise
 from .settings import PairSettings
 
@@ -88,8 +89,8 @@ def cloud_figure(
 
     fidelity, alignment: raw scores, float [n], n >= 0; `pairs` index into them; prompt_of: int [n], without it one prompt is taken.
     Arrows run from loser to winner; of many pairs the `most_arrows` longest are drawn.
-    window: the angles that were used; without it, a fixed window is that of the settings. Other rules than the angle window have none.
-    The wedge stands at the mean loser, its hole is the margin.
+    window: the angles that were used; without it, a fixed window is that of the settings. Other rules than the angle window have none;
+    where they have a reward, an arrow shows the way that it rises. The wedge stands at the mean loser, its hole is the margin.
     """
     figure, axes = new_figure(8, 8.1)
     ax = axes[0, 0]
@@ -103,6 +104,9 @@ def cloud_figure(
         window = (settings.angle_low, settings.angle_high)
     if window is not None and settings.rule == "angle_window":
         _wedge(ax, x, y, pairs, window, settings.margin, reach)
+    way = reward_direction(np.zeros(len(x), int) if prompt_of is None else prompt_of, fidelity, alignment, settings)
+    if way is not None:
+        _reward_way(ax, way, reach)
     _roles(ax, x, y, pairs)
     ax.set_xlim(-reach, reach)
     ax.set_ylim(-reach, reach)
@@ -112,6 +116,19 @@ def cloud_figure(
     handles = ax.get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=3, fontsize=12, frameon=False, handletextpad=0.3)
     return figure
+
+
+def _reward_way(ax: Axes, degrees: float, reach: float) -> None:
+    """Where a rule's reward rises fastest, and the line on which it stays as it is at the mean."""
+    from matplotlib.patches import FancyArrowPatch
+
+    across, up = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    far = 0.8 * reach
+    ends = (0, 0), (far * across, far * up)
+    ax.add_patch(FancyArrowPatch(*ends, arrowstyle="-|>", color=ORANGE, linewidth=4, mutation_scale=26, shrinkA=0, shrinkB=0, zorder=4))
+    ax.plot([], [], color=ORANGE, linewidth=4, label=f"reward rises ({degrees:.0f}°)")
+    along = np.array([-1.5, 1.5]) * reach
+    ax.plot(-along * up, along * across, color=ORANGE, linestyle="--", linewidth=1.5, zorder=1, label="equal reward")
 
 
 def _wedge(ax: Axes, x: np.ndarray, y: np.ndarray, pairs: Sequence[Pair], window: Interval, margin: float, reach: float) -> None:

@@ -10,7 +10,7 @@ from .files import atomic_path, write_json
 from .report_numbers import Evaluations, collect, read_evaluations
 from .report_pictures import Picture, overview_pictures, round_pictures
 from .report_strength import strength_pictures, strength_warnings
-from .report_words import REWARDS, TRUTH, answer, change_word, distrust
+from .report_words import TRUTH, answer, change_word, distrust, reward_names
 from .run_folder import RunFolder
 
 ROLES = ("reward", "judge", "guard", "oracle")
@@ -41,8 +41,9 @@ def write_report(run: RunFolder, out: Path | None = None) -> dict:
     """Write report.html, its PNGs and report.json into `out` (default: <run>/report); returns what report.json holds.
 
     Keys: `concept`, `rounds`, one object a scorer (`before`, `after`, `gain`, `ci95`, `images`, `prompts`, `verdict`),
-    `unseen` (the same over held-out prompts in unseen contexts), `per_round`, `pairs`, `training`, `strength`
-    (what a sweep found, or None), `status`, `headline`, `answer`, `distrust`.
+    `axes` (of each axis with several scorers: their joint gain in standard deviations), `unseen` (one object a scorer over held-out
+    prompts in unseen contexts), `per_round`, `pairs`, `training`, `strength` (what a sweep found, or None), `status`, `headline`,
+    `answer`, `distrust`.
     Raises UserError when the start was never evaluated.
     """
     out = Path(out) if out else run.path / "report"
@@ -86,7 +87,7 @@ def _page(
         sentences=sentences,
         concept=concept,
         start=run.fact("start") or {},
-        tiles=[_row(n, report[n], found.scorers[n]) for n in (*REWARDS, TRUTH) if n in found.scorers and n in report],
+        tiles=[_row(n, report[n], found.scorers[n]) for n in (*reward_names(found.scorers), TRUTH) if n in found.scorers and n in report],
         groups=[(role, rows) for role in (*ROLES, "other") if (rows := _rows(role, report, found.scorers))],
         shown=shown,
         cloud_rounds=[int(n.removeprefix("cloud_")) for n in shown if n.startswith("cloud_")],

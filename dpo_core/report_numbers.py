@@ -8,12 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .axes import AXES, names_of
 from .errors import UserError
 from .evaluation import Gain, bootstrap_interval, by_prompt, paired_gain
 from .pair_advice import pairs_advice
 from .pairs import PairYield
 from .run_folder import Candidate, RunFolder
 from .settings import EvaluationSettings, PairSettings, SamplingSettings, TrainSettings
+from .stopping import Interval, axis_gain
 
 DEFAULT_SCORERS = {
     "fidelity": {"role": "reward", "title": "Fidelity", "higher_is_better": True},
@@ -52,7 +54,7 @@ class Evaluations:
 
 
 def read_evaluations(run: RunFolder) -> Evaluations:
-    """Collect "evaluation_0", "evaluation_1", ...; those that lack pictures or reward scores of the first count as unfinished.
+    """Collect "evaluation_0", "evaluation_1", ...; those that lack pictures of the first, or reward scores by its scorers, are unfinished.
 
     Raises UserError when the start (evaluation_0) is not there or not scored by fidelity and alignment: nothing can be compared.
     """
@@ -91,8 +93,10 @@ def _evaluated(run: RunFolder) -> list[int]:
 
 
 def _complete(run: RunFolder, index: int, scorer: str, start: Sequence[Candidate]) -> np.ndarray | None:
-    """Scores in the order of `start`, found by prompt and seed; None where a picture or a score is missing."""
+    """Scores in the order of `start`, found by prompt and seed; None where one is missing or not by the scorer that measured the start."""
     name = f"evaluation_{index}"
+    if len(run.score_marks(name, scorer) | run.score_marks("evaluation_0", scorer)) > 1:
+        return None
     place = {(c.prompt_index, c.seed): c.position for c in run.candidates(name)}
     kept = run.scores(name, scorer)
     found = [kept.get(place.get((c.prompt_index, c.seed), -1)) for c in start]
@@ -120,6 +124,24 @@ def gains(found: Evaluations, resamples: int, only: np.ndarray | None = None) ->
             result[name] = {"before": mean, "images": len(before), "prompts": count, "verdict": "not trained"}
         elif after is not None:
             result[name] = gain_dict(paired_gain(before, after[chosen], prompt_of[chosen], resamples))
+    return result
+
+
+def axis_gains(found: Evaluations, resamples: int) -> dict[str, dict]:
+    """The gain of each axis that several scorers reward, as the stop rule counts it (`stopping.axis_gain`): scorers, gain, ci95, verdict.
+
+    Left out where nothing was trained, and with one picture a prompt, which has no spread to count in.
+    """
+    result = {}
+    for axis in AXES:
+        names = [n for n in names_of(axis, found.scorers) if (found.shown, n) in found.values]
+        if found.shown == 0 or len(names) < 2 or len(found.candidates) == len(found.prompts):
+            continue
+        before, after = ({n: found.values[k, n] for n in names} for k in (0, found.shown))
+        gain = Interval.of(axis_gain(axis, before, after, found.prompt_of), resamples)
+        ci95 = [v if math.isfinite(v) else None for v in (gain.low, gain.high)]
+        verdict = "up" if gain.low > 0 else "down" if gain.high < 0 else "unclear"
+        result[axis] = {"scorers": names, "gain": gain.mean, "ci95": ci95, "verdict": verdict}
     return result
 
 
@@ -185,6 +207,7 @@ def collect(run: RunFolder, found: Evaluations) -> dict:
         "kept": run.fact("kept"),
         "watch": run.fact("watch") or [],
         **gains(found, evaluation.bootstrap),
+        "axes": axis_gains(found, evaluation.bootstrap),
         "unseen": gains(found, evaluation.bootstrap, unseen) if unseen.any() else {},
         "per_round": means(found),
         "pairs": pair_yields(run, most),

@@ -17,7 +17,7 @@ from .plots import MOST_ARROWS, PathPoint, cloud_figure, figure_image, path_figu
 from .plots_training import training_figure
 from .plots_watch import watch_figure
 from .report_numbers import Evaluations, mean_interval
-from .report_words import REWARDS, plural
+from .report_words import REWARDS, measurers, plural, reward_names
 from .run_folder import RunFolder
 from .settings import PairSettings, TrainSettings
 from .stopping import Decision, Standing
@@ -56,7 +56,7 @@ def _images(run: RunFolder, set_name: str, positions: list[int]) -> np.ndarray:
 
 def overview_pictures(run: RunFolder, found: Evaluations, numbers: Mapping) -> list[Picture]:
     """References, before/after grid, path and training curves: those that the run has something for."""
-    pictures = [p for p in (_references(run), _grid(run, found), _path(run, found), _watch(numbers)) if p]
+    pictures = [p for p in (_references(run), _grid(run, found), _path(run, found), _watch(numbers, found.scorers)) if p]
     records = [run.training(r) for r in range(len(numbers["training"]["steps"]))]
     if any(records):
         train = TrainSettings(**(run.fact("settings") or {}).get("train", {}))
@@ -118,6 +118,8 @@ def _path(run: RunFolder, found: Evaluations) -> Picture | None:
         "Up and to the right is better. 0 is the start, a number the mean after that round; bars are 95 % intervals of each "
         "mean over prompts, wider than those of the paired gains above, since the prompts' own differences do not cancel."
     )
+    if len(reward_names(found.scorers)) > len(REWARDS):
+        caption += " It shows an axis of several scorers by its first."
     if curve:
         caption += (
             " Dashed: personalization alone, by optimizer steps, measured on other seeds (and perhaps fewer prompts), so it need "
@@ -126,14 +128,14 @@ def _path(run: RunFolder, found: Evaluations) -> Picture | None:
     return Picture("path", figure_image(path_figure(points, curve)), "path of the mean scores over rounds", caption)
 
 
-def _watch(numbers: Mapping) -> Picture | None:
+def _watch(numbers: Mapping, scorers: Mapping[str, Mapping]) -> Picture | None:
     if not (numbers["watch"] and numbers["kept"]):
         return None
     standings = [Standing.from_dict(s) for s in numbers["watch"]]
     decision = Decision(**{k: v for k, v in numbers["kept"].items() if k != "words"})
     caption = (
-        "Gain of each round against the start, mean of both axes by reward and judge, in standard deviations within prompts, with 95 % "
-        "intervals. The round with the highest lower bound is kept. It was chosen on these held-out prompts, so its own interval is a "
+        f"Gain of each round against the start, mean of both axes by {measurers(scorers)}, in standard deviations within prompts, with "
+        "95 % intervals. The round with the highest lower bound is kept. It was chosen on these held-out prompts, so its own interval is a "
         "little too kind."
     )
     return Picture("watch", figure_image(watch_figure(standings, decision)), "gain of every round, and which one is kept", caption)
@@ -158,7 +160,9 @@ def _axes(run: RunFolder) -> list[tuple[str, ...]]:
 
 
 def _scored(run: RunFolder, r: int) -> int:
-    return min(len(run.scores(f"round_{r}", name)) for names in _axes(run) for name in names)
+    """How many candidates have all their rewards; none where two scorers of one name shared them."""
+    name, scorers = f"round_{r}", [s for names in _axes(run) for s in names]
+    return 0 if any(len(run.score_marks(name, s)) > 1 for s in scorers) else min(len(run.scores(name, s)) for s in scorers)
 
 
 def _round_scores(run: RunFolder, r: int, settings: PairSettings) -> tuple[np.ndarray, np.ndarray]:

@@ -6,6 +6,7 @@ from .errors import UserError
 from .plots import figure_image
 from .plots_strength import strength_figure, strength_strip
 from .report_pictures import Picture
+from .report_words import measurers
 from .run_folder import RunFolder
 from .strength import Sweep
 
@@ -18,9 +19,9 @@ def strength_pictures(run: RunFolder) -> list[Picture]:
     found = Sweep.from_dict(kept)
     prompts = len({c.prompt_index for c in run.candidates(found.sets[0])})
     caption = (
-        f"Each strength on the same {prompts} held-out prompts and seeds; 95 % intervals over prompts. Gain: mean of both axes by reward "
-        "and judge against strength 0, in standard deviations within prompts. The strength with the highest lower bound is recommended, "
-        "unless a guard fell there. It was chosen on these prompts, so its own interval is a little too kind."
+        f"Each strength on the same {prompts} held-out prompts and seeds; 95 % intervals over prompts. Gain: mean of both axes by "
+        f"{measurers(run.fact('scorers') or {})} against strength 0, in standard deviations within prompts. The strength with the highest "
+        "lower bound is recommended, unless a guard fell there. It was chosen on these prompts, so its own interval is a little too kind."
     )
     curve = Picture("strength", figure_image(strength_figure(found.points, found.value)), "scores and gain by strength", caption)
     try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from .axes import names_of
+
 REWARDS = ("fidelity", "alignment")
 TRUTH = "oracle_all_right"
 FEW_PROMPTS, FEW_PICTURES = 20, 100
@@ -49,25 +51,43 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
+def reward_names(found: Mapping) -> list[str]:
+    """All scorers in `found` that reward an axis, those of fidelity first."""
+    return [name for axis in REWARDS for name in names_of(axis, found)]
+
+
+def measurers(scorers: Mapping[str, Mapping]) -> str:
+    """Who measures the gain: "reward and judge", or "reward alone" where no judge does."""
+    return "reward and judge" if any(about.get("role") == "judge" for about in scorers.values()) else "reward alone"
+
+
+def axis_verdict(numbers: Mapping, axis: str) -> str:
+    """ "up", "down" or "unclear": of all scorers of an axis together, where it has several."""
+    return numbers.get("axes", {}).get(axis, numbers[axis])["verdict"]
+
+
 def answer(numbers: Mapping, scorers: Mapping[str, Mapping]) -> Answer:
     """Whether it got better, by the rule: neither reward axis down and at least one up, each by its interval over prompts.
 
+    An axis of several scorers is the mean of theirs in standard deviations ("axes" of the numbers), as in the stop rule.
     When the rewards rose and the truth (or, where no truth is scored or it shows no rise, a judge) fell, it is called hacked.
     """
     first = numbers["fidelity"]
     counted = f"{plural(first['prompts'], 'held-out prompt')} ({plural(first['images'], 'picture')}"
     if "gain" not in first:
-        at = ", ".join(f"{n} {numbers[n]['before']:.3f}" for n in REWARDS)
+        at = ", ".join(f"{_inside(scorers, n)} {numbers[n]['before']:.3f}" for n in reward_names(numbers))
         headline = "No round is finished yet." if numbers["training"]["steps"] else "Nothing was trained yet."
         return Answer("untrained", headline, (f"The start was measured on {counted}): {at}.",))
-    up = [n for n in REWARDS if numbers[n]["verdict"] == "up"]
-    down = [n for n in REWARDS if numbers[n]["verdict"] == "down"]
+    up, down = ([n for n in REWARDS if axis_verdict(numbers, n) == verdict] for verdict in ("up", "down"))
     truth = numbers.get(TRUTH)
     judges = [n for n in numbers if scorers.get(n, {}).get("role") == "judge"]
     fallen = [n for n in judges if numbers[n]["verdict"] == "down"]
     status, headline = _headline(up, down, truth, fallen)
-    both = " and ".join(gain_words(n, numbers[n]) for n in REWARDS)
-    sentences = [f"Over {counted}, the same seeds before and after): {both}."]
+    each = [gain_words(_inside(scorers, n), numbers[n]) for n in reward_names(numbers)]
+    sentences = [f"Over {counted}, the same seeds before and after): {', '.join(each[:-1])} and {each[-1]}."]
+    if joint := numbers.get("axes"):
+        said = ", ".join(f"{axis} {gain['gain']:+.3f} ({interval_words(gain)})" for axis, gain in joint.items())
+        sentences.append(f"An axis of several scorers counts as in the stop rule, as the mean of theirs in standard deviations: {said}.")
     if truth:
         meaning = {"up": "rose", "down": "fell", "unclear": "shows no clear change"}[truth["verdict"]]
         too = ", too" if truth["verdict"] == "up" and status == "better" else ""
@@ -109,6 +129,11 @@ def _title(scorers: Mapping[str, Mapping], name: str) -> str:
     return str(scorers.get(name, {}).get("title") or name)
 
 
+def _inside(scorers: Mapping[str, Mapping], name: str) -> str:
+    """A reward scorer's title inside a sentence: "fidelity", "fidelity (2nd scorer)"."""
+    return name if name in REWARDS else _title(scorers, name).lower()
+
+
 def _judges_words(judges: Sequence[str], numbers: Mapping, scorers: Mapping[str, Mapping]) -> str:
     word = {"up": "up", "down": "down", "unclear": "no clear change"}
     parts = []
@@ -147,14 +172,16 @@ def distrust(numbers: Mapping, scorers: Mapping[str, Mapping], facts: Mapping) -
 def _disagreements(numbers: Mapping, scorers: Mapping[str, Mapping]) -> list[str]:
     found = []
     for axis in REWARDS:
-        judge = numbers.get(f"judge_{axis}")
-        if judge and numbers[axis]["verdict"] == "up" and judge["verdict"] != "up":
+        judge, verdict = numbers.get(f"judge_{axis}"), axis_verdict(numbers, axis)
+        if judge and verdict == "up" and judge["verdict"] != "up":
             how = "fell" if judge["verdict"] == "down" else "shows no clear change"
             found.append(f"The reward's {axis} rose, but the judge's {how}: part of the gain may be the reward model's taste.")
-        if judge and numbers[axis]["verdict"] == "down" and judge["verdict"] == "up":
+        if judge and verdict == "down" and judge["verdict"] == "up":
             found.append(f"The reward's {axis} fell, but the judge's rose: the two do not measure the same thing here.")
+        if verdict == "up" and (fell := [n for n in names_of(axis, numbers) if numbers[n]["verdict"] == "down"]):
+            found.append(f"{axis.capitalize()} rose over its scorers, but {_inside(scorers, fell[0])} fell: they pull apart.")
     truth = numbers.get(TRUTH)
-    if truth and truth["verdict"] != "up" and any(numbers[n]["verdict"] == "up" for n in REWARDS):
+    if truth and truth["verdict"] != "up" and any(axis_verdict(numbers, n) == "up" for n in REWARDS):
         found.append("A gain that the reward sees and the truth does not is not a result.")
     roles = {scorers.get(n, {}).get("role") for n in numbers}
     if not roles & {"judge", "oracle"}:
@@ -177,7 +204,7 @@ def _guards(numbers: Mapping, scorers: Mapping[str, Mapping]) -> list[str]:
 def _contexts(numbers: Mapping, scorers: Mapping[str, Mapping], facts: Mapping) -> list[str]:
     unseen = numbers.get("unseen")
     if unseen and "gain" in unseen["fidelity"]:
-        named = [n for n in (*REWARDS, TRUTH) if n in unseen]
+        named = [n for n in (*reward_names(unseen), TRUTH) if n in unseen]
         said = ", ".join(gain_words(_title(scorers, n).lower(), unseen[n]) for n in named)
         count = plural(unseen["fidelity"]["prompts"], "prompt")
         return [

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 
+import torch
+
 from .adapter import Adapter
-from .axes import AXES, axis_of, check_rule, names_of
-from .checkpointing import gradient_checkpointing
+from .axes import AXES, axis_of, names_of
 from .compiling import check_compiler
 from .errors import UserError
+from .memory import at_level, first_level, next_level
+from .pair_data import PairData
 from .progress import Progress, silent
 from .prompts import PromptSet
 from .protocols import Scorer, TextToImage
@@ -18,9 +20,10 @@ from .run_folder import RunFolder
 from .sampling import sample_set
 from .scoring import score_set
 from .settings import LoopSettings
-from .stages import NoPairs, build_pairs, drawing, pair_data, train_pairs
+from .stages import NoPairs, build_pairs, check_pairs, drawing, pair_data, self_test, train_pairs
 from .strength import sweep_kept
-from .training import PairData, TrainingStopped, training_seed
+from .trainer import TrainingStopped
+from .training import training_seed
 from .watch import watch
 
 EVALUATION_SALT = 999_983
@@ -49,7 +52,6 @@ class Loop:
             raise UserError(
                 f"reward scorer {strange[0]!r} stands on no axis: name it 'fidelity_2' or 'alignment_2' (3, 4, ...), or let it be a judge."
             )
-        check_rule(self.settings.pairs, *self.axes)
         if self.settings.train.compile:
             check_compiler(self.model.device)
         names = [s.name for s in [*self.rewards, *self.judges]]
@@ -104,19 +106,38 @@ class Loop:
         score_set(self.run, name, self.rewards, self.progress)
 
     def pair(self, round_index: int) -> None:
-        """Pairs of this round by the pair rule, with the yield that says where the rest went."""
+        """Pairs of this round by the pair rule, with the yield that says where the rest went. Raises NoPairs where there is none."""
         name = f"round_{round_index}"
         build_pairs(self.run, name, self.settings.pairs, name, self.progress, *self.axes)
+        check_pairs(self.run, name)
 
     def pair_data(self, round_index: int) -> PairData:
         return pair_data(self.run, f"round_{round_index}", f"round_{round_index}", self.model)
 
     def train(self, round_index: int) -> None:
         """Train on this round's pairs from the adapter as it stands; resumes from the last checkpoint of this round."""
-        blocks = gradient_checkpointing(self.model.denoiser) if self.settings.train.gradient_checkpointing else nullcontext()
-        with self.model.training(), blocks:
+        with self.model.training():
             data, seed = self.pair_data(round_index), training_seed(self.settings.sampling.seed, round_index)
+            self._self_test(data)
             train_pairs(self.run, round_index, self.model, self.adapter, data, self.settings.train, seed, self.progress)
+
+    def _self_test(self, data: PairData) -> None:
+        """Once a run and kind of machine, before anything is trained there: are gradients right? Raises UserError where they are not.
+
+        At the first memory level that one sample fits into; where it fits into none, training says so.
+        """
+        level: str | None = first_level(self.settings.train)
+        kind = [type(self.model.denoiser).__name__, self.model.device.type, self.model.precision, level]
+        if self.run.fact("self_test") == kind:
+            return
+        while level:
+            try:
+                with at_level(self.model.denoiser, level):
+                    self_test(self.model, self.adapter, data)
+                break
+            except torch.OutOfMemoryError:
+                level = next_level(self.settings.train, level, self.model.denoiser)
+        self.run.set_fact("self_test", kind)
 
     # --- the whole ---
 

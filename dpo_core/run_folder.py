@@ -185,7 +185,15 @@ class RunFolder:
         rows = self._db.execute("SELECT position, value, fingerprint FROM scores WHERE set_name = ? AND scorer = ?", (set_name, scorer))
         return {p: v for p, v, mark in rows if fingerprint in (None, mark)}
 
+    def score_marks(self, set_name: str, scorer: str) -> set[str]:
+        """The fingerprints under which kept scores were made: two where scoring anew by a changed scorer was broken off."""
+        rows = self._db.execute("SELECT DISTINCT fingerprint FROM scores WHERE set_name = ? AND scorer = ?", (set_name, scorer))
+        return {r[0] for r in rows}
+
     def score_array(self, set_name: str, scorer: str) -> np.ndarray:
+        """By position. Raises KeyError where a score is missing, UserError where two scorers of that name made them."""
+        if len(self.score_marks(set_name, scorer)) > 1:
+            raise UserError(f"two scorers named {scorer!r} scored {set_name} in {self.path}, one after the other: score the set again.")
         kept = self.scores(set_name, scorer)
         return np.asarray([kept[c.position] for c in self.candidates(set_name)], np.float64)
 

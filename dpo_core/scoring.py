@@ -45,6 +45,17 @@ def score_set(run: RunFolder, set_name: str, scorers: Sequence[Scorer], progress
         progress(f"score {set_name}", number + 1, len(blocks))
 
 
+def comparable(run: RunFolder, sets: Sequence[str], scorer: str) -> list[np.ndarray]:
+    """Kept scores of several sets, float64 [n] each, by one scorer. Raises UserError where a changed scorer of that name made some."""
+    arrays = [run.score_array(name, scorer) for name in sets]
+    if len(set().union(*(run.score_marks(name, scorer) for name in sets))) > 1:
+        raise UserError(
+            f"two scorers named {scorer!r} scored sets in {run.path} that are to be compared ({', '.join(sets)}): score all of them again "
+            "by one, or start again in a new output folder."
+        )
+    return arrays
+
+
 def _check(values: np.ndarray, scorer: Scorer, block: Sequence[Candidate], run: RunFolder, set_name: str) -> None:
     bad = np.nonzero(~np.isfinite(values))[0]
     if len(bad):

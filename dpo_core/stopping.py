@@ -76,6 +76,11 @@ def _standard_gain(before: np.ndarray, after: np.ndarray, prompt_of: np.ndarray)
     return by_prompt(after - before, prompt_of) / spread if spread > 0 else np.zeros(len(np.unique(prompt_of)))
 
 
+def axis_gain(axis: str, before: Scores, after: Scores, prompt_of: np.ndarray) -> np.ndarray:
+    """[prompts]: the gain of an axis by its reward scorers, the mean of theirs in standard deviations of the start within prompts."""
+    return np.mean([_standard_gain(before[n], after[n], prompt_of) for n in names_of(axis, before)], axis=0)
+
+
 def gain_by_prompt(before: Scores, after: Scores, prompt_of: np.ndarray, judge_share: float) -> np.ndarray:
     """The combined gain of each held-out prompt, float64 [prompts], in standard deviations of the start within prompts.
 
@@ -85,7 +90,7 @@ def gain_by_prompt(before: Scores, after: Scores, prompt_of: np.ndarray, judge_s
     """
     axes = []
     for axis in AXES:
-        reward = np.mean([_standard_gain(before[n], after[n], prompt_of) for n in names_of(axis, before)], axis=0)
+        reward = axis_gain(axis, before, after, prompt_of)
         if (judge := f"judge_{axis}") in before:
             reward = (1 - judge_share) * reward + judge_share * _standard_gain(before[judge], after[judge], prompt_of)
         axes.append(reward)

@@ -10,7 +10,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from .axes import AXES
 from .errors import UserError
 from .evaluation import by_prompt
 from .run_folder import RunFolder
+from .scoring import comparable
 from .settings import StopSettings, StrengthSettings
 from .stopping import Interval, Scores, standing
 
@@ -133,7 +134,8 @@ def _no_gain(tried: Sequence[StrengthPoint]) -> str:
 def judge(run: RunFolder, sets: Mapping[float, str], scorers: Mapping[str, str], stop: StopSettings, resamples: int) -> Sweep:
     """The sweep of drawn and scored sets. sets: by strength, 0 among them; scorers: name in `stopping.Scores` -> name when kept."""
     prompt_of = np.asarray([c.prompt_index for c in run.candidates(sets[0.0])])
-    scores = {s: {name: run.score_array(set_name, kept) for name, kept in scorers.items()} for s, set_name in sets.items()}
+    arrays = {name: comparable(run, list(sets.values()), kept) for name, kept in scorers.items()}
+    scores = {s: {name: values[i] for name, values in arrays.items()} for i, s in enumerate(sets)}
     points = measure(scores, prompt_of, stop, resamples)
     return Sweep(points, tuple(sets[p.strength] for p in points), *recommend(points))
 
@@ -191,9 +193,21 @@ def sweep(loop: Loop, drawn: Mapping[float, str] | None = None) -> Sweep:
 
 
 def sweep_kept(loop: Loop, kept: int) -> None:
-    """The sweep at a run's end, with the adapter of round `kept` on; strengths 0 and 1 are that run's evaluations. 0: nothing to sweep."""
-    if kept:
-        sweep(loop, {0.0: "evaluation_0", 1.0: f"evaluation_{kept}"})
-    else:
-        words = "Keep the original (strength 0): no round is kept, so there is no LoRA whose strength could be set."
+    """The sweep at a run's end, with the adapter of round `kept` on; strengths 0 and 1 are that run's evaluations.
+
+    Where the original is kept (0), the best round that was tried is swept: its LoRA is written too, and less of it may do.
+    """
+    swept = kept or (loop.run.fact("kept") or {}).get("best", 0)
+    if not swept:
+        words = "Keep the original (strength 0): no round was measured, so there is no LoRA whose strength could be set."
         loop.run.set_fact("strength", Sweep((), (), 0.0, words).as_dict())
+        return
+    state = loop.adapter.state()
+    try:
+        loop.adapter.load(loop.run.load_state(f"adapter_{swept}")[0])
+        found = sweep(loop, {0.0: "evaluation_0", 1.0: f"evaluation_{swept}"})
+    finally:
+        loop.adapter.load(state)
+    if not kept:
+        tried = f"Of round {swept}, which is not kept (its LoRA lies beside, as tried_round_{swept}): "
+        loop.run.set_fact("strength", replace(found, words=tried + found.words).as_dict())

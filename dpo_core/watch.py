@@ -7,23 +7,22 @@ from collections.abc import Sequence
 import numpy as np
 
 from .run_folder import RunFolder
+from .scoring import comparable
 from .settings import LoopSettings
 from .stopping import Decision, Standing, decide, kept_words, standing
 
 
 def standings(run: RunFolder, rounds: Sequence[int], scorers: Sequence[str], settings: LoopSettings) -> list[Standing]:
-    """Where each of these evaluated rounds (without the start) stands against the start. Raises UserError when a score is missing."""
+    """Where each of these evaluated rounds (without the start) stands against the start. Raises UserError for scores of unlike scorers."""
     prompt_of = np.asarray([c.prompt_index for c in run.candidates("evaluation_0")])
-
-    def scores(number: int) -> dict[str, np.ndarray]:
-        return {name: run.score_array(f"evaluation_{number}", name) for name in scorers}
-
-    before, found = scores(0), []
+    arrays = {name: comparable(run, [f"evaluation_{number}" for number in (0, *rounds)], name) for name in scorers}
+    before, *after = ({name: values[i] for name, values in arrays.items()} for i in range(len(rounds) + 1))
+    found: list[Standing] = []
     earlier = 0
-    for number in rounds:
+    for number, scores in zip(rounds, after, strict=True):
         alarms = [float(r["winner_alarm"]) for k in range(earlier, number) for r in run.training(k)]
         resamples = settings.evaluation.bootstrap
-        found.append(standing(number, before, scores(number), prompt_of, settings.stop, max(alarms, default=0.0), resamples))
+        found.append(standing(number, before, scores, prompt_of, settings.stop, max(alarms, default=0.0), resamples))
         earlier = number
     return found
 

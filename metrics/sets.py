@@ -20,6 +20,7 @@ ROLES = {
     "judge_alignment": ("judge", "Alignment (judge)", True),
     "copy_paste": ("guard", "Copy-paste", False),
     "judge_background": ("guard", "Likeness to the photos' place (judge)", False),
+    "background": ("guard", "Likeness to the photos' place (reward)", False),
     "diversity": ("guard", "Diversity within a prompt (Vendi)", True),
 }
 """Of each scorer: its role, its title, and whether higher is better. Further rewards of an axis: see `role_of`."""
@@ -76,7 +77,8 @@ def concept_scorers(reward: Embedder | Sequence[Embedder], judge: Embedder | Non
 
     reward: one embedder, or several that share the axes, see `reward_scorers`; without a judge the first of them is the guards'.
     concept: references, masks, held_out, identifier and without_identifier of a subject. With held-out photos there is a guard against
-    copies, with masks one against the photos' place (where a photo shows any). Raises MetricsError for what a scorer cannot do.
+    copies, with masks one against the photos' place (where a photo shows any), named "judge_background" or, without a judge, "background".
+    Raises MetricsError for what a scorer cannot do.
     """
     rewards = reward_scorers(reward, concept)
     judges: list[Any] = []
@@ -88,5 +90,5 @@ def concept_scorers(reward: Embedder | Sequence[Embedder], judge: Embedder | Non
     if concept.held_out is not None:
         judges.append(CopyPasteScorer(watch, concept.held_out, concept.references))
     if concept.masks is not None and shows_place(concept.masks).any():
-        judges.append(BackgroundScorer(watch, concept.references, concept.masks))
+        judges.append(BackgroundScorer(watch, concept.references, concept.masks, "background" if judge is None else "judge_background"))
     return Scorers(rewards, [*judges, DiversityScorer(watch)])

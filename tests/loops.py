@@ -34,7 +34,7 @@ SETTINGS = LoopSettings.model_validate(
     {
         "rounds": 2,
         "sampling": {"candidates_per_prompt": 4, "steps": 2, "guidance": 2.0, "width": 64, "height": 64, "batch_size": 4, "seed": 5},
-        "pairs": {"angle_low": -10.0, "angle_high": 100.0, "margin": 0.1},
+        "pairs": {"rule": "angle_window", "angle_low": -10.0, "angle_high": 100.0, "margin": 0.1},
         "adapter": {"rank": 2, "alpha": 2.0},
         "train": {
             "steps": 6,
@@ -137,8 +137,9 @@ class Poisoned(FakeModel):
 
     def predict(self, noised, times, cond):
         raw = super().predict(noised, times, cond)
-        self.count += torch.is_grad_enabled()
-        return raw * float("nan") if torch.is_grad_enabled() and self.count == self.at + 1 else raw
+        trains = torch.is_grad_enabled() and len(noised) > 1  # the gradient self-test takes one sample
+        self.count += trains
+        return raw * float("nan") if trains and self.count == self.at + 1 else raw
 
 
 def make_loop(

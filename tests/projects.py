@@ -9,6 +9,7 @@ import yaml
 from models import tiny_pipeline
 from PIL import Image
 
+from dreambooth_dpo.dpo_core.config import RunConfig, read_config
 from dreambooth_dpo.toybox.models import weights_folder
 
 TEMPLATES = (
@@ -66,3 +67,8 @@ def write_config(project: Path, file: str = "config.yaml", **changes: object) ->
     path = project / file
     path.write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
     return path
+
+
+def config_of(project: Path, **changes: object) -> RunConfig:
+    """That config, read; changes as for `write_config`."""
+    return read_config(write_config(project, **changes))

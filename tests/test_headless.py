@@ -8,20 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from loops import Mean
 from models import tiny_text_to_image
 from PIL import Image
-from projects import make_project, write_config
+from projects import config_of, make_project
 from safetensors import safe_open
 
 from dreambooth_dpo.dpo_core.adapter import Adapter
 from dreambooth_dpo.dpo_core.concept import Concept
-from dreambooth_dpo.dpo_core.config import RunConfig, ScorerConfig, read_config
+from dreambooth_dpo.dpo_core.config import ScorerConfig
 from dreambooth_dpo.dpo_core.errors import UserError
-from dreambooth_dpo.dpo_core.lora_files import read_lora, save_lora
-from dreambooth_dpo.dpo_core.prompts import PromptSet
+from dreambooth_dpo.dpo_core.lora_files import save_lora
 from dreambooth_dpo.dpo_core.run_folder import RunFolder
-from dreambooth_dpo.dpo_core.settings import AdapterSettings, SamplingSettings
+from dreambooth_dpo.dpo_core.settings import AdapterSettings
 from dreambooth_dpo.headless import (
     clip_scorers,
     config_concept,
@@ -29,11 +27,8 @@ from dreambooth_dpo.headless import (
     evaluate_lora,
     loop_from_config,
     parts_from_config,
-    personalize_from_config,
-    photos_fidelity,
     pick_device,
     run_loop,
-    start_probe,
 )
 from dreambooth_dpo.metrics.embedders import OpenClipEmbedder
 from dreambooth_dpo.metrics.errors import MetricsError
@@ -46,10 +41,6 @@ def project(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("headless") / "prøjekt"
     make_project(folder)
     return folder
-
-
-def config_of(project: Path, **changes: object) -> RunConfig:
-    return read_config(write_config(project, **changes))
 
 
 @pytest.fixture
@@ -100,10 +91,6 @@ def test_two_rewards_train_a_run_whose_report_has_a_row_for_each(project: Path) 
     assert {"before", "after", "gain"} <= report["fidelity_2"].keys() and report["fidelity_2"] != report["fidelity"]
     page = (loop.run.path / "report" / "report.html").read_text(encoding="utf-8")
     assert "Fidelity (2nd scorer)" in page and "an axis of several scorers as their worst in standard deviations" in page
-    refused = config_of(project, output="nie", scorers=scorers, pairs={"rule": "lambda_harmonic"})
-    with pytest.raises(UserError, match=r"lambda_harmonic takes one cosine an axis, but 2 scorers .*\(reward, judge\)"):
-        loop_from_config(refused, resume=False)
-    assert not refused.output.exists()
     with pytest.raises(MetricsError, match="stands twice among the rewards"):
         parts_from_config(config_of(project, scorers__reward=[both[0], both[0]]))
 
@@ -236,51 +223,6 @@ def test_a_lora_that_does_not_fit_is_refused_before_anything_is_made(project: Pa
     with pytest.raises(UserError, match=r"fehlt\.safetensors does not exist"):
         evaluate_lora(config, project / "fehlt.safetensors", resume=False)
     assert not config.output.exists()
-
-
-# --- personalization ---
-
-
-def test_photos_are_measured_against_the_others() -> None:
-    """Three references with mean cosines 0.7 to all three, themselves included: (3 * 0.7 - 1) / 2 = 0.55 to the others."""
-
-    class Fixed(Mean):
-        def score(self, images, prompts):
-            return np.full(len(images), 0.7)
-
-    photos = np.zeros((3, 8, 8, 3), np.uint8)
-    assert photos_fidelity(Fixed("fidelity", 0), Concept("sks", "robot", photos)) == pytest.approx(0.55)
-    assert photos_fidelity(Fixed("fidelity", 0), Concept("sks", "robot", photos, photos[:2])) == pytest.approx(0.7)
-    assert photos_fidelity(Fixed("fidelity", 0), Concept("sks", "robot", photos[:1])) == pytest.approx(0.7)
-    # With masks no photo is among what it is compared with: nothing of its own to take out.
-    masks = np.full((3, 8, 8), 255, np.uint8)
-    assert photos_fidelity(Fixed("fidelity", 0), Concept("sks", "robot", photos, masks=masks)) == pytest.approx(0.7)
-
-
-def test_the_probe_takes_every_second_held_out_prompt() -> None:
-    probe = start_probe(PromptSet(("t",), ("a", "b", "c")), SamplingSettings(), [])
-    assert probe.prompts == ["a", "a", "a", "c", "c", "c"] and len(set(probe.seeds)) == 6
-
-
-def test_personalization_leaves_lora_curve_and_record_and_is_not_made_again(project: Path) -> None:
-    config = config_of(project)
-    told = []
-    lora, record = personalize_from_config(config, None, lambda stage, *_, **__: told.append(stage))
-    assert lora == project / "läufe" / "erster_start" / "start.safetensors"
-    assert [p["step"] for p in record["curve"]][:3] == [0, 2, 4]
-    assert {"step", "fidelity", "alignment"} == record["curve"][0].keys() and record["sentence"].startswith("Personalized in")
-    with Image.open(lora.with_name("curve.png")) as curve:
-        assert curve.size[0] >= 400
-    assert any(float(v.abs().max()) > 0 for k, v in read_lora(lora).items() if k.endswith("lora_up.weight"))
-    assert told
-    again = []
-    assert personalize_from_config(config, None, lambda stage, *_, **__: again.append(stage)) == (lora, record) and again == []
-    with pytest.raises(UserError, match=r"other settings: personalize\.steps.*--out"):
-        personalize_from_config(config_of(project, personalize__steps=5))
-
-    # Its LoRA is what `run` puts on first: the model is another with it.
-    plain = parts_from_config(config_of(project)).model.fingerprint
-    assert parts_from_config(config_of(project, model__lora=str(lora))).model.fingerprint != plain
 
 
 # --- the run ---

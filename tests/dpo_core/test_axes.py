@@ -11,13 +11,12 @@ from hypothesis import strategies as st
 from loops import PROMPTS, FakeModel, Mean, changed
 
 from dreambooth_dpo.dpo_core.adapter import Adapter
-from dreambooth_dpo.dpo_core.axes import axis_of, axis_scores, check_rule, combine, names_of
+from dreambooth_dpo.dpo_core.axes import axis_of, axis_scores, combine, in_units_of, names_of
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.pair_rules import PAIR_RULES
 from dreambooth_dpo.dpo_core.pairs import standardise
 from dreambooth_dpo.dpo_core.rounds import Loop
 from dreambooth_dpo.dpo_core.run_folder import RunFolder
-from dreambooth_dpo.dpo_core.settings import PairSettings
 from dreambooth_dpo.dpo_core.stages import build_pairs
 
 HOW = ("mean", "worst")
@@ -106,14 +105,26 @@ def test_what_cannot_be_combined_is_refused():
         combine([np.zeros(3), np.array([0, np.nan, 0])], prompt_of, "worst")
 
 
-def test_only_the_rule_of_cosines_refuses_several_scorers():
-    several = (("fidelity",), ("alignment", "alignment_2"))
-    for rule in PAIR_RULES:
-        check_rule(PairSettings(rule=rule), ("fidelity",), ("alignment",))
-        if rule != "lambda_harmonic":
-            check_rule(PairSettings(rule=rule), *several)
-    with pytest.raises(UserError, match=r"takes one cosine an axis, but 2 scorers .*\(alignment, alignment_2\).*Take another rule"):
-        check_rule(PairSettings(rule="lambda_harmonic"), *several)
+def test_the_scale_of_the_first_by_hand():
+    """Two prompts. 1 1 3 3 and 6 6 6 6 have means 2 and 6 and spread root 1/2: half of eight are 1 away. -1 2 0 0 | 0 0 1 -1 lands around
+    them; cosines are cut at 1."""
+    first, prompt_of = np.array([1.0, 1, 3, 3, 6, 6, 6, 6]), np.repeat([0, 1], 4)
+    found = in_units_of(first, np.array([-1.0, 2, 0, 0, 0, 0, 1, -1]), prompt_of)
+    half = 0.5**0.5
+    np.testing.assert_allclose(found, [2 - half, 2 + 2 * half, 2, 2, 6, 6, 6 + half, 6 - half])
+    assert in_units_of(np.array([0.8, 1.0]), np.array([-9.0, 9.0]), np.zeros(2, int)).tolist() == pytest.approx([0.0, 1.0])
+    assert in_units_of(np.full(3, 0.2), np.array([-1.0, 0, 1]), np.zeros(3, int)).tolist() == pytest.approx([0.2] * 3)
+
+
+@given(columns, st.sampled_from(HOW))
+def test_on_any_scale_the_standard_deviations_are_alike(drawn: tuple, how: str):
+    scores, prompt_of = np.asarray(drawn[0], float) + 99, np.asarray(drawn[1])
+    assume(standardise(scores[0], prompt_of).any())
+    standard = combine(scores, prompt_of, how)
+    assume(standardise(standard, prompt_of).any() and np.abs(standard).max() > 1e-6)  # less is what rounding leaves of opposites
+    np.testing.assert_allclose(
+        standardise(in_units_of(scores[0], standard, prompt_of), prompt_of), standardise(standard, prompt_of), atol=1e-6
+    )
 
 
 # --- in a run ---
@@ -135,11 +146,10 @@ def test_a_round_pairs_by_all_scorers_of_an_axis(tmp_path: Path, how: str):
     loop.improve(0)
     run, prompt_of = loop.run, np.asarray([c.prompt_index for c in loop.run.candidates("round_0")])
     both = [run.score_array("round_0", name) for name in ("fidelity", "fidelity_2")]
-    expected, _ = PAIR_RULES["angle_window"](
-        prompt_of, combine(both, prompt_of, how), run.score_array("round_0", "alignment"), loop.settings.pairs
-    )
+    fidelity = in_units_of(both[0], combine(both, prompt_of, how), prompt_of)
+    expected, _ = PAIR_RULES[loop.settings.pairs.rule](prompt_of, fidelity, run.score_array("round_0", "alignment"), loop.settings.pairs)
     assert run.pairs("round_0") == expected
-    np.testing.assert_array_equal(axis_scores(run, "round_0", ("fidelity", "fidelity_2"), how), combine(both, prompt_of, how))
+    np.testing.assert_array_equal(axis_scores(run, "round_0", ("fidelity", "fidelity_2"), how), fidelity)
     alone = loop_of(tmp_path / "alone", three()[:2])
     alone.begin(0)
     alone.improve(0)
@@ -155,11 +165,8 @@ def test_a_set_that_lacks_a_scorer_says_so(tmp_path: Path):
         build_pairs(loop.run, "round_0", loop.settings.pairs, "p", fidelity=("fidelity", "fidelity_2"))
 
 
-def test_rewards_that_fit_no_axis_or_no_rule_are_refused_before_anything_is_drawn(tmp_path: Path):
+def test_rewards_that_fit_no_axis_are_refused_before_anything_is_drawn(tmp_path: Path):
     with pytest.raises(UserError, match="reward scorer 'beauty' stands on no axis: name it 'fidelity_2'"):
         loop_of(tmp_path / "a", [*three(), Mean("beauty", 1)])
     with pytest.raises(UserError, match=r"lack \['fidelity'\]"):
         loop_of(tmp_path / "b", three()[1:])
-    with pytest.raises(UserError, match="lambda_harmonic takes one cosine an axis"):
-        loop_of(tmp_path / "c", three(), pairs={"rule": "lambda_harmonic"})
-    loop_of(tmp_path / "d", three()[:2], pairs={"rule": "lambda_harmonic"})

@@ -54,8 +54,9 @@ def test_prompts_are_asked_for_where_candidates_would_be_too_many():
 @pytest.mark.parametrize(
     ("changes", "has", "lacks"),
     [
-        ({}, "or widen the window or lower the margin", None),
-        ({"window": "auto"}, "or lower the margin", "widen"),
+        ({"rule": "angle_window"}, "or widen the window or lower the margin", None),
+        ({"rule": "angle_window", "window": "auto"}, "or lower the margin", "widen"),
+        ({}, "or lower the margin", "widen"),
         ({"rule": "pareto"}, "or lower the margin", "widen"),
         ({"rule": "random"}, "would do.", "margin"),
     ],

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,12 +16,11 @@ from dreambooth_dpo.dpo_core.pair_rules import (
     pareto_fronts,
     pareto_pairs,
     random_pairs,
+    reward_direction,
     weighted_sum_pairs,
 )
 from dreambooth_dpo.dpo_core.pairs import PairYield, standardise
-from dreambooth_dpo.dpo_core.run_folder import Candidate, RunFolder
 from dreambooth_dpo.dpo_core.settings import PairSettings
-from dreambooth_dpo.dpo_core.stages import NoPairs, build_pairs
 
 OPEN = {"margin": 0.0, "max_pairs_per_prompt": 100, "max_uses": 100}
 every_rule = pytest.mark.parametrize("rule", PAIR_RULES)
@@ -253,35 +249,27 @@ def test_the_auto_window_follows_steer_and_stays_between_the_axes(one, other, wa
     assert wide[0] <= narrow[0] and wide[1] >= narrow[1]
 
 
-# --- in the run folder ---
+def test_the_way_a_reward_rises_by_hand():
+    """Means 0 and .5, equal spreads: 1 / s'^2 is 4 and 16/9, so atan2(16/9, 4) = 23.96 degrees. Twice the spread of alignment: 41.63."""
+    prompts, fidelity = np.zeros(4, int), np.array([-0.1, 0.1, -0.1, 0.1])
+    alignment = np.array([0.4, 0.4, 0.6, 0.6])
+    harmonic = PairSettings(rule="lambda_harmonic")
+    assert reward_direction(prompts, fidelity, alignment, harmonic) == pytest.approx(23.96, abs=0.01)
+    wide = np.array([0.3, 0.3, 0.7, 0.7])
+    assert reward_direction(prompts, fidelity, wide, harmonic) == pytest.approx(41.63, abs=0.01)
+    assert reward_direction(prompts, fidelity, wide, PairSettings(rule="weighted_sum")) == pytest.approx(45)
+    third = PairSettings(rule="weighted_sum", fidelity_weight=1.0)
+    assert reward_direction(prompts, fidelity, wide, third) == 0
+    assert reward_direction(prompts, fidelity, wide, PairSettings(rule="angle_window")) is None
+    assert reward_direction(prompts, np.zeros(4), np.zeros(4), harmonic) is None and reward_direction(prompts[:0], [], [], harmonic) is None
 
 
-def make_run(path: Path) -> RunFolder:
-    run = RunFolder(path)
-    found = [Candidate(i, p, f"prompt {p}", i, 0, i) for i, p in enumerate(ARMS[0])]
-    run.add_chunk("round_0", found, torch.zeros(4, 1, 2, 2), np.zeros((4, 8, 8, 3), np.uint8))
-    for name, values in zip(("fidelity", "alignment"), ARMS[1:], strict=True):
-        run.add_scores("round_0", name, "f", range(4), np.array(values) / 2)
-    return run
-
-
-def test_the_window_that_was_used_is_kept_with_the_pairs(tmp_path):
-    run = make_run(tmp_path)
-    for changes, window in (({}, [20, 70]), ({"window": "auto", "min_pairs": 1}, [25, 65]), ({"rule": "pareto"}, None)):
-        found = build_pairs(run, "round_0", PairSettings(**changes), "round_0")
-        assert run.fact("window_round_0") == window
-        assert PairYield.from_dict(run.fact("yield_round_0")) == found and found.kept == 2
-
-
-def test_no_pair_names_the_rule_and_what_to_do(tmp_path):
-    run = make_run(tmp_path)
-    for changes, words in (
-        ({"rule": "pareto"}, "no pair is better by the rule pareto: .*Lower the margin, take another rule, or sample"),
-        ({"window": "auto"}, r"no pair fits the window 10\.\.80 degrees: .*Move steer"),
-    ):
-        with pytest.raises(NoPairs, match=words):
-            build_pairs(run, "round_0", PairSettings(margin=9.5, **changes), "round_0")
-
-
-def test_a_yield_without_its_counts_is_none():
-    assert PairYield.from_dict({}) is None and PairYield.from_dict({"possible": 3, "outside_window": 1}) is None
+def test_pairs_of_the_harmonic_reward_point_where_it_rises():
+    rng = np.random.default_rng(3)
+    prompts = np.repeat(np.arange(10), 12)
+    fidelity, alignment = rng.normal(0.6, 0.05, 120), rng.normal(0.4, 0.1, 120)
+    settings = PairSettings(rule="lambda_harmonic", margin=2.0)
+    pairs, _ = run_rule(lambda_harmonic_pairs, prompts, fidelity, alignment, margin=2.0)
+    way = np.radians(reward_direction(prompts, fidelity, alignment, settings))
+    gains = [p.d_fidelity * np.cos(way) + p.d_alignment * np.sin(way) for p in pairs]
+    assert len(gains) > 20 and min(gains) > 1.5

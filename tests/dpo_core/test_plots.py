@@ -36,7 +36,7 @@ def test_cloud_draws_the_longest_arrows_only():
 def test_cloud_draws_the_window_with_its_margin_left_out():
     from matplotlib.patches import Wedge
 
-    figure = cloud_figure(np.arange(4.0), np.arange(4.0), [], PairSettings(angle_low=10, angle_high=55, margin=0.4))
+    figure = cloud_figure(np.arange(4.0), np.arange(4.0), [], PairSettings(rule="angle_window", angle_low=10, angle_high=55, margin=0.4))
     wedge = next(p for p in figure.axes[0].patches if isinstance(p, Wedge))
     assert (wedge.theta1, wedge.theta2) == (10, 55)
     assert wedge.r - wedge.width == pytest.approx(0.4)
@@ -46,9 +46,9 @@ def test_cloud_draws_the_window_with_its_margin_left_out():
 @pytest.mark.parametrize(
     ("changes", "used", "drawn"),
     [
-        ({"window": "auto"}, (10.0, 80.0), (10.0, 80.0)),
-        ({}, (30.0, 60.0), (30.0, 60.0)),
-        ({"window": "auto"}, None, None),
+        ({"rule": "angle_window", "window": "auto"}, (10.0, 80.0), (10.0, 80.0)),
+        ({"rule": "angle_window"}, (30.0, 60.0), (30.0, 60.0)),
+        ({"rule": "angle_window", "window": "auto"}, None, None),
         *(({"rule": rule}, used, None) for rule in ("pareto", "random") for used in (None, (10.0, 80.0))),
     ],
 )
@@ -57,6 +57,14 @@ def test_cloud_draws_the_window_that_was_used_and_none_for_other_rules(changes, 
 
     figure = cloud_figure(np.arange(4.0), np.arange(4.0), [Pair(1, 0, 1, 1)], PairSettings(**changes), window=used)
     assert [(p.theta1, p.theta2) for p in figure.axes[0].patches if isinstance(p, Wedge)] == ([drawn] if drawn else [])
+
+
+def test_cloud_shows_the_way_a_reward_rises():
+    """weighted_sum with w 0.5: 45 degrees."""
+    for rule, shown in (("weighted_sum", ["reward rises (45°)", "equal reward"]), ("angle_window", []), ("random", [])):
+        figure = cloud_figure(np.arange(4.0), np.arange(4.0), [], PairSettings(rule=rule))
+        labels = figure.axes[0].get_legend_handles_labels()[1]
+        assert [name for name in labels if "reward" in name] == shown
 
 
 def test_path_labels_curve_steps_and_rounds():

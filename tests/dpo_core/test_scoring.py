@@ -14,7 +14,7 @@ from dreambooth_dpo.dpo_core import scoring
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.run_folder import Candidate, RunFolder
 from dreambooth_dpo.dpo_core.sampling import sample_set
-from dreambooth_dpo.dpo_core.scoring import score_set
+from dreambooth_dpo.dpo_core.scoring import comparable, score_set
 from dreambooth_dpo.dpo_core.settings import SamplingSettings
 
 PROMPTS = ("a sks robot", "a sks robot in a café", "a sks robot at sea")
@@ -55,6 +55,30 @@ def test_a_changed_fingerprint_is_scored_again(run: RunFolder) -> None:
     score_set(run, "round_0", [green])
     assert green.calls == [6, 3]
     assert len(run.scores("round_0", "fidelity", "2")) == 9 and run.scores("round_0", "fidelity", "1") == {}
+
+
+def test_scores_of_a_changed_scorer_are_never_mixed_with_older_ones(run: RunFolder) -> None:
+    """Within a set, where scoring anew was broken off, and between two sets that are compared."""
+
+    def interrupt(*_, **__) -> None:
+        raise KeyboardInterrupt
+
+    score_set(run, "round_0", [Mean("fidelity", 0)])
+    with pytest.raises(KeyboardInterrupt):
+        score_set(run, "round_0", [Mean("fidelity", 1, fingerprint="2")], interrupt)
+    assert run.score_marks("round_0", "fidelity") == {"1", "2"}
+    with pytest.raises(UserError, match=r"two scorers named 'fidelity' scored round_0 .*score the set again"):
+        run.score_array("round_0", "fidelity")
+    score_set(run, "round_0", [Mean("fidelity", 1, fingerprint="2")])
+    assert np.isfinite(run.score_array("round_0", "fidelity")).all()
+
+    found = run.candidates("round_0")
+    run.add_chunk("round_1", found, run.latents("round_0"), run.images("round_0"))
+    score_set(run, "round_1", [Mean("fidelity", 1, fingerprint="2")])
+    np.testing.assert_array_equal(*comparable(run, ["round_0", "round_1"], "fidelity"))
+    score_set(run, "round_1", [Mean("fidelity", 1, fingerprint="3")])
+    with pytest.raises(UserError, match=r"two scorers named 'fidelity' .*\(round_0, round_1\): score all of them again"):
+        comparable(run, ["round_0", "round_1"], "fidelity")
 
 
 def test_an_interrupted_scoring_scores_the_missing_block_only(run: RunFolder) -> None:

@@ -257,10 +257,10 @@ def test_without_the_switch_nothing_is_swept(tmp_path):
     assert loop.run.fact("strength") is None and loop.run.candidates("strength_0.50") == []
 
 
-def test_a_run_that_keeps_the_original_has_nothing_to_sweep(tmp_path):
+def test_a_run_without_any_measured_round_has_nothing_to_sweep(tmp_path):
     from dreambooth_dpo.dpo_core.strength import sweep_kept
 
     loop = make_loop(tmp_path / "run", settings=SETTINGS)
     sweep_kept(loop, 0)
     assert loop.run.fact("strength") == {"value": 0.0, "words": loop.run.fact("strength")["words"], "points": []}
-    assert "no round is kept" in loop.run.fact("strength")["words"] and loop.model.batches == []
+    assert "no round was measured" in loop.run.fact("strength")["words"] and loop.model.batches == []

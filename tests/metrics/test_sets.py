@@ -71,9 +71,13 @@ def test_the_guard_of_the_place_needs_masks_that_show_one(clip, dino, concept, p
     half, white = np.zeros(photos.shape[:3], np.uint8), np.full(photos.shape[:3], 255, np.uint8)
     half[:, :, 32:] = 255
     masked, filled = (Concept("sks", "robot", photos, masks=m) for m in (half, white))
-    for reward, judge, watch in (([clip, dino], None, clip), (clip, dino, dino)):
+    for reward, judge, watch, name, by in (
+        ([clip, dino], None, clip, "background", "reward"),
+        (clip, dino, dino, "judge_background", "judge"),
+    ):
         judges = {s.name: s for s in concept_scorers(reward, judge, masked).judges}
-        assert list(judges)[-2:] == ["judge_background", "diversity"]
-        assert judges["judge_background"].fingerprint == BackgroundScorer(watch, photos, half).fingerprint
+        assert list(judges)[-2:] == [name, "diversity"]
+        assert judges[name].fingerprint == BackgroundScorer(watch, photos, half).fingerprint
+        assert role_of(name) == ("guard", f"Likeness to the photos' place ({by})", False), "it must say what measures"
         for other in (concept, filled):
-            assert "judge_background" not in [s.name for s in concept_scorers(reward, judge, other).judges]
+            assert not [s.name for s in concept_scorers(reward, judge, other).judges if "background" in s.name]

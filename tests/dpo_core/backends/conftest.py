@@ -1,0 +1,20 @@
+"""The model of the backend tests, of both kinds of prediction."""
+
+from __future__ import annotations
+
+import pytest
+
+from dreambooth_dpo.dpo_core.backends.diffusers import DiffusersTextToImage
+from tests.models import tiny_text_to_image
+
+KINDS = ("epsilon", "v_prediction")
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def model(request) -> DiffusersTextToImage:
+    return tiny_text_to_image(request.param)
+
+
+@pytest.fixture(scope="module")
+def eps_model() -> DiffusersTextToImage:
+    return tiny_text_to_image()

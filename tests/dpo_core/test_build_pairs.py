@@ -1,0 +1,54 @@
+"""The stage that makes pairs of a scored set, and what it leaves in the run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from loops import FakeModel
+
+from dreambooth_dpo.dpo_core.pairs import PairYield
+from dreambooth_dpo.dpo_core.run_folder import Candidate, RunFolder
+from dreambooth_dpo.dpo_core.settings import PairSettings
+from dreambooth_dpo.dpo_core.stages import NoPairs, build_pairs, check_pairs, pair_data
+
+ARMS = ([0, 0, 1, 1], [0, 1, 0, 2], [0, 2, 0, 1])
+"""Prompt 0 gains (1, 2), prompt 1 (2, 1); both axes have one spread, so the angles are 63.43 and 26.57 degrees."""
+
+
+def make_run(path: Path) -> RunFolder:
+    run = RunFolder(path)
+    found = [Candidate(i, p, f"prompt {p}", i, 0, i) for i, p in enumerate(ARMS[0])]
+    run.add_chunk("round_0", found, torch.zeros(4, 1, 2, 2), np.zeros((4, 8, 8, 3), np.uint8))
+    for name, values in zip(("fidelity", "alignment"), ARMS[1:], strict=True):
+        run.add_scores("round_0", name, "f", range(4), np.array(values) / 2)
+    return run
+
+
+def test_the_window_that_was_used_is_kept_with_the_pairs(tmp_path):
+    run = make_run(tmp_path)
+    for changes, window in (({}, [20, 70]), ({"window": "auto", "min_pairs": 1}, [25, 65]), ({"rule": "pareto"}, None)):
+        found = build_pairs(run, "round_0", PairSettings(**{"rule": "angle_window", **changes}), "round_0")
+        assert run.fact("window_round_0") == window
+        assert PairYield.from_dict(run.fact("yield_round_0")) == found and found.kept == 2
+
+
+def test_no_pair_names_the_rule_and_what_to_do(tmp_path):
+    run = make_run(tmp_path)
+    for changes, words in (
+        ({"rule": "pareto"}, "no pair is better by the rule pareto: .*Lower the margin, take another rule, or sample"),
+        ({"window": "auto"}, r"no pair fits the window 10\.\.80 degrees: .*Move steer"),
+    ):
+        assert build_pairs(run, "round_0", PairSettings(**{"rule": "angle_window", "margin": 9.5, **changes}), "round_0").kept == 0
+        with pytest.raises(NoPairs, match=words):
+            check_pairs(run, "round_0")
+        with pytest.raises(NoPairs, match=words):
+            pair_data(run, "round_0", "round_0", FakeModel())
+    build_pairs(run, "round_0", PairSettings(), "round_0")
+    check_pairs(run, "round_0")
+
+
+def test_a_yield_without_its_counts_is_none():
+    assert PairYield.from_dict({}) is None and PairYield.from_dict({"possible": 3, "outside_window": 1}) is None

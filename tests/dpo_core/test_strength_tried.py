@@ -1,0 +1,50 @@
+"""The strength dial where the original is kept: the best round that was tried is swept, and said to be that one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from loops import changed, difference, make_loop
+
+from dreambooth_dpo.dpo_core.report import write_report
+from dreambooth_dpo.dpo_core.rounds import Loop
+from dreambooth_dpo.dpo_core.stopping import Decision
+from dreambooth_dpo.dpo_core.strength import Sweep, sweep
+
+SETTINGS = changed(rounds=2, strength={"strengths": [0.5, 1.0]}, sweep=True, evaluation={"every_round": True})
+
+
+def without_gain(folder: Path, monkeypatch) -> Loop:
+    """A loop whose watch turns every round down; round 1 was the better one."""
+    from dreambooth_dpo.dpo_core import rounds, watch
+
+    def turned_down(run, evaluated, scorers, settings) -> Decision:
+        decision = Decision(0, 1, False, "")
+        watch.keep_decision(run, watch.standings(run, evaluated, scorers, settings), decision)
+        return decision
+
+    monkeypatch.setattr(rounds, "watch", turned_down)
+    loop = make_loop(folder, settings=SETTINGS.model_copy(update={"stop": SETTINGS.stop.model_copy(update={"rule": "best"})}))
+    assert loop.go() == 0
+    loop.run.set_fact("settings", loop.settings.model_dump(mode="json"))
+    return loop
+
+
+def test_the_round_that_was_tried_is_swept_and_the_original_stays_on(tmp_path: Path, monkeypatch) -> None:
+    loop = without_gain(tmp_path / "run", monkeypatch)
+    start, tried = (loop.run.load_state(f"adapter_{n}")[0] for n in (0, 1))
+    assert difference(loop.adapter.state(), start) == 0
+    found = Sweep.from_dict(loop.run.fact("strength"))
+    assert found.sets == ("evaluation_0", "strength_0.50", "evaluation_1")
+    assert found.words.startswith("Of round 1, which is not kept (its LoRA lies beside, as tried_round_1): ")
+    other = make_loop(tmp_path / "other", settings=loop.settings)
+    other.adapter.load(tried)
+    assert sweep(other).points == found.points
+
+
+def test_the_report_shows_the_sweep_of_the_tried_round(tmp_path: Path, monkeypatch) -> None:
+    loop = without_gain(tmp_path / "run", monkeypatch)
+    report = write_report(loop.run)
+    page = (loop.run.path / "report" / "report.html").read_text(encoding="utf-8")
+    assert report["status"] == "original" and "Of round 1, which is not kept" in page
+    assert (loop.run.path / "report" / "strength.png").is_file()
