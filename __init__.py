@@ -11,10 +11,13 @@ WEB_DIRECTORY = "./web"
 
 
 async def comfy_entrypoint():
-    """ComfyUI's extension object with all nodes of the pack."""
+    """ComfyUI's extension object with all nodes of the pack; adds the pack's route to the server."""
     from comfy_api.latest import ComfyExtension
 
     from .nodes import node_classes
+    from .nodes.routes import register
+
+    register()
 
     class DreamBoothDPO(ComfyExtension):
         async def get_node_list(self):

@@ -33,7 +33,7 @@ METHODS: dict[str, dict[str, dict]] = {
     "loser_guard": {"train": {"loser_guard": 0.9}},
 }
 """Settings that differ from the default's, by group."""
-DRAWN = {"dpo": (1.0, 2.0, 3.0, 4.0), "raft": (1.0, 4.0), "raft_any": (1.0, 4.0), "raft_fine": (4.0,), "loser_guard": (4.0,)}
+DRAWN = {"dpo": (1.0, 2.0, 4.0), "raft": (1.0, 4.0), "raft_any": (1.0,), "raft_fine": (1.0,), "loser_guard": (1.0, 4.0)}
 """Guidance scales of candidates, by method."""
 SCORES = ("fidelity", "alignment", "oracle_all_right", "oracle_background", "oracle_body", "oracle_belly", "oracle_hat")
 TRUTHS = tuple(s for s in SCORES if s.startswith("oracle"))

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from ..dpo_core.settings import LoopSettings, PersonalizeSettings
 
+DEFAULT = "lambda_harmonic"
+"""The row of the settings as they are."""
 BACKWARD = 2
 """Forwards that a backward pass costs."""
 
@@ -36,11 +38,13 @@ def rows(base: LoopSettings) -> dict[str, Row]:
 
     n = base.rounds
     return {
-        "angle_window": row("DPO, angle window (arXiv 2505.20975): the default"),
+        DEFAULT: row("DPO, lambda-harmonic reward (RPO, arXiv 2407.12164): the default"),
+        "angle_window": row("DPO, angle window 20..70 degrees (arXiv 2505.20975)", pairs={"rule": "angle_window"}),
         "raft": row("RAFT: supervised on the winners", train={"objective": "raft"}),
         "weighted_sum": row("DPO, pairs by the weighted sum, the paper's rejected baseline", pairs={"rule": "weighted_sum"}),
         "wide_window": row(
-            "DPO, angle window 0..90 degrees: no axis is sold, however little one gains", pairs={"angle_low": 0.0, "angle_high": 90.0}
+            "DPO, angle window 0..90 degrees: no axis is sold, however little one gains",
+            pairs={"rule": "angle_window", "angle_low": 0.0, "angle_high": 90.0},
         ),
         "random_pairs": row("DPO, random pairs: the control", pairs={"rule": "random"}),
         "one_long_round": row(
@@ -63,8 +67,7 @@ def rows(base: LoopSettings) -> dict[str, Row]:
         ),
         "one_use": row("DPO, every candidate in one pair at most", pairs={"max_uses": 1, "max_pairs_per_prompt": 5}),
         "pareto": row("DPO, first over last Pareto front (CaPO)", pairs={"rule": "pareto"}),
-        "lambda_harmonic": row("DPO, lambda-harmonic reward (RPO)", pairs={"rule": "lambda_harmonic"}),
-        "harmonic_far": row("DPO, lambda-harmonic reward, margin 1.5", pairs={"rule": "lambda_harmonic", "margin": 1.5}),
+        "harmonic_far": row("DPO, lambda-harmonic reward, margin 1.5", pairs={"margin": 1.5}),
         "sum_far": row("DPO, weighted sum, margin 1.5", pairs={"rule": "weighted_sum", "margin": 1.5}),
         "sum_third": row("DPO, weighted sum, fidelity's share 0.35", pairs={"rule": "weighted_sum", "fidelity_weight": 0.35}),
         "ipo": objective("ipo", 500.0),

@@ -16,7 +16,7 @@ from ..dpo_core.run_folder import RunFolder
 from ..dpo_core.settings import LoopSettings, StopSettings
 from ..dpo_core.stopping import decide, kept_words
 from ..dpo_core.watch import standings
-from .method_rows import Row, dreambooth_steps, image_forwards
+from .method_rows import DEFAULT, Row, dreambooth_steps, image_forwards
 
 UNSEEN = 2
 """Backgrounds that no training prompt names."""
@@ -131,7 +131,7 @@ def run_row(seed: int, folder: Path, name: str, table: dict[str, Row], rounds: i
         if len(result["rounds"]) > settings.rounds or result["stopped"]:
             return result
         earlier = result["seconds"]  # more rounds are asked for than there are
-    base, begun = table["angle_window"].settings, time.perf_counter()
+    base, begun = table[DEFAULT].settings, time.perf_counter()
     shared = _shared(seed, folder, base)
     _copied(shared, folder / name, drop_candidates=settings.sampling != base.sampling)
     loop = _loop(seed, folder / name, shared, settings, row.reward)
@@ -166,7 +166,7 @@ def run_dreambooth(seed: int, folder: Path, table: dict[str, Row]) -> dict:
     kept = folder / "dreambooth.json"
     if kept.is_file():
         return json.loads(kept.read_text(encoding="utf-8"))
-    toy, base, begun = concept_from_seed(seed), table["angle_window"].settings, time.perf_counter()
+    toy, base, begun = concept_from_seed(seed), table[DEFAULT].settings, time.perf_counter()
     shared, prompts = _shared(seed, folder, base), toy_prompts(toy, UNSEEN)
     start = start_of(toy, shared / "start")[1]["step"]
     steps = sorted({*CURVE, start, start + dreambooth_steps(base, TOY_PERSONALIZE, len(prompts.train))})

@@ -20,13 +20,13 @@ from ..dpo_core.evaluation import bootstrap_interval
 from ..dpo_core.files import write_json
 from .concepts import parse_numbers
 from .method_pictures import methods_figure
-from .method_rows import rows
+from .method_rows import DEFAULT, rows
 
 MAIN = ("fidelity", "alignment", "judge_fidelity", "judge_alignment", "oracle_all_right")
 DETAILS = (
     "oracle_background", "oracle_body", "oracle_belly", "oracle_hat", "oracle_spread", "copy_paste", "diversity", "judge_background",
 )  # fmt: skip
-PEERS = ("raft", "weighted_sum", "random_pairs", "one_long_round", "dreambooth_equal", "dreambooth_best")
+PEERS = ("angle_window", "raft", "weighted_sum", "random_pairs", "one_long_round", "dreambooth_equal", "dreambooth_best")
 TRUTH = "oracle_all_right"
 SHORT = {
     "judge_fidelity": "judge fid.", "judge_alignment": "judge al.", "oracle_all_right": "all right", "oracle_background": "background",
@@ -55,7 +55,7 @@ def run_concept(seed: int, out: Path, names: list[str], long: int) -> dict[str, 
         if name == "dreambooth":
             found[name] = run_dreambooth(seed, folder, table)
         else:
-            found[name] = run_row(seed, folder, name, table, long if name in ("angle_window", "constant_rate") and long else None)
+            found[name] = run_row(seed, folder, name, table, long if name in (DEFAULT, "constant_rate") and long else None)
         print(f"concept {seed}: {name} done", flush=True)
     return found
 
@@ -116,11 +116,14 @@ def difference(results: dict[int, dict], first: str, second: str, score: str = T
 
 
 def stop_study(results: dict[int, dict]) -> list[dict]:
-    """Of each concept that was left to run: the round that the stop rule keeps, its truth, that of the best round and of the start."""
-    found = []
+    """Of each concept that was left to run: the round that the stop rule keeps, its truth, that of the best round and of the start.
+
+    Concepts that ended after the row's own rounds, or sooner, are left out: there the rule had nothing to choose to stop before.
+    """
+    found, usual = [], rows(_settings())[DEFAULT].settings.rounds
     for seed, kept in results.items():
-        measures = kept.get("angle_window")
-        if measures and measures.get("stop"):
+        measures = kept.get(DEFAULT)
+        if measures and measures.get("stop") and len(measures["rounds"]) - 1 > usual:
             truth = measures["scores"][TRUTH]["all"]
             at = measures["stop"]["kept"]
             tried = truth[: measures["stop"]["ended"] + 1]
@@ -176,7 +179,7 @@ def main() -> None:
     )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="concepts at a time, one thread each")
     args = parser.parse_args()
-    every = ["angle_window", "dreambooth", *(n for n in rows(_settings()) if n != "angle_window")]
+    every = [DEFAULT, "dreambooth", *(n for n in rows(_settings()) if n != DEFAULT)]
     names = every if args.rows == "all" else args.rows.split(",")
     if unknown := [n for n in names if n not in every]:
         parser.error(f"no row {unknown[0]!r}; rows are {', '.join(every)}")

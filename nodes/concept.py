@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from .sockets import CATEGORY, ConceptType
+from .sockets import CATEGORY, ConceptType, found_by
 
 
 class ConceptNode(io.ComfyNode):
@@ -15,6 +15,7 @@ class ConceptNode(io.ComfyNode):
             display_name="Concept",
             category=CATEGORY,
             description="Your subject: how prompts name it, and the photos that fidelity is measured against.",
+            **found_by("subject", "reference photos", "dreambooth"),
             inputs=[
                 io.String.Input("identifier", default="sks", tooltip="The token that names your subject, as in training, e.g. sks."),
                 io.String.Input("class_noun", default="dog", tooltip="What kind of thing it is, e.g. dog, woman, backpack."),
@@ -26,7 +27,7 @@ class ConceptNode(io.ComfyNode):
                     tooltip="A mask for every reference, subject white. Fidelity is then the subject's alone: its place earns nothing.",
                 ),
             ],
-            outputs=[ConceptType.Output(display_name="concept")],
+            outputs=[ConceptType.Output(display_name="concept", tooltip="The subject, for Prompt Set, Sample Candidates and DPO Rounds.")],
         )
 
     @classmethod

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
-from .sockets import CATEGORY, CandidatesType, ScorerType
+from .measuring import picture_inputs, witness_inputs
+from .sockets import CATEGORY, found_by
 
 
 class Evaluate(io.ComfyNode):
@@ -15,25 +16,21 @@ class Evaluate(io.ComfyNode):
             display_name="Evaluate Before/After",
             category=CATEGORY,
             description="Did it get better? Prompts that training never saw, equal seeds, 95 % intervals over prompts, guards.",
+            **found_by("compare", "measure", "slider"),
             inputs=[
                 io.Model.Input("before", tooltip="The model as it came."),
                 io.Model.Input("after", tooltip="The trained model."),
                 io.Clip.Input("clip", tooltip="Their text encoder."),
                 io.Vae.Input("vae", tooltip="Their VAE."),
-                CandidatesType.Input("candidates", tooltip="Tells concept, held-out prompts, sampler settings and run folder."),
-                ScorerType.Input("scorer", tooltip="The scorer that trained."),
-                ScorerType.Input("judge", optional=True, tooltip="A scorer of another backbone that never trained: the better witness."),
-                io.Int.Input("seeds_per_prompt", default=6, min=1, max=1000, tooltip="Pictures for every held-out prompt, of each model."),
-                io.Int.Input(
-                    "seed",
-                    control_after_generate=False,
-                    default=1_000_003,
-                    min=0,
-                    max=2**31 - 1,
-                    tooltip="Noise seeds derive from it, apart from candidates'.",
-                ),
+                *witness_inputs("the better witness."),
+                *picture_inputs(", of each model.", least=1),
             ],
-            outputs=[io.Image.Output(display_name="before_after"), io.String.Output(display_name="report")],
+            outputs=[
+                io.Image.Output(
+                    display_name="before_after", tooltip="Before and after side by side, for some prompts and seeds, evenly chosen."
+                ),
+                io.String.Output(display_name="report", tooltip="The answer in one line, then each score with its gain and interval."),
+            ],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,
         )
@@ -45,10 +42,11 @@ class Evaluate(io.ComfyNode):
 
         settings = candidates.settings.model_copy(update={"seed": seed})
         progress = NodeProgress(cls.hidden.unique_id)
-        grid, report = evaluate((before, after), clip, vae, candidates, settings, (scorer, judge), seeds_per_prompt, progress)
-        progress.show(grid)
-        image = to_image([grid])
-        return io.NodeOutput(image, report, ui={**ui.PreviewImage(image, cls=cls).as_dict(), "text": (report,)})
+        found = evaluate((before, after), clip, vae, candidates, settings, (scorer, judge), seeds_per_prompt, progress)
+        progress.show(found.grid)
+        image = to_image([found.grid])
+        shown = {**ui.PreviewImage(image, cls=cls).as_dict(), "text": (found.report,), "dbdpo_compare": (found.compare,)}
+        return io.NodeOutput(image, found.report, ui=shown)
 
 
 NODES = [Evaluate]

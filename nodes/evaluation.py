@@ -18,11 +18,21 @@ from ..dpo_core.sampling import sample_set
 from ..dpo_core.scoring import score_set
 from ..dpo_core.settings import SamplingSettings
 from ..metrics.sets import Scorers, concept_scorers, role_of
+from .compare import compare
 from .run import NodeProgress, mark
 from .sockets import Candidates
 from .stages import backend_for, named
 
 _SHOWN_PROMPTS, _SHOWN_SEEDS = 6, 3
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What the node gives out: the grid (PIL), the report in plain words, and what the page's slider shows (nodes/compare.py)."""
+
+    grid: Any
+    report: str
+    compare: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -48,14 +58,15 @@ def evaluate(
     judges: tuple[Any, Any | None],
     seeds: int,
     progress: NodeProgress,
-) -> tuple[Any, str]:
-    """Draw and score held-out pictures of both models; returns the before/after grid (PIL) and the report in plain words."""
+) -> Evaluated:
+    """Draw and score held-out pictures of both models."""
     scorers = concept_scorers(*judges, candidates.concept)
     with RunFolder(candidates.folder) as run:
         measured = measure(run, models, clip, vae, candidates, settings, scorers, seeds, progress)
         gains = measured.gains
         run.set_fact(f"report_{mark(measured.sets)}", {title: gain.as_dict() for title, gain in gains.items()})
-        return _grid(run, measured.sets, candidates.prompts.held_out, seeds), words(gains)
+        grid = _grid(run, measured.sets, candidates.prompts.held_out, seeds)
+        return Evaluated(grid, words(gains), compare(run, measured, candidates.prompts.held_out, seeds))
 
 
 def measure(

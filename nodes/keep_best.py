@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
+from .measuring import picture_inputs, witness_inputs
 from .score import second_scorer
-from .sockets import CATEGORY, CandidatesType, ScorerType, StandingType
+from .sockets import CATEGORY, CandidatesType, PairsType, StandingType, found_by
 
 _LAZY = ("after", "lora", "candidates")
 
@@ -18,36 +19,32 @@ class KeepBest(io.ComfyNode):
             display_name="Keep Best Round",
             category=CATEGORY,
             description="Measures a round on held-out prompts and keeps the best so far, or the original. A stop spares all later rounds.",
+            **found_by("early stopping", "best checkpoint"),
             inputs=[
                 io.Model.Input("before", tooltip="The model as it came, before all rounds."),
                 io.Model.Input("after", lazy=True, tooltip="The model after this round. Not asked for when so_far says stop."),
                 io.LoraModel.Input("lora", lazy=True, tooltip="The LoRA of the Train Step that gave `after`."),
                 io.Clip.Input("clip", tooltip="Their text encoder."),
                 io.Vae.Input("vae", tooltip="Their VAE."),
-                CandidatesType.Input("candidates", lazy=True, tooltip="Tells concept, held-out prompts, sampler settings and run folder."),
-                ScorerType.Input("scorer", tooltip="The scorer that trained."),
-                ScorerType.Input("judge", optional=True, tooltip="A scorer of another backbone that never trained: it has half the say."),
+                *witness_inputs("it has half the say.", lazy=True),
                 second_scorer(),
                 StandingType.Input("so_far", optional=True, tooltip="From the Keep Best Round of the round before; empty for the first."),
-                io.Int.Input("seeds_per_prompt", default=6, min=2, max=1000, tooltip="Pictures for every held-out prompt, of each model."),
-                io.Int.Input(
-                    "seed",
-                    control_after_generate=False,
-                    default=1_000_003,
-                    min=0,
-                    max=2**31 - 1,
-                    tooltip="Noise seeds derive from it, apart from candidates'.",
-                ),
+                *picture_inputs(", of each model."),
                 io.Int.Input("patience", default=3, min=1, max=1000, tooltip="Rounds in a row without more gain before it says stop."),
+                PairsType.Input(
+                    "pairs", lazy=True, optional=True, tooltip="This round's pairs: with so_far, a round without any ends well."
+                ),
             ],
             outputs=[
-                io.Model.Output(display_name="model"),
-                io.LoraModel.Output(display_name="lora"),
-                StandingType.Output(display_name="standing"),
-                io.Image.Output(display_name="curve"),
-                io.String.Output(display_name="report"),
-                CandidatesType.Output(display_name="candidates"),
-                io.Image.Output(display_name="training"),
+                io.Model.Output(display_name="model", tooltip="The best model so far, or the original."),
+                io.LoraModel.Output(
+                    display_name="lora", tooltip="Its LoRA, for Save DPO LoRA; one that changes nothing when the original is kept."
+                ),
+                StandingType.Output(display_name="standing", tooltip="For so_far of the next round's Keep Best Round."),
+                io.Image.Output(display_name="curve", tooltip="Each round's gain with its interval; a star marks what is kept."),
+                io.String.Output(display_name="report", tooltip="What is kept and why, then each round's scores."),
+                CandidatesType.Output(display_name="candidates", tooltip="Those of the last round that ran, for Evaluate."),
+                io.Image.Output(display_name="training", tooltip="Training curves of the last round that ran."),
             ],
             hidden=[io.Hidden.unique_id],
         )
@@ -55,13 +52,16 @@ class KeepBest(io.ComfyNode):
     @classmethod
     def execute(
         cls, before, clip, vae, scorer, seeds_per_prompt, seed, patience,
-        after=None, lora=None, candidates=None, judge=None, scorer_2=None, so_far=None,
+        after=None, lora=None, candidates=None, judge=None, scorer_2=None, so_far=None, pairs=None,
     ) -> io.NodeOutput:  # fmt: skip
-        from .keeping import keep_best, picture, report
+        from .keeping import ended, keep_best, picture, report
+        from .no_pairs import lacking
         from .run import NodeProgress, to_image
 
         progress, kept = NodeProgress(cls.hidden.unique_id), so_far
-        if so_far is None or not so_far.decision.stop:
+        if so_far and pairs and not so_far.decision.stop and (none := lacking(pairs)):
+            kept = ended(so_far, none)
+        elif so_far is None or not so_far.decision.stop:
             scorers = (scorer, scorer_2, judge)
             drawing = (seeds_per_prompt, seed)
             kept = keep_best((before, after), lora, clip, vae, candidates, scorers, drawing, patience, so_far, progress)
@@ -72,8 +72,17 @@ class KeepBest(io.ComfyNode):
 
     @classmethod
     def check_lazy_status(cls, so_far=None, **inputs) -> list[str]:
-        """Later rounds are drawn and trained when this asks for them: not after a stop."""
-        return [] if so_far is not None and so_far.decision.stop else [name for name in _LAZY if inputs.get(name) is None]
+        """Later rounds are drawn and trained when this asks for them: not after a stop, and not trained without pairs."""
+        from .no_pairs import lacking
+
+        if so_far is not None and so_far.decision.stop:
+            return []
+        if "pairs" in inputs and so_far is not None:  # connected, so here as None until it was asked for
+            if inputs["pairs"] is None:
+                return ["pairs"]
+            if lacking(inputs["pairs"]):
+                return []
+        return [name for name in _LAZY if inputs.get(name) is None]
 
 
 NODES = [KeepBest]

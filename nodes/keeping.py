@@ -59,6 +59,12 @@ def keep_best(
     return Kept(start, (*earlier, now), decision, lines, model, given, candidates, lora.curves)
 
 
+def ended(so_far: Kept, why: str) -> Kept:
+    """The rounds end before this one, which has no pair to train on: what is kept so far stays."""
+    reason = f"in round {len(so_far.standings) + 1} {why.rstrip('.')}"
+    return replace(so_far, decision=replace(so_far.decision, stop=True, reason=reason))
+
+
 def report(kept: Kept) -> str:
     """What is kept and why, then each round's gain."""
     said = kept_words(kept.decision, kept.standings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
-from .sockets import CATEGORY, PairsType, ScoredType
+from .sockets import CATEGORY, PairsType, ScoredType, found_by
 
 
 def rule_inputs() -> list:
@@ -13,9 +13,10 @@ def rule_inputs() -> list:
         io.Combo.Input(
             "rule",
             options=["angle_window", "pareto", "lambda_harmonic", "weighted_sum", "random"],
-            default="angle_window",
+            default="lambda_harmonic",
             optional=True,
-            tooltip="Which of two candidates is better. The angles are for angle_window alone; random is a control.",
+            tooltip="Which of two candidates is better. lambda_harmonic: a reward of both scores, in which the lower weighs more "
+            "(steered by fidelity_weight); angle_window: both must rise (steered by the angles); random is a control.",
         ),
         io.Combo.Input(
             "window",
@@ -50,6 +51,7 @@ class BuildPairs(io.ComfyNode):
             display_name="Build Preference Pairs",
             category=CATEGORY,
             description="Better/worse pairs of one prompt by a rule, such as the angle window. Changing it never draws again.",
+            **found_by("winner", "loser", "angle window"),
             inputs=[
                 ScoredType.Input("scored", tooltip="Scored candidates."),
                 io.Float.Input(
@@ -69,9 +71,11 @@ class BuildPairs(io.ComfyNode):
                 *rule_inputs(),
             ],
             outputs=[
-                PairsType.Output(display_name="pairs"),
-                io.Image.Output(display_name="cloud"),
-                io.String.Output(display_name="summary"),
+                PairsType.Output(display_name="pairs", tooltip="For DPO LoRA Train Step and for looking at them."),
+                io.Image.Output(
+                    display_name="cloud", tooltip="All pictures by their two scores, with the window and an arrow for each pair."
+                ),
+                io.String.Output(display_name="summary", tooltip="How many pairs there are, and why others were left out."),
             ],
             hidden=[io.Hidden.unique_id],
         )
@@ -81,16 +85,19 @@ class BuildPairs(io.ComfyNode):
         from ..dpo_core.pair_advice import pairs_advice
         from ..dpo_core.plots import cloud_figure, figure_image
         from ..dpo_core.settings import PairSettings
+        from .no_pairs import lacking
         from .run import NodeProgress, to_image
         from .stages import make_pairs
 
+        # Graphs from before there were rules meant the angle window.
+        rule = rule or "angle_window"
         optional = {"rule": rule, "window": window, "steer": steer, "fidelity_weight": fidelity_weight, "combine": combine}
         settings = PairSettings(**limits, **{k: v for k, v in optional.items() if v is not None})
         made = make_pairs(scored, settings, NodeProgress(cls.hidden.unique_id))
         fidelity, alignment, prompt_of = made.scores
         figure = cloud_figure(fidelity, alignment, made.pairs, settings, f"{len(made.pairs)} pairs", prompt_of, window=made.found.window)
         advice = pairs_advice(made.found, settings, scored.candidates.settings.candidates_per_prompt)
-        cloud, said = to_image([figure_image(figure)]), " ".join(filter(None, (made.found.sentence(), advice)))
+        cloud, said = to_image([figure_image(figure)]), lacking(made.handle) or " ".join(filter(None, (made.found.sentence(), advice)))
         return io.NodeOutput(made.handle, cloud, said, ui={**ui.PreviewImage(cloud, cls=cls).as_dict(), "text": (said,)})
 
     @classmethod
@@ -112,21 +119,26 @@ class PreviewPairs(io.ComfyNode):
             display_name="Preview Pairs",
             category=CATEGORY,
             description="Winner and loser side by side, with their scores.",
+            **found_by("winner", "loser", "gallery"),
             inputs=[
                 PairsType.Input("pairs", tooltip="Pairs to look at."),
                 io.Int.Input("page", default=1, min=1, max=100_000, tooltip="Which page; the last one is shown for a larger number."),
                 io.Int.Input("pairs_per_page", default=6, min=1, max=40, tooltip="Pairs on a page."),
             ],
-            outputs=[io.Image.Output(display_name="page")],
+            outputs=[io.Image.Output(display_name="page", tooltip="The page as one picture: winners and losers with their scores.")],
             is_output_node=True,
         )
 
     @classmethod
     def execute(cls, pairs, page: int, pairs_per_page: int) -> io.NodeOutput:
         from ..dpo_core.grids import pairs_grid
+        from ..dpo_core.stages import NoPairs
+        from .no_pairs import lacking
         from .run import to_image
         from .stages import pair_pictures
 
+        if said := lacking(pairs):
+            raise NoPairs(said)
         shown, count = pair_pictures(pairs, (page - 1) * pairs_per_page, pairs_per_page)
         if not shown:
             shown, _ = pair_pictures(pairs, (count - 1) // pairs_per_page * pairs_per_page, pairs_per_page)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from .sockets import CATEGORY, ConceptType, PromptsType
+from .sockets import CATEGORY, ConceptType, PromptsType, found_by
 
 
 class PromptSetNode(io.ComfyNode):
@@ -17,6 +17,7 @@ class PromptSetNode(io.ComfyNode):
             display_name="Prompt Set",
             category=CATEGORY,
             description="Prompts in two halves: one is trained on, the other only measured on.",
+            **found_by("prompt list", "held-out prompts"),
             inputs=[
                 ConceptType.Input("concept", tooltip="Its names take the placeholders' places."),
                 io.Combo.Input("preset", options=[*PRESETS, "own text"], default="objects", tooltip="25 prompts of a kind, or your own."),
@@ -37,7 +38,10 @@ class PromptSetNode(io.ComfyNode):
                 ),
                 io.Int.Input("seed", control_after_generate=False, default=0, min=0, max=2**31 - 1, tooltip="Which prompts are split off."),
             ],
-            outputs=[PromptsType.Output(display_name="prompts"), io.String.Output(display_name="listing")],
+            outputs=[
+                PromptsType.Output(display_name="prompts", tooltip="Both lists, for Sample Candidates and DPO Rounds."),
+                io.String.Output(display_name="listing", tooltip="The same as text, to look at."),
+            ],
         )
 
     @classmethod

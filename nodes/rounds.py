@@ -7,10 +7,11 @@ from typing import Any
 from comfy_api.latest import io
 
 from .keep_best import KeepBest
+from .measuring import judge_input, seeds_input
 from .pairs import BuildPairs
 from .sample import SampleCandidates, sampling_inputs
 from .score import second_scorer
-from .sockets import CATEGORY, CandidatesType, ConceptType, PromptsType, ScorerType
+from .sockets import CATEGORY, CandidatesType, ConceptType, PromptsType, ScorerType, found_by
 from .train import TrainStep, training_inputs
 
 _LINKED = {"rawLink": True}
@@ -18,15 +19,9 @@ _PAIRS = ("angle_low", "angle_high", "margin", "max_pairs_per_prompt", "max_uses
 _RULE = ("rule", "window", "steer", "fidelity_weight")
 
 
-def _scorers(first: Any, second: Any, rule: str | None) -> dict[str, Any]:
-    """The scorers' links as Score takes them. Raises UserError for a rule that takes one alone: before anything is drawn."""
-    from ..dpo_core.axes import check_rule
-    from ..dpo_core.settings import PairSettings
-
-    if second is None:
-        return {"scorer": first}
-    check_rule(PairSettings(rule=rule or "angle_window"), ("scorer", "scorer_2"))
-    return {"scorer": first, "scorer_2": second}
+def _scorers(first: Any, second: Any) -> dict[str, Any]:
+    """The scorers' links as Score takes them."""
+    return {"scorer": first} if second is None else {"scorer": first, "scorer_2": second}
 
 
 def _measuring(judge: Any, seeds_per_prompt: int | None) -> dict[str, Any]:
@@ -36,9 +31,9 @@ def _measuring(judge: Any, seeds_per_prompt: int | None) -> dict[str, Any]:
     return {**defaults, **({"seeds_per_prompt": seeds_per_prompt} if seeds_per_prompt is not None else {}), **linked}
 
 
-def _keep_best(graph: Any, number: int, sample: Any, train: Any, earlier: Any, parts: dict[str, Any]) -> Any:
-    """Keep Best Round behind a round: it asks for nothing of it once an earlier one said stop."""
-    so_far = {} if earlier is None else {"so_far": earlier.out(2)}
+def _keep_best(graph: Any, number: int, sample: Any, pairs: Any, train: Any, earlier: Any, parts: dict[str, Any]) -> Any:
+    """Keep Best Round behind a round: it asks for nothing of it once an earlier one said stop, and for no training without pairs."""
+    so_far = {} if earlier is None else {"so_far": earlier.out(2), "pairs": pairs.out(0)}
     links = {"after": train.out(0), "lora": train.out(1), "candidates": sample.out(0), **so_far}
     return graph.node(KeepBest.define_schema().node_id, f"keep_{number}", **links, **parts)
 
@@ -62,6 +57,7 @@ class Rounds(io.ComfyNode):
             display_name="DPO Rounds",
             category=CATEGORY,
             description="Sample, score, pair and train, several times over, each round on fresh candidates of the model so far.",
+            **found_by("diffusion dpo", "loop", "train lora", "preference training"),
             inputs=[
                 # The links themselves are passed on, not their values: another round more then finds the earlier ones cached.
                 io.Model.Input("model", extra_dict=_LINKED, tooltip="The personalized model."),
@@ -71,12 +67,7 @@ class Rounds(io.ComfyNode):
                 PromptsType.Input("prompts", extra_dict=_LINKED, tooltip="Training prompts, and held-out ones for Evaluate."),
                 ScorerType.Input("scorer", extra_dict=_LINKED, tooltip="The scorer that trains."),
                 second_scorer(extra_dict=_LINKED),
-                ScorerType.Input(
-                    "judge",
-                    optional=True,
-                    extra_dict=_LINKED,
-                    tooltip="A scorer of another backbone that never trains: it has half the say in which round is kept.",
-                ),
+                judge_input("never trains: it has half the say in which round is kept.", extra_dict=_LINKED),
                 io.Int.Input("rounds", default=3, min=1, max=50, tooltip="Rounds. One more re-runs nothing of the earlier ones."),
                 io.String.Input("run_name", default="my_run", tooltip="Folder under output/dreambooth_dpo where everything is kept."),
                 *sampling_inputs(),
@@ -90,22 +81,15 @@ class Rounds(io.ComfyNode):
                     default="best",
                     tooltip="best: measure rounds on held-out prompts, keep the surest, stop when another is of no use; last: all rounds.",
                 ),
-                io.Int.Input(
-                    "seeds_per_prompt",
-                    optional=True,
-                    default=6,
-                    min=2,
-                    max=1000,
-                    tooltip="For keep = best: pictures for every held-out prompt, of the start and of each round.",
-                ),
+                seeds_input("For keep = best: pictures for every held-out prompt, of the start and of each round.", optional=True),
             ],
             outputs=[
-                io.Model.Output(display_name="model"),
-                io.LoraModel.Output(display_name="lora"),
-                io.Image.Output(display_name="curves"),
-                CandidatesType.Output(display_name="candidates"),
-                io.Image.Output(display_name="watch"),
-                io.String.Output(display_name="report"),
+                io.Model.Output(display_name="model", tooltip="The model after the round that is kept, or the one that came in."),
+                io.LoraModel.Output(display_name="lora", tooltip="One LoRA of all rounds up to the one that is kept, for Save DPO LoRA."),
+                io.Image.Output(display_name="curves", tooltip="Training curves of the last round that ran."),
+                CandidatesType.Output(display_name="candidates", tooltip="Those of the last round that ran, for Evaluate."),
+                io.Image.Output(display_name="watch", tooltip="Each round's gain with its interval; a star marks what is kept."),
+                io.String.Output(display_name="report", tooltip="Which round is kept and why, then each round's scores."),
             ],
             enable_expand=True,
         )
@@ -114,7 +98,7 @@ class Rounds(io.ComfyNode):
     def execute(
         cls, model, clip, vae, concept, prompts, scorer, rounds, run_name, scorer_2=None, judge=None, keep=None, seeds_per_prompt=None,
         rule=None, window=None, steer=None, fidelity_weight=None, combine=None, objective=None, loser_guard=None, schedule=None,
-        **widgets,
+        memory=None, **widgets,
     ) -> io.NodeOutput:  # fmt: skip
         from comfy_execution.graph_utils import GraphBuilder
 
@@ -122,9 +106,9 @@ class Rounds(io.ComfyNode):
         chosen = zip((*_RULE, "combine"), (rule, window, steer, fidelity_weight, combine), strict=True)
         pairing = {k: widgets.pop(k) for k in _PAIRS} | {k: v for k, v in chosen if v is not None}
         training = {i.id: widgets.pop(i.id) for i in training_inputs() if not i.optional}
-        more = {"objective": objective, "loser_guard": loser_guard, "schedule": schedule}
+        more = {"objective": objective, "loser_guard": loser_guard, "schedule": schedule, "memory": memory}
         training |= {k: v for k, v in more.items() if v is not None}
-        scorers, kept = _scorers(scorer, scorer_2, rule), None
+        scorers, kept = _scorers(scorer, scorer_2), None
         measuring = {"before": model, "clip": clip, "vae": vae, **scorers, **_measuring(judge, seeds_per_prompt)}
         for number in range(rounds):
             drawing = {**widgets, "seed": (widgets["seed"] + number) % 2**31}
@@ -138,7 +122,7 @@ class Rounds(io.ComfyNode):
             steps = {**training, "train_seed": (training["train_seed"] + number) % 2**31}
             train = graph.node(TrainStep.define_schema().node_id, f"train_{number}", model=model, clip=clip, pairs=pairs.out(0), **steps)
             model = train.out(0)
-            kept = None if keep == "last" else _keep_best(graph, number, sample, train, kept, measuring)
+            kept = None if keep == "last" else _keep_best(graph, number, sample, pairs, train, kept, measuring)
         return io.NodeOutput(*_outputs(rounds, sample, train, kept), expand=graph.finalize())
 
     @classmethod

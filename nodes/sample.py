@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
-from .sockets import CATEGORY, Candidates, CandidatesType, ConceptType, PromptsType
+from .sockets import CATEGORY, Candidates, CandidatesType, ConceptType, PromptsType, found_by
 
 
 def sampling_inputs() -> list:
@@ -42,6 +42,7 @@ class SampleCandidates(io.ComfyNode):
             display_name="Sample Candidates",
             category=CATEGORY,
             description="Draws candidates for every training prompt into a run folder. Stopped at any moment, it goes on where it was.",
+            **found_by("sampler", "draw candidates", "batch"),
             inputs=[
                 io.Model.Input("model", tooltip="The personalized model; an adapter of an earlier round may ride on it."),
                 io.Clip.Input("clip", tooltip="Its text encoder."),
@@ -51,7 +52,10 @@ class SampleCandidates(io.ComfyNode):
                 io.String.Input("run_name", default="my_run", tooltip="Folder under output/dreambooth_dpo where everything is kept."),
                 *sampling_inputs(),
             ],
-            outputs=[CandidatesType.Output(display_name="candidates"), io.Image.Output(display_name="preview")],
+            outputs=[
+                CandidatesType.Output(display_name="candidates", tooltip="The pictures, for Score Fidelity/Alignment and Evaluate."),
+                io.Image.Output(display_name="preview", tooltip="One picture of each prompt, up to 64, in one image."),
+            ],
             hidden=[io.Hidden.unique_id],
         )
 

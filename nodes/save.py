@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
-from .sockets import CATEGORY
+from .sockets import CATEGORY, found_by
 
 
 class SaveLora(io.ComfyNode):
@@ -15,13 +15,14 @@ class SaveLora(io.ComfyNode):
             display_name="Save DPO LoRA",
             category=CATEGORY,
             description="Writes the LoRA into models/loras, where Load LoRA finds it. Nothing is overwritten.",
+            **found_by("export lora", "save lora"),
             inputs=[
                 io.LoraModel.Input("lora", tooltip="From the train step."),
                 io.String.Input(
                     "filename_prefix", default="dreambooth_dpo/my_subject", tooltip="Name under models/loras; a number is added."
                 ),
             ],
-            outputs=[io.String.Output(display_name="lora_name")],
+            outputs=[io.String.Output(display_name="lora_name", tooltip="The name under which Load LoRA lists the file.")],
             is_output_node=True,
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
-from .sockets import CATEGORY, CandidatesType, ScoredType, ScorerType
+from .sockets import CATEGORY, CandidatesType, ScoredType, ScorerType, found_by
 
 TOYBOX = ("toybox reward", "toybox judge")
 
@@ -19,6 +19,7 @@ class LoadScorer(io.ComfyNode):
             display_name="Load Scorer",
             category=CATEGORY,
             description="A model that looks at pictures: open_clip (fidelity and alignment) or DINOv2 (fidelity). Nothing is fetched.",
+            **found_by("clip score", "dino", "reward model"),
             inputs=[
                 io.Combo.Input(
                     "scorer",
@@ -37,7 +38,7 @@ class LoadScorer(io.ComfyNode):
                     tooltip="Look at four views of each picture (flipped, shifted) and take the mean: harder to hack, four times the work.",
                 ),
             ],
-            outputs=[ScorerType.Output(display_name="scorer")],
+            outputs=[ScorerType.Output(display_name="scorer", tooltip="For Score, Evaluate, Keep Best Round and DPO Rounds.")],
         )
 
     @classmethod
@@ -72,12 +73,16 @@ class ScoreCandidates(io.ComfyNode):
             display_name="Score Fidelity/Alignment",
             category=CATEGORY,
             description="Two scores for every candidate: likeness to the photos, and agreement with the prompt.",
+            **found_by("clip score", "reward", "likeness"),
             inputs=[
                 CandidatesType.Input("candidates", tooltip="What was drawn."),
                 ScorerType.Input("scorer", tooltip="An open_clip model: alignment needs a text tower."),
                 second_scorer(),
             ],
-            outputs=[ScoredType.Output(display_name="scored"), io.Image.Output(display_name="cloud")],
+            outputs=[
+                ScoredType.Output(display_name="scored", tooltip="The candidates with their scores, for Build Preference Pairs."),
+                io.Image.Output(display_name="cloud", tooltip="All candidates by the first scorer's two scores."),
+            ],
             hidden=[io.Hidden.unique_id],
         )
 

@@ -15,6 +15,12 @@ from ..dpo_core.stopping import Decision, Standing
 
 CATEGORY = "DreamBooth DPO"
 
+
+def found_by(*words: str) -> dict[str, list[str]]:
+    """For io.Schema: further words that find a node in the search, on hosts that have them."""
+    return {"search_aliases": list(words)} if "search_aliases" in io.Schema.__dataclass_fields__ else {}
+
+
 ConceptType = io.Custom("DBDPO_CONCEPT")
 PromptsType = io.Custom("DBDPO_PROMPTS")
 CandidatesType = io.Custom("DBDPO_CANDIDATES")

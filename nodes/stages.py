@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..dpo_core.axes import axis_of, axis_scores, check_rule
+from ..dpo_core.axes import axis_of, axis_scores
 from ..dpo_core.backends.comfyui import ComfyTextToImage
 from ..dpo_core.pairs import PairYield
 from ..dpo_core.run_folder import RunFolder
@@ -88,8 +88,7 @@ class Paired:
 
 
 def make_pairs(scored: Scored, settings: PairSettings, progress: NodeProgress) -> Paired:
-    """Pairs by the settings' rule, kept under a name that their settings make. Raises UserError for a rule that takes one scorer alone."""
-    check_rule(settings, scored.fidelity, scored.alignment)
+    """Pairs by the settings' rule, kept under a name that their settings make."""
     candidates = scored.candidates
     name = f"{candidates.set_name}_pairs_{mark(scored.fidelity, scored.alignment, settings.model_dump())}"
     with RunFolder(candidates.folder) as run:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
-from .sockets import CATEGORY, CandidatesType, ScorerType
+from .measuring import picture_inputs, witness_inputs
+from .sockets import CATEGORY, found_by
 
 
 class StrengthSweep(io.ComfyNode):
@@ -15,34 +16,27 @@ class StrengthSweep(io.ComfyNode):
             display_name="Strength Sweep",
             category=CATEGORY,
             description="At which strength does the LoRA serve best? Scores, gain and guards at each, and the one to use; 0 is without it.",
+            **found_by("lora strength", "strength dial", "weight"),
             inputs=[
                 io.Model.Input("model", tooltip="The model as it was before training: the one that went into the first train step."),
                 io.LoraModel.Input("lora", tooltip="From the train step or DPO Rounds; it is not changed."),
                 io.Clip.Input("clip", tooltip="The model's text encoder."),
                 io.Vae.Input("vae", tooltip="The model's VAE."),
-                CandidatesType.Input("candidates", tooltip="Tells concept, held-out prompts, sampler settings and run folder."),
-                ScorerType.Input("scorer", tooltip="The scorer that trained."),
-                ScorerType.Input("judge", optional=True, tooltip="A scorer of another backbone that never trained: the better witness."),
+                *witness_inputs("the better witness."),
                 io.String.Input(
                     "strengths",
                     default="0, 0.25, 0.5, 0.75, 1, 1.25, 1.5",
                     tooltip="Strengths to draw with, 0 to 4, commas between; 0, the model without the LoRA, is always among them.",
                 ),
-                io.Int.Input("seeds_per_prompt", default=6, min=2, max=1000, tooltip="Pictures for every held-out prompt and strength."),
-                io.Int.Input(
-                    "seed",
-                    control_after_generate=False,
-                    default=1_000_003,
-                    min=0,
-                    max=2**31 - 1,
-                    tooltip="Noise seeds derive from it, apart from candidates'.",
-                ),
+                *picture_inputs(" and strength."),
             ],
             outputs=[
-                io.Image.Output(display_name="curve"),
-                io.Image.Output(display_name="strip"),
-                io.Float.Output(display_name="strength"),
-                io.String.Output(display_name="report"),
+                io.Image.Output(display_name="curve", tooltip="Scores and gain by strength, with intervals; a star marks the one to use."),
+                io.Image.Output(display_name="strip", tooltip="Some held-out prompts by strength: one noise a row."),
+                io.Float.Output(
+                    display_name="strength", tooltip="The strength to use, for strength_model of Load LoRA; 0 when no gain is shown."
+                ),
+                io.String.Output(display_name="report", tooltip="The recommendation and why, then a line for each strength."),
             ],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
-from .sockets import CATEGORY, PairsType
+from .sockets import CATEGORY, PairsType, found_by
 
 
 def training_inputs() -> list:
@@ -30,7 +30,9 @@ def training_inputs() -> list:
             tooltip="How closely the model stays to its reference: 2000-5000 (eps), 100 (flow).",
         ),
         io.Boolean.Input(
-            "checkpointing", default=False, tooltip="Recompute blocks in the backward pass: much less memory, about a third slower."
+            "checkpointing",
+            default=False,
+            tooltip="Recompute blocks in the backward pass: much less memory, about a third slower. See memory.",
         ),
         io.Int.Input(
             "train_seed", control_after_generate=False, default=0, min=0, max=2**31 - 1, tooltip="Of initial weights, order and noise."
@@ -59,6 +61,13 @@ def training_inputs() -> list:
             default="linear",
             tooltip="Learning rate after warm-up: falling to 0 by the end of the round, or constant (then take half the learning_rate).",
         ),
+        io.Combo.Input(
+            "memory",
+            optional=True,
+            options=["auto", "fast", "checkpointing", "low"],
+            default="auto",
+            tooltip="What a step gives up to fit into memory; the result is the same. auto: nothing, or as much as it turns out to need.",
+        ),
     ]
 
 
@@ -70,6 +79,7 @@ class TrainStep(io.ComfyNode):
             display_name="DPO LoRA Train Step",
             category=CATEGORY,
             description="Diffusion-DPO of a LoRA on the pairs, against the model as it came in. The MODEL that comes in stays as it was.",
+            **found_by("diffusion dpo", "train lora", "preference training", "fine-tune"),
             inputs=[
                 io.Model.Input("model", tooltip="The model that drew the candidates. An adapter that rides on it is trained on."),
                 io.Clip.Input("clip", tooltip="Its text encoder."),
@@ -80,23 +90,29 @@ class TrainStep(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Model.Output(display_name="model"),
-                io.LoraModel.Output(display_name="lora"),
-                io.Image.Output(display_name="curves"),
-                io.String.Output(display_name="summary"),
+                io.Model.Output(
+                    display_name="model", tooltip="The model with the trained LoRA on it: to evaluate, to draw with, or for the next round."
+                ),
+                io.LoraModel.Output(display_name="lora", tooltip="The LoRA alone, for Save DPO LoRA; it holds all rounds so far."),
+                io.Image.Output(display_name="curves", tooltip="Curves of the training: loss, accuracy, margin, errors."),
+                io.String.Output(display_name="summary", tooltip="The last steps in words, and why training stopped, if it did."),
             ],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
         )
 
     @classmethod
-    def execute(cls, model, clip, pairs, objective=None, loser_guard=None, schedule=None, continue_from=None, **widgets) -> io.NodeOutput:
+    def execute(
+        cls, model, clip, pairs, objective=None, loser_guard=None, schedule=None, memory=None, continue_from=None, **widgets
+    ) -> io.NodeOutput:
+        from .curve import CurveFeed
         from .run import NodeProgress, to_image
         from .training import train_step
 
-        widgets |= {"objective": objective, "loser_guard": loser_guard, "schedule": schedule}
-        done = train_step(model, clip, pairs, widgets, continue_from, NodeProgress(cls.hidden.unique_id))
+        widgets |= {"objective": objective, "loser_guard": loser_guard, "schedule": schedule, "memory": memory}
+        feed = CurveFeed(cls.hidden.unique_id, cls.hidden.extra_pnginfo)
+        done = train_step(model, clip, pairs, widgets, continue_from, NodeProgress(cls.hidden.unique_id), feed)
         curves = to_image([done.curves])
-        shown = {**ui.PreviewImage(curves, cls=cls).as_dict(), "text": (done.summary,)}
+        shown = {**ui.PreviewImage(curves, cls=cls).as_dict(), "text": (done.summary,), "dbdpo_curve": (done.curve,)}
         return io.NodeOutput(done.model, done.lora, curves, done.summary, ui=shown)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,16 +17,20 @@ from ..dpo_core.backends.comfyui import (
     with_live_adapter,
     without_live_adapter,
 )
-from ..dpo_core.checkpointing import gradient_checkpointing
+from ..dpo_core.decisions import thumbs_of, thumbs_words
 from ..dpo_core.errors import UserError
 from ..dpo_core.lora_files import load_tensors, lora_tensors
+from ..dpo_core.memory import at_level, first_level
 from ..dpo_core.objectives import NO_PREFERENCE
+from ..dpo_core.pair_data import PairData
 from ..dpo_core.plots import figure_image
 from ..dpo_core.plots_training import training_figure
 from ..dpo_core.run_folder import RunFolder
 from ..dpo_core.settings import AdapterSettings, TrainSettings
 from ..dpo_core.stages import pair_data, self_test, train_pairs
-from ..dpo_core.training import PairData, TrainingStopped, training_seed
+from ..dpo_core.trainer import TrainingStopped
+from ..dpo_core.training import training_seed
+from .curve import CurveFeed, curve
 from .run import NodeProgress, mark
 from .sockets import Pairs
 
@@ -59,6 +62,8 @@ class Trained:
     lora: DPOLora
     curves: Any
     summary: str
+    curve: dict[str, Any]
+    """The same numbers for the page (nodes/curve.py)."""
 
 
 def settings_of(widgets: Mapping[str, Any]) -> tuple[AdapterSettings, TrainSettings]:
@@ -71,7 +76,7 @@ def settings_of(widgets: Mapping[str, Any]) -> tuple[AdapterSettings, TrainSetti
             accumulation=widgets["accumulation"],
             learning_rate=widgets["learning_rate"],
             beta=widgets["beta"],
-            gradient_checkpointing=widgets["checkpointing"],
+            memory=_level(widgets.get("memory") or "auto", widgets["checkpointing"]),
             objective=widgets.get("objective") or "dpo",
             loser_guard=widgets.get("loser_guard") or None,
             schedule=widgets.get("schedule") or "constant",
@@ -79,7 +84,14 @@ def settings_of(widgets: Mapping[str, Any]) -> tuple[AdapterSettings, TrainSetti
     )
 
 
-def train_step(model: Any, clip: Any, pairs: Pairs, widgets: Mapping[str, Any], lora: Any, progress: NodeProgress) -> Trained:
+def _level(memory: str, checkpointing: bool) -> str:
+    """The switch is older than the levels: it asks for one of them, unless a smaller one is chosen."""
+    return "checkpointing" if checkpointing and memory in ("auto", "fast") else memory
+
+
+def train_step(
+    model: Any, clip: Any, pairs: Pairs, widgets: Mapping[str, Any], lora: Any, progress: NodeProgress, feed: CurveFeed
+) -> Trained:
     """One round from the adapter that rides on the MODEL, or the connected LoRA, or from nothing; a finished one is only read back."""
     adapter_settings, settings = settings_of(widgets)
     riding = live_adapter(model)
@@ -98,12 +110,12 @@ def train_step(model: Any, clip: Any, pairs: Pairs, widgets: Mapping[str, Any], 
             adapter.load(riding.state)
         elif lora is not None:
             load_tensors(adapter, lora, "the connected LoRA", prefixes)
-        data = pair_data(run, candidates.set_name, pairs.name, backend)
+        data = pair_data(run, candidates.set_name, pairs.name, backend, settings.objective)
         start = LiveAdapter(adapter.state(), adapter_settings).fingerprint
-        listed = [(p.winner, p.loser) for p in run.pairs(pairs.name)]
-        key = mark(backend.fingerprint, start, pairs.name, listed, settings.model_dump(), widgets["train_seed"])
+        listed, thumbs = [(p.winner, p.loser) for p in run.pairs(pairs.name)], thumbs_of(run, pairs.name)
+        key = mark(backend.fingerprint, start, pairs.name, listed, settings.model_dump(exclude={"memory"}), widgets["train_seed"])
         with RunFolder(candidates.folder / "training" / key) as inner:
-            stopped = _train(inner, backend, adapter, data, settings, training_seed(widgets["train_seed"], 0), progress)
+            stopped = _train(inner, backend, adapter, data, settings, training_seed(widgets["train_seed"], 0), progress, feed)
             records = inner.training(0)
         live = LiveAdapter(adapter.state(), adapter_settings)
         tensors = DPOLora(lora_tensors(adapter, prefixes))
@@ -115,8 +127,9 @@ def train_step(model: Any, clip: Any, pairs: Pairs, widgets: Mapping[str, Any], 
     limits = settings.winner_error_warning, settings.winner_error_collapse
     figure = training_figure([records], *limits, f"{len(listed)} pairs", settings.objective)
     tensors.curves = figure_image(figure)
-    summary = _summary(records, len(listed), stopped, settings.objective)
-    return Trained(with_live_adapter(backend.patcher, live), tensors, tensors.curves, summary)
+    said = _summary(records, len(listed), stopped, settings.objective), thumbs_words(thumbs, settings.objective)
+    summary = "\n".join(filter(None, said))
+    return Trained(with_live_adapter(backend.patcher, live), tensors, tensors.curves, summary, curve(records, settings))
 
 
 def _check_start(riding: LiveAdapter | None, lora: Any, settings: AdapterSettings) -> None:
@@ -133,23 +146,31 @@ def _check_start(riding: LiveAdapter | None, lora: Any, settings: AdapterSetting
 
 
 def _train(
-    run: RunFolder, model: ComfyTextToImage, adapter: Adapter, data: PairData, settings: TrainSettings, seed: int, progress: NodeProgress
+    run: RunFolder,
+    model: ComfyTextToImage,
+    adapter: Adapter,
+    data: PairData,
+    settings: TrainSettings,
+    seed: int,
+    progress: NodeProgress,
+    feed: CurveFeed,
 ) -> str | None:
     """Train, or read back what was trained; returns why a guard stopped it, if one did. The adapter holds the result."""
     if kept := run.load_state("adapter_1"):
         adapter.load(kept[0])
         return run.fact("stopped")
     stopped = None
-    with gradient_checkpointing(model.denoiser) if settings.gradient_checkpointing else nullcontext():
-        kind = (type(model.denoiser).__name__, model.kind, model.precision, settings.gradient_checkpointing)
-        if kind not in _tested:
+    level = first_level(settings)
+    kind = (type(model.denoiser).__name__, model.kind, model.precision, level)
+    if kind not in _tested:
+        with at_level(model.denoiser, level):
             self_test(model, adapter, data)
-            _tested.add(kind)
-        try:
-            train_pairs(run, 0, model, adapter, data, settings, seed, progress)
-        except TrainingStopped as stop:
-            stopped = str(stop)
-            logging.warning("DreamBooth DPO: %s", stopped)
+        _tested.add(kind)
+    try:
+        train_pairs(run, 0, model, adapter, data, settings, seed, progress, feed.watch(settings))
+    except TrainingStopped as stop:
+        stopped = str(stop)
+        logging.warning("DreamBooth DPO: %s", stopped)
     run.set_fact("stopped", stopped)
     run.save_state("adapter_1", adapter.state())
     run.state_path("training_0").unlink(missing_ok=True)

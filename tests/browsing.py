@@ -1,15 +1,19 @@
-"""A ComfyUI page in Debian's Chromium, by Playwright: ready to load a workflow, run it, and be looked at."""
+"""A ComfyUI page in the system's Chromium, by Playwright: ready to load a workflow, run it, and be looked at."""
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from hosting import Server
+from hosting import Server, newest_front_end
+from PIL import Image
+from workflows import FOLDER
 
 SETTINGS = {
     "Comfy.TutorialCompleted": True,
@@ -22,6 +26,29 @@ SETTINGS = {
 }
 # The pinned front end throws this one itself, at start.
 OWN_ERRORS = ("reading 'id'",)
+# The newest one asks a hub for the models of its own default graph, at start, and the registry for a node's pack where an error is read.
+# (Whatever would leave the machine is stopped.)
+OWN_REQUESTS = (
+    "https://huggingface.co/Comfy-Org/z_image_turbo/",
+    "https://api.comfy.org/comfy-nodes/",
+    "https://api.comfy.org/nodes?",
+)
+
+
+@dataclass(frozen=True)
+class FrontEnd:
+    """What the server is started with for it, and its settings: these live on the server, so each front end has a server of its own."""
+
+    arguments: tuple[str, ...] = ()
+    settings: dict[str, object] = field(default_factory=dict)
+
+
+_NEWEST = ("--front-end-root", str(newest_front_end()))
+FRONT_ENDS = {
+    "pinned": FrontEnd(),  # the one that ComfyUI's requirements name
+    "newest": FrontEnd(_NEWEST, {"Comfy.VueNodes.Enabled": False}),
+    "nodes2": FrontEnd(_NEWEST, {"Comfy.VueNodes.Enabled": True}),
+}
 
 
 def chromium() -> str | None:
@@ -37,27 +64,28 @@ def seed_settings(folder: Path, **more: object) -> None:
 
 @contextmanager
 def page(server: Server, width: int = 1600, height: int = 1000) -> Iterator:
-    """An open, ready page; requests to anywhere else are aborted. `page.errors` holds page errors that are not the front end's own."""
+    """An open, ready page; requests to anywhere else are aborted. `errors` and `left` (such requests) hold what is not the front end's own."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox", "--disable-gpu"])
         view = browser.new_page(viewport={"width": width, "height": height})
-        view.set_default_timeout(30_000)
-        view.errors, view.left = [], []
+        view.set_default_timeout(120_000)
+        view.errors, view.left, view.is_pinned = [], [], not server.arguments
         view.on("pageerror", lambda e: view.errors.append(str(e)) if not any(o in str(e) for o in OWN_ERRORS) else None)
 
         def gate(route) -> None:
             if route.request.url.startswith((server.url, "data:", "blob:")):
                 route.continue_()
             else:
-                view.left.append(route.request.url)
+                if not route.request.url.startswith(OWN_REQUESTS):
+                    view.left.append(route.request.url)
                 route.abort()
 
         view.route("**/*", gate)
         view.goto(server.url)
-        view.wait_for_function("window.app?.vueAppReady && window.app.extensionManager", timeout=60_000)
-        view.wait_for_function("!!app.extensionManager.workflow.activeWorkflow", timeout=60_000)
+        view.wait_for_function("window.app?.vueAppReady && window.app.extensionManager", timeout=300_000)
+        view.wait_for_function("!!app.extensionManager.workflow.activeWorkflow", timeout=300_000)
         view.wait_for_timeout(500)
         yield view
         browser.close()
@@ -66,6 +94,78 @@ def page(server: Server, width: int = 1600, height: int = 1000) -> Iterator:
 def load(view, workflow: dict) -> None:
     view.evaluate("async (w) => { await app.loadGraphData(w, true, true, null) }", workflow)
     view.wait_for_timeout(800)
+
+
+def open_template(view, name: str) -> None:
+    """By Browse Templates, as a user does."""
+    view.evaluate("app.extensionManager.command.execute('Comfy.BrowseTemplates')")
+    dialog = view.get_by_role("dialog").last
+    dialog.get_by_text("dreambooth_dpo", exact=True).first.click()
+    card = view.get_by_test_id(f"template-workflow-{name}")
+    card.wait_for()
+    picture = card.locator("img").first
+    with Image.open(FOLDER / f"{name}.jpg") as thumbnail:
+        size = thumbnail.size
+    view.wait_for_function(
+        "([i, w, h]) => i.complete && i.naturalWidth === w && i.naturalHeight === h", arg=[picture.element_handle(), *size]
+    )
+    card.click()
+    card.wait_for(state="hidden")
+
+
+def set_widgets(view, values: dict[str, dict[str, object]]) -> None:
+    """Widget values by node type."""
+    view.evaluate(
+        """values => {
+            for (const node of app.graph._nodes)
+                for (const [name, value] of Object.entries(values[node.type] ?? {})) {
+                    const widget = node.widgets.find(w => w.name === name)
+                    widget.value = value
+                    widget.callback?.(value)
+                }
+        }""",
+        values,
+    )
+
+
+def unlink(view, kind: str, name: str) -> None:
+    """Take the link off an input."""
+    view.evaluate(
+        """([type, name]) => {
+            const node = app.graph._nodes.find(n => n.type === type)
+            node.disconnectInput(node.inputs.findIndex(i => i.name === name))
+        }""",
+        [kind, name],
+    )
+
+
+def press_run(view) -> tuple[int, dict]:
+    """The real button; the server's answer."""
+    with view.expect_response(lambda r: r.url.endswith("/prompt") and r.request.method == "POST") as found:
+        view.get_by_role("button", name="Run", exact=True).click()
+    return found.value.status, found.value.json()
+
+
+def reads(view, text: str) -> None:
+    """A user can read this now: in a dialog or message over the canvas; in the newest front end behind "View details" and an input's info."""
+    details = view.get_by_test_id("error-overlay-see-errors")
+    info = view.get_by_role("button", name=re.compile("^Info for")).first
+    shown = view.get_by_text(text).filter(visible=True).first
+    shown.or_(details).first.wait_for()
+    if details.is_visible():
+        details.click()
+        shown.or_(info).first.wait_for()
+        if not shown.is_visible():
+            info.click()
+    shown.wait_for()
+
+
+def red(view) -> list[str]:
+    """Nodes that the front end marks as wrong."""
+    return view.evaluate(
+        """app.graph._nodes.filter(n =>
+            n.has_errors || app.lastNodeErrors?.[n.id] || app.lastExecutionError?.node_id == n.id).map(n => n.type)"""
+    )
 
 
 def run(view, server: Server, timeout: float = 600) -> dict:
@@ -102,5 +202,20 @@ def fit(view) -> None:
             c.ds.offset[1] = -b[1] + top / s
             c.setDirty(true, true)
         }"""
+    )
+    view.wait_for_timeout(700)
+
+
+def look_at(view, kind: str, scale: float = 1) -> None:
+    """The first node of a type at the top left of the canvas."""
+    view.evaluate(
+        """([kind, scale]) => {
+            const node = app.graph._nodes.find(n => n.type === kind), ds = app.canvas.ds
+            ds.scale = scale
+            ds.offset[0] = 120 / scale - node.pos[0]
+            ds.offset[1] = 120 / scale - node.pos[1]
+            app.canvas.setDirty(true, true)
+        }""",
+        [kind, scale],
     )
     view.wait_for_timeout(700)

@@ -106,6 +106,10 @@ Each round draws fresh candidates with the model so far, and is measured on prom
 original, if none is surely better), and no round is run that would be of no use.
 
 Set *rounds* one higher and run again: the earlier rounds are not repeated."""
+INSPECT_NOTE = """## Look at the pairs yourself
+1. Select *Inspect Pairs* and press the small **Run** above it: the graph runs as far as that node.
+2. Look at the pairs, those that were a near thing first: **K** keep, **S** swap, **R** reject, arrows for the next.
+3. Press the large **Run**: training gets the pairs under your decisions. Nothing is drawn or scored again."""
 USER_NOTE = """## Your own subject
 1. Choose your checkpoint, and the LoRA of your subject.
 2. Load photos of it; write its *identifier* and *class noun* as in training.
@@ -114,6 +118,17 @@ USER_NOTE = """## Your own subject
 
 With masks of the subject (Concept, *masks*) the place of the photos earns nothing: do that if you can. A second round: wire the train
 step's model into another Sample Candidates, or use *DPO Rounds*."""
+
+
+def inspected(toy: dict) -> dict:
+    """The quickstart with the inspector between pairs and training."""
+    graph = {**toy_parts(), **loop(*toy.values(), TOY_DRAWING, {}, "toybox_inspect_pairs")}
+    del graph["look"]
+    graph["inspect"] = node("DBDPO_InspectPairs", 1320, 0, (1240, 1100), pairs=["pairs", 0])
+    graph["inspect_words"] = words(1320, 1160, (1240, 120), "Your decisions in words", ["inspect", 1])
+    train = graph.pop("train")  # behind the inspector, which it hangs on
+    graph["train"] = {**train, "pos": [2620, 0], "inputs": {**train["inputs"], "pairs": ["inspect", 0]}}
+    return {**graph, **ending(toy["model"], ["train", 0], ["train", 1], toy["clip"], toy["vae"], ["sample", 0], "toybox", True, 3100)}
 
 
 def graphs() -> dict[str, tuple[dict, list[dict]]]:
@@ -139,6 +154,7 @@ def graphs() -> dict[str, tuple[dict, list[dict]]]:
     found = {
         "toybox_quickstart": (quick, [note(TOY_NOTE, -400, 0, (340, 400))]),
         "toybox_three_rounds": (rounds, [note(ROUNDS_NOTE, -400, 0)]),
+        "toybox_inspect_pairs": (inspected(toy), [note(INSPECT_NOTE, -400, 0, (340, 400))]),
     }
     for name, checkpoint, drawing, training in (
         ("sd15_lora_improve", "v1-5-pruned-emaonly-fp16.safetensors", SD15, {"pairs_per_step": 4, "accumulation": 2}),

@@ -1,4 +1,4 @@
-"""A real ComfyUI server with the pack in it, on a port and in folders of its own; and graphs for it."""
+"""A real ComfyUI server with the pack in it, on a port and in folders of its own. Graphs for it: toy_graphs.py."""
 
 from __future__ import annotations
 
@@ -14,10 +14,17 @@ import uuid
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+NEWEST_FRONT_END = "1.58.1"
+"""The newest release of comfyui-frontend-package when the browser tests were last looked over."""
 
 
 def comfyui_path() -> Path:
     return Path(os.environ.get("COMFYUI_PATH") or Path.home() / "ComfyUI")
+
+
+def newest_front_end() -> Path:
+    """Where `tests/install_host.py` puts it, for --front-end-root."""
+    return Path(sys.prefix) / "share" / f"front_end_{NEWEST_FRONT_END}"
 
 
 def free_port() -> int:
@@ -46,7 +53,7 @@ class Server:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def start(self, timeout: float = 120) -> None:
+    def start(self, timeout: float = 300) -> None:
         python = os.environ.get("COMFYUI_PYTHON") or sys.executable
         self.log = (self.folder / "server.log").open("a", encoding="utf-8")
         command = [python, str(comfyui_path() / "main.py"), "--cpu", "--port", str(self.port), "--base-directory", str(self.folder)]
@@ -113,106 +120,15 @@ class Server:
 
 def executed(history: dict) -> set[str]:
     """Ids of the nodes that ran, and were not taken from the cache."""
-    messages = dict((name, data) for name, data in history["status"]["messages"])
-    cached = set(messages.get("execution_cached", {}).get("nodes", []))
+    cached = set(messages(history).get("execution_cached", {}).get("nodes", []))
     return {node for node in history["prompt"][2] if node not in cached}
 
 
-def toy_loop_graph(**changes: dict) -> dict:
-    """One round on a toybox concept, small: {node id: {class_type, inputs}}. `changes`: inputs by node id."""
-    graph = {
-        "toy": {"class_type": "DBDPO_LoadToybox", "inputs": {"concept": 0, "personalized": True, "steps": 20}},
-        "concept": {
-            "class_type": "DBDPO_Concept",
-            "inputs": {
-                "identifier": ["toy", 6],
-                "class_noun": ["toy", 7],
-                "references": ["toy", 3],
-                "held_out": ["toy", 4],
-                "masks": ["toy", 5],
-            },
-        },
-        "prompts": {
-            "class_type": "DBDPO_PromptSet",
-            "inputs": {
-                "concept": ["concept", 0],
-                "preset": "own text",
-                "text": ["toy", 8],
-                "held_out_text": ["toy", 9],
-                "held_out_share": 0.4,
-                "seed": 0,
-            },
-        },
-        "sample": {
-            "class_type": "DBDPO_SampleCandidates",
-            "inputs": {
-                "model": ["toy", 0],
-                "clip": ["toy", 1],
-                "vae": ["toy", 2],
-                "concept": ["concept", 0],
-                "prompts": ["prompts", 0],
-                "run_name": "quick",
-                "candidates_per_prompt": 4,
-                "seed": 0,
-                "steps": 6,
-                "cfg": 1.0,
-                "sampler_name": "dpmpp_2m",
-                "scheduler": "normal",
-                "width": 64,
-                "height": 64,
-                "batch_size": 32,
-                "negative": "",
-            },
-        },
-        "scorer": {"class_type": "DBDPO_LoadScorer", "inputs": {"scorer": "toybox reward", "architecture": ""}},
-        "judge": {"class_type": "DBDPO_LoadScorer", "inputs": {"scorer": "toybox judge", "architecture": ""}},
-        "score": {"class_type": "DBDPO_Score", "inputs": {"candidates": ["sample", 0], "scorer": ["scorer", 0]}},
-        "pairs": {
-            "class_type": "DBDPO_BuildPairs",
-            "inputs": {
-                "scored": ["score", 0],
-                "angle_low": 20,
-                "angle_high": 70,
-                "margin": 0.5,
-                "max_pairs_per_prompt": 6,
-                "max_uses": 3,
-            },
-        },
-        "look": {"class_type": "DBDPO_PreviewPairs", "inputs": {"pairs": ["pairs", 0], "page": 1, "pairs_per_page": 4}},
-        "train": {
-            "class_type": "DBDPO_TrainStep",
-            "inputs": {"model": ["toy", 0], "clip": ["toy", 1], "pairs": ["pairs", 0], **TRAINING},
-        },
-        "save": {"class_type": "DBDPO_SaveLora", "inputs": {"lora": ["train", 1], "filename_prefix": "dreambooth_dpo/quick"}},
-        "evaluate": {
-            "class_type": "DBDPO_Evaluate",
-            "inputs": {
-                "before": ["toy", 0],
-                "after": ["train", 0],
-                "clip": ["toy", 1],
-                "vae": ["toy", 2],
-                "candidates": ["sample", 0],
-                "scorer": ["scorer", 0],
-                "judge": ["judge", 0],
-                "seeds_per_prompt": 2,
-                "seed": 1_000_003,
-            },
-        },
-    }
-    for node, inputs in changes.items():
-        graph[node]["inputs"].update(inputs)
-    return graph
+def messages(history: dict) -> dict:
+    """What the server said of a prompt, by kind, e.g. "execution_error"."""
+    return dict((name, data) for name, data in history["status"]["messages"])
 
 
-TRAINING = {
-    "rank": 8,
-    "alpha": 8.0,
-    "targets": "all",
-    "train_steps": 8,
-    "pairs_per_step": 4,
-    "accumulation": 1,
-    "learning_rate": 1e-4,
-    "beta": 2000.0,
-    "checkpointing": False,
-    "train_seed": 0,
-}
+def run_path(server: Server, name: str) -> Path:
+    """The folder of a run by its name."""
+    return server.folder / "output" / "dreambooth_dpo" / name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dreambooth_dpo.benchmarks.method_pictures import mean_path, methods_figure
-from dreambooth_dpo.benchmarks.method_rows import dreambooth_steps, image_forwards, rows
+from dreambooth_dpo.benchmarks.method_rows import DEFAULT, dreambooth_steps, image_forwards, rows
 from dreambooth_dpo.benchmarks.methods import DETAILS, MAIN, difference, ends, stop_study, summarise
 from dreambooth_dpo.dpo_core.objectives import OBJECTIVES
 from dreambooth_dpo.dpo_core.pair_rules import PAIR_RULES
@@ -24,7 +24,7 @@ def _measures(truth: list[float], **more: object) -> dict:
 
 def test_every_row_spends_the_same():
     spent = {name: image_forwards(row.settings, 24) for name, row in TABLE.items()}
-    assert set(spent.values()) == {spent["angle_window"]}
+    assert set(spent.values()) == {spent[DEFAULT]}
 
 
 def test_spending_by_hand():
@@ -44,9 +44,9 @@ def test_every_rule_and_objective_has_its_row():
 
 
 def test_rows_differ_from_the_default_in_one_thing():
-    default = TABLE["angle_window"].settings.model_dump()
+    default = TABLE[DEFAULT].settings.model_dump()
     for name, row in TABLE.items():
-        if name not in ("angle_window", "one_long_round", "short_rounds"):
+        if name not in (DEFAULT, "one_long_round", "short_rounds"):
             changed = [group for group, value in row.settings.model_dump().items() if value != default[group]]
             assert len(changed) + (row.reward != "plain") in (1, 2), name
             assert "sampling" not in changed and "evaluation" not in changed
@@ -54,8 +54,8 @@ def test_rows_differ_from_the_default_in_one_thing():
 
 def test_a_row_ends_after_its_own_rounds():
     """The default was left to run for five rounds and ends after three; the long round after one."""
-    results = {5: {"angle_window": _measures([0.2, 0.3, 0.4, 0.5, 0.6, 0.1]), "one_long_round": _measures([0.2, 0.3])}}
-    assert ends(results, "angle_window")[5][1:] == (0, 3) and ends(results, "one_long_round")[5][1:] == (0, 1)
+    results = {5: {DEFAULT: _measures([0.2, 0.3, 0.4, 0.5, 0.6, 0.1]), "one_long_round": _measures([0.2, 0.3])}}
+    assert ends(results, DEFAULT)[5][1:] == (0, 3) and ends(results, "one_long_round")[5][1:] == (0, 1)
 
 
 def test_dreambooth_begins_at_the_start_and_ends_at_equal_compute_or_at_its_best():
@@ -68,21 +68,29 @@ def test_dreambooth_begins_at_the_start_and_ends_at_equal_compute_or_at_its_best
 def test_means_and_differences_by_hand():
     """Truth rises by .3 and .5 under the default, by .1 and .1 under RAFT: means .4 and .1, difference .3."""
     results = {
-        5: {"angle_window": _measures([0.2, 0.3, 0.4, 0.5]), "raft": _measures([0.2, 0.2, 0.3, 0.3])},
-        6: {"angle_window": _measures([0.1, 0.3, 0.4, 0.6]), "raft": _measures([0.1, 0.2, 0.3, 0.2])},
+        5: {DEFAULT: _measures([0.2, 0.3, 0.4, 0.5]), "raft": _measures([0.2, 0.2, 0.3, 0.3])},
+        6: {DEFAULT: _measures([0.1, 0.3, 0.4, 0.6]), "raft": _measures([0.1, 0.2, 0.3, 0.2])},
     }
-    summary = summarise(results, "angle_window")
+    summary = summarise(results, DEFAULT)
     truth = summary["all"]["oracle_all_right"]
     assert truth["mean"] == pytest.approx(0.4) and truth["up"] == 2 and 0.3 <= truth["ci95"][0] <= truth["ci95"][1] <= 0.5 + 1e-9
     assert summary["all"]["fidelity"]["mean"] == pytest.approx(0.3) and summary["winner_drift"] == pytest.approx(0.003)
-    assert difference(results, "angle_window", "raft")["mean"] == pytest.approx(0.3)
+    assert difference(results, DEFAULT, "raft")["mean"] == pytest.approx(0.3)
     assert mean_path(ends(results, "raft"), "oracle_all_right") == pytest.approx([0.15, 0.2, 0.3, 0.25])
-    assert methods_figure(results, {n: ends(results, n) for n in ("angle_window", "raft")}).axes
+    assert methods_figure(results, {n: ends(results, n) for n in (DEFAULT, "raft")}).axes
 
 
 def test_the_stop_study_by_hand():
     """The rule ended after round 3 and kept round 2 (.50); the best of all was round 4 (.51): within two points."""
     stop = {"kept": 2, "ended": 3, "best": 2, "stop": True, "reason": "", "words": ""}
-    found = stop_study({5: {"angle_window": _measures([0.3, 0.4, 0.5, 0.45, 0.51], stop=stop)}})[0]
+    found = stop_study({5: {DEFAULT: _measures([0.3, 0.4, 0.5, 0.45, 0.51], stop=stop)}})[0]
     assert found["within_2_points"] and not found["worse_than_start"]
     assert (found["truth"], found["best"], found["best_round"], found["best_tried"]) == (0.5, 0.51, 4, 0.5)
+
+
+def test_the_stop_study_leaves_out_what_ran_no_longer_than_its_row():
+    """Of three concepts one had five rounds, one the row's own three, one ended after two."""
+    stop = {"kept": 2, "ended": 2, "best": 2, "stop": False, "reason": "", "words": ""}
+    truths = {5: [0.3, 0.4, 0.5, 0.45, 0.4, 0.4], 6: [0.3, 0.4, 0.5, 0.45], 7: [0.3, 0.4, 0.5]}
+    found = stop_study({seed: {DEFAULT: _measures(truth, stop=stop)} for seed, truth in truths.items()})
+    assert [s["concept"] for s in found] == [5]

@@ -1,4 +1,4 @@
-"""What browser tests need: a ComfyUI to start, a Chromium, and playwright."""
+"""What browser tests need: a ComfyUI to start, a Chromium, and playwright. Each test runs on every front end."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import importlib.util
 from pathlib import Path
 
 import pytest
-from browsing import chromium, seed_settings
-from hosting import Server, comfyui_path
+from browsing import FRONT_ENDS, chromium, page, seed_settings
+from hosting import NEWEST_FRONT_END, Server, comfyui_path, newest_front_end
 
 HERE = Path(__file__).resolve().parent
 
@@ -19,9 +19,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.browser)
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory):
-    """A ComfyUI with the pack, for pages to open."""
+@pytest.fixture(scope="session", params=list(FRONT_ENDS))
+def server(request: pytest.FixtureRequest, tmp_path_factory):
+    """A ComfyUI with the pack, for pages to open; one for each front end, one after the other."""
     missing = {
         f"ComfyUI in {comfyui_path()} (set COMFYUI_PATH)": not (comfyui_path() / "main.py").is_file(),
         "Chromium (install your system's package)": chromium() is None,
@@ -29,7 +29,19 @@ def server(tmp_path_factory):
     }
     if any(missing.values()):
         pytest.skip("browser tests need " + " and ".join(name for name, gone in missing.items() if gone))
-    folder = tmp_path_factory.mktemp("browser")
-    seed_settings(folder)
-    with Server(folder) as running:
+    front_end = FRONT_ENDS[request.param]
+    if front_end.arguments and not newest_front_end().is_dir():
+        pytest.skip(f"front end {NEWEST_FRONT_END} is not there: python tests/install_host.py installs it")
+    folder = tmp_path_factory.mktemp(request.param)
+    seed_settings(folder, **front_end.settings)
+    with Server(folder, *front_end.arguments) as running:
         yield running
+
+
+@pytest.fixture
+def view(server: Server):
+    """A page that ends with no error of its own, and asked nothing of another machine."""
+    with page(server) as opened:
+        yield opened
+        assert not opened.errors
+        assert not opened.left

@@ -1,24 +1,19 @@
-"""A first visit, in a real browser on a real ComfyUI: open the quickstart, press Run, look; and do things wrong."""
+"""A first run, in a real browser on a real ComfyUI: open the quickstart, press Run, look. One run a front end; every test looks at it."""
 
 from __future__ import annotations
 
-import io
-import json
-import urllib.request
-
 import pytest
-from browsing import finished, fit, load, page
-from hosting import Server
+from browsing import finished, fit, look_at, open_template, page, press_run, red, set_widgets
+from hosting import Server, executed
 from PIL import Image
-from workflows import FOLDER
 
-NAMES = sorted(f.stem for f in FOLDER.glob("*.json"))
+STEPS = 12
 # By the page, before Run is pressed: the same wiring in seconds.
 SMALL = {
     "DBDPO_LoadToybox": {"steps": 10},
     "DBDPO_SampleCandidates": {"candidates_per_prompt": 3, "steps": 5},
     "DBDPO_BuildPairs": {"max_uses": 10},
-    "DBDPO_TrainStep": {"train_steps": 4, "pairs_per_step": 4},
+    "DBDPO_TrainStep": {"train_steps": STEPS, "pairs_per_step": 4},
     "DBDPO_Evaluate": {"seeds_per_prompt": 2},
 }
 PICTURES = (
@@ -30,81 +25,71 @@ PICTURES = (
     "DBDPO_TrainStep",
     "DBDPO_Evaluate",
 )
-NODE_IDS = (
-    "DBDPO_LoadToybox", "DBDPO_Concept", "DBDPO_PromptSet", "DBDPO_SampleCandidates", "DBDPO_LoadScorer", "DBDPO_Score",
-    "DBDPO_BuildPairs", "DBDPO_PreviewPairs", "DBDPO_TrainStep", "DBDPO_Evaluate", "DBDPO_KeepBest", "DBDPO_Strength", "DBDPO_SaveLora", "DBDPO_Rounds",
-)  # fmt: skip
-SET = """values => {
-    for (const node of app.graph._nodes)
-        for (const [name, value] of Object.entries(values[node.type] ?? {})) {
-            const widget = node.widgets.find(w => w.name === name)
-            widget.value = value
-            widget.callback?.(value)
-        }
-}"""
-UNLINK = """([type, name]) => {
-    const node = app.graph._nodes.find(n => n.type === type)
-    node.disconnectInput(node.inputs.findIndex(i => i.name === name))
+# Pictures of a node that the user sees: the canvas's own, or where nodes are HTML those of the node's preview.
+SEEN = """const seen = node => globalThis.LiteGraph?.vueNodesMode
+    ? [...document.querySelectorAll(`[data-node-id="${node.id}"] img`)].filter(i => !i.closest(".dbdpo-compare")) : node.imgs ?? []"""
+# Notes how many points the curve has, whenever that changes.
+WATCH = """() => {
+    window.grown = []
+    setInterval(() => {
+        const points = Number(document.querySelector(".dbdpo-curve")?.dataset.points ?? 0)
+        if (points && points !== window.grown.at(-1)) window.grown.push(points)
+    }, 50)
 }"""
 
 
-@pytest.fixture
-def view(server: Server):
-    """A page that ends with no error of its own, and asked nothing of another machine."""
-    with page(server) as opened:
-        yield opened
-        assert not opened.errors
-        assert not opened.left
+@pytest.fixture(scope="module")
+def ran(server: Server):
+    """The page after its run, and the run's history."""
+    with page(server) as view:
+        open_template(view, "toybox_quickstart")
+        view.wait_for_function("app.graph._nodes.some(n => n.type === 'DBDPO_Evaluate')")
+        view.wait_for_timeout(500)
+        set_widgets(view, SMALL)
+        look_at(view, "DBDPO_TrainStep")  # a view is in the page while its node is on the screen
+        view.evaluate(WATCH)
+        status, answer = press_run(view)
+        assert status == 200, answer
+        history = finished(view, server, answer["prompt_id"], 300)
+        assert history["status"]["status_str"] == "success", history["status"]
+        yield view, history
+        assert not view.errors
+        assert not view.left
 
 
-def quickstart(view) -> None:
-    load(view, json.loads((FOLDER / "toybox_quickstart.json").read_text(encoding="utf-8")))
-    view.evaluate(SET, SMALL)
-
-
-def press_run(view) -> tuple[int, dict]:
-    """The real button; the server's answer."""
-    with view.expect_response(lambda r: r.url.endswith("/prompt") and r.request.method == "POST") as found:
-        view.get_by_role("button", name="Run", exact=True).click()
-    return found.value.status, found.value.json()
-
-
-def reads(view, text: str) -> None:
-    """A user can see this text now, in a dialog or message over the canvas."""
-    view.locator("[role=dialog], [role=alert], .p-toast-message").filter(has_text=text).first.wait_for(state="visible")
-
-
-def red(view) -> list[str]:
-    """Nodes that the front end marks as wrong."""
-    return view.evaluate(
-        """app.graph._nodes.filter(n =>
-            n.has_errors || app.lastNodeErrors?.[n.id] || app.lastExecutionError?.node_id == n.id).map(n => n.type)"""
-    )
-
-
-def test_from_browse_templates_to_a_saved_lora(server: Server, view):
-    view.evaluate("app.extensionManager.command.execute('Comfy.BrowseTemplates')")
-    view.get_by_text("dreambooth_dpo", exact=True).first.click()
-    card = view.get_by_test_id("template-workflow-toybox_quickstart")
-    card.wait_for()
-    picture = card.locator("img").first
-    with Image.open(FOLDER / "toybox_quickstart.jpg") as thumbnail:
-        size = thumbnail.size
-    view.wait_for_function(
-        "([i, w, h]) => i.complete && i.naturalWidth === w && i.naturalHeight === h", arg=[picture.element_handle(), *size]
-    )
-    card.click()
-    view.wait_for_function("app.graph._nodes.some(n => n.type === 'DBDPO_Evaluate')")
-    view.wait_for_timeout(500)
-    view.evaluate(SET, SMALL)
+def run_again(view, server: Server) -> dict:
     status, answer = press_run(view)
     assert status == 200, answer
-    history = finished(view, server, answer["prompt_id"], 170)
-    assert history["status"]["status_str"] == "success", history["status"]
+    return finished(view, server, answer["prompt_id"], 120)
+
+
+def curve_points(view) -> None:
+    """The whole curve is on the node."""
+    look_at(view, "DBDPO_TrainStep")
+    view.wait_for_function(f"document.querySelector('.dbdpo-curve')?.dataset.points === '{STEPS}'")
+    assert view.locator(".dbdpo-curve polyline").count() == 6
+
+
+def test_the_curve_grows_while_it_trains(ran):
+    view, _ = ran
+    grown = view.evaluate("window.grown")
+    assert len(grown) >= 3 and grown == sorted(grown), grown
+    curve_points(view)
+    assert f"step {STEPS} of {STEPS}" in view.locator(".dbdpo-curve").inner_text()
+    names = view.locator(".dbdpo-curve-name").all_text_contents()
+    assert names == ["loss", "margin", "winner error"]
+    assert view.locator(".dbdpo-curve-warning").count() == 1
+
+
+def test_every_picture_is_seen_and_the_lora_is_saved(server: Server, ran):
+    view, history = ran
     fit(view)  # a node's pictures are fetched when it is drawn
     view.wait_for_function(
-        """kinds => app.graph._nodes.filter(n => kinds.includes(n.type)).every(
-            n => app.nodeOutputs[n.id]?.images?.length && n.imgs?.length && n.imgs.every(i => i.complete && i.naturalWidth > 60))""",
+        f"""kinds => {{
+            {SEEN}
+            return app.graph._nodes.filter(n => kinds.includes(n.type)).every(n => app.nodeOutputs[n.id]?.images?.length
+                && seen(n).length && seen(n).every(i => i.complete && i.naturalWidth > 60))
+        }}""",
         arg=PICTURES,
     )
     texts = view.evaluate("Object.fromEntries(app.graph._nodes.map(n => [n.title, (app.nodeOutputs[n.id]?.text ?? []).join()]))")
@@ -120,58 +105,58 @@ def test_from_browse_templates_to_a_saved_lora(server: Server, view):
     with Image.open(server.folder / "temp" / grid["subfolder"] / grid["filename"]) as kept:
         shape = kept.width / kept.height
     ratio = view.evaluate(
-        "app.graph._nodes.filter(n => n.type === 'DBDPO_Evaluate').map(n => n.imgs[0].naturalWidth / n.imgs[0].naturalHeight)[0]"
+        f"""() => {{
+            {SEEN}
+            const picture = seen(app.graph._nodes.find(n => n.type === 'DBDPO_Evaluate'))[0]
+            return picture.naturalWidth / picture.naturalHeight
+        }}"""
     )
     assert ratio == pytest.approx(shape, rel=0.01)
     assert red(view) == []
 
 
-def test_wrong_values_are_named_before_anything_is_drawn(server: Server, view):
-    quickstart(view)
-    view.evaluate(SET, {"DBDPO_BuildPairs": {"angle_low": 80, "angle_high": 30}, "DBDPO_SampleCandidates": {"run_name": "never"}})
-    status, answer = press_run(view)
-    assert status == 400
-    assert "angle_low 80 must be below angle_high 30" in json.dumps(answer)
-    reads(view, "angle_low 80 must be below angle_high 30")
-    assert red(view) == ["DBDPO_BuildPairs"]
-    assert not (server.folder / "output" / "dreambooth_dpo" / "never").exists()
+def test_before_and_after_by_mouse_and_keys(ran):
+    view, _ = ran
+    look_at(view, "DBDPO_Evaluate")
+    stage = view.locator(".dbdpo-compare-stage")
+    view.wait_for_function("[...document.querySelectorAll('.dbdpo-compare-stage img')].every(i => i.complete && i.naturalWidth === 64)")
+    place = view.evaluate("[...app.graph._nodes.find(n => n.type === 'DBDPO_Evaluate').pos, ...app.canvas.ds.offset]")
+    box = stage.bounding_box()
+    assert box["width"] > 150 and box["height"] > 150
+    middle = box["y"] + box["height"] / 2
+    view.mouse.move(box["x"] + box["width"] / 2, middle)
+    view.mouse.down()
+    view.mouse.move(box["x"] + box["width"] * 0.2, middle, steps=4)
+    view.mouse.up()
+    assert float(stage.get_attribute("aria-valuenow")) == pytest.approx(20, abs=2)
+    assert view.evaluate("getComputedStyle(document.querySelector('.dbdpo-compare-after')).clipPath").startswith("inset(0px 0px 0px ")
+    view.keyboard.press("ArrowRight")
+    assert float(stage.get_attribute("aria-valuenow")) == pytest.approx(22, abs=2)
+    view.keyboard.press("End")
+    assert stage.get_attribute("aria-valuenow") == "100"
+    # Neither the node nor the view has moved with it.
+    assert view.evaluate("[...app.graph._nodes.find(n => n.type === 'DBDPO_Evaluate').pos, ...app.canvas.ds.offset]") == place
+    before = stage.locator("img").first.get_attribute("src")
+    view.locator(".dbdpo-compare select").first.select_option(index=3)
+    view.get_by_role("button", name="next picture").click()
+    assert stage.locator("img").first.get_attribute("src") != before
+    assert view.locator(".dbdpo-compare select").last.input_value() == "2"
+    assert "→" in view.locator(".dbdpo-compare-words").inner_text()
 
 
-def test_an_open_slot_is_named(view):
-    quickstart(view)
-    view.evaluate(UNLINK, ["DBDPO_SampleCandidates", "model"])
-    assert press_run(view)[0] == 400
-    reads(view, "Required input is missing: model")
-    assert red(view) == ["DBDPO_SampleCandidates"]
-
-
-def test_a_prompt_without_the_subject_is_explained(server: Server, view):
-    quickstart(view)
-    for name in ("text", "held_out_text"):
-        view.evaluate(UNLINK, ["DBDPO_PromptSet", name])
-    view.evaluate(SET, {"DBDPO_PromptSet": {"preset": "own text", "text": "a robot in the snow", "held_out_text": ""}})
-    status, answer = press_run(view)
-    assert status == 200, answer
-    finished(view, server, answer["prompt_id"], 60)
-    reads(view, "does not name the concept")
-    assert red(view) == ["DBDPO_PromptSet"]
-
-
-def fetched(server: Server, path: str) -> tuple[str, bytes]:
-    with urllib.request.urlopen(server.url + path, timeout=30) as answer:
-        return answer.headers.get_content_type(), answer.read()
-
-
-def test_every_node_has_its_help_page(server: Server):
-    ours = {name for name in server.get("/object_info") if name.startswith("DBDPO_")}
-    assert ours == set(NODE_IDS)
-    for name in NODE_IDS:
-        assert fetched(server, f"/extensions/dreambooth_dpo/docs/{name}.md")[1].decode("utf-8").startswith("# ")
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_every_example_is_offered_with_its_thumbnail(name: str, server: Server):
-    assert name in server.get("/workflow_templates")["dreambooth_dpo"]
-    kind, data = fetched(server, f"/api/workflow_templates/dreambooth_dpo/{name}.jpg")
-    with Image.open(io.BytesIO(data)) as picture:
-        assert kind == "image/jpeg" and picture.format == "JPEG" and picture.width >= 1000
+def test_the_views_come_back_after_another_tab_a_reload_and_a_cached_run(server: Server, ran):
+    view, _ = ran
+    view.evaluate("app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
+    view.wait_for_function("app.graph._nodes.length === 0")
+    view.get_by_text("toybox_quickstart", exact=False).first.click()
+    view.wait_for_function("app.graph._nodes.some(n => n.type === 'DBDPO_TrainStep')")
+    curve_points(view)
+    view.reload()
+    view.wait_for_function("window.app?.vueAppReady && app.graph?._nodes?.some(n => n.type === 'DBDPO_TrainStep')", timeout=300_000)
+    curve_points(view)
+    history = run_again(view, server)
+    trained = str(view.evaluate("app.graph._nodes.find(n => n.type === 'DBDPO_TrainStep').id"))
+    assert trained not in executed(history)
+    curve_points(view)
+    look_at(view, "DBDPO_Evaluate")
+    view.wait_for_function("[...document.querySelectorAll('.dbdpo-compare-stage img')].every(i => i.complete && i.naturalWidth === 64)")

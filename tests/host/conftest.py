@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import importlib.util
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -53,3 +56,36 @@ def as_nodes_run(comfyui: Path) -> Iterator[None]:
     with torch.inference_mode():
         yield
         management.unload_all_models()
+
+
+# --- the pack, opened as ComfyUI opens it ---
+
+
+def spec_of(name: str) -> importlib.machinery.ModuleSpec:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "__init__.py")
+    assert spec is not None and spec.loader is not None
+    return spec
+
+
+@pytest.fixture(scope="module")
+def pack(comfyui: Path) -> Iterator[ModuleType]:
+    """The pack under ComfyUI's module name for it: its path, which is no package's."""
+    name = str(ROOT).replace(".", "_x_")
+    spec = spec_of(name)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    yield module
+    for other in [m for m in sys.modules if m == name or m.startswith(f"{name}.")]:
+        del sys.modules[other]
+
+
+@pytest.fixture(scope="module")
+def extension(pack: ModuleType):
+    return asyncio.run(pack.comfy_entrypoint())
+
+
+@pytest.fixture(scope="module")
+def nodes(extension) -> dict[str, type]:
+    """Node classes by id, in the pack's order."""
+    return {node.GET_SCHEMA().node_id: node for node in asyncio.run(extension.get_node_list())}

@@ -34,8 +34,10 @@ from dreambooth_dpo.dpo_core.backends.diffusers import DiffusersTextToImage, loa
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.lora_files import load_tensors, lora_tensors, read_lora, write_lora
 from dreambooth_dpo.dpo_core.objectives import denoising_error
+from dreambooth_dpo.dpo_core.pair_data import PairData
 from dreambooth_dpo.dpo_core.settings import AdapterSettings, TrainSettings
-from dreambooth_dpo.dpo_core.training import PairData, Trainer, train_round
+from dreambooth_dpo.dpo_core.trainer import Trainer
+from dreambooth_dpo.dpo_core.training import train_round
 from dreambooth_dpo.toybox.models import weights_folder
 from dreambooth_dpo.toybox.native import native_toybox
 from dreambooth_dpo.toybox.run import toy_pipeline

@@ -15,9 +15,10 @@ from dreambooth_dpo.dpo_core.backends.comfyui.prediction import noised, raw_pred
 from dreambooth_dpo.dpo_core.checkpointing import gradient_checkpointing
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.lora_files import lora_tensors
+from dreambooth_dpo.dpo_core.pair_data import PairData
 from dreambooth_dpo.dpo_core.settings import SamplingSettings, TrainSettings
 from dreambooth_dpo.dpo_core.stages import self_test
-from dreambooth_dpo.dpo_core.training import PairData, Trainer
+from dreambooth_dpo.dpo_core.trainer import Trainer
 from dreambooth_dpo.toybox.native import native_toybox
 
 pytestmark = pytest.mark.usefixtures("as_nodes_run")

@@ -14,11 +14,11 @@ from dreambooth_dpo.dpo_core.adapter import Adapter
 from dreambooth_dpo.dpo_core.backends.comfyui import ComfyTextToImage, lora_prefixes, with_live_adapter, without_live_adapter
 from dreambooth_dpo.dpo_core.checkpointing import gradient_checkpointing
 from dreambooth_dpo.dpo_core.lora_files import lora_tensors
+from dreambooth_dpo.dpo_core.pair_data import PairData
 from dreambooth_dpo.dpo_core.progress import Progress, silent
 from dreambooth_dpo.dpo_core.run_folder import RunFolder
 from dreambooth_dpo.dpo_core.settings import TrainSettings
 from dreambooth_dpo.dpo_core.stages import self_test, train_pairs
-from dreambooth_dpo.dpo_core.training import PairData
 from dreambooth_dpo.toybox.native import native_toybox
 
 pytestmark = pytest.mark.usefixtures("as_nodes_run")

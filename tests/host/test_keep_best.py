@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hosting import Server, comfyui_path, executed, toy_loop_graph
+from hosting import Server, comfyui_path, executed
 from safetensors.torch import load_file
+from toy_graphs import rounds_by_hand, toy_loop_graph, words
 
 pytestmark = pytest.mark.usefixtures("comfyui")
 HARM = {"learning_rate": 0.02, "train_steps": 6}
@@ -21,33 +22,6 @@ def server(tmp_path_factory) -> Iterator[Server]:
         pytest.skip("no ComfyUI here")
     with Server(tmp_path_factory.mktemp("keep")) as running:
         yield running
-
-
-def words(source: list) -> dict:
-    return {"class_type": "PreviewAny", "inputs": {"source": source}}
-
-
-def chain(run_name: str, rounds: int = 2, **training: object) -> dict:
-    """Rounds by hand, each with Keep Best Round behind it; only what the last one keeps is asked for."""
-    graph = toy_loop_graph(sample={"run_name": run_name}, train=training)
-    keep = {k: v for k, v in graph["evaluate"]["inputs"].items() if k != "after"}
-    stages = {name: graph.pop(name) for name in ("sample", "score", "pairs", "train")}
-    del graph["look"], graph["evaluate"]
-    model = ["toy", 0]
-    for n in range(1, rounds + 1):
-        for name, node in stages.items():
-            graph[f"{name}_{n}"] = {"class_type": node["class_type"], "inputs": dict(node["inputs"])}
-        graph[f"sample_{n}"]["inputs"] |= {"model": model, "seed": n - 1}
-        graph[f"score_{n}"]["inputs"]["candidates"] = [f"sample_{n}", 0]
-        graph[f"pairs_{n}"]["inputs"]["scored"] = [f"score_{n}", 0]
-        graph[f"train_{n}"]["inputs"] |= {"model": model, "pairs": [f"pairs_{n}", 0], "train_seed": n - 1}
-        model = [f"train_{n}", 0]
-        round_ = {"after": model, "lora": [f"train_{n}", 1], "candidates": [f"sample_{n}", 0], "patience": 2}
-        so_far = {"so_far": [f"keep_{n - 1}", 2]} if n > 1 else {}
-        graph[f"keep_{n}"] = {"class_type": "DBDPO_KeepBest", "inputs": {**keep, **round_, **so_far}}
-    graph["save"]["inputs"] = {"lora": [f"keep_{rounds}", 1], "filename_prefix": run_name}
-    graph["said"] = words([f"keep_{rounds}", 4])
-    return graph
 
 
 def rounds_graph(run_name: str, rounds: int, training: dict | None = None, **given: object) -> dict:
@@ -89,7 +63,7 @@ def lora(server: Server, name: str) -> dict:
 
 
 def test_a_chain_gives_out_model_and_lora_of_the_round_that_it_names(server: Server):
-    graph = chain("chain", train_steps=20, learning_rate=4e-4)
+    graph = rounds_by_hand("chain", train_steps=20, learning_rate=4e-4)
     graph |= {
         f"save_{n}": {"class_type": "DBDPO_SaveLora", "inputs": {"lora": [f"train_{n}", 1], "filename_prefix": f"round {n}"}}
         for n in (1, 2)
@@ -114,7 +88,7 @@ def test_a_chain_gives_out_model_and_lora_of_the_round_that_it_names(server: Ser
 
 
 def test_a_harmful_round_keeps_the_original_and_the_next_is_never_drawn(server: Server):
-    graph = chain("harm", **HARM)
+    graph = rounds_by_hand("harm", **HARM)
     done = server.run(graph)
     assert counted(server, "harm") == (1, 1, 2), "round 2 was drawn, trained or measured"
     assert report(done).startswith("The original is kept: ") and "Stopped: " in report(done) and "\nRound 2" not in report(done)
@@ -131,7 +105,7 @@ def test_a_harmful_round_keeps_the_original_and_the_next_is_never_drawn(server: 
 
 def test_an_original_that_carries_an_adapter_keeps_that_one(server: Server):
     """Going on from a trained model: the LoRA of the original is then not nothing."""
-    graph = chain("rider")
+    graph = rounds_by_hand("rider")
     graph["train_2"]["inputs"] |= HARM
     del graph["keep_1"], graph["keep_2"]["inputs"]["so_far"]
     graph["keep_2"]["inputs"]["before"] = ["train_1", 0]
@@ -152,8 +126,8 @@ def test_an_original_that_carries_an_adapter_keeps_that_one(server: Server):
     ],
 )
 def test_what_does_not_belong_together_is_refused_before_it_is_drawn(server: Server, changes: dict, said: str):
-    graph = chain("refused")
-    server.run(chain("refused", 1))
+    graph = rounds_by_hand("refused")
+    server.run(rounds_by_hand("refused", 1))
     graph["keep_2"]["inputs"] |= changes
     graph["keep_2"]["inputs"] = {k: v for k, v in graph["keep_2"]["inputs"].items() if v is not None}
     found = server.wait(server.queue(graph))

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hosting import Server, comfyui_path, executed, toy_loop_graph
+from hosting import Server, comfyui_path, executed, messages, run_path
 from safetensors.torch import load_file
-
-from dreambooth_dpo.dpo_core.axes import axis_scores
-from dreambooth_dpo.dpo_core.pair_rules import angle_window_pairs
-from dreambooth_dpo.dpo_core.run_folder import RunFolder
-from dreambooth_dpo.dpo_core.settings import PairSettings
+from toy_graphs import rounds_in_one, toy_loop_graph
 
 pytestmark = pytest.mark.usefixtures("comfyui")
 ALL = set(toy_loop_graph())
@@ -32,10 +27,6 @@ def server(tmp_path_factory):
 @pytest.fixture(scope="module")
 def done(server) -> dict:
     return server.run(toy_loop_graph())
-
-
-def messages(history: dict) -> dict:
-    return dict((name, data) for name, data in history["status"]["messages"])
 
 
 def test_every_stage_runs_and_shows_something(server: Server, done: dict):
@@ -125,21 +116,12 @@ def test_a_second_round_goes_on_from_the_adapter_that_rides_on_the_model(server:
     assert {"sample_2", "score_2", "pairs_2", "train_2", "save"} <= executed(ran) <= {"sample_2", "score_2", "pairs_2", "train_2", "save"}
 
 
-def rounds_graph(rounds: int) -> dict:
-    graph = toy_loop_graph()
-    taken = {**graph["sample"]["inputs"], **graph["pairs"]["inputs"], **graph["train"]["inputs"], "scorer": ["scorer", 0], "rounds": rounds}
-    inputs = {k: v for k, v in taken.items() if k not in ("scored", "pairs")} | {"model": ["toy", 0], "run_name": "rounds", "keep": "last"}
-    kept = {k: graph[k] for k in ("toy", "concept", "prompts", "scorer")}
-    look = {"class_type": "PreviewImage", "inputs": {"images": ["rounds", 2]}}
-    return {**kept, "rounds": {"class_type": "DBDPO_Rounds", "inputs": inputs}, "look": look}
-
-
 def test_one_round_more_runs_nothing_of_the_earlier_ones(server: Server):
     runs = server.folder / "output" / "dreambooth_dpo" / "rounds"
-    server.run(rounds_graph(2))
+    server.run(rounds_in_one(2))
     before = {p: p.stat().st_mtime_ns for p in runs.rglob("*.safetensors")}
     said = len(server.said())
-    server.run(rounds_graph(3))
+    server.run(rounds_in_one(3))
     after = {p: p.stat().st_mtime_ns for p in runs.rglob("*.safetensors")}
     assert {p: after[p] for p in before} == before, "an earlier round was written again"
     assert len([p for p in runs.iterdir() if p.name.startswith("candidates_")]) == 3
@@ -200,59 +182,6 @@ def test_other_rules_and_objectives_run_from_the_same_candidates(server: Server,
     assert {"pairs", "look", "train", "seen"} <= executed(ran)
     assert {p.name for p in run_path(server, "quick").iterdir()} == sets, "candidates were drawn again"
     assert ran["outputs"]["train"]["text"][0].startswith("3 steps on ")
-
-
-def second_scorer(graph: dict, node: str) -> dict:
-    """The graph with the judge's model as a second scorer of a node that scores."""
-    graph[node]["inputs"]["scorer_2"] = ["scorer_2", 0]
-    second = {"class_type": "DBDPO_LoadScorer", "inputs": {"scorer": "toybox judge", "architecture": "", "augment": True}}
-    return {**graph, "scorer_2": second}
-
-
-def test_a_round_with_two_scorers_pairs_by_the_worse_of_them(server: Server):
-    """No candidate is drawn again, and the pairs are the engine's from the scores that the run keeps of both scorers."""
-    changes = {"sample": {"run_name": "two scorers"}, "train": {"train_steps": 3}, "pairs": {"combine": "worst"}}
-    alone, both = toy_loop_graph(**changes), second_scorer(toy_loop_graph(**changes), "score")
-    for graph in (alone, both):
-        del graph["evaluate"], graph["save"]
-        graph["seen"] = {"class_type": "PreviewImage", "inputs": {"images": ["train", 2]}}
-    server.run(alone)
-    path = run_path(server, "two scorers")
-    sets = {p.name for p in path.iterdir()}
-    ran = server.run(both)
-    assert {"scorer_2", "score", "pairs", "look", "train"} <= executed(ran)
-    assert {p.name for p in path.iterdir()} == sets and ran["outputs"]["train"]["text"][0].startswith("3 steps on ")
-    assert {n for n in ran["outputs"] if "images" in ran["outputs"][n]} >= {"score", "pairs", "look", "seen"}
-    name = next(n for n in sets if n.startswith("candidates_"))
-    with RunFolder(path) as run, sqlite3.connect(path / "records.sqlite") as records:
-        scorers = sorted(row[0] for row in records.execute("SELECT DISTINCT scorer FROM scores"))
-        assert sorted(s.rpartition("_")[0] for s in scorers) == ["alignment", "alignment_2", "fidelity", "fidelity_2"]
-        axes = [[s for s in scorers if s.startswith(axis)] for axis in ("fidelity", "alignment")]
-        prompt_of = np.asarray([c.prompt_index for c in run.candidates(name)])
-        limits = {k: both["pairs"]["inputs"][k] for k in ("angle_low", "angle_high", "margin", "max_pairs_per_prompt", "max_uses")}
-        expected, _ = angle_window_pairs(prompt_of, *(axis_scores(run, name, names, "worst") for names in axes), PairSettings(**limits))
-        lists = [run.pairs(fact.removeprefix("yield_")) for fact in run.facts(f"yield_{name}_pairs_")]
-    assert len(lists) == 2 and lists[0] != lists[1] and expected in lists
-
-
-def test_two_scorers_in_rounds_and_the_rule_that_takes_one(server: Server):
-    """With the rule of cosines it is refused before anything is drawn; the same model twice is refused where it scores."""
-    graph = second_scorer(rounds_graph(1), "rounds")
-    graph["rounds"]["inputs"] |= {"combine": "worst", "run_name": "both"}
-    server.run(graph)
-    sets = sorted(p.name for p in run_path(server, "both").iterdir())
-    refused = second_scorer(rounds_graph(1), "rounds")
-    refused["rounds"]["inputs"] |= {"rule": "lambda_harmonic", "run_name": "never"}
-    said = messages(server.wait(server.queue(refused)))["execution_error"]["exception_message"]
-    assert "lambda_harmonic takes one cosine an axis" in said and not run_path(server, "never").exists()
-    twice = toy_loop_graph(score={"scorer_2": ["scorer", 0]})
-    said = messages(server.wait(server.queue(twice)))["execution_error"]["exception_message"]
-    assert "stands twice among the rewards" in said
-    assert sorted(p.name for p in run_path(server, "both").iterdir()) == sets
-
-
-def run_path(server: Server, name: str) -> Path:
-    return server.folder / "output" / "dreambooth_dpo" / name
 
 
 def interrupt_when(server: Server, graph: dict, run_name: str, pattern: str, count: int = 1) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hosting import Server, comfyui_path, toy_loop_graph
+from hosting import Server, comfyui_path
 from safetensors.torch import load_file
+from toy_graphs import toy_loop_graph
 
 from dreambooth_dpo.dpo_core.run_folder import RunFolder
 from dreambooth_dpo.dpo_core.settings import StopSettings

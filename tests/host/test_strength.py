@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from hosting import Server, comfyui_path, executed, toy_loop_graph
+from hosting import Server, comfyui_path, executed
 from native_models import ADAPTER, DRAWING, PROMPTS, adapter_state, furthest, left_behind, random_model
+from toy_graphs import toy_loop_graph
 
 from dreambooth_dpo.dpo_core.adapter import Adapter
 from dreambooth_dpo.dpo_core.backends.comfyui import (

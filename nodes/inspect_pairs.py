@@ -1,0 +1,55 @@
+"""Inspect Pairs: look at scored pairs, and overrule them."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from .sockets import CATEGORY, PairsType, found_by
+
+
+class InspectPairs(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DBDPO_InspectPairs",
+            display_name="Inspect Pairs",
+            category=CATEGORY,
+            description="Look at the pairs, those that were a near thing first, and keep, swap or reject them before training.",
+            **found_by("review pairs", "overrule", "reject pairs", "thumbs up"),
+            inputs=[
+                PairsType.Input("pairs", tooltip="Pairs to look at."),
+                io.String.Input(
+                    "edits",
+                    default="",
+                    tooltip="Your decisions as JSON, written by the node's own panel and hidden under it. Empty: none.",
+                ),
+            ],
+            outputs=[
+                PairsType.Output(display_name="pairs", tooltip="The pairs after your decisions, for DPO LoRA Train Step."),
+                io.String.Output(display_name="summary", tooltip="How many pairs were kept, swapped and rejected."),
+            ],
+            hidden=[io.Hidden.unique_id],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, pairs, edits: str) -> io.NodeOutput:
+        from .inspecting import inspect_pairs
+        from .run import NodeProgress
+
+        seen = inspect_pairs(pairs, edits, NodeProgress(cls.hidden.unique_id))
+        return io.NodeOutput(seen.handle, seen.summary, ui={"dbdpo_inspect": (seen.payload,), "text": (seen.summary,)})
+
+    @classmethod
+    def validate_inputs(cls, edits: str = "") -> bool | str:
+        from ..dpo_core.decisions import read_edits
+        from ..dpo_core.errors import UserError
+
+        try:
+            read_edits(edits or "")  # None where it is linked: not known yet
+        except UserError as error:
+            return str(error)
+        return True
+
+
+NODES = [InspectPairs]

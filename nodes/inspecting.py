@@ -1,0 +1,114 @@
+"""What Inspect Pairs asks of the core: pairs with a person's decisions over them, and all that its widget shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..dpo_core.axes import axis_scores
+from ..dpo_core.decisions import (
+    Edits,
+    Overruled,
+    apply_edits,
+    boundary_distance,
+    candidates_fingerprint,
+    keep_decisions,
+    kept_decisions,
+    pair_id,
+    read_edits,
+    set_thumbs,
+    thumbs_of,
+)
+from ..dpo_core.pairs import Pair, standardise
+from ..dpo_core.previews import candidate_previews, reference_previews
+from ..dpo_core.run_folder import Candidate, RunFolder
+from .run import NodeProgress, mark
+from .sockets import Pairs
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """What the node gives out, and what its widget draws (JSON-able)."""
+
+    handle: Pairs
+    summary: str
+    payload: dict[str, Any]
+
+
+def inspect_pairs(handle: Pairs, text: str, progress: NodeProgress) -> Inspected:
+    """The pairs under the decisions of `text` (the edits as JSON), and what there is to look at: the pairs as they came in.
+
+    Where a decision changes something the result is kept under a name of its own, else the handle comes back as it was. Where every pair
+    is rejected, or none came in, what follows says so. Raises UserError for edits that cannot be read.
+    """
+    edits, candidates = read_edits(text), handle.scored.candidates
+    with RunFolder(candidates.folder) as run:
+        drawn, pairs = run.candidates(candidates.set_name), run.pairs(handle.name)
+        files, marks = candidate_previews(run, candidates.set_name, progress)
+        photos = reference_previews(run, candidates.set_name, candidates.concept.references)
+        fingerprint = candidates_fingerprint(drawn, marks)
+        done = apply_edits(pairs, edits, fingerprint, len(drawn))
+        kept = kept_decisions(run, fingerprint) if not len(edits) else None
+        if len(edits) and not done.other:
+            keep_decisions(run, edits)
+        payload = {
+            "version": 1, "fingerprint": fingerprint, "run": candidates.folder.name, "set": candidates.set_name, "references": photos,
+            "kept": kept.as_dict() if kept else None, "stale": done.stale, "taken": text,
+            **_cloud(run, handle, drawn, pairs), "files": files,
+        }  # fmt: skip
+        result = _result(run, handle, pairs, done)
+        return Inspected(result, _words(done, kept, run.fact(f"no_pairs_{result.name}")), payload)
+
+
+def _result(run: RunFolder, handle: Pairs, came: list[Pair], done: Overruled) -> Pairs:
+    """The handle of what is left, kept in the run; named by its content, so that equal decisions find what was trained on them."""
+    thumbs = {**thumbs_of(run, handle.name), **done.thumbs}
+    if done.pairs == came and thumbs == thumbs_of(run, handle.name):
+        return handle
+    listed = [(p.winner, p.loser) for p in done.pairs]
+    name = f"{handle.name}_edited_{mark(listed, sorted(thumbs.items()))}"
+    run.set_pairs(name, done.pairs)
+    run.set_fact(f"window_{name}", run.fact(f"window_{handle.name}"))
+    none = f"all {len(came)} pairs are rejected, so that nothing is left to train on. Undo some in Inspect Pairs, or let other pairs in."
+    run.set_fact(f"no_pairs_{name}", None if done.pairs else none)
+    set_thumbs(run, name, thumbs)
+    return replace(handle, name=name)
+
+
+def _cloud(run: RunFolder, handle: Pairs, drawn: Sequence[Candidate], pairs: Sequence[Pair]) -> dict[str, Any]:
+    """Columns by candidate (x, y: where the pair rule sees it, see `standardise`), and pairs, the nearest to the rule's boundary first."""
+    scored, settings = handle.scored, handle.settings
+    prompt_of = np.asarray([c.prompt_index for c in drawn])
+    axes = [axis_scores(run, scored.candidates.set_name, names, settings.combine) for names in (scored.fidelity, scored.alignment)]
+    x, y = (standardise(values, prompt_of) for values in axes)
+    window = run.fact(f"window_{handle.name}") if settings.rule == "angle_window" else None
+    near = boundary_distance(pairs, settings, tuple(window) if window else None, prompt_of, *axes)
+    order = np.argsort(near, kind="stable")
+    prompts = sorted({c.prompt_index: c.prompt for c in drawn}.items())
+    places = {index: place for place, (index, _) in enumerate(prompts)}
+    return {
+        "prompts": [prompt for _, prompt in prompts],
+        "prompt": [places[c.prompt_index] for c in drawn],
+        "seed": [str(c.seed) for c in drawn],  # as text: JavaScript's numbers end at 2**53
+        "x": _rounded(x), "y": _rounded(y), "fidelity": _rounded(axes[0]), "alignment": _rounded(axes[1]),
+        "pairs": [_listed(pairs[i], near[i]) for i in order],
+        "rule": settings.rule, "window": window, "margin": settings.margin,
+    }  # fmt: skip
+
+
+def _listed(pair: Pair, near: float) -> dict[str, Any]:
+    numbers = {"angle": pair.angle, "length": pair.length, "near": near}
+    return {"id": pair_id(pair), "winner": pair.winner, "loser": pair.loser, **{k: round(v, 4) for k, v in numbers.items()}}
+
+
+def _rounded(values: np.ndarray) -> list[float]:
+    return [round(float(v), 4) for v in values]
+
+
+def _words(done: Overruled, kept: Edits | None, none: object) -> str:
+    """What was decided, what could be restored, and why no pair is there, if none is."""
+    restorable = f"Decisions on these candidates that this run keeps: {len(kept)}; the node can restore them." if kept else None
+    return " ".join(filter(None, (done.sentence(), restorable, none)))

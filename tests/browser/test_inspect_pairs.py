@@ -1,0 +1,299 @@
+"""The inspector in a real browser: what it shows, what mouse and keys do, what the graph keeps of it, and what it must never run."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from browsing import fit, load, run
+from hosting import Server
+from toy_graphs import toy_loop_graph
+from workflows import to_ui
+
+PANEL = ".dbdpo-inspect"
+NODE = "app.graph._nodes.find(n => n.type === 'DBDPO_InspectPairs' && (!title || n.title === title))"
+SWAPPED, UNTOUCHED = "1 changed: 1 swapped, 0 rejected", "0 changed: 0 swapped, 0 rejected"
+
+
+def workflow(server: Server, inspectors: int = 1, edits: str = "", **changes: dict) -> dict:
+    """A toybox loop up to inspectors, each with its summary to be read behind it."""
+    own = {"sample": {"run_name": "inspect"}, "pairs": {"max_uses": 10}}
+    whole = toy_loop_graph(**{name: {**own.get(name, {}), **changes.get(name, {})} for name in {**own, **changes}})
+    graph = {name: whole[name] for name in ("toy", "concept", "prompts", "sample", "scorer", "score", "pairs")}
+    for i in range(inspectors):
+        graph[f"inspect_{i}"] = {
+            "class_type": "DBDPO_InspectPairs", "inputs": {"pairs": ["pairs", 0], "edits": edits}, "size": [1240, 960], "title": f"inspector {i}",
+        }  # fmt: skip
+        graph[f"words_{i}"] = {"class_type": "PreviewAny", "inputs": {"source": [f"inspect_{i}", 1]}, "title": f"words {i}"}
+    for i, node in enumerate(graph.values()):
+        node["pos"] = [-1700 + 400 * (i % 4), 500 * (i // 4)]
+    for i in range(inspectors):
+        graph[f"inspect_{i}"]["pos"] = [1300 * i, 0]
+        graph[f"words_{i}"]["pos"] = [1300 * i, 1100]
+    return to_ui(graph, server.get("/object_info"))
+
+
+def ready(view, panels: int = 1) -> None:
+    """So many panels show pairs, with their pictures."""
+    view.wait_for_function(
+        f"""count => {{
+            const shown = [...document.querySelectorAll('{PANEL} .dbdpo-body')].filter(b => !b.hidden && b.isConnected)
+            const pictures = shown.flatMap(b => [...b.querySelectorAll('figure:not([hidden]) img, .dbdpo-photos img')])
+            return shown.length === count && pictures.length > 2 * count && pictures.every(i => i.complete && i.naturalWidth > 0)
+        }}""",
+        arg=panels,
+        timeout=60_000,
+    )
+
+
+def look_at(view, title: str = "", scale: float = 0.8) -> None:
+    """The node fills the screen."""
+    view.evaluate(
+        f"""([title, scale]) => {{
+            const node = {NODE}, ds = app.canvas.ds
+            ds.scale = scale
+            ds.offset[0] = 100 / scale - node.pos[0]
+            ds.offset[1] = 120 / scale - node.pos[1]
+            app.canvas.setDirty(true, true)
+        }}""",
+        [title, scale],
+    )
+    view.wait_for_timeout(800)
+
+
+def opened(view, server: Server, **more) -> None:
+    load(view, workflow(server, **more))
+    assert run(view, server)["status"]["status_str"] == "success"
+    count = more.get("inspectors", 1)
+    fit(view)
+    ready(view, count)
+    if count == 1:
+        look_at(view)
+
+
+def edits(view, title: str = "") -> dict:
+    text = view.evaluate(f"title => {NODE}.widgets.find(w => w.name === 'edits').value", title)
+    return json.loads(text) if text else {}
+
+
+def payload(view, title: str = "") -> dict:
+    return view.evaluate(f"title => app.nodeOutputs[{NODE}.id].dbdpo_inspect[0]", title)
+
+
+def summary(view, server: Server, title: str = "words 0") -> str:
+    """What the inspector's other output said, where it was read behind the node, after a run."""
+    assert run(view, server)["status"]["status_str"] == "success"
+    view.wait_for_timeout(500)
+    return view.evaluate("t => app.nodeOutputs[app.graph._nodes.find(n => n.title === t).id].text[0]", title)
+
+
+def press(view, *keys: str) -> None:
+    for key in keys:
+        view.keyboard.press(key)
+    view.wait_for_timeout(150)
+
+
+def button(view, name: str):
+    return view.locator(PANEL).get_by_role("button", name=name)
+
+
+def says(view, text: str) -> None:
+    view.locator(PANEL).get_by_text(text).first.wait_for()
+
+
+def point_of(view, position: int) -> list[float]:
+    """Where a candidate lies on the screen, by the scores that the panel has and the axes that it drew."""
+    return view.evaluate(
+        """position => {
+            const svg = document.querySelector('.dbdpo-cloud svg'), payload = app.nodeOutputs[
+                app.graph._nodes.find(n => n.type === 'DBDPO_InspectPairs').id].dbdpo_inspect[0]
+            const line = (axis, values) => {
+                const at = [...svg.querySelectorAll('.dbdpo-ticks text')].filter(t => (t.getAttribute('text-anchor') === 'middle') === (axis === 'x'))
+                const to = t => Number(t.getAttribute(axis)) - (axis === 'y' ? 7 : 0)
+                const [a, b] = [at[0], at.at(-1)]
+                const share = (values[position] - Number(a.textContent)) / (Number(b.textContent) - Number(a.textContent))
+                return to(a) + share * (to(b) - to(a))
+            }
+            const point = new DOMPoint(line('x', payload.x), line('y', payload.y)).matrixTransform(svg.getScreenCTM())
+            return [point.x, point.y]
+        }""",
+        position,
+    )
+
+
+def test_a_flip_goes_on_and_comes_back(server: Server, view):
+    """By the mouse: hover, select, swap, run, take back; and by ComfyUI's own undo."""
+    load(view, workflow(server))
+    says(view, "Press Run: the pairs that come in are shown here")
+    opened(view, server)
+    shown = payload(view)
+    lonely = next(p for p in shown["pairs"][5:] if sum(p["winner"] in (o["winner"], o["loser"]) for o in shown["pairs"]) == 1)
+    view.mouse.move(*point_of(view, lonely["winner"]), steps=3)
+    tip = view.locator(".dbdpo-tip")
+    tip.wait_for()
+    # Others may lie on the same spot: what is told belongs to the candidate that is named.
+    told = tip.inner_text()
+    position = int(told.split("candidate ")[1].split(",")[0])
+    assert shown["prompts"][shown["prompt"][position]] in told and f"seed {shown['seed'][position]}" in told
+    assert f"fidelity {shown['fidelity'][position]:.3f}" in told
+    assert shown["files"][position] in tip.locator("img").get_attribute("src")
+    view.mouse.click(*point_of(view, lonely["winner"]))
+    view.wait_for_timeout(300)
+    chosen = view.evaluate("[...document.querySelectorAll('.dbdpo-figures figure:not([hidden]) img')].map(i => i.src)")
+    pair = next(p for p in shown["pairs"] if shown["files"][p["winner"]] in chosen[0] and shown["files"][p["loser"]] in chosen[1])
+    button(view, "Swap (S)").click()
+    says(view, "1 of ")
+    says(view, "Press Run to hand your decisions on.")
+    assert edits(view)["pairs"] == {pair["id"]: "swap"}
+    assert SWAPPED in summary(view, server)
+    view.wait_for_function(f"!document.querySelector('{PANEL}').innerText.includes('Press Run')")
+    button(view, "Undo (U)").click()
+    assert edits(view) == {} and UNTOUCHED in summary(view, server)
+    button(view, "Reject (R)").click()
+    assert edits(view)["pairs"] == {pair["id"]: "reject"}
+    view.locator(PANEL).focus()
+    press(view, "Control+z")
+    view.wait_for_timeout(1500)
+    ready(view)
+    assert edits(view) == {}
+    says(view, "0 of ")
+    assert view.evaluate(f"document.querySelector('{PANEL}').contains(document.activeElement)"), "keys go on working after an undo"
+
+
+def test_the_keyboard_alone(server: Server, view):
+    opened(view, server)
+    shown = payload(view)
+    ids = [p["id"] for p in shown["pairs"]]
+    for _ in range(120):
+        view.keyboard.press("Tab")
+        if view.evaluate(f"document.activeElement.matches('{PANEL}')"):
+            break
+    else:
+        pytest.fail("Tab does not come to the panel")
+    nodes = view.evaluate("app.graph._nodes.length")
+    press(view, "r", "ArrowRight", "s", "ArrowRight", "ArrowLeft", "ArrowRight", "k", "End", "r", "Delete", "Home")
+    assert edits(view)["pairs"] == {ids[0]: "reject", ids[1]: "swap", ids[2]: "keep", ids[-1]: "reject"}
+    assert view.evaluate("app.graph._nodes.length") == nodes, "Delete is not for the canvas while the panel has the keys"
+    says(view, "3 of ")
+    press(view, "u", "Home", "r")
+    assert edits(view)["pairs"] == {ids[1]: "swap", ids[2]: "keep"}
+    press(view, "1", "4")
+    first = shown["pairs"][0]
+    assert edits(view)["candidates"] == {str(first["winner"]): "up", str(first["loser"]): "down"}
+    press(view, "m")
+    says(view, f"Candidate {first['winner'] + 1} of {len(shown['prompt'])}")
+    press(view, "1", "Home", "2")
+    assert edits(view)["candidates"] == {str(first["loser"]): "down", "0": "down"}
+    press(view, "m", "f")
+    press(view, *["ArrowDown"] * (1 + shown["prompt"][shown["pairs"][-1]["winner"]]), "Escape", "End", "k")
+    mine = [p["id"] for p in shown["pairs"] if shown["prompt"][p["winner"]] == shown["prompt"][shown["pairs"][-1]["winner"]]]
+    says(view, f"Pair {len(mine)} of {len(mine)}")
+    assert edits(view)["pairs"][mine[-1]] == "keep"
+
+
+def test_stale_decisions_are_told_and_kept_ones_offered(server: Server, view):
+    opened(view, server)
+    view.locator(PANEL).focus()
+    press(view, "r")
+    mine = edits(view)
+    run(view, server)
+    other = json.dumps({**mine, "fingerprint": "f" * 16})
+    opened(view, server, edits=other)
+    says(view, "1 decision left out")
+    says(view, "0 of ")
+    assert "1 decision dropped: made on other candidates." in summary(view, server)
+    opened(view, server)
+    button(view, "Restore 1 kept decision").click()
+    assert edits(view) == mine
+    says(view, "1 of ")
+
+
+def test_two_inspectors_do_not_meddle(server: Server, view):
+    opened(view, server, inspectors=2)
+    for title, name in (("inspector 0", "Swap (S)"), ("inspector 1", "Reject (R)")):
+        look_at(view, title)
+        spot = view.evaluate(
+            f"title => {{ const n = {NODE}; return app.canvas.ds.convertOffsetToCanvas([n.pos[0] + 600, n.pos[1]]) }}", title
+        )
+        panels = [view.locator(PANEL).nth(i) for i in range(2)]
+        here = min(panels, key=lambda p: abs(p.bounding_box()["x"] + p.bounding_box()["width"] / 2 - spot[0]))
+        here.get_by_role("button", name=name).click()
+    assert list(edits(view, "inspector 0")["pairs"].values()) == ["swap"]
+    assert list(edits(view, "inspector 1")["pairs"].values()) == ["reject"]
+    assert SWAPPED in summary(view, server, "words 0")
+    said = view.evaluate("app.nodeOutputs[app.graph._nodes.find(n => n.title === 'words 1').id].text[0]")
+    assert "1 changed: 0 swapped, 1 rejected" in said
+
+
+def test_what_looks_like_a_script_is_text(server: Server, view):
+    evil = ["a sks robot <img src=x onerror='window.hacked=1'>", "a sks robot <script>window.hacked=1</script> on sand"]
+    text = {"text": "\n".join(evil), "held_out_text": "a sks robot <b>bold</b>", "preset": "own text"}
+    sample, pairs = {"run_name": "script", "candidates_per_prompt": 6}, {"angle_low": -90, "angle_high": 180, "margin": 0}
+    opened(view, server, prompts=text, sample=sample, pairs=pairs)
+    assert payload(view)["prompts"] == evil
+    view.locator(PANEL).focus()
+    press(view, "End", "Home")
+    view.mouse.move(*point_of(view, payload(view)["pairs"][0]["winner"]), steps=3)
+    view.locator(".dbdpo-tip").wait_for()
+    shown = view.evaluate(f"document.querySelector('{PANEL}').innerText")
+    assert "<img src=x onerror='window.hacked=1'>" in shown or "<script>" in shown
+    assert set(evil) < set(view.evaluate(f"[...document.querySelectorAll('{PANEL} option')].map(o => o.textContent)"))
+    # A run from elsewhere may hold file names of any kind.
+    view.evaluate(
+        """() => {
+            const node = app.graph._nodes.find(n => n.type === 'DBDPO_InspectPairs')
+            const shown = structuredClone(app.nodeOutputs[node.id].dbdpo_inspect[0])
+            shown.fingerprint = '0123456789abcdef'
+            shown.files = shown.files.map(() => '"><img src=x onerror=window.hacked=1>')
+            shown.references = ['javascript:window.hacked=1']
+            app.nodeOutputs[node.id] = { dbdpo_inspect: [shown] }
+            node.onExecuted({ dbdpo_inspect: [shown] })
+        }"""
+    )
+    view.wait_for_timeout(1500)
+    sources = view.evaluate(f"[...document.querySelectorAll('{PANEL} img')].map(i => i.getAttribute('src')).filter(s => s)")
+    assert sources and all("/dreambooth_dpo/preview?" in source for source in sources)
+    assert view.evaluate("window.hacked") is None
+    assert view.evaluate(f"document.querySelectorAll('{PANEL} script, {PANEL} b, {PANEL} [onerror]').length") == 0
+
+
+def test_the_graph_keeps_decisions_and_other_tabs_come_back(server: Server, view):
+    opened(view, server)
+    view.locator(PANEL).focus()
+    press(view, "ArrowRight", "s")
+    mine, saved = edits(view), view.evaluate("app.graph.serialize()")
+    view.evaluate("app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
+    view.wait_for_function("!app.graph._nodes.some(n => n.type === 'DBDPO_InspectPairs')")
+    view.evaluate("app.extensionManager.command.execute('Workspace.PreviousOpenedWorkflow')")
+    view.wait_for_function("app.graph._nodes.some(n => n.type === 'DBDPO_InspectPairs')")
+    ready(view)
+    assert edits(view) == mine
+    says(view, "1 of ")
+    load(view, saved)
+    says(view, "Press Run: the pairs that come in are shown here")
+    assert edits(view) == mine
+    assert SWAPPED in summary(view, server)
+    ready(view)
+    says(view, "1 of ")
+
+
+def test_inside_a_subgraph(server: Server, view):
+    load(view, workflow(server))
+    view.evaluate(f"title => {{ app.canvas.graph.convertToSubgraph(new Set([{NODE}])) }}", "")
+    assert run(view, server)["status"]["status_str"] == "success"
+    view.evaluate("() => { const n = app.graph._nodes.find(n => n.subgraph); app.canvas.openSubgraph(n.subgraph, n) }")
+    view.wait_for_timeout(1500)
+    view.evaluate(
+        """() => {
+            const ds = app.canvas.ds, node = app.canvas.graph._nodes[0]
+            ds.scale = 0.7
+            ds.offset[0] = 150 - node.pos[0]
+            ds.offset[1] = 180 - node.pos[1]
+            app.canvas.setDirty(true, true)
+        }"""
+    )
+    ready(view)
+    view.locator(PANEL).focus()
+    press(view, "s")
+    says(view, "1 of ")
+    assert SWAPPED in summary(view, server)

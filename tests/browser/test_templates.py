@@ -1,0 +1,52 @@
+"""A first visit, in a real browser on a real ComfyUI: every example opens from Browse Templates, every node has its help page."""
+
+from __future__ import annotations
+
+import io
+import json
+import urllib.request
+
+import pytest
+from browsing import open_template
+from hosting import Server
+from PIL import Image
+from workflows import FOLDER
+
+NAMES = sorted(f.stem for f in FOLDER.glob("*.json"))
+
+
+def fetched(server: Server, path: str) -> tuple[str, bytes]:
+    with urllib.request.urlopen(server.url + path, timeout=30) as answer:
+        return answer.headers.get_content_type(), answer.read()
+
+
+def test_every_node_has_its_help_page(server: Server):
+    ours = [name for name in server.get("/object_info") if name.startswith("DBDPO_")]
+    assert len(ours) > 10
+    for name in ours:
+        assert fetched(server, f"/extensions/dreambooth_dpo/docs/{name}.md")[1].decode("utf-8").startswith("# ")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_example_is_offered_with_its_thumbnail(name: str, server: Server):
+    assert name in server.get("/workflow_templates")["dreambooth_dpo"]
+    kind, data = fetched(server, f"/api/workflow_templates/dreambooth_dpo/{name}.jpg")
+    with Image.open(io.BytesIO(data)) as picture:
+        assert kind == "image/jpeg" and picture.format == "JPEG" and picture.width >= 1000
+
+
+def test_every_example_opens_from_browse_templates(view):
+    for name in NAMES:
+        saved = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+        kinds = sorted(node["type"] for node in saved["nodes"])
+        open_template(view, name)
+        view.wait_for_function("kinds => app.graph._nodes.map(n => n.type).sort().join() === kinds", arg=",".join(kinds))
+        if name.startswith("toybox"):  # the others name models that the user brings
+            assert view.evaluate("app.graph._nodes.filter(n => n.has_errors).map(n => n.type)") == [], name
+        for kept in saved["nodes"]:
+            inputs, outputs = view.evaluate(
+                "id => { const n = app.graph.getNodeById(id); return [n.inputs.map(i => !!i.link), n.outputs.map(o => !!o.links?.length)] }",
+                kept["id"],
+            )
+            assert sum(inputs) == sum(bool(i["link"]) for i in kept["inputs"]), (name, kept["type"])
+            assert outputs == [bool(o["links"]) for o in kept["outputs"]], (name, kept["type"])

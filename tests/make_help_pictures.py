@@ -1,0 +1,91 @@
+"""Pictures of the nodes for their help pages. `python tests/make_help_pictures.py [node ids]` writes web/docs/img/<node id>.webp.
+
+One graph with every node in it is run to the end in a real ComfyUI with a real browser, and each node is cut out as it then looks.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from browsing import load, look_at, page, run, seed_settings
+from hosting import ROOT, Server
+from PIL import Image
+from workflows import to_ui
+
+from example_workflows import graphs, node
+
+FOLDER = ROOT / "web" / "docs" / "img"
+WIDTH, MOST_BYTES, MARGIN = 640, 60_000, 10
+SCREEN = 1600, 1900
+BOX = """kind => {
+    const n = app.graph._nodes.find(n => n.type === kind), at = app.canvas.canvas.getBoundingClientRect()
+    const [left, top] = app.canvas.ds.convertOffsetToCanvas([n.pos[0], n.pos[1] - 30])
+    const [right, bottom] = app.canvas.ds.convertOffsetToCanvas([n.pos[0] + n.size[0], n.pos[1] + n.size[1]])
+    return [left + at.left, top + at.top, right + at.left, bottom + at.top]
+}"""
+SEEN = "kind => app.graph._nodes.filter(n => n.type === kind).every(n => !n.imgs || n.imgs.every(i => i.complete && i.naturalWidth > 0))"
+
+
+def every_node() -> dict:
+    """The quickstart with what it lacks: the stop rule, the strength dial, the inspector, and the whole loop in one node."""
+    graph = dict(graphs()["toybox_quickstart"][0])
+    toy = {"model": ["toy", 0], "clip": ["toy", 1], "vae": ["toy", 2]}
+    shared = {"clip": ["toy", 1], "vae": ["toy", 2], "candidates": ["sample", 0], "scorer": ["scorer", 0], "judge": ["judge", 0]}
+    graph["keep"] = node(
+        "DBDPO_KeepBest", 2700, 0, (420, 620), before=["toy", 0], after=["train", 0], lora=["train", 1], seeds_per_prompt=6, **shared
+    )
+    graph["strength"] = node(
+        "DBDPO_Strength", 3200, 0, (560, 760), model=["toy", 0], lora=["train", 1], strengths="0, 0.5, 1, 1.5", seeds_per_prompt=3, **shared
+    )
+    if not any(part["class_type"] == "DBDPO_InspectPairs" for part in graph.values()):
+        graph["inspect"] = node("DBDPO_InspectPairs", 3900, 0, (1240, 960), pairs=["pairs", 0])
+    drawing = {k: v for k, v in graph["sample"]["inputs"].items() if not isinstance(v, list)} | {"run_name": "toybox_rounds"}
+    links = {"concept": ["concept", 0], "prompts": ["prompts", 0], "scorer": ["scorer", 0], "judge": ["judge", 0]}
+    graph["rounds"] = node("DBDPO_Rounds", 5300, 0, (420, 1500), rounds=1, **toy, **links, **drawing)
+    graph["watch"] = node("PreviewImage", 5800, 0, (420, 380), images=["rounds", 4])
+    return graph
+
+
+def picture(view, kind: str) -> Image.Image:
+    """The first node of a type, alone."""
+    look_at(view, kind)
+    view.wait_for_function(SEEN, arg=kind)
+    view.wait_for_timeout(600)
+    left, top, right, bottom = view.evaluate(BOX, kind)
+    clip = {"x": left - MARGIN, "y": top - MARGIN, "width": right - left + 2 * MARGIN, "height": bottom - top + 2 * MARGIN}
+    return Image.open(io.BytesIO(view.screenshot(clip=clip))).convert("RGB")
+
+
+def save(image: Image.Image, path: Path) -> int:
+    """As WebP of at most 60 KB; returns its bytes."""
+    image.thumbnail((WIDTH, 2 * WIDTH), Image.Resampling.LANCZOS)
+    for quality in (85, 75, 65, 50):
+        image.save(path, "WEBP", quality=quality, method=6)
+        if path.stat().st_size < MOST_BYTES:
+            break
+    return path.stat().st_size
+
+
+def main(names: list[str]) -> None:
+    FOLDER.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as base:
+        folder = Path(base)
+        seed_settings(folder, **{"Comfy.Graph.CanvasMenu": False, "Comfy.NodeBadge.NodeSourceBadgeMode": "None"})
+        with Server(folder) as server, page(server, *SCREEN) as view:
+            info = server.get("/object_info")
+            load(view, to_ui(every_node(), info))
+            history = run(view, server, 3600)
+            assert history["status"]["status_str"] == "success", history["status"]
+            for name in names or sorted(n for n in info if n.startswith("DBDPO_")):
+                image = picture(view, name)
+                print(f"{name}: {image.size}, {save(image, FOLDER / f'{name}.webp') // 1024} KB", flush=True)
+            assert not view.errors and not view.left, (view.errors, view.left)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

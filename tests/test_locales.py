@@ -1,0 +1,63 @@
+"""Every language says all that English says (locales/en is made from the nodes: tests/host/test_words.py)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[1] / "locales"
+LANGUAGES = sorted(path.name for path in FOLDER.iterdir())
+# The same in German: names of things, and numbers.
+SHARED = {"Alpha", "Beta", "CFG", "CLIP", "LoRA", "Sampler", "Scheduler", "Seed", "Text", "Training", "VAE", "Prompts"}
+
+
+def entries(language: str) -> dict[tuple[str, ...], str]:
+    """Every text by its path."""
+
+    def walk(part: dict, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
+        for key, value in part.items():
+            yield from walk(value, (*path, key)) if isinstance(value, dict) else [((*path, key), value)]
+
+    return dict(walk(json.loads((FOLDER / language / "nodeDefs.json").read_text(encoding="utf-8")), ()))
+
+
+def test_there_is_another_language_than_english():
+    assert "en" in LANGUAGES and len(LANGUAGES) > 1
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_language_has_the_same_texts_in_the_same_order(language: str):
+    assert list(entries(language)) == list(entries("en"))
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_no_text_is_empty_or_read_as_a_placeholder(language: str):
+    for path, text in entries(language).items():
+        assert text.strip() == text != "", path
+        # vue-i18n's signs stand as literals alone: {'{'}.
+        assert not re.search(r"[{}@|$]", re.sub(r"\{'[{}@|$]'\}", "", text)), path
+
+
+@pytest.mark.parametrize("language", [name for name in LANGUAGES if name != "en"])
+def test_what_is_told_is_translated(language: str):
+    english = entries("en")
+    for path, text in entries(language).items():
+        assert text != english[path] or text in SHARED, path
+        if path[-1] in ("tooltip", "description"):
+            assert text.endswith("."), path
+
+
+@pytest.mark.parametrize("language", [name for name in LANGUAGES if name != "en"])
+def test_numbers_are_the_same(language: str):
+    """Limits and recommended values: a decimal comma and "bis" are a language's own."""
+    english = entries("en")
+    for path, text in entries(language).items():
+        numbers, told = (
+            sorted(set(re.findall(r"\d+(?:\.\d+)?(?:e-\d+)?", t))) for t in (re.sub(r"(\d),(\d)", r"\1.\2", text), english[path])
+        )
+        missing = {n for n in told if n not in numbers}
+        assert not missing or path[-1] == "name", (path, missing)

@@ -1,0 +1,241 @@
+// The fidelity-alignment cloud in SVG: candidates as points, pairs as arrows from loser to winner, the rule's window.
+// Points and arrows of one kind are one path each, so that 500 of them cost as little as five; what is under the pointer is looked up.
+
+import { draw, make } from "./dom.js"
+import { Tip } from "./tip.js"
+
+const SIZE = 640
+const LEFT = 66
+const TOP = 14
+const SIDE = 560
+const NEAR_POINT = 20
+const NEAR_ARROW = 12
+const KINDS = ["undecided", "keep", "swap", "reject"]
+const ROLES = ["none", "loser", "winner", "both"]
+let clouds = 0
+
+const SHAPES = {
+    none: (x, y) => circle(x, y, 4),
+    winner: (x, y) => circle(x, y, 6.5),
+    loser: (x, y) => `M${x - 8} ${y - 6}h16l-8 14z`,
+    both: (x, y) => `M${x} ${y - 8.5}l8.5 8.5l-8.5 8.5l-8.5 -8.5z`,
+}
+const MARKS = {
+    up: (x, y) => `M${x + 10} ${y - 10}h10m-5 -5v10`,
+    down: (x, y) => `M${x + 10} ${y - 10}h10`,
+}
+
+function circle(x, y, r) {
+    return `M${x - r} ${y}a${r} ${r} 0 1 0 ${2 * r} 0a${r} ${r} 0 1 0 ${-2 * r} 0z`
+}
+
+function round(value) {
+    return Math.round(value * 10) / 10
+}
+
+/** An arrow between two points of the picture, ending short of both; with a cross on it where it is struck out. */
+function arrow([x0, y0], [x1, y1], crossed, short = 9) {
+    const length = Math.hypot(x1 - x0, y1 - y0)
+    if (length < 1) return ""
+    const [ux, uy] = [(x1 - x0) / length, (y1 - y0) / length]
+    const gap = Math.min(short, length / 4)
+    const [bx, by, ex, ey] = [x0 + ux * gap, y0 + uy * gap, x1 - ux * gap, y1 - uy * gap].map(round)
+    const head = [1, -1].map((s) => `M${round(ex - 10 * ux + s * 5 * uy)} ${round(ey - 10 * uy - s * 5 * ux)}L${ex} ${ey}`).join("")
+    const [mx, my] = [round((x0 + x1) / 2), round((y0 + y1) / 2)]
+    const cross = crossed ? `M${mx - 7} ${my - 7}l14 14M${mx + 7} ${my - 7}l-14 14` : ""
+    return `M${bx} ${by}L${ex} ${ey}${head}${cross}`
+}
+
+/** Distance of a point from the stretch between two others. */
+function apart([x, y], [ax, ay], [bx, by]) {
+    const length = (bx - ax) ** 2 + (by - ay) ** 2
+    const t = length ? Math.max(0, Math.min(1, ((x - ax) * (bx - ax) + (y - ay) * (by - ay)) / length)) : 0
+    return Math.hypot(x - ax - t * (bx - ax), y - ay - t * (by - ay))
+}
+
+/** A path that is as it was is not painted again. */
+function put(path, d) {
+    if (path.getAttribute("d") !== d) path.setAttribute("d", d)
+}
+
+export class Cloud {
+    /** @param state the Inspection; @param pick called with ("pair", id) or ("candidate", position); @param url of a preview by its name */
+    constructor(state, pick, url) {
+        this.state = state
+        this.pick = pick
+        this.tip = new Tip(url)
+        const clip = `dbdpo-cloud-${++clouds}`
+        const path = (name) => draw("path", { class: `dbdpo-${name}` })
+        this.grid = path("grid")
+        this.ticks = draw("g", { class: "dbdpo-ticks" })
+        this.wedge = path("wedge")
+        this.arrows = Object.fromEntries(KINDS.map((kind) => [kind, path(`arrow dbdpo-${kind}`)]))
+        this.points = Object.fromEntries(ROLES.map((role) => [role, path(`point dbdpo-${role}`)]))
+        this.thumbs = path("thumbs")
+        this.chosen = path("chosen")
+        this.hover = path("hover")
+        this.svg = draw(
+            "svg", { viewBox: `0 0 ${SIZE} ${SIZE}`, role: "img", "aria-label": "Candidates by fidelity and alignment, pairs as arrows" },
+            draw("clipPath", { id: clip }, draw("rect", { x: LEFT, y: TOP, width: SIDE, height: SIDE })),
+            this.grid, this.ticks,
+            draw("g", { "clip-path": `url(#${clip})` }, this.wedge, ...Object.values(this.arrows), ...Object.values(this.points), this.thumbs,
+                this.chosen, this.hover),
+            draw("text", { class: "dbdpo-axis", x: LEFT + SIDE / 2, y: SIZE - 10, text: "fidelity above the prompt's mean (SD)" }),
+            draw("text", {
+                class: "dbdpo-axis", transform: `translate(18 ${TOP + SIDE / 2}) rotate(-90)`, text: "alignment above the prompt's mean (SD)",
+            }),
+        )
+        this.svg.addEventListener("pointermove", (event) => this.look(event))
+        this.svg.addEventListener("pointerleave", () => this.lookAt(null))
+        this.svg.addEventListener("click", (event) => this.click(event))
+        this.root = make("div", { class: "dbdpo-cloud" }, this.svg, this.tip.root)
+    }
+
+    /** New candidates: where each of them lies. */
+    place() {
+        const { x, y } = this.state.payload
+        // A square about all candidates: angles are to be seen as they are.
+        const ends = [x, y].map((values) => [Math.min(...values), Math.max(...values)])
+        this.middle = ends.map(([low, high]) => (low + high) / 2)
+        this.reach = Math.max(1, ...ends.map(([low, high]) => 0.55 * (high - low)))
+        this.at = x.map((_, i) => [round(this.across(x[i])), round(this.down(y[i]))])
+        this.lookAt(null)
+        this.drawGrid()
+    }
+
+    across(value) {
+        return LEFT + ((value - this.middle[0] + this.reach) / (2 * this.reach)) * SIDE
+    }
+
+    down(value) {
+        return TOP + ((this.reach - value + this.middle[1]) / (2 * this.reach)) * SIDE
+    }
+
+    drawGrid() {
+        const every = Math.max(1, Math.ceil(this.reach / 5))
+        const [columns, rows] = this.middle.map((middle) => {
+            const values = []
+            for (let v = Math.ceil((middle - this.reach) / every) * every; v <= middle + this.reach; v += every) values.push(v)
+            return values
+        })
+        const lines = [...columns.map((v) => `M${round(this.across(v))} ${TOP}v${SIDE}`), ...rows.map((v) => `M${LEFT} ${round(this.down(v))}h${SIDE}`)]
+        this.grid.setAttribute("d", lines.join(""))
+        this.ticks.replaceChildren(
+            ...columns.map((v) => draw("text", { x: round(this.across(v)), y: TOP + SIDE + 24, "text-anchor": "middle", text: v })),
+            ...rows.map((v) => draw("text", { x: LEFT - 8, y: round(this.down(v)) + 7, "text-anchor": "end", text: v })),
+        )
+    }
+
+    render() {
+        const { state } = this
+        const pairs = state.shownPairs
+        const edits = state.edits
+        const paths = Object.fromEntries(KINDS.map((kind) => [kind, []]))
+        const [won, lost] = [new Set(), new Set()]
+        for (const pair of pairs) {
+            const decision = edits.pairs[pair.id] ?? "undecided"
+            const [from, to] = decision === "swap" ? [pair.winner, pair.loser] : [pair.loser, pair.winner]
+            paths[decision].push(arrow(this.at[from], this.at[to], decision === "reject"))
+            if (decision === "reject") continue
+            won.add(to)
+            lost.add(from)
+        }
+        for (const kind of KINDS) put(this.arrows[kind], paths[kind].join(""))
+        // Of few arrows each is to be seen, of many the drift.
+        this.arrows.undecided.style.opacity = Math.max(0.28, Math.min(0.8, 24 / Math.max(1, pairs.length)))
+        this.drawPoints(won, lost, edits.candidates)
+        this.drawChosen(edits)
+    }
+
+    drawPoints(won, lost, thumbs) {
+        const points = Object.fromEntries(ROLES.map((role) => [role, []]))
+        const marks = []
+        this.at.forEach(([x, y], i) => {
+            if (!this.state.shows(i)) return
+            const role = won.has(i) ? (lost.has(i) ? "both" : "winner") : lost.has(i) ? "loser" : "none"
+            points[role].push(SHAPES[role](x, y))
+            if (thumbs[i]) marks.push(MARKS[thumbs[i]](x, y))
+        })
+        for (const role of ROLES) put(this.points[role], points[role].join(""))
+        put(this.thumbs, marks.join(""))
+    }
+
+    /** The selected pair or candidate, and the window as it stands at that pair's loser (without one: at the mean loser). */
+    drawChosen(edits) {
+        const { pair, selected, payload } = this.state
+        let path = ""
+        if (pair) {
+            const decision = edits.pairs[pair.id]
+            const ends = [this.at[pair.loser], this.at[pair.winner]]
+            if (decision === "swap") ends.reverse()
+            path = arrow(...ends, decision === "reject", 15) + ends.map(([x, y]) => circle(x, y, 14)).join("")
+        } else if (selected !== null && this.at[selected]) path = circle(...this.at[selected], 14)
+        put(this.chosen, path)
+        if (!payload.window) return put(this.wedge, "")
+        const losers = pair ? [pair.loser] : payload.pairs.map((p) => p.loser)
+        const mean = (values) => losers.reduce((sum, i) => sum + values[i], 0) / Math.max(1, losers.length)
+        this.drawWedge(mean(payload.x), mean(payload.y), Math.max(0.55 * this.reach, 1.25 * payload.margin, 1.12 * (pair?.length ?? 0)))
+    }
+
+    drawWedge(x, y, far) {
+        const { window: [low, high], margin } = this.state.payload
+        const at = (radius, degrees) => {
+            const angle = (degrees * Math.PI) / 180
+            return `${round(this.across(x + radius * Math.cos(angle)))} ${round(this.down(y + radius * Math.sin(angle)))}`
+        }
+        const scale = SIDE / (2 * this.reach)
+        const large = high - low > 180 ? 1 : 0
+        const [inner, outer] = [round(margin * scale), round(far * scale)]
+        put(this.wedge, `M${at(margin, low)}L${at(far, low)}A${outer} ${outer} 0 ${large} 0 ${at(far, high)}L${at(margin, high)}` +
+            `A${inner} ${inner} 0 ${large} 1 ${at(margin, low)}z`)
+    }
+
+    // --- the pointer ---
+
+    /** Where an event lies in the picture's own units, whatever the zoom. */
+    here(event) {
+        const to = this.svg.getScreenCTM()
+        if (!to || !this.at) return null
+        return [(event.clientX - to.e) / to.a, (event.clientY - to.f) / to.d]
+    }
+
+    nearest(point) {
+        let [best, least] = [null, NEAR_POINT]
+        this.at.forEach(([x, y], i) => {
+            const distance = Math.hypot(x - point[0], y - point[1])
+            if (distance < least && this.state.shows(i)) [best, least] = [i, distance]
+        })
+        return best
+    }
+
+    look(event) {
+        const point = this.here(event)
+        this.lookAt(point && this.nearest(point))
+    }
+
+    lookAt(position) {
+        if (position === this.looked) return
+        this.looked = position
+        this.hover.setAttribute("d", position === null ? "" : circle(...this.at[position], 11))
+        const scale = Math.min(this.svg.clientWidth, this.svg.clientHeight) / SIZE
+        const pad = [(this.svg.clientWidth - scale * SIZE) / 2, (this.svg.clientHeight - scale * SIZE) / 2]
+        const spot = position === null ? null : this.at[position].map((v, i) => pad[i] + v * scale)
+        this.tip.show(this.state.payload, position, spot, [this.svg.clientWidth, this.svg.clientHeight])
+    }
+
+    click(event) {
+        const point = this.here(event)
+        if (!point) return
+        const position = this.nearest(point)
+        if (position !== null) {
+            const pair = this.state.pairOf(position)
+            return pair ? this.pick("pairs", pair.id) : this.pick("candidates", position)
+        }
+        let [best, least] = [null, NEAR_ARROW]
+        for (const pair of this.state.shownPairs) {
+            const distance = apart(point, this.at[pair.loser], this.at[pair.winner])
+            if (distance < least) [best, least] = [pair.id, distance]
+        }
+        if (best !== null) this.pick("pairs", best)
+    }
+}

@@ -1,0 +1,33 @@
+// What is under the pointer: thumbnail, prompt, seed and scores of one candidate.
+
+import { make, picture } from "./dom.js"
+
+const WIDTH = 430
+const APART = 18
+
+export class Tip {
+    constructor(url) {
+        this.url = url
+        this.image = picture({ alt: "" })
+        this.prompt = make("div", { class: "dbdpo-tip-prompt" })
+        this.numbers = make("div")
+        this.root = make("div", { class: "dbdpo-tip", hidden: "" }, this.image, make("div", {}, this.prompt, this.numbers))
+    }
+
+    /** @param spot where the candidate lies in the box of this size, both in pixels; null hides the tip */
+    show(payload, position, spot, [width, height]) {
+        this.root.hidden = spot === null
+        if (spot === null) return
+        this.image.src = this.url(payload.files[position])
+        this.prompt.textContent = payload.prompts[payload.prompt[position]]
+        const scores = `fidelity ${payload.fidelity[position].toFixed(3)}, alignment ${payload.alignment[position].toFixed(3)}`
+        this.numbers.textContent = `candidate ${position}, seed ${payload.seed[position]}; ${scores}`
+        // Above or below, where there is room, so that the point stays free.
+        const [above, wide] = [spot[1] > height / 2, Math.min(WIDTH, width)]
+        const { style } = this.root
+        style.width = `${wide}px`
+        style.left = `${Math.max(0, Math.min(width - wide, spot[0] - wide / 2))}px`
+        style.top = above ? "auto" : `${spot[1] + APART}px`
+        style.bottom = above ? `${height - spot[1] + APART}px` : "auto"
+    }
+}

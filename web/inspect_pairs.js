@@ -1,0 +1,71 @@
+// Inspect Pairs: hangs the inspector's panel on the node. What is decided goes into the node's hidden text widget `edits`, which Python
+// declares: it is saved with the workflow, undone with it, and part of the node's cache key.
+
+import { api } from "../../scripts/api.js"
+import { app } from "../../scripts/app.js"
+import { Panel } from "./inspect/panel.js"
+import { Views, outputOf, workflowId } from "./shared/nodes.js"
+
+const SIZE = [1240, 960]
+const HEIGHTS = [560, 4000]
+
+/** The last panel that a node of this name had, and the name whose panel has the keys: loading a graph and undo make nodes anew. */
+const last = new Map()
+let focused = null
+
+function url(parts) {
+    return api.apiURL(`/dreambooth_dpo/preview?${new URLSearchParams(parts)}`)
+}
+
+function nameOf(node) {
+    return `${workflowId()}|${node.graph?.id}|${node.id}`
+}
+
+/** For undo, and so that the workflow counts as changed. */
+function captureChange() {
+    const tracker = app.extensionManager?.workflow?.activeWorkflow?.changeTracker
+    ;(tracker?.captureCanvasState ?? tracker?.checkState)?.call(tracker)
+}
+
+/** The text of the edits, out of sight. */
+function hiddenText(node) {
+    const text = node.widgets.find((widget) => widget.name === "edits")
+    text.hidden = true
+    text.options = { ...text.options, hidden: true }
+    return text
+}
+
+function refresh(node, panel, text) {
+    const name = nameOf(node)
+    const before = last.get(name)
+    if (before && before !== panel) panel.inherit(before)
+    last.set(name, panel)
+    panel.show(outputOf(node, "dbdpo_inspect"), text.value ?? "")
+    if (focused === name && document.activeElement === document.body) requestAnimationFrame(() => panel.root.focus({ preventScroll: true }))
+}
+
+function view(node) {
+    const text = hiddenText(node)
+    const panel = new Panel({
+        url,
+        commit(value) {
+            text.value = value
+            node.setDirtyCanvas?.(true, true)
+            captureChange()
+        },
+    })
+    panel.root.addEventListener("focusin", () => (focused = nameOf(node)))
+    const own = text.callback
+    text.callback = function (...given) {
+        own?.apply(this, given)
+        refresh(node, panel, text)
+    }
+    node.setSize([...SIZE])
+    return { root: panel.root, refresh: () => refresh(node, panel, text) }
+}
+
+document.addEventListener("pointerdown", (event) => {
+    if (!event.target.closest?.(".dbdpo-inspect")) focused = null
+}, true)
+
+app.registerExtension(new Views("inspect", ["DBDPO_InspectPairs"], HEIGHTS, view).hooks)

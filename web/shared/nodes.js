@@ -1,0 +1,119 @@
+// What the pack's views on nodes have in common: which node an id of the server means, where its outputs lie, and how a view hangs on it.
+
+import { api } from "../../../scripts/api.js"
+import { app } from "../../../scripts/app.js"
+
+const MARGIN = 10
+
+/** The graph that is not inside another one. */
+function rootGraph() {
+    return app.rootGraph ?? app.graph?.rootGraph ?? app.graph
+}
+
+/** The workflow's own id: it is saved with it, and comes back from the server. */
+export function workflowId() {
+    return rootGraph()?.id ?? null
+}
+
+/** The node's key among app.nodeOutputs: in a subgraph with that graph's id. */
+function outputKey(node) {
+    return !node.graph || node.graph === rootGraph() ? String(node.id) : `${node.graph.id}:${node.id}`
+}
+
+/** What the node's last run said under `name`, or null. */
+export function outputOf(node, name) {
+    const kept = app.nodeOutputs?.[outputKey(node)]?.[name] ?? remembered.get(`${workflowId()}|${outputKey(node)}`)?.[name]
+    return kept?.[0] ?? null
+}
+
+const remembered = new Map()
+let recalled = null
+
+/**
+ * Asks the server, once, for the outputs of its last runs: a page that is loaded anew has none, and a run that finds a node's result at hand sends
+ * them for the last nodes of a graph alone.
+ */
+function recall() {
+    recalled ??= (async () => {
+        const runs = await (await api.fetchApi("/history?max_items=20")).json()
+        for (const run of Object.values(runs)) {
+            const workflow = run.prompt?.[3]?.extra_pnginfo?.workflow?.id
+            for (const [id, output] of Object.entries(run.outputs ?? {})) remembered.set(`${workflow}|${id}`, output)
+        }
+    })().catch(() => {}) // without it the views wait for the next run
+    return recalled
+}
+
+function byId(graph, id) {
+    return graph?.getNodeById?.(id) ?? graph?.getNodeById?.(Number(id)) ?? null
+}
+
+/** The node that the server means: "12", or "5:12" for node 12 in the subgraph that node 5 shows, or "<graph's id>:12". */
+export function nodeOf(id) {
+    const path = String(id).split(":")
+    const last = path.pop()
+    let graph = rootGraph()
+    for (const part of path) graph = byId(graph, part)?.subgraph ?? graph?.subgraphs?.get?.(part)
+    return byId(graph, last)
+}
+
+function after(node, method, act) {
+    const own = node[method]
+    node[method] = function (...given) {
+        const result = own?.apply(this, given)
+        act()
+        return result
+    }
+}
+
+/**
+ * Views of one kind on the nodes of some types. `make(node)` gives an object with `root`, an element, and `refresh()`, which draws anew what the
+ * node's outputs hold; it is called whenever they may have changed. `heights` are the least and the most of the element, in graph units.
+ */
+export class Views {
+    constructor(name, types, heights, make) {
+        Object.assign(this, { name, types, heights, make })
+        this.views = new Map()
+        this.last = new Map()
+    }
+
+    /** For app.registerExtension. */
+    get hooks() {
+        return {
+            name: `dreambooth_dpo.${this.name}`,
+            init: () => void recall().then(() => this.refreshAll()),
+            nodeCreated: (node) => this.types.includes(node.comfyClass) && this.hang(node),
+            afterConfigureGraph: () => this.refreshAll(),
+            onNodeOutputsUpdated: () => this.refreshAll(),
+        }
+    }
+
+    hang(node) {
+        const view = this.make(node)
+        const [least, most] = this.heights
+        this.views.set(node, view)
+        // Where nodes are HTML, the element's own style counts; on the canvas the options, which hold its margins, too.
+        view.root.style.minHeight = `${least - 2 * MARGIN}px`
+        const options = { serialize: false, hideOnZoom: false, getMinHeight: () => least, getMaxHeight: () => most }
+        const widget = node.addDOMWidget(this.name, `dbdpo_${this.name}`, view.root, options)
+        widget.serialize = false
+        const soon = () => requestAnimationFrame(() => this.refresh(node))
+        for (const method of ["onExecuted", "onConfigure"]) after(node, method, soon)
+        after(node, "onRemoved", () => this.views.delete(node))
+    }
+
+    refreshAll() {
+        for (const node of this.views.keys()) this.refresh(node)
+    }
+
+    refresh(node) {
+        const view = this.views.get(node)
+        if (!view || !node.graph) return
+        const key = `${workflowId()}|${outputKey(node)}`
+        const old = this.last.get(key)
+        // Where nodes are HTML, the element of the node as it was before an undo stays in the page.
+        if (old !== view && old?.root.isConnected && !view.root.isConnected) old.root.replaceWith(view.root)
+        this.last.set(key, view)
+        view.refresh()
+    }
+}
