@@ -67,6 +67,8 @@ def rows(base: LoopSettings) -> dict[str, Row]:
         ),
         "one_use": row("DPO, every candidate in one pair at most", pairs={"max_uses": 1, "max_pairs_per_prompt": 5}),
         "pareto": row("DPO, first over last Pareto front (CaPO)", pairs={"rule": "pareto"}),
+        "harmonic_fidelity": row("DPO, lambda-harmonic reward, steered to fidelity: lambda 0.8", pairs={"fidelity_weight": 0.8}),
+        "harmonic_alignment": row("DPO, lambda-harmonic reward, steered to alignment: lambda 0.2", pairs={"fidelity_weight": 0.2}),
         "harmonic_far": row("DPO, lambda-harmonic reward, margin 1.5", pairs={"margin": 1.5}),
         "sum_far": row("DPO, weighted sum, margin 1.5", pairs={"rule": "weighted_sum", "margin": 1.5}),
         "sum_third": row("DPO, weighted sum, fidelity's share 0.35", pairs={"rule": "weighted_sum", "fidelity_weight": 0.35}),

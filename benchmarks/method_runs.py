@@ -89,7 +89,7 @@ def _measured(run: RunFolder, rounds: Sequence[int]) -> dict:
     return {"rounds": list(rounds), "scores": scores}
 
 
-def _shared(seed: int, folder: Path, settings: LoopSettings) -> Path:
+def first_round(seed: int, folder: Path, settings: LoopSettings) -> Path:
     """The start, its held-out pictures and the first round's candidates, which all rows share."""
     shared = folder / "shared"
     if not (shared / "done").is_file():
@@ -132,7 +132,7 @@ def run_row(seed: int, folder: Path, name: str, table: dict[str, Row], rounds: i
             return result
         earlier = result["seconds"]  # more rounds are asked for than there are
     base, begun = table[DEFAULT].settings, time.perf_counter()
-    shared = _shared(seed, folder, base)
+    shared = first_round(seed, folder, base)
     _copied(shared, folder / name, drop_candidates=settings.sampling != base.sampling)
     loop = _loop(seed, folder / name, shared, settings, row.reward)
     done = loop.go()
@@ -167,7 +167,7 @@ def run_dreambooth(seed: int, folder: Path, table: dict[str, Row]) -> dict:
     if kept.is_file():
         return json.loads(kept.read_text(encoding="utf-8"))
     toy, base, begun = concept_from_seed(seed), table[DEFAULT].settings, time.perf_counter()
-    shared, prompts = _shared(seed, folder, base), toy_prompts(toy, UNSEEN)
+    shared, prompts = first_round(seed, folder, base), toy_prompts(toy, UNSEEN)
     start = start_of(toy, shared / "start")[1]["step"]
     steps = sorted({*CURVE, start, start + dreambooth_steps(base, TOY_PERSONALIZE, len(prompts.train))})
     model, scorers = DiffusersTextToImage(toy_pipeline()), row_scorers(toy, "plain")
