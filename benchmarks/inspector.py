@@ -95,7 +95,7 @@ def measure(view: Any, server: Any, candidates: int, times: int) -> dict[str, An
     history = run(view, server)
     if history["status"]["status_str"] != "success":
         raise SystemExit(f"the graph did not run: {history['status']}")
-    payload = view.evaluate(f"structuredClone(app.nodeOutputs[{NODE}.id].dbdpo_inspect[0])")
+    payload = view.evaluate(f"JSON.parse(JSON.stringify(app.nodeOutputs[{NODE}.id].dbdpo_inspect[0]))")
     paints = []
     for _ in range(times):
         load(view, saved)

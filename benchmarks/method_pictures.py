@@ -27,7 +27,8 @@ def methods_figure(results: Mapping[int, dict], rows: Mapping[str, Ends]) -> Fig
     figure = Figure(figsize=(15, 6.4), layout="constrained")
     plane, truth = figure.subplots(1, 2)
     for i, (name, found) in enumerate(rows.items()):
-        fidelity, alignment, right = (mean_path(found, s) for s in ("fidelity", "alignment", TRUTH))
+        # From each row's own start: not every row was run on the same concepts.
+        fidelity, alignment, right = (path - path[0] for path in (mean_path(found, s) for s in ("fidelity", "alignment", TRUTH)))
         style = {
             "color": f"C{i % 10}",
             "marker": "os^Dv"[i // 10 % 5],
@@ -42,11 +43,13 @@ def methods_figure(results: Mapping[int, dict], rows: Mapping[str, Ends]) -> Fig
             ax.annotate(name, (x, y), xytext=(4, 3), textcoords="offset points", fontsize=8, color=style["color"])
     for ax in (plane, truth):
         ax.grid(True, color="#E6E8EC")
-    count = f"means over {len(results)} concepts, held-out prompts; each path begins at the start"
-    plane.set(xlabel="fidelity", ylabel="alignment", title="Where each method leads, round by round")
+    counts = sorted({len(found) for found in rows.values()} or {len(results)})
+    many = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    count = f"means over {many} concepts, held-out prompts; each path begins at the start"
+    plane.set(xlabel="fidelity, change", ylabel="alignment, change", title="Where each method leads, round by round")
     truth.set(
-        xlabel="reward, mean of fidelity and alignment",
-        ylabel="all-right pictures (%)",
+        xlabel="reward, mean of fidelity and alignment, change",
+        ylabel="all-right pictures, change (points)",
         title="Reward and truth: up is right, to the right alone is hacked",
     )
     figure.suptitle(count, fontsize=11)
