@@ -22,6 +22,7 @@ from ..dpo_core.decisions import (
     set_thumbs,
     thumbs_of,
 )
+from ..dpo_core.pair_rules import reward_direction
 from ..dpo_core.pairs import Pair, standardise
 from ..dpo_core.previews import candidate_previews, reference_previews
 from ..dpo_core.run_folder import Candidate, RunFolder
@@ -79,12 +80,16 @@ def _result(run: RunFolder, handle: Pairs, came: list[Pair], done: Overruled) ->
 
 
 def _cloud(run: RunFolder, handle: Pairs, drawn: Sequence[Candidate], pairs: Sequence[Pair]) -> dict[str, Any]:
-    """Columns by candidate (x, y: where the pair rule sees it, see `standardise`), and pairs, the nearest to the rule's boundary first."""
+    """Columns by candidate (x, y: where the pair rule sees it, see `standardise`), and pairs, the nearest to the rule's boundary first.
+
+    window: lowest and highest angle, way: the angle at which the reward rises; each None for rules without one. Degrees.
+    """
     scored, settings = handle.scored, handle.settings
     prompt_of = np.asarray([c.prompt_index for c in drawn])
     axes = [axis_scores(run, scored.candidates.set_name, names, settings.combine) for names in (scored.fidelity, scored.alignment)]
     x, y = (standardise(values, prompt_of) for values in axes)
     window = run.fact(f"window_{handle.name}") if settings.rule == "angle_window" else None
+    way = reward_direction(prompt_of, *axes, settings)
     near = boundary_distance(pairs, settings, tuple(window) if window else None, prompt_of, *axes)
     order = np.argsort(near, kind="stable")
     prompts = sorted({c.prompt_index: c.prompt for c in drawn}.items())
@@ -95,7 +100,7 @@ def _cloud(run: RunFolder, handle: Pairs, drawn: Sequence[Candidate], pairs: Seq
         "seed": [str(c.seed) for c in drawn],  # as text: JavaScript's numbers end at 2**53
         "x": _rounded(x), "y": _rounded(y), "fidelity": _rounded(axes[0]), "alignment": _rounded(axes[1]),
         "pairs": [_listed(pairs[i], near[i]) for i in order],
-        "rule": settings.rule, "window": window, "margin": settings.margin,
+        "rule": settings.rule, "window": window, "margin": settings.margin, "way": None if way is None else round(way, 1),
     }  # fmt: skip
 
 

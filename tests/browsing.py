@@ -27,7 +27,7 @@ SETTINGS = {
 # The pinned front end throws this one itself, at start.
 OWN_ERRORS = ("reading 'id'",)
 # The newest one asks a hub for the models of its own default graph, at start, and the registry for a node's pack where an error is read.
-# (Whatever would leave the machine is stopped.)
+# (No name of another machine is found.)
 OWN_REQUESTS = (
     "https://huggingface.co/Comfy-Org/z_image_turbo/",
     "https://api.comfy.org/comfy-nodes/",
@@ -63,32 +63,41 @@ def seed_settings(folder: Path, **more: object) -> None:
 
 
 @contextmanager
-def page(server: Server, width: int = 1600, height: int = 1000) -> Iterator:
-    """An open, ready page; requests to anywhere else are aborted. `errors` and `left` (such requests) hold what is not the front end's own."""
+def window(width: int = 1600, height: int = 1000) -> Iterator:
+    """A Chromium for several pages, which knows no other machine than this one. Pages share its cache: the second of a server is quicker."""
     from playwright.sync_api import sync_playwright
 
+    arguments = ["--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox", "--disable-gpu"])
-        view = browser.new_page(viewport={"width": width, "height": height})
-        view.set_default_timeout(120_000)
-        view.errors, view.left, view.is_pinned = [], [], not server.arguments
-        view.on("pageerror", lambda e: view.errors.append(str(e)) if not any(o in str(e) for o in OWN_ERRORS) else None)
-
-        def gate(route) -> None:
-            if route.request.url.startswith((server.url, "data:", "blob:")):
-                route.continue_()
-            else:
-                if not route.request.url.startswith(OWN_REQUESTS):
-                    view.left.append(route.request.url)
-                route.abort()
-
-        view.route("**/*", gate)
-        view.goto(server.url)
-        view.wait_for_function("window.app?.vueAppReady && window.app.extensionManager", timeout=300_000)
-        view.wait_for_function("!!app.extensionManager.workflow.activeWorkflow", timeout=300_000)
-        view.wait_for_timeout(500)
-        yield view
+        browser = playwright.chromium.launch(executable_path=chromium(), args=arguments)
+        yield browser.new_context(viewport={"width": width, "height": height})
         browser.close()
+
+
+@contextmanager
+def tab(window, server: Server) -> Iterator:
+    """An open, ready page, as on a first visit. `errors` and `left` (requests to anywhere else) hold what is not the front end's own."""
+    view = window.new_page()
+    view.set_default_timeout(120_000)
+    view.errors, view.left, view.is_pinned = [], [], not server.arguments
+    view.on("pageerror", lambda e: view.errors.append(str(e)) if not any(o in str(e) for o in OWN_ERRORS) else None)
+    inside = (server.url, "data:", "blob:", *OWN_REQUESTS)
+    view.on("request", lambda r: None if r.url.startswith(inside) else view.left.append(r.url))
+    view.goto(f"{server.url}/system_stats")
+    view.evaluate("() => { localStorage.clear(); sessionStorage.clear() }")  # workflows that another page left open
+    view.goto(server.url)
+    view.wait_for_function("window.app?.vueAppReady && window.app.extensionManager", timeout=300_000)
+    view.wait_for_function("!!app.extensionManager.workflow.activeWorkflow", timeout=300_000)
+    view.wait_for_timeout(500)
+    yield view
+    view.close()
+
+
+@contextmanager
+def page(server: Server, width: int = 1600, height: int = 1000) -> Iterator:
+    """A page in a Chromium of its own."""
+    with window(width, height) as alone, tab(alone, server) as view:
+        yield view
 
 
 def load(view, workflow: dict) -> None:

@@ -71,8 +71,8 @@ def loop(model: list, clip: list, vae: list, drawing: dict, training: dict, run_
         "score": node("DBDPO_Score", 840, 0, (420, 460), candidates=["sample", 0], scorer=["scorer", 0]),
         "pairs": node("DBDPO_BuildPairs", 840, 500, (420, 755), scored=["score", 0]),
         "pairs_words": words(840, 1290, (420, 150), "Pairs in words", ["pairs", 2]),
-        "train": node("DBDPO_TrainStep", 1320, 0, (420, 785), model=model, clip=clip, pairs=["pairs", 0], **training),
-        "look": node("DBDPO_PreviewPairs", 1320, 845, (420, 570), pairs=["pairs", 0]),
+        "train": node("DBDPO_TrainStep", 1320, 0, (420, 905), model=model, clip=clip, pairs=["pairs", 0], **training),
+        "look": node("DBDPO_PreviewPairs", 1320, 965, (420, 570), pairs=["pairs", 0]),
     }  # fmt: skip
 
 

@@ -50,7 +50,6 @@ function view(node) {
         url,
         commit(value) {
             text.value = value
-            node.setDirtyCanvas?.(true, true)
             captureChange()
         },
     })

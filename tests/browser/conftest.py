@@ -6,7 +6,7 @@ import importlib.util
 from pathlib import Path
 
 import pytest
-from browsing import FRONT_ENDS, chromium, page, seed_settings
+from browsing import FRONT_ENDS, chromium, seed_settings, tab, window
 from hosting import NEWEST_FRONT_END, Server, comfyui_path, newest_front_end
 
 HERE = Path(__file__).resolve().parent
@@ -38,10 +38,17 @@ def server(request: pytest.FixtureRequest, tmp_path_factory):
         yield running
 
 
+@pytest.fixture(scope="session")
+def browser(server: Server):
+    """A Chromium for all pages of a server."""
+    with window() as opened:
+        yield opened
+
+
 @pytest.fixture
-def view(server: Server):
+def view(server: Server, browser):
     """A page that ends with no error of its own, and asked nothing of another machine."""
-    with page(server) as opened:
+    with tab(browser, server) as opened:
         yield opened
         assert not opened.errors
         assert not opened.left

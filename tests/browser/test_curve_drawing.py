@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from browsing import tab
 
 # No front end has a part in it.
 pytestmark = pytest.mark.parametrize("server", ["pinned"], indirect=True)
@@ -34,6 +35,14 @@ KEEP = """async ([workflow, messages]) => {
     }
     return seen
 }"""
+
+
+@pytest.fixture(scope="module")
+def view(server, browser):
+    """One page for all: nothing is left in it."""
+    with tab(browser, server) as opened:
+        yield opened
+        assert not opened.errors
 
 
 def training(errors: list[float | None], steps: int = 10) -> dict:

@@ -5,120 +5,27 @@ from __future__ import annotations
 import json
 
 import pytest
-from browsing import fit, load, run
+from browsing import load, run
 from hosting import Server
-from toy_graphs import toy_loop_graph
-from workflows import to_ui
+from inspector_page import (
+    NODE,
+    PANEL,
+    button,
+    changed,
+    drawn,
+    edits,
+    look_at,
+    opened,
+    payload,
+    point_of,
+    press,
+    ready,
+    says,
+    summary,
+    workflow,
+)
 
-PANEL = ".dbdpo-inspect"
-NODE = "app.graph._nodes.find(n => n.type === 'DBDPO_InspectPairs' && (!title || n.title === title))"
 SWAPPED, UNTOUCHED = "1 changed: 1 swapped, 0 rejected", "0 changed: 0 swapped, 0 rejected"
-
-
-def workflow(server: Server, inspectors: int = 1, edits: str = "", **changes: dict) -> dict:
-    """A toybox loop up to inspectors, each with its summary to be read behind it."""
-    own = {"sample": {"run_name": "inspect"}, "pairs": {"max_uses": 10}}
-    whole = toy_loop_graph(**{name: {**own.get(name, {}), **changes.get(name, {})} for name in {**own, **changes}})
-    graph = {name: whole[name] for name in ("toy", "concept", "prompts", "sample", "scorer", "score", "pairs")}
-    for i in range(inspectors):
-        graph[f"inspect_{i}"] = {
-            "class_type": "DBDPO_InspectPairs", "inputs": {"pairs": ["pairs", 0], "edits": edits}, "size": [1240, 960], "title": f"inspector {i}",
-        }  # fmt: skip
-        graph[f"words_{i}"] = {"class_type": "PreviewAny", "inputs": {"source": [f"inspect_{i}", 1]}, "title": f"words {i}"}
-    for i, node in enumerate(graph.values()):
-        node["pos"] = [-1700 + 400 * (i % 4), 500 * (i // 4)]
-    for i in range(inspectors):
-        graph[f"inspect_{i}"]["pos"] = [1300 * i, 0]
-        graph[f"words_{i}"]["pos"] = [1300 * i, 1100]
-    return to_ui(graph, server.get("/object_info"))
-
-
-def ready(view, panels: int = 1) -> None:
-    """So many panels show pairs, with their pictures."""
-    view.wait_for_function(
-        f"""count => {{
-            const shown = [...document.querySelectorAll('{PANEL} .dbdpo-body')].filter(b => !b.hidden && b.isConnected)
-            const pictures = shown.flatMap(b => [...b.querySelectorAll('figure:not([hidden]) img, .dbdpo-photos img')])
-            return shown.length === count && pictures.length > 2 * count && pictures.every(i => i.complete && i.naturalWidth > 0)
-        }}""",
-        arg=panels,
-        timeout=60_000,
-    )
-
-
-def look_at(view, title: str = "", scale: float = 0.8) -> None:
-    """The node fills the screen."""
-    view.evaluate(
-        f"""([title, scale]) => {{
-            const node = {NODE}, ds = app.canvas.ds
-            ds.scale = scale
-            ds.offset[0] = 100 / scale - node.pos[0]
-            ds.offset[1] = 120 / scale - node.pos[1]
-            app.canvas.setDirty(true, true)
-        }}""",
-        [title, scale],
-    )
-    view.wait_for_timeout(800)
-
-
-def opened(view, server: Server, **more) -> None:
-    load(view, workflow(server, **more))
-    assert run(view, server)["status"]["status_str"] == "success"
-    count = more.get("inspectors", 1)
-    fit(view)
-    ready(view, count)
-    if count == 1:
-        look_at(view)
-
-
-def edits(view, title: str = "") -> dict:
-    text = view.evaluate(f"title => {NODE}.widgets.find(w => w.name === 'edits').value", title)
-    return json.loads(text) if text else {}
-
-
-def payload(view, title: str = "") -> dict:
-    return view.evaluate(f"title => app.nodeOutputs[{NODE}.id].dbdpo_inspect[0]", title)
-
-
-def summary(view, server: Server, title: str = "words 0") -> str:
-    """What the inspector's other output said, where it was read behind the node, after a run."""
-    assert run(view, server)["status"]["status_str"] == "success"
-    view.wait_for_timeout(500)
-    return view.evaluate("t => app.nodeOutputs[app.graph._nodes.find(n => n.title === t).id].text[0]", title)
-
-
-def press(view, *keys: str) -> None:
-    for key in keys:
-        view.keyboard.press(key)
-    view.wait_for_timeout(150)
-
-
-def button(view, name: str):
-    return view.locator(PANEL).get_by_role("button", name=name)
-
-
-def says(view, text: str) -> None:
-    view.locator(PANEL).get_by_text(text).first.wait_for()
-
-
-def point_of(view, position: int) -> list[float]:
-    """Where a candidate lies on the screen, by the scores that the panel has and the axes that it drew."""
-    return view.evaluate(
-        """position => {
-            const svg = document.querySelector('.dbdpo-cloud svg'), payload = app.nodeOutputs[
-                app.graph._nodes.find(n => n.type === 'DBDPO_InspectPairs').id].dbdpo_inspect[0]
-            const line = (axis, values) => {
-                const at = [...svg.querySelectorAll('.dbdpo-ticks text')].filter(t => (t.getAttribute('text-anchor') === 'middle') === (axis === 'x'))
-                const to = t => Number(t.getAttribute(axis)) - (axis === 'y' ? 7 : 0)
-                const [a, b] = [at[0], at.at(-1)]
-                const share = (values[position] - Number(a.textContent)) / (Number(b.textContent) - Number(a.textContent))
-                return to(a) + share * (to(b) - to(a))
-            }
-            const point = new DOMPoint(line('x', payload.x), line('y', payload.y)).matrixTransform(svg.getScreenCTM())
-            return [point.x, point.y]
-        }""",
-        position,
-    )
 
 
 def test_a_flip_goes_on_and_comes_back(server: Server, view):
@@ -127,6 +34,8 @@ def test_a_flip_goes_on_and_comes_back(server: Server, view):
     says(view, "Press Run: the pairs that come in are shown here")
     opened(view, server)
     shown = payload(view)
+    assert shown["window"] is None and drawn(view) == {"way", "level"}
+    says(view, f"reward rises ({int(shown['way'] + 0.5)}°)")
     lonely = next(p for p in shown["pairs"][5:] if sum(p["winner"] in (o["winner"], o["loser"]) for o in shown["pairs"]) == 1)
     view.mouse.move(*point_of(view, lonely["winner"]), steps=3)
     tip = view.locator(".dbdpo-tip")
@@ -142,7 +51,7 @@ def test_a_flip_goes_on_and_comes_back(server: Server, view):
     chosen = view.evaluate("[...document.querySelectorAll('.dbdpo-figures figure:not([hidden]) img')].map(i => i.src)")
     pair = next(p for p in shown["pairs"] if shown["files"][p["winner"]] in chosen[0] and shown["files"][p["loser"]] in chosen[1])
     button(view, "Swap (S)").click()
-    says(view, "1 of ")
+    changed(view, 1)
     says(view, "Press Run to hand your decisions on.")
     assert edits(view)["pairs"] == {pair["id"]: "swap"}
     assert SWAPPED in summary(view, server)
@@ -156,7 +65,7 @@ def test_a_flip_goes_on_and_comes_back(server: Server, view):
     view.wait_for_timeout(1500)
     ready(view)
     assert edits(view) == {}
-    says(view, "0 of ")
+    changed(view, 0)
     assert view.evaluate(f"document.querySelector('{PANEL}').contains(document.activeElement)"), "keys go on working after an undo"
 
 
@@ -174,7 +83,7 @@ def test_the_keyboard_alone(server: Server, view):
     press(view, "r", "ArrowRight", "s", "ArrowRight", "ArrowLeft", "ArrowRight", "k", "End", "r", "Delete", "Home")
     assert edits(view)["pairs"] == {ids[0]: "reject", ids[1]: "swap", ids[2]: "keep", ids[-1]: "reject"}
     assert view.evaluate("app.graph._nodes.length") == nodes, "Delete is not for the canvas while the panel has the keys"
-    says(view, "3 of ")
+    changed(view, 3)
     press(view, "u", "Home", "r")
     assert edits(view)["pairs"] == {ids[1]: "swap", ids[2]: "keep"}
     press(view, "1", "4")
@@ -200,12 +109,12 @@ def test_stale_decisions_are_told_and_kept_ones_offered(server: Server, view):
     other = json.dumps({**mine, "fingerprint": "f" * 16})
     opened(view, server, edits=other)
     says(view, "1 decision left out")
-    says(view, "0 of ")
+    changed(view, 0)
     assert "1 decision dropped: made on other candidates." in summary(view, server)
     opened(view, server)
     button(view, "Restore 1 kept decision").click()
     assert edits(view) == mine
-    says(view, "1 of ")
+    changed(view, 1)
 
 
 def test_two_inspectors_do_not_meddle(server: Server, view):
@@ -228,9 +137,13 @@ def test_two_inspectors_do_not_meddle(server: Server, view):
 def test_what_looks_like_a_script_is_text(server: Server, view):
     evil = ["a sks robot <img src=x onerror='window.hacked=1'>", "a sks robot <script>window.hacked=1</script> on sand"]
     text = {"text": "\n".join(evil), "held_out_text": "a sks robot <b>bold</b>", "preset": "own text"}
-    sample, pairs = {"run_name": "script", "candidates_per_prompt": 6}, {"angle_low": -90, "angle_high": 180, "margin": 0}
+    sample, pairs = (
+        {"run_name": "script", "candidates_per_prompt": 6},
+        {"rule": "angle_window", "angle_low": -90, "angle_high": 180, "margin": 0},
+    )
     opened(view, server, prompts=text, sample=sample, pairs=pairs)
     assert payload(view)["prompts"] == evil
+    assert drawn(view) == {"wedge"} and not view.get_by_text("reward rises").is_visible()
     view.locator(PANEL).focus()
     press(view, "End", "Home")
     view.mouse.move(*point_of(view, payload(view)["pairs"][0]["winner"]), steps=3)
@@ -242,7 +155,7 @@ def test_what_looks_like_a_script_is_text(server: Server, view):
     view.evaluate(
         """() => {
             const node = app.graph._nodes.find(n => n.type === 'DBDPO_InspectPairs')
-            const shown = structuredClone(app.nodeOutputs[node.id].dbdpo_inspect[0])
+            const shown = JSON.parse(JSON.stringify(app.nodeOutputs[node.id].dbdpo_inspect[0])) // of the newest: a proxy
             shown.fingerprint = '0123456789abcdef'
             shown.files = shown.files.map(() => '"><img src=x onerror=window.hacked=1>')
             shown.references = ['javascript:window.hacked=1']
@@ -268,13 +181,13 @@ def test_the_graph_keeps_decisions_and_other_tabs_come_back(server: Server, view
     view.wait_for_function("app.graph._nodes.some(n => n.type === 'DBDPO_InspectPairs')")
     ready(view)
     assert edits(view) == mine
-    says(view, "1 of ")
+    changed(view, 1)
     load(view, saved)
     says(view, "Press Run: the pairs that come in are shown here")
     assert edits(view) == mine
     assert SWAPPED in summary(view, server)
     ready(view)
-    says(view, "1 of ")
+    changed(view, 1)
 
 
 def test_inside_a_subgraph(server: Server, view):
@@ -295,5 +208,5 @@ def test_inside_a_subgraph(server: Server, view):
     ready(view)
     view.locator(PANEL).focus()
     press(view, "s")
-    says(view, "1 of ")
+    changed(view, 1)
     assert SWAPPED in summary(view, server)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from browsing import finished, fit, look_at, open_template, page, press_run, red, set_widgets
+from browsing import finished, fit, look_at, open_template, press_run, red, set_widgets, tab
 from hosting import Server, executed
 from PIL import Image
 
@@ -39,9 +39,9 @@ WATCH = """() => {
 
 
 @pytest.fixture(scope="module")
-def ran(server: Server):
+def ran(server: Server, browser):
     """The page after its run, and the run's history."""
-    with page(server) as view:
+    with tab(browser, server) as view:
         open_template(view, "toybox_quickstart")
         view.wait_for_function("app.graph._nodes.some(n => n.type === 'DBDPO_Evaluate')")
         view.wait_for_timeout(500)

@@ -9,6 +9,7 @@ import urllib.parse
 import urllib.request
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hosting import Server, comfyui_path, executed
@@ -16,8 +17,10 @@ from PIL import Image
 from safetensors.torch import load_file
 from toy_graphs import toy_loop_graph
 
+from dreambooth_dpo.dpo_core.pair_rules import reward_direction
 from dreambooth_dpo.dpo_core.pairs import Pair
 from dreambooth_dpo.dpo_core.run_folder import RunFolder
+from dreambooth_dpo.dpo_core.settings import PairSettings
 
 pytestmark = pytest.mark.usefixtures("comfyui")
 WIDE = {"angle_low": 0, "angle_high": 90, "margin": 0.05, "max_pairs_per_prompt": 10, "max_uses": 10}
@@ -80,6 +83,7 @@ def test_the_panel_gets_all_that_it_shows(payload: dict, folder: Path):
     assert count == 120 and len(payload["prompts"]) == 30 and payload["taken"] == "" and payload["kept"] is None
     assert all(len(payload[column]) == count for column in ("seed", "x", "y", "fidelity", "alignment", "files"))
     assert len(payload["pairs"]) > CLEAN and payload["window"] == [0, 90] and payload["rule"] == "angle_window"
+    assert payload["way"] is None
     assert [p["near"] for p in payload["pairs"]] == sorted(p["near"] for p in payload["pairs"])
     for pair in payload["pairs"]:
         assert pair["id"] == f"{pair['winner']}-{pair['loser']}"
@@ -87,6 +91,16 @@ def test_the_panel_gets_all_that_it_shows(payload: dict, folder: Path):
     assert len(payload["references"]) == 5
     made = {p.name for p in (folder / payload["set"] / "previews").iterdir()}
     assert made == {*payload["files"], *payload["references"]}
+
+
+@pytest.mark.parametrize("rule", ["lambda_harmonic", "weighted_sum", "random"])
+def test_rules_with_a_reward_have_a_way_in_place_of_a_window(server: Server, rule: str):
+    given = shown(server.run(graph(pairs={"rule": rule})))
+    columns = (np.asarray(given[name]) for name in ("prompt", "fidelity", "alignment"))
+    way = reward_direction(*columns, PairSettings(rule=rule))
+    assert given["window"] is None and given["rule"] == rule
+    assert given["way"] == (None if way is None else pytest.approx(way, abs=0.5))
+    assert (given["way"] is None) == (rule == "random")
 
 
 def test_without_decisions_the_pairs_pass_as_they_are(server: Server, payload: dict, folder: Path):

@@ -1,4 +1,5 @@
-// The fidelity-alignment cloud in SVG: candidates as points, pairs as arrows from loser to winner, the rule's window.
+// The fidelity-alignment cloud in SVG: candidates as points, pairs as arrows from loser to winner, the rule's
+// window or the way in which its reward rises.
 // Points and arrows of one kind are one path each, so that 500 of them cost as little as five; what is under the pointer is looked up.
 
 import { draw, make } from "./dom.js"
@@ -46,6 +47,16 @@ function arrow([x0, y0], [x1, y1], crossed, short = 9) {
     return `M${bx} ${by}L${ex} ${ey}${head}${cross}`
 }
 
+/** A thick arrow with a full head. */
+function pointed([x0, y0], [x1, y1]) {
+    const length = Math.max(1, Math.hypot(x1 - x0, y1 - y0))
+    const [ux, uy] = [(x1 - x0) / length, (y1 - y0) / length]
+    const [bx, by] = [x1 - 20 * ux, y1 - 20 * uy]
+    const corners = [[x0 + 3 * uy, y0 - 3 * ux], [bx + 3 * uy, by - 3 * ux], [bx + 11 * uy, by - 11 * ux], [x1, y1],
+        [bx - 11 * uy, by + 11 * ux], [bx - 3 * uy, by + 3 * ux], [x0 - 3 * uy, y0 + 3 * ux]]
+    return `M${corners.map((corner) => corner.map(round)).join("L")}z`
+}
+
 /** Distance of a point from the stretch between two others. */
 function apart([x, y], [ax, ay], [bx, by]) {
     const length = (bx - ax) ** 2 + (by - ay) ** 2
@@ -69,6 +80,8 @@ export class Cloud {
         this.grid = path("grid")
         this.ticks = draw("g", { class: "dbdpo-ticks" })
         this.wedge = path("wedge")
+        this.level = path("level")
+        this.way = path("way")
         this.arrows = Object.fromEntries(KINDS.map((kind) => [kind, path(`arrow dbdpo-${kind}`)]))
         this.points = Object.fromEntries(ROLES.map((role) => [role, path(`point dbdpo-${role}`)]))
         this.thumbs = path("thumbs")
@@ -78,8 +91,8 @@ export class Cloud {
             "svg", { viewBox: `0 0 ${SIZE} ${SIZE}`, role: "img", "aria-label": "Candidates by fidelity and alignment, pairs as arrows" },
             draw("clipPath", { id: clip }, draw("rect", { x: LEFT, y: TOP, width: SIDE, height: SIDE })),
             this.grid, this.ticks,
-            draw("g", { "clip-path": `url(#${clip})` }, this.wedge, ...Object.values(this.arrows), ...Object.values(this.points), this.thumbs,
-                this.chosen, this.hover),
+            draw("g", { "clip-path": `url(#${clip})` }, this.wedge, this.level, ...Object.values(this.arrows), ...Object.values(this.points), this.way,
+                this.thumbs, this.chosen, this.hover),
             draw("text", { class: "dbdpo-axis", x: LEFT + SIDE / 2, y: SIZE - 10, text: "fidelity above the prompt's mean (SD)" }),
             draw("text", {
                 class: "dbdpo-axis", transform: `translate(18 ${TOP + SIDE / 2}) rotate(-90)`, text: "alignment above the prompt's mean (SD)",
@@ -101,6 +114,7 @@ export class Cloud {
         this.at = x.map((_, i) => [round(this.across(x[i])), round(this.down(y[i]))])
         this.lookAt(null)
         this.drawGrid()
+        this.drawWay()
     }
 
     across(value) {
@@ -188,6 +202,21 @@ export class Cloud {
         const [inner, outer] = [round(margin * scale), round(far * scale)]
         put(this.wedge, `M${at(margin, low)}L${at(far, low)}A${outer} ${outer} 0 ${large} 0 ${at(far, high)}L${at(margin, high)}` +
             `A${inner} ${inner} 0 ${large} 1 ${at(margin, low)}z`)
+    }
+
+    /** The way in which the reward rises from the mean candidate, and the line of the candidates that are worth as much as it is. */
+    drawWay() {
+        const { way } = this.state.payload
+        const there = way !== null && way !== undefined
+        const angle = ((way ?? 0) * Math.PI) / 180
+        const step = [Math.cos(angle), Math.sin(angle)]
+        // The mean need not be in the middle: the arrow ends before the border.
+        const room = step.map((part, i) => (this.reach + Math.sign(part) * this.middle[i]) / Math.max(1e-6, Math.abs(part)))
+        const far = Math.min(0.8 * this.reach, ...room.map((length) => 0.95 * length))
+        const at = (across, up) => [this.across(across), this.down(up)].map(round)
+        const along = 4 * this.reach
+        this.way.setAttribute("d", there ? pointed(at(0, 0), at(far * step[0], far * step[1])) : "")
+        this.level.setAttribute("d", there ? `M${at(-along * step[1], along * step[0])}L${at(along * step[1], -along * step[0])}` : "")
     }
 
     // --- the pointer ---

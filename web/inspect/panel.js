@@ -56,6 +56,7 @@ export class Panel {
         this.empty = make("div", { class: "dbdpo-empty", text: WAITING })
         const legend = [
             ["winner", "●", "winner"], ["loser", "▼", "loser"], ["both", "◆", "both"], ["none", "•", "in no pair"], ["window", "◢", "window"],
+            ["way", "➔", "reward rises"], ["level", "╌", "equal reward"],
         ]
         this.body = make(
             "div", { class: "dbdpo-body" },
@@ -83,7 +84,7 @@ export class Panel {
             this.filter.replaceChildren(make("option", { value: -1, text: `all ${many(payload.prompts.length, "prompt")}` }), ...options)
             this.cloud.place()
             this.compare.place()
-            this.body.querySelector(".dbdpo-sign-window").parentElement.hidden = !payload.window
+            this.nameRule(payload)
             this.ahead = null
         }
         this.render()
@@ -93,6 +94,14 @@ export class Panel {
     inherit(other) {
         const { filter, mode, selected, past, of } = other.state
         Object.assign(this.state, { filter, mode, selected, past, of })
+    }
+
+    /** The legend names what the pair rule draws: a window, a way, or neither. */
+    nameRule({ window, way }) {
+        const wayless = way === null || way === undefined
+        for (const [name, gone] of [["window", !window], ["way", wayless], ["level", wayless]])
+            this.body.querySelector(`.dbdpo-sign-${name}`).parentElement.hidden = gone
+        this.body.querySelector(".dbdpo-sign-way").nextSibling.textContent = ` reward rises (${Math.round(way ?? 0)}°)`
     }
 
     // --- what the user does ---

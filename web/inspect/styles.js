@@ -30,11 +30,13 @@ const CSS = `
 .dbdpo-legend { display: flex; flex-wrap: wrap; gap: 2px 18px; justify-content: center; flex: none; }
 .dbdpo-legend i { font-style: normal; }
 .dbdpo-sign-winner { color: var(--win); } .dbdpo-sign-loser { color: var(--lose); } .dbdpo-sign-both { color: var(--both); }
-.dbdpo-sign-window { color: var(--wedge); } .dbdpo-sign-none { opacity: 0.7; }
+.dbdpo-sign-window, .dbdpo-sign-way, .dbdpo-sign-level { color: var(--wedge); } .dbdpo-sign-none { opacity: 0.7; }
 .dbdpo-grid { stroke: var(--fg-color, #222); stroke-width: 1; opacity: 0.13; fill: none; }
 .dbdpo-ticks text, .dbdpo-axis { fill: var(--fg-color, #222); font: 21px system-ui, sans-serif; }
 .dbdpo-axis { text-anchor: middle; }
 .dbdpo-wedge { fill: var(--wedge); fill-opacity: 0.18; stroke: var(--wedge); stroke-width: 1.5; stroke-dasharray: 7 5; }
+.dbdpo-way { fill: var(--wedge); stroke: var(--comfy-menu-bg, #fff); stroke-width: 1; }
+.dbdpo-level { fill: none; stroke: var(--wedge); stroke-width: 1.8; stroke-dasharray: 9 6; }
 .dbdpo-point { stroke: var(--comfy-menu-bg, #fff); stroke-width: 1; }
 .dbdpo-none { fill: var(--fg-color, #222); fill-opacity: 0.5; } .dbdpo-winner { fill: var(--win); }
 .dbdpo-loser { fill: var(--lose); } .dbdpo-both { fill: var(--both); }
@@ -50,7 +52,7 @@ const CSS = `
 .dbdpo-tip img { width: 150px; height: 150px; object-fit: contain; flex: none; }
 .dbdpo-tip-prompt { font-weight: 600; margin-bottom: 4px; max-height: 5.2em; overflow: hidden; overflow-wrap: anywhere; }
 .dbdpo-where { flex: none; }
-.dbdpo-prompt { font-size: 22px; font-weight: 600; flex: none; max-height: 2.6em; overflow: hidden; overflow-wrap: anywhere; }
+.dbdpo-prompt { font-size: 22px; font-weight: 600; flex: none; height: 2.6em; overflow: hidden; overflow-wrap: anywhere; }
 .dbdpo-figures { display: flex; gap: 12px; flex: 1; min-height: 0; }
 .dbdpo-figures figure { margin: 0; flex: 1; min-width: 0; display: flex; flex-direction: column; gap: 4px; padding: 6px; border-radius: 8px;
   border: 3px solid var(--border-color, #999); }
@@ -67,8 +69,7 @@ const CSS = `
 .dbdpo-photos img { height: 100%; min-width: 0; object-fit: contain; }
 .dbdpo-few-pixels { image-rendering: pixelated; }
 .dbdpo-actions { justify-content: center; flex-wrap: wrap; }
-.dbdpo-note { flex: none; font-weight: 600; text-align: center; }
-.dbdpo-note:empty { display: none; }
+.dbdpo-note { flex: none; min-height: 1.3em; font-weight: 600; text-align: center; }
 .dbdpo-hint { flex: none; text-align: center; font-size: 18px; opacity: 0.85; }
 @container (max-width: 760px) {
   .dbdpo-main { grid-template-columns: minmax(0, 1fr); grid-auto-rows: 520px; flex: none; } .dbdpo-body { height: auto; } .dbdpo-bar { flex-wrap: wrap; }
