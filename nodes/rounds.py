@@ -50,8 +50,10 @@ class Rounds(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         pairs = [i for i in BuildPairs.define_schema().inputs if i.id in (*_PAIRS, *_RULE)]
-        # Last: saved graphs know widgets by their order, and those from before end with the training's.
+        # Younger widgets come last: saved graphs know widgets by their order.
         combine = next(i for i in BuildPairs.define_schema().inputs if i.id == "combine")
+        training = {i.id: i for i in training_inputs()}
+        memory = training.pop("memory")
         return io.Schema(
             node_id="DBDPO_Rounds",
             display_name="DPO Rounds",
@@ -72,7 +74,7 @@ class Rounds(io.ComfyNode):
                 io.String.Input("run_name", default="my_run", tooltip="Folder under output/dreambooth_dpo where everything is kept."),
                 *sampling_inputs(),
                 *pairs,
-                *training_inputs(),
+                *training.values(),
                 combine,
                 io.Combo.Input(
                     "keep",
@@ -82,6 +84,7 @@ class Rounds(io.ComfyNode):
                     tooltip="best: measure rounds on held-out prompts, keep the surest, stop when another is of no use; last: all rounds.",
                 ),
                 seeds_input("For keep = best: pictures for every held-out prompt, of the start and of each round.", optional=True),
+                memory,
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The model after the round that is kept, or the one that came in."),
