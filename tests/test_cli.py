@@ -232,12 +232,12 @@ def test_wrong_input_is_refused_at_the_door(project: Path, what: str) -> None:
 
 @pytest.mark.usefixtures("without_report")
 def test_a_window_that_no_pair_fits_keeps_the_candidates_and_takes_a_wider_one(project: Path) -> None:
-    config = write_config(project, "eng.yaml", output="läufe/eng", pairs__margin=9.0)
+    config = write_config(project, "eng.yaml", output="läufe/eng", pairs__margin=9.0, pairs__rule="angle_window")
     message = fails("run", config)
     assert "no pair fits the window -90..180 degrees" in message and "lower the margin" in message and "6 below the margin" in message
     kept = RunFolder(project / "läufe" / "eng").candidates("round_0")
     assert len(kept) == 6
-    succeeds("run", write_config(project, "eng.yaml", output="läufe/eng"), "--resume")
+    succeeds("run", write_config(project, "eng.yaml", output="läufe/eng", pairs__rule="angle_window"), "--resume")
     assert RunFolder(project / "läufe" / "eng").candidates("round_0") == kept
 
 

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 
@@ -80,12 +81,18 @@ def pack(comfyui: Path) -> Iterator[ModuleType]:
         del sys.modules[other]
 
 
+def in_a_loop(coroutine):
+    """What a coroutine returns, from a thread of its own: a browser of other tests may hold this thread's event loop."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, coroutine).result()
+
+
 @pytest.fixture(scope="module")
 def extension(pack: ModuleType):
-    return asyncio.run(pack.comfy_entrypoint())
+    return in_a_loop(pack.comfy_entrypoint())
 
 
 @pytest.fixture(scope="module")
 def nodes(extension) -> dict[str, type]:
     """Node classes by id, in the pack's order."""
-    return {node.GET_SCHEMA().node_id: node for node in asyncio.run(extension.get_node_list())}
+    return {node.GET_SCHEMA().node_id: node for node in in_a_loop(extension.get_node_list())}

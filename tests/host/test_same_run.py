@@ -33,6 +33,7 @@ def hosted(tmp_path_factory) -> Path:
         server.run(
             toy_loop_graph(
                 sample={"steps": STEPS, "scheduler": "sgm_uniform", "run_name": "same"},
+                pairs={"rule": TOY_SETTINGS.pairs.rule},
                 train={"train_steps": TRAINING, "pairs_per_step": 8, "learning_rate": RATE, "schedule": "linear"},
                 evaluate={"seeds_per_prompt": 1},
             )
