@@ -167,6 +167,10 @@ def show(summary: dict[str, dict], stops: list[dict]) -> None:
         console.print(table)
         within, worse = sum(s["within_2_points"] for s in stops), sum(s["worse_than_start"] for s in stops)
         console.print(f"within 2 points of the best round: {within} of {len(stops)}; worse than the start: {worse}")
+        means = (
+            f"{what} {np.mean([s[key] for s in stops]):.3f}" for what, key in (("start", "start"), ("kept", "truth"), ("best", "best"))
+        )
+        console.print(f"means: {', '.join(means)}, last {np.mean([s['last'] for s in stops]):.3f}")
 
 
 def main() -> None:

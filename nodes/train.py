@@ -21,14 +21,7 @@ def training_inputs() -> list:
         io.Float.Input(
             "learning_rate", default=2e-4, min=1e-8, max=1, step=1e-6, round=False, tooltip="AdamW's. 2e-4 on small models, 2e-5 on SDXL."
         ),
-        io.Float.Input(
-            "beta",
-            default=2000,
-            min=0.1,
-            max=1e6,
-            step=10,
-            tooltip="How closely the model stays to its reference: 2000-5000 (eps), 100 (flow).",
-        ),
+        io.Float.Input("beta", default=2000, min=0.1, max=1e6, step=10, tooltip="How close to its reference: 2000-5000 (eps), 100 (flow)."),
         io.Boolean.Input(
             "checkpointing",
             default=False,
