@@ -1,4 +1,4 @@
-"""Gains on toybox concepts: the default window, two others for steering, and one long round, from the same starts.
+"""Gains on toybox concepts: the paper's angle window, two others for steering, and one long round, from the same starts.
 
     python -m dreambooth_dpo.benchmarks.concepts --concepts 0-9
 
@@ -33,6 +33,7 @@ def variants(settings: LoopSettings) -> dict[str, LoopSettings]:
     """The compared settings. `one_long_round` has the same totals of steps and candidates as the default's rounds."""
 
     def changed(rounds: int | None = None, **groups: dict) -> LoopSettings:
+        groups["pairs"] = {"rule": "angle_window", **groups.get("pairs", {})}
         update = {name: getattr(settings, name).model_copy(update=values) for name, values in groups.items()}
         update["evaluation"] = settings.evaluation.model_copy(update={"every_round": False})
         update["stop"] = settings.stop.model_copy(update={"rule": "last"})

@@ -25,6 +25,7 @@ def test_one_long_round_spends_as_many_steps_and_candidates_as_the_default():
 
 def test_windows_differ_in_their_angles_alone():
     table = variants(TOY_SETTINGS)
+    assert {s.pairs.rule for s in table.values()} == {"angle_window"}
     for name in ("window_0_30", "window_60_90"):
         assert table[name].model_dump(exclude={"pairs"}) == table["window_20_70"].model_dump(exclude={"pairs"})
 
