@@ -96,11 +96,11 @@ TOY_NOTE = """## One round, every stage a node
 Press **Run**: nothing is downloaded. A tiny model learns a subject (here a robot) from five photos, then:
 1. candidates are drawn for every prompt,
 2. scored for **fidelity** (the photos' subject) and **alignment** (the prompt),
-3. paired: better over worse, within the angle window,
+3. paired: better over worse by a rule of both,
 4. a LoRA is trained on the pairs,
 5. and measured on prompts that it never saw.
 
-Change the window and run again: nothing is drawn anew."""
+Change the rule or its weight and run again: nothing is drawn anew."""
 ROUNDS_NOTE = """## Several rounds
 Each round draws fresh candidates with the model so far, and is measured on prompts that training never saw. The best round is kept (or the
 original, if none is surely better), and no round is run that would be of no use.
