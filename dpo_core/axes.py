@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from .errors import UserError
-from .pairs import standardise
+from .pairs import prompt_means, standardise
 from .run_folder import RunFolder
 
 AXES = ("fidelity", "alignment")
@@ -56,8 +56,7 @@ def in_units_of(first: np.ndarray, standard: np.ndarray, prompt_of: np.ndarray) 
     For first 1 1 3 3 of one prompt (mean 2, spread 1) and standard -1 0 0 1: 1 2 2 3. Cosines stay between -1 and 1.
     """
     own = standardise(first, prompt_of)
-    inverse = np.unique(prompt_of, return_inverse=True)[1]
-    means = (np.bincount(inverse, first) / np.bincount(inverse))[inverse]
+    means = prompt_means(first, prompt_of)
     spread = float(np.sqrt(np.mean((first - means) ** 2))) if own.any() else 0.0
     found = means + spread * standard
     return np.clip(found, -1.0, 1.0) if np.abs(first).max(initial=0.0) <= 1 else found

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from .errors import UserError
-from .pairs import Group, Judge, Pair, PairYield, angle_degrees, checked, choose, standardise
+from .pairs import Group, Judge, Pair, PairYield, angle_degrees, checked, choose, prompt_means, standardise
 from .settings import PairSettings
 
 Rule = Callable[[np.ndarray, np.ndarray, np.ndarray, PairSettings], tuple[list[Pair], PairYield]]
@@ -177,14 +177,9 @@ def reward_direction(prompt_of: np.ndarray, fidelity: np.ndarray, alignment: np.
     parts = []
     for values, share in ((fidelity, w), (alignment, 1 - w)):
         values = np.asarray(values, np.float64)
-        spread = np.sqrt(np.mean((values - _prompt_means(values, prompt_of)) ** 2))
+        spread = np.sqrt(np.mean((values - prompt_means(values, prompt_of)) ** 2))
         parts.append(share * spread / max((values.mean() + 1) / 2, 1e-6) ** 2)
     return float(angle_degrees(parts[1], parts[0])) if any(parts) else None
-
-
-def _prompt_means(values: np.ndarray, prompt_of: np.ndarray) -> np.ndarray:
-    inverse = np.unique(prompt_of, return_inverse=True)[1]
-    return (np.bincount(inverse, values) / np.bincount(inverse))[inverse]
 
 
 # --- the control ---

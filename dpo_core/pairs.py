@@ -76,6 +76,12 @@ class PairYield:
         )
 
 
+def prompt_means(values: np.ndarray, prompt_of: np.ndarray | None = None) -> np.ndarray:
+    """For each value (float64 [n]) the mean of its prompt's; of all where no prompts (int [n]) are given."""
+    inverse = np.zeros(len(values), int) if prompt_of is None else np.unique(prompt_of, return_inverse=True)[1]
+    return (np.bincount(inverse, values) / np.bincount(inverse))[inverse]
+
+
 def standardise(values: np.ndarray, prompt_of: np.ndarray | None = None) -> np.ndarray:
     """Scores in standard deviations of the round: float [n] -> float64 [n]; zeros where all values agree.
 
@@ -83,8 +89,7 @@ def standardise(values: np.ndarray, prompt_of: np.ndarray | None = None) -> np.n
     candidates of one prompt only; how much easier one prompt is than another must not shrink the axis on which they differ.
     """
     values = np.asarray(values, np.float64)
-    inverse = np.zeros(len(values), int) if prompt_of is None else np.unique(prompt_of, return_inverse=True)[1]
-    deviations = values - (np.bincount(inverse, values) / np.bincount(inverse))[inverse]
+    deviations = values - prompt_means(values, prompt_of)
     spread = np.sqrt(np.mean(deviations**2)) if len(values) else 0.0
     # Equal values leave rounding noise in the deviation: treat it as none.
     if spread <= 1e-12 * float(np.abs(values).max(initial=0.0)):

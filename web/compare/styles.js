@@ -1,5 +1,7 @@
 // The look of the slider. Colours come from ComfyUI's own variables; tags on pictures bring their own ground, to be read on any picture.
 
+import { addStyle } from "../shared/style.js"
+
 const ID = "dbdpo-compare-style"
 
 const CSS = `
@@ -29,10 +31,4 @@ const CSS = `
 `
 
 /** Put the style into the page, once. */
-export function dress() {
-    if (document.getElementById(ID)) return
-    const style = document.createElement("style")
-    style.id = ID
-    style.textContent = CSS
-    document.head.append(style)
-}
+export const dress = () => addStyle(ID, CSS)

@@ -1,5 +1,7 @@
 // The look of the curve. Colours come from ComfyUI's own variables; those of lines are seen on dark and light ground alike, and differ in dash, too.
 
+import { addStyle } from "../shared/style.js"
+
 const ID = "dbdpo-curve-style"
 
 const CSS = `
@@ -27,10 +29,4 @@ const CSS = `
 `
 
 /** Put the style into the page, once. */
-export function dress() {
-    if (document.getElementById(ID)) return
-    const style = document.createElement("style")
-    style.id = ID
-    style.textContent = CSS
-    document.head.append(style)
-}
+export const dress = () => addStyle(ID, CSS)

@@ -2,6 +2,8 @@
 // colour-blind eyes too, mixed with the text's colour to stand out on light and dark; and they never stand for anything that shape, line or
 // words do not say as well. Sizes are readable at zoom 0.5.
 
+import { addStyle } from "../shared/style.js"
+
 const ID = "dbdpo-inspect-style"
 
 const CSS = `
@@ -77,10 +79,4 @@ const CSS = `
 `
 
 /** Put the style into the page, once. */
-export function dress() {
-    if (document.getElementById(ID)) return
-    const style = document.createElement("style")
-    style.id = ID
-    style.textContent = CSS
-    document.head.append(style)
-}
+export const dress = () => addStyle(ID, CSS)

@@ -1,0 +1,8 @@
+/** Put a style into the page, once for each id. */
+export function addStyle(id, css) {
+    if (document.getElementById(id)) return
+    const style = document.createElement("style")
+    style.id = id
+    style.textContent = css
+    document.head.append(style)
+}
