@@ -97,7 +97,7 @@ def answer(numbers: Mapping, scorers: Mapping[str, Mapping]) -> Answer:
     kept = numbers.get("kept")
     if kept and not kept["kept"]:
         tried = f"Below is what round {numbers['shown_round']}, which is not kept, would have changed."
-        return Answer("original", "The original is kept: the LoRA changes nothing.", (kept["words"], tried, *sentences))
+        return Answer("original", "No gain is kept: the LoRA changes nothing.", (kept["words"], tried, *sentences))
     return Answer(status, headline, (*sentences, *([kept["words"]] if kept else [])))
 
 

@@ -59,7 +59,7 @@ def test_the_original_is_kept_when_nothing_rises(tmp_path: Path) -> None:
     assert loop.go() == 0
     assert max(float(v.abs().max()) for k, v in loop.adapter.state().items() if k.endswith(".up")) == 0
     report = write_report(loop.run)
-    assert report["status"] == "original" and report["headline"] == "The original is kept: the LoRA changes nothing."
+    assert report["status"] == "original" and report["headline"] == "No gain is kept: the LoRA changes nothing."
     assert "Below is what round 1, which is not kept, would have changed." in report["answer"]
 
 
