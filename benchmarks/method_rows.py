@@ -78,6 +78,8 @@ def rows(base: LoopSettings) -> dict[str, Row]:
         "mapo": objective("mapo", 0.1),
         "kto": objective("kto", 2000.0),
         "loser_guard": row("DPO with the loser-gradient guard, mu 0.6 (Diffusion-SDPO)", train={"loser_guard": 0.6}),
+        "bank_of_1": row("DPO, one fixed draw of (t, noise) a pair, its reference computed once", train={"reference_bank": 1}),
+        "bank_of_4": row("DPO, four fixed draws of (t, noise) a pair, their references computed once", train={"reference_bank": 4}),
         "augmented": row("DPO, scores averaged over a flip and small shifts", "augmented"),
         "mean_of_two": row("DPO, mean of two scorers on each axis (the second is the judge)", "mean of two", pairs={"combine": "mean"}),
         "worst_of_two": row("DPO, worst of two scorers on each axis (the second is the judge)", "worst of two"),
@@ -85,7 +87,8 @@ def rows(base: LoopSettings) -> dict[str, Row]:
 
 
 def image_forwards(settings: LoopSettings, prompts: int) -> int:
-    """What a row spends: denoiser forwards of one image, a backward counted as two; evaluation, which all share, is left out.
+    """What a row spends: denoiser forwards of one image, a backward counted as two. Left out: evaluation, which all share,
+    and what a reference bank saves.
 
     Candidates: sampler steps, twice with guidance. A training step: both pictures of each pair, reference forward, policy forward and
     backward. 24 prompts x 10 candidates x 12 steps and 60 steps of 8 pairs make 2,880 + 60 * 16 * 4 = 6,720 a round.
