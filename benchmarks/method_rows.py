@@ -41,6 +41,12 @@ def rows(base: LoopSettings) -> dict[str, Row]:
         DEFAULT: row("DPO, lambda-harmonic reward (RPO, arXiv 2407.12164): the default"),
         "angle_window": row("DPO, angle window 20..70 degrees (arXiv 2505.20975)", pairs={"rule": "angle_window"}),
         "raft": row("RAFT: supervised on the winners", train={"objective": "raft"}),
+        "raft_slow": row(
+            "RAFT at a quarter of the learning rate", train={"objective": "raft", "learning_rate": base.train.learning_rate / 4}
+        ),
+        "raft_slower": row(
+            "RAFT at a 20th of the learning rate", train={"objective": "raft", "learning_rate": base.train.learning_rate / 20}
+        ),
         "weighted_sum": row("DPO, pairs by the weighted sum, the paper's rejected baseline", pairs={"rule": "weighted_sum"}),
         "wide_window": row(
             "DPO, angle window 0..90 degrees: no axis is sold, however little one gains",
