@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from .adapter import Adapter
@@ -13,6 +12,7 @@ from .concept import Concept
 from .objectives import denoising_error
 from .progress import Progress, silent
 from .protocols import Scorer, TextToImage
+from .sampling import pictures
 from .seeds import generator
 from .settings import PersonalizeSettings, SamplingSettings
 from .stages import drawing
@@ -85,12 +85,8 @@ class Probe:
     scorers: Sequence[Scorer]
 
     def measure(self, model: TextToImage, adapter: Adapter, step: int) -> CurvePoint:
-        images = []
         with drawing(model, adapter):
-            for first in range(0, len(self.prompts), self.sampling.batch_size):
-                part = slice(first, first + self.sampling.batch_size)
-                images.append(model.decode(model.sample(self.prompts[part], self.seeds[part], self.sampling)))
-        pixels = np.concatenate(images)
+            pixels = pictures(model, self.prompts, self.seeds, self.sampling)
         return CurvePoint(step, {s.name: float(s.score(pixels, list(self.prompts)).mean()) for s in self.scorers})
 
 

@@ -47,6 +47,10 @@ class TextToImage(Protocol):
         """Latents float32 [n, C, h, w] on the CPU. Candidate i depends on prompts[i] and seeds[i] alone, whatever the batch."""
         ...
 
+    def pictures_at_once(self, settings: object, most: int) -> int | None:
+        """How many pictures, 1 to `most`, the host's own figures of memory let `sample` draw at once; None where it has none."""
+        ...
+
     def decode(self, latents: torch.Tensor) -> np.ndarray:
         """uint8 pictures [n, H, W, 3] of latents [n, C, h, w]."""
         ...

@@ -10,6 +10,7 @@ import torch
 from .errors import UserError
 from .progress import Progress, silent
 from .protocols import TextToImage
+from .room import UNMEASURED, Meter, fitting, meter_for
 from .run_folder import Candidate, RunFolder
 from .seeds import derive_seed
 from .settings import SamplingSettings
@@ -40,25 +41,49 @@ def sample_set(
 
     Raises UserError when the set on disk was planned otherwise (other prompts, counts, seeds or batch size).
     """
-    planned = plan(prompts, per_prompt, seed, salt, settings.batch_size)
+    planned = plan(prompts, per_prompt, seed, salt, settings.chunk_size)
     _check_kept(run, set_name, planned)
     done, drawer = run.chunks(set_name), _Drawer(model, settings)
     for chunk in range(planned[-1].chunk + 1):
-        members = planned[chunk * settings.batch_size : (chunk + 1) * settings.batch_size]
+        members = planned[chunk * settings.chunk_size : (chunk + 1) * settings.chunk_size]
         if chunk not in done:
             latents, images = drawer.draw(members)
             run.add_chunk(set_name, members, latents, images)
             progress(f"sample {set_name}", members[-1].position + 1, len(planned), images)
 
 
+def pictures(model: TextToImage, prompts: Sequence[str], seeds: Sequence[int], settings: SamplingSettings) -> np.ndarray:
+    """uint8 pictures [n, H, W, 3] of n prompts and their noise seeds, drawn as those of a set are, and kept nowhere."""
+    size, drawer = settings.chunk_size, _Drawer(model, settings)
+    listed = [Candidate(i, i, p, s, i // size, i % size) for i, (p, s) in enumerate(zip(prompts, seeds, strict=True))]
+    return np.concatenate([drawer.draw(listed[first : first + size])[1] for first in range(0, len(listed), size)])
+
+
 class _Drawer:
-    """Draws batches in parts that fit into memory. The size that ran out of it is halved, and not tried again by later batches."""
+    """Draws batches in parts that fit into memory. The size that ran out of it is halved, and not tried again by later batches.
+
+    Where free memory decides the parts' size, it does so once: by the host's figures, by what a first part of one picture took, or, where
+    neither can be had, it is a constant.
+    """
 
     def __init__(self, model: TextToImage, settings: SamplingSettings) -> None:
-        self.model, self.settings, self.room = model, settings, settings.batch_size
+        self.model, self.settings = model, settings
+        self.room: int | None = settings.batch_size or None
+        self.meter: Meter | None = None
+
+    def _decide(self) -> int:
+        """The size of the first part. Under a meter it is one picture, whose drawing then sets the size of the others."""
+        most = self.settings.chunk_size
+        known = self.model.pictures_at_once(self.settings, most)
+        if known is None:
+            self.meter = meter_for(self.model.device)
+            known = 1 if self.meter else min(UNMEASURED, most)
+        return known
 
     def draw(self, members: Sequence[Candidate]) -> tuple[torch.Tensor, np.ndarray]:
         """Latents [b, C, h, w] and pictures [b, H, W, 3] of one batch. Raises UserError where a single picture does not fit."""
+        if self.room is None:
+            self.room = self._decide()
         parts: list[tuple[torch.Tensor, np.ndarray]] = []
         drawn = 0
         while drawn < len(members):
@@ -77,7 +102,7 @@ class _Drawer:
 
     def _part(self, members: Sequence[Candidate]) -> tuple[torch.Tensor, np.ndarray] | None:
         try:
-            latents = self.model.sample([c.prompt for c in members], [c.seed for c in members], self.settings)
+            latents = self._sample(members)
             _check_finite(latents, members)
             return latents, self.model.decode(latents)
         except torch.OutOfMemoryError as error:
@@ -87,6 +112,16 @@ class _Drawer:
                     "free memory."
                 ) from error
             return None
+
+    def _sample(self, members: Sequence[Candidate]) -> torch.Tensor:
+        """Latents [n, C, h, w]. What sampling took counts alone: backends decode in parts of their own."""
+        meter, self.meter = self.meter, None
+        if meter:
+            meter.start()
+        latents = self.model.sample([c.prompt for c in members], [c.seed for c in members], self.settings)
+        if meter:
+            self.room = fitting(meter.free(), meter.taken() / len(members), self.settings.chunk_size)
+        return latents
 
 
 def _check_finite(latents: torch.Tensor, members: Sequence[Candidate]) -> None:

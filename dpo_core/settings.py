@@ -7,6 +7,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+AUTO_CHUNK = 16
+"""Pictures committed together where free memory decides how many are drawn at once. A number of its own: a set is planned in such batches,
+and must be planned the same when it is resumed, on any machine. Few enough to lose by a stop."""
+
 
 class Settings(BaseModel):
     """Frozen; unknown fields are refused by name."""
@@ -27,17 +31,28 @@ class SamplingSettings(Settings):
         ge=0.0,
         le=1.0,
         description="Share of the sampler's steps with guidance, from the start (arXiv 2404.07724 guides in an interval only); a step "
-        "after it costs half. Headless runs only.",
+        "after it costs half.",
     )
     width: int = Field(512, ge=64, le=4096, multiple_of=8, description="Picture width. Unit: pixels.")
     height: int = Field(512, ge=64, le=4096, multiple_of=8, description="Picture height. Unit: pixels.")
-    batch_size: int = Field(8, ge=1, le=1024, description="Pictures sampled at once; halved by itself when memory runs out. Unit: images.")
+    batch_size: int = Field(
+        8,
+        ge=0,
+        le=1024,
+        description=f"Pictures sampled at once; halved by itself when memory runs out. 0: as many as free memory holds, of {AUTO_CHUNK} "
+        "that are kept together. Unit: images.",
+    )
     seed: int = Field(0, ge=0, lt=2**31, description="Every candidate's noise seed is derived from it.")
 
     @property
     def guided_steps(self) -> int:
         """Steps, from the first, that run the unprompted forward too. Unit: steps."""
         return round(self.guidance_until * self.steps) if self.guidance > 1 else 0
+
+    @property
+    def chunk_size(self) -> int:
+        """Pictures that are planned and committed together. Unit: images."""
+        return self.batch_size or AUTO_CHUNK
 
     def described(self) -> dict[str, Any]:
         """As JSON, to recognise what was drawn with equal settings; younger settings stand in it only where they are set."""

@@ -16,12 +16,18 @@ from .train import TrainStep, training_inputs
 
 _LINKED = {"rawLink": True}
 _PAIRS = ("angle_low", "angle_high", "margin", "max_pairs_per_prompt", "max_uses")
-_RULE = ("rule", "window", "steer", "fidelity_weight")
+_RULE = ("rule", "window", "steer", "fidelity_weight", "combine")
+_TRAINING = ("objective", "loser_guard", "schedule", "memory", "reference_bank")
 
 
 def _scorers(first: Any, second: Any) -> dict[str, Any]:
     """The scorers' links as Score takes them."""
     return {"scorer": first} if second is None else {"scorer": first, "scorer_2": second}
+
+
+def _given(names: tuple[str, ...], *values: Any) -> dict[str, Any]:
+    """The optional widgets that a graph has; those that it lacks are not set, and so keep no earlier result from being found."""
+    return {name: value for name, value in zip(names, values, strict=True) if value is not None}
 
 
 def _measuring(judge: Any, seeds_per_prompt: int | None) -> dict[str, Any]:
@@ -49,11 +55,11 @@ def _outputs(rounds: int, sample: Any, train: Any, kept: Any) -> tuple:
 class Rounds(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        pairs = [i for i in BuildPairs.define_schema().inputs if i.id in (*_PAIRS, *_RULE)]
         # Younger widgets come last: saved graphs know widgets by their order.
-        combine = next(i for i in BuildPairs.define_schema().inputs if i.id == "combine")
-        training = {i.id: i for i in training_inputs()}
-        memory = training.pop("memory")
+        pairs = {i.id: i for i in BuildPairs.define_schema().inputs if i.id in (*_PAIRS, *_RULE)}
+        combine = pairs.pop("combine")
+        training, sampling = ({i.id: i for i in made} for made in (training_inputs(), sampling_inputs()))
+        younger = training.pop("memory"), training.pop("reference_bank"), sampling.pop("guidance_until")
         return io.Schema(
             node_id="DBDPO_Rounds",
             display_name="DPO Rounds",
@@ -72,8 +78,8 @@ class Rounds(io.ComfyNode):
                 judge_input("never trains: it has half the say in which round is kept.", extra_dict=_LINKED),
                 io.Int.Input("rounds", default=3, min=1, max=50, tooltip="Rounds. One more re-runs nothing of the earlier ones."),
                 io.String.Input("run_name", default="my_run", tooltip="Folder under output/dreambooth_dpo where everything is kept."),
-                *sampling_inputs(),
-                *pairs,
+                *sampling.values(),
+                *pairs.values(),
                 *training.values(),
                 combine,
                 io.Combo.Input(
@@ -84,7 +90,7 @@ class Rounds(io.ComfyNode):
                     tooltip="best: measure rounds on held-out prompts, keep the surest, stop when another is of no use; last: all rounds.",
                 ),
                 seeds_input("For keep = best: pictures for every held-out prompt, of the start and of each round.", optional=True),
-                memory,
+                *younger,
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The model after the round that is kept, or the one that came in."),
@@ -101,16 +107,15 @@ class Rounds(io.ComfyNode):
     def execute(
         cls, model, clip, vae, concept, prompts, scorer, rounds, run_name, scorer_2=None, judge=None, keep=None, seeds_per_prompt=None,
         rule=None, window=None, steer=None, fidelity_weight=None, combine=None, objective=None, loser_guard=None, schedule=None,
-        memory=None, **widgets,
+        memory=None, reference_bank=None, guidance_until=None, **widgets,
     ) -> io.NodeOutput:  # fmt: skip
         from comfy_execution.graph_utils import GraphBuilder
 
         graph = GraphBuilder()
-        chosen = zip((*_RULE, "combine"), (rule, window, steer, fidelity_weight, combine), strict=True)
-        pairing = {k: widgets.pop(k) for k in _PAIRS} | {k: v for k, v in chosen if v is not None}
+        pairing = {k: widgets.pop(k) for k in _PAIRS} | _given(_RULE, rule, window, steer, fidelity_weight, combine)
         training = {i.id: widgets.pop(i.id) for i in training_inputs() if not i.optional}
-        more = {"objective": objective, "loser_guard": loser_guard, "schedule": schedule, "memory": memory}
-        training |= {k: v for k, v in more.items() if v is not None}
+        training |= _given(_TRAINING, objective, loser_guard, schedule, memory, reference_bank)
+        widgets |= _given(("guidance_until",), guidance_until)
         scorers, kept = _scorers(scorer, scorer_2), None
         measuring = {"before": model, "clip": clip, "vae": vae, **scorers, **_measuring(judge, seeds_per_prompt)}
         for number in range(rounds):

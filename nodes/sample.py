@@ -29,8 +29,24 @@ def sampling_inputs() -> list:
         ),
         io.Int.Input("width", default=512, min=64, max=4096, step=8, tooltip="Picture width in pixels."),
         io.Int.Input("height", default=512, min=64, max=4096, step=8, tooltip="Picture height in pixels."),
-        io.Int.Input("batch_size", default=8, min=1, max=1024, tooltip="Pictures drawn at once; halved by itself when memory runs out."),
+        io.Int.Input(
+            "batch_size",
+            default=8,
+            min=0,
+            max=1024,
+            tooltip="Pictures drawn at once; 0 = as many as free memory holds. Halved by itself when memory runs out.",
+        ),
         io.String.Input("negative", default="", multiline=True, tooltip="Negative prompt; acts from cfg 1 up."),
+        # Optional, so that graphs from before it was there stay valid.
+        io.Float.Input(
+            "guidance_until",
+            optional=True,
+            default=1,
+            min=0,
+            max=1,
+            step=0.05,
+            tooltip="Share of the steps that cfg acts in, from the first; a step after it costs half. 1 = all steps.",
+        ),
     ]
 
 
@@ -60,11 +76,11 @@ class SampleCandidates(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, clip, vae, concept, prompts, run_name, **drawing) -> io.NodeOutput:
+    def execute(cls, model, clip, vae, concept, prompts, run_name, guidance_until=None, **drawing) -> io.NodeOutput:
         from .run import NodeProgress, run_path, tiles, to_image
         from .stages import draw_candidates, sampling_of
 
-        settings, sampler = sampling_of(drawing)
+        settings, sampler = sampling_of({**drawing, "guidance_until": guidance_until})
         handle = Candidates(run_path(run_name), "", concept, prompts, settings, sampler)
         progress = NodeProgress(cls.hidden.unique_id)
         handle, images = draw_candidates(model, clip, vae, handle, progress)

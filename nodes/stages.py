@@ -22,9 +22,10 @@ from .sockets import Candidates, Pairs, Sampler, Scored
 
 
 def sampling_of(widgets: Mapping[str, Any]) -> tuple[SamplingSettings, Sampler]:
-    """The core's settings, and what only ComfyUI knows, from a sampling node's widgets."""
+    """The core's settings, and what only ComfyUI knows, from a sampling node's widgets; `guidance_until` may be missing or None."""
     names = {"candidates_per_prompt", "steps", "width", "height", "batch_size", "seed"}
-    settings = SamplingSettings(guidance=widgets["cfg"], **{n: widgets[n] for n in names})
+    until = widgets.get("guidance_until")
+    settings = SamplingSettings(guidance=widgets["cfg"], guidance_until=1 if until is None else until, **{n: widgets[n] for n in names})
     return settings, Sampler(widgets["sampler_name"], widgets["scheduler"], widgets["negative"])
 
 

@@ -30,7 +30,13 @@ def training_inputs() -> list:
         io.Int.Input(
             "train_seed", control_after_generate=False, default=0, min=0, max=2**31 - 1, tooltip="Of initial weights, order and noise."
         ),
-        # Optional, so that graphs from before they were there stay valid.
+        *_younger_inputs(),
+    ]
+
+
+def _younger_inputs() -> list:
+    """Optional, so that graphs from before they were there stay valid; a new one comes last, since saved graphs know widgets by order."""
+    return [
         io.Combo.Input(
             "objective",
             optional=True,
@@ -60,6 +66,14 @@ def training_inputs() -> list:
             options=["auto", "fast", "checkpointing", "low"],
             default="auto",
             tooltip="What a step gives up to fit into memory; the result is the same. auto: nothing, or as much as it turns out to need.",
+        ),
+        io.Int.Input(
+            "reference_bank",
+            optional=True,
+            default=0,
+            min=0,
+            max=1000,
+            tooltip="Fixed draws of noise per pair, whose reference is computed once; 0 = fresh noise and a reference pass in every step.",
         ),
     ]
 
@@ -95,13 +109,15 @@ class TrainStep(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model, clip, pairs, objective=None, loser_guard=None, schedule=None, memory=None, continue_from=None, **widgets
-    ) -> io.NodeOutput:
+        cls, model, clip, pairs, objective=None, loser_guard=None, schedule=None, memory=None, reference_bank=None, continue_from=None,
+        **widgets,
+    ) -> io.NodeOutput:  # fmt: skip
         from .curve import CurveFeed
         from .run import NodeProgress, to_image
         from .training import train_step
 
-        widgets |= {"objective": objective, "loser_guard": loser_guard, "schedule": schedule, "memory": memory}
+        widgets |= {"objective": objective, "loser_guard": loser_guard, "schedule": schedule}
+        widgets |= {"memory": memory, "reference_bank": reference_bank}
         feed = CurveFeed(cls.hidden.unique_id, cls.hidden.extra_pnginfo)
         done = train_step(model, clip, pairs, widgets, continue_from, NodeProgress(cls.hidden.unique_id), feed)
         curves = to_image([done.curves])

@@ -67,7 +67,7 @@ class Trained:
 
 
 def settings_of(widgets: Mapping[str, Any]) -> tuple[AdapterSettings, TrainSettings]:
-    """The core's settings; `objective`, `loser_guard` and `schedule` may be missing or None, and a guard of 0 is none."""
+    """The core's settings; what graphs from before a widget lack may be missing or None, and a guard of 0 is none."""
     return (
         AdapterSettings(rank=widgets["rank"], alpha=widgets["alpha"], targets=widgets["targets"]),
         TrainSettings(
@@ -80,6 +80,7 @@ def settings_of(widgets: Mapping[str, Any]) -> tuple[AdapterSettings, TrainSetti
             objective=widgets.get("objective") or "dpo",
             loser_guard=widgets.get("loser_guard") or None,
             schedule=widgets.get("schedule") or "constant",
+            reference_bank=widgets.get("reference_bank") or 0,
         ),
     )
 

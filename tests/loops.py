@@ -111,6 +111,9 @@ class FakeModel:
                 latents = latents + 0.5 * torch.cat(change)
         return latents
 
+    def pictures_at_once(self, settings: SamplingSettings, most: int) -> int | None:
+        return None
+
     def decode(self, latents: torch.Tensor) -> np.ndarray:
         return (latents.tanh() + 1).mul(127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
 

@@ -147,6 +147,10 @@ class DiffusersTextToImage:
                 on_step(i + 1)
         return latents.float().cpu()
 
+    def pictures_at_once(self, settings: SamplingSettings, most: int) -> None:
+        """No host that keeps figures: what a picture takes is measured."""
+        return None
+
     @torch.no_grad()
     def decode(self, latents: torch.Tensor) -> np.ndarray:
         scaled = latents.to(self.device) / self.pipe.vae.config.scaling_factor

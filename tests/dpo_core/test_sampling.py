@@ -135,6 +135,7 @@ def test_settings_are_recognised_by_what_was_there_before() -> None:
     described = SETTINGS.described()
     assert described == SETTINGS.model_dump(mode="json", exclude={"guidance_until"})
     assert SETTINGS.model_copy(update={"guidance_until": 0.5}).described() == described | {"guidance_until": 0.5}
+    assert SETTINGS.model_copy(update={"batch_size": 0}).described() == described | {"batch_size": 0}
 
 
 def test_memory_for_no_picture_at_all_says_what_to_do(tmp_path: Path) -> None:

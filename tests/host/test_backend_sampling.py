@@ -54,11 +54,6 @@ def test_samplers_with_noise_of_their_own_draw_it_for_the_batch(native, sampler)
     assert furthest(native.sample(PROMPTS, SEEDS, DRAWING), apart(native)) > 1
 
 
-def test_guidance_in_a_part_of_the_steps_is_refused(native):
-    with pytest.raises(UserError, match="Set it to 1"):
-        native.sample(PROMPTS, SEEDS, DRAWING.model_copy(update={"guidance_until": 0.5}))
-
-
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_prompts_of_unlike_lengths_go_together(native, guidance):
     """24 and 48 tokens, at the first and the last place."""

@@ -54,14 +54,16 @@ def with_lora(model, strength: float = 1.0):
     return comfy.sd.load_lora_for_models(model, None, tensors, strength, 0)[0]
 
 
-def train(backend: ComfyTextToImage, folder: Path, progress: Progress = silent, checkpointing: bool = False) -> dict[str, torch.Tensor]:
+def train(
+    backend: ComfyTextToImage, folder: Path, progress: Progress = silent, checkpointing: bool = False, settings: TrainSettings = SETTINGS
+) -> dict[str, torch.Tensor]:
     """What the training node does; the state of the trained adapter."""
     with RunFolder(folder) as run, backend.training():
         adapter = Adapter(backend.denoiser, ADAPTER, seed=5, device=backend.device)
         latents = noise(6, 4, 16, 16, seed=6)
         data = PairData(latents[:3], latents[3:], backend.encode_prompts(PROMPTS[:3]))
         with gradient_checkpointing(backend.denoiser) if checkpointing else nullcontext():
-            train_pairs(run, 0, backend, adapter, data, SETTINGS, 7, progress)
+            train_pairs(run, 0, backend, adapter, data, settings, 7, progress)
         return adapter.state()
 
 
@@ -131,6 +133,33 @@ def test_the_gradient_self_test_passes(native):
         adapter = Adapter(native.denoiser, ADAPTER, device=native.device)
         data = PairData(noise(1, 4, 16, 16), noise(1, 4, 16, 16, seed=1), native.encode_prompts(PROMPTS[:1]))
         assert self_test(native, adapter, data) < 0.005
+
+
+def test_a_reference_bank_spares_the_reference_forwards(native, monkeypatch, tmp_path):
+    """Seven steps of one pair of three, with one draw of each: the reference is asked in the first three steps' batches alone."""
+    passes, predict = [], native.predict
+
+    def counted(*given):
+        passes.append(torch.is_grad_enabled())
+        return predict(*given)
+
+    monkeypatch.setattr(native, "predict", counted)
+    settings = SETTINGS.model_copy(update={"steps": 7, "reference_bank": 1})
+    first = train(native, tmp_path / "bank", settings=settings)
+    assert passes == [False] * 3 + [True] * 7
+
+    def interrupt(stage: str, done: int, total: int, *_, **__) -> None:
+        if stage.startswith("train") and done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(native, tmp_path / "stopped", interrupt, settings=settings)
+    passes.clear()
+    assert same(train(native, tmp_path / "stopped", settings=settings), first)
+    assert passes == [True] * 3, "resumed at the checkpoint after step 4, with the kept bank"
+    passes.clear()
+    assert not same(train(native, tmp_path / "without", settings=settings.model_copy(update={"reference_bank": 0})), first)
+    assert sorted(passes) == [False] * 7 + [True] * 7
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

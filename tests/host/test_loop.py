@@ -12,6 +12,8 @@ from hosting import Server, comfyui_path, executed, messages, run_path
 from safetensors.torch import load_file
 from toy_graphs import rounds_in_one, toy_loop_graph
 
+from dreambooth_dpo.dpo_core.run_folder import RunFolder
+
 pytestmark = pytest.mark.usefixtures("comfyui")
 ALL = set(toy_loop_graph())
 
@@ -182,6 +184,20 @@ def test_other_rules_and_objectives_run_from_the_same_candidates(server: Server,
     assert {"pairs", "look", "train", "seen"} <= executed(ran)
     assert {p.name for p in run_path(server, "quick").iterdir()} == sets, "candidates were drawn again"
     assert ran["outputs"]["train"]["text"][0].startswith("3 steps on ")
+
+
+def test_younger_widgets_run_and_make_a_set_of_their_own(server: Server, done: dict):
+    """Guidance in half of the steps, free memory that decides the batch, a bank of reference errors."""
+    graph = toy_loop_graph(
+        sample={"run_name": "younger", "cfg": 3.0, "guidance_until": 0.5, "batch_size": 0}, train={"reference_bank": 1, "train_steps": 6}
+    )
+    del graph["look"], graph["save"]
+    ran = server.run(graph)
+    assert ran["outputs"]["train"]["text"][0].startswith("6 steps on ") and executed(ran) >= {"sample", "train", "evaluate"}
+    (folder,) = run_path(server, "younger").glob("candidates_*")
+    with RunFolder(run_path(server, "younger")) as run:
+        kept = run.candidates(folder.name)
+    assert len(kept) == 120 and {(c.position // 16, c.position % 16) for c in kept} == {(c.chunk, c.row) for c in kept}
 
 
 def interrupt_when(server: Server, graph: dict, run_name: str, pattern: str, count: int = 1) -> None:

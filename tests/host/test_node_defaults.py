@@ -29,6 +29,7 @@ SAMPLING = {
     "width": (SamplingSettings, "width"),
     "height": (SamplingSettings, "height"),
     "batch_size": (SamplingSettings, "batch_size"),
+    "guidance_until": (SamplingSettings, "guidance_until"),
 }
 LIMITS = ("angle_low", "angle_high", "margin", "max_pairs_per_prompt", "max_uses")
 PAIRS = {n: (PairSettings, n) for n in (*LIMITS, "rule", "window", "steer", "fidelity_weight", "combine")}
@@ -45,6 +46,7 @@ TRAINING = {
     "loser_guard": (TrainSettings, "loser_guard"),
     "schedule": (TrainSettings, "schedule"),
     "memory": (TrainSettings, "memory"),
+    "reference_bank": (TrainSettings, "reference_bank"),
 }
 MEASURING = {"seeds_per_prompt": (EvaluationSettings, "seeds_per_prompt"), "seed": (EvaluationSettings, "seed")}
 MEANINGS = {

@@ -12,8 +12,9 @@ from torch import nn
 
 from ...errors import UserError
 from ...protocols import Cond
+from ...room import UNMEASURED, fitting
 from ...settings import SamplingSettings
-from . import prediction
+from . import guidance, prediction
 from .conditioning import Entry, batch, denoiser_cond, encode, stack
 from .fingerprints import fingerprint
 from .live import live_adapter
@@ -100,9 +101,7 @@ class ComfyTextToImage:
         """Latents float32 [n, C, h, w] in the denoiser's space, from one noise per seed.
 
         With a sampler of BATCH_INVARIANT a candidate depends on its prompt and seed alone; others draw noise for the batch as a whole.
-        Raises UserError for guidance in a part of the steps: guidance is the host's own.
         """
-        check_guidance(settings)
         import comfy.sample
 
         noise = torch.stack([torch.randn(self.latent_shape, generator=torch.Generator().manual_seed(int(s))) for s in seeds])
@@ -114,21 +113,28 @@ class ComfyTextToImage:
                 self.watch(step + 1, steps, denoised)
 
         with torch.no_grad():
-            samples = comfy.sample.sample(
-                self.patcher,
-                noise,
-                settings.steps,
-                settings.guidance,
-                self.sampler,
-                self.scheduler,
-                batch([self._entry(p) for p in prompts]),
-                batch([self._entry(self.negative)] * len(prompts)),
-                torch.zeros_like(noise),
-                callback=callback,
-                disable_pbar=True,
-                seed=int(seeds[0]),
-            )
+            how, seed = (self.sampler, self.scheduler), int(seeds[0])
+            conds = batch([self._entry(p) for p in prompts]), batch([self._entry(self.negative)] * len(prompts))
+            if settings.guidance_until < 1 and settings.guidance > 1:
+                samples = guidance.sample(self.patcher, noise, settings, *how, *conds, callback, seed)
+            else:
+                given = self.patcher, noise, settings.steps, settings.guidance, *how, *conds, torch.zeros_like(noise)
+                samples = comfy.sample.sample(*given, callback=callback, disable_pbar=True, seed=seed)
             return self.patcher.model.process_latent_in(samples.float()).cpu()
+
+    def pictures_at_once(self, settings: SamplingSettings, most: int) -> int:
+        """As many as fit, by ComfyUI's own estimate for sampling, beside the MODEL, which it loads. Other models make room.
+
+        A fixed number for samplers that draw noise of their own: there it decides what the pictures show.
+        """
+        import comfy.model_management as management
+
+        if self.sampler not in BATCH_INVARIANT:
+            return min(UNMEASURED, most)
+        # Two rows a picture, prompt and negative: what ComfyUI asks for at any cfg.
+        each = self.patcher.model.memory_required([2, *self.latent_shape])
+        management.load_models_gpu([self.patcher], memory_required=most * each, minimum_memory_required=each)
+        return fitting(management.get_free_memory(self.device) - management.extra_reserved_memory(), each, most)
 
     def decode(self, latents: torch.Tensor) -> np.ndarray:
         """uint8 [n, H, W, 3] of latents in the denoiser's space."""
@@ -183,15 +189,6 @@ class ComfyTextToImage:
                 for norm in norms:
                     stack_.callback(norm.register_forward_pre_hook(lambda _m, args: (args[0].clone(), *args[1:])).remove)
             yield
-
-
-def check_guidance(settings: SamplingSettings) -> None:
-    """Refuse guidance in a part of the steps. Raises UserError."""
-    if settings.guidance_until < 1:
-        raise UserError(
-            f"guidance_until is {settings.guidance_until:g}, but in ComfyUI the host's own sampler guides all steps. Set it to 1, or let "
-            "a node that limits guidance to a range of the steps ride on the MODEL."
-        )
 
 
 def own_tensors(module: nn.Module) -> None:

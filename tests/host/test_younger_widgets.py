@@ -1,0 +1,117 @@
+"""Widgets that came after graphs were saved: they stand last, and a graph without them means, and is recognised as, what it did before."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from schemas import widgets
+from toy_graphs import PAIRS, SAMPLING, TRAINING
+
+from dreambooth_dpo.dpo_core.settings import SamplingSettings, TrainSettings
+
+pytestmark = pytest.mark.usefixtures("comfyui")
+
+DRAWING = [
+    "candidates_per_prompt", "seed", "steps", "cfg", "sampler_name", "scheduler", "width", "height", "batch_size", "negative",
+]  # fmt: skip
+LEARNING = [
+    "rank", "alpha", "targets", "train_steps", "pairs_per_step", "accumulation", "learning_rate", "beta", "checkpointing", "train_seed",
+    "objective", "loser_guard", "schedule",
+]  # fmt: skip
+PAIRING = [
+    "angle_low", "angle_high", "margin", "max_pairs_per_prompt", "max_uses", "rule", "window", "steer", "fidelity_weight",
+]  # fmt: skip
+SAVED = {
+    "DBDPO_SampleCandidates": ["run_name", *DRAWING],
+    "DBDPO_TrainStep": [*LEARNING, "memory"],
+    "DBDPO_Rounds": ["rounds", "run_name", *DRAWING, *PAIRING, *LEARNING, "combine", "keep", "seeds_per_prompt", "memory"],
+}
+"""Widgets in the order in which graphs hold their values."""
+YOUNGER = {
+    "DBDPO_SampleCandidates": ["guidance_until"],
+    "DBDPO_TrainStep": ["reference_bank"],
+    "DBDPO_Rounds": ["reference_bank", "guidance_until"],
+}
+
+
+def in_the_front_ends_order(node: type) -> list[str]:
+    """Required inputs before optional ones."""
+    return [w.id for optional in (False, True) for w in widgets(node) if bool(w.optional) == optional]
+
+
+@pytest.mark.parametrize("node", SAVED)
+def test_saved_values_stay_those_of_their_widgets(nodes, node):
+    found = in_the_front_ends_order(nodes[node])
+    required = [w.id for w in widgets(nodes[node]) if not w.optional]
+    former = [w for w in SAVED[node] if w in required] + [w for w in SAVED[node] if w not in required]
+    assert found == former + YOUNGER[node]
+    assert all(w.optional for w in widgets(nodes[node]) if w.id in YOUNGER[node])
+
+
+@pytest.mark.parametrize("given", [{}, {"guidance_until": None}, {"guidance_until": 1.0}])
+def test_candidates_without_it_are_those_of_before(given):
+    """Their set's name is made of the described settings."""
+    from dreambooth_dpo.nodes.stages import sampling_of
+
+    settings, _ = sampling_of({**SAMPLING, **given})
+    assert settings.guidance_until == 1 and "guidance_until" not in settings.described()
+
+
+@pytest.mark.parametrize("until", [0.0, 0.4])
+def test_a_share_of_the_steps_reaches_the_engine(until):
+    from dreambooth_dpo.nodes.stages import sampling_of
+
+    settings, _ = sampling_of({**SAMPLING, "cfg": 4.0, "steps": 10, "guidance_until": until, "batch_size": 0})
+    assert settings.guided_steps == round(10 * until) and settings.described()["guidance_until"] == until
+    assert settings.chunk_size == 16 and SamplingSettings().chunk_size == 8
+
+
+@pytest.mark.parametrize("given", [{}, {"reference_bank": None}, {"reference_bank": 0}])
+def test_a_training_without_it_is_that_of_before(given):
+    """Its folder's name is made of the settings."""
+    from dreambooth_dpo.nodes.training import settings_of
+
+    settings = settings_of({**TRAINING, **given})[1]
+    before = {"steps": 8, "batch_size": 4, "learning_rate": 1e-4, "beta": 2000.0, "schedule": "constant"}
+    assert settings.model_dump() == TrainSettings(**before).model_dump() and settings.reference_bank == 0
+    assert settings_of({**TRAINING, "reference_bank": 3})[1].reference_bank == 3
+
+
+def test_rounds_hands_on_what_a_graph_has_and_nothing_else(comfyui: Path):
+    """A value more on an inner node would be another node to the host's cache."""
+    from dreambooth_dpo.nodes.rounds import Rounds
+
+    links = {name: [name, 0] for name in ("model", "clip", "vae", "concept", "prompts", "scorer")}
+
+    def inner(kind: str, **given: object) -> list[dict]:
+        graph = Rounds.execute(**links, rounds=2, run_name="x", **SAMPLING, **PAIRS, **TRAINING, **given).expand
+        return [n["inputs"] for n in graph.values() if n["class_type"] == kind]
+
+    for kind, taken in (("DBDPO_SampleCandidates", SAMPLING), ("DBDPO_TrainStep", TRAINING)):
+        for inputs in inner(kind):
+            own = {k for k, v in inputs.items() if not isinstance(v, list)} - {"run_name"}
+            assert own == set(taken), kind
+    for inputs in inner("DBDPO_SampleCandidates", guidance_until=0.0, reference_bank=2):
+        assert inputs["guidance_until"] == 0.0 and "reference_bank" not in inputs
+    for inputs in inner("DBDPO_TrainStep", guidance_until=0.0, reference_bank=2):
+        assert inputs["reference_bank"] == 2 and "guidance_until" not in inputs
+
+
+def test_the_node_takes_the_share(nodes, monkeypatch):
+    """Sample Candidates' execute, with the drawing itself left out."""
+    node = nodes["DBDPO_SampleCandidates"]
+    stages = import_module(f"{node.__module__.rpartition('.')[0]}.stages")
+    seen = []
+
+    def stop(model, clip, vae, handle, progress):
+        seen.append(handle.settings)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stages, "draw_candidates", stop)
+    monkeypatch.setattr(node, "hidden", type("Hidden", (), {"unique_id": "1"}), raising=False)
+    for given in ({}, {"guidance_until": 0.25}):
+        with pytest.raises(KeyboardInterrupt):
+            node.execute(None, None, None, None, None, "x", **SAMPLING, **given)
+    assert [s.guidance_until for s in seen] == [1.0, 0.25]
