@@ -1,10 +1,11 @@
-"""What the pack costs a ComfyUI: seconds added to its start, and Sample Candidates against the stock KSampler on the same work.
+"""What the pack costs a ComfyUI: seconds added to its start, and its two heavy nodes against stock ones on the same work.
 
     COMFYUI_PATH=~/ComfyUI python -m dreambooth_dpo.benchmarks.host --out runs/benchmark_host.json
 
 Start: importing the pack as ComfyUI does and listing its nodes, in a process in which ComfyUI is imported already; median of several
 processes. Sampling: the same batches of toybox pictures by the stock KSampler and VAEDecode functions, written by the stock SaveImage
-function, and by Sample Candidates' own stage, which also keeps latents and records; turn by turn, median of the ratios.
+function, and by Sample Candidates' own stage, which also keeps latents and records; turn by turn, median of the ratios. Training: DPO LoRA
+Train Step against the stock Train LoRA, see host_training.py.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 
 from ..dpo_core.files import write_json
 
+PARTS = ("start", "sampling", "training")
 START = """
 import asyncio, importlib.util, json, sys, time
 sys.path.append(sys.argv[1])
@@ -64,15 +66,17 @@ def start_cost(times: int) -> dict:
     return {"processes": times, "listed_s": listed, "with_schemas_s": schemas}
 
 
-class _Quiet:
+class Quiet:
+    """A NodeProgress for which nobody looks."""
+
     def __call__(self, *_: object, **__: object) -> None: ...
 
     def watch(self, _model: object) -> None:
         return None
 
 
-def sampling_cost(batch: int, batches: int, steps: int, turns: int) -> dict:
-    """Seconds of both sides on `batches` batches of toybox pictures, and the ratio stock / ours (above 1: ours is quicker)."""
+def open_comfyui() -> None:
+    """Make ComfyUI's modules importable, on the CPU and deaf to this command's arguments."""
     # `python -m` from the pack's folder puts it first, where `import nodes` would find the pack's nodes.
     root = Path(__file__).parents[1]
     sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != root] + [str(comfyui())]
@@ -82,6 +86,11 @@ def sampling_cost(batch: int, batches: int, steps: int, turns: int) -> dict:
     from comfy.cli_args import args
 
     args.cpu = True
+
+
+def sampling_cost(batch: int, batches: int, steps: int, turns: int) -> dict:
+    """Seconds of both sides on `batches` batches of toybox pictures, and the ratio stock / ours (above 1: ours is quicker)."""
+    open_comfyui()
     import torch
 
     import nodes as stock
@@ -116,7 +125,7 @@ def sampling_cost(batch: int, batches: int, steps: int, turns: int) -> dict:
             handle = Candidates(
                 Path(folder) / "run", "", concept, PromptSet(prompts, ("a sks",)), settings, Sampler("dpmpp_2m", "normal", "")
             )
-            draw_candidates(model, clip, vae, handle, _Quiet())
+            draw_candidates(model, clip, vae, handle, Quiet())
             rows.append((middle - begun, time.perf_counter() - middle))
             ratios.append(rows[-1][0] / rows[-1][1])
     stock_s, ours_s = (statistics.median(column) for column in zip(*rows, strict=True))
@@ -130,12 +139,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark_host.json"))
     parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--parts", default=",".join(PARTS), help="what to measure; commas between")
+    parser.add_argument("--pairs", type=int, default=4, help="of a training step; the stock node gets twice as many pictures")
     args = parser.parse_args()
-    found = {"start": start_cost(args.turns), "sampling": sampling_cost(32, 4, 12, args.turns)}
-    start, sampling = found["start"], found["sampling"]
-    print(f"start: nodes listed after {start['listed_s']:.3f} s, with their schemas {start['with_schemas_s']:.3f} s")
-    print(f"sampling {sampling['pictures']} pictures: stock KSampler {sampling['stock_s']:.2f} s, ours {sampling['ours_s']:.2f} s")
-    print(f"ratio {sampling['ratio_stock_to_ours']:.3f} (above 1: ours is quicker)")
+    parts, found = args.parts.split(","), {}
+    if unknown := set(parts) - set(PARTS):
+        parser.error(f"no part {', '.join(sorted(unknown))}; parts are {', '.join(PARTS)}")
+    if "start" in parts:
+        found["start"] = start = start_cost(args.turns)
+        print(f"start: nodes listed after {start['listed_s']:.3f} s, with their schemas {start['with_schemas_s']:.3f} s")
+    if "sampling" in parts:
+        found["sampling"] = sampling = sampling_cost(32, 4, 12, args.turns)
+        print(f"sampling {sampling['pictures']} pictures: stock KSampler {sampling['stock_s']:.2f} s, ours {sampling['ours_s']:.2f} s")
+        print(f"ratio {sampling['ratio_stock_to_ours']:.3f} (above 1: ours is quicker)")
+    if "training" in parts:
+        from .host_training import show, training_cost
+
+        found["training"] = training_cost(args.pairs, 8, (2, 12), args.turns)
+        show(found["training"])
     write_json(args.out, found)
     print(f"wrote {args.out}")
 

@@ -5,7 +5,7 @@
 Both sides draw the same prompts in equal batches, with the same scheduler, steps, size and precision, and write PNGs; ours also keeps
 latents and records. They take turns, and seconds are those of clock.py; the ratio is the median over turns of ours to the peer's pictures a
 second. The peer's pipeline guides all steps, also beside `guidance_until`, which it has no name for. `--concepts 5-7` adds, on the toybox,
-what sparing candidates would bring: see sampling_pairs.py. Prints tables and writes sampling.json.
+what sparing candidates would bring under the pair rule `--rule`: see sampling_pairs.py. Prints tables and writes sampling.json.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from ..dpo_core.settings import PairSettings, SamplingSettings
 from .clock import Clock
 from .concepts import parse_numbers
 from .sampling_models import MODELS, pipeline, sampling_settings
+from .sampling_ways import RULES
 
 VARIANTS = {
     "no guidance": {"guidance": 1.0},
@@ -151,18 +152,19 @@ def _show(name: str, found: dict) -> None:
         Console(width=130).print(table)
 
 
-def spared(seeds: list[int], out: Path) -> dict:
-    """Pairs a second on toybox concepts, plain and sparing: at the measured costs, and if looking cost 3 % of denoising."""
+def spared(seeds: list[int], out: Path, rule: str) -> dict:
+    """Pairs a second by a rule on toybox concepts, plain and sparing: at the measured costs, and if looking cost 3 % of denoising."""
     from ..toybox.defaults import TOY_SETTINGS
     from .sampling_pairs import draw, show, table
 
+    pairs = TOY_SETTINGS.pairs.model_copy(update={"rule": rule})
     drawn = [draw(seed, out) for seed in seeds]
     seconds = {phase: statistics.mean(s[phase] for _, s in drawn) for phase in drawn[0][1]}
     cheap = {"denoise": seconds["denoise"], "decode": 0.03 * seconds["denoise"], "score": 0.0}
-    found = {"seconds_a_picture": seconds}
+    found = {"rule": rule, "seconds_a_picture": seconds}
     for name, costs in (("measured", seconds), ("if looking cost 3 % of denoising", cheap)):
-        found[name] = table([records for records, _ in drawn], costs, TOY_SETTINGS.pairs, TOY_SETTINGS.sampling.steps)
-        show(found[name], f"{name}: concepts {', '.join(map(str, seeds))}")
+        found[name] = table([records for records, _ in drawn], costs, pairs, TOY_SETTINGS.sampling.steps)
+        show(found[name], f"{rule}, {name}: concepts {', '.join(map(str, seeds))}")
     return found
 
 
@@ -177,6 +179,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=8, help="8 pictures each")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--concepts", default="", help="toybox concepts for pairs per second, e.g. 5-7; empty: left out")
+    parser.add_argument("--rule", choices=RULES, default=PairSettings().rule, help="pair rule for them; the default is the pack's")
     args = parser.parse_args()
     found: dict = {"model": args.model, "device": args.device}
     if args.turns:
@@ -185,7 +188,7 @@ def main() -> None:
         _show(args.model, found)
     args.out.mkdir(parents=True, exist_ok=True)
     if args.concepts:
-        found["pairs"] = spared(parse_numbers(args.concepts), args.out)
+        found["pairs"] = spared(parse_numbers(args.concepts), args.out, args.rule)
     write_json(args.out / "sampling.json", found)
     print(f"wrote {args.out / 'sampling.json'}")
 

@@ -1,37 +1,41 @@
 """Would it pay to spare candidates? Pairs per second and their quality, read off toybox candidates drawn in full.
 
 Every prompt of a concept gets 20 candidates from its personalized start; the predicted x0 is decoded and scored part-way as well. From
-these records and the seconds of each phase, every way of sparing is played through:
+these records and the seconds of each phase, every way of sparing is played through (sampling_ways.py):
 
 - plain n: n candidates each;
-- stopped: of n candidates that half is stopped part-way that reaches least into the angle window, as winner or as loser, by the mean over
-  its partners (the middling ones; `least_hopeful`), judged by the predicted x0; or a random half, as control;
-- waves: half of n first, the rest only for prompts with fewer than so many pairs.
+- stopped: of n candidates that half is stopped part-way that by the predicted x0 can hardly stand in a pair (`hopes`); or a random half,
+  as control;
+- waves: half of n first, the rest only for prompts with fewer than so many pairs;
+- until: four at a time, until a prompt has so many pairs of a margin.
 
 Quality is the share of pairs whose winner is right by the oracle and whose loser is not ("better"), and the reverse ("worse"). A longer
-margin buys quality with pairs: "pairs/s at q" is the most pairs a second of any margin at which at least q of the pairs are better.
+margin buys quality with pairs: "pairs/s at q" is the most pairs a second of any margin at which at least q of the pairs are better. Pairs,
+shares and "at cap", the share of prompts with as many pairs as a prompt may have, are those of the smallest margin. A picture is taken to
+cost the same in a small batch as in a large one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from ..dpo_core.pair_rules import angle_window_pairs
-from ..dpo_core.pairs import angle_degrees, standardise
+from ..dpo_core.pair_rules import PAIR_RULES
 from ..dpo_core.settings import PairSettings
 from .clock import Clock
+from .sampling_ways import PER_PROMPT, Records, first_of, stopped, until
 
-PER_PROMPT, PROMPTS_A_BATCH = 20, 2
+PROMPTS_A_BATCH = 2
 STEPS_AT = (3, 4, 6)
 """Steps, of the toybox's twelve, after which x0 is looked at."""
-MARGINS = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0)
-QUALITIES = (0.5, 0.55, 0.6)
-PLAIN = (5, 6, 7, 8, 10, 12, 14, 16, 20)
-
-Records = dict[str, np.ndarray]
-"""Of one concept, by candidate: prompt, right, fidelity, alignment, fidelity_<step>, alignment_<step>."""
+MARGINS = tuple(i / 4 for i in range(2, 17))
+"""Tried for quality. Unit: standard deviations, of the length or of the reward, whichever the rule compares."""
+QUALITIES = (0.5, 0.6, 0.7)
+PLAIN = (3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 20)
+UNTIL = ((3, 1.0), (3, 2.0), (6, 0.5), (6, 1.0), (6, 1.5), (6, 2.0), (6, 2.5))
+"""Pairs that end a prompt's waves of four, and their margin."""
 
 
 def draw(seed: int, out: Path) -> tuple[Records, dict[str, float]]:
@@ -96,94 +100,67 @@ def _keep_predictions(model) -> dict:
     return kept
 
 
-def least_hopeful(fidelity: np.ndarray, alignment: np.ndarray, count: int, window: tuple[float, float] = (20.0, 70.0)) -> np.ndarray:
-    """Indices of the `count` candidates of one prompt that can hardly stand in a pair: int [count], rising.
-
-    fidelity, alignment: float [k], in standard deviations. How far an improvement reaches into the window is its length in the window's
-    nearest direction, 0 beyond a right angle. A candidate's hope is the mean of that over its partners, as winner or as loser, whichever is
-    more: the middling ones have the least. Of equal ones the first go.
-    """
-    d_fidelity, d_alignment = fidelity[:, None] - fidelity, alignment[:, None] - alignment
-    angle = angle_degrees(d_alignment, d_fidelity)
-    beside = np.radians(np.clip(np.maximum(window[0] - angle, angle - window[1]), 0, 90))
-    reach = np.hypot(d_fidelity, d_alignment) * np.cos(beside)
-    hope = np.maximum(reach.mean(axis=0), reach.mean(axis=1))
-    return np.sort(np.argsort(hope, kind="stable")[:count])
-
-
-def stopped(records: Records, per_prompt: int, step: int, by_chance: bool = False) -> np.ndarray:
-    """Which candidates go on, bool [n]: of the first `per_prompt` of each prompt, half (rounded down) is stopped after `step` steps."""
-    kept, place = _first(records, per_prompt), np.arange(len(records["prompt"]))
-    fidelity, alignment = np.zeros(len(kept)), np.zeros(len(kept))
-    for values, name in ((fidelity, "fidelity"), (alignment, "alignment")):
-        values[kept] = standardise(records[f"{name}_{step}"][kept], records["prompt"][kept])
-    goes_on = kept.copy()
-    for prompt in np.unique(records["prompt"]):
-        members = place[kept & (records["prompt"] == prompt)]
-        count = len(members) // 2
-        if by_chance:
-            dropped = np.random.default_rng((step, int(prompt))).permutation(len(members))[:count]
-        else:
-            dropped = least_hopeful(fidelity[members], alignment[members], count)
-        goes_on[members[dropped]] = False
-    return goes_on
-
-
-def waves(records: Records, per_prompt: int, enough: int, settings: PairSettings) -> np.ndarray:
-    """Which candidates are drawn, bool [n]: half of `per_prompt`, and the rest for prompts with fewer than `enough` pairs of the half."""
-    first = _first(records, per_prompt // 2)
-    pairs, _ = angle_window_pairs(records["prompt"][first], records["fidelity"][first], records["alignment"][first], settings)
-    found = np.bincount([records["prompt"][first][p.winner] for p in pairs], minlength=int(records["prompt"].max()) + 1)
-    return first | (_first(records, per_prompt) & (found < enough)[records["prompt"]])
-
-
-def _first(records: Records, per_prompt: int) -> np.ndarray:
-    return np.arange(len(records["prompt"])) % PER_PROMPT < per_prompt
-
-
 def outcome(records: Records, kept: np.ndarray, margin: float, settings: PairSettings) -> np.ndarray:
-    """[pairs, better, worse] of the kept candidates at a margin, int [3]."""
-    right = records["right"][kept]
-    arrays = (records[name][kept] for name in ("prompt", "fidelity", "alignment"))
-    pairs, _ = angle_window_pairs(*arrays, settings.model_copy(update={"margin": margin}))
-    return np.asarray(
-        [len(pairs), sum(right[p.winner] > right[p.loser] for p in pairs), sum(right[p.winner] < right[p.loser] for p in pairs)]
+    """[pairs, better, worse, prompts at the limit of pairs] of the kept candidates at a margin, int [4]."""
+    right, prompt_of = records["right"][kept], records["prompt"][kept]
+    pairs, _ = PAIR_RULES[settings.rule](
+        prompt_of, records["fidelity"][kept], records["alignment"][kept], settings.model_copy(update={"margin": margin})
     )
+    winners, losers = [p.winner for p in pairs], [p.loser for p in pairs]
+    full = np.bincount(prompt_of[winners]) >= settings.max_pairs_per_prompt
+    return np.asarray([len(pairs), (right[winners] > right[losers]).sum(), (right[winners] < right[losers]).sum(), full.sum()])
 
 
 def row(name: str, concepts: list[Records], kept: list[np.ndarray], seconds: float, settings: PairSettings) -> dict:
     """Pairs, quality and pairs a second of one way over all concepts; `seconds` is what all its candidates cost."""
     found = [sum(outcome(r, k, margin, settings) for r, k in zip(concepts, kept, strict=True)) for margin in MARGINS]
     rates = {q: max((float(f[0] / seconds) for f in found if f[0] and f[1] >= q * f[0]), default=0.0) for q in QUALITIES}
-    pairs, better, worse = (int(v) for v in found[0])
+    pairs, better, worse, full = (int(v) for v in found[0])
     return {
         "way": name, "seconds": seconds, "pictures": int(sum(k.sum() for k in kept)), "pairs": pairs, "better": better / max(1, pairs),
-        "worse": worse / max(1, pairs), "pairs_per_s": pairs / seconds, "pairs_per_s_at": {str(q): v for q, v in rates.items()},
+        "worse": worse / max(1, pairs), "at_cap": full / sum(len(np.unique(r["prompt"])) for r in concepts),
+        "pairs_per_s": pairs / seconds, "pairs_per_s_at": {str(q): v for q, v in rates.items()},
     }  # fmt: skip
 
 
-def table(concepts: list[Records], seconds: dict[str, float], settings: PairSettings, steps: int = 12) -> list[dict]:
-    """A row a way of drawing, each with its ratios to the plain way of the nearest cost, by quality."""
+def ways(
+    concepts: list[Records], seconds: dict[str, float], settings: PairSettings, steps: int
+) -> Iterator[tuple[str, list[np.ndarray], float]]:
+    """(name, which candidates are kept of each concept, seconds that all cost) of every way."""
     look, denoise = seconds["decode"] + seconds["score"], seconds["denoise"]
-    rows = []
+
+    def whole(name: str, kept: list[np.ndarray]) -> tuple[str, list[np.ndarray], float]:
+        return name, kept, float(sum(k.sum() for k in kept) * (denoise + look))
+
     for n in PLAIN:
-        kept = [_first(r, n) for r in concepts]
-        rows.append(row(f"plain {n}", concepts, kept, sum(k.sum() for k in kept) * (denoise + look), settings))
-    plain = list(rows)
+        yield whole(f"plain {n}", [first_of(r, n) for r in concepts])
+    for enough, margin in UNTIL:
+        bound = settings.model_copy(update={"margin": margin})
+        yield whole(f"until {enough} of margin {margin:g}", [until(r, 4, enough, bound) for r in concepts])
     for n in (10, 14, 20):
         for enough in (3, 6):
-            kept = [waves(r, n, enough, settings) for r in concepts]
-            rows.append(row(f"waves of {n}, {enough} enough", concepts, kept, sum(k.sum() for k in kept) * (denoise + look), settings))
+            yield whole(f"waves of {n}, {enough} enough", [until(r, n // 2, enough, settings, n) for r in concepts])
         for step in STEPS_AT:
-            begun = sum(_first(r, n).sum() for r in concepts) * (denoise * step / steps + look)
+            begun = sum(first_of(r, n).sum() for r in concepts) * (denoise * step / steps + look)
             for by_chance in (False, True):
-                kept = [stopped(r, n, step, by_chance) for r in concepts]
+                kept = [stopped(r, n, step, settings, by_chance) for r in concepts]
                 cost = begun + sum(k.sum() for k in kept) * (denoise * (1 - step / steps) + look)
-                rows.append(row(f"{n}, half stopped at {step}{' by chance' * by_chance}", concepts, kept, cost, settings))
+                yield f"{n}, half stopped at {step}{' by chance' * by_chance}", kept, float(cost)
+
+
+def table(concepts: list[Records], seconds: dict[str, float], settings: PairSettings, steps: int = 12) -> list[dict]:
+    """A row a way of drawing, each with its ratios by quality, to the plain way of the nearest cost and to the best plain one of any cost.
+
+    How many pairs one way has at a quality hangs on few of them, and so does a ratio to it; the best of all plain ways is steadier.
+    """
+    rows = [row(name, concepts, kept, cost, settings) for name, kept, cost in ways(concepts, seconds, settings, steps)]
+    plain = [r for r in rows if r["way"].startswith("plain")]
+    best = {q: max(p["pairs_per_s_at"][q] for p in plain) for q in map(str, QUALITIES)}
     for one in rows:
         other = min(plain, key=lambda p, s=one["seconds"]: abs(p["seconds"] - s))
         at, base = one["pairs_per_s_at"], other["pairs_per_s_at"]
         one |= {"plain": other["way"], "ratios": {q: at[q] / base[q] if base[q] else None for q in at}}
+        one["ratios_to_best"] = {q: at[q] / best[q] if best[q] else None for q in at}
     return rows
 
 
@@ -192,11 +169,14 @@ def show(rows: list[dict], about: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    columns = [f"pairs/s at {q} (ratio)" for q in QUALITIES]
-    title = f"{about}; ratios to the plain way of the nearest cost, at equal quality"
-    shown = Table("way", "seconds", "pairs", "better", "worse", "pairs/s", *columns, "plain", title=title)
+    columns = [f"at {q} (ratios)" for q in QUALITIES]
+    title = f"{about}; pairs a second, also at shares of better ones, with ratios to the plain way of the nearest cost and to the best"
+    shown = Table("way", "seconds", "pairs", "at cap", "better", "worse", "pairs/s", *columns, "plain", title=title)
     for r in rows:
-        rates = [f"{v:.2f}" + (f" ({r['ratios'][q]:.2f})" if r["ratios"][q] else "") for q, v in r["pairs_per_s_at"].items()]
-        shares = (f"{r['better']:.3f}", f"{r['worse']:.3f}", f"{r['pairs_per_s']:.2f}")
+        rates = []
+        for q, rate in r["pairs_per_s_at"].items():
+            ratios = ", ".join(f"{k[q]:.2f}" for k in (r["ratios"], r["ratios_to_best"]) if k[q] is not None)
+            rates.append(f"{rate:.2f} ({ratios})" if ratios else f"{rate:.2f}")
+        shares = (f"{r['at_cap']:.2f}", f"{r['better']:.3f}", f"{r['worse']:.3f}", f"{r['pairs_per_s']:.2f}")
         shown.add_row(r["way"], f"{r['seconds']:.0f}", str(r["pairs"]), *shares, *rates, r["plain"])
     Console(width=170).print(shown)

@@ -15,10 +15,23 @@ from hypothesis import strategies as st
 from dreambooth_dpo.benchmarks import sampling, sampling_pairs
 from dreambooth_dpo.benchmarks.clock import Clock
 from dreambooth_dpo.benchmarks.sampling_models import sampling_settings
-from dreambooth_dpo.benchmarks.sampling_pairs import PER_PROMPT, least_hopeful, outcome, row, stopped, table, waves
+from dreambooth_dpo.benchmarks.sampling_pairs import outcome, row, table
+from dreambooth_dpo.benchmarks.sampling_ways import (
+    PER_PROMPT,
+    RULES,
+    Records,
+    hope_in_window,
+    hope_of_reward,
+    hopes,
+    least,
+    stopped,
+    until,
+)
+from dreambooth_dpo.dpo_core.pair_rules import PAIR_RULES
 from dreambooth_dpo.dpo_core.settings import PairSettings
 
-OPEN = PairSettings(margin=0.0, max_pairs_per_prompt=100, max_uses=100)
+OPEN = PairSettings(rule="angle_window", margin=0.0, max_pairs_per_prompt=100, max_uses=100)
+BY_REWARD = OPEN.model_copy(update={"rule": "lambda_harmonic"})
 
 
 # --- the clock ---
@@ -47,7 +60,31 @@ def test_a_wait_does_not_count_for_one_thread():
 def test_the_middling_ones_have_the_least_hope():
     """On the diagonal at 0, 4, 5 and 10: an improvement from 0 to 10 is 14.1 long at 45 degrees, 4 and 5 are near everyone's middle."""
     scores = np.array([0.0, 4.0, 5.0, 10.0])
-    assert least_hopeful(scores, scores, 2).tolist() == [1, 2]
+    assert least(hope_in_window(scores, scores), 2).tolist() == least(hope_of_reward(scores), 2).tolist() == [1, 2]
+
+
+def test_gaps_of_a_reward_by_hand():
+    """0, 4, 6, 10: the sums of gaps are 20, 12, 12 and 20, over four. Of equal ones the first goes."""
+    hope = hope_of_reward(np.array([0.0, 4.0, 6.0, 10.0]))
+    assert hope.tolist() == [5.0, 3.0, 3.0, 5.0] and least(hope, 1).tolist() == [1]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_hope_is_of_ones_own_prompt_by_the_rule(rule):
+    """Two prompts; the second's scores are those of the first, a trifle higher. The hopes are the same, and none is another rule's."""
+    rng = np.random.default_rng(3)
+    prompt_of, settings = np.repeat([0, 1], 5), OPEN.model_copy(update={"rule": rule})
+    fidelity, alignment = (np.tile(rng.uniform(-0.01, 0.01, 5), 2) for _ in range(2))
+    found = hopes(prompt_of, fidelity + np.repeat([0.0, 1e-6], 5), alignment, settings)
+    assert found.shape == (10,) and found[:5] == pytest.approx(found[5:], rel=1e-3)
+    others = [hopes(prompt_of, fidelity, alignment, OPEN.model_copy(update={"rule": other})) for other in RULES if other != rule]
+    assert not any(np.allclose(found, other, rtol=1e-6) for other in others)
+
+
+@pytest.mark.parametrize("rule", sorted(set(PAIR_RULES) - set(RULES)))
+def test_a_rule_that_does_not_tell_is_refused(rule):
+    with pytest.raises(SystemExit, match="does not tell whom to stop"):
+        hopes(np.zeros(3, int), np.arange(3.0), np.arange(3.0), PairSettings(rule=rule))
 
 
 def test_reach_by_hand():
@@ -57,8 +94,8 @@ def test_reach_by_hand():
     first, as loser, 5.5; the second, as winner, 4.1; the third, as winner, 3.4.
     """
     fidelity, alignment = np.array([0.0, 10.0, 5.0]), np.array([0.0, 0.0, 5.0])
-    assert least_hopeful(fidelity, alignment, 1).tolist() == [2]
-    assert least_hopeful(fidelity, alignment, 2).tolist() == [1, 2]
+    assert hope_in_window(fidelity, alignment) == pytest.approx([5.5, 4.1, 3.4], abs=0.1)
+    assert least(hope_in_window(fidelity, alignment), 2).tolist() == [1, 2]
 
 
 @given(
@@ -67,12 +104,12 @@ def test_reach_by_hand():
 def test_the_choice_does_not_hang_on_order_or_place(points, count, shift, rng):
     fidelity, alignment = np.array(points, float).T
     count = min(count, len(points))
-    chosen = least_hopeful(fidelity, alignment, count)
+    chosen = least(hope_in_window(fidelity, alignment), count)
     assert len(set(chosen.tolist())) == count and all(0 <= i < len(points) for i in chosen)
-    assert np.array_equal(least_hopeful(fidelity * 2, alignment * 2, count), chosen)
+    assert np.array_equal(least(hope_in_window(fidelity * 2, alignment * 2), count), chosen)
     order = list(range(len(points)))
     rng.shuffle(order)
-    again = least_hopeful(fidelity[order], alignment[order], count)
+    again = least(hope_in_window(fidelity[order], alignment[order]), count)
     if len(set(points)) == len(points) and count:
         # Equal hopes may be dropped in either order; what is kept must be worth the same.
         assert _hope(fidelity, alignment, chosen) == pytest.approx(_hope(fidelity, alignment, np.array(order)[again]))
@@ -88,42 +125,78 @@ def _hope(fidelity, alignment, dropped) -> float:
 # --- ways of sparing ---
 
 
-def records(prompts: int = 3, seed: int = 0) -> sampling_pairs.Records:
+def records(prompts: int = 3, seed: int = 0) -> Records:
     rng, n = np.random.default_rng(seed), prompts * PER_PROMPT
     found = {"prompt": np.repeat(np.arange(prompts), PER_PROMPT), "right": rng.integers(0, 2, n).astype(float)}
     for axis in ("fidelity", "alignment"):
-        found[axis] = rng.normal(size=n)
-        found |= {f"{axis}_{step}": found[axis] + 0.3 * rng.normal(size=n) for step in sampling_pairs.STEPS_AT}
+        found[axis] = rng.normal(0, 0.05, n)  # cosines
+        found |= {f"{axis}_{step}": found[axis] + rng.normal(0, 0.015, n) for step in sampling_pairs.STEPS_AT}
     return found
 
 
 @pytest.mark.parametrize("by_chance", [False, True])
-def test_half_of_every_prompt_goes_on(by_chance):
-    found = records()
-    kept = stopped(found, 7, 4, by_chance)
+@pytest.mark.parametrize("rule", RULES)
+def test_half_of_every_prompt_goes_on(rule, by_chance):
+    found, settings = records(), OPEN.model_copy(update={"rule": rule})
+    kept = stopped(found, 7, 4, settings, by_chance)
     assert np.bincount(found["prompt"][kept]).tolist() == [4, 4, 4]
     assert not kept[np.arange(len(kept)) % PER_PROMPT >= 7].any()
-    assert np.array_equal(kept, stopped(found, 7, 4, by_chance))
+    assert np.array_equal(kept, stopped(found, 7, 4, settings, by_chance))
 
 
-def test_the_second_wave_is_for_prompts_that_lack_pairs():
-    """Two prompts, two candidates in the first wave: one prompt's are an improvement at 45 degrees, the other's one at 135."""
+def test_who_is_stopped_hangs_on_the_rule():
+    """0 and 1 lie across the diagonal, 2 above and 3 below them on it.
+
+    Rewards (harmonic means of 0.7 and 0.4, and so on) 0.509, 0.509, 0.55 and 0.45: the two across are the middling ones. To the window they
+    reach, at 65 degrees beside it, 0.849 cos 65 = 0.36 over each other, and 2 has the least: 0.64 over its partners, against 0.97 and 1.16.
+    """
+    found = {"prompt": np.zeros(PER_PROMPT, int)}
+    for axis, values in (("fidelity", [0.4, -0.2, 0.1, -0.1]), ("alignment", [-0.2, 0.4, 0.1, -0.1])):
+        found[f"{axis}_3"] = np.array(values + [0.0] * (PER_PROMPT - 4))
+    reward, window = (np.nonzero(~stopped(found, 4, 3, s)[:4])[0].tolist() for s in (BY_REWARD, OPEN))
+    assert reward == [0, 1]
+    assert len(window) == 2 and 2 in window and 3 not in window
+
+
+def lacking() -> Records:
+    """Two prompts: the first's second candidate is better than its others on both axes, the other's are all equal."""
     found = {"prompt": np.repeat([0, 1], PER_PROMPT), "fidelity": np.zeros(2 * PER_PROMPT), "alignment": np.zeros(2 * PER_PROMPT)}
-    found["fidelity"][[1, PER_PROMPT]] = found["alignment"][[1, PER_PROMPT + 1]] = 1.0
-    kept = waves(found, 4, 1, OPEN)
-    assert np.bincount(found["prompt"][kept]).tolist() == [2, 4]
-    assert np.bincount(found["prompt"][waves(found, 4, 2, OPEN)]).tolist() == [4, 4]
+    found["fidelity"][1] = found["alignment"][1] = 1.0
+    return found
 
 
-def test_quality_by_hand():
+@pytest.mark.parametrize("settings", [OPEN, BY_REWARD])
+def test_a_further_wave_is_for_prompts_that_lack_pairs(settings):
+    """Two in the first wave, one pair of the first prompt, none of the other; four have three pairs of the first prompt."""
+    found = lacking()
+
+    def drawn(*args) -> list[int]:
+        return np.bincount(found["prompt"][until(found, *args)]).tolist()
+
+    assert drawn(2, 1, settings, 4) == [2, 4]
+    assert drawn(2, 2, settings, 4) == [4, 4]
+    assert drawn(2, 2, settings) == [4, PER_PROMPT]
+    assert drawn(3, 99, settings, 7) == [7, 7]
+
+
+@pytest.mark.parametrize("settings", [OPEN, BY_REWARD])
+def test_quality_by_hand(settings):
     """Three on the diagonal, right: the highest alone. Of the pairs 2>0, 2>1 and 1>0, two are better, none is worse."""
-    found = {"prompt": np.zeros(3, int), "right": np.array([0.0, 0.0, 1.0]), "fidelity": np.arange(3.0), "alignment": np.arange(3.0)}
-    assert outcome(found, np.ones(3, bool), 0.0, OPEN).tolist() == [3, 2, 0]
+    scores, everyone = np.array([0.0, 0.1, 0.2]), np.ones(3, bool)
+    found = {"prompt": np.zeros(3, int), "right": np.array([0.0, 0.0, 1.0]), "fidelity": scores, "alignment": scores}
+    assert outcome(found, everyone, 0.0, settings).tolist() == [3, 2, 0, 0]
     found["right"] = np.array([1.0, 0.0, 0.0])
-    assert outcome(found, np.ones(3, bool), 0.0, OPEN).tolist() == [3, 0, 2]
-    got = row("all", [found, found], [np.ones(3, bool)] * 2, 2.0, OPEN.model_copy(update={"max_uses": 1}))
+    assert outcome(found, everyone, 0.0, settings.model_copy(update={"max_pairs_per_prompt": 3})).tolist() == [3, 0, 2, 1]
+    got = row("all", [found, found], [everyone] * 2, 2.0, settings.model_copy(update={"max_uses": 1}))
     # One pair a concept, the longest: 1.0 a second, none better.
     assert (got["pairs"], got["pairs_per_s"], got["worse"]) == (2, 1.0, 1.0) and set(got["pairs_per_s_at"].values()) == {0.0}
+
+
+def test_pairs_are_those_of_the_settings_rule():
+    """One is better on one axis and worse on the other: by the reward a pair, by the window none."""
+    found = {"prompt": np.zeros(2, int), "right": np.ones(2), "fidelity": np.array([0.0, 0.5]), "alignment": np.array([0.1, 0.0])}
+    counts = [int(outcome(found, np.ones(2, bool), 0.0, s)[0]) for s in (BY_REWARD, OPEN)]
+    assert counts == [1, 0]
 
 
 def test_the_table_compares_with_the_plain_way_of_the_nearest_cost():
@@ -134,6 +207,12 @@ def test_the_table_compares_with_the_plain_way_of_the_nearest_cost():
     # 14 begun at 4 of 12 steps and looked at, 7 gone on with: 112 * (0.1 / 3 + 0.015) + 56 * (0.2 / 3 + 0.015).
     half = next(r for r in rows if r["way"] == "14, half stopped at 4")
     assert half["seconds"] == pytest.approx(112 * (0.1 / 3 + 0.015) + 56 * (0.2 / 3 + 0.015)) and half["plain"] in plain
+    assert plain["plain 3"]["at_cap"] == 0 and plain["plain 20"]["at_cap"] == 1
+    for q in map(str, sampling_pairs.QUALITIES):
+        at = [r["ratios_to_best"][q] for r in plain.values()]
+        assert max(at) == 1 or at == [None] * len(at), "the best plain way is one of them"
+    enough = next(r for r in rows if r["way"] == "until 3 of margin 1")
+    assert enough["seconds"] == pytest.approx(0.115 * enough["pictures"]) and 32 <= enough["pictures"] <= 160
 
 
 # --- the command ---

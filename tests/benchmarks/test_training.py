@@ -13,6 +13,7 @@ from dreambooth_dpo.benchmarks.training_growth import axes_of, exponent, growth,
 from dreambooth_dpo.benchmarks.training_models import UNETS, HashTokenizer, subject, unet, unet_arguments
 from dreambooth_dpo.benchmarks.training_worker import PHASES, Task, count_flops, measure
 from dreambooth_dpo.dpo_core.errors import UserError
+from dreambooth_dpo.dpo_core.settings import AdapterSettings, TrainSettings
 
 TINY = Task("toybox", "ours", 32, 1, 1, "cpu", rank=2, warm_up=0)
 
@@ -78,11 +79,32 @@ def test_operations_of_a_product_by_hand() -> None:
     assert count_flops(lambda: torch.ones(3, 5) @ torch.ones(5, 7)) == 2 * 3 * 5 * 7
 
 
-def test_the_recipes_loss_has_the_mean_inside() -> None:
-    """beta 2: inside = -((1 - 3) - (2 - 2)) = 2 of one pair, 0 of the other; -log sigmoid(1)."""
+def test_the_recipes_loss_by_hand() -> None:
+    """beta 2: inside = -((1 - 3) - (2 - 2)) = 2 of one pair, 0 of the other; -(log sigmoid(2) + log sigmoid(0)) / 2."""
     recipe = SimpleNamespace(settings=SimpleNamespace(beta=2.0))
     loss = DiffusersRecipe.loss(recipe, torch.tensor([1.0, 5.0, 3.0, 5.0]), torch.tensor([2.0, 1.0, 2.0, 1.0]))
-    assert float(loss) == pytest.approx(0.3132617, rel=1e-5)
+    assert float(loss) == pytest.approx((0.1269280 + 0.6931472) / 2, rel=1e-5)
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_the_recipes_weights_are_of_its_precision(precision: str, dtype: torch.dtype) -> None:
+    """Frozen and trained ones, as the example's are; a step changes the LoRA alone, and its loss before it is log 2, for B is 0."""
+    found = subject("toybox", 32, "cpu")
+    settings = TrainSettings(batch_size=2, precision=precision, learning_rate=1e-3)
+    recipe = DiffusersRecipe(
+        found, AdapterSettings(rank=2), settings, torch.rand(2, 6, 32, 32) * 2 - 1, torch.ones(2, 24, dtype=torch.long)
+    )
+    parts = (found.pipe.unet, found.pipe.vae, found.pipe.text_encoder)
+    trained = {id(p) for p in recipe.parameters}
+    frozen = [p for part in parts for p in part.parameters() if id(p) not in trained]
+    assert frozen and {p.dtype for p in frozen} == {dtype} and not any(p.requires_grad for p in frozen)
+    assert trained and {p.dtype for p in recipe.parameters} == {dtype}
+    before = [[p.detach().clone() for p in group] for group in (frozen, recipe.parameters)]
+    # Both forwards are the same numbers, so the logits are 0 exactly, in either precision.
+    assert float(recipe.step(0)) == pytest.approx(0.6931472)
+    assert all(torch.equal(a, b) for a, b in zip(before[0], frozen, strict=True))
+    assert any(not torch.equal(a, b) for a, b in zip(before[1], recipe.parameters, strict=True))
+    assert torch.isfinite(recipe.step(1))
 
 
 @pytest.mark.parametrize("variant", ["ours", "peer"])
