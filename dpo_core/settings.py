@@ -145,7 +145,7 @@ class TrainSettings(Settings):
         description="Share of the winner's push that a loser's push must leave (mu of Diffusion-SDPO, arXiv 2511.03317: 0.6-0.9); empty: "
         "off.",
     )
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="Autocast type of the forward; adapter weights stay fp32.")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="Type of the forward and of frozen weights; the adapter stays fp32.")
     memory: Literal["auto", "fast", "checkpointing", "low"] = Field(
         "auto",
         description="What a step gives up for memory; gradients are the same. fast: nothing. checkpointing: each block is recomputed in "

@@ -69,7 +69,7 @@ def _merge_lora(pipe, lora: Path, strength: float) -> None:
 class DiffusersTextToImage:
     """Sampling, prediction and decoding by a StableDiffusionPipeline; its weights are frozen.
 
-    `precision`: "fp32", or "bf16" for autocast in `predict` and `sample`.
+    `precision`: "fp32", or "bf16" for autocast in `predict` and `sample`, for which the denoiser's weights are kept in bf16.
     """
 
     merges_adapter = True
@@ -90,6 +90,8 @@ class DiffusersTextToImage:
         self.alphas = self.scheduler.alphas_cumprod.to(self.device)
         self._cond: dict[str, torch.Tensor] = {}
         self.fingerprint = self._fingerprint()
+        if precision == "bf16":  # autocast would cast frozen weights anew in every forward, and hold both
+            self.denoiser.to(torch.bfloat16)
 
     def _fingerprint(self) -> str:
         """Hash of weights, prediction type and noise schedule; the same on every device and for any number of threads."""

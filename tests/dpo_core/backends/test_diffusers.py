@@ -112,6 +112,18 @@ def test_bf16_is_near_but_not_the_same(eps_model, monkeypatch):
     assert 0 < float((rough - exact).abs().max() / exact.abs().max()) < 0.05
 
 
+def test_bf16_keeps_the_denoisers_weights_small_and_its_name():
+    """The fingerprint is of the weights as they were loaded, so that a run is known again whatever it is drawn in."""
+    exact, rough = tiny_text_to_image(), tiny_text_to_image(precision="bf16")
+    assert {p.dtype for p in rough.denoiser.parameters()} == {torch.bfloat16}
+    assert {p.dtype for m in (rough.pipe.vae, rough.pipe.text_encoder) for p in m.parameters()} == {torch.float32}
+    assert rough.fingerprint == exact.fingerprint
+    x, times, cond = noise_of(1)[None], torch.tensor([300]), exact.encode_prompts(PROMPTS[:1])
+    with torch.no_grad():
+        found, wanted = rough.predict(x, times, cond), exact.predict(x, times, cond)
+    assert found.dtype == torch.float32 and 0 < float((found - wanted).abs().max() / wanted.abs().max()) < 0.05
+
+
 def test_every_weight_is_frozen(model):
     parts = (model.denoiser, model.pipe.vae, model.pipe.text_encoder)
     assert not any(p.requires_grad for m in parts for p in m.parameters()) and not any(m.training for m in parts)
