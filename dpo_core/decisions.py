@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Annotated, Literal
 
 import numpy as np
@@ -144,19 +144,54 @@ def apply_edits(pairs: Sequence[Pair], edits: Edits, fingerprint: str, candidate
 # --- what was decided, kept in the run ---
 
 
-def keep_decisions(run: RunFolder, edits: Edits) -> None:
-    """Keep the decisions on these candidates, in place of earlier ones."""
-    run.set_fact(f"decisions_{edits.fingerprint}", edits.as_dict())
+@dataclass(frozen=True)
+class Place:
+    """Where decisions were made: the workflow's id, the node's in it, and a mark of the pairs that came in. "" where it is not known."""
+
+    workflow: str = ""
+    node: str = ""
+    pairs: str = ""
 
 
-def kept_decisions(run: RunFolder, fingerprint: str) -> Edits | None:
-    """The decisions that the run keeps on these candidates, if any."""
-    kept = run.fact(f"decisions_{fingerprint}")
-    try:
-        found = Edits.model_validate(kept) if kept else None
-    except ValidationError:  # of another version
-        return None
-    return found if found is not None and len(found) and found.fingerprint == fingerprint else None
+@dataclass(frozen=True)
+class Kept:
+    """Decisions that a run keeps, and whether they were made at the place that asks for them."""
+
+    edits: Edits
+    here: bool
+
+
+def keep_decisions(run: RunFolder, edits: Edits, place: Place = Place()) -> None:
+    """Keep the decisions on these candidates, in place of earlier ones of the same node in the same workflow; other nodes' stay."""
+    number = 1 + max((_number(fact) for fact in run.facts(f"decisions_{edits.fingerprint}").values()), default=0)
+    where = hashlib.sha256(json.dumps([place.workflow, place.node]).encode()).hexdigest()[:MARK]
+    run.set_fact(f"decisions_{edits.fingerprint}_{where}", {"number": number, **asdict(place), "edits": edits.as_dict()})
+
+
+def kept_decisions(run: RunFolder, fingerprint: str, place: Place = Place()) -> Kept | None:
+    """The decisions on these candidates that the run keeps for this place: its own; else those of the same pairs; else the latest.
+
+    So each of two inspectors finds its own, and a lone one finds what there is: in another workflow, as another node, of an older version.
+    """
+    found: list[tuple[tuple, Kept]] = []
+    for fact in run.facts(f"decisions_{fingerprint}").values():
+        kept = fact if isinstance(fact, dict) else {}
+        try:
+            edits = Edits.model_validate(kept.get("edits", kept))  # before there were places the edits lay there alone
+        except ValidationError:  # of another version
+            continue
+        if not len(edits) or edits.fingerprint != fingerprint:
+            continue
+        same_node, same_pairs = kept.get("node") == place.node, kept.get("pairs") == place.pairs
+        here = "edits" in kept and same_node and kept.get("workflow") == place.workflow
+        found.append(((here, same_pairs, same_node, _number(fact)), Kept(edits, here)))
+    return max(found, key=lambda entry: entry[0])[1] if found else None
+
+
+def _number(fact: object) -> int:
+    """Which of the kept ones came first; 0: of a version without numbers."""
+    number = fact.get("number") if isinstance(fact, dict) else None
+    return number if isinstance(number, int) else 0
 
 
 def set_thumbs(run: RunFolder, pairs_name: str, thumbs: Mapping[int, str]) -> None:

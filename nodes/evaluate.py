@@ -41,9 +41,8 @@ class Evaluate(io.ComfyNode):
         from .run import NodeProgress, to_image
 
         settings = candidates.settings.model_copy(update={"seed": seed})
-        progress = NodeProgress(cls.hidden.unique_id)
+        progress = NodeProgress(cls.hidden.unique_id, pictures=False)
         found = evaluate((before, after), clip, vae, candidates, settings, (scorer, judge), seeds_per_prompt, progress)
-        progress.show(found.grid)
         image = to_image([found.grid])
         shown = {**ui.PreviewImage(image, cls=cls).as_dict(), "text": (found.report,), "dbdpo_compare": (found.compare,)}
         return io.NodeOutput(image, found.report, ui=shown)

@@ -28,16 +28,18 @@ class InspectPairs(io.ComfyNode):
                 PairsType.Output(display_name="pairs", tooltip="The pairs after your decisions, for DPO LoRA Train Step."),
                 io.String.Output(display_name="summary", tooltip="How many pairs were kept, swapped and rejected."),
             ],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
             is_output_node=True,
+            not_idempotent=True,  # what it offers to restore is this node's: two of them on the same pairs must not share one result
         )
 
     @classmethod
     def execute(cls, pairs, edits: str) -> io.NodeOutput:
-        from .inspecting import inspect_pairs
+        from .inspecting import inspect_pairs, place_of
         from .run import NodeProgress
 
-        seen = inspect_pairs(pairs, edits, NodeProgress(cls.hidden.unique_id))
+        place = place_of(cls.hidden.unique_id, cls.hidden.extra_pnginfo)
+        seen = inspect_pairs(pairs, edits, NodeProgress(cls.hidden.unique_id), place)
         return io.NodeOutput(seen.handle, seen.summary, ui={"dbdpo_inspect": (seen.payload,), "text": (seen.summary,)})
 
     @classmethod

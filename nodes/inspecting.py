@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,8 +10,9 @@ import numpy as np
 
 from ..dpo_core.axes import axis_scores
 from ..dpo_core.decisions import (
-    Edits,
+    Kept,
     Overruled,
+    Place,
     apply_edits,
     boundary_distance,
     candidates_fingerprint,
@@ -39,7 +40,14 @@ class Inspected:
     payload: dict[str, Any]
 
 
-def inspect_pairs(handle: Pairs, text: str, progress: NodeProgress) -> Inspected:
+def place_of(node_id: str | None, graph: Any) -> Place:
+    """The node's place as the host tells it. graph: its extra_pnginfo, whose workflow has an id where a page queued it."""
+    workflow = graph.get("workflow") if isinstance(graph, Mapping) else None
+    known = workflow.get("id") if isinstance(workflow, Mapping) else None
+    return Place(str(known or ""), str(node_id or ""))
+
+
+def inspect_pairs(handle: Pairs, text: str, progress: NodeProgress, place: Place) -> Inspected:
     """The pairs under the decisions of `text` (the edits as JSON), and what there is to look at: the pairs as they came in.
 
     Where a decision changes something the result is kept under a name of its own, else the handle comes back as it was. Where every pair
@@ -52,12 +60,13 @@ def inspect_pairs(handle: Pairs, text: str, progress: NodeProgress) -> Inspected
         photos = reference_previews(run, candidates.set_name, candidates.concept.references)
         fingerprint = candidates_fingerprint(drawn, marks)
         done = apply_edits(pairs, edits, fingerprint, len(drawn))
-        kept = kept_decisions(run, fingerprint) if not len(edits) else None
+        place = replace(place, pairs=mark([pair_id(p) for p in pairs]))
+        kept = kept_decisions(run, fingerprint, place) if not len(edits) else None
         if len(edits) and not done.other:
-            keep_decisions(run, edits)
+            keep_decisions(run, edits, place)
         payload = {
             "version": 1, "fingerprint": fingerprint, "run": candidates.folder.name, "set": candidates.set_name, "references": photos,
-            "kept": kept.as_dict() if kept else None, "stale": done.stale, "taken": text,
+            "kept": kept.edits.as_dict() if kept else None, "kept_here": bool(kept and kept.here), "stale": done.stale, "taken": text,
             **_cloud(run, handle, drawn, pairs), "files": files,
         }  # fmt: skip
         result = _result(run, handle, pairs, done)
@@ -113,7 +122,10 @@ def _rounded(values: np.ndarray) -> list[float]:
     return [round(float(v), 4) for v in values]
 
 
-def _words(done: Overruled, kept: Edits | None, none: object) -> str:
+def _words(done: Overruled, kept: Kept | None, none: object) -> str:
     """What was decided, what could be restored, and why no pair is there, if none is."""
-    restorable = f"Decisions on these candidates that this run keeps: {len(kept)}; the node can restore them." if kept else None
+    whose = "" if kept is None or kept.here else ", of another node or workflow"
+    restorable = (
+        f"Decisions on these candidates that this run keeps: {len(kept.edits)}{whose}; the node can restore them." if kept else None
+    )
     return " ".join(filter(None, (done.sentence(), restorable, none)))

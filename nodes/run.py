@@ -68,11 +68,15 @@ def mark(*parts: Any) -> str:
 
 
 class NodeProgress:
-    """The core's Progress on ComfyUI's bar, with previews; raises ComfyUI's interrupt when the user cancels."""
+    """The core's Progress on ComfyUI's bar, with previews; raises ComfyUI's interrupt when the user cancels.
 
-    def __init__(self, node_id: str | None) -> None:
+    pictures: False for a node with a view of its own: front ends go on showing the last preview beside it.
+    """
+
+    def __init__(self, node_id: str | None, pictures: bool = True) -> None:
         from comfy.utils import ProgressBar
 
+        self._pictures = pictures
         self._bar, self._done, self._total = ProgressBar(1, node_id=node_id), 0, 1
 
     def __call__(self, stage: str, done: int, total: int, preview: np.ndarray | None = None, note: str = "") -> None:
@@ -80,6 +84,7 @@ class NodeProgress:
 
         throw_exception_if_processing_interrupted()
         self._done, self._total = done, total
+        preview = preview if self._pictures else None
         self._bar.update_absolute(done * _PARTS, total * _PARTS, None if preview is None else ("JPEG", tiles(preview), _PREVIEW))
 
     def show(self, picture: Any) -> None:
@@ -91,7 +96,7 @@ class NodeProgress:
         import latent_preview
         from comfy.model_management import throw_exception_if_processing_interrupted
 
-        previewer = latent_preview.get_previewer(model.load_device, model.get_model_object("latent_format"))
+        previewer = latent_preview.get_previewer(model.load_device, model.get_model_object("latent_format")) if self._pictures else None
 
         def after_step(step: int, steps: int, denoised: Any) -> None:
             throw_exception_if_processing_interrupted()

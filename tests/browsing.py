@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
@@ -228,3 +229,39 @@ def look_at(view, kind: str, scale: float = 1) -> None:
         [kind, scale],
     )
     view.wait_for_timeout(700)
+
+
+def overlaps(view) -> list[tuple[str, str]]:
+    """Titles of nodes that lie over each other, as the front end has them on the canvas now, title bars included."""
+    fit(view)
+    boxes = view.evaluate(
+        """() => app.graph._nodes.map(node => {
+            const html = globalThis.LiteGraph?.vueNodesMode && document.querySelector(`[data-node-id="${node.id}"]`)
+            if (html) {
+                const box = html.getBoundingClientRect(), scale = app.canvas.ds.scale
+                return [node.title, box.left / scale, box.top / scale, box.right / scale, box.bottom / scale]
+            }
+            const [[x, y], [width, height]] = [node.pos, node.size]
+            return [node.title, x, y - LiteGraph.NODE_TITLE_HEIGHT, x + width, y + height]
+        })"""
+    )
+    pairs = itertools.combinations(boxes, 2)
+    return [(a[0], b[0]) for a, b in pairs if min(a[3], b[3]) - max(a[1], b[1]) > 1 and min(a[4], b[4]) - max(a[2], b[2]) > 1]
+
+
+def heights(view) -> dict[str, float]:
+    """Of nodes below their titles, by id: what they have, or need, on the canvas now."""
+    return view.evaluate(
+        """() => Object.fromEntries(app.graph._nodes.map(node => {
+            const html = globalThis.LiteGraph?.vueNodesMode && document.querySelector(`[data-node-id="${node.id}"]`)
+            const height = html ? html.getBoundingClientRect().height / app.canvas.ds.scale - LiteGraph.NODE_TITLE_HEIGHT
+                : Math.max(node.size[1], node.computeSize()[1])
+            return [node.id, height]
+        }))"""
+    )
+
+
+def come_back(view, kind: str) -> None:
+    """The page is loaded anew, and the workflow with a node of this type is there again."""
+    view.reload()
+    view.wait_for_function("kind => window.app?.vueAppReady && app.graph?._nodes?.some(n => n.type === kind)", arg=kind, timeout=300_000)

@@ -31,33 +31,33 @@ def words(left: int, top: int, size: tuple[int, int], title: str, source: list) 
 
 def toy_parts() -> dict:
     return {
-        "toy": node("DBDPO_LoadToybox", 0, 0, (340, 290), concept=0, personalized=True, steps=120),
+        "toy": node("DBDPO_LoadToybox", 0, 0, (340, 345), concept=0, personalized=True, steps=120),
         "concept": node(
-            "DBDPO_Concept", 0, 340, (340, 130), identifier=["toy", 6], class_noun=["toy", 7], references=["toy", 3], held_out=["toy", 4],
+            "DBDPO_Concept", 0, 400, (340, 170), identifier=["toy", 6], class_noun=["toy", 7], references=["toy", 3], held_out=["toy", 4],
             masks=["toy", 5],
         ),
         "prompts": node(
-            "DBDPO_PromptSet", 0, 520, (340, 260), concept=["concept", 0], preset="own text", text=["toy", 8], held_out_text=["toy", 9]
+            "DBDPO_PromptSet", 0, 625, (340, 305), concept=["concept", 0], preset="own text", text=["toy", 8], held_out_text=["toy", 9]
         ),
-        "scorer": node("DBDPO_LoadScorer", 0, 830, (340, 106), "Scorer that trains", scorer="toybox reward"),
-        "judge": node("DBDPO_LoadScorer", 0, 970, (340, 106), "Judge that never trains", scorer="toybox judge"),
+        "scorer": node("DBDPO_LoadScorer", 0, 985, (340, 190), "Scorer that trains", scorer="toybox reward"),
+        "judge": node("DBDPO_LoadScorer", 0, 1230, (340, 190), "Judge that never trains", scorer="toybox judge"),
     }  # fmt: skip
 
 
 def user_parts(checkpoint: str) -> dict:
     """A checkpoint, the user's LoRA on it, three photos."""
-    photos = {f"photo_{i}": node("LoadImage", -400, 370 + i * 360, (340, 310), image="example.png") for i in range(3)}
+    photos = {f"photo_{i}": node("LoadImage", -400, 490 + i * 430, (340, 375), image="example.png") for i in range(3)}
     return {
-        "checkpoint": node("CheckpointLoaderSimple", -400, 0, (340, 110), ckpt_name=checkpoint),
+        "checkpoint": node("CheckpointLoaderSimple", -400, 0, (340, 165), ckpt_name=checkpoint),
         "lora": node(
-            "LoraLoader", -400, 170, (340, 140), model=["checkpoint", 0], clip=["checkpoint", 1], lora_name="my_subject.safetensors"
+            "LoraLoader", -400, 220, (340, 210), model=["checkpoint", 0], clip=["checkpoint", 1], lora_name="my_subject.safetensors"
         ),
         **photos,
-        "two": node("ImageBatch", 0, 0, (340, 60), image1=["photo_0", 0], image2=["photo_1", 0]),
-        "three": node("ImageBatch", 0, 120, (340, 60), image1=["two", 0], image2=["photo_2", 0]),
-        "concept": node("DBDPO_Concept", 0, 240, (340, 130), identifier="sks", class_noun="dog", references=["three", 0]),
-        "prompts": node("DBDPO_PromptSet", 0, 430, (340, 260), concept=["concept", 0], preset="living things"),
-        "scorer": node("DBDPO_LoadScorer", 0, 750, (340, 106), scorer="ViT-B-32.safetensors", architecture="ViT-B-32-quickgelu"),
+        "two": node("ImageBatch", 0, 0, (340, 90), image1=["photo_0", 0], image2=["photo_1", 0]),
+        "three": node("ImageBatch", 0, 145, (340, 90), image1=["two", 0], image2=["photo_2", 0]),
+        "concept": node("DBDPO_Concept", 0, 290, (340, 170), identifier="sks", class_noun="dog", references=["three", 0]),
+        "prompts": node("DBDPO_PromptSet", 0, 515, (340, 305), concept=["concept", 0], preset="living things"),
+        "scorer": node("DBDPO_LoadScorer", 0, 875, (340, 190), scorer="ViT-B-32.safetensors", architecture="ViT-B-32-quickgelu"),
     }
 
 
@@ -65,14 +65,14 @@ def loop(model: list, clip: list, vae: list, drawing: dict, training: dict, run_
     """One round, every stage a node."""
     return {
         "sample": node(
-            "DBDPO_SampleCandidates", 400, 0, (380, 850), model=model, clip=clip, vae=vae, concept=["concept", 0], prompts=["prompts", 0],
+            "DBDPO_SampleCandidates", 400, 0, (380, 875), model=model, clip=clip, vae=vae, concept=["concept", 0], prompts=["prompts", 0],
             run_name=run_name, **drawing,
         ),
         "score": node("DBDPO_Score", 840, 0, (420, 460), candidates=["sample", 0], scorer=["scorer", 0]),
-        "pairs": node("DBDPO_BuildPairs", 840, 500, (420, 755), scored=["score", 0]),
-        "pairs_words": words(840, 1290, (420, 150), "Pairs in words", ["pairs", 2]),
-        "train": node("DBDPO_TrainStep", 1320, 0, (420, 905), model=model, clip=clip, pairs=["pairs", 0], **training),
-        "look": node("DBDPO_PreviewPairs", 1320, 965, (420, 570), pairs=["pairs", 0]),
+        "pairs": node("DBDPO_BuildPairs", 840, 520, (420, 755), scored=["score", 0]),
+        "pairs_words": words(840, 1335, (420, 160), "Pairs in words", ["pairs", 2]),
+        "train": node("DBDPO_TrainStep", 1320, 630, (420, 930), model=model, clip=clip, pairs=["pairs", 0], **training),
+        "look": node("DBDPO_PreviewPairs", 1320, 0, (420, 570), pairs=["pairs", 0]),
     }  # fmt: skip
 
 
@@ -84,7 +84,7 @@ def ending(before: list, after: list, lora: list, clip: list, vae: list, candida
             scorer=["scorer", 0], **more,
         ),
         "report": words(left, 900, (760, 220), "Did it get better?", ["evaluate", 1]),
-        "save": node("DBDPO_SaveLora", left, 1180, (380, 90), lora=lora, filename_prefix=f"dreambooth_dpo/{name}"),
+        "save": node("DBDPO_SaveLora", left, 1180, (380, 100), lora=lora, filename_prefix=f"dreambooth_dpo/{name}"),
     }  # fmt: skip
 
 
@@ -125,7 +125,7 @@ def inspected(toy: dict) -> dict:
     graph = {**toy_parts(), **loop(*toy.values(), TOY_DRAWING, {}, "toybox_inspect_pairs")}
     del graph["look"]
     graph["inspect"] = node("DBDPO_InspectPairs", 1320, 0, (1240, 1100), pairs=["pairs", 0])
-    graph["inspect_words"] = words(1320, 1160, (1240, 120), "Your decisions in words", ["inspect", 1])
+    graph["inspect_words"] = words(1320, 1160, (1240, 160), "Your decisions in words", ["inspect", 1])
     train = graph.pop("train")  # behind the inspector, which it hangs on
     graph["train"] = {**train, "pos": [2620, 0], "inputs": {**train["inputs"], "pairs": ["inspect", 0]}}
     return {**graph, **ending(toy["model"], ["train", 0], ["train", 1], toy["clip"], toy["vae"], ["sample", 0], "toybox", True, 3100)}
@@ -142,7 +142,7 @@ def graphs() -> dict[str, tuple[dict, list[dict]]]:
     rounds = {
         **toy_parts(),
         "rounds": node(
-            "DBDPO_Rounds", 400, 0, (420, 1550), **toy, concept=["concept", 0], prompts=["prompts", 0], scorer=["scorer", 0],
+            "DBDPO_Rounds", 400, 0, (420, 1600), **toy, concept=["concept", 0], prompts=["prompts", 0], scorer=["scorer", 0],
             judge=["judge", 0], rounds=3, run_name="toybox_three_rounds", **TOY_DRAWING,
         ),
         "watch": node("PreviewImage", 880, 0, (420, 380), "Gain of each round", images=["rounds", 4]),

@@ -41,9 +41,10 @@ AREA = """() => {
 
 
 def picture_nodes(view, history: dict) -> list[int]:
-    """Nodes on the canvas whose run gave pictures."""
+    """Nodes on the canvas whose run gave pictures, which they show themselves."""
     there = set(view.evaluate("app.graph._nodes.map(n => n.id)"))
-    return [int(n) for n, shown in history["outputs"].items() if shown.get("images") and n.isdigit() and int(n) in there]
+    pictures = [int(n) for n, shown in history["outputs"].items() if n.isdigit() and shown.get("images") and "dbdpo_compare" not in shown]
+    return [n for n in pictures if n in there]
 
 
 def screenshot(view) -> Image.Image:

@@ -25,11 +25,12 @@ DRAW = """async rounds => {
     return found
 }"""
 KEEP = """async ([workflow, messages]) => {
-    const { begin, rounds, settle, take } = await import("/extensions/dreambooth_dpo/curve/store.js")
+    const { begin, leave, rounds, settle, take } = await import("/extensions/dreambooth_dpo/curve/store.js")
     const seen = []
     for (const message of messages) {
         if (message === "settle") settle()
         else if (message.begin) begin(message.begin)
+        else if (message.leave) leave(message.leave, () => message.curves)
         else take({ workflow, ...message })
         seen.push(rounds(workflow, id => id === "7")?.map(round => round.points.map(point => point[0])) ?? null)
     }
@@ -89,3 +90,8 @@ def test_messages_add_up_and_a_whole_one_mends_gaps(view):
     # Nodes of a loop have no output of their own on the canvas: their rounds stay, until the next run.
     loop = [{"begin": "b"}, sent(0, source="7.0.1"), sent(0, 1, source="7.0.2"), "settle", {"begin": "c"}, sent(0, source="7.0.1")]
     assert view.evaluate(KEEP, ["two", loop]) == [None, [[0]], [[0], [0, 1]], [[0], [0, 1]], [[0], [0, 1]], [[0]]]
+    # They are left once the history has as many, or more: of this run, and not of another.
+    read = [{"leave": "other", "curves": 9}, {"leave": "d", "curves": 1}, {"leave": "d", "curves": 2}]
+    two = [[0], [1]]
+    ended = [{"begin": "d"}, sent(0, source="7.0.1"), sent(1, source="7.0.2"), "settle", *read]
+    assert view.evaluate(KEEP, ["three", ended]) == [None, [[0]], two, two, two, two, None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from browsing import finished, fit, look_at, open_template, press_run, red, set_widgets, tab
+from browsing import come_back, finished, fit, look_at, open_template, overlaps, press_run, red, set_widgets, tab
 from hosting import Server, executed
 from PIL import Image
 
@@ -23,7 +23,6 @@ PICTURES = (
     "DBDPO_BuildPairs",
     "DBDPO_PreviewPairs",
     "DBDPO_TrainStep",
-    "DBDPO_Evaluate",
 )
 # Pictures of a node that the user sees: the canvas's own, or where nodes are HTML those of the node's preview.
 SEEN = """const seen = node => globalThis.LiteGraph?.vueNodesMode
@@ -82,7 +81,7 @@ def test_the_curve_grows_while_it_trains(ran):
 
 
 def test_every_picture_is_seen_and_the_lora_is_saved(server: Server, ran):
-    view, history = ran
+    view, _ = ran
     fit(view)  # a node's pictures are fetched when it is drawn
     view.wait_for_function(
         f"""kinds => {{
@@ -100,19 +99,34 @@ def test_every_picture_is_seen_and_the_lora_is_saved(server: Server, ran):
     # The report can be read on the canvas, too.
     shown = view.evaluate("app.graph._nodes.find(n => n.title === 'Did it get better?').widgets.map(w => String(w.value)).join()")
     assert "40 held-out pictures of 20 prompts" in shown
-    # What Evaluate goes on showing is its grid, and not the last live preview: its picture has the grid's shape.
-    grid = history["outputs"][str(view.evaluate("app.graph._nodes.find(n => n.type === 'DBDPO_Evaluate').id"))]["images"][0]
+    assert overlaps(view) == []
+    assert red(view) == []
+
+
+def test_before_and_after_is_the_one_picture_of_its_node(server: Server, ran):
+    """The grid is in the history, for whoever lists runs, but not on the node: neither as its picture nor as a preview that stayed."""
+    view, history = ran
+    look_at(view, "DBDPO_Evaluate")
+    stage = view.locator(".dbdpo-compare-stage")
+    stage.wait_for()
+    view.wait_for_timeout(1500)  # a picture of its own would be fetched now
+    node = "app.graph._nodes.find(n => n.type === 'DBDPO_Evaluate')"
+    assert view.evaluate(f"() => {{ {SEEN}; return seen({node}).map(i => i.src) }}") == []
+    assert view.evaluate(f"{node}.widgets.map(w => w.name).filter(name => name.startsWith('$$'))") == []
+    grid = history["outputs"][str(view.evaluate(f"{node}.id"))]["images"][0]
     with Image.open(server.folder / "temp" / grid["subfolder"] / grid["filename"]) as kept:
-        shape = kept.width / kept.height
-    ratio = view.evaluate(
+        assert min(kept.size) > 100
+    # The room is the slider's: it reaches down to the node's lower edge.
+    bottom, edge = view.evaluate(
         f"""() => {{
-            {SEEN}
-            const picture = seen(app.graph._nodes.find(n => n.type === 'DBDPO_Evaluate'))[0]
-            return picture.naturalWidth / picture.naturalHeight
+            const node = {node}, at = app.canvas.canvas.getBoundingClientRect()
+            const html = globalThis.LiteGraph?.vueNodesMode && document.querySelector(`[data-node-id="${{node.id}}"]`)
+            const edge = html ? html.getBoundingClientRect().bottom
+                : at.top + app.canvas.ds.convertOffsetToCanvas([node.pos[0], node.pos[1] + node.size[1]])[1]
+            return [document.querySelector(".dbdpo-compare").getBoundingClientRect().bottom, edge]
         }}"""
     )
-    assert ratio == pytest.approx(shape, rel=0.01)
-    assert red(view) == []
+    assert 0 <= edge - bottom < 60
 
 
 def test_before_and_after_by_mouse_and_keys(ran):
@@ -151,8 +165,7 @@ def test_the_views_come_back_after_another_tab_a_reload_and_a_cached_run(server:
     view.get_by_text("toybox_quickstart", exact=False).first.click()
     view.wait_for_function("app.graph._nodes.some(n => n.type === 'DBDPO_TrainStep')")
     curve_points(view)
-    view.reload()
-    view.wait_for_function("window.app?.vueAppReady && app.graph?._nodes?.some(n => n.type === 'DBDPO_TrainStep')", timeout=300_000)
+    come_back(view, "DBDPO_TrainStep")
     curve_points(view)
     history = run_again(view, server)
     trained = str(view.evaluate("app.graph._nodes.find(n => n.type === 'DBDPO_TrainStep').id"))

@@ -7,8 +7,9 @@ import json
 import urllib.request
 
 import pytest
-from browsing import open_template
+from browsing import heights, open_template, overlaps
 from hosting import Server
+from layouts import tallest
 from PIL import Image
 from workflows import FOLDER
 
@@ -43,6 +44,9 @@ def test_every_example_opens_from_browse_templates(view):
         view.wait_for_function("kinds => app.graph._nodes.map(n => n.type).sort().join() === kinds", arg=",".join(kinds))
         if name.startswith("toybox"):  # the others name models that the user brings
             assert view.evaluate("app.graph._nodes.filter(n => n.has_errors).map(n => n.type)") == [], name
+        assert overlaps(view) == [], name
+        higher = {n["type"]: h for n in saved["nodes"] if (h := heights(view)[str(n["id"])]) > tallest(n) + 1}
+        assert higher == {}, name  # tests/test_example_layout.py reckons with that
         for kept in saved["nodes"]:
             inputs, outputs = view.evaluate(
                 "id => { const n = app.graph.getNodeById(id); return [n.inputs.map(i => !!i.link), n.outputs.map(o => !!o.links?.length)] }",

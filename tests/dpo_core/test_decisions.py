@@ -17,8 +17,6 @@ from dreambooth_dpo.dpo_core.decisions import (
     apply_edits,
     boundary_distance,
     candidates_fingerprint,
-    keep_decisions,
-    kept_decisions,
     pair_id,
     read_edits,
     set_thumbs,
@@ -125,17 +123,6 @@ def test_the_fingerprint_is_of_prompts_seeds_and_pictures():
         candidates_fingerprint(drawn[:1], ["a"]),
     ]
     assert len({same, *others}) == 5 and len(same) == 16
-
-
-def test_decisions_are_kept_by_the_candidates(tmp_path: Path):
-    with RunFolder(tmp_path) as run:
-        assert kept_decisions(run, MARK) is None
-        keep_decisions(run, edits({"0-1": "swap"}, {"3": "up"}))
-        keep_decisions(run, edits({"0-1": "reject"}, fingerprint="f" * 16))
-    with RunFolder(tmp_path) as run:
-        assert kept_decisions(run, MARK) == edits({"0-1": "swap"}, {"3": "up"})
-        run.set_fact(f"decisions_{MARK}", {"version": 99})
-        assert kept_decisions(run, MARK) is None
 
 
 # --- the boundary ---

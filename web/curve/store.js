@@ -12,9 +12,14 @@ export function begin(id) {
     prompt = id
 }
 
-/** It ended well: nodes that trained themselves now have outputs, which hold their curves. A loop's node has none, and keeps what was sent. */
+/** It ended well: nodes that trained themselves now have outputs, which hold their curves. A loop's node keeps what was sent for now. */
 export function settle() {
     for (const [name, kept] of live) if (!kept.loop) live.delete(name)
+}
+
+/** A run was read back from the history, with `curves(node)` curves for a loop's node: what was sent is left, unless it is more. */
+export function leave(id, curves) {
+    for (const [name, kept] of live) if (kept.loop && kept.prompt === id && curves(kept.node) >= kept.rounds.length) live.delete(name)
 }
 
 /** Take a message of the server in. */

@@ -180,7 +180,8 @@ export class Panel {
         this.count.textContent = this.counted()
         this.undo.disabled = !state.canUndo
         this.restore.hidden = !state.restorable
-        this.restore.textContent = `Restore ${many(state.restorable, "kept decision")}`
+        const whose = state.payload.kept_here === false ? " of another node" : ""
+        this.restore.textContent = `Restore ${many(state.restorable, "kept decision")}${whose}`
         this.note.textContent = this.noted()
         const decision = state.pair && state.decisionOn(state.pair.id)
         for (const [what, button] of Object.entries(this.decisions)) {

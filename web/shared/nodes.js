@@ -16,31 +16,57 @@ export function workflowId() {
 }
 
 /** The node's key among app.nodeOutputs: in a subgraph with that graph's id. */
-function outputKey(node) {
+export function outputKey(node) {
     return !node.graph || node.graph === rootGraph() ? String(node.id) : `${node.graph.id}:${node.id}`
 }
 
 /** What the node's last run said under `name`, or null. */
 export function outputOf(node, name) {
-    const kept = app.nodeOutputs?.[outputKey(node)]?.[name] ?? remembered.get(`${workflowId()}|${outputKey(node)}`)?.[name]
-    return kept?.[0] ?? null
+    return (app.nodeOutputs?.[outputKey(node)]?.[name] ?? lastOf(node)?.output?.[name])?.[0] ?? null
 }
 
+/** What the nodes that a loop's node ran in its place said under `name`, in their order. */
+export function innerOutputsOf(node, name) {
+    return (lastOf(node)?.inner ?? []).flatMap((output) => output[name]?.[0] ?? [])
+}
+
+/** Outputs of the server's last runs: by workflow, then by the server's id of the node. */
 const remembered = new Map()
+
+function lastOf(node) {
+    for (const [id, last] of remembered.get(workflowId()) ?? []) if (nodeOf(id) === node) return last
+    return null
+}
+
+function remember({ prompt, outputs = {}, meta = {} }) {
+    const workflow = prompt?.[3]?.extra_pnginfo?.workflow?.id
+    if (!workflow) return
+    const nodes = remembered.get(workflow) ?? new Map()
+    remembered.set(workflow, nodes)
+    const inner = new Map()
+    // The server lists them in no order; a loop counts its nodes by number.
+    for (const id of Object.keys(outputs).sort((one, other) => one.localeCompare(other, "en", { numeric: true }))) {
+        const shown = meta[id]?.display_node ?? id
+        if (shown === id) nodes.set(id, { ...nodes.get(id), output: outputs[id] })
+        else inner.set(shown, [...(inner.get(shown) ?? []), outputs[id]])
+    }
+    for (const [id, list] of inner) nodes.set(id, { ...nodes.get(id), inner: list })
+}
+
+/** Asks the server what its history holds; the runs. */
+export async function recall(path) {
+    const runs = Object.values(await (await api.fetchApi(path)).json())
+    runs.forEach(remember)
+    return runs
+}
+
 let recalled = null
 
 /**
- * Asks the server, once, for the outputs of its last runs: a page that is loaded anew has none, and a run that finds a node's result at hand sends
- * them for the last nodes of a graph alone.
+ * Once: a page that is loaded anew has no outputs, and a run that finds a node's result at hand sends them for the last nodes of a graph alone.
  */
-function recall() {
-    recalled ??= (async () => {
-        const runs = await (await api.fetchApi("/history?max_items=20")).json()
-        for (const run of Object.values(runs)) {
-            const workflow = run.prompt?.[3]?.extra_pnginfo?.workflow?.id
-            for (const [id, output] of Object.entries(run.outputs ?? {})) remembered.set(`${workflow}|${id}`, output)
-        }
-    })().catch(() => {}) // without it the views wait for the next run
+function recallAll() {
+    recalled ??= recall("/history?max_items=20").catch(() => {}) // without it the views wait for the next run
     return recalled
 }
 
@@ -81,7 +107,7 @@ export class Views {
     get hooks() {
         return {
             name: `dreambooth_dpo.${this.name}`,
-            init: () => void recall().then(() => this.refreshAll()),
+            init: () => void recallAll().then(() => this.refreshAll()),
             nodeCreated: (node) => this.types.includes(node.comfyClass) && this.hang(node),
             afterConfigureGraph: () => this.refreshAll(),
             onNodeOutputsUpdated: () => this.refreshAll(),
@@ -100,6 +126,10 @@ export class Views {
         const soon = () => requestAnimationFrame(() => this.refresh(node))
         for (const method of ["onExecuted", "onConfigure"]) after(node, method, soon)
         after(node, "onRemoved", () => this.views.delete(node))
+    }
+
+    get any() {
+        return this.views.size > 0
     }
 
     refreshAll() {

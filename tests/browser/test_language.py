@@ -1,0 +1,57 @@
+"""Another language than English, in a real browser: where ComfyUI is set to it, a node's title, its widgets and what they say are in it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from browsing import look_at, tab
+from hosting import ROOT, Server
+
+KIND, WIDGET = "DBDPO_LoadToybox", "steps"
+LANGUAGES = sorted(folder.name for folder in (ROOT / "locales").iterdir())
+PLACE = """([kind, name]) => {
+    const node = app.graph._nodes.find(n => n.type === kind), widget = node.widgets.find(w => w.name === name)
+    const html = document.querySelector(`[data-node-id="${node.id}"]`)
+    if (globalThis.LiteGraph?.vueNodesMode && html) {
+        const seen = [...html.querySelectorAll("*")].find(e => e.children.length === 0 && e.textContent.trim() === widget.label)
+        const box = seen.getBoundingClientRect()
+        return [box.left + box.width / 2, box.top + box.height / 2]
+    }
+    const [x, y] = app.canvas.ds.convertOffsetToCanvas([node.pos[0] + node.size[0] / 2, node.pos[1] + widget.last_y + 10])
+    const at = app.canvas.canvas.getBoundingClientRect()
+    return [x + at.left, y + at.top]
+}"""
+
+
+@pytest.fixture(params=LANGUAGES)
+def speaking(request: pytest.FixtureRequest, server: Server, browser):
+    """A page of a ComfyUI that is set to the language, with one node on it, and what the pack says in the language that is then shown.
+
+    The newest front end shows the languages that it has itself, and English in place of any other.
+    """
+    shown = "en" if server.arguments else request.param
+    words = json.loads((ROOT / "locales" / shown / "nodeDefs.json").read_text(encoding="utf-8"))[KIND]
+    assert server.post("/api/settings/Comfy.Locale", request.param)[0] == 200
+    try:
+        with tab(browser, server) as view:
+            view.evaluate("kind => { app.graph.clear(); app.graph.add(LiteGraph.createNode(kind)) }", KIND)
+            look_at(view, KIND)
+            yield view, words
+            assert not view.errors
+    finally:
+        server.post("/api/settings/Comfy.Locale", "en")
+
+
+def test_a_node_speaks_the_language(speaking):
+    view, words = speaking
+    said = words["inputs"][WIDGET]
+    title, label = view.evaluate(
+        "([kind, name]) => { const n = app.graph._nodes.find(n => n.type === kind); return [n.title, n.widgets.find(w => w.name === name).label] }",
+        [KIND, WIDGET],
+    )
+    assert (title, label) == (words["display_name"], said["name"])
+    x, y = view.evaluate(PLACE, [KIND, WIDGET])
+    view.mouse.move(x - 30, y)
+    view.mouse.move(x, y, steps=3)
+    view.get_by_text(said["tooltip"]).filter(visible=True).first.wait_for()

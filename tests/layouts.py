@@ -1,0 +1,67 @@
+"""How much room nodes of a saved workflow take on ComfyUI's canvas, reckoned from the file alone; tests/browser holds it against the front ends."""
+
+from __future__ import annotations
+
+TITLE, SLOT, WIDGET, GAP, END = 30, 20, 20, 4, 8
+TEXT = 50
+"""Of a widget for several lines, at least."""
+SEVERAL_LINES = {"text", "held_out_text", "negative"}
+VIEWS = {"DBDPO_Evaluate": 380, "DBDPO_InspectPairs": 560, "DBDPO_Rounds": 200, "DBDPO_TrainStep": 200}
+"""Of the pack's own views on nodes (web/*.js), at least."""
+PICTURE = 220
+"""Of a node's own picture after a run, at least."""
+SHOW_PICTURES = {
+    "DBDPO_SampleCandidates", "DBDPO_Score", "DBDPO_BuildPairs", "DBDPO_PreviewPairs", "DBDPO_TrainStep", "DBDPO_Rounds", "LoadImage",
+    "PreviewImage",
+}  # fmt: skip
+
+
+def least_height(node: dict) -> float:
+    """Below its title, after a run, when its picture is there."""
+    if node["type"] in ("MarkdownNote", "Note"):
+        return SLOT + TEXT + GAP + END
+    widgets = [slot["name"] for slot in node["inputs"] if "widget" in slot]
+    heights = [TEXT if name in SEVERAL_LINES else WIDGET for name in widgets]
+    heights += [WIDGET] * (len(node["widgets_values"]) - len(widgets))  # what the front end adds, as "control after generate"
+    if node["type"] == "PreviewAny":
+        heights += [WIDGET, TEXT]
+    heights += [VIEWS[node["type"]]] if node["type"] in VIEWS else []
+    heights += [PICTURE] if node["type"] in SHOW_PICTURES else []
+    rows = max(len(node["inputs"]) - len(widgets), len(node["outputs"]), 1)
+    return rows * SLOT + (sum(h + GAP for h in heights) + END if heights else 0)
+
+
+HTML_SLOT, HTML_WIDGET, HTML_TEXT, HTML_REST, HTML_PICTURE = 20, 32, 60, 46, 240
+"""The same where nodes are HTML; rather too much. The rest is a row of badges. A picture is added below where something else takes the room left."""
+
+NAMES_A_FILE, HTML_MESSAGE = {"DBDPO_LoadScorer", "CheckpointLoaderSimple", "LoraLoader", "LoadImage"}, 26
+"""Nodes under which the front end writes that their file is missing."""
+
+
+def html_height(node: dict) -> float:
+    if node["type"] in ("MarkdownNote", "Note"):
+        return HTML_TEXT
+    widgets = [slot["name"] for slot in node["inputs"] if "widget" in slot]
+    several = len(SEVERAL_LINES.intersection(widgets)) + (node["type"] == "PreviewAny")
+    single = max(len(node["widgets_values"]), len(widgets)) - several + 2 * (node["type"] == "PreviewAny")
+    rows = max(len(node["inputs"]) - len(widgets), len(node["outputs"]), 1)
+    rest = HTML_REST + (HTML_MESSAGE if node["type"] in NAMES_A_FILE else 0)
+    return rows * HTML_SLOT + single * HTML_WIDGET + several * HTML_TEXT + VIEWS.get(node["type"], 0) + rest
+
+
+def tallest(node: dict) -> float:
+    """Below its title, in whichever front end takes most, after a run."""
+    fills = node["type"] in VIEWS or any(slot["name"] in SEVERAL_LINES for slot in node["inputs"])
+    grows = HTML_PICTURE if fills and node["type"] in SHOW_PICTURES else 0
+    return max(node["size"][1], least_height(node), html_height(node)) + grows
+
+
+def box(node: dict) -> tuple[float, float, float, float]:
+    """Left, top with the title, right, bottom."""
+    (left, top), width = node["pos"], node["size"][0]
+    return left, top - TITLE, left + width, top + tallest(node)
+
+
+def apart(one: tuple, other: tuple) -> float:
+    """How far two boxes are from each other; negative where they overlap."""
+    return max(other[0] - one[2], one[0] - other[2], other[1] - one[3], one[1] - other[3])
