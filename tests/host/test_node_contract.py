@@ -190,5 +190,11 @@ def test_the_help_page_tells_defaults_and_ranges(nodes, name):
             assert f"`{socket.default}`" in told, f"{socket.id}: {told}"
 
 
+@every_node
+def test_the_help_page_shows_the_node(name):
+    assert f"](img/{name}.webp)" in page_of(name)
+    assert 0 < (PAGES / "img" / f"{name}.webp").stat().st_size < 60_000
+
+
 def test_there_is_no_page_without_a_node():
     assert {path.stem for path in PAGES.glob("*.md")} == set(IDS)
