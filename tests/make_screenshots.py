@@ -1,0 +1,67 @@
+"""An example as each front end shows it after a run. `python tests/make_screenshots.py [names]` writes docs/img/front_ends_<name>.jpg.
+
+The front ends are those of the browser tests: the one that ComfyUI pins, the newest, and the newest with HTML nodes (Nodes 2.0).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from browsing import FRONT_ENDS, fit, load, page, run, seed_settings
+from hosting import NEWEST_FRONT_END, ROOT, Server
+from make_thumbnails import screenshot
+from PIL import Image, ImageDraw, ImageFont
+from workflows import FOLDER
+
+WIDTH, TITLE, QUALITY = 1000, 26, 80
+TITLES = {
+    "pinned": "the front end that ComfyUI 0.3.64 pins",
+    "newest": f"front end {NEWEST_FRONT_END}, canvas",
+    "nodes2": f"front end {NEWEST_FRONT_END}, Nodes 2.0",
+}
+
+
+def seen(front_end: str, name: str) -> Image.Image:
+    """The whole graph after its run, on one front end."""
+    kind = FRONT_ENDS[front_end]
+    with tempfile.TemporaryDirectory() as base:
+        seed_settings(Path(base), **{"Comfy.Graph.CanvasMenu": False, **kind.settings})
+        with Server(Path(base), *kind.arguments) as server, page(server, 3200, 1900) as view:
+            load(view, json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8")))
+            history = run(view, server)
+            assert history["status"]["status_str"] == "success", history["status"]
+            for _ in range(2):  # pictures are loaded when their node is on the screen, and may make it taller
+                fit(view)
+                view.wait_for_timeout(4000)
+            assert not view.errors and not view.left, (view.errors, view.left)
+            return screenshot(view)
+
+
+def sheet(pictures: dict[str, Image.Image]) -> Image.Image:
+    """Pictures under each other, each with its title."""
+    small = {n: p.resize((WIDTH, round(p.height * WIDTH / p.width)), Image.Resampling.LANCZOS) for n, p in pictures.items()}
+    whole = Image.new("RGB", (WIDTH, sum(p.height + TITLE for p in small.values())), "white")
+    draw, top = ImageDraw.Draw(whole), 0
+    for name, picture in small.items():
+        draw.text((6, top + 4), TITLES[name], fill="black", font=ImageFont.load_default(15))
+        whole.paste(picture, (0, top + TITLE))
+        top += picture.height + TITLE
+    return whole
+
+
+def main(names: list[str]) -> None:
+    for name in names:
+        start = time.monotonic()
+        path = ROOT / "docs" / "img" / f"front_ends_{name}.jpg"
+        sheet({front_end: seen(front_end, name) for front_end in FRONT_ENDS}).save(path, quality=QUALITY, optimize=True)
+        print(f"{path.name}: {path.stat().st_size // 1024} KB, {time.monotonic() - start:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:] or ["toybox_quickstart"])
