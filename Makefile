@@ -38,4 +38,4 @@ lint: $(STAMP) ## Check the code with ruff
 
 test: lint ## Check the code, then run the tests (ARGS="-m slow" runs the slow ones; host tests need COMFYUI_PATH or ~/ComfyUI)
 	@$(BIN)/python tests/install_host.py
-	$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pytest
 
@@ -15,12 +14,17 @@ os.environ["MPLBACKEND"] = "Agg"
 # A test that would download something fails instead.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-BROWSER = Path(__file__).parent / "browser"
+BROWSER = "tests/browser/"
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What shares fixtures that are dear to make goes to one worker: the tests of a file, and all that open a browser."""
-    if config.pluginmanager.hasplugin("xdist"):
-        for item in items:
-            item.add_marker(pytest.mark.xdist_group("browser" if BROWSER in item.path.parents else str(item.path)))
+@pytest.hookimpl(optionalhook=True)  # pytest-xdist's, which need not be there
+def pytest_xdist_make_scheduler(config: pytest.Config, log):
+    """What shares fixtures that are dear to make stays in one process: the tests of a file, and all that open a browser."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::", 1)[0]
+            return BROWSER if file.startswith(BROWSER) else file
+
+    return ByFile(config, log)
