@@ -36,22 +36,19 @@ def rows(base: LoopSettings) -> dict[str, Row]:
     def objective(name: str, beta: float) -> Row:
         return row(f"objective {name}, beta {beta:g}", train={"objective": name, "beta": beta})
 
+    def raft(part: int) -> Row:
+        changed = {"objective": "raft", "learning_rate": base.train.learning_rate / part}
+        return row(f"RAFT at 1/{part} of the learning rate", train=changed)
+
     n = base.rounds
     return {
         DEFAULT: row("DPO, lambda-harmonic reward (RPO, arXiv 2407.12164): the default"),
         "angle_window": row("DPO, angle window 20..70 degrees (arXiv 2505.20975)", pairs={"rule": "angle_window"}),
         "raft": row("RAFT: supervised on the winners", train={"objective": "raft"}),
-        "raft_slow": row(
-            "RAFT at a quarter of the learning rate", train={"objective": "raft", "learning_rate": base.train.learning_rate / 4}
-        ),
-        "raft_slower": row(
-            "RAFT at a 20th of the learning rate", train={"objective": "raft", "learning_rate": base.train.learning_rate / 20}
-        ),
+        "raft_slow": raft(4),
+        "raft_slower": raft(20),
         "weighted_sum": row("DPO, pairs by the weighted sum, the paper's rejected baseline", pairs={"rule": "weighted_sum"}),
-        "wide_window": row(
-            "DPO, angle window 0..90 degrees: no axis is sold, however little one gains",
-            pairs={"rule": "angle_window", "angle_low": 0.0, "angle_high": 90.0},
-        ),
+        "wide_window": row("DPO, angle window 0..90 degrees", pairs={"rule": "angle_window", "angle_low": 0.0, "angle_high": 90.0}),
         "random_pairs": row("DPO, random pairs: the control", pairs={"rule": "random"}),
         "one_long_round": row(
             "DPO, one round of as many candidates and steps",
