@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..dpo_core.pair_rules import PAIR_RULES, lambda_harmonic
+from ..dpo_core.pair_rules import PAIR_RULES, reward_of
 from ..dpo_core.pairs import angle_degrees, standardise
 from ..dpo_core.settings import PairSettings
 
@@ -50,14 +50,9 @@ def hope_in_window(fidelity: np.ndarray, alignment: np.ndarray, window: tuple[fl
 def hopes(prompt_of: np.ndarray, fidelity: np.ndarray, alignment: np.ndarray, settings: PairSettings) -> np.ndarray:
     """The hope of each candidate by the settings' rule, float [n], from raw scores, float [n]. Raises SystemExit for a rule without one."""
     f, a = (standardise(values, prompt_of) for values in (fidelity, alignment))
-    weight, reward = settings.fidelity_weight, None
-    if settings.rule == "lambda_harmonic":
-        reward = standardise(lambda_harmonic(fidelity, alignment, weight), prompt_of)
-    elif settings.rule == "weighted_sum":
-        reward = standardise(weight * f + (1 - weight) * a, prompt_of)
-    elif settings.rule != "angle_window":
+    if settings.rule not in RULES:
         raise SystemExit(f"the rule {settings.rule} does not tell whom to stop; {', '.join(RULES)} do.")
-    found = np.zeros(len(f))
+    reward, found = reward_of(prompt_of, fidelity, alignment, settings), np.zeros(len(f))
     for prompt in np.unique(prompt_of):
         one = prompt_of == prompt
         window = (settings.angle_low, settings.angle_high)

@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, 
 
 from .errors import UserError
 from .objectives import UNPAIRED
-from .pair_rules import lambda_harmonic
-from .pairs import Pair, standardise
+from .pair_rules import reward_of
+from .pairs import Pair
 from .run_folder import Candidate, RunFolder
 from .settings import PairSettings
 
@@ -248,12 +248,7 @@ def _degrees_to(angle: float, window: tuple[float, float]) -> float:
 
 def _reward_gaps(pairs: Sequence[Pair], settings: PairSettings, prompt_of: np.ndarray, fidelity: np.ndarray, alignment: np.ndarray):
     """What the rule holds against the margin, of each pair."""
-    w = settings.fidelity_weight
-    if settings.rule == "lambda_harmonic":
-        reward = lambda_harmonic(fidelity, alignment, w)
-    elif settings.rule == "weighted_sum":
-        reward = w * standardise(fidelity, prompt_of) + (1 - w) * standardise(alignment, prompt_of)
-    else:
+    reward = reward_of(prompt_of, fidelity, alignment, settings)
+    if reward is None:
         return [p.length for p in pairs]
-    reward = standardise(reward, prompt_of)
     return [abs(float(reward[p.winner] - reward[p.loser])) for p in pairs]

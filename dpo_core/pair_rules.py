@@ -158,8 +158,24 @@ def weighted_sum_pairs(
     deviations over the round.
     """
     prompt_of, f, a = checked(prompt_of, fidelity, alignment)
-    w = settings.fidelity_weight
-    return _by_reward(prompt_of, f, a, w * f + (1 - w) * a, settings)
+    return _by_reward(prompt_of, f, a, weighted_sum(prompt_of, fidelity, alignment, settings.fidelity_weight), settings)
+
+
+def weighted_sum(prompt_of: np.ndarray, fidelity: np.ndarray, alignment: np.ndarray, weight: float) -> np.ndarray:
+    """weight * fidelity + (1 - weight) * alignment, both in standard deviations within prompts, float64 [n]."""
+    return weight * standardise(fidelity, prompt_of) + (1 - weight) * standardise(alignment, prompt_of)
+
+
+def reward_of(prompt_of: np.ndarray, fidelity: np.ndarray, alignment: np.ndarray, settings: PairSettings) -> np.ndarray | None:
+    """What lambda_harmonic and weighted_sum hold against the margin, in its standard deviations, float64 [n]; None for rules without it.
+
+    Raises UserError for scores that are no cosines, under lambda_harmonic.
+    """
+    if settings.rule == "lambda_harmonic":
+        return standardise(lambda_harmonic(fidelity, alignment, settings.fidelity_weight), prompt_of)
+    if settings.rule == "weighted_sum":
+        return standardise(weighted_sum(prompt_of, fidelity, alignment, settings.fidelity_weight), prompt_of)
+    return None
 
 
 def reward_direction(prompt_of: np.ndarray, fidelity: np.ndarray, alignment: np.ndarray, settings: PairSettings) -> float | None:

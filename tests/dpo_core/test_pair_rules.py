@@ -17,6 +17,7 @@ from dreambooth_dpo.dpo_core.pair_rules import (
     pareto_pairs,
     random_pairs,
     reward_direction,
+    reward_of,
     weighted_sum_pairs,
 )
 from dreambooth_dpo.dpo_core.pairs import PairYield, standardise
@@ -273,3 +274,22 @@ def test_pairs_of_the_harmonic_reward_point_where_it_rises():
     way = np.radians(reward_direction(prompts, fidelity, alignment, settings))
     gains = [p.d_fidelity * np.cos(way) + p.d_alignment * np.sin(way) for p in pairs]
     assert len(gains) > 20 and min(gains) > 1.5
+
+
+@pytest.mark.parametrize("rule", ["lambda_harmonic", "weighted_sum"])
+def test_the_margin_is_held_against_the_reward_that_is_told(rule):
+    """Of 5 prompts with 6 candidates: every pair gains at least the margin in `reward_of`, and the longest gap of each prompt is a pair."""
+    rng = np.random.default_rng(3)
+    prompt_of, fidelity, alignment = np.repeat(np.arange(5), 6), *rng.uniform(-0.9, 0.9, (2, 30))
+    settings = PairSettings(rule=rule, margin=1.0, fidelity_weight=0.3)
+    reward = reward_of(prompt_of, fidelity, alignment, settings)
+    pairs, _ = PAIR_RULES[rule](prompt_of, fidelity, alignment, settings)
+    assert pairs and all(reward[p.winner] - reward[p.loser] >= 1.0 for p in pairs)
+    for members in np.split(np.arange(30), 5):
+        best, worst = members[reward[members].argmax()], members[reward[members].argmin()]
+        assert (best, worst) in {(p.winner, p.loser) for p in pairs}
+
+
+def test_a_rule_without_one_reward_tells_none():
+    scores = np.array([0.1, 0.5])
+    assert reward_of(np.zeros(2, int), scores, scores, PairSettings(rule="angle_window")) is None
