@@ -156,13 +156,17 @@ def mean_interval(found: Evaluations, index: int, scorer: str, resamples: int) -
 
 
 def pair_yields(run: RunFolder, rounds: int) -> list[dict]:
-    """The yield of each round that has one: [{"round": 0, "possible": ..., "kept": ..., "advice": a warning or None}, ...]."""
+    """The yield of each round that has one: [{"round": 0, "possible": ..., "kept": ..., "advice": a warning or None, "drafts": ...}, ...].
+
+    "drafts": what they told about the pictures, see `drafts.Told`; None where nothing was drafted.
+    """
     settings = run.fact("settings") or {}
     pairs, sampling = PairSettings(**settings.get("pairs", {})), SamplingSettings(**settings.get("sampling", {}))
     yields = [{"round": r, **found} for r in range(rounds) if (found := run.fact(f"yield_round_{r}"))]
     for kept in yields:
         found = PairYield.from_dict(kept)
         kept["advice"] = pairs_advice(found, pairs, sampling.candidates_per_prompt) if found else None
+        kept["drafts"] = run.fact(f"told_round_{kept['round']}")
     return yields
 
 

@@ -181,6 +181,8 @@ def _cloud(run: RunFolder, r: int, settings: PairSettings) -> Picture:
     caption += f" (the {MOST_ARROWS} longest of {len(pairs)})." if len(pairs) > MOST_ARROWS else "."
     if found := PairYield.from_dict(run.fact(f"yield_{name}") or {}):
         caption += " " + found.sentence()
+    if drafts := run.fact(f"told_{name}"):
+        caption += " " + drafts["sentence"]
     return Picture(f"cloud_{r}", figure_image(figure), f"candidates and pairs of round {r + 1}", caption)
 
 

@@ -243,4 +243,6 @@ def _gaps(numbers: Mapping, facts: Mapping) -> list[str]:
         found.append(
             f"In round {', '.join(str(y['round'] + 1) for y in few)} pairs were few. Round {few[0]['round'] + 1}: {few[0]['advice']}"
         )
+    if blind := [y for y in numbers["pairs"] if (y.get("drafts") or {}).get("doubtful")]:
+        found.append(f"Drafts told little. Round {blind[0]['round'] + 1}: {blind[0]['drafts']['sentence']}")
     return found

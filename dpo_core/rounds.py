@@ -10,6 +10,7 @@ import torch
 from .adapter import Adapter
 from .axes import AXES, axis_of, names_of
 from .compiling import check_compiler
+from .drafts import drafting, finish_set, keep_told
 from .errors import UserError
 from .memory import at_level, first_level, next_level
 from .pair_data import PairData
@@ -19,7 +20,7 @@ from .protocols import Scorer, TextToImage
 from .run_folder import RunFolder
 from .sampling import sample_set
 from .scoring import score_set
-from .settings import LoopSettings
+from .settings import LoopSettings, SamplingSettings
 from .stages import NoPairs, build_pairs, check_pairs, drawing, pair_data, self_test, train_pairs
 from .strength import sweep_kept
 from .trainer import TrainingStopped
@@ -89,21 +90,28 @@ class Loop:
         score_set(self.run, name, [*self.rewards, *self.judges], self.progress)
 
     def candidates(self, round_index: int) -> None:
-        """Fresh candidates of this round, scored."""
+        """Fresh candidates of this round, scored. With `sampling.draft_steps` they are drafted first, see drafts.py.
+
+        Raises NoPairs where no draft stands in a pair.
+        """
         name, sampling = f"round_{round_index}", self.settings.sampling
+        if not sampling.draft_steps:
+            self._draw(name, sampling, round_index)
+            score_set(self.run, name, self.rewards, self.progress)
+            return
+        drafts = f"drafts_{round_index}"
+        self._draw(drafts, drafting(sampling), round_index)
+        score_set(self.run, drafts, self.rewards, self.progress)
+        build_pairs(self.run, drafts, self.settings.pairs, drafts, self.progress, *self.axes)
         with drawing(self.model, self.adapter):
-            sample_set(
-                self.run,
-                name,
-                self.model,
-                self.prompts.train,
-                sampling.candidates_per_prompt,
-                sampling,
-                sampling.seed,
-                round_index,
-                self.progress,
-            )
+            finish_set(self.run, drafts, drafts, name, self.model, sampling, self.progress)
         score_set(self.run, name, self.rewards, self.progress)
+        keep_told(self.run, drafts, name, self.axes, self.settings.pairs.combine)
+
+    def _draw(self, name: str, sampling: SamplingSettings, round_index: int) -> None:
+        each, prompts = sampling.candidates_per_prompt, self.prompts.train
+        with drawing(self.model, self.adapter):
+            sample_set(self.run, name, self.model, prompts, each, sampling, sampling.seed, round_index, self.progress)
 
     def pair(self, round_index: int) -> None:
         """Pairs of this round by the pair rule, with the yield that says where the rest went. Raises NoPairs where there is none."""

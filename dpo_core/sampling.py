@@ -37,11 +37,22 @@ def sample_set(
     salt: int,
     progress: Progress = silent,
 ) -> None:
-    """Sample what is missing of a set. A finished batch is committed whole; the batches are fixed by the plan, so resuming changes nothing.
+    """Sample what is missing of the set that prompts, counts and seeds plan, see `draw_set`."""
+    draw_set(run, set_name, model, plan(prompts, per_prompt, seed, salt, settings.chunk_size), settings, progress)
+
+
+def draw_set(
+    run: RunFolder,
+    set_name: str,
+    model: TextToImage,
+    planned: Sequence[Candidate],
+    settings: SamplingSettings,
+    progress: Progress = silent,
+) -> None:
+    """Draw what is missing of a set. A finished batch is committed whole; the batches are fixed by the plan, so resuming changes nothing.
 
     Raises UserError when the set on disk was planned otherwise (other prompts, counts, seeds or batch size).
     """
-    planned = plan(prompts, per_prompt, seed, salt, settings.chunk_size)
     _check_kept(run, set_name, planned)
     done, drawer = run.chunks(set_name), _Drawer(model, settings)
     for chunk in range(planned[-1].chunk + 1):
@@ -133,7 +144,7 @@ def _check_finite(latents: torch.Tensor, members: Sequence[Candidate]) -> None:
         )
 
 
-def _check_kept(run: RunFolder, set_name: str, planned: list[Candidate]) -> None:
+def _check_kept(run: RunFolder, set_name: str, planned: Sequence[Candidate]) -> None:
     for kept in run.candidates(set_name):
         if kept.position >= len(planned) or planned[kept.position] != kept:
             raise UserError(

@@ -8,8 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 AUTO_CHUNK = 16
-"""Pictures committed together where free memory decides how many are drawn at once. A number of its own: a set is planned in such batches,
-and must be planned the same when it is resumed, on any machine. Few enough to lose by a stop."""
+"""Pictures committed together where free memory decides how many are drawn at once: a set must be planned alike on any machine."""
 
 
 class Settings(BaseModel):
@@ -27,11 +26,14 @@ class SamplingSettings(Settings):
     steps: int = Field(16, ge=1, le=1000, description="Sampler steps (DPM-Solver++ 2M). Unit: steps.")
     guidance: float = Field(4.0, ge=1.0, le=30.0, description="Classifier-free guidance scale (arXiv 2207.12598); 1 = off.")
     guidance_until: float = Field(
-        1.0,
-        ge=0.0,
-        le=1.0,
-        description="Share of the sampler's steps with guidance, from the start (arXiv 2404.07724 guides in an interval only); a step "
-        "after it costs half.",
+        1.0, ge=0.0, le=1.0, description="Share of the steps, from the first, with guidance (arXiv 2404.07724); a later step costs half."
+    )
+    draft_steps: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="Candidates are first drafted in so many steps; only those in pairs of their drafts are drawn in full. Fewer than "
+        "steps, a third of them is usual; 0: no drafts, all are drawn in full. Unit: steps.",
     )
     width: int = Field(512, ge=64, le=4096, multiple_of=8, description="Picture width. Unit: pixels.")
     height: int = Field(512, ge=64, le=4096, multiple_of=8, description="Picture height. Unit: pixels.")
@@ -54,9 +56,16 @@ class SamplingSettings(Settings):
         """Pictures that are planned and committed together. Unit: images."""
         return self.batch_size or AUTO_CHUNK
 
+    @model_validator(mode="after")
+    def _drafts_are_quick(self) -> SamplingSettings:
+        if self.draft_steps >= self.steps:
+            raise ValueError(f"draft_steps {self.draft_steps} must be below steps {self.steps}; a third of them is usual, 0 is off")
+        return self
+
     def described(self) -> dict[str, Any]:
         """As JSON, to recognise what was drawn with equal settings; younger settings stand in it only where they are set."""
-        return self.model_dump(mode="json", exclude={"guidance_until"} if self.guidance_until == 1 else None)
+        unset = {name for name, off in (("guidance_until", 1), ("draft_steps", 0)) if getattr(self, name) == off}
+        return self.model_dump(mode="json", exclude=unset)
 
 
 class PairSettings(Settings):

@@ -19,6 +19,8 @@ _DOWN = re.compile(r"lora[._](down|A)(\.\w+)?\.weight$")
 """Keys of the first matrix of a LoRA layer, in kohya's, PEFT's and older diffusers' spelling: one a layer."""
 _DECODE_PIXELS = 2**19
 """Pixels decoded at once: two pictures of 512 x 512. A VAE's decoder needs far more memory a picture than the denoiser."""
+_DECODE_PIXELS_CPU = 2**15
+"""The same on a CPU, whose caches decide: on the toybox 1.6 times as quick as 32 pictures at once (channels last: 2.1 times)."""
 
 
 def load_pipeline(folder: str | Path, device: str = "cpu", lora: Path | None = None, lora_strength: float = 1.0):
@@ -82,6 +84,8 @@ class DiffusersTextToImage:
         pipe.vae.eval().requires_grad_(False)
         pipe.text_encoder.eval().requires_grad_(False)
         self.device = torch.device(pipe.device)
+        if self.device.type == "cpu":
+            pipe.vae.to(memory_format=torch.channels_last)
         self.precision = precision
         self.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
         self.prediction_type = self.scheduler.config.prediction_type
@@ -157,7 +161,8 @@ class DiffusersTextToImage:
     def decode(self, latents: torch.Tensor) -> np.ndarray:
         scaled = latents.to(self.device) / self.pipe.vae.config.scaling_factor
         size = latents.shape[-1] * latents.shape[-2] * self.pipe.vae_scale_factor**2
-        parts = [self.pipe.vae.decode(part).sample for part in scaled.split(max(1, _DECODE_PIXELS // size))]
+        limit = _DECODE_PIXELS_CPU if self.device.type == "cpu" else _DECODE_PIXELS
+        parts = [self.pipe.vae.decode(part).sample for part in scaled.split(max(1, limit // size))]
         pixels = torch.cat(parts).float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
         return pixels.permute(0, 2, 3, 1).cpu().numpy()
 

@@ -1,0 +1,179 @@
+"""Cost-aware candidates: drafts choose who is drawn in full, and what is drawn in full is what would have been drawn without them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from loops import PROMPTS, FakeModel, changed, make_loop
+from pydantic import ValidationError
+
+from dreambooth_dpo.dpo_core.drafts import Told, drafting, finish_plan, finish_set, in_pairs, told
+from dreambooth_dpo.dpo_core.pairs import Pair
+from dreambooth_dpo.dpo_core.run_folder import RunFolder
+from dreambooth_dpo.dpo_core.sampling import plan, sample_set
+from dreambooth_dpo.dpo_core.settings import SamplingSettings
+from dreambooth_dpo.dpo_core.stages import NoPairs
+
+SETTINGS = SamplingSettings(steps=6, draft_steps=2, guidance=1.0, width=64, height=64, batch_size=4)
+DRAFTED = changed(sampling={"candidates_per_prompt": 6, "steps": 6, "draft_steps": 3}, pairs={"max_pairs_per_prompt": 2, "max_uses": 1})
+
+
+def pair(winner: int, loser: int) -> Pair:
+    return Pair(winner, loser, 1.0, 1.0)
+
+
+def with_drafts(folder: Path, pairs: list[Pair]) -> RunFolder:
+    """Five drafts of each of three prompts, and pairs of theirs."""
+    run = RunFolder(folder)
+    sample_set(run, "drafts_0", FakeModel(), PROMPTS.train, 5, drafting(SETTINGS), 7, 0)
+    run.set_pairs("drafts_0", pairs)
+    return run
+
+
+# --- settings ---
+
+
+def test_a_draft_has_its_own_steps_and_all_else_of_its_picture() -> None:
+    found = drafting(SETTINGS)
+    assert (found.steps, found.draft_steps) == (2, 0)
+    assert found.model_dump(exclude={"steps", "draft_steps"}) == SETTINGS.model_dump(exclude={"steps", "draft_steps"})
+
+
+@pytest.mark.parametrize("steps", [6, 7])
+def test_a_draft_as_long_as_its_picture_is_refused(steps: int) -> None:
+    with pytest.raises(ValidationError, match=f"draft_steps {steps} must be below steps 6; a third of them is usual, 0 is off"):
+        SamplingSettings(steps=6, draft_steps=steps)
+
+
+def test_candidates_drawn_without_drafts_are_described_as_before_there_were_any() -> None:
+    assert "draft_steps" not in SamplingSettings().described()
+    assert SETTINGS.described()["draft_steps"] == 2
+
+
+# --- who is drawn in full ---
+
+
+def test_those_in_pairs_are_each_once_and_in_order(tmp_path: Path) -> None:
+    run = with_drafts(tmp_path, [pair(7, 5), pair(7, 9), pair(1, 0)])
+    assert in_pairs(run, "drafts_0") == [0, 1, 5, 7, 9]
+
+
+def test_the_plan_keeps_prompts_and_seeds_and_counts_places_anew() -> None:
+    """Of 3 prompts x 5 drafts those at 1, 6, 9, 14 in batches of 3: prompts 0, 1, 1, 2; one is left for the second batch."""
+    drafts = plan(PROMPTS.train, 5, 7, 0, 4)
+    found = finish_plan(drafts, [1, 6, 9, 14], 3)
+    assert [(c.position, c.chunk, c.row) for c in found] == [(0, 0, 0), (1, 0, 1), (2, 0, 2), (3, 1, 0)]
+    assert [c.prompt_index for c in found] == [0, 1, 1, 2]
+    assert [(c.prompt, c.seed) for c in found] == [(drafts[i].prompt, drafts[i].seed) for i in (1, 6, 9, 14)]
+
+
+def test_finished_pictures_are_those_that_would_be_drawn_without_drafts(tmp_path: Path) -> None:
+    run = with_drafts(tmp_path, [pair(7, 5), pair(14, 11)])
+    finish_set(run, "drafts_0", "drafts_0", "round_0", FakeModel(), SETTINGS)
+    sample_set(run, "whole", FakeModel(), PROMPTS.train, 5, SETTINGS, 7, 0)
+    assert np.array_equal(run.images("round_0"), run.images("whole", [5, 7, 11, 14]))
+    assert np.array_equal(run.latents("round_0"), run.latents("whole")[[5, 7, 11, 14]])
+    assert not np.array_equal(run.images("round_0"), run.images("drafts_0", [5, 7, 11, 14])), "drafts are others"
+
+
+def test_a_begun_set_stays_the_one_that_it_was(tmp_path: Path) -> None:
+    """Pair settings may change while nothing is trained: the pictures that are there are used."""
+    run = with_drafts(tmp_path, [pair(7, 5)])
+    finish_set(run, "drafts_0", "drafts_0", "round_0", FakeModel(), SETTINGS)
+    run.set_pairs("drafts_0", [pair(1, 0), pair(2, 3)])
+    model = FakeModel()
+    finish_set(run, "drafts_0", "drafts_0", "round_0", model, SETTINGS)
+    assert model.batches == [] and len(run.candidates("round_0")) == 2
+
+
+def test_without_a_pair_nothing_is_drawn_and_nothing_decided(tmp_path: Path) -> None:
+    run = with_drafts(tmp_path, [])
+    run.set_fact("no_pairs_drafts_0", "no pair is better. Lower the margin.")
+    with pytest.raises(NoPairs, match="no pair is better. Lower the margin."):
+        finish_set(run, "drafts_0", "drafts_0", "round_0", FakeModel(), SETTINGS)
+    assert run.candidates("round_0") == [] and run.fact("finished_round_0") is None
+    run.set_pairs("drafts_0", [pair(7, 5)])
+    finish_set(run, "drafts_0", "drafts_0", "round_0", FakeModel(), SETTINGS)
+    assert len(run.candidates("round_0")) == 2
+
+
+# --- what drafts tell ---
+
+
+def test_told_is_the_correlation_within_prompts(tmp_path: Path) -> None:
+    """Finished: 0, 1 of prompt 0 and 5, 6 of prompt 1. Deviations from each prompt's mean:
+
+    fidelity of drafts -1 1 -1 1 (of .1 .3 .5 .7), of pictures -1 1 -1 1 (of 2 4 1 3): 1, though the prompts' means go opposite ways.
+    alignment of drafts -1 1 -1 1, of pictures -1 1 1 -1: 0.
+    """
+    run = with_drafts(tmp_path, [pair(1, 0), pair(6, 5)])
+    finish_set(run, "drafts_0", "drafts_0", "round_0", FakeModel(), SETTINGS)
+    drafts = np.zeros(15)
+    drafts[[0, 1, 5, 6]] = 0.1, 0.3, 0.5, 0.7
+    for name in ("fidelity", "alignment"):
+        run.add_scores("drafts_0", name, "1", range(15), drafts)
+    run.add_scores("round_0", "fidelity", "1", range(4), np.asarray([2.0, 4.0, 1.0, 3.0]))
+    run.add_scores("round_0", "alignment", "1", range(4), np.asarray([0.0, 1.0, 1.0, 0.0]))
+    found = told(run, "drafts_0", "round_0", [("fidelity",), ("alignment",)], "worst")
+    assert (found.drafted, found.finished) == (15, 4)
+    assert found.fidelity == pytest.approx(1.0) and found.alignment == pytest.approx(0.0, abs=1e-9)
+    assert found.doubtful and "take more draft steps" in found.sentence()
+    assert found.sentence().startswith("4 of 15 candidates stand in pairs of their drafts and were drawn in full; ")
+
+
+def test_scores_that_do_not_vary_tell_nothing() -> None:
+    silent = Told(15, 4, None, None)
+    assert not silent.doubtful and silent.sentence() == "4 of 15 candidates stand in pairs of their drafts and were drawn in full."
+
+
+# --- in the loop ---
+
+
+def test_the_loop_drafts_chooses_finishes_and_trains(tmp_path: Path) -> None:
+    """18 drafts a round; of a prompt 4 stand in its 2 pairs at most, as each is used once."""
+    loop = make_loop(tmp_path, settings=DRAFTED)
+    assert loop.go() == 2
+    for r in (0, 1):
+        drafts, finished = loop.run.candidates(f"drafts_{r}"), loop.run.candidates(f"round_{r}")
+        assert len(drafts) == 18 and 0 < len(finished) <= 12
+        assert {c.seed for c in finished} == {drafts[i].seed for i in in_pairs(loop.run, f"drafts_{r}")}
+        assert loop.run.pairs(f"round_{r}")
+        kept = loop.run.fact(f"told_round_{r}")
+        assert (kept["drafted"], kept["finished"]) == (18, len(finished))
+    assert {c.seed for c in loop.run.candidates("drafts_0")}.isdisjoint(c.seed for c in loop.run.candidates("drafts_1"))
+
+
+def test_evaluation_is_never_drafted(tmp_path: Path) -> None:
+    plain = make_loop(tmp_path / "plain", settings=changed(sampling={"steps": 6}))
+    drafted = make_loop(tmp_path / "drafted", settings=DRAFTED)
+    for loop in (plain, drafted):
+        loop.evaluate(0)
+    assert np.array_equal(plain.run.images("evaluation_0"), drafted.run.images("evaluation_0"))
+
+
+@pytest.mark.parametrize("stop_at", ["sample drafts_0", "score drafts_0", "pairs drafts_0", "sample round_0", "score round_0"])
+def test_interrupted_anywhere_it_ends_with_the_same_numbers(tmp_path: Path, stop_at: str) -> None:
+    whole = make_loop(tmp_path / "whole", settings=DRAFTED)
+    whole.go()
+
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(stage: str, *_: object, **__: object) -> None:
+        if stage == stop_at:
+            raise Interrupted
+
+    broken = make_loop(tmp_path / "broken", settings=DRAFTED, progress=interrupt)
+    with pytest.raises(Interrupted):
+        broken.go()
+    broken.run.close()
+    resumed = make_loop(tmp_path / "broken", settings=DRAFTED)
+    resumed.go()
+    for name in ("drafts_0", "round_0", "drafts_1", "round_1"):
+        assert resumed.run.candidates(name) == whole.run.candidates(name) and resumed.run.pairs(name) == whole.run.pairs(name)
+        assert np.array_equal(resumed.run.images(name), whole.run.images(name))
+    assert [resumed.run.training(r) for r in (0, 1)] == [whole.run.training(r) for r in (0, 1)]
+    for name, tensor in whole.adapter.state().items():
+        assert np.array_equal(resumed.adapter.state()[name].numpy(), tensor.numpy()), name
