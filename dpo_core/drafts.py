@@ -60,11 +60,10 @@ def finish_set(
     where it is resumed under another pair rule. Raises NoPairs where there is no pair.
     """
     fact = f"finished_{set_name}"
-    if (positions := run.fact(fact)) is None:
+    if (kept := run.fact(fact)) is None:
         check_pairs(run, pairs_name)
-        positions = in_pairs(run, pairs_name)
-        run.set_fact(fact, positions)
-    planned = finish_plan(run.candidates(drafts), positions, settings.chunk_size)
+        run.set_fact(fact, kept := {"drafts": drafts, "positions": in_pairs(run, pairs_name)})
+    planned = finish_plan(run.candidates(kept["drafts"]), kept["positions"], settings.chunk_size)
     draw_set(run, set_name, model, planned, settings, progress)
 
 
@@ -91,23 +90,23 @@ class Told:
         return said
 
 
-def told(run: RunFolder, drafts: str, set_name: str, axes: Sequence[Sequence[str]], how: str) -> Told:
-    """How well the drafts' scores told those of the finished pictures; `axes`: names of fidelity's scorers and of alignment's."""
-    positions = np.asarray(run.fact(f"finished_{set_name}"), int)
+def told(run: RunFolder, set_name: str, axes: Sequence[Sequence[str]], how: str) -> Told | None:
+    """How well drafts told the scores of the set that was chosen by them; `axes`: names of fidelity's scorers and of alignment's.
+
+    None where the set was not chosen by drafts, or others scored them. Kept as the fact "told_<set_name>".
+    """
+    kept = run.fact(f"finished_{set_name}")
+    if kept is None or not all(run.scores(kept["drafts"], name) for names in axes for name in names):
+        return None
     finished = run.candidates(set_name)
     prompt_of = np.asarray([c.prompt_index for c in finished])
     found = []
     for names in axes:
-        before, after = axis_scores(run, drafts, names, how)[positions], axis_scores(run, set_name, names, how)
-        found.append(_correlation(standardise(before, prompt_of), standardise(after, prompt_of)))
-    return Told(len(run.candidates(drafts)), len(finished), *found)
-
-
-def keep_told(run: RunFolder, drafts: str, set_name: str, axes: Sequence[Sequence[str]], how: str) -> Told:
-    """`told`, kept as the fact "told_<set_name>" with its sentence."""
-    found = told(run, drafts, set_name, axes, how)
-    run.set_fact(f"told_{set_name}", {**asdict(found), "doubtful": found.doubtful, "sentence": found.sentence()})
-    return found
+        before, after = (axis_scores(run, drawn, names, how) for drawn in (kept["drafts"], set_name))
+        found.append(_correlation(standardise(before[kept["positions"]], prompt_of), standardise(after, prompt_of)))
+    result = Told(len(run.candidates(kept["drafts"])), len(finished), *found)
+    run.set_fact(f"told_{set_name}", {**asdict(result), "doubtful": result.doubtful, "sentence": result.sentence()})
+    return result
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float | None:

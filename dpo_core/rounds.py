@@ -10,7 +10,7 @@ import torch
 from .adapter import Adapter
 from .axes import AXES, axis_of, names_of
 from .compiling import check_compiler
-from .drafts import drafting, finish_set, keep_told
+from .drafts import drafting, finish_set, told
 from .errors import UserError
 from .memory import at_level, first_level, next_level
 from .pair_data import PairData
@@ -106,7 +106,7 @@ class Loop:
         with drawing(self.model, self.adapter):
             finish_set(self.run, drafts, drafts, name, self.model, sampling, self.progress)
         score_set(self.run, name, self.rewards, self.progress)
-        keep_told(self.run, drafts, name, self.axes, self.settings.pairs.combine)
+        told(self.run, name, self.axes, self.settings.pairs.combine)
 
     def _draw(self, name: str, sampling: SamplingSettings, round_index: int) -> None:
         each, prompts = sampling.candidates_per_prompt, self.prompts.train

@@ -34,6 +34,7 @@ class KeepBest(io.ComfyNode):
                 PairsType.Input(
                     "pairs", lazy=True, optional=True, tooltip="This round's pairs: with so_far, a round without any ends well."
                 ),
+                PairsType.Input("drafts", lazy=True, optional=True, tooltip="Where the round is drafted, its drafts' pairs: alike."),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The best model so far, or the original."),
@@ -52,14 +53,15 @@ class KeepBest(io.ComfyNode):
     @classmethod
     def execute(
         cls, before, clip, vae, scorer, seeds_per_prompt, seed, patience,
-        after=None, lora=None, candidates=None, judge=None, scorer_2=None, so_far=None, pairs=None,
+        after=None, lora=None, candidates=None, judge=None, scorer_2=None, so_far=None, pairs=None, drafts=None,
     ) -> io.NodeOutput:  # fmt: skip
         from .keeping import ended, keep_best, picture, report
         from .no_pairs import lacking
         from .run import NodeProgress, to_image
 
         progress, kept = NodeProgress(cls.hidden.unique_id), so_far
-        if so_far and pairs and not so_far.decision.stop and (none := lacking(pairs)):
+        none = next(filter(None, map(lacking, filter(None, (drafts, pairs)))), None) if so_far else None
+        if so_far and none and not so_far.decision.stop:
             kept = ended(so_far, none)
         elif so_far is None or not so_far.decision.stop:
             scorers = (scorer, scorer_2, judge)
@@ -77,10 +79,12 @@ class KeepBest(io.ComfyNode):
 
         if so_far is not None and so_far.decision.stop:
             return []
-        if "pairs" in inputs and so_far is not None:  # connected, so here as None until it was asked for
-            if inputs["pairs"] is None:
-                return ["pairs"]
-            if lacking(inputs["pairs"]):
+        for name in ("drafts", "pairs") if so_far is not None else ():
+            if name not in inputs:
+                continue
+            if inputs[name] is None:  # connected, so here as None until it was asked for
+                return [name]
+            if lacking(inputs[name]):
                 return []
         return [name for name in _LAZY if inputs.get(name) is None]
 

@@ -97,7 +97,8 @@ class BuildPairs(io.ComfyNode):
         fidelity, alignment, prompt_of = made.scores
         figure = cloud_figure(fidelity, alignment, made.pairs, settings, f"{len(made.pairs)} pairs", prompt_of, window=made.found.window)
         advice = pairs_advice(made.found, settings, scored.candidates.settings.candidates_per_prompt)
-        cloud, said = to_image([figure_image(figure)]), lacking(made.handle) or " ".join(filter(None, (made.found.sentence(), advice)))
+        words = " ".join(filter(None, (made.found.sentence(), advice, made.told)))
+        cloud, said = to_image([figure_image(figure)]), lacking(made.handle) or words
         return io.NodeOutput(made.handle, cloud, said, ui={**ui.PreviewImage(cloud, cls=cls).as_dict(), "text": (said,)})
 
     @classmethod

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from comfy_api.latest import io
 
+from .finish import FinishCandidates
 from .keep_best import KeepBest
 from .measuring import judge_input, seeds_input
 from .pairs import BuildPairs
@@ -37,19 +39,50 @@ def _measuring(judge: Any, seeds_per_prompt: int | None) -> dict[str, Any]:
     return {**defaults, **({"seeds_per_prompt": seeds_per_prompt} if seeds_per_prompt is not None else {}), **linked}
 
 
-def _keep_best(graph: Any, number: int, sample: Any, pairs: Any, train: Any, earlier: Any, parts: dict[str, Any]) -> Any:
+@dataclass(frozen=True)
+class _Drawn:
+    """The nodes of a round before training: where its candidates come from, its pairs, and those of its drafts, if it has any."""
+
+    candidates: Any
+    pairs: Any
+    drafts: Any = None
+
+
+def _drawn(
+    graph: Any, number: int, links: dict[str, Any], drawing: dict[str, Any], scorers: dict[str, Any], pairing: dict[str, Any], drafts: int
+) -> _Drawn:
+    """Sample, score and pair. `drafts`: their steps; it is they then that are sampled, and those in pairs are finished and paired anew."""
+    steps = drawing["steps"]
+    drawing = {**drawing, "seed": (drawing["seed"] + number) % 2**31, "steps": drafts or steps}
+
+    def paired(source: Any, stem: str) -> Any:
+        scored = graph.node("DBDPO_Score", f"{stem}score_{number}", candidates=source.out(0), **scorers)
+        return graph.node(BuildPairs.define_schema().node_id, f"{stem}pairs_{number}", scored=scored.out(0), **pairing)
+
+    sample = graph.node(SampleCandidates.define_schema().node_id, f"sample_{number}", **links, **drawing)
+    pairs = paired(sample, "")
+    if not drafts:
+        return _Drawn(sample, pairs)
+    model = {name: links[name] for name in ("model", "clip", "vae")}
+    finish = graph.node(FinishCandidates.define_schema().node_id, f"finish_{number}", pairs=pairs.out(0), steps=steps, **model)
+    return _Drawn(finish, paired(finish, "finished_"), pairs)
+
+
+def _keep_best(graph: Any, number: int, drawn: _Drawn, train: Any, earlier: Any, parts: dict[str, Any]) -> Any:
     """Keep Best Round behind a round: it asks for nothing of it once an earlier one said stop, and for no training without pairs."""
-    so_far = {} if earlier is None else {"so_far": earlier.out(2), "pairs": pairs.out(0)}
-    links = {"after": train.out(0), "lora": train.out(1), "candidates": sample.out(0), **so_far}
+    so_far = {} if earlier is None else {"so_far": earlier.out(2), "pairs": drawn.pairs.out(0)}
+    if so_far and drawn.drafts is not None:
+        so_far["drafts"] = drawn.drafts.out(0)
+    links = {"after": train.out(0), "lora": train.out(1), "candidates": drawn.candidates.out(0), **so_far}
     return graph.node(KeepBest.define_schema().node_id, f"keep_{number}", **links, **parts)
 
 
-def _outputs(rounds: int, sample: Any, train: Any, kept: Any) -> tuple:
+def _outputs(rounds: int, drawn: _Drawn, train: Any, kept: Any) -> tuple:
     """The outputs' sources. With a kept round none is the last round's own: asking for that would run it."""
     if kept is not None:
         return tuple(kept.out(i) for i in (0, 1, 6, 5, 3, 4))
     said = f"The last of {rounds} rounds is kept without measuring (keep = last): Evaluate Before/After tells whether it is better."
-    return (train.out(0), train.out(1), train.out(2), sample.out(0), train.out(2), said)
+    return (train.out(0), train.out(1), train.out(2), drawn.candidates.out(0), train.out(2), said)
 
 
 class Rounds(io.ComfyNode):
@@ -91,6 +124,15 @@ class Rounds(io.ComfyNode):
                 ),
                 seeds_input("For keep = best: pictures for every held-out prompt, of the start and of each round.", optional=True),
                 *younger,
+                io.Int.Input(
+                    "draft_steps",
+                    optional=True,
+                    default=0,
+                    min=0,
+                    max=1000,
+                    tooltip="Candidates are first drafted in so many steps, and only those in pairs of drafts drawn in full. "
+                    "A third of steps is usual; 0 = no drafts.",
+                ),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The model after the round that is kept, or the one that came in."),
@@ -107,7 +149,7 @@ class Rounds(io.ComfyNode):
     def execute(
         cls, model, clip, vae, concept, prompts, scorer, rounds, run_name, scorer_2=None, judge=None, keep=None, seeds_per_prompt=None,
         rule=None, window=None, steer=None, fidelity_weight=None, combine=None, objective=None, loser_guard=None, schedule=None,
-        memory=None, reference_bank=None, guidance_until=None, **widgets,
+        memory=None, reference_bank=None, guidance_until=None, draft_steps=None, **widgets,
     ) -> io.NodeOutput:  # fmt: skip
         from comfy_execution.graph_utils import GraphBuilder
 
@@ -118,24 +160,35 @@ class Rounds(io.ComfyNode):
         widgets |= _given(("guidance_until",), guidance_until)
         scorers, kept = _scorers(scorer, scorer_2), None
         measuring = {"before": model, "clip": clip, "vae": vae, **scorers, **_measuring(judge, seeds_per_prompt)}
+        shared = {"clip": clip, "vae": vae, "concept": concept, "prompts": prompts, "run_name": run_name}
         for number in range(rounds):
-            drawing = {**widgets, "seed": (widgets["seed"] + number) % 2**31}
-            sample = graph.node(
-                SampleCandidates.define_schema().node_id,
-                f"sample_{number}",
-                **{"model": model, "clip": clip, "vae": vae, "concept": concept, "prompts": prompts, "run_name": run_name, **drawing},
-            )
-            scored = graph.node("DBDPO_Score", f"score_{number}", candidates=sample.out(0), **scorers)
-            pairs = graph.node(BuildPairs.define_schema().node_id, f"pairs_{number}", scored=scored.out(0), **pairing)
+            drawn = _drawn(graph, number, {"model": model, **shared}, widgets, scorers, pairing, draft_steps or 0)
             steps = {**training, "train_seed": (training["train_seed"] + number) % 2**31}
-            train = graph.node(TrainStep.define_schema().node_id, f"train_{number}", model=model, clip=clip, pairs=pairs.out(0), **steps)
+            links = {"model": model, "clip": clip, "pairs": drawn.pairs.out(0)}
+            train = graph.node(TrainStep.define_schema().node_id, f"train_{number}", **links, **steps)
             model = train.out(0)
-            kept = None if keep == "last" else _keep_best(graph, number, sample, pairs, train, kept, measuring)
-        return io.NodeOutput(*_outputs(rounds, sample, train, kept), expand=graph.finalize())
+            kept = None if keep == "last" else _keep_best(graph, number, drawn, train, kept, measuring)
+        return io.NodeOutput(*_outputs(rounds, drawn, train, kept), expand=graph.finalize())
 
     @classmethod
-    def validate_inputs(cls, run_name: str = "x", angle_low: float = 0, angle_high: float = 1) -> bool | str:
+    def validate_inputs(
+        cls,
+        run_name: str = "x",
+        angle_low: float = 0,
+        angle_high: float = 1,
+        steps: int = 20,
+        draft_steps: int = 0,
+        sampler_name: str = "euler",
+    ) -> bool | str:
+        # Naming an input here turns the host's own range check off.
+        for name, value, least in (("steps", steps, 1), ("draft_steps", draft_steps, 0)):
+            if value is not None and not least <= value <= 1000:
+                return f"{name} is {value}: it goes from {least} to 1000."
         wrong = SampleCandidates.validate_inputs(run_name)
+        if wrong is True and draft_steps and steps is not None and sampler_name is not None:
+            from .stages import drafts_refused
+
+            wrong = drafts_refused(draft_steps, steps, sampler_name) or True
         return wrong if wrong is not True else BuildPairs.validate_inputs(angle_low, angle_high)
 
     @classmethod

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from ..dpo_core.axes import axis_of, axis_scores
-from ..dpo_core.backends.comfyui import ComfyTextToImage
+from ..dpo_core.backends.comfyui import BATCH_INVARIANT, ComfyTextToImage
+from ..dpo_core.drafts import finish_set, told
+from ..dpo_core.errors import UserError
 from ..dpo_core.pairs import PairYield
 from ..dpo_core.run_folder import RunFolder
 from ..dpo_core.sampling import sample_set
@@ -40,12 +42,53 @@ def draw_candidates(model: Any, clip: Any, vae: Any, handle: Candidates, progres
     """Draw what is missing of the set that model, prompts and settings name; returns its handle and one picture of each prompt."""
     backend = backend_for(model, clip, vae, handle, progress)
     settings, prompts = handle.settings, handle.prompts.train
-    name = "candidates_" + mark(backend.fingerprint, prompts, settings.described(), repr(handle.sampler))
+    name = _drawn_by(backend, handle)
     with RunFolder(handle.folder) as run:
         remember(handle.folder)
         sample_set(run, name, backend, prompts, settings.candidates_per_prompt, settings, settings.seed, 0, progress)
         shown = [i * settings.candidates_per_prompt for i in range(len(prompts))]
         return replace(handle, set_name=name), run.images(name, shown[:64])
+
+
+def _drawn_by(backend: ComfyTextToImage, handle: Candidates) -> str:
+    """The name of the set that this model draws by the handle's prompts and settings."""
+    return "candidates_" + mark(backend.fingerprint, handle.prompts.train, handle.settings.described(), repr(handle.sampler))
+
+
+def finish_candidates(
+    model: Any, clip: Any, vae: Any, handle: Pairs, steps: int, progress: NodeProgress
+) -> tuple[Candidates, np.ndarray, str]:
+    """Draw in full, in `steps` steps, the drafts that stand in these pairs: (their handle, one picture of each prompt, what was done).
+
+    Raises UserError for drafts of as many steps, of a sampler that does not come near its picture in few of them, or of another MODEL.
+    """
+    drafts = handle.scored.candidates
+    if wrong := drafts_refused(drafts.settings.steps, steps, drafts.sampler.name):
+        raise UserError(wrong)
+    backend = backend_for(model, clip, vae, drafts, progress)
+    if _drawn_by(backend, drafts) != drafts.set_name:
+        raise UserError("these drafts were drawn by another MODEL: connect the one that drew them, in Sample Candidates.")
+    settings = drafts.settings.model_copy(update={"steps": steps})
+    name = f"finished_{mark(drafts.set_name, handle.name, settings.described())}"
+    with RunFolder(drafts.folder) as run:
+        finish_set(run, drafts.set_name, handle.name, name, backend, settings, progress)
+        drawn = run.candidates(name)
+        first = list({c.prompt_index: c.position for c in reversed(drawn)}.values())[::-1]
+        count = len(run.candidates(drafts.set_name))
+        said = f"{len(drawn)} of {count} drafts stand in pairs and are drawn in full, in {steps} steps in place of {drafts.settings.steps}."
+        return replace(drafts, set_name=name, settings=settings), run.images(name, first[:64]), said
+
+
+def drafts_refused(draft_steps: int, steps: int, sampler: str) -> str | None:
+    """Why drafts of so many steps would tell nothing, or spare nothing; None where they are of use."""
+    if draft_steps >= steps:
+        return f"the drafts have {draft_steps} steps and their pictures would have {steps}: draft in fewer, a third of them is usual."
+    if sampler not in BATCH_INVARIANT:
+        return (
+            f"sampler {sampler} adds noise of its own, so that a draft in few steps shows another picture than its noise gives in many. "
+            f"Take one of {', '.join(BATCH_INVARIANT)}, or draw without drafts."
+        )
+    return None
 
 
 def named(scorer: Any) -> Any:
@@ -86,6 +129,8 @@ class Paired:
     found: PairYield
     pairs: list
     scores: Cloud
+    told: str | None
+    """What drafts told about the candidates, in words; None where they were not chosen by drafts."""
 
 
 def make_pairs(scored: Scored, settings: PairSettings, progress: NodeProgress) -> Paired:
@@ -94,7 +139,9 @@ def make_pairs(scored: Scored, settings: PairSettings, progress: NodeProgress) -
     name = f"{candidates.set_name}_pairs_{mark(scored.fidelity, scored.alignment, settings.model_dump())}"
     with RunFolder(candidates.folder) as run:
         found = build_pairs(run, candidates.set_name, settings, name, progress, scored.fidelity, scored.alignment)
-        return Paired(Pairs(scored, name, settings), found, run.pairs(name), _scores(run, scored, settings.combine))
+        drafts = told(run, candidates.set_name, (scored.fidelity, scored.alignment), settings.combine)
+        said = drafts.sentence() if drafts else None
+        return Paired(Pairs(scored, name, settings), found, run.pairs(name), _scores(run, scored, settings.combine), said)
 
 
 def pair_pictures(handle: Pairs, first: int, count: int) -> tuple[list, int]:

@@ -20,6 +20,9 @@ SETTINGS = SamplingSettings(steps=6, draft_steps=2, guidance=1.0, width=64, heig
 DRAFTED = changed(sampling={"candidates_per_prompt": 6, "steps": 6, "draft_steps": 3}, pairs={"max_pairs_per_prompt": 2, "max_uses": 1})
 
 
+AXES = [("fidelity",), ("alignment",)]
+
+
 def pair(winner: int, loser: int) -> Pair:
     return Pair(winner, loser, 1.0, 1.0)
 
@@ -116,11 +119,21 @@ def test_told_is_the_correlation_within_prompts(tmp_path: Path) -> None:
         run.add_scores("drafts_0", name, "1", range(15), drafts)
     run.add_scores("round_0", "fidelity", "1", range(4), np.asarray([2.0, 4.0, 1.0, 3.0]))
     run.add_scores("round_0", "alignment", "1", range(4), np.asarray([0.0, 1.0, 1.0, 0.0]))
-    found = told(run, "drafts_0", "round_0", [("fidelity",), ("alignment",)], "worst")
+    found = told(run, "round_0", AXES, "worst")
     assert (found.drafted, found.finished) == (15, 4)
     assert found.fidelity == pytest.approx(1.0) and found.alignment == pytest.approx(0.0, abs=1e-9)
     assert found.doubtful and "take more draft steps" in found.sentence()
     assert found.sentence().startswith("4 of 15 candidates stand in pairs of their drafts and were drawn in full; ")
+
+
+def test_nothing_is_told_of_a_set_without_drafts_or_of_drafts_that_others_scored(tmp_path: Path) -> None:
+    run = with_drafts(tmp_path, [pair(1, 0), pair(6, 5)])
+    assert told(run, "drafts_0", AXES, "worst") is None
+    finish_set(run, "drafts_0", "drafts_0", "round_0", FakeModel(), SETTINGS)
+    for name in ("fidelity", "alignment"):
+        run.add_scores("drafts_0", f"{name}_2", "1", range(15), np.arange(15))
+        run.add_scores("round_0", name, "1", range(4), np.arange(4))
+    assert told(run, "round_0", AXES, "worst") is None and run.fact("told_round_0") is None
 
 
 def test_scores_that_do_not_vary_tell_nothing() -> None:

@@ -32,7 +32,7 @@ SAVED = {
 YOUNGER = {
     "DBDPO_SampleCandidates": ["guidance_until"],
     "DBDPO_TrainStep": ["reference_bank"],
-    "DBDPO_Rounds": ["reference_bank", "guidance_until"],
+    "DBDPO_Rounds": ["reference_bank", "guidance_until", "draft_steps"],
 }
 
 

@@ -1,0 +1,50 @@
+"""Finish Candidates: of quick drafts those that stand in pairs, drawn in full."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io, ui
+
+from .sockets import CATEGORY, CandidatesType, PairsType, found_by
+
+
+class FinishCandidates(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DBDPO_FinishCandidates",
+            display_name="Finish Candidates",
+            category=CATEGORY,
+            description="Draws in full only those drafts that stand in pairs, from their own noise; the others are spared.",
+            **found_by("draft", "cost", "speed", "sampler"),
+            inputs=[
+                io.Model.Input("model", tooltip="The model that drew the drafts."),
+                io.Clip.Input("clip", tooltip="Its text encoder."),
+                io.Vae.Input("vae", tooltip="Its VAE."),
+                PairsType.Input("pairs", tooltip="Pairs of drafts: candidates sampled in few steps, scored and paired as usual."),
+                io.Int.Input("steps", default=20, min=1, max=1000, tooltip="Steps of the finished pictures; more than the drafts have."),
+            ],
+            outputs=[
+                CandidatesType.Output(display_name="candidates", tooltip="The finished ones, to be scored and paired anew."),
+                io.Image.Output(display_name="preview", tooltip="One picture of each prompt, up to 64, in one image."),
+                io.String.Output(display_name="summary", tooltip="How many were drawn in full, and how many spared."),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, model, clip, vae, pairs, steps: int) -> io.NodeOutput:
+        from ..dpo_core.stages import NoPairs
+        from .no_pairs import lacking
+        from .run import NodeProgress, tiles, to_image
+        from .stages import finish_candidates
+
+        if none := lacking(pairs):
+            raise NoPairs(none)
+        progress = NodeProgress(cls.hidden.unique_id)
+        handle, images, said = finish_candidates(model, clip, vae, pairs, steps, progress)
+        progress.show(sheet := tiles(images, 64))
+        preview = to_image([sheet])
+        return io.NodeOutput(handle, preview, said, ui={**ui.PreviewImage(preview, cls=cls).as_dict(), "text": (said,)})
+
+
+NODES = [FinishCandidates]
