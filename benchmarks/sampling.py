@@ -5,7 +5,7 @@
 Both sides draw the same prompts in equal batches, with the same scheduler, steps, size and precision, and write PNGs; ours also keeps
 latents and records. They take turns, and seconds are those of clock.py; the ratio is the median over turns of ours to the peer's pictures a
 second. The peer's pipeline guides all steps, also beside `guidance_until`, which it has no name for. `--concepts 5-7` adds, on the toybox,
-what sparing candidates would bring under the pair rule `--rule`: see sampling_pairs.py. Prints tables and writes sampling.json.
+what sparing candidates brings under the pair rule `--rule`: see sampling_pairs.py. Prints tables, writes sampling.json and frontier.png.
 """
 
 from __future__ import annotations
@@ -154,17 +154,29 @@ def _show(name: str, found: dict) -> None:
 
 def spared(seeds: list[int], out: Path, rule: str) -> dict:
     """Pairs a second by a rule on toybox concepts, plain and sparing: at the measured costs, and if looking cost 3 % of denoising."""
+    from ..dpo_core.plots import figure_image
     from ..toybox.defaults import TOY_SETTINGS
-    from .sampling_pairs import draw, show, table
+    from .sampling_frontier import against_plain, correlations, figure, frontier
+    from .sampling_pairs import draw, show, show_frontier, table
 
     pairs = TOY_SETTINGS.pairs.model_copy(update={"rule": rule})
     drawn = [draw(seed, out) for seed in seeds]
     seconds = {phase: statistics.mean(s[phase] for _, s in drawn) for phase in drawn[0][1]}
-    cheap = {"denoise": seconds["denoise"], "decode": 0.03 * seconds["denoise"], "score": 0.0}
-    found = {"rule": rule, "seconds_a_picture": seconds}
+    concepts = [records for records, _ in drawn]
+    found: dict = {"rule": rule, "concepts": seeds, "seconds_a_picture": seconds}
+    if rule != "angle_window":
+        found["correlation_of_looks"] = correlations(concepts, pairs)
+        print("correlation with the whole picture's reward: " + ", ".join(f"{k} {v:.2f}" for k, v in found["correlation_of_looks"].items()))
+    cheap = {**seconds, "decode": 0.03 * seconds["denoise"], "score": 0.0}
+    about = f"{rule}, concepts {', '.join(map(str, seeds))}"
     for name, costs in (("measured", seconds), ("if looking cost 3 % of denoising", cheap)):
-        found[name] = table([records for records, _ in drawn], costs, pairs, TOY_SETTINGS.sampling.steps)
-        show(found[name], f"{rule}, {name}: concepts {', '.join(map(str, seeds))}")
+        rows = table(concepts, costs, pairs, TOY_SETTINGS.sampling.steps)
+        levels, chosen = frontier(rows), against_plain(concepts, costs, pairs)
+        found[name] = {"ways": rows, "frontier": levels, "chosen": chosen}
+        show(rows, f"{about}; costs {name}")
+        show_frontier(levels, chosen, f"{about}; costs {name}")
+    title = f"Plain and drafted candidates, {len(seeds)} toybox subjects"
+    figure_image(figure(found["measured"]["frontier"], title)).save(out / "frontier.png")
     return found
 
 

@@ -1,9 +1,11 @@
 """Would it pay to spare candidates? Pairs per second and their quality, read off toybox candidates drawn in full.
 
-Every prompt of a concept gets 20 candidates from its personalized start; the predicted x0 is decoded and scored part-way as well. From
-these records and the seconds of each phase, every way of sparing is played through (sampling_ways.py):
+Every prompt of a concept gets 20 candidates from its personalized start; the predicted x0 is decoded and scored part-way as well, and so
+are drafts in few steps from the same noise. From these records and the seconds of each phase, every way of sparing is played through
+(sampling_ways.py):
 
 - plain n: n candidates each;
+- drafted: n drafts each, of which those that stand in pairs, at a margin, are drawn in full;
 - stopped: of n candidates that half is stopped part-way that by the predicted x0 can hardly stand in a pair (`hopes`); or a random half,
   as control;
 - waves: half of n first, the rest only for prompts with fewer than so many pairs;
@@ -17,6 +19,7 @@ cost the same in a small batch as in a large one.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,21 +28,24 @@ import numpy as np
 from ..dpo_core.pair_rules import PAIR_RULES
 from ..dpo_core.settings import PairSettings
 from .clock import Clock
-from .sampling_ways import PER_PROMPT, Records, first_of, stopped, until
+from .sampling_ways import PER_PROMPT, Records, drafted, first_of, stopped, until
 
 PROMPTS_A_BATCH = 2
 STEPS_AT = (3, 4, 6)
 """Steps, of the toybox's twelve, after which x0 is looked at."""
+DRAFT_STEPS = (2, 3, 4)
+"""Steps of drafts."""
+DRAFT_MARGINS = (0.5, 1.0, 1.5)
 MARGINS = tuple(i / 4 for i in range(2, 17))
 """Tried for quality. Unit: standard deviations, of the length or of the reward, whichever the rule compares."""
-QUALITIES = (0.5, 0.6, 0.7)
+QUALITIES = (0.5, 0.6, 0.7, 0.8)
 PLAIN = (3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 20)
 UNTIL = ((3, 1.0), (3, 2.0), (6, 0.5), (6, 1.0), (6, 1.5), (6, 2.0), (6, 2.5))
 """Pairs that end a prompt's waves of four, and their margin."""
 
 
 def draw(seed: int, out: Path) -> tuple[Records, dict[str, float]]:
-    """Candidates of a concept's training prompts, and seconds a picture of denoise, decode and score. Kept ones are not made again."""
+    """Candidates of a concept's training prompts, and seconds a picture of denoise, draft_<steps>, decode and score; kept ones not anew."""
     from ..toybox.concepts import concept_from_seed
     from ..toybox.run import start_of
 
@@ -65,7 +71,8 @@ def _draw(toy, lora: Path) -> tuple[Records, dict[str, float]]:
     oracle = next(s for s in scorers.judges if s.name == "oracle_all_right")
     planned = plan(toy_prompts(toy).train, PER_PROMPT, settings.seed, 0, PER_PROMPT * PROMPTS_A_BATCH)
     predicted = _keep_predictions(model)
-    found, scored, clock = {}, 0, Clock("cpu", ("denoise", "decode", "score"))
+    drafts = [f"draft_{k}" for k in DRAFT_STEPS]
+    found, scored, clock = {}, 0, Clock("cpu", ("denoise", "decode", "score", *drafts))
     for chunk in range(planned[-1].chunk + 1):
         members = [c for c in planned if c.chunk == chunk]
         prompts = [c.prompt for c in members]
@@ -79,9 +86,13 @@ def _draw(toy, lora: Path) -> tuple[Records, dict[str, float]]:
         for step in STEPS_AT:
             half = model.decode(predicted[step])
             rows |= {f"{s.name}_{step}": s.score(half, prompts) for s in scorers.rewards}
+        for name, steps in zip(drafts, DRAFT_STEPS, strict=True):
+            quick = settings.model_copy(update={"steps": steps})
+            pictures = model.decode(clock.wrapped(name, model.sample)(prompts, [c.seed for c in members], quick))
+            rows |= {f"{s.name}_{name}": s.score(pictures, prompts) for s in scorers.rewards}
         for name, values in rows.items():
             found.setdefault(name, []).extend(values)
-    shares = {"denoise": len(planned), "decode": len(planned), "score": max(1, scored)}
+    shares = {name: max(1, scored) if name == "score" else len(planned) for name in clock.seconds}
     return {k: np.asarray(v) for k, v in found.items()}, {k: v / shares[k] for k, v in clock.seconds.items()}
 
 
@@ -119,6 +130,7 @@ def row(name: str, concepts: list[Records], kept: list[np.ndarray], seconds: flo
     return {
         "way": name, "seconds": seconds, "pictures": int(sum(k.sum() for k in kept)), "pairs": pairs, "better": better / max(1, pairs),
         "worse": worse / max(1, pairs), "at_cap": full / sum(len(np.unique(r["prompt"])) for r in concepts),
+        "curve": [[m, int(f[0]), int(f[1])] for m, f in zip(MARGINS, found, strict=True)],
         "pairs_per_s": pairs / seconds, "pairs_per_s_at": {str(q): v for q, v in rates.items()},
     }  # fmt: skip
 
@@ -137,6 +149,11 @@ def ways(
     for enough, margin in UNTIL:
         bound = settings.model_copy(update={"margin": margin})
         yield whole(f"until {enough} of margin {margin:g}", [until(r, 4, enough, bound) for r in concepts])
+    for n in PLAIN[5:]:
+        for k, margin in itertools.product(DRAFT_STEPS, DRAFT_MARGINS):
+            kept = [drafted(r, n, k, settings.model_copy(update={"margin": margin})) for r in concepts]
+            begun = sum(first_of(r, n).sum() for r in concepts) * (seconds[f"draft_{k}"] + look)
+            yield f"{n} drafted in {k}, margin {margin:g}", kept, float(begun + sum(x.sum() for x in kept) * (denoise + look))
     for n in (10, 14, 20):
         for enough in (3, 6):
             yield whole(f"waves of {n}, {enough} enough", [until(r, n // 2, enough, settings, n) for r in concepts])
@@ -180,3 +197,25 @@ def show(rows: list[dict], about: str) -> None:
         shares = (f"{r['at_cap']:.2f}", f"{r['better']:.3f}", f"{r['worse']:.3f}", f"{r['pairs_per_s']:.2f}")
         shown.add_row(r["way"], f"{r['seconds']:.0f}", str(r["pairs"]), *shares, *rates, r["plain"])
     Console(width=170).print(shown)
+
+
+def show_frontier(levels: list[dict], chosen: dict, about: str) -> None:
+    """Print the quickest ways by quality, and the way of drafting that was chosen before."""
+    from rich.console import Console
+    from rich.table import Table
+
+    def told(way: dict | None) -> tuple[str, str]:
+        return (f"{way['way']}, margin {way['margin']:g}", f"{way['pairs_per_s']:.2f}") if way else ("none", "")
+
+    shown = Table("better, at least", "best plain way", "pairs/s", "best drafted way", "pairs/s", "ratio", title=about)
+    for level in levels:
+        plain, drafts = level["plain"], level["drafted"]
+        ratio = f"{drafts['pairs_per_s'] / plain['pairs_per_s']:.2f}" if plain and drafts else ""
+        shown.add_row(f"{level['quality']:.2f}", *told(plain), *told(drafts), ratio)
+    console, (low, high) = Console(width=150), chosen["ci95"]
+    console.print(shown)
+    interval = "" if low is None else f" ({low:.2f} to {high:.2f}, 95 % over concepts)"
+    console.print(
+        f"chosen before: {chosen['chosen']}: {chosen['pairs']} pairs, {chosen['better']:.3f} better, {chosen['pairs_per_s']:.2f} a second; "
+        f"{chosen['ratio']:.2f}{interval} times the best plain way as good, {chosen['plain']}"
+    )

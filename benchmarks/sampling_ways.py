@@ -14,7 +14,8 @@ RULES = ("lambda_harmonic", "weighted_sum", "angle_window")
 """Pair rules that tell a candidate's prospects from its predicted scores."""
 
 Records = dict[str, np.ndarray]
-"""Of one concept, by candidate: prompt, right, fidelity, alignment, fidelity_<step>, alignment_<step>."""
+"""Of one concept, by candidate: prompt, right, fidelity, alignment; fidelity_<step> and alignment_<step> of the predicted x0 after so many
+steps; fidelity_draft_<steps> and alignment_draft_<steps> of a draft in so many."""
 
 
 def first_of(records: Records, per_prompt: int) -> np.ndarray:
@@ -79,6 +80,19 @@ def stopped(records: Records, per_prompt: int, step: int, settings: PairSettings
             dropped = least(hope[members], count)
         goes_on[members[dropped]] = False
     return goes_on
+
+
+# --- drafting first ---
+
+
+def drafted(records: Records, per_prompt: int, steps: int, settings: PairSettings) -> np.ndarray:
+    """Which candidates are drawn in full, bool [n]: of the first `per_prompt` of each prompt those in pairs of drafts in `steps` steps."""
+    begun = np.nonzero(first_of(records, per_prompt))[0]
+    scores = (records[f"{axis}_draft_{steps}"][begun] for axis in ("fidelity", "alignment"))
+    pairs, _ = PAIR_RULES[settings.rule](records["prompt"][begun], *scores, settings)
+    found = np.zeros(len(records["prompt"]), bool)
+    found[begun[[i for pair in pairs for i in (pair.winner, pair.loser)]]] = True
+    return found
 
 
 # --- drawing no more ---

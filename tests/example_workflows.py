@@ -110,6 +110,11 @@ INSPECT_NOTE = """## Look at the pairs yourself
 1. Select *Inspect Pairs* and press the small **Run** above it: the graph runs as far as that node.
 2. Look at the pairs, those that were a near thing first: **K** keep, **S** swap, **R** reject, arrows for the next.
 3. Press the large **Run**: training gets the pairs under your decisions. Nothing is drawn or scored again."""
+DRAFTS_NOTE = """## Draft many, finish few
+Sixteen candidates of every prompt are **drafted** in 4 steps, scored and paired. Only those that stand in pairs are **finished** in 12 steps,
+from the same noise; the others would not have been used. The finished ones are scored and paired anew, and these pairs train.
+
+*Pairs in words* tells how well drafts and pictures agree. In DPO Rounds the same is one number: *draft_steps*."""
 USER_NOTE = """## Your own subject
 1. Choose your checkpoint, and the LoRA of your subject.
 2. Load photos of it; write its *identifier* and *class noun* as in training.
@@ -131,6 +136,32 @@ def inspected(toy: dict) -> dict:
     return {**graph, **ending(toy["model"], ["train", 0], ["train", 1], toy["clip"], toy["vae"], ["sample", 0], "toybox", True, 3100)}
 
 
+def drafted(toy: dict) -> dict:
+    """The quickstart with drafts: many candidates in few steps, of which those in pairs are finished, scored and paired anew."""
+    drawing = {**TOY_DRAWING, "candidates_per_prompt": 16, "steps": 4}
+    graph = {**toy_parts(), **loop(*toy.values(), drawing, {}, "toybox_drafts")}
+    graph["pairs"]["inputs"]["margin"] = 1.0
+    later = {name: graph.pop(name) for name in ("score", "pairs", "pairs_words", "look", "train")}
+    for name in ("score", "pairs", "pairs_words"):
+        graph[f"draft_{name}"] = {**later[name], "inputs": dict(later[name]["inputs"])}
+        later[name]["pos"] = [1800, later[name]["pos"][1]]
+    graph["draft_pairs"]["inputs"]["scored"], graph["draft_pairs_words"]["inputs"]["source"] = ["draft_score", 0], ["draft_pairs", 2]
+    for name, title in (("sample", "Drafts: 4 steps"), ("draft_score", "Score drafts"), ("draft_pairs", "Pairs of drafts")):
+        graph[name]["title"] = title
+    graph["draft_pairs_words"]["title"] = "Pairs of drafts in words"
+    graph["finish"] = node(
+        "DBDPO_FinishCandidates", 1320, 0, (420, 580), "Finish those in pairs: 12 steps", **toy, pairs=["draft_pairs", 0], steps=12
+    )
+    graph["finish_words"] = words(1320, 640, (420, 160), "What was spared", ["finish", 2])
+    later["score"]["inputs"]["candidates"] = ["finish", 0]
+    later["look"]["pos"], later["train"]["pos"] = [2280, 0], [2280, 630]
+    return {
+        **graph,
+        **later,
+        **ending(toy["model"], ["train", 0], ["train", 1], toy["clip"], toy["vae"], ["finish", 0], "toybox", True, 2760),
+    }
+
+
 def graphs() -> dict[str, tuple[dict, list[dict]]]:
     # Every output hangs on the stages: with an output beside them, the host would run that one, and the front end say nothing of what is wrong.
     toy = {"model": ["toy", 0], "clip": ["toy", 1], "vae": ["toy", 2]}
@@ -142,7 +173,7 @@ def graphs() -> dict[str, tuple[dict, list[dict]]]:
     rounds = {
         **toy_parts(),
         "rounds": node(
-            "DBDPO_Rounds", 400, 0, (420, 1600), **toy, concept=["concept", 0], prompts=["prompts", 0], scorer=["scorer", 0],
+            "DBDPO_Rounds", 400, 0, (420, 1625), **toy, concept=["concept", 0], prompts=["prompts", 0], scorer=["scorer", 0],
             judge=["judge", 0], rounds=3, run_name="toybox_three_rounds", **TOY_DRAWING,
         ),
         "watch": node("PreviewImage", 880, 0, (420, 380), "Gain of each round", images=["rounds", 4]),
@@ -154,6 +185,7 @@ def graphs() -> dict[str, tuple[dict, list[dict]]]:
     found = {
         "toybox_quickstart": (quick, [note(TOY_NOTE, -400, 0, (340, 400))]),
         "toybox_three_rounds": (rounds, [note(ROUNDS_NOTE, -400, 0)]),
+        "toybox_drafts": (drafted(toy), [note(DRAFTS_NOTE, -400, 0, (340, 400))]),
         "toybox_inspect_pairs": (inspected(toy), [note(INSPECT_NOTE, -400, 0, (340, 400))]),
     }
     for name, checkpoint, drawing, training in (

@@ -44,9 +44,12 @@ def every_node() -> dict:
     )
     if not any(part["class_type"] == "DBDPO_InspectPairs" for part in graph.values()):
         graph["inspect"] = node("DBDPO_InspectPairs", 3900, 0, (1240, 960), pairs=["pairs", 0])
+    graph["finish"] = node("DBDPO_FinishCandidates", 2700, 700, (420, 580), **toy, pairs=["pairs", 0], steps=16)
     drawing = {k: v for k, v in graph["sample"]["inputs"].items() if not isinstance(v, list)} | {"run_name": "toybox_rounds"}
     links = {"concept": ["concept", 0], "prompts": ["prompts", 0], "scorer": ["scorer", 0], "judge": ["judge", 0]}
     graph["rounds"] = node("DBDPO_Rounds", 5300, 0, (420, 1500), rounds=1, **toy, **links, **drawing)
+    for name, output in (("finish", 1), ("keep", 3)):  # a node whose outputs nobody asks for does not run
+        graph[f"{name}_seen"] = node("PreviewImage", 5800, 500, (420, 380), images=[name, output])
     graph["watch"] = node("PreviewImage", 5800, 0, (420, 380), images=["rounds", 4])
     return graph
 

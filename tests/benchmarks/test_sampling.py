@@ -14,12 +14,14 @@ from hypothesis import strategies as st
 
 from dreambooth_dpo.benchmarks import sampling, sampling_pairs
 from dreambooth_dpo.benchmarks.clock import Clock
+from dreambooth_dpo.benchmarks.sampling_frontier import LEVELS, against_plain, correlations, figure, frontier
 from dreambooth_dpo.benchmarks.sampling_models import sampling_settings
 from dreambooth_dpo.benchmarks.sampling_pairs import outcome, row, table
 from dreambooth_dpo.benchmarks.sampling_ways import (
     PER_PROMPT,
     RULES,
     Records,
+    drafted,
     hope_in_window,
     hope_of_reward,
     hopes,
@@ -130,7 +132,8 @@ def records(prompts: int = 3, seed: int = 0) -> Records:
     found = {"prompt": np.repeat(np.arange(prompts), PER_PROMPT), "right": rng.integers(0, 2, n).astype(float)}
     for axis in ("fidelity", "alignment"):
         found[axis] = rng.normal(0, 0.05, n)  # cosines
-        found |= {f"{axis}_{step}": found[axis] + rng.normal(0, 0.015, n) for step in sampling_pairs.STEPS_AT}
+        looks = [*map(str, sampling_pairs.STEPS_AT), *(f"draft_{k}" for k in sampling_pairs.DRAFT_STEPS)]
+        found |= {f"{axis}_{look}": found[axis] + rng.normal(0, 0.015, n) for look in looks}
     return found
 
 
@@ -199,8 +202,75 @@ def test_pairs_are_those_of_the_settings_rule():
     assert counts == [1, 0]
 
 
+COSTS = {"denoise": 0.1, "decode": 0.01, "score": 0.005, "draft_2": 0.02, "draft_3": 0.03, "draft_4": 0.04}
+
+
+def test_drafts_in_pairs_are_drawn_in_full_and_no_others():
+    """Rewards of the drafts 4, 2, 1, 3 of one prompt and no other that differs: with one pair a prompt first over third go on.
+
+    The fifth, whose draft is better yet, is not among the first four.
+    """
+    found = {"prompt": np.zeros(PER_PROMPT, int)}
+    for axis in ("fidelity", "alignment"):
+        found[f"{axis}_draft_3"] = np.array([0.4, 0.2, 0.1, 0.3, 0.5] + [0.0] * (PER_PROMPT - 5))
+    one = PairSettings(margin=0.0, max_pairs_per_prompt=1, max_uses=1)
+    assert np.nonzero(drafted(found, 4, 3, one))[0].tolist() == [0, 2]
+    assert np.nonzero(drafted(found, 4, 3, one.model_copy(update={"max_pairs_per_prompt": 2})))[0].tolist() == [0, 1, 2, 3]
+
+
+def test_the_cost_of_drafting_is_drafts_looks_and_what_is_drawn_in_full():
+    """Two concepts of 4 prompts x 10: 80 drafts of 0.04 and 80 looks of 0.015, then 0.115 for each in full."""
+    rows = table([records(4, s) for s in (1, 2)], COSTS, PairSettings())
+    found = next(r for r in rows if r["way"] == "10 drafted in 4, margin 1")
+    assert found["seconds"] == pytest.approx(80 * 0.055 + 0.115 * found["pictures"]) and 0 < found["pictures"] <= 80
+
+
+# --- pairs a second by quality ---
+
+
+def way(name: str, seconds: float, *points: tuple[int, int]) -> dict:
+    """Pairs, and better ones, at margins 0.5, 0.75, ..."""
+    return {"way": name, "seconds": seconds, "curve": [[0.5 + 0.25 * i, *p] for i, p in enumerate(points)]}
+
+
+def test_the_frontier_by_hand():
+    """Plain 5: 10 pairs a second at .5, 5 at .6; plain 9: 6 at .6, 2 at .7. Drafted: 8 at .7 of 1 second."""
+    rows = [way("plain 5", 1.0, (10, 5), (5, 3)), way("plain 9", 2.0, (12, 8), (4, 3)), way("9 drafted in 3, margin 1", 1.0, (8, 6))]
+    found = {f["quality"]: f for f in frontier(rows)}
+    assert set(found) == {level for level in LEVELS if level <= 0.75}
+    assert [found[q]["plain"]["pairs_per_s"] for q in (0.5, 0.6, 0.66, 0.7)] == [10.0, 6.0, 6.0, 2.0]
+    assert found[0.7]["plain"] == {"way": "plain 9", "margin": 0.75, "pairs_per_s": 2.0}
+    assert {f["drafted"]["pairs_per_s"] for f in found.values()} == {8.0}
+    assert figure([*found.values()], "title").axes[0].get_title() == "title"
+
+
+def test_perfect_drafts_are_compared_with_the_quickest_plain_way_as_good():
+    """Drafts that tell all, at no cost, draw what stands in pairs alone: they can be no slower than the plain way of as many candidates."""
+    concepts = [records(6, s) for s in range(3)]
+    for one in concepts:
+        for axis in ("fidelity", "alignment"):
+            one[f"{axis}_draft_4"] = one[axis]
+        one["right"] = (one["fidelity"] + one["alignment"] > 0).astype(float)
+    found = against_plain(concepts, {**COSTS, "draft_4": 0.0, "decode": 0.0, "score": 0.0}, PairSettings())
+    assert found["ci95"][0] <= found["ratio"] <= found["ci95"][1] and found["ratio"] >= 1 and found["plain"].startswith("plain ")
+    dear = against_plain(concepts, {**COSTS, "draft_4": 1.0}, PairSettings())
+    assert dear["ratio"] < 0.5 and dear["better"] == found["better"]
+    assert against_plain(concepts[:1], COSTS, PairSettings())["ci95"] == [None, None]
+
+
+def test_correlations_are_of_the_rules_reward():
+    one = records(6)
+    for axis in ("fidelity", "alignment"):
+        one[f"{axis}_draft_4"], one[f"{axis}_draft_2"] = one[axis], -one[axis]
+    found = correlations([one], PairSettings())
+    assert set(found) == {"3", "4", "6", "draft_2", "draft_3", "draft_4"} and found["draft_4"] == pytest.approx(1)
+    assert found["draft_2"] < -0.9 < found["3"] < 1
+    with pytest.raises(SystemExit, match="no reward to correlate"):
+        correlations([one], PairSettings(rule="angle_window"))
+
+
 def test_the_table_compares_with_the_plain_way_of_the_nearest_cost():
-    rows = table([records(4, s) for s in (1, 2)], {"denoise": 0.1, "decode": 0.01, "score": 0.005}, PairSettings())
+    rows = table([records(4, s) for s in (1, 2)], COSTS, PairSettings())
     plain = {r["way"]: r for r in rows if r["way"].startswith("plain")}
     assert all(r["plain"] == name for name, r in plain.items())
     assert plain["plain 10"]["seconds"] == pytest.approx(80 * 0.115)
@@ -210,7 +280,7 @@ def test_the_table_compares_with_the_plain_way_of_the_nearest_cost():
     assert plain["plain 3"]["at_cap"] == 0 and plain["plain 20"]["at_cap"] == 1
     for q in map(str, sampling_pairs.QUALITIES):
         at = [r["ratios_to_best"][q] for r in plain.values()]
-        assert max(at) == 1 or at == [None] * len(at), "the best plain way is one of them"
+        assert at == [None] * len(at) or max(at) == 1, "the best plain way is one of them"
     enough = next(r for r in rows if r["way"] == "until 3 of margin 1")
     assert enough["seconds"] == pytest.approx(0.115 * enough["pictures"]) and 32 <= enough["pictures"] <= 160
 

@@ -61,7 +61,8 @@ def test_a_toybox_example_runs(name: str, server: Server, info: dict):
     for node in graph.values():
         for key in node["inputs"].keys() & SMALL:
             if not isinstance(node["inputs"][key], list):
-                node["inputs"][key] = SMALL[key]
+                small = SMALL[key]
+                node["inputs"][key] = min(small, node["inputs"][key]) if key == "steps" else small  # drafts have fewer already
         if node["class_type"] == "DBDPO_LoadToybox":
             node["inputs"]["steps"] = 20
     shown = server.run(graph)["outputs"]
