@@ -84,8 +84,12 @@ def random_pipeline(name: str, device: str):
 class RandomXL(DiffusersTextToImage):
     """SDXL's second text encoder, its pooled output and sizes beside the first one's states."""
 
+    resting = ("vae", "text_encoder", "text_encoder_2")
+
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Cond:
+        for name in self.resting[1:]:
+            self._wake(getattr(self.pipe, name))
         ids = self.pipe.tokenizer(list(prompts)).input_ids.to(self.device)
         return encode_xl(self.pipe, ids)
 

@@ -15,7 +15,11 @@ Cond = dict[str, torch.Tensor]
 
 @runtime_checkable
 class Scorer(Protocol):
-    """Maps pictures to one number each."""
+    """Maps pictures to one number each.
+
+    A scorer may have a method `rest()`, after which it takes no room on the accelerator until the next score: it is called before the
+    model draws or trains.
+    """
 
     name: str
     fingerprint: str

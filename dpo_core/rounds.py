@@ -75,6 +75,7 @@ class Loop:
         evaluation, sampling = self.settings.evaluation, self.settings.sampling
         if evaluation.guidance is not None:
             sampling = sampling.model_copy(update={"guidance": evaluation.guidance})
+        self._put_scorers_aside()
         with drawing(self.model, self.adapter):
             sample_set(
                 self.run,
@@ -103,13 +104,21 @@ class Loop:
         self._draw(drafts, drafting(sampling), round_index)
         score_set(self.run, drafts, self.rewards, self.progress)
         build_pairs(self.run, drafts, self.settings.pairs, drafts, self.progress, *self.axes)
+        self._put_scorers_aside()
         with drawing(self.model, self.adapter):
             finish_set(self.run, drafts, drafts, name, self.model, sampling, self.progress)
         score_set(self.run, name, self.rewards, self.progress)
         told(self.run, name, self.axes, self.settings.pairs.combine)
 
+    def _put_scorers_aside(self) -> None:
+        """Scorers that can leave the GPU do so while the model draws or trains; they come back with the next score."""
+        for scorer in [*self.rewards, *self.judges]:
+            if callable(rest := getattr(scorer, "rest", None)):
+                rest()
+
     def _draw(self, name: str, sampling: SamplingSettings, round_index: int) -> None:
         each, prompts = sampling.candidates_per_prompt, self.prompts.train
+        self._put_scorers_aside()
         with drawing(self.model, self.adapter):
             sample_set(self.run, name, self.model, prompts, each, sampling, sampling.seed, round_index, self.progress)
 
@@ -124,6 +133,7 @@ class Loop:
 
     def train(self, round_index: int) -> None:
         """Train on this round's pairs from the adapter as it stands; resumes from the last checkpoint of this round."""
+        self._put_scorers_aside()
         with self.model.training():
             data, seed = self.pair_data(round_index), training_seed(self.settings.sampling.seed, round_index)
             self._self_test(data)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .embedders import Embedder
+from .embedders import Embedder, rest
 from .errors import MetricsError
 from .pictures import check_images
 
@@ -55,6 +55,10 @@ class AugmentedEmbedder:
                 raise MetricsError(f"{self._embedder.name}: the views of a picture cancel each other out. Turn augment off for it.")
             self._last = (key, (mean / norms).astype(np.float32))
         return self._last[1].copy()
+
+    def rest(self) -> None:
+        """The wrapped embedder's model leaves the GPU until it is asked again."""
+        rest(self._embedder)
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray | None:
         """What the wrapped embedder gives: float32 [n, d] of norm 1, or None where there is no text tower."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .embedders import Embedder
+from .embedders import Embedder, OnEmbedder
 from .errors import MetricsError
 from .pictures import check_images, check_masks
 
@@ -61,7 +61,7 @@ def without_subject(photo: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return np.rint(filled).clip(0, 255).astype(np.uint8)
 
 
-class BackgroundScorer:
+class BackgroundScorer(OnEmbedder):
     """Mean cosine (-1..1) between a picture and the reference photos with the subject taken out; fits the Scorer protocol.
 
     It tells how much a picture looks like the place where the photos were taken, whoever stands in it. Nothing trains on it: a model

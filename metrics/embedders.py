@@ -52,10 +52,27 @@ class Embedder(Protocol):
         ...
 
 
+def rest(embedder: Embedder) -> None:
+    """Let an embedder's model leave the GPU until it is asked again, where it can: a host's own memory management needs no word."""
+    if callable(leave := getattr(embedder, "rest", None)):
+        leave()
+
+
+class OnEmbedder:
+    """What scorers by an embedder share."""
+
+    _embedder: Embedder
+
+    def rest(self) -> None:
+        """The embedder's model leaves the GPU, if it is on one, until the next score."""
+        rest(self._embedder)
+
+
 class _TorchEmbedder:
     """What the embedders share: batches, devices, the fingerprint, and a memory of the last pictures.
 
-    Fidelity, alignment and the guards ask for the same pictures one after the other, so the last result is kept.
+    Fidelity, alignment and the guards ask for the same pictures one after the other, so the last result is kept. On a GPU the model may
+    `rest` in main memory between two calls.
     """
 
     def __init__(self, model: torch.nn.Module, preprocess: Preprocess, name: str, settings: object, device: str) -> None:
@@ -64,7 +81,17 @@ class _TorchEmbedder:
         self.name, self.device, self.preprocess = name, torch.device(device), preprocess
         self.fingerprint = _fingerprint(model, [settings, repr(preprocess)])
         self._model = model.eval().requires_grad_(False).to(self.device)
+        self._shelf = torch.device("cpu") if self.device.type == "cuda" else None
         self._last: tuple[bytes, np.ndarray] | None = None
+
+    def rest(self) -> None:
+        """Leave the GPU, if on one, until the next call."""
+        if self._shelf is not None:
+            self._model.to(self._shelf)
+
+    def _wake(self) -> None:
+        if self._shelf is not None:
+            self._model.to(self.device)
 
     def _encode(self, pixels: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError
@@ -75,6 +102,7 @@ class _TorchEmbedder:
         check_images(images)
         key = hashlib.sha256(str(images.shape).encode() + images.tobytes()).digest()
         if self._last is None or self._last[0] != key:
+            self._wake()
             # Without pictures a black one is embedded, for its length only: no tower tells d in the same way.
             some = images if len(images) else np.zeros((1, 8, 8, 3), np.uint8)
             parts = [self._encode(self.preprocess(some[i : i + BATCH]).to(self.device)) for i in range(0, len(some), BATCH)]
@@ -122,6 +150,7 @@ class OpenClipEmbedder(_TorchEmbedder):
     @torch.inference_mode()
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
         """float32 [n, d] of norm 1; a text longer than the tower's context is cut by its tokenizer."""
+        self._wake()
         tokens = self._tokenizer(list(texts) or [""])
         parts = [self._model.encode_text(part.to(self.device), normalize=True) for part in tokens.split(BATCH)]
         return self._to_numpy(parts)[: len(texts)]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .embedders import Embedder
+from .embedders import Embedder, OnEmbedder
 from .errors import MetricsError
 from .pictures import check_images
 
@@ -87,7 +87,7 @@ def vendi_by_prompt(embeddings: np.ndarray, prompts: Sequence[str]) -> dict[str,
     return {prompt: vendi_score(rows[indices]) for prompt, indices in chosen.items()}
 
 
-class CopyPasteScorer:
+class CopyPasteScorer(OnEmbedder):
     """`copy_paste` of pictures against held-out photos and training references of the subject; fits the Scorer protocol.
 
     held_out [h, H', W', 3] and references [r, H, W, 3] are uint8. Raises MetricsError when either is empty or not of that form.
@@ -114,7 +114,7 @@ class CopyPasteScorer:
         return copy_paste(self._embedder.embed_images(images), *self._embedded)
 
 
-class DiversityScorer:
+class DiversityScorer(OnEmbedder):
     """Gives each picture the Vendi score of its prompt's pictures, 1..their number; fits the Scorer protocol.
 
     A call must hold all pictures of a prompt. Compare only equal numbers of pictures a prompt.

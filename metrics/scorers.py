@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from .embedders import Embedder
+from .embedders import Embedder, OnEmbedder
 from .errors import MetricsError
 from .pictures import check_images, check_masks
 
@@ -30,7 +30,7 @@ def on_plain_backgrounds(photo: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return np.stack([np.rint(subject + (1 - share) * np.asarray(c, np.float32)).astype(np.uint8) for c in colours])
 
 
-class FidelityScorer:
+class FidelityScorer(OnEmbedder):
     """Mean cosine (-1..1) between a picture and the concept's reference photos: CLIP-I and DINO of DreamBooth (arXiv 2208.12242).
 
     concept_references: uint8 [r, H, W, 3], r >= 1; embedded once, at the first score. With `masks` (uint8 [r, H, W], 255 = subject)
@@ -68,7 +68,7 @@ class FidelityScorer:
             yield from map(on_plain_backgrounds, self._references, self._masks)
 
 
-class AlignmentScorer:
+class AlignmentScorer(OnEmbedder):
     """Cosine (-1..1) between a picture and its prompt's text (CLIP-T of DreamBooth, arXiv 2208.12242).
 
     `strip` turns the prompt as the model got it into the text to compare with: it takes the identifier out, which a text tower

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +75,8 @@ class DiffusersTextToImage:
     """
 
     merges_adapter = True
+    resting = ("vae", "text_encoder")
+    """Parts of the pipeline that leave a GPU while the denoiser trains."""
 
     def __init__(self, pipe, precision: str = "fp32") -> None:
         from diffusers import DPMSolverMultistepScheduler
@@ -93,6 +95,7 @@ class DiffusersTextToImage:
             raise UserError(f"prediction type {self.prediction_type!r} of this model is not supported; epsilon and v_prediction are.")
         self.alphas = self.scheduler.alphas_cumprod.to(self.device)
         self._cond: dict[str, torch.Tensor] = {}
+        self._shelf = torch.device("cpu") if self.device.type == "cuda" else None
         self.fingerprint = self._fingerprint()
         if precision == "bf16":  # autocast would cast frozen weights anew in every forward, and hold both
             self.denoiser.to(torch.bfloat16)
@@ -112,7 +115,10 @@ class DiffusersTextToImage:
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Cond:
         """{"encoder_hidden_states": [n, tokens, width]}; every distinct prompt is encoded once and kept."""
-        for prompt in dict.fromkeys(p for p in prompts if p not in self._cond):
+        new = dict.fromkeys(p for p in prompts if p not in self._cond)
+        if new:
+            self._wake(self.pipe.text_encoder)
+        for prompt in new:
             tokens = self.pipe.tokenizer(
                 prompt, padding="max_length", max_length=self.pipe.tokenizer.model_max_length, truncation=True, return_tensors="pt"
             ).input_ids
@@ -159,6 +165,7 @@ class DiffusersTextToImage:
 
     @torch.no_grad()
     def decode(self, latents: torch.Tensor) -> np.ndarray:
+        self._wake(self.pipe.vae)
         scaled = latents.to(self.device) / self.pipe.vae.config.scaling_factor
         size = latents.shape[-1] * latents.shape[-2] * self.pipe.vae_scale_factor**2
         limit = _DECODE_PIXELS_CPU if self.device.type == "cpu" else _DECODE_PIXELS
@@ -168,6 +175,7 @@ class DiffusersTextToImage:
 
     @torch.no_grad()
     def encode_images(self, images: np.ndarray) -> torch.Tensor:
+        self._wake(self.pipe.vae)
         pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float().div(127.5).sub(1).to(self.device)
         encoded = self.pipe.vae.encode(pixels)
         latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
@@ -184,9 +192,18 @@ class DiffusersTextToImage:
         target = noise if self.prediction_type == "epsilon" else a.sqrt() * noise - (1 - a).sqrt() * x0
         return noised, target
 
-    def training(self) -> AbstractContextManager:
-        """Nothing to prepare: the pipeline stays on its device."""
-        return torch.enable_grad()
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        """The denoiser has a GPU to itself: VAE and text encoder come back to it with the first call that needs them."""
+        with torch.enable_grad():
+            if self._shelf is not None:
+                for name in self.resting:
+                    getattr(self.pipe, name).to(self._shelf)
+            yield
+
+    def _wake(self, part: torch.nn.Module) -> None:
+        if self._shelf is not None:
+            part.to(self.device)
 
     def predict(self, noised: torch.Tensor, times: torch.Tensor, cond: Cond) -> torch.Tensor:
         with self._autocast():

@@ -1,0 +1,85 @@
+"""Who takes room on a GPU when: while the denoiser trains, VAE and text encoder do not, and they come back when they are asked.
+
+Where there is no GPU, a model is told to put its parts aside in main memory, where they lie already, and it is watched that it does.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from dreambooth_dpo.dpo_core.backends.diffusers import DiffusersTextToImage
+from tests.models import SAMPLING, tiny_stable_diffusion
+
+CPU = torch.device("cpu")
+
+
+class Moves:
+    """Where the parts of a pipeline were sent, in order."""
+
+    def __init__(self, model: DiffusersTextToImage, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.told: list[tuple[str, str]] = []
+        for name in ("unet", "vae", "text_encoder"):
+            part = getattr(model.pipe, name)
+            monkeypatch.setattr(part, "to", lambda where, name=name: self.told.append((name, "home" if where is model.device else "aside")))
+
+    def since(self) -> list[tuple[str, str]]:
+        found, self.told = self.told, []
+        return found
+
+
+@pytest.fixture
+def on_shelf(monkeypatch: pytest.MonkeyPatch):
+    model = DiffusersTextToImage(tiny_stable_diffusion())
+    model._shelf, model.device = CPU, torch.device("cpu")  # two objects: "aside" and "home"
+    return model, Moves(model, monkeypatch)
+
+
+def test_training_leaves_the_gpu_to_the_denoiser(on_shelf):
+    model, moves = on_shelf
+    with model.training():
+        assert moves.since() == [("vae", "aside"), ("text_encoder", "aside")] and torch.is_grad_enabled()
+    assert moves.since() == [], "they come back when they are asked, not before"
+
+
+def test_parts_come_back_when_they_are_asked(on_shelf):
+    model, moves = on_shelf
+    with model.training():
+        moves.since()
+        model.encode_prompts(["a sks robot"])
+        assert moves.since() == [("text_encoder", "home")]
+        model.encode_prompts(["a sks robot"])
+        assert moves.since() == [], "known prompts ask nobody"
+    latents = model.sample(["a sks robot"], [1], SAMPLING.model_copy(update={"guidance": 1.0}))
+    assert moves.since() == []
+    images = model.decode(latents)
+    assert moves.since() == [("vae", "home")]
+    model.encode_images(images)
+    assert moves.since() == [("vae", "home")]
+
+
+def test_on_a_cpu_nothing_is_moved(monkeypatch: pytest.MonkeyPatch):
+    model = DiffusersTextToImage(tiny_stable_diffusion())
+    moves = Moves(model, monkeypatch)
+    with model.training():
+        model.encode_prompts(["a sks robot"])
+    model.decode(model.sample(["a sks robot"], [1], SAMPLING))
+    assert moves.since() == [] and model._shelf is None
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="asks where a GPU's memory goes: needs one")
+def test_a_gpu_holds_the_denoiser_alone_while_it_trains():
+    pipe = tiny_stable_diffusion().to("cuda")
+    model = DiffusersTextToImage(pipe)
+
+    def devices() -> list[str]:
+        return [next(getattr(pipe, name).parameters()).device.type for name in ("unet", "vae", "text_encoder")]
+
+    before = model.decode(model.sample(["a sks robot"], [1], SAMPLING))
+    with model.training():
+        assert devices() == ["cuda", "cpu", "cpu"]
+        assert model.encode_prompts(["another robot"])["encoder_hidden_states"].is_cuda and devices() == ["cuda", "cpu", "cuda"]
+    after = model.decode(model.sample(["a sks robot"], [1], SAMPLING))
+    assert devices() == ["cuda", "cuda", "cuda"] and np.abs(before.astype(int) - after).max() <= 1
