@@ -152,7 +152,7 @@ def _show(name: str, found: dict) -> None:
         Console(width=130).print(table)
 
 
-def spared(seeds: list[int], out: Path, rule: str) -> dict:
+def spared(seeds: list[int], out: Path, rule: str, guidance: float) -> dict:
     """Pairs a second by a rule on toybox concepts, plain and sparing: at the measured costs, and if looking cost 3 % of denoising."""
     from ..dpo_core.plots import figure_image
     from ..toybox.defaults import TOY_SETTINGS
@@ -160,22 +160,22 @@ def spared(seeds: list[int], out: Path, rule: str) -> dict:
     from .sampling_pairs import draw, show, show_frontier, table
 
     pairs = TOY_SETTINGS.pairs.model_copy(update={"rule": rule})
-    drawn = [draw(seed, out) for seed in seeds]
+    drawn = [draw(seed, out, guidance) for seed in seeds]
     seconds = {phase: statistics.mean(s[phase] for _, s in drawn) for phase in drawn[0][1]}
     concepts = [records for records, _ in drawn]
-    found: dict = {"rule": rule, "concepts": seeds, "seconds_a_picture": seconds}
+    found: dict = {"rule": rule, "guidance": guidance, "concepts": seeds, "seconds_a_picture": seconds}
     if rule != "angle_window":
         found["correlation_of_looks"] = correlations(concepts, pairs)
         print("correlation with the whole picture's reward: " + ", ".join(f"{k} {v:.2f}" for k, v in found["correlation_of_looks"].items()))
     cheap = {**seconds, "decode": 0.03 * seconds["denoise"], "score": 0.0}
-    about = f"{rule}, concepts {', '.join(map(str, seeds))}"
+    about = f"{rule}, guidance {guidance:g}, concepts {', '.join(map(str, seeds))}"
     for name, costs in (("measured", seconds), ("if looking cost 3 % of denoising", cheap)):
         rows = table(concepts, costs, pairs, TOY_SETTINGS.sampling.steps)
         levels, chosen = frontier(rows), against_plain(concepts, costs, pairs)
         found[name] = {"ways": rows, "frontier": levels, "chosen": chosen}
         show(rows, f"{about}; costs {name}")
         show_frontier(levels, chosen, f"{about}; costs {name}")
-    title = f"Plain and drafted candidates, {len(seeds)} toybox subjects"
+    title = f"Plain and drafted candidates, {len(seeds)} toybox subjects, guidance {guidance:g}"
     figure_image(figure(found["measured"]["frontier"], title)).save(out / "frontier.png")
     return found
 
@@ -192,6 +192,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--concepts", default="", help="toybox concepts for pairs per second, e.g. 5-7; empty: left out")
     parser.add_argument("--rule", choices=RULES, default=PairSettings().rule, help="pair rule for them; the default is the pack's")
+    parser.add_argument("--guidance", type=float, default=1.0, help="of those candidates; the toybox's own is 1, off")
     args = parser.parse_args()
     found: dict = {"model": args.model, "device": args.device}
     if args.turns:
@@ -200,7 +201,7 @@ def main() -> None:
         _show(args.model, found)
     args.out.mkdir(parents=True, exist_ok=True)
     if args.concepts:
-        found["pairs"] = spared(parse_numbers(args.concepts), args.out, args.rule)
+        found["pairs"] = spared(parse_numbers(args.concepts), args.out, args.rule, args.guidance)
     write_json(args.out / "sampling.json", found)
     print(f"wrote {args.out / 'sampling.json'}")
 
