@@ -61,6 +61,13 @@ class Server:
         self.process = subprocess.Popen(
             [*command, *self.arguments], stdout=self.log, stderr=subprocess.STDOUT, cwd=self.folder, env=environment
         )
+        try:
+            self._come_up(timeout)
+        except BaseException:  # an interrupt, too: nobody else would end the process
+            self.stop(kill=True)
+            raise
+
+    def _come_up(self, timeout: float) -> None:
         until = time.monotonic() + timeout
         while time.monotonic() < until:
             if self.process.poll() is not None:
