@@ -109,7 +109,7 @@ def ours(task: Task, found: Subject, watch: Watch):
     trainer = Trainer(model, adapter, data, task.train.model_copy(update={"steps": task.warm_up + 2 * task.steps + 2}), 0)
     watch.watch(trainer, _batch="data", _reference="reference", _policy="policy_forward", _backward="backward", _optimize="optimizer")
     settings = task.train
-    blocks = at_level(model.denoiser, trainer.level)
+    blocks = at_level(model.denoiser, trainer.level, settings.compile)
     with model.training(), blocks, adapter.attached(), compiled(model.denoiser, model.device) if settings.compile else nullcontext():
         synchronise(watch.device)
         begun = clock(watch.device)

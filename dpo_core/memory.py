@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from torch import nn
 
 from .checkpointing import checkpointed_blocks, gradient_checkpointing
 from .errors import UserError
+from .lean import lean
 from .settings import TrainSettings
 
 LEVELS = ("fast", "checkpointing", "low")
@@ -39,13 +40,14 @@ def _has_blocks(denoiser: nn.Module) -> bool:
 
 
 @contextmanager
-def at_level(denoiser: nn.Module, level: str) -> Iterator[None]:
-    """Inside, the denoiser's backward recomputes what the level says.
+def at_level(denoiser: nn.Module, level: str, compiled: bool = False) -> Iterator[None]:
+    """Inside, the denoiser's backward recomputes what the level says, and keeps no more than it needs (lean.py), unless it is `compiled`.
 
     Raises UserError for the level checkpointing where the denoiser has no blocks known by name.
     """
-    if level == "fast" or (level == "low" and not _has_blocks(denoiser)):
-        yield
-        return
-    with gradient_checkpointing(denoiser, layers=level == "low"):
-        yield
+    with nullcontext() if compiled else lean(denoiser):
+        if level == "fast" or (level == "low" and not _has_blocks(denoiser)):
+            yield
+            return
+        with gradient_checkpointing(denoiser, layers=level == "low"):
+            yield

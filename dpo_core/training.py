@@ -72,7 +72,7 @@ def _at_one_level(trainer: Trainer, done: _Progress, save: Save | None, tell: Ca
     try:
         # Compiled while the adapter's hooks are on: they become part of it.
         compiling = compiled(model.denoiser, model.device) if settings.compile else nullcontext()
-        with at_level(model.denoiser, trainer.level):
+        with at_level(model.denoiser, trainer.level, settings.compile):
             if trainer.level != first_level(settings):
                 check_gradient(model, trainer.adapter, {k: v[:1] for k, v in trainer.data.cond.items()}, trainer.data.winners[:1])
             with trainer.adapter.attached(), compiling:

@@ -1,0 +1,165 @@
+"""Less kept for the backward pass, at no cost in exactness and next to none in time: what only a frozen weight's gradient would need, and
+what is quick to compute again.
+
+The denoiser's own weights are frozen, so that the backward pass asks for gradients of activations alone. Three things that PyTorch keeps
+all the same are left out, about a third of what a UNet keeps (docs/speed.md):
+
+- a convolution's input, which only the gradient of its weight needs: one formula serves both, and keeps what either wants;
+- the output of a group norm that goes into a SiLU: it is computed again from the norm's input, which is kept anyway;
+- in GEGLU, h * gelu(g), the output of the gelu, computed again from g.
+
+Gradients are the same bit for bit where kernels are deterministic. Layers that write in place, or whose weights are trained, stay as they
+are; so does everything where PyTorch is older than 2.4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+GEGLUS = ("diffusers.models.activations", "comfy.ldm.modules.attention")
+"""Modules whose GEGLU is h * gelu(g) with h, g = proj(x).chunk(2, -1)."""
+_SOURCE = "_dreambooth_dpo_norm"
+
+
+class _FrozenConv2d(torch.autograd.Function):
+    """F.conv2d whose backward pass gives the gradient of its input alone."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, how: tuple) -> torch.Tensor:
+        ctx.save_for_backward(weight)
+        ctx.shape, ctx.how = x.shape, how
+        return F.conv2d(x, weight, bias, *how)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple:
+        (weight,) = ctx.saved_tensors
+        return torch.nn.grad.conv2d_input(ctx.shape, weight, grad, *ctx.how), None, None, None
+
+
+class _SiluOfNorm(torch.autograd.Function):
+    """F.silu of y = norm(x), of which x is kept and y computed again. x: the norm's input, without gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, y: torch.Tensor, x: torch.Tensor, norm: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        ctx.save_for_backward(x)
+        ctx.norm = norm
+        return F.silu(y)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple:
+        (x,) = ctx.saved_tensors
+        return torch.ops.aten.silu_backward(grad, ctx.norm(x)), None, None
+
+
+class _Geglu(torch.autograd.Function):
+    """h * gelu(g) of both, side by side in the last dimension."""
+
+    @staticmethod
+    def forward(ctx: Any, both: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(both)
+        h, g = both.chunk(2, -1)
+        return h * F.gelu(g)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+        (both,) = ctx.saved_tensors
+        h, g = both.chunk(2, -1)
+        return torch.cat([grad * F.gelu(g), torch.ops.aten.gelu_backward(grad * h, g)], -1)
+
+
+def _autocast_type(x: torch.Tensor) -> torch.dtype | None:
+    """What autocast computes in on x's device; None where it is off."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+
+
+def _conv(module: nn.Conv2d, plain: Callable) -> Callable:
+    """For `_conv_forward`, which a host's convolution calls with weights of its own casting, too."""
+
+    def forward(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        trained = weight.requires_grad or (bias is not None and bias.requires_grad)
+        if trained or not (torch.is_grad_enabled() and x.requires_grad):
+            return plain(x, weight, bias)
+        if (kind := _autocast_type(x)) is not None:
+            x, weight, bias = x.to(kind), weight.to(kind), None if bias is None else bias.to(kind)
+        return _FrozenConv2d.apply(x, weight, bias, (module.stride, module.padding, module.dilation, module.groups))
+
+    return forward
+
+
+def _norm(plain: Callable) -> Callable:
+    """A group norm's forward, whose output knows where it came from."""
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        y = plain(x)
+        if y.requires_grad:
+            kind, device = _autocast_type(x), x.device.type
+
+            def again(source: torch.Tensor) -> torch.Tensor:
+                with torch.autocast(device, kind) if kind is not None else nullcontext():
+                    return plain(source)
+
+            setattr(y, _SOURCE, (x.detach(), again))
+        return y
+
+    return forward
+
+
+def _silu(plain: Callable) -> Callable:
+    def forward(y: torch.Tensor) -> torch.Tensor:
+        source = y.__dict__.pop(_SOURCE, None)
+        return plain(y) if source is None else _SiluOfNorm.apply(y, *source)
+
+    return forward
+
+
+def _geglu(module: nn.Module, plain: Callable) -> Callable:
+    def forward(x: torch.Tensor, *args: Any, **more: Any) -> torch.Tensor:
+        if args or more or not torch.is_grad_enabled():
+            return plain(x, *args, **more)
+        return _Geglu.apply(module.proj(x))
+
+    return forward
+
+
+def _leaner(module: nn.Module) -> tuple[str, Callable] | None:
+    """Which method of a module is replaced, and by what; None for most."""
+    if isinstance(module, nn.Conv2d) and module.padding_mode == "zeros" and not isinstance(module.padding, str):
+        return "_conv_forward", _conv(module, module._conv_forward)
+    if isinstance(module, nn.GroupNorm) and not any(p.requires_grad for p in module.parameters()):
+        return "forward", _norm(module.forward)
+    if type(module) is nn.SiLU and not module.inplace:
+        return "forward", _silu(module.forward)
+    if type(module).__name__ == "GEGLU" and type(module).__module__ in GEGLUS:
+        return "forward", _geglu(module, module.forward)
+    return None
+
+
+@contextmanager
+def lean(denoiser: nn.Module) -> Iterator[None]:
+    """Inside, the denoiser's frozen layers keep less for the backward pass. Every layer gets its own methods back in any case.
+
+    Hooks on layers (the adapter's) act as before. Where autograd does not record, nothing changes.
+    """
+    if not hasattr(torch, "get_autocast_dtype"):
+        yield
+        return
+    with ExitStack() as stack:
+        for module in denoiser.modules():
+            if (found := _leaner(module)) is not None:
+                name, method = found
+                stack.callback(_put_back, module, name, module.__dict__.get(name))
+                setattr(module, name, method)
+        yield
+
+
+def _put_back(module: nn.Module, name: str, before: Callable | None) -> None:
+    module.__dict__.pop(name, None)
+    if before is not None:
+        setattr(module, name, before)
