@@ -3,7 +3,7 @@
 A sampler without noise of its own follows one path from a noise to its picture, and few steps follow it roughly: a draft from a
 candidate's own noise shows nearly what the candidate will show, at a fraction of the cost. It tells a candidate's scores far better
 than the x0 predicted part-way, which after as many steps is a blur: at a third of the steps the rewards of drafts and pictures
-correlate by .93 in the toybox, those of predicted x0 and pictures by .63 (docs/speed.md).
+correlate by .93 in the toybox, those of predicted x0 and pictures by .73 (docs/method.md).
 
 The drafts are a set of their own, scored and paired by the same rule as the pictures. A candidate in none of their pairs is hopeless,
 and no prompt gets more pictures in full than its pairs need. The pairs that train are made anew from the scores of the pictures.
