@@ -8,8 +8,8 @@ all the same are left out, about a third of what a UNet keeps (docs/speed.md):
 - the output of a group norm that goes into a SiLU: it is computed again from the norm's input, which is kept anyway;
 - in GEGLU, h * gelu(g), the output of the gelu, computed again from g.
 
-Gradients are the same bit for bit where kernels are deterministic. Layers that write in place, or whose weights are trained, stay as they
-are; so does everything where PyTorch is older than 2.4.
+Gradients are the same bit for bit where kernels are deterministic. Small tensors stay as they are, see WORTH; so do layers that write in
+place, or whose weights are trained, and everything where PyTorch is older than 2.4.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from torch.nn import functional as F
 
 GEGLUS = ("diffusers.models.activations", "comfy.ldm.modules.attention")
 """Modules whose GEGLU is h * gelu(g) with h, g = proj(x).chunk(2, -1)."""
+WORTH = 2**20
+"""Smaller tensors are kept as ever: little is gained, and a backward pass of small ones would take a tenth longer. Unit: bytes."""
 _SOURCE = "_dreambooth_dpo_norm"
 
 
@@ -84,7 +86,7 @@ def _conv(module: nn.Conv2d, plain: Callable) -> Callable:
 
     def forward(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         trained = weight.requires_grad or (bias is not None and bias.requires_grad)
-        if trained or not (torch.is_grad_enabled() and x.requires_grad):
+        if trained or x.nbytes < WORTH or not (torch.is_grad_enabled() and x.requires_grad):
             return plain(x, weight, bias)
         if (kind := _autocast_type(x)) is not None:
             x, weight, bias = x.to(kind), weight.to(kind), None if bias is None else bias.to(kind)
@@ -98,7 +100,7 @@ def _norm(plain: Callable) -> Callable:
 
     def forward(x: torch.Tensor) -> torch.Tensor:
         y = plain(x)
-        if y.requires_grad:
+        if y.requires_grad and y.nbytes >= WORTH:
             kind, device = _autocast_type(x), x.device.type
 
             def again(source: torch.Tensor) -> torch.Tensor:
@@ -121,7 +123,8 @@ def _silu(plain: Callable) -> Callable:
 
 def _geglu(module: nn.Module, plain: Callable) -> Callable:
     def forward(x: torch.Tensor, *args: Any, **more: Any) -> torch.Tensor:
-        if args or more or not torch.is_grad_enabled():
+        rows = x.numel() // x.shape[-1] * x.element_size()
+        if args or more or rows * module.proj.weight.shape[0] < WORTH or not torch.is_grad_enabled():
             return plain(x, *args, **more)
         return _Geglu.apply(module.proj(x))
 

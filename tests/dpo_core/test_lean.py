@@ -18,6 +18,11 @@ from dreambooth_dpo.dpo_core.memory import at_level
 from dreambooth_dpo.dpo_core.settings import AdapterSettings
 
 
+@pytest.fixture(autouse=True)
+def however_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WORTH", 0)
+
+
 def frozen(part: nn.Module) -> nn.Module:
     return part.eval().requires_grad_(False)
 
@@ -63,6 +68,24 @@ def test_of_geglu_the_projection_is_kept():
     assert kept(lambda: net(x), net) == 2560 + 1280
     with lean(net):
         assert kept(lambda: net(x), net) == 2560
+
+
+@pytest.mark.parametrize("name", ["conv", "norm", "geglu"])
+def test_small_tensors_are_kept_as_ever(name, monkeypatch: pytest.MonkeyPatch):
+    """2,048 bytes of input; norm and projection give as many."""
+    from diffusers.models.activations import GEGLU
+
+    net, shape = {
+        "conv": (nn.Conv2d(8, 8, 3), (1, 8, 8, 8)),
+        "norm": (nn.Sequential(nn.GroupNorm(2, 8), nn.SiLU()), (1, 8, 8, 8)),
+        "geglu": (GEGLU(16, 16), (16, 16)),
+    }[name]
+    x = torch.randn(shape, requires_grad=True)
+    plain = kept(lambda: frozen(net)(x), net)
+    for worth, less in ((2048, True), (2049, False)):
+        monkeypatch.setattr(module, "WORTH", worth)
+        with lean(net):
+            assert (kept(lambda: net(x), net) < plain) == less
 
 
 # --- gradients ---
