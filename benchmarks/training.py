@@ -88,6 +88,8 @@ def compare(rows: dict[str, dict], batch: int) -> None:
             row["round_speed_ratio"] = row["round_pairs_per_second"] / peer["pairs_per_second"]
             row["memory_ratio"] = row["peak_bytes"] / peer["peak_bytes"]
             # What training itself adds: the libraries and weights are the same on both sides.
+            if row.get("kept_bytes") and peer.get("kept_bytes"):
+                row["kept_ratio"] = row["kept_bytes"] / peer["kept_bytes"]
             row["added_memory_ratio"] = (row["peak_bytes"] - row["resting_bytes"]) / max(1, peer["peak_bytes"] - peer["resting_bytes"])
 
 
@@ -113,11 +115,12 @@ def show(task: Task, rows: dict[str, dict], limits: dict) -> None:
 
     console = Console(width=150)
     title = f"{task.model}, {task.resolution} px, {task.batch} pairs a step, rank {task.rank} on {task.targets}, {task.device}"
-    table = Table("variant", "s / step", "pairs / s", "x", "with bank's cost", "x", "peak MB", "x", "added x", title=title)
+    table = Table("variant", "s / step", "pairs / s", "x", "with bank's cost", "x", "peak MB", "x", "added x", "kept MB", "x", title=title)
     for name, r in rows.items():
         ratio = [f"{r.get(k, float('nan')):.2f}" for k in ("speed_ratio", "round_speed_ratio", "memory_ratio", "added_memory_ratio")]
         speeds = (f"{r['seconds_per_step']:.3g}", f"{r['pairs_per_second']:.3g}", ratio[0], f"{r['round_pairs_per_second']:.3g}", ratio[1])
-        table.add_row(name, *speeds, f"{r['peak_bytes'] / 1e6:.0f}", *ratio[2:])
+        kept = (f"{r['kept_bytes'] / 1e6:.0f}", f"{r.get('kept_ratio', float('nan')):.2f}") if r.get("kept_bytes") else ("", "")
+        table.add_row(name, *speeds, f"{r['peak_bytes'] / 1e6:.0f}", *ratio[2:], *kept)
     console.print(table)
     phases = Table("variant", *PHASES, title="seconds of each phase, measured apart")
     for name, r in rows.items():

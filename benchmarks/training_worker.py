@@ -176,9 +176,10 @@ def measure(task: Task) -> dict:
         seconds, walls = _times(lambda i: step(task.warm_up + i), task.steps, device)
         peak = max(resting, peak_bytes(device))  # the kernel counts pages by thread and may lag behind by some
         phases = _phases(step, task, watch) if task.phases else {}
+        kept = kept_bytes(lambda: step(task.warm_up + 2 * task.steps + 1), found.pipe.unet) if _keeps_plainly(task.train) else None
     return {
         "seconds_per_step": seconds, "wall_seconds_per_step": walls, "pairs_per_second": task.batch / seconds,
-        "peak_bytes": peak, "resting_bytes": resting, "phases": phases,
+        "peak_bytes": peak, "resting_bytes": resting, "kept_bytes": kept, "phases": phases,
         "bank_seconds_per_draw": bank_seconds / bank_draws if bank_draws else 0.0,
     }  # fmt: skip
 
@@ -209,6 +210,26 @@ def _phases(step: Callable, task: Task, watch: Watch) -> dict[str, float]:
         step(task.warm_up + task.steps + i)
     watch.on = False
     return {name: total / count for name, total in watch.seconds.items()}
+
+
+def _keeps_plainly(settings: TrainSettings) -> bool:
+    """Whether what forward keeps lies there until backward: checkpointed blocks keep again what they compute again."""
+    return settings.memory in ("auto", "fast") and not settings.compile
+
+
+def kept_bytes(call: Callable[[], object], module: torch.nn.Module) -> int:
+    """Bytes that autograd keeps of activations between forward and backward in a call; a storage counts once, parameters do not."""
+    own = {p.untyped_storage().data_ptr() for p in module.parameters()}
+    found: dict[int, torch.UntypedStorage] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        if not isinstance(tensor, torch.nn.Parameter) and (storage := tensor.untyped_storage()).data_ptr() not in own:
+            found[storage.data_ptr()] = storage  # held, so that its place is not given to another
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        call()
+    return sum(storage.nbytes() for storage in found.values())
 
 
 def count_flops(call: Callable[[], object]) -> int:

@@ -11,7 +11,7 @@ from dreambooth_dpo.benchmarks.diffusers_recipe import DiffusersRecipe
 from dreambooth_dpo.benchmarks.training import compare, spread_bank
 from dreambooth_dpo.benchmarks.training_growth import axes_of, exponent, growth, growth_figure
 from dreambooth_dpo.benchmarks.training_models import UNETS, HashTokenizer, subject, unet, unet_arguments
-from dreambooth_dpo.benchmarks.training_worker import PHASES, Task, count_flops, measure
+from dreambooth_dpo.benchmarks.training_worker import PHASES, Task, count_flops, kept_bytes, measure
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.settings import AdapterSettings, TrainSettings
 
@@ -114,3 +114,13 @@ def test_a_short_run_of_both_sides(variant: str) -> None:
     assert row["peak_bytes"] >= row["resting_bytes"] > 0
     assert set(row["phases"]) == set(PHASES) and row["phases"]["backward"] > 0
     assert (row["bank_seconds_per_draw"] > 0) == (variant == "ours")
+
+
+def test_what_is_kept_by_hand():
+    """x * x keeps x, 40 bytes, twice; exp keeps its result, 40 bytes; a weight is none of it."""
+    linear = torch.nn.Linear(10, 10, bias=False).requires_grad_(False)
+    x = torch.randn(1, 10, requires_grad=True)
+    assert kept_bytes(lambda: (x * x).exp().sum(), linear) == 80
+    assert kept_bytes(lambda: linear(x).sum(), linear) == 0
+    with torch.no_grad():
+        assert kept_bytes(lambda: (x * x).exp(), linear) == 0
