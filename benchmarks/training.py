@@ -51,6 +51,8 @@ def run(task: Task) -> dict:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         words = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        if done.returncode < 0:  # what it had said before is not why
+            words = [f"it was ended by signal {-done.returncode}; 9 is what a system without memory sends"]
         raise UserError(
             f"{task.variant} {task.settings or ''} on {task.model} failed: {words[-1]}. Take a smaller --batch or --resolution."
         )

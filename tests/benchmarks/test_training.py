@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from dreambooth_dpo.benchmarks import training
 from dreambooth_dpo.benchmarks.diffusers_recipe import DiffusersRecipe
 from dreambooth_dpo.benchmarks.training import compare, spread_bank
 from dreambooth_dpo.benchmarks.training_growth import axes_of, exponent, growth, growth_figure
@@ -124,3 +125,11 @@ def test_what_is_kept_by_hand():
     assert kept_bytes(lambda: linear(x).sum(), linear) == 0
     with torch.no_grad():
         assert kept_bytes(lambda: (x * x).exp(), linear) == 0
+
+
+def test_a_variant_that_was_killed_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last line that it had printed is a warning, and not the reason."""
+    ended = SimpleNamespace(returncode=-9, stdout="", stderr="UserWarning: something else\n")
+    monkeypatch.setattr(training.subprocess, "run", lambda *_a, **_k: ended)
+    with pytest.raises(UserError, match="ended by signal 9; 9 is what a system without memory sends. Take a smaller"):
+        training.run(Task("toybox", "peer", 64, 1, 1, "cpu", 8, "attention", {}))
