@@ -63,7 +63,9 @@ MEANINGS = {
         **PAIRS,
         **TRAINING,
         "seeds_per_prompt": MEASURING["seeds_per_prompt"],
+        "draft_steps": (SamplingSettings, "draft_steps"),
     },
+    "DBDPO_FinishCandidates": {"steps": (SamplingSettings, "steps")},
 }
 MEANT = [(node, widget) for node, names in MEANINGS.items() for widget in names]
 KSAMPLER_STEPS = 20
@@ -71,6 +73,7 @@ DIFFERENT = {
     ("DBDPO_LoadToybox", "steps"): TOY_PERSONALIZE.steps,
     ("DBDPO_SampleCandidates", "steps"): KSAMPLER_STEPS,
     ("DBDPO_Rounds", "steps"): KSAMPLER_STEPS,
+    ("DBDPO_FinishCandidates", "steps"): KSAMPLER_STEPS,
     ("DBDPO_TrainStep", "loser_guard"): 0,
     ("DBDPO_Rounds", "loser_guard"): 0,
     **{
@@ -127,4 +130,4 @@ def test_rounds_offers_the_widgets_of_its_parts(nodes):
     for part in ("DBDPO_SampleCandidates", "DBDPO_BuildPairs", "DBDPO_TrainStep"):
         for widget in widgets(nodes[part]):
             assert whole.pop(widget.id) == widget.as_dict(), f"{part}.{widget.id}"
-    assert list(whole) == ["rounds", "keep", "seeds_per_prompt"]
+    assert list(whole) == ["rounds", "keep", "seeds_per_prompt", "draft_steps"]
