@@ -78,7 +78,9 @@ class _Geglu(torch.autograd.Function):
 def _autocast_type(x: torch.Tensor) -> torch.dtype | None:
     """What autocast computes in on x's device; None where it is off."""
     kind = x.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+    # Asked first: for a kind of device that autocast does not know, the others raise.
+    on = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return torch.get_autocast_dtype(kind) if on else None
 
 
 def _conv(module: nn.Conv2d, plain: Callable) -> Callable:
