@@ -1,11 +1,13 @@
 """A loop small enough to run in a blink: a few-weights model, colour scorers. Run as a script, it bears the processes to kill.
 
-python loops.py FOLDER [PIPELINE]
+python loops.py FOLDER PIPELINE SETTINGS   (a folder, or empty; JSON)
 """
 
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -54,6 +56,10 @@ def changed(**sections: object) -> LoopSettings:
     """SETTINGS with some values changed, e.g. `changed(rounds=1, train={"steps": 3})`."""
     kept = SETTINGS.model_dump()
     return LoopSettings.model_validate({**kept, **{k: {**kept[k], **v} if isinstance(v, dict) else v for k, v in sections.items()}})
+
+
+DRAFTED = changed(sampling={"candidates_per_prompt": 6, "steps": 6, "draft_steps": 3}, pairs={"max_pairs_per_prompt": 2, "max_uses": 1})
+"""With drafts, of which some are finished."""
 
 
 class Mean:
@@ -178,6 +184,40 @@ def difference(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) ->
     return max(float((left[k] - right[k]).abs().max()) for k in left)
 
 
+class Nursery:
+    """A process that forks one loop after another, so that the imports are paid once."""
+
+    def __init__(self, folder: Path, pipeline: str = "", settings: LoopSettings = SETTINGS) -> None:
+        command = [sys.executable, __file__, str(folder / "warm"), pipeline, settings.model_dump_json()]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8", bufsize=1)
+        assert self._line() == "ready"
+
+    def _line(self) -> str:
+        return self.process.stdout.readline().rstrip("\n")
+
+    def run(self, folder: Path, kill_after: int | None = None, delay: float = 0.0) -> tuple[int, list[str]]:
+        """Run a loop in a folder, killed `delay` seconds after its n-th progress line: (exit status, its progress lines)."""
+        self.process.stdin.write(f"{folder}\n")
+        self.process.stdin.flush()
+        pid, events = 0, []
+        while not (line := self._line()).startswith("exit "):
+            assert line or self.process.poll() is None, "the nursery died"
+            if line.startswith("pid "):
+                pid = int(line.removeprefix("pid "))
+            else:
+                events.append(line)
+            if pid and kill_after is not None and len(events) > kill_after:
+                time.sleep(delay)
+                os.kill(pid, signal.SIGKILL)
+                kill_after = None
+        return int(line.removeprefix("exit ")), events
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait(timeout=30)
+        self.process.stdout.close()
+
+
 def _pause(seconds: float, call: Callable) -> Callable:
     def paused(*args, **kwargs):
         time.sleep(seconds)
@@ -188,21 +228,22 @@ def _pause(seconds: float, call: Callable) -> Callable:
     return paused
 
 
-def _one(folder: str, model: TextToImage) -> None:
+def _one(folder: str, model: TextToImage, settings: LoopSettings) -> None:
     """Run the loop in this process, one line of progress at a time."""
 
     def tell(stage: str, done: int, total: int, preview: object = None, note: str = "") -> None:
         os.write(1, f"{stage}\n".encode())
 
-    make_loop(Path(folder), model, progress=tell).go()
+    make_loop(Path(folder), model, settings, tell).go()
 
 
-def main(warm_folder: str, pipeline: str = "") -> None:
+def main(warm_folder: str, pipeline: str, settings_json: str) -> None:
     """For every folder on stdin, fork a process that runs the loop there: the imports are paid once. Lines: pid, stages, exit status.
 
     The loop is slowed down where a kill would hurt most: around renames and commits.
     """
     torch.set_num_threads(1)
+    settings = LoopSettings.model_validate_json(settings_json)
     make_model: Callable[[], TextToImage] = FakeModel
     if pipeline:
         from dreambooth_dpo.dpo_core.backends.diffusers import DiffusersTextToImage, load_pipeline
@@ -211,7 +252,7 @@ def main(warm_folder: str, pipeline: str = "") -> None:
             return DiffusersTextToImage(load_pipeline(pipeline))
 
     scoring.BLOCK = 4
-    make_loop(Path(warm_folder), make_model()).go()
+    make_loop(Path(warm_folder), make_model(), settings).go()
     files.os.replace = _pause(0.002, os.replace)
     RunFolder.set_pairs = _pause(0.02, RunFolder.set_pairs)
     RunFolder.add_training = _pause(0.01, RunFolder.add_training)
@@ -220,7 +261,7 @@ def main(warm_folder: str, pipeline: str = "") -> None:
     for line in sys.stdin:
         child = os.fork()
         if child == 0:
-            _one(line.strip(), make_model())
+            _one(line.strip(), make_model(), settings)
             os._exit(0)
         os.write(1, f"pid {child}\n".encode())
         os.write(1, f"exit {os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}\n".encode())

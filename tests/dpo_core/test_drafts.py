@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import random
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from loops import PROMPTS, FakeModel, changed, make_loop
+from loops import DRAFTED, PROMPTS, FakeModel, Nursery, adapters, changed, difference, make_loop, outcome
 from pydantic import ValidationError
 
 from dreambooth_dpo.dpo_core.drafts import Told, drafting, finish_plan, finish_set, in_pairs, told
@@ -17,7 +21,6 @@ from dreambooth_dpo.dpo_core.settings import SamplingSettings
 from dreambooth_dpo.dpo_core.stages import NoPairs
 
 SETTINGS = SamplingSettings(steps=6, draft_steps=2, guidance=1.0, width=64, height=64, batch_size=4)
-DRAFTED = changed(sampling={"candidates_per_prompt": 6, "steps": 6, "draft_steps": 3}, pairs={"max_pairs_per_prompt": 2, "max_uses": 1})
 
 
 AXES = [("fidelity",), ("alignment",)]
@@ -190,3 +193,30 @@ def test_interrupted_anywhere_it_ends_with_the_same_numbers(tmp_path: Path, stop
     assert [resumed.run.training(r) for r in (0, 1)] == [whole.run.training(r) for r in (0, 1)]
     for name, tensor in whole.adapter.state().items():
         assert np.array_equal(resumed.adapter.state()[name].numpy(), tensor.numpy()), name
+
+
+@pytest.fixture(scope="module")
+def nursery(tmp_path_factory) -> Iterator[Nursery]:
+    found = Nursery(tmp_path_factory.mktemp("nursery"), settings=DRAFTED)
+    yield found
+    found.close()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has neither fork nor SIGKILL")
+@pytest.mark.parametrize("stage", ["sample drafts_", "score drafts_", "pairs drafts_", "sample round_", "score round_"])
+def test_killed_anywhere_it_ends_with_the_same_numbers(tmp_path: Path, nursery: Nursery, stage: str) -> None:
+    """By SIGKILL, at a random progress line of the stage and a random while later; a second process takes it up."""
+    status, lines = nursery.run(tmp_path / "whole")
+    assert status == 0
+    rng = random.Random(stage)
+    at = rng.choice([i for i, line in enumerate(lines) if line.startswith(stage)])
+    status, seen = nursery.run(tmp_path / "killed", at, rng.uniform(0.0, 0.04))
+    assert status == -signal.SIGKILL and len(seen) < len(lines)
+    assert nursery.run(tmp_path / "killed")[0] == 0
+    with RunFolder(tmp_path / "whole") as whole, RunFolder(tmp_path / "killed") as killed:
+        assert outcome(killed) == outcome(whole)
+        for name in ("drafts_0", "drafts_1"):
+            assert killed.candidates(name) == whole.candidates(name) and killed.pairs(name) == whole.pairs(name)
+        for fact in (f"{kind}_round_{r}" for kind in ("finished", "told") for r in (0, 1)):
+            assert killed.fact(fact) == whole.fact(fact) is not None
+        assert max(map(difference, adapters(killed), adapters(whole))) <= 1e-6

@@ -5,17 +5,13 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import loops
 import pytest
 import torch
-from loops import adapters, difference, make_loop, outcome
+from loops import FakeModel, Nursery, adapters, difference, make_loop, outcome
 from models import tiny_pipeline
 
 from dreambooth_dpo.dpo_core import scoring
@@ -143,7 +139,7 @@ def test_an_exception_inside_a_scorer_keeps_the_other_scorers_numbers(tmp_path: 
 
 
 def test_a_finished_run_does_nothing_more(unbroken: Unbroken) -> None:
-    model = loops.FakeModel()
+    model = FakeModel()
     loop = make_loop(unbroken.folder, model)
     assert loop.go() == 2
     assert model.batches == [] and [s.calls for s in [*loop.rewards, *loop.judges]] == [[], [], []]
@@ -152,40 +148,6 @@ def test_a_finished_run_does_nothing_more(unbroken: Unbroken) -> None:
 
 
 # --- killed ---
-
-
-class Nursery:
-    """A process that forks one loop after another, so that the imports are paid once."""
-
-    def __init__(self, folder: Path, *pipeline: str) -> None:
-        command = [sys.executable, loops.__file__, str(folder / "warm"), *pipeline]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8", bufsize=1)
-        assert self._line() == "ready"
-
-    def _line(self) -> str:
-        return self.process.stdout.readline().rstrip("\n")
-
-    def run(self, folder: Path, kill_after: int | None = None, delay: float = 0.0) -> tuple[int, list[str]]:
-        """Run a loop in a folder, killed `delay` seconds after its n-th progress line: (exit status, its progress lines)."""
-        self.process.stdin.write(f"{folder}\n")
-        self.process.stdin.flush()
-        pid, events = 0, []
-        while not (line := self._line()).startswith("exit "):
-            assert line or self.process.poll() is None, "the nursery died"
-            if line.startswith("pid "):
-                pid = int(line.removeprefix("pid "))
-            else:
-                events.append(line)
-            if pid and kill_after is not None and len(events) > kill_after:
-                time.sleep(delay)
-                os.kill(pid, signal.SIGKILL)
-                kill_after = None
-        return int(line.removeprefix("exit ")), events
-
-    def close(self) -> None:
-        self.process.stdin.close()
-        self.process.wait(timeout=30)
-        self.process.stdout.close()
 
 
 @pytest.fixture(scope="module")
