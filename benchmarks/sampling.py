@@ -152,7 +152,7 @@ def _show(name: str, found: dict) -> None:
         Console(width=130).print(table)
 
 
-def spared(seeds: list[int], out: Path, rule: str, guidance: float) -> dict:
+def spared(seeds: list[int], out: Path, rule: str, guidance: float, noises: int) -> dict:
     """Pairs a second by a rule on toybox concepts, plain and sparing: at the measured costs, and if looking cost 3 % of denoising."""
     from ..dpo_core.plots import figure_image
     from ..toybox.defaults import TOY_SETTINGS
@@ -160,10 +160,10 @@ def spared(seeds: list[int], out: Path, rule: str, guidance: float) -> dict:
     from .sampling_pairs import draw, show, show_frontier, table
 
     pairs = TOY_SETTINGS.pairs.model_copy(update={"rule": rule})
-    drawn = [draw(seed, out, guidance) for seed in seeds]
+    drawn = [draw(seed, out, guidance, noises) for seed in seeds]
     seconds = {phase: statistics.mean(s[phase] for _, s in drawn) for phase in drawn[0][1]}
     concepts = [records for records, _ in drawn]
-    found: dict = {"rule": rule, "guidance": guidance, "concepts": seeds, "seconds_a_picture": seconds}
+    found: dict = {"rule": rule, "guidance": guidance, "noises": noises, "concepts": seeds, "seconds_a_picture": seconds}
     if rule != "angle_window":
         found["correlation_of_looks"] = correlations(concepts, pairs)
         print("correlation with the whole picture's reward: " + ", ".join(f"{k} {v:.2f}" for k, v in found["correlation_of_looks"].items()))
@@ -193,6 +193,7 @@ def main() -> None:
     parser.add_argument("--concepts", default="", help="toybox concepts for pairs per second, e.g. 5-7; empty: left out")
     parser.add_argument("--rule", choices=RULES, default=PairSettings().rule, help="pair rule for them; the default is the pack's")
     parser.add_argument("--guidance", type=float, default=1.0, help="of those candidates; the toybox's own is 1, off")
+    parser.add_argument("--noises", type=int, default=0, help="another number draws the same prompts from other noises")
     args = parser.parse_args()
     found: dict = {"model": args.model, "device": args.device}
     if args.turns:
@@ -201,7 +202,7 @@ def main() -> None:
         _show(args.model, found)
     args.out.mkdir(parents=True, exist_ok=True)
     if args.concepts:
-        found["pairs"] = spared(parse_numbers(args.concepts), args.out, args.rule, args.guidance)
+        found["pairs"] = spared(parse_numbers(args.concepts), args.out, args.rule, args.guidance, args.noises)
     write_json(args.out / "sampling.json", found)
     print(f"wrote {args.out / 'sampling.json'}")
 

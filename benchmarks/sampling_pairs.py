@@ -44,16 +44,17 @@ UNTIL = ((3, 1.0), (3, 2.0), (6, 0.5), (6, 1.0), (6, 1.5), (6, 2.0), (6, 2.5))
 """Pairs that end a prompt's waves of four, and their margin."""
 
 
-def draw(seed: int, out: Path, guidance: float = 1.0) -> tuple[Records, dict[str, float]]:
+def draw(seed: int, out: Path, guidance: float = 1.0, noises: int = 0) -> tuple[Records, dict[str, float]]:
     """Candidates of a concept's training prompts, and seconds a picture of denoise, draft_<steps>, decode and score; kept ones not anew."""
     from ..toybox.concepts import concept_from_seed
     from ..toybox.run import start_of
 
-    kept = out / (f"concept_{seed}.npz" if guidance == 1 else f"concept_{seed}_guidance_{guidance:g}.npz")
+    drawn = "".join(f"_{name}_{value:g}" for name, value, usual in (("guidance", guidance, 1), ("noises", noises, 0)) if value != usual)
+    kept = out / f"concept_{seed}{drawn}.npz"
     if not kept.is_file():
         toy = concept_from_seed(seed)
         lora, _ = start_of(toy, out / f"start_{seed}")
-        records, seconds = _draw(toy, lora, guidance)
+        records, seconds = _draw(toy, lora, guidance, noises)
         np.savez(kept, **records, **{f"seconds_{k}": v for k, v in seconds.items()})
     with np.load(kept) as file:
         found = dict(file)
@@ -61,14 +62,14 @@ def draw(seed: int, out: Path, guidance: float = 1.0) -> tuple[Records, dict[str
     return found, seconds
 
 
-def _draw(toy, lora: Path, guidance: float) -> tuple[Records, dict[str, float]]:
+def _draw(toy, lora: Path, guidance: float, noises: int) -> tuple[Records, dict[str, float]]:
     from ..dpo_core.backends.diffusers import DiffusersTextToImage
     from ..dpo_core.sampling import plan
     from ..toybox.defaults import TOY_SETTINGS
     from ..toybox.run import toy_pipeline, toy_prompts, toy_scorers
 
     model, scorers, settings = DiffusersTextToImage(toy_pipeline("cpu", lora)), toy_scorers(toy), TOY_SETTINGS.sampling
-    settings = settings.model_copy(update={"guidance": guidance})
+    settings = settings.model_copy(update={"guidance": guidance, "seed": settings.seed + noises})
     oracle = next(s for s in scorers.judges if s.name == "oracle_all_right")
     planned = plan(toy_prompts(toy).train, PER_PROMPT, settings.seed, 0, PER_PROMPT * PROMPTS_A_BATCH)
     predicted = _keep_predictions(model)

@@ -86,7 +86,7 @@ class Told:
         said = f"{self.finished} of {self.drafted} candidates stand in pairs of their drafts and were drawn in full"
         said += f"; scores of drafts and pictures correlate: {told}." if told else "."
         if self.doubtful:
-            said += f" Below {DOUBTFUL:g} the choice is little better than chance: take more draft steps, or none."
+            said += f" Below {DOUBTFUL:g} drafts tell little: take more draft steps, or none."
         return said
 
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sampling_records import COSTS, records
 
 from dreambooth_dpo.benchmarks import sampling, sampling_pairs
 from dreambooth_dpo.benchmarks.clock import Clock
-from dreambooth_dpo.benchmarks.sampling_frontier import LEVELS, against_plain, correlations, figure, frontier
 from dreambooth_dpo.benchmarks.sampling_models import sampling_settings
 from dreambooth_dpo.benchmarks.sampling_pairs import outcome, row, table
 from dreambooth_dpo.benchmarks.sampling_ways import (
@@ -127,16 +127,6 @@ def _hope(fidelity, alignment, dropped) -> float:
 # --- ways of sparing ---
 
 
-def records(prompts: int = 3, seed: int = 0) -> Records:
-    rng, n = np.random.default_rng(seed), prompts * PER_PROMPT
-    found = {"prompt": np.repeat(np.arange(prompts), PER_PROMPT), "right": rng.integers(0, 2, n).astype(float)}
-    for axis in ("fidelity", "alignment"):
-        found[axis] = rng.normal(0, 0.05, n)  # cosines
-        looks = [*map(str, sampling_pairs.STEPS_AT), *(f"draft_{k}" for k in sampling_pairs.DRAFT_STEPS)]
-        found |= {f"{axis}_{look}": found[axis] + rng.normal(0, 0.015, n) for look in looks}
-    return found
-
-
 @pytest.mark.parametrize("by_chance", [False, True])
 @pytest.mark.parametrize("rule", RULES)
 def test_half_of_every_prompt_goes_on(rule, by_chance):
@@ -202,9 +192,6 @@ def test_pairs_are_those_of_the_settings_rule():
     assert counts == [1, 0]
 
 
-COSTS = {"denoise": 0.1, "decode": 0.01, "score": 0.005, "draft_2": 0.02, "draft_3": 0.03, "draft_4": 0.04}
-
-
 def test_drafts_in_pairs_are_drawn_in_full_and_no_others():
     """Rewards of the drafts 4, 2, 1, 3 of one prompt and no other that differs: with one pair a prompt first over third go on.
 
@@ -223,50 +210,6 @@ def test_the_cost_of_drafting_is_drafts_looks_and_what_is_drawn_in_full():
     rows = table([records(4, s) for s in (1, 2)], COSTS, PairSettings())
     found = next(r for r in rows if r["way"] == "10 drafted in 4, margin 1")
     assert found["seconds"] == pytest.approx(80 * 0.055 + 0.115 * found["pictures"]) and 0 < found["pictures"] <= 80
-
-
-# --- pairs a second by quality ---
-
-
-def way(name: str, seconds: float, *points: tuple[int, int]) -> dict:
-    """Pairs, and better ones, at margins 0.5, 0.75, ..."""
-    return {"way": name, "seconds": seconds, "curve": [[0.5 + 0.25 * i, *p] for i, p in enumerate(points)]}
-
-
-def test_the_frontier_by_hand():
-    """Plain 5: 10 pairs a second at .5, 5 at .6; plain 9: 6 at .6, 2 at .7. Drafted: 8 at .7 of 1 second."""
-    rows = [way("plain 5", 1.0, (10, 5), (5, 3)), way("plain 9", 2.0, (12, 8), (4, 3)), way("9 drafted in 3, margin 1", 1.0, (8, 6))]
-    found = {f["quality"]: f for f in frontier(rows)}
-    assert set(found) == {level for level in LEVELS if level <= 0.75}
-    assert [found[q]["plain"]["pairs_per_s"] for q in (0.5, 0.6, 0.66, 0.7)] == [10.0, 6.0, 6.0, 2.0]
-    assert found[0.7]["plain"] == {"way": "plain 9", "margin": 0.75, "pairs_per_s": 2.0}
-    assert {f["drafted"]["pairs_per_s"] for f in found.values()} == {8.0}
-    assert figure([*found.values()], "title").axes[0].get_title() == "title"
-
-
-def test_perfect_drafts_are_compared_with_the_quickest_plain_way_as_good():
-    """Drafts that tell all, at no cost, draw what stands in pairs alone: they can be no slower than the plain way of as many candidates."""
-    concepts = [records(6, s) for s in range(3)]
-    for one in concepts:
-        for axis in ("fidelity", "alignment"):
-            one[f"{axis}_draft_4"] = one[axis]
-        one["right"] = (one["fidelity"] + one["alignment"] > 0).astype(float)
-    found = against_plain(concepts, {**COSTS, "draft_4": 0.0, "decode": 0.0, "score": 0.0}, PairSettings())
-    assert found["ci95"][0] <= found["ratio"] <= found["ci95"][1] and found["ratio"] >= 1 and found["plain"].startswith("plain ")
-    dear = against_plain(concepts, {**COSTS, "draft_4": 1.0}, PairSettings())
-    assert dear["ratio"] < 0.5 and dear["better"] == found["better"]
-    assert against_plain(concepts[:1], COSTS, PairSettings())["ci95"] == [None, None]
-
-
-def test_correlations_are_of_the_rules_reward():
-    one = records(6)
-    for axis in ("fidelity", "alignment"):
-        one[f"{axis}_draft_4"], one[f"{axis}_draft_2"] = one[axis], -one[axis]
-    found = correlations([one], PairSettings())
-    assert set(found) == {"3", "4", "6", "draft_2", "draft_3", "draft_4"} and found["draft_4"] == pytest.approx(1)
-    assert found["draft_2"] < -0.9 < found["3"] < 1
-    with pytest.raises(SystemExit, match="no reward to correlate"):
-        correlations([one], PairSettings(rule="angle_window"))
 
 
 def test_the_table_compares_with_the_plain_way_of_the_nearest_cost():

@@ -273,34 +273,3 @@ def test_a_collapsing_winner_ends_the_run_and_its_records_show_why(tmp_path: Pat
     assert loop.run.training(0)[-1]["winner_alarm"] > 0.01
     assert len(loop.run.candidates("evaluation_1")) == 6
     assert make_loop(tmp_path / "run", settings=settings).go() == 1
-
-
-def test_scorers_are_put_aside_before_the_model_draws_or_trains(tmp_path: Path) -> None:
-    """With drafts, too: they take room on an accelerator that the model wants for itself."""
-    awake: set[str] = set()
-    worked: list[str] = []
-
-    class Resting(Mean):
-        def rest(self) -> None:
-            awake.discard(self.name)
-
-        def score(self, images, prompts):
-            awake.add(self.name)
-            worked.append(self.name)
-            return super().score(images, prompts)
-
-    class Alone(FakeModel):
-        def sample(self, *args, **more):
-            assert not awake
-            worked.append("draw")
-            return super().sample(*args, **more)
-
-        def training(self):
-            assert not awake
-            worked.append("train")
-            return super().training()
-
-    loop = make_loop(tmp_path, Alone(), changed(rounds=1, sampling={"steps": 4, "draft_steps": 2}))
-    rewards = [Resting("fidelity", 0), Resting("alignment", 1)]
-    Loop(loop.run, loop.model, loop.adapter, loop.prompts, rewards, [Resting("judge", 2)], loop.settings).go()
-    assert worked.count("train") == 1 and {"draw", "fidelity", "alignment", "judge"} <= set(worked)
