@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hosting import Server, newest_front_end
+from hosting import Server
+from hosts import front_end
 from PIL import Image
 from workflows import FOLDER
 
@@ -44,7 +45,7 @@ class FrontEnd:
     settings: dict[str, object] = field(default_factory=dict)
 
 
-_NEWEST = ("--front-end-root", str(newest_front_end()))
+_NEWEST = ("--front-end-root", str(front_end()))
 FRONT_ENDS = {
     "pinned": FrontEnd(),  # the one that ComfyUI's requirements name
     "newest": FrontEnd(_NEWEST, {"Comfy.VueNodes.Enabled": False}),

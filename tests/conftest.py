@@ -15,16 +15,22 @@ os.environ["MPLBACKEND"] = "Agg"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 BROWSER = "tests/browser/"
+FRONT_ENDS = ("pinned", "newest", "nodes2")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--front-ends", default=",".join(FRONT_ENDS), help="which of them the browser tests open, separated by commas")
 
 
 @pytest.hookimpl(optionalhook=True)  # pytest-xdist's, which need not be there
 def pytest_xdist_make_scheduler(config: pytest.Config, log):
-    """What shares fixtures that are dear to make stays in one process: the tests of a file, and all that open a browser."""
+    """What shares fixtures that are dear to make stays in one process: the tests of a file, and all that open one front end."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            file = nodeid.split("::", 1)[0]
-            return BROWSER if file.startswith(BROWSER) else file
+            file, _, test = nodeid.partition("::")
+            opened = next((name for name in FRONT_ENDS if f"[{name}" in test), "")
+            return BROWSER + opened if file.startswith(BROWSER) else file
 
     return ByFile(config, log)

@@ -14,17 +14,11 @@ import uuid
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-NEWEST_FRONT_END = "1.58.1"
-"""The newest release of comfyui-frontend-package when the browser tests were last looked over."""
 
 
 def comfyui_path() -> Path:
+    """The ComfyUI that this test run is for: tests/hosts.py sets COMFYUI_PATH to one after the other."""
     return Path(os.environ.get("COMFYUI_PATH") or Path.home() / "ComfyUI")
-
-
-def newest_front_end() -> Path:
-    """Where `tests/install_host.py` puts it, for --front-end-root."""
-    return Path(sys.prefix) / "share" / f"front_end_{NEWEST_FRONT_END}"
 
 
 def free_port() -> int:
@@ -54,9 +48,8 @@ class Server:
         self.stop()
 
     def start(self, timeout: float = 300) -> None:
-        python = os.environ.get("COMFYUI_PYTHON") or sys.executable
         self.log = (self.folder / "server.log").open("a", encoding="utf-8")
-        command = [python, str(comfyui_path() / "main.py"), "--cpu", "--port", str(self.port), "--base-directory", str(self.folder)]
+        command = [sys.executable, str(comfyui_path() / "main.py"), "--cpu", "--port", str(self.port), "--base-directory", str(self.folder)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
         self.process = subprocess.Popen(
             [*command, *self.arguments], stdout=self.log, stderr=subprocess.STDOUT, cwd=self.folder, env=environment

@@ -262,7 +262,8 @@ def _vae(folder: Path) -> VAE:
     vae.downscale_ratio = vae.upscale_ratio = ratio = 2 ** (len(config["num_encoder_blocks"]) - 1)
     # The model and ComfyUI's images both follow the usual ranges: -1..1 inside, 0..1 and clamped outside.
     vae.process_input = lambda image: image * 2 - 1
-    vae.process_output = lambda image: image.add(1).div(2).clamp(0, 1)
+    # In place: newer hosts call it for its effect and ignore what it returns, older ones take what it returns.
+    vae.process_output = lambda image: image.add_(1).div_(2).clamp_(0, 1)
     # Bytes a picture: three feature maps at full size.
     features = 3 * config["decoder_block_out_channels"][-1]
     vae.memory_used_encode = lambda shape, dtype: features * shape[-2] * shape[-1] * dtype.itemsize

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 from browsing import FRONT_ENDS, chromium, seed_settings, tab, window
-from hosting import NEWEST_FRONT_END, Server, comfyui_path, newest_front_end
+from hosting import Server, comfyui_path
+from hosts import NEWEST_FRONT_END
+from hosts import front_end as newest_front_end
 
 HERE = Path(__file__).resolve().parent
 
@@ -19,7 +21,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.browser)
 
 
-@pytest.fixture(scope="session", params=list(FRONT_ENDS))
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "server" in metafunc.fixturenames:
+        chosen = metafunc.config.getoption("--front-ends").split(",")
+        metafunc.parametrize("server", [name for name in FRONT_ENDS if name in chosen], indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
 def server(request: pytest.FixtureRequest, tmp_path_factory):
     """A ComfyUI with the pack, for pages to open; one for each front end, one after the other."""
     missing = {
@@ -31,7 +39,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory):
         pytest.skip("browser tests need " + " and ".join(name for name, gone in missing.items() if gone))
     front_end = FRONT_ENDS[request.param]
     if front_end.arguments and not newest_front_end().is_dir():
-        pytest.skip(f"front end {NEWEST_FRONT_END} is not there: python tests/install_host.py installs it")
+        pytest.skip(f"front end {NEWEST_FRONT_END} is not there: python tests/hosts.py installs it")
     folder = tmp_path_factory.mktemp(request.param)
     seed_settings(folder, **front_end.settings)
     with Server(folder, *front_end.arguments) as running:
