@@ -115,7 +115,8 @@ class _Call:
         self.forward = forward
         self.tensor_keys = [k for k, v in arguments.items() if isinstance(v, torch.Tensor)]
         tensors = [arguments[k] for k in self.tensor_keys]
-        self.inputs = _Inputs.apply(torch.empty(0, requires_grad=True), *tensors).grad_fn
+        # The output, not its node alone: PyTorch 2.11 frees what a node saved once its output is gone.
+        self.inputs = _Inputs.apply(torch.empty(0, requires_grad=True), *tensors)
         self.others = {k: _copied(v) for k, v in arguments.items() if k not in self.tensor_keys}
         self.autocasts = _autocasts({t.device.type for t in tensors} | {"cpu"})
         self.kinds: list[tuple] = []
@@ -160,7 +161,7 @@ class _Call:
             saved.append(tensor.detach().clone() if index in self.written else tensor.detach())
             return index
 
-        tensors = dict(zip(self.tensor_keys, self.inputs.saved_tensors, strict=True))
+        tensors = dict(zip(self.tensor_keys, self.inputs.grad_fn.saved_tensors, strict=True))
         # Copied once more: a second backward through a retained graph starts from the same state.
         others = {k: _copied(v) for k, v in self.others.items()}
         with ExitStack() as stack:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..dpo_core.backends.comfyui import host
 from ..dpo_core.errors import UserError
 
 _NAME = re.compile(r"[^<>:\"/\\|?*\x00-\x1f\ud800-\udfff]{1,100}")
@@ -74,15 +75,11 @@ class NodeProgress:
     """
 
     def __init__(self, node_id: str | None, pictures: bool = True) -> None:
-        from comfy.utils import ProgressBar
-
         self._pictures = pictures
-        self._bar, self._done, self._total = ProgressBar(1, node_id=node_id), 0, 1
+        self._bar, self._done, self._total = host.progress_bar(1, node_id), 0, 1
 
     def __call__(self, stage: str, done: int, total: int, preview: np.ndarray | None = None, note: str = "") -> None:
-        from comfy.model_management import throw_exception_if_processing_interrupted
-
-        throw_exception_if_processing_interrupted()
+        host.check_interrupt()
         self._done, self._total = done, total
         preview = preview if self._pictures else None
         self._bar.update_absolute(done * _PARTS, total * _PARTS, None if preview is None else ("JPEG", tiles(preview), _PREVIEW))
@@ -93,13 +90,10 @@ class NodeProgress:
 
     def watch(self, model: Any) -> Any:
         """For the backend: moves the bar within a batch after each sampler step, and shows the first picture as it comes out."""
-        import latent_preview
-        from comfy.model_management import throw_exception_if_processing_interrupted
-
-        previewer = latent_preview.get_previewer(model.load_device, model.get_model_object("latent_format")) if self._pictures else None
+        previewer = host.previewer(model) if self._pictures else None
 
         def after_step(step: int, steps: int, denoised: Any) -> None:
-            throw_exception_if_processing_interrupted()
+            host.check_interrupt()
             picture = previewer.decode_latent_to_preview_image("JPEG", denoised[:1]) if previewer else None
             done = self._done % max(1, self._total) + len(denoised) * step / steps
             self._bar.update_absolute(int(done * _PARTS), max(self._total, len(denoised)) * _PARTS, picture)

@@ -9,7 +9,7 @@ from .sockets import CATEGORY, Candidates, CandidatesType, ConceptType, PromptsT
 
 def sampling_inputs() -> list:
     """Widgets of how pictures are drawn, with the core's ranges."""
-    import comfy.samplers
+    from ..dpo_core.backends.comfyui import host
 
     return [
         io.Int.Input("candidates_per_prompt", default=8, min=2, max=256, tooltip="Pictures for every prompt. 8 to 16 are usual."),
@@ -20,13 +20,11 @@ def sampling_inputs() -> list:
         io.Float.Input("cfg", default=4.0, min=1.0, max=30.0, step=0.1, tooltip="Guidance scale; 1 = off."),
         io.Combo.Input(
             "sampler_name",
-            options=comfy.samplers.KSampler.SAMPLERS,
+            options=host.sampler_names(),
             default="dpmpp_2m",
             tooltip="Samplers without noise of their own (euler, ddim, dpmpp_2m, uni_pc, ...) give the same pictures at any batch size.",
         ),
-        io.Combo.Input(
-            "scheduler", options=comfy.samplers.KSampler.SCHEDULERS, default="karras", tooltip="How noise falls over the steps."
-        ),
+        io.Combo.Input("scheduler", options=host.scheduler_names(), default="karras", tooltip="How noise falls over the steps."),
         io.Int.Input("width", default=512, min=64, max=4096, step=8, tooltip="Picture width in pixels."),
         io.Int.Input("height", default=512, min=64, max=4096, step=8, tooltip="Picture height in pixels."),
         io.Int.Input(

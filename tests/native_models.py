@@ -88,6 +88,8 @@ def random_model(kind: str = "sd", model_type: str = "EPS", dtype: torch.dtype =
         latent_format = {"sd": latent_formats.SD15, "sdxl": latent_formats.SDXL, "flux": latent_formats.Flux}[kind]
 
     described = dict(_FLUX if kind == "flux" else _UNET)
+    if kind == "flux" and "txt_ids_dims" in _parameters_of_flux():
+        described["txt_ids_dims"] = []  # newer hosts want it, older ones refuse it
     if kind == "sdxl":
         # The pooled text (128), and six numbers of size and crop in 256 each.
         described |= {"adm_in_channels": 128 + 6 * 256, "num_classes": "sequential"}
@@ -98,6 +100,12 @@ def random_model(kind: str = "sd", model_type: str = "EPS", dtype: torch.dtype =
         model = build(config, model_type=model_base.ModelType[model_type])
         random_weights(model.diffusion_model)
     return model_patcher.ModelPatcher(model, model_management.get_torch_device(), model_management.unet_offload_device())
+
+
+def _parameters_of_flux() -> set[str]:
+    from comfy.ldm.flux.model import FluxParams
+
+    return set(FluxParams.__dataclass_fields__)
 
 
 def adapter_state(adapter: Adapter, scale: float = 0.05) -> dict[str, torch.Tensor]:

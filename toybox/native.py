@@ -7,13 +7,13 @@ twice the size: 128 x 128 there gives [4, 16, 16] latents, which decode to the 6
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from ..dpo_core.backends.comfyui import host
 from ..dpo_core.errors import UserError
 from .models import WEIGHTS, weights_folder
 
@@ -38,7 +38,7 @@ def native_toybox(root: Path = WEIGHTS) -> tuple[ModelPatcher, CLIP, VAE]:
     """
     folder = weights_folder("pipeline", root)
     with torch.inference_mode(False):
-        return _model(folder / "unet"), _clip(folder / "text_encoder", folder / "tokenizer"), _vae(folder / "vae")
+        return _model(root), _clip(folder / "text_encoder", folder / "tokenizer"), _vae(folder / "vae")
 
 
 def _broken(path: Path, reason: object) -> UserError:
@@ -103,33 +103,25 @@ def _unet_config(config: dict) -> dict:
     }
 
 
-def _model(folder: Path) -> ModelPatcher:
-    from comfy import latent_formats, model_base, model_management, model_patcher, supported_models_base, utils
-
-    class ToyLatent(latent_formats.LatentFormat):
-        """Four channels as the VAE gives them (deviation about 1)."""
-
-        scale_factor = 1.0
-        latent_rgb_factors = _RGB_FACTORS
-        latent_rgb_factors_bias = _RGB_BIAS
-        # spacial_downscale_ratio of newer hosts stays at its 8, so that "twice the size" holds on every version.
-
-    class ToyConfig(supported_models_base.BASE):
-        unet_extra_config: dict = {}  # the base's would overrule num_heads
-        latent_format = ToyLatent
-
+def _model(root: Path) -> Any:
+    folder = weights_folder("pipeline", root) / "unet"
     described, path = _config(folder), folder / _WEIGHTS_NAME
-    config = ToyConfig(_unet_config(described))
-    config.set_inference_dtype(torch.float32, None)
-    offload = model_management.unet_offload_device()
-    model = model_base.BaseModel(config, model_type=model_base.ModelType.EPS)
-    for module in model.diffusion_model.modules():
-        if isinstance(module, nn.GroupNorm):
-            module.num_groups = described["norm_num_groups"]  # ComfyUI always makes 32
-    names = utils.unet_to_diffusers(config.unet_config)
-    _fill(model.diffusion_model, {names.get(k, k): v for k, v in _tensors(path).items()}, path)
-    model.eval().to(offload)
-    return model_patcher.ModelPatcher(model, load_device=model_management.get_torch_device(), offload_device=offload)
+    # spacial_downscale_ratio of newer hosts stays at its 8, so that "twice the size" holds on every version.
+    latent = {"scale_factor": 1.0, "latent_rgb_factors": _RGB_FACTORS, "latent_rgb_factors_bias": _RGB_BIAS}
+
+    def fill(denoiser: nn.Module, names: dict[str, str]) -> None:
+        for module in denoiser.modules():
+            if isinstance(module, nn.GroupNorm):
+                module.num_groups = described["norm_num_groups"]  # ComfyUI always makes 32
+        _fill(denoiser, {names.get(k, k): v for k, v in _tensors(path).items()}, path)
+
+    return host.unet_model(_unet_config(described), latent, fill, (_again, (root,)))
+
+
+def _again(root: Path, disable_dynamic: bool = True) -> Any:
+    """The MODEL once more, as the host asks for it: it is loaded as a whole in any case."""
+    with torch.inference_mode(False):
+        return _model(root)
 
 
 class _Words:
@@ -154,48 +146,15 @@ class _Words:
         return {"input_ids": self._tokenizer.encode(text).ids}
 
 
-def _clip(folder: Path, tokenizer_folder: Path) -> CLIP:
-    """The text encoder as a CLIP-L of its own size: last hidden state after the final layer norm, padded on the right with <pad>."""
-    from comfy import clip_model, sd, sd1_clip, supported_models_base
-
-    class ToyTextModel(clip_model.CLIPTextModel):
-        """ComfyUI's has 49408 rows whatever the config says."""
-
-        def __init__(self, config, dtype, device, operations):
-            super().__init__(config, dtype, device, operations)
-            self.set_input_embeddings(operations.Embedding(config["vocab_size"], config["hidden_size"], dtype=dtype, device=device))
-
+def _clip(folder: Path, tokenizer_folder: Path) -> Any:
+    """The text encoder as a CLIP-L of its own size."""
     config, path = _config(folder), folder / "model.safetensors"
-    width, length = config["hidden_size"], config["max_position_embeddings"]
-    special = {"start": config["bos_token_id"], "end": config["eos_token_id"], "pad": config["pad_token_id"]}
-    section = partial(
-        sd1_clip.SDTokenizer,
-        tokenizer_path=tokenizer_folder,
-        tokenizer_class=_Words,
-        max_length=length,
-        embedding_size=width,
-        pad_with_end=False,
-        pad_token=special["pad"],
-    )
-    encoder = partial(
-        sd1_clip.SDClipModel,
-        max_length=length,
-        textmodel_json_config=config,
-        special_tokens=special,
-        model_class=ToyTextModel,
-        return_projected_pooled=False,
-    )
-    target = supported_models_base.ClipTarget(
-        partial(sd1_clip.SD1Tokenizer, tokenizer=section), partial(sd1_clip.SD1ClipModel, clip_model=encoder)
-    )
     tensors = _tensors(path)
     parameters = sum(tensor.numel() for tensor in tensors.values())
-    clip = sd.CLIP(target, parameters=parameters, model_options={"dtype": torch.float32})
     # Older releases of transformers write the prefix, newer ones do not. The encoder has no projection: the identity stands for none.
     named = {f"text_model.{k.removeprefix('text_model.')}": v for k, v in tensors.items()}
-    _fill(clip.cond_stage_model.clip_l.transformer, {**named, "text_projection.weight": torch.eye(width)}, path)
-    clip.cond_stage_model.eval().requires_grad_(False)
-    return clip
+    named["text_projection.weight"] = torch.eye(config["hidden_size"])
+    return host.text_encoder(config, _Words, tokenizer_folder, parameters, lambda encoder: _fill(encoder, named, path))
 
 
 class _Block(nn.Module):
@@ -245,28 +204,10 @@ class _TinyAutoencoder(nn.Module):
         return self.decoder["layers"](torch.tanh(latents / 3) * 3).mul(2).sub(1)
 
 
-def _vae(folder: Path) -> VAE:
+def _vae(folder: Path) -> Any:
     """A comfy.sd.VAE around the twin of AutoencoderTiny."""
-    from comfy import model_management, model_patcher, sd
-
     config, path = _config(folder), folder / _WEIGHTS_NAME
     model = _TinyAutoencoder(config)
     _fill(model, _tensors(path), path)
-    # ComfyUI picks the architecture by key. The one without weights sets every attribute of a VAE to the host's own default, also
-    # those that later versions add; what differs is set below.
-    vae = sd.VAE(sd={"pixel_space_vae": torch.ones(())}, dtype=torch.float32)
-    offload = model_management.vae_offload_device()
-    vae.first_stage_model = model.to(offload)
-    vae.patcher = model_patcher.ModelPatcher(model, load_device=vae.device, offload_device=offload)
-    vae.latent_channels, vae.output_channels = config["latent_channels"], config["out_channels"]
-    vae.downscale_ratio = vae.upscale_ratio = ratio = 2 ** (len(config["num_encoder_blocks"]) - 1)
-    # The model and ComfyUI's images both follow the usual ranges: -1..1 inside, 0..1 and clamped outside.
-    vae.process_input = lambda image: image * 2 - 1
-    # In place: newer hosts call it for its effect and ignore what it returns, older ones take what it returns.
-    vae.process_output = lambda image: image.add_(1).div_(2).clamp_(0, 1)
-    # Bytes a picture: three feature maps at full size.
-    features = 3 * config["decoder_block_out_channels"][-1]
-    vae.memory_used_encode = lambda shape, dtype: features * shape[-2] * shape[-1] * dtype.itemsize
-    vae.memory_used_decode = lambda shape, dtype: features * shape[-2] * shape[-1] * ratio**2 * dtype.itemsize
-    vae.disable_offload = True  # too small to be worth streaming
-    return vae
+    ratio = 2 ** (len(config["num_encoder_blocks"]) - 1)
+    return host.image_codec(model, config["latent_channels"], config["out_channels"], ratio, 3 * config["decoder_block_out_channels"][-1])

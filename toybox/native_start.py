@@ -32,11 +32,8 @@ def load_native(seed: int, steps: int, folder: Path, progress: Progress) -> tupl
 
 def _personalized(model: Any, clip: Any, vae: Any, toy: ToyConcept, steps: int, path: Path, progress: Progress) -> Any:
     """The MODEL with the concept's DreamBooth LoRA as ComfyUI's own loader puts it on."""
-    import comfy.sd
-    import torch
-
     from ..dpo_core.adapter import Adapter
-    from ..dpo_core.backends.comfyui import ComfyTextToImage, diffusers_names, lora_prefixes
+    from ..dpo_core.backends.comfyui import ComfyTextToImage, diffusers_names, host, lora_prefixes
     from ..dpo_core.lora_files import lora_tensors, read_lora, write_lora
     from ..dpo_core.personalize import Personalizer
     from ..dpo_core.settings import AdapterSettings
@@ -56,5 +53,4 @@ def _personalized(model: Any, clip: Any, vae: Any, toy: ToyConcept, steps: int, 
             trainer.train(0, steps, lambda step, loss: progress("personalize", step, steps, note=f"loss {loss:.4f}"))
             tensors = lora_tensors(adapter, lora_prefixes(model.model, adapter.layers))
         write_lora(tensors, path, settings.rank, float(settings.rank), {"dreambooth_dpo.concept": toy.describe()})
-    with torch.inference_mode(False):
-        return comfy.sd.load_lora_for_models(model, None, read_lora(path), 1.0, 0.0)[0]
+    return host.with_lora(model, read_lora(path))

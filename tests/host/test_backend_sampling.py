@@ -43,9 +43,9 @@ def apart(native: ComfyTextToImage, prompts=PROMPTS, settings=DRAWING) -> torch.
 
 @pytest.mark.parametrize("sampler", BATCH_INVARIANT)
 def test_a_candidate_depends_on_its_prompt_and_seed_alone(native, sampler):
-    """Measured over 4 to 6 steps: 2.1e-5 at most, of latents up to 5."""
+    """Measured over 4 to 6 steps, of latents up to 5: 2.1e-5 at most with PyTorch 2.14, 1.7e-4 (dpm_2) with 2.11."""
     native.sampler = sampler
-    assert furthest(native.sample(PROMPTS, SEEDS, DRAWING), apart(native)) < 1e-4
+    assert furthest(native.sample(PROMPTS, SEEDS, DRAWING), apart(native)) < 5e-4
 
 
 @pytest.mark.parametrize("sampler", ["euler_ancestral", "lcm"])

@@ -10,6 +10,7 @@ import torch
 
 from ...errors import UserError
 from ...protocols import Cond
+from . import host
 
 Entry = tuple[torch.Tensor, dict[str, Any]]
 """One prompt's CONDITIONING: the text embedding [1, tokens, width] and what goes with it (pooled_output, ...)."""
@@ -60,15 +61,7 @@ def denoiser_cond(model: Any, entry: Entry, latent_shape: Sequence[int], device:
 
     Raises UserError for a model that wants more than prompts (inpainting, control).
     """
-    import comfy.sampler_helpers
-    import comfy.samplers
-
-    converted = comfy.sampler_helpers.convert_cond([list(entry)])
-    noise = torch.zeros(1, *latent_shape, device=device)
-    # With an empty latent, as in sampling: inpainting models look at it.
-    given = {"latent_image": noise, "denoise_mask": None}
-    found = comfy.samplers.encode_model_conds(model.extra_conds, converted, noise, device, "positive", **given)[0]["model_conds"]
-    tensors = {key: value.process_cond(batch_size=1, area=None).cond for key, value in found.items()}
+    tensors = {key: value.cond for key, value in host.model_conds(model, entry, latent_shape, device).items()}
     if strange := sorted(k for k, v in tensors.items() if not isinstance(v, torch.Tensor) or k == "c_concat"):
         raise UserError(
             f"{type(model).__name__} takes {', '.join(strange)} beside the prompt: such models (inpainting, control, editing) "

@@ -13,6 +13,7 @@ from ...adapter import Adapter, target_layers
 from ...errors import UserError
 from ...lora_files import load_tensors
 from ...settings import AdapterSettings
+from . import host
 
 KEY = "dreambooth_dpo"
 _UP = ".lora_up.weight"
@@ -56,33 +57,17 @@ def live_adapter(patcher: Any) -> LiveAdapter | None:
 
 def without_live_adapter(patcher: Any) -> Any:
     """A clone of the MODEL as it was before an adapter was put on; its other patches stay."""
-    clone = patcher.clone()
-    # A clone keeps what it was cloned from: the adapters of all earlier rounds would stay in memory.
-    while clone.parent is not None and live_adapter(clone.parent) is not None and clone.parent.parent is not None:
-        clone.parent = clone.parent.parent
-    # A clone copies the flag "is injected" of a loaded model, but the hooks are the loaded model's.
-    clone.is_injected = False
-    clone.remove_injections(KEY)
-    clone.attachments.pop(KEY, None)
-    return clone
+    return host.without_injection(patcher, KEY)
 
 
 def with_live_adapter(patcher: Any, adapter: LiveAdapter) -> Any:
     """A clone of the MODEL that carries the adapter, in place of one that it may carry already."""
-    from comfy.patcher_extension import PatcherInjection
-
-    clone = without_live_adapter(patcher)
-    clone.set_injections(KEY, [PatcherInjection(inject=adapter.inject, eject=adapter.eject)])
-    clone.set_attachments(KEY, adapter)
-    return clone
+    return host.with_injection(patcher, KEY, adapter.inject, adapter.eject, adapter)
 
 
 def diffusers_names(model: Any) -> dict[str, str]:
     """What diffusers calls the layers of `model` (comfy's BaseModel), by their native names; {} where it is no UNet."""
-    import comfy.utils
-
-    keys = comfy.utils.unet_to_diffusers(model.model_config.unet_config)
-    return {native.removesuffix(".weight"): theirs.removesuffix(".weight") for theirs, native in keys.items() if native.endswith(".weight")}
+    return host.unet_names(model)
 
 
 def lora_prefixes(model: Any, layers: Mapping[str, object]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from ...errors import UserError
 from ...protocols import Cond
 from ...room import UNMEASURED, fitting
 from ...settings import SamplingSettings
-from . import guidance, prediction
+from . import guidance, host, prediction
 from .conditioning import Entry, batch, denoiser_cond, encode, stack
 from .fingerprints import fingerprint
 from .live import live_adapter
@@ -49,6 +49,7 @@ class ComfyTextToImage:
         negative: str = "",
         watch: Watch | None = None,
     ) -> None:
+        host.check()
         self.patcher, self.clip, self.vae = model, clip, vae
         self.sampler, self.scheduler, self.negative, self.watch = sampler, scheduler, negative, watch
         self.model_sampling = model.get_model_object("model_sampling")
@@ -102,8 +103,6 @@ class ComfyTextToImage:
 
         With a sampler of BATCH_INVARIANT a candidate depends on its prompt and seed alone; others draw noise for the batch as a whole.
         """
-        import comfy.sample
-
         noise = torch.stack([torch.randn(self.latent_shape, generator=torch.Generator().manual_seed(int(s))) for s in seeds])
 
         def callback(step: int, denoised: torch.Tensor, _x: torch.Tensor, steps: int) -> None:
@@ -115,11 +114,8 @@ class ComfyTextToImage:
         with torch.no_grad():
             how, seed = (self.sampler, self.scheduler), int(seeds[0])
             conds = batch([self._entry(p) for p in prompts]), batch([self._entry(self.negative)] * len(prompts))
-            if settings.guidance_until < 1 and settings.guidance > 1:
-                samples = guidance.sample(self.patcher, noise, settings, *how, *conds, callback, seed)
-            else:
-                given = self.patcher, noise, settings.steps, settings.guidance, *how, *conds, torch.zeros_like(noise)
-                samples = comfy.sample.sample(*given, callback=callback, disable_pbar=True, seed=seed)
+            given = self.patcher, noise, settings, *how, *conds, callback, seed
+            samples = guidance.sample(*given) if settings.guidance_until < 1 < settings.guidance else host.sample(*given)
             return self.patcher.model.process_latent_in(samples.float()).cpu()
 
     def pictures_at_once(self, settings: SamplingSettings, most: int) -> int:
@@ -127,14 +123,12 @@ class ComfyTextToImage:
 
         A fixed number for samplers that draw noise of their own: there it decides what the pictures show.
         """
-        import comfy.model_management as management
-
         if self.sampler not in BATCH_INVARIANT:
             return min(UNMEASURED, most)
         # Two rows a picture, prompt and negative: what ComfyUI asks for at any cfg.
         each = self.patcher.model.memory_required([2, *self.latent_shape])
-        management.load_models_gpu([self.patcher], memory_required=most * each, minimum_memory_required=each)
-        return fitting(management.get_free_memory(self.device) - management.extra_reserved_memory(), each, most)
+        host.load(self.patcher, most * each, least=each)
+        return fitting(host.free_memory(self.patcher), each, most)
 
     def decode(self, latents: torch.Tensor) -> np.ndarray:
         """uint8 [n, H, W, 3] of latents in the denoiser's space."""
@@ -161,42 +155,29 @@ class ComfyTextToImage:
 
     def predict(self, noised: torch.Tensor, times: torch.Tensor, cond: Cond) -> torch.Tensor:
         """The network's raw prediction [n, C, h, w], float32; times are sigmas [n]."""
-        from comfy.ldm.modules.attention import attention_pytorch
-
-        # apply_model writes into the options: a fresh dict each time. Other attentions fail under autograd.
-        options = dict(self.patcher.model_options.get("transformer_options", {}))
-        options |= {"optimized_attention_override": lambda _f, *a, **k: attention_pytorch(*a, **k), "cond_or_uncond": [0] * len(noised)}
+        options = self.patcher.model_options.get("transformer_options", {})
         sigmas = times.to(self.device)
-        denoised = self.patcher.model.apply_model(noised.to(self.device), sigmas, transformer_options=options, **cond)
+        denoised = host.denoise(self.patcher.model, noised.to(self.device), sigmas, options, cond)
         return prediction.raw_prediction(self.kind, noised.to(denoised), denoised, sigmas).float()
 
     @contextmanager
     def training(self) -> Iterator[None]:
-        """The MODEL without a riding adapter is loaded in full and frozen; its tensors may be saved for backward."""
-        import comfy.model_management as management
+        """The MODEL without a riding adapter is loaded as a whole and frozen; its tensors may be saved for backward.
 
+        Under dynamic VRAM `patcher` and `denoiser` are those of a plain copy inside (host.for_training).
+        """
         if live_adapter(self.patcher) is not None:
             raise RuntimeError("take the riding adapter off before training: it would act beside the trained one")
-        model = self.patcher.model
-        with ExitStack() as stack_, torch.inference_mode(False), torch.enable_grad():
-            needed = TRAINING_SHARE * model.memory_required([self.training_batch, *self.latent_shape])
-            management.load_models_gpu([self.patcher], memory_required=needed, force_full_load=True)
-            model.requires_grad_(False)
-            own_tensors(model)
+        needed = TRAINING_SHARE * self.patcher.model.memory_required([self.training_batch, *self.latent_shape])
+        before = self.patcher, self.denoiser, self.model_sampling
+        with ExitStack() as stack_, host.for_training(self.patcher, needed) as plain:
+            stack_.callback(self._take, *before)
+            self._take(plain, plain.model.diffusion_model, plain.get_model_object("model_sampling"))
             if "input_blocks" not in dict(self.denoiser.named_children()):
                 # Transformers write in place after their norms, which would corrupt what autograd has kept.
-                norms = [m for m in self.denoiser.modules() if isinstance(m, nn.LayerNorm)]
-                for norm in norms:
+                for norm in [m for m in self.denoiser.modules() if isinstance(m, nn.LayerNorm)]:
                     stack_.callback(norm.register_forward_pre_hook(lambda _m, args: (args[0].clone(), *args[1:])).remove)
             yield
 
-
-def own_tensors(module: nn.Module) -> None:
-    """Replace parameters and buffers that were made under inference mode by clones of the same values: autograd refuses the former."""
-    for part in module.modules():
-        for name, parameter in part._parameters.items():
-            if parameter is not None and parameter.is_inference():
-                part._parameters[name] = nn.Parameter(parameter.detach().clone(), requires_grad=False)
-        for name, buffer in part._buffers.items():
-            if buffer is not None and buffer.is_inference():
-                part._buffers[name] = buffer.clone()
+    def _take(self, patcher: Any, denoiser: nn.Module, model_sampling: Any) -> None:
+        self.patcher, self.denoiser, self.model_sampling = patcher, denoiser, model_sampling

@@ -14,15 +14,14 @@ from typing import Any
 import torch
 
 from ...errors import UserError
+from . import host
 
 
 def kind_of(model_sampling: Any) -> str:
     """ "eps", "v" or "flow". Raises UserError for any other kind of model."""
-    import comfy.model_sampling as kinds
-
     # By the method, not by isinstance: EDM, X0 and the LCM of ComfyUI's ModelSamplingDiscrete node are EPS by inheritance.
     denoised = getattr(type(model_sampling), "calculate_denoised", None)
-    for name, kind in (("eps", kinds.EPS), ("v", kinds.V_PREDICTION), ("flow", kinds.CONST)):
+    for name, kind in host.kinds().items():
         if denoised is kind.calculate_denoised and hasattr(model_sampling, "sigmas"):
             return name
     raise UserError(f"models of type {type_name(model_sampling)} cannot be trained here; eps, v and flow models can.")

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from . import host
+
 
 class _Holder(nn.Module):
     """ComfyUI writes a `device` onto the models that it manages, which those of transformers do not allow."""
@@ -25,20 +27,15 @@ class ResidentEmbedder:
     """An embedder (torch model in `_model`, place in `device`) whose model ComfyUI moves; fits the same protocol."""
 
     def __init__(self, embedder: Any) -> None:
-        import comfy.model_management as management
-        from comfy.model_patcher import ModelPatcher
-
         model = embedder._model
         if isinstance(getattr(type(model), "device", None), property):
             model = embedder._model = _Holder(model)
         self.name, self.fingerprint = embedder.name, embedder.fingerprint
         self._embedder = embedder
-        self._patcher = ModelPatcher(model, management.get_torch_device(), management.unet_offload_device())
+        self._patcher = host.managed(model)
 
     def _load(self) -> None:
-        import comfy.model_management as management
-
-        management.load_models_gpu([self._patcher], force_full_load=True)
+        host.load(self._patcher, 0, whole=True)
         self._embedder.device = self._patcher.load_device
 
     def embed_images(self, images: np.ndarray) -> np.ndarray:

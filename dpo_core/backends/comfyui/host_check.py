@@ -1,0 +1,98 @@
+"""Which ComfyUI this is, and whether it has what this pack takes from its inside."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from typing import Any
+
+from ...errors import UserError
+
+OLDEST = "0.3.64"
+"""The oldest ComfyUI that is supported and tested."""
+NEWEST = "0.33.0"
+"""The newest that was tested. Newer ones are not refused."""
+_NEEDED = (
+    "comfy.conds:CONDRegular",
+    "comfy.ldm.modules.attention:attention_pytorch",
+    "comfy.model_management:extra_reserved_memory",
+    "comfy.model_management:free_memory",
+    "comfy.model_management:get_free_memory",
+    "comfy.model_management:intermediate_device",
+    "comfy.model_management:load_models_gpu",
+    "comfy.model_management:throw_exception_if_processing_interrupted",
+    "comfy.model_patcher:ModelPatcher.clone",
+    "comfy.model_patcher:ModelPatcher.remove_injections",
+    "comfy.model_patcher:ModelPatcher.set_attachments",
+    "comfy.model_patcher:ModelPatcher.set_injections",
+    "comfy.model_sampling:CONST",
+    "comfy.model_sampling:EPS",
+    "comfy.model_sampling:V_PREDICTION",
+    "comfy.patcher_extension:PatcherInjection",
+    "comfy.sample:sample",
+    "comfy.sampler_helpers:convert_cond",
+    "comfy.samplers:CFGGuider.predict_noise",
+    "comfy.samplers:KSampler.SAMPLERS",
+    "comfy.samplers:KSampler.SCHEDULERS",
+    "comfy.samplers:encode_model_conds",
+    "comfy.samplers:sampler_object",
+    "comfy.sd:VAE.decode",
+    "comfy.utils:ProgressBar",
+    "comfy.utils:unet_to_diffusers",
+    "latent_preview:get_previewer",
+)
+
+
+def version() -> str:
+    """ComfyUI's own version, "0.33.0"; "unknown" where it does not say."""
+    try:
+        return str(importlib.import_module("comfyui_version").__version__)
+    except (ImportError, AttributeError):
+        return "unknown"
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """ "0.3.64" -> (0, 3, 64); () for a version that has no number."""
+    return tuple(int(part) for part in re.findall(r"\d+", text))
+
+
+def missing() -> list[str]:
+    """Names of `_NEEDED` that this host lacks, "module:name" each."""
+    return [name for name in _NEEDED if not _there(name)]
+
+
+def _there(name: str) -> bool:
+    module, _, path = name.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+    except ImportError:
+        return False
+    for part in path.split("."):
+        if not hasattr(found, part):
+            return False
+        found = getattr(found, part)
+    return True
+
+
+def refusal() -> str | None:
+    """One line that says why this host cannot be used, and what to do; None where it can."""
+    this = version()
+    if numbers(this) and numbers(this) < numbers(OLDEST):
+        return f"DreamBooth DPO needs ComfyUI {OLDEST} or newer, and this is {this}: update ComfyUI."
+    if gone := missing():
+        return (
+            f"DreamBooth DPO was tested on ComfyUI {OLDEST} to {NEWEST}, and this one ({this}) has no {', '.join(gone)}: update DreamBooth "
+            "DPO, or use a ComfyUI of these versions."
+        )
+    return None
+
+
+_checked = False
+
+
+def check() -> None:
+    """Raises UserError, once it is known, where this host cannot be used (see `refusal`)."""
+    global _checked
+    if not _checked and (why := refusal()):
+        raise UserError(why)
+    _checked = True
