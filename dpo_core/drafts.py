@@ -64,7 +64,7 @@ def finish_set(
         check_pairs(run, pairs_name)
         run.set_fact(fact, kept := {"drafts": drafts, "positions": in_pairs(run, pairs_name)})
     planned = finish_plan(run.candidates(kept["drafts"]), kept["positions"], settings.chunk_size)
-    draw_set(run, set_name, model, planned, settings, progress)
+    draw_set(run, set_name, model, planned, settings, progress, compared=True)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from .drafts import drafting, finish_set, told
 from .errors import UserError
 from .memory import at_level, first_level, next_level
 from .pair_data import PairData
+from .picture_check import NothingToCompare
 from .progress import Progress, silent
 from .prompts import PromptSet
 from .protocols import Scorer, TextToImage
@@ -120,7 +121,7 @@ class Loop:
         each, prompts = sampling.candidates_per_prompt, self.prompts.train
         self._put_scorers_aside()
         with drawing(self.model, self.adapter):
-            sample_set(self.run, name, self.model, prompts, each, sampling, sampling.seed, round_index, self.progress)
+            sample_set(self.run, name, self.model, prompts, each, sampling, sampling.seed, round_index, self.progress, compared=True)
 
     def pair(self, round_index: int) -> None:
         """Pairs of this round by the pair rule, with the yield that says where the rest went. Raises NoPairs where there is none."""
@@ -194,7 +195,8 @@ class Loop:
         """Run the rounds, doing only what is missing; returns the number of the round that is kept, whose adapter then stands.
 
         By the stop rule (settings.stop) that is the round whose gain is surest, 0 if the original is not beaten; with the rule off, the
-        last. A training that a guard stops, or a later round without any pair, ends the loop with the last good adapter (fact "stopped").
+        last. A training that a guard stops, or a later round without any pair or whose candidates show nothing, ends the loop with the
+        last good adapter (fact "stopped").
         With settings.sweep the kept adapter is then tried at several strengths (fact "strength").
         """
         self.begin(0)
@@ -207,7 +209,7 @@ class Loop:
             try:
                 self.improve(round_index)
                 trained, stopped = round_index + 1, self._is_stopped(round_index)
-            except NoPairs as none:
+            except (NoPairs, NothingToCompare) as none:
                 if round_index == 0:
                     raise
                 self.run.set_fact("stopped", {"round": round_index, "reason": str(none)})

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from .errors import UserError
+from .picture_check import ENOUGH, PictureCheck
 from .progress import Progress, silent
 from .protocols import TextToImage
 from .room import UNMEASURED, Meter, fitting, meter_for
@@ -36,9 +37,10 @@ def sample_set(
     seed: int,
     salt: int,
     progress: Progress = silent,
+    compared: bool = False,
 ) -> None:
     """Sample what is missing of the set that prompts, counts and seeds plan, see `draw_set`."""
-    draw_set(run, set_name, model, plan(prompts, per_prompt, seed, salt, settings.chunk_size), settings, progress)
+    draw_set(run, set_name, model, plan(prompts, per_prompt, seed, salt, settings.chunk_size), settings, progress, compared)
 
 
 def draw_set(
@@ -48,19 +50,25 @@ def draw_set(
     planned: Sequence[Candidate],
     settings: SamplingSettings,
     progress: Progress = silent,
+    compared: bool = False,
 ) -> None:
     """Draw what is missing of a set. A finished batch is committed whole; the batches are fixed by the plan, so resuming changes nothing.
 
-    Raises UserError when the set on disk was planned otherwise (other prompts, counts, seeds or batch size).
+    compared: these are candidates, from which pairs are made. Raises UserError when the set on disk was planned otherwise (other
+    prompts, counts, seeds or batch size), and NothingToCompare for candidates that show nothing, which are not kept.
     """
     _check_kept(run, set_name, planned)
-    done, drawer = run.chunks(set_name), _Drawer(model, settings)
+    done, drawer, check = run.chunks(set_name), _Drawer(model, settings), PictureCheck()
     for chunk in range(planned[-1].chunk + 1):
         members = planned[chunk * settings.chunk_size : (chunk + 1) * settings.chunk_size]
         if chunk not in done:
             latents, images = drawer.draw(members)
+            check.look(members, images)
+            if compared and (check.seen >= ENOUGH or chunk == planned[-1].chunk):
+                check.refuse()
             run.add_chunk(set_name, members, latents, images)
-            progress(f"sample {set_name}", members[-1].position + 1, len(planned), images)
+            note = f"{len(check.flat)} nearly all of one colour" if check.flat else ""
+            progress(f"sample {set_name}", members[-1].position + 1, len(planned), images, note)
 
 
 def pictures(model: TextToImage, prompts: Sequence[str], seeds: Sequence[int], settings: SamplingSettings) -> np.ndarray:

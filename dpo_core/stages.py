@@ -9,13 +9,14 @@ import numpy as np
 import torch
 
 from .adapter import Adapter
-from .axes import axis_scores
+from .axes import AXES, axis_scores
 from .decisions import thumbs_of
 from .errors import UserError
 from .objectives import UNPAIRED
 from .pair_data import PairData
 from .pair_rules import PAIR_RULES
 from .pairs import PairYield
+from .picture_check import check_scores
 from .progress import Progress, silent
 from .protocols import TextToImage
 from .run_folder import RunFolder
@@ -42,11 +43,14 @@ def build_pairs(
     Returns the yield, which is kept as the fact "yield_<pairs_name>"; the angles of the window, where the rule has one, are the fact
     "window_<pairs_name>". Where no pair is left, the fact "no_pairs_<pairs_name>" says why and what to do, see `check_pairs`.
     `fidelity` and `alignment` name the scorers whose kept scores count; several of an axis are combined as `settings.combine` says.
-    Raises UserError when a score is missing.
+    Raises UserError when a score is missing, and where the scores of an axis do not vary (see check_scores).
     """
     axes = [(names,) if isinstance(names, str) else tuple(names) for names in (fidelity, alignment)]
     prompt_of = np.asarray([c.prompt_index for c in run.candidates(set_name)])
     scores = [axis_scores(run, set_name, names, settings.combine) for names in axes]
+    if settings.rule != "random":
+        for axis, names, values in zip(AXES, axes, scores, strict=True):
+            check_scores(values, prompt_of, axis, names)
     pairs, found = PAIR_RULES[settings.rule](prompt_of, *scores, settings)
     run.set_pairs(pairs_name, pairs)
     run.set_fact(f"yield_{pairs_name}", found.as_dict())

@@ -45,7 +45,7 @@ def draw_candidates(model: Any, clip: Any, vae: Any, handle: Candidates, progres
     name = _drawn_by(backend, handle)
     with RunFolder(handle.folder) as run:
         remember(handle.folder)
-        sample_set(run, name, backend, prompts, settings.candidates_per_prompt, settings, settings.seed, 0, progress)
+        sample_set(run, name, backend, prompts, settings.candidates_per_prompt, settings, settings.seed, 0, progress, compared=True)
         shown = [i * settings.candidates_per_prompt for i in range(len(prompts))]
         return replace(handle, set_name=name), run.images(name, shown[:64])
 

@@ -203,9 +203,18 @@ def test_a_later_round_without_pairs_ends_the_loop_with_what_there_is(tmp_path: 
     for _ in range(2):  # the second time it is resumed
         loop = make()
         assert loop.go() == 1
-        assert loop.run.fact("stopped")["round"] == 1 and "no pair fits" in loop.run.fact("stopped")["reason"]
+        assert loop.run.fact("stopped")["round"] == 1 and "nearly all of one colour" in loop.run.fact("stopped")["reason"]
         assert difference(loop.adapter.state(), loop.run.load_state("adapter_1")[0]) == 0
         assert len(loop.run.candidates("evaluation_1")) == 6 and loop.run.load_state("adapter_2") is None
+
+
+def test_a_first_round_whose_candidates_show_nothing_is_refused_and_nothing_of_it_kept(tmp_path: Path) -> None:
+    model = LateSameness()
+    model.same = True
+    loop = make_loop(tmp_path / "run", model, changed(rounds=2, evaluation={"every_round": False}))
+    with pytest.raises(UserError, match="nearly all of one colour"):
+        loop.go()
+    assert loop.run.candidates("round_0") == [] and loop.run.load_state("adapter_1") is None
 
 
 # --- stopped by a guard ---

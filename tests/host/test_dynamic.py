@@ -6,7 +6,19 @@ import contextlib
 
 import pytest
 import torch
-from native_models import ADAPTER, DRAWING, PROMPTS, adapter_state, furthest, left_behind, noise, random_live, random_model, same, weights_of
+from native_models import (
+    ADAPTER,
+    DRAWING,
+    PROMPTS,
+    adapter_state,
+    furthest,
+    left_behind,
+    noise,
+    random_live,
+    random_model,
+    same,
+    weights_of,
+)
 from streamed import scratch_buffer, streamed
 
 from dreambooth_dpo.dpo_core.adapter import Adapter

@@ -59,8 +59,14 @@ def headless(hosted: Path, tmp_path_factory) -> Path:
     return loop.run.path
 
 
+def scorer_of(run: RunFolder, axis: str) -> str:
+    """The name under which a node keeps an axis's scores: its own, and the scorer's fingerprint."""
+    return run._db.execute("SELECT DISTINCT scorer FROM scores WHERE scorer LIKE ?", (f"{axis}_%",)).fetchone()[0]
+
+
 def test_candidates_pairs_and_lora_are_the_same(hosted: Path, headless: Path):
-    """Latents to 2e-4 of values up to about 5 (the start is merged by two programs); pairs equal; the LoRA to 1 % of its change."""
+    """Latents to 2e-4 of values up to about 5 (the start is merged by two programs); scores to 5e-3 (grey values round); pairs equal;
+    the LoRA to 1 % of its change."""
     folder = hosted / "output" / "dreambooth_dpo" / "same"
     name = next(p.name for p in folder.iterdir() if p.name.startswith("candidates_"))
     with RunFolder(folder) as there, RunFolder(headless) as here:
@@ -68,6 +74,10 @@ def test_candidates_pairs_and_lora_are_the_same(hosted: Path, headless: Path):
         assert [(c.prompt, c.seed) for c in ours] == [(c.prompt, c.seed) for c in theirs] and len(ours) == 120
         apart = (here.latents("round_0") - there.latents(name)).abs().max()
         assert apart < 2e-4, apart
+        for axis in ("fidelity", "alignment"):
+            scored = there.score_array(name, scorer_of(there, axis))
+            np.testing.assert_allclose(here.score_array("round_0", axis), scored, atol=5e-3)
+            assert scored.std() > 0.02
         pairs_name = next(iter(there.facts(f"yield_{name}_pairs_"))).removeprefix("yield_")
         ours, theirs = here.pairs("round_0"), there.pairs(pairs_name)
         assert [(p.winner, p.loser) for p in ours] == [(p.winner, p.loser) for p in theirs] and len(ours) > 20

@@ -8,7 +8,7 @@ tests/host/test_host_contract.py runs every entry on every supported host and sa
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -24,11 +24,13 @@ from .host_sampling import check_interrupt, previewer, progress_bar, sample, sam
 __all__ = [
     "NEWEST",
     "OLDEST",
+    "cast_at_use",
     "check",
     "check_interrupt",
     "denoise",
     "for_training",
     "free_memory",
+    "hooks_heard",
     "image_codec",
     "is_dynamic",
     "kinds",
@@ -38,10 +40,12 @@ __all__ = [
     "missing",
     "model_conds",
     "numbers",
+    "own_tensors",
     "plain_copy",
     "previewer",
     "progress_bar",
     "refusal",
+    "register_gradients",
     "sample",
     "sample_guided",
     "sampler_names",
@@ -227,6 +231,25 @@ def with_injection(patcher: Any, key: str, inject: Callable[[Any], None], eject:
     clone.set_injections(key, [PatcherInjection(inject=inject, eject=eject)])
     clone.set_attachments(key, attachment)
     return clone
+
+
+@contextmanager
+def hooks_heard(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Inside, the host calls these layers, and so their hooks, where it would rather run a fused operator on their weights.
+
+    Read in 0.40: layers have `comfy_force_forward` for it. Before, only int8 layers were passed over (0.33), with no way to ask.
+    """
+    asked = [module for module in modules if hasattr(type(module), "comfy_force_forward")]
+    before = [vars(module).get("comfy_force_forward") for module in asked]
+    try:
+        for module in asked:
+            module.comfy_force_forward = True
+        yield
+    finally:
+        for module, value in zip(asked, before, strict=True):
+            del module.comfy_force_forward
+            if value is not None:
+                module.comfy_force_forward = value
 
 
 def unet_names(model: Any) -> dict[str, str]:

@@ -41,6 +41,7 @@ class LiveAdapter:
             adapter = Adapter(patcher.model.diffusion_model, self.settings, device=patcher.load_device)
             adapter.load(self.state)
         self._hooks.enter_context(adapter.attached())
+        self._hooks.enter_context(host.hooks_heard(adapter.layers.values()))
         self._owner = id(patcher)
 
     def eject(self, patcher: Any) -> None:

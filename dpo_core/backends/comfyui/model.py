@@ -24,6 +24,9 @@ BATCH_INVARIANT = ("euler", "heun", "dpm_2", "lms", "dpmpp_2m", "ipndm", "deis",
 TRAINING_SHARE = 3.0
 """Memory that a training step of n latents takes, in units of ComfyUI's own estimate for sampling as many."""
 
+RANGE_SLACK = 0.05
+"""What a VAE's pictures may lie outside of 0 to 1. ComfyUI clamps them; one that is not clamped here is not brought to that range."""
+
 Watch = Callable[[int, int, torch.Tensor], None]
 
 
@@ -131,9 +134,15 @@ class ComfyTextToImage:
         return fitting(host.free_memory(self.patcher), each, most)
 
     def decode(self, latents: torch.Tensor) -> np.ndarray:
-        """uint8 [n, H, W, 3] of latents in the denoiser's space."""
+        """uint8 [n, H, W, 3] of latents in the denoiser's space. Raises UserError for a VAE whose pictures are not in 0 to 1."""
         with torch.no_grad():
-            pixels = self.vae.decode(self.patcher.model.process_latent_out(latents))
+            pixels = self.vae.decode(self.patcher.model.process_latent_out(latents)).float()
+        low, high = float(pixels.min()), float(pixels.max())
+        if low < -RANGE_SLACK or high > 1 + RANGE_SLACK:
+            raise UserError(
+                f"the VAE gives values from {low:.2f} to {high:.2f} where ComfyUI's pictures lie in 0 to 1: colours would be wrong. The "
+                "node that loads it does not fit this ComfyUI. Load the VAE with Load VAE or Load Checkpoint, or update that node."
+            )
         return (pixels.float().clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
 
     def encode_images(self, images: np.ndarray) -> torch.Tensor:
