@@ -11,12 +11,20 @@ WEB_DIRECTORY = "./web"
 
 
 async def comfy_entrypoint():
-    """ComfyUI's extension object with all nodes of the pack; adds the pack's route to the server."""
+    """ComfyUI's extension object with all nodes of the pack; adds the pack's route to the server.
+
+    A ComfyUI that the pack cannot work in is named in one line of the log, which the nodes' errors repeat.
+    """
+    import logging
+
     from comfy_api.latest import ComfyExtension
 
+    from .dpo_core.backends.comfyui.host import refusal
     from .nodes import node_classes
     from .nodes.routes import register
 
+    if why := refusal():
+        logging.error(why)
     register()
 
     class DreamBoothDPO(ComfyExtension):

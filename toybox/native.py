@@ -36,6 +36,7 @@ def native_toybox(root: Path = WEIGHTS) -> tuple[ModelPatcher, CLIP, VAE]:
     The weights are ordinary tensors, also when called by a node, which ComfyUI runs under inference_mode: they can be trained on.
     Raises UserError when a file is missing, cannot be read, or does not hold exactly the weights that are expected.
     """
+    host.check()
     folder = weights_folder("pipeline", root)
     with torch.inference_mode(False):
         return _model(root), _clip(folder / "text_encoder", folder / "tokenizer"), _vae(folder / "vae")

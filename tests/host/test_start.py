@@ -1,0 +1,59 @@
+"""The pack at the start of its host: quiet where it fits, and one clear line where it does not."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
+import pytest
+from hosting import Server, comfyui_path
+
+pytestmark = pytest.mark.usefixtures("comfyui")
+AGE = "DreamBooth DPO needs ComfyUI 0.3.64 or newer, and this is 0.3.50: update ComfyUI."
+
+
+@pytest.fixture
+def old(pack, monkeypatch):
+    """The pack as it would see an older host."""
+    check = sys.modules[f"{pack.__name__}.dpo_core.backends.comfyui.host_check"]
+    monkeypatch.setattr(check, "version", lambda: "0.3.50")
+    monkeypatch.setattr(check, "_checked", False)
+    return pack
+
+
+def test_a_supported_host_hears_nothing(tmp_path):
+    if not (comfyui_path() / "main.py").is_file():
+        pytest.skip("no ComfyUI here")
+    with Server(tmp_path) as server:
+        told = [line for line in server.said().splitlines() if "dreambooth" in line.lower()]
+        assert len(server.get("/object_info/DBDPO_TrainStep")) == 1
+    said = [line for line in told if "custom_nodes/dreambooth_dpo" not in line and str(tmp_path) not in line]
+    assert said == [] and not any("FAILED" in line for line in told)
+
+
+def enter(pack) -> None:
+    """As ComfyUI does it, in an event loop of its own."""
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, pack.comfy_entrypoint()).result()
+
+
+def test_a_supported_host_logs_no_refusal(pack, nodes, caplog):
+    with caplog.at_level(logging.DEBUG):
+        enter(pack)
+    assert not [record for record in caplog.records if "DreamBooth" in record.getMessage()]
+
+
+def test_an_older_host_is_named_in_one_line_of_the_log(old, nodes, caplog):
+    with caplog.at_level(logging.INFO):
+        enter(old)
+    assert [record.getMessage() for record in caplog.records if "DreamBooth" in record.getMessage()] == [AGE]
+
+
+def test_an_older_host_is_named_by_the_nodes_too(old, nodes, monkeypatch):
+    monkeypatch.setattr(nodes["DBDPO_LoadToybox"], "hidden", SimpleNamespace(unique_id="1"))
+    errors = sys.modules[f"{old.__name__}.dpo_core.errors"]
+    with pytest.raises(errors.UserError, match=AGE):
+        nodes["DBDPO_LoadToybox"].EXECUTE_NORMALIZED(concept=0, personalized=False, steps=1)
