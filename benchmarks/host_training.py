@@ -122,20 +122,31 @@ def _train_step(model, clip, handle, bank: int, pairs: int, rank: int, steps: in
 def _train_lora(latents, texts: list, batch: int, accumulated: int, rank: int, steps: int, seed: int, clock: Clock) -> tuple[float, int]:
     """The stock node on a MODEL of its own, which its wrappers stay on."""
     from comfy.model_management import unload_all_models
-    from comfy_extras.nodes_train import TrainLoraNode
 
     from ..toybox.native import native_toybox
 
     model, _, _ = native_toybox()
     with _counted(model) as rows:
         begun = clock.now()
-        TrainLoraNode().train(
-            model, {"samples": latents.clone()}, list(texts), batch, steps, accumulated, 1e-5, rank, "AdamW", "MSE", seed, "fp32", "fp32",
-            "LoRA", False, "[None]",
+        _stock_trainer(
+            model=model, latents={"samples": latents.clone()}, positive=list(texts), batch_size=batch, grad_accumulation_steps=accumulated,
+            steps=steps, learning_rate=1e-5, rank=rank, optimizer="AdamW", loss_function="MSE", seed=seed, training_dtype="fp32",
+            lora_dtype="fp32", algorithm="LoRA", gradient_checkpointing=False, existing_lora="[None]",
         )  # fmt: skip
-        seconds = clock.now() - begun
+    seconds = clock.now() - begun
     unload_all_models()
     return seconds, sum(rows)
+
+
+def _stock_trainer(**inputs: Any) -> None:
+    """Core's own node. 0.3.64 calls it `train`; newer hosts call it `execute`, ask for more, and put each input into a list."""
+    from comfy_extras.nodes_train import TrainLoraNode
+
+    if hasattr(TrainLoraNode, "train"):
+        TrainLoraNode().train(**inputs)
+        return
+    newer = {"quantized_backward": False, "checkpoint_depth": 1, "offloading": False, "bucket_mode": False, "bypass_mode": False}
+    TrainLoraNode.execute(**{name: [value] for name, value in (inputs | newer).items()})
 
 
 @contextmanager

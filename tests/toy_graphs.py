@@ -34,6 +34,11 @@ def node(kind: str, **inputs: object) -> dict:
     return {"class_type": f"DBDPO_{kind}", "inputs": inputs}
 
 
+def lora_by_socket(model: list, lora: list, strength: object) -> dict:
+    """The stock loader of a LORA_MODEL. Newer hosts ask for `bypass`; 0.3.64 passes over an input that it does not know."""
+    return {"class_type": "LoraModelLoader", "inputs": {"model": model, "lora": lora, "strength_model": strength, "bypass": False}}
+
+
 def words(source: list) -> dict:
     """Shows a text output."""
     return {"class_type": "PreviewAny", "inputs": {"source": source}}

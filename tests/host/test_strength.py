@@ -9,7 +9,7 @@ import pytest
 import torch
 from hosting import Server, comfyui_path, executed
 from native_models import ADAPTER, DRAWING, PROMPTS, adapter_state, furthest, left_behind, random_model
-from toy_graphs import toy_loop_graph
+from toy_graphs import lora_by_socket, toy_loop_graph
 
 from dreambooth_dpo.dpo_core.adapter import Adapter
 from dreambooth_dpo.dpo_core.backends.comfyui import (
@@ -115,10 +115,7 @@ def sweep_graph(**changes: object) -> dict:
         "class_type": "DBDPO_Strength",
         "inputs": {**inputs, "model": ["toy", 0], "lora": ["train", 1], "strengths": "1, 0.5", **changes},
     }
-    graph["loader"] = {
-        "class_type": "LoraModelLoader",
-        "inputs": {"model": ["toy", 0], "lora": ["train", 1], "strength_model": ["sweep", 2]},
-    }
+    graph["loader"] = lora_by_socket(["toy", 0], ["train", 1], ["sweep", 2])
     graph["text"] = {"class_type": "CLIPTextEncode", "inputs": {"clip": ["toy", 1], "text": "a photo of a sks robot on grass"}}
     graph["empty"] = {"class_type": "EmptyLatentImage", "inputs": {"width": 128, "height": 128, "batch_size": 1}}
     graph["picture"] = {
