@@ -47,6 +47,8 @@ class PairErrors:
     beta: float
     counts: torch.Tensor | None = None
     """Unpaired objectives: 1 where a row's winner, and its loser, is a picture that counts, else 0: [n, 2]. None: all do."""
+    point: torch.Tensor | None = None
+    """KTO's z, a scalar over all pictures of the optimizer step. None: these are all of them."""
 
     @property
     def margin(self) -> torch.Tensor:
@@ -58,12 +60,17 @@ class PairErrors:
 
     @property
     def rises(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """How far winners and losers, those that count, lie above the reference in the mean: two scalars."""
-        both = self.winner - self.winner_reference, self.loser - self.loser_reference
-        if self.counts is None:
-            return both[0].mean(), both[1].mean()
-        sums = [(rise * count).sum() / count.sum().clamp(min=1) for rise, count in zip(both, self.counts.unbind(1), strict=True)]
-        return sums[0], sums[1]
+        """How far winners and losers, those that count, lie above the reference in the mean: two scalars, 0 where none counts."""
+        both = torch.stack([self.winner - self.winner_reference, self.loser - self.loser_reference], 1)
+        counts = torch.ones_like(both) if self.counts is None else self.counts
+        means = (both * counts).sum(0) / counts.sum(0).clamp(min=1)
+        return means[0], means[1]
+
+    @property
+    def counted(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """How many winners and losers count: two scalars."""
+        winners, losers = torch.ones(len(self.winner), 2, device=self.winner.device).sum(0) if self.counts is None else self.counts.sum(0)
+        return winners, losers
 
     @property
     def reward(self) -> torch.Tensor:
@@ -124,19 +131,25 @@ def _score(error: torch.Tensor) -> torch.Tensor:
 def kto(errors: PairErrors) -> torch.Tensor:
     """Diffusion-KTO (arXiv 2404.04465), unpaired: half of 1 - sigmoid(beta (g_w - z)) and of 1 - sigmoid(-beta (g_l - z)).
 
-    g = e_ref - e is how much the policy improved a picture; winners are desirable, losers undesirable. z is the mean of g over all 2n
-    pictures of this forward, at least 0, without gradient. 1/2 when policy and reference agree. beta: the paper's is 5000 (eps models);
-    it multiplies g whole, where DPO takes the half. With `counts` a row may hold one picture alone: the other adds nothing, to z neither,
-    so that every picture has the same weight.
+    g = e_ref - e is how much the policy improved a picture; winners are desirable, losers undesirable. z is the mean of g over all pictures
+    of the optimizer step, at least 0, without gradient (`PairErrors.point`, see `kto_improvement`). 1/2 when policy and reference agree.
+    beta: the paper's is 5000 (eps models); it multiplies g whole, where DPO takes the half. With `counts` a row may hold one picture alone:
+    the other adds nothing, to z neither, so that every picture has the same weight.
     """
+    total, count = kto_improvement(errors)
+    point = (total / count.clamp(min=1)).clamp(min=0).detach() if errors.point is None else errors.point
     winner, loser = errors.winner_reference - errors.winner, errors.loser_reference - errors.loser
-    both, counts = torch.cat([winner, loser]), None if errors.counts is None else errors.counts.T.flatten()
-    mean = both.mean() if counts is None else (both * counts).sum() / counts.sum().clamp(min=1)
-    point = mean.clamp(min=0).detach()
     halves = torch.sigmoid(-errors.beta * (winner - point)), torch.sigmoid(errors.beta * (loser - point))
     if errors.counts is not None:
         halves = [half * count for half, count in zip(halves, errors.counts.unbind(1), strict=True)]
     return 0.5 * (halves[0] + halves[1])
+
+
+def kto_improvement(errors: PairErrors) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sum of g over the pictures that count, and their number, two scalars: of several forwards both are added up, and z is their ratio."""
+    g = torch.stack([errors.winner_reference - errors.winner, errors.loser_reference - errors.loser], 1)
+    counts = torch.ones_like(g) if errors.counts is None else errors.counts
+    return (g * counts).sum(), counts.sum()
 
 
 def raft(errors: PairErrors) -> torch.Tensor:

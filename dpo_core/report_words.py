@@ -78,11 +78,8 @@ def answer(numbers: Mapping, scorers: Mapping[str, Mapping]) -> Answer:
         at = ", ".join(f"{_inside(scorers, n)} {numbers[n]['before']:.3f}" for n in reward_names(numbers))
         headline = "No round is finished yet." if numbers["training"]["steps"] else "Nothing was trained yet."
         return Answer("untrained", headline, (f"The start was measured on {counted}): {at}.",))
-    up, down = ([n for n in REWARDS if axis_verdict(numbers, n) == verdict] for verdict in ("up", "down"))
-    truth = numbers.get(TRUTH)
-    judges = [n for n in numbers if scorers.get(n, {}).get("role") == "judge"]
-    fallen = [n for n in judges if numbers[n]["verdict"] == "down"]
-    status, headline = _headline(up, down, truth, fallen)
+    status, headline = verdict(numbers, scorers)
+    truth, judges = numbers.get(TRUTH), _judges(numbers, scorers)
     each = [gain_words(_inside(scorers, n), numbers[n]) for n in reward_names(numbers)]
     sentences = [f"Over {counted}, the same seeds before and after): {', '.join(each[:-1])} and {each[-1]}."]
     if joint := numbers.get("axes"):
@@ -99,6 +96,20 @@ def answer(numbers: Mapping, scorers: Mapping[str, Mapping]) -> Answer:
         tried = f"Below is what round {numbers['shown_round']}, which is not kept, would have changed."
         return Answer("original", "No gain is kept: the LoRA changes nothing.", (kept["words"], tried, *sentences))
     return Answer(status, headline, (*sentences, *([kept["words"]] if kept else [])))
+
+
+def verdict(numbers: Mapping, scorers: Mapping[str, Mapping]) -> tuple[str, str]:
+    """(status, headline) of gains by scorer name, each with its "verdict": the same rule and words for the report, a node and a terminal.
+
+    Better is: neither reward axis down and at least one up, no judge down on either axis, each by its interval over prompts. See `Answer`.
+    """
+    up, down = ([n for n in REWARDS if axis_verdict(numbers, n) == way] for way in ("up", "down"))
+    fallen = [n for n in _judges(numbers, scorers) if numbers[n]["verdict"] == "down"]
+    return _headline(up, down, numbers.get(TRUTH), fallen)
+
+
+def _judges(numbers: Mapping, scorers: Mapping[str, Mapping]) -> list[str]:
+    return [n for n in numbers if scorers.get(n, {}).get("role") == "judge"]
 
 
 def _headline(up: Sequence[str], down: Sequence[str], truth: Mapping | None, fallen: Sequence[str]) -> tuple[str, str]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-
-import torch
 
 from .adapter import Adapter
 from .axes import AXES, axis_of, names_of
 from .compiling import check_compiler
 from .drafts import drafting, finish_set, told
 from .errors import UserError
-from .memory import at_level, first_level, next_level
+from .held_out import HeldOutPlan
 from .pair_data import PairData
 from .picture_check import NothingToCompare
 from .progress import Progress, silent
@@ -22,13 +21,10 @@ from .run_folder import RunFolder
 from .sampling import sample_set
 from .scoring import score_set
 from .settings import LoopSettings, SamplingSettings
-from .stages import NoPairs, build_pairs, check_pairs, drawing, pair_data, self_test, train_pairs
+from .stages import NoPairs, build_pairs, check_pairs, drawing, pair_data, stop_reason, train_round
 from .strength import sweep_kept
-from .trainer import TrainingStopped
 from .training import training_seed
 from .watch import watch
-
-EVALUATION_SALT = 999_983
 
 
 @dataclass(frozen=True)
@@ -68,28 +64,23 @@ class Loop:
     # --- stages ---
 
     def evaluate(self, round_index: int) -> None:
-        """Held-out pictures and scores of the model as it stands after `round_index` rounds (0: as it came)."""
-        self.held_out(f"evaluation_{round_index}", self.settings.evaluation.seeds_per_prompt)
+        """Held-out pictures and scores of the model as it stands after `round_index` rounds (0: as it came), where they are missing."""
+        self.held_out().measure(self.run, {f"evaluation_{round_index}": self.worn()}, self.progress)
 
-    def held_out(self, name: str, seeds_per_prompt: int) -> None:
-        """Held-out pictures of the model as it stands, drawn and scored as the set `name`; kept ones are not made again."""
+    def held_out(self, seeds_per_prompt: int | None = None) -> HeldOutPlan:
+        """How this run measures a model; `seeds_per_prompt`: another number of pictures than the evaluation's."""
         evaluation, sampling = self.settings.evaluation, self.settings.sampling
         if evaluation.guidance is not None:
             sampling = sampling.model_copy(update={"guidance": evaluation.guidance})
+        scorers = {s.name: s for s in [*self.rewards, *self.judges]}
+        return HeldOutPlan(self.prompts.held_out, seeds_per_prompt or evaluation.seeds_per_prompt, sampling, evaluation.seed, scorers)
+
+    @contextmanager
+    def worn(self) -> Iterator[TextToImage]:
+        """The model with the adapter as it stands, to draw with; scorers make room for it."""
         self._put_scorers_aside()
         with drawing(self.model, self.adapter):
-            sample_set(
-                self.run,
-                name,
-                self.model,
-                self.prompts.held_out,
-                seeds_per_prompt,
-                sampling,
-                evaluation.seed,
-                EVALUATION_SALT,
-                self.progress,
-            )
-        score_set(self.run, name, [*self.rewards, *self.judges], self.progress)
+            yield self.model
 
     def candidates(self, round_index: int) -> None:
         """Fresh candidates of this round, scored. With `sampling.draft_steps` they are drafted first, see drafts.py.
@@ -105,9 +96,8 @@ class Loop:
         self._draw(drafts, drafting(sampling), round_index)
         score_set(self.run, drafts, self.rewards, self.progress)
         build_pairs(self.run, drafts, self.settings.pairs, drafts, self.progress, *self.axes)
-        self._put_scorers_aside()
-        with drawing(self.model, self.adapter):
-            finish_set(self.run, drafts, drafts, name, self.model, sampling, self.progress)
+        with self.worn() as model:
+            finish_set(self.run, drafts, drafts, name, model, sampling, self.progress)
         score_set(self.run, name, self.rewards, self.progress)
         told(self.run, name, self.axes, self.settings.pairs.combine)
 
@@ -119,9 +109,8 @@ class Loop:
 
     def _draw(self, name: str, sampling: SamplingSettings, round_index: int) -> None:
         each, prompts = sampling.candidates_per_prompt, self.prompts.train
-        self._put_scorers_aside()
-        with drawing(self.model, self.adapter):
-            sample_set(self.run, name, self.model, prompts, each, sampling, sampling.seed, round_index, self.progress, compared=True)
+        with self.worn() as model:
+            sample_set(self.run, name, model, prompts, each, sampling, sampling.seed, round_index, self.progress, compared=True)
 
     def pair(self, round_index: int) -> None:
         """Pairs of this round by the pair rule, with the yield that says where the rest went. Raises NoPairs where there is none."""
@@ -132,31 +121,12 @@ class Loop:
     def pair_data(self, round_index: int) -> PairData:
         return pair_data(self.run, f"round_{round_index}", f"round_{round_index}", self.model)
 
-    def train(self, round_index: int) -> None:
-        """Train on this round's pairs from the adapter as it stands; resumes from the last checkpoint of this round."""
+    def train(self, round_index: int) -> str | None:
+        """Train on this round's pairs from the adapter as it stands, and keep the result; returns why a guard stopped it, if one did."""
         self._put_scorers_aside()
         with self.model.training():
             data, seed = self.pair_data(round_index), training_seed(self.settings.sampling.seed, round_index)
-            self._self_test(data)
-            train_pairs(self.run, round_index, self.model, self.adapter, data, self.settings.train, seed, self.progress)
-
-    def _self_test(self, data: PairData) -> None:
-        """Once a run and kind of machine, before anything is trained there: are gradients right? Raises UserError where they are not.
-
-        At the first memory level that one sample fits into; where it fits into none, training says so.
-        """
-        level: str | None = first_level(self.settings.train)
-        kind = [type(self.model.denoiser).__name__, self.model.device.type, self.model.precision, level]
-        if self.run.fact("self_test") == kind:
-            return
-        while level:
-            try:
-                with at_level(self.model.denoiser, level):
-                    self_test(self.model, self.adapter, data)
-                break
-            except torch.OutOfMemoryError:
-                level = next_level(self.settings.train, level, self.model.denoiser)
-        self.run.set_fact("self_test", kind)
+            return train_round(self.run, round_index, self.model, self.adapter, data, self.settings.train, seed, self.progress)
 
     # --- the whole ---
 
@@ -169,27 +139,15 @@ class Loop:
         else:
             raise UserError(f"{self.run.path} holds no adapter of round {round_index - 1}: run the rounds in their order.")
 
-    def improve(self, round_index: int) -> None:
-        """Sample, score, pair and train a round, and keep its adapter; a kept one is only put on."""
-        name, stopped = f"adapter_{round_index + 1}", None
-        if kept := self.run.load_state(name):
+    def improve(self, round_index: int) -> str | None:
+        """Sample, score, pair and train a round, and keep its adapter; a kept one is only put on. Returns why training stopped, or None."""
+        if kept := self.run.load_state(f"adapter_{round_index + 1}"):
             self.adapter.load(kept[0])
-            return
+            return stop_reason(self.run, round_index)
         self.begin(round_index)
         self.candidates(round_index)
         self.pair(round_index)
-        try:
-            self.train(round_index)
-        except TrainingStopped as stop:
-            stopped = {"round": round_index, "reason": str(stop)}
-        # The fact first: where the adapter is kept, it is known whether training went to its end.
-        self.run.set_fact("stopped", stopped)
-        self.run.save_state(name, self.adapter.state())
-        self.run.state_path(f"training_{round_index}").unlink(missing_ok=True)
-
-    def _is_stopped(self, round_index: int) -> bool:
-        stopped = self.run.fact("stopped")
-        return bool(stopped) and stopped["round"] == round_index
+        return self.train(round_index)
 
     def go(self) -> int:
         """Run the rounds, doing only what is missing; returns the number of the round that is kept, whose adapter then stands.
@@ -207,8 +165,8 @@ class Loop:
         for round_index in range(self.settings.rounds):
             stopped = False
             try:
-                self.improve(round_index)
-                trained, stopped = round_index + 1, self._is_stopped(round_index)
+                stopped = self.improve(round_index) is not None
+                trained = round_index + 1
             except (NoPairs, NothingToCompare) as none:
                 if round_index == 0:
                     raise

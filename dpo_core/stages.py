@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
@@ -20,9 +21,10 @@ from .picture_check import check_scores
 from .progress import Progress, silent
 from .protocols import TextToImage
 from .run_folder import RunFolder
+from .self_test import passed
 from .settings import PairSettings, TrainSettings
 from .trainer import Trainer, TrainingStopped
-from .training import train_round
+from .training import train_steps
 
 
 class NoPairs(UserError):
@@ -104,7 +106,15 @@ def _with_thumbs(rows: list[tuple], thumbs: dict[int, str]) -> list[tuple]:
     return [row for row in rows if row[2] or row[3]] + single
 
 
-def train_pairs(
+def drawing(model: TextToImage, adapter: Adapter) -> AbstractContextManager:
+    """Puts the adapter on for sampling, the way that the model allows."""
+    return adapter.merged() if model.merges_adapter else adapter.attached()
+
+
+# --- training ---
+
+
+def train_round(
     run: RunFolder,
     round_index: int,
     model: TextToImage,
@@ -114,13 +124,52 @@ def train_pairs(
     seed: int,
     progress: Progress = silent,
     watch: Callable[[dict], None] | None = None,
-) -> None:
-    """Train a round from the adapter as it stands, which becomes the reference; resumes from the round's last checkpoint in `run`.
+) -> str | None:
+    """One round of training from the adapter as it stands, which becomes the reference; returns why a guard ended it, or None.
 
-    The memory level that `auto` has found is the fact "memory", and the next round begins there. Must run inside `model.training()`.
-    Raises TrainingStopped when a guard ends it: the adapter then holds the last good state. `watch` gets the record of every step, from
-    the round's first on.
+    A finished round is read back; one that was stopped resumes from its last checkpoint in `run`. Else: gradient self-test, steps,
+    fallback to a lower memory level where memory runs out (see `train_steps`). The result is kept as the state
+    "adapter_<round_index + 1>", and why a guard ended it as the fact "stopped". The memory level that `auto` has found is the fact
+    "memory", and the next round begins there. Must run inside `model.training()`. `watch` gets the record of every step, from the round's
+    first on. Raises UserError where gradients are wrong or no memory level fits.
     """
+    name = f"adapter_{round_index + 1}"
+    if kept := run.load_state(name):
+        adapter.load(kept[0])
+        return stop_reason(run, round_index)
+    reason = None
+    try:
+        _train(run, round_index, model, adapter, data, settings, seed, progress, watch)
+    except TrainingStopped as stop:
+        reason = str(stop)
+        logging.warning("DreamBooth DPO: %s", reason)
+    # The fact first: where the adapter is kept, it is known whether training went to its end.
+    run.set_fact("stopped", {"round": round_index, "reason": reason} if reason else None)
+    run.save_state(name, adapter.state())
+    run.state_path(f"training_{round_index}").unlink(missing_ok=True)
+    return reason
+
+
+def stop_reason(run: RunFolder, round_index: int) -> str | None:
+    """Why this round's training, or the loop in this round, stopped before its end; None where it did not."""
+    stopped = run.fact("stopped")
+    if isinstance(stopped, str):  # node trainings of version 0.1 have one round
+        return stopped
+    return stopped["reason"] if stopped and stopped["round"] == round_index else None
+
+
+def _train(
+    run: RunFolder,
+    round_index: int,
+    model: TextToImage,
+    adapter: Adapter,
+    data: PairData,
+    settings: TrainSettings,
+    seed: int,
+    progress: Progress,
+    watch: Callable[[dict], None] | None,
+) -> None:
+    """The steps that are missing. Raises TrainingStopped when a guard ends them: the adapter then holds the last good state."""
     adapter.freeze_reference()
     trainer = Trainer(model, adapter, data, settings, seed)
     if settings.memory == "auto" and not settings.compile:
@@ -146,21 +195,12 @@ def train_pairs(
     for record in earlier if watch else ():
         watch(record)
     try:
-        train_round(trainer, first, earlier, save, tell, tell_bank)
+        train_steps(trainer, first, earlier, save, tell, tell_bank)
     except TrainingStopped as stop:
         run.add_training(round_index, stop.records)
         raise
     finally:
         run.set_fact("memory", trainer.level)
-
-
-def self_test(model: TextToImage, adapter: Adapter, data: PairData) -> float:
-    """The gradient self-test on the first pair's winner, inside `model.training()`; returns its relative error. Raises UserError."""
-    from .gradient_check import check_gradient
-
-    return check_gradient(model, adapter, {k: v[:1] for k, v in data.cond.items()}, data.winners[:1])
-
-
-def drawing(model: TextToImage, adapter: Adapter) -> AbstractContextManager:
-    """Puts the adapter on for sampling, the way that the model allows."""
-    return adapter.merged() if model.merges_adapter else adapter.attached()
+        if (error := passed(model, adapter, trainer.level)) is not None:
+            found = {"precision": model.precision, "level": trainer.level, "relative_error": error}
+            run.set_fact("self_test", {"denoiser": type(model.denoiser).__name__, "device": model.device.type, **found})

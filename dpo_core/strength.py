@@ -21,8 +21,9 @@ from .adapter import Adapter
 from .axes import AXES
 from .errors import UserError
 from .evaluation import by_prompt
+from .held_out import Measured
+from .protocols import TextToImage
 from .run_folder import RunFolder
-from .scoring import comparable
 from .settings import StopSettings, StrengthSettings
 from .stopping import Interval, Scores, standing
 
@@ -131,12 +132,10 @@ def _no_gain(tried: Sequence[StrengthPoint]) -> str:
     return "no strength shows a gain on held-out prompts that is more than chance"
 
 
-def judge(run: RunFolder, sets: Mapping[float, str], scorers: Mapping[str, str], stop: StopSettings, resamples: int) -> Sweep:
-    """The sweep of drawn and scored sets. sets: by strength, 0 among them; scorers: name in `stopping.Scores` -> name when kept."""
-    prompt_of = np.asarray([c.prompt_index for c in run.candidates(sets[0.0])])
-    arrays = {name: comparable(run, list(sets.values()), kept) for name, kept in scorers.items()}
-    scores = {s: {name: values[i] for name, values in arrays.items()} for i, s in enumerate(sets)}
-    points = measure(scores, prompt_of, stop, resamples)
+def judge(measured: Measured, sets: Mapping[float, str], stop: StopSettings, resamples: int) -> Sweep:
+    """The sweep of drawn and scored sets, by strength, 0 among them."""
+    scores = {strength: measured.of(name) for strength, name in sets.items()}
+    points = measure(scores, measured.prompt_of, stop, resamples)
     return Sweep(points, tuple(sets[p.strength] for p in points), *recommend(points))
 
 
@@ -171,6 +170,12 @@ def _forget_others(run: RunFolder, adapter: Adapter, names: Sequence[str]) -> No
     run.set_fact("strength_adapters", {**kept, **dict.fromkeys(names, mark)})
 
 
+@contextmanager
+def _at_strength(loop: Loop, strength: float) -> Iterator[TextToImage]:
+    with scaled(loop.adapter, strength), loop.worn() as model:
+        yield model
+
+
 def sweep(loop: Loop, drawn: Mapping[float, str] | None = None) -> Sweep:
     """Draw, score and judge the adapter as it stands at every strength of `settings.strength`; kept as the fact "strength".
 
@@ -183,11 +188,9 @@ def sweep(loop: Loop, drawn: Mapping[float, str] | None = None) -> Sweep:
     _forget_others(loop.run, loop.adapter, list(sets.values()))
     if seeds == settings.evaluation.seeds_per_prompt:
         sets |= {s: name for s, name in (drawn or {}).items() if s in sets}
-    for strength, name in sets.items():
-        with scaled(loop.adapter, strength):
-            loop.held_out(name, seeds)
-    scorers = {s.name: s.name for s in [*loop.rewards, *loop.judges]}
-    found = judge(loop.run, sets, scorers, settings.stop, settings.evaluation.bootstrap)
+    models = {name: _at_strength(loop, strength) for strength, name in sets.items()}
+    measured = loop.held_out(seeds).measure(loop.run, models, loop.progress)
+    found = judge(measured, sets, settings.stop, settings.evaluation.bootstrap)
     loop.run.set_fact("strength", found.as_dict())
     return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,12 +12,15 @@ from .adapter import Adapter
 from .errors import UserError
 from .loser_guard import guarded
 from .memory import LEVELS, first_level, next_level
-from .objectives import OBJECTIVES, PairErrors, denoising_error
+from .objectives import OBJECTIVES, UNPAIRED, PairErrors, denoising_error, kto_improvement
 from .pair_data import Batch, PairData, gather, resident, to_device, visits
 from .protocols import TextToImage
 from .reference_bank import Errors, ReferenceBank, fill, forwards_of
 from .seeds import generator
 from .settings import TrainSettings
+
+Weighted = dict[str, tuple[torch.Tensor, torch.Tensor]]
+"""Numbers of one forward by name: a mean, and over how many pairs or pictures it is one. Scalars on the device."""
 
 
 class TrainingStopped(UserError):
@@ -69,17 +72,37 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
-        sums: dict[str, torch.Tensor] = {}
+        means = _Means()
+        pairs = self.settings.accumulation * self.settings.batch_size
+        point, references = self._step_point(step)
+        for number, piece in enumerate(self._forwards(step)):
+            # Where the objective needs no reference, too: the winner-error alarm and the margin are measured against it.
+            reference = references[number] if references else self._reference(piece)
+            loss, numbers = self._policy(piece, reference, point)
+            self._backward(loss * (len(piece.picks) / pairs))
+            means.add(numbers)
+        found = {**means.found(), "grad_norm": self._optimize()}
+        return Pending(step, rate, tuple(found), torch.stack(list(found.values())))
+
+    def _forwards(self, step: int) -> Iterator[Batch]:
+        """The inputs of each forward of an optimizer step."""
         for part in range(self.settings.accumulation):
-            for piece in self._pieces(self._batch(step, part)):
-                # Where the objective needs no reference, too: the winner-error alarm and the margin are measured against it.
-                loss, numbers = self._policy(piece, self._reference(piece))
-                forwards = self.settings.accumulation * self.settings.batch_size / len(piece.picks)
-                self._backward(loss / forwards)
-                for name, value in numbers.items():
-                    sums[name] = sums.get(name, 0) + value / forwards
-        sums["grad_norm"] = self._optimize()
-        return Pending(step, rate, tuple(sums), torch.stack(list(sums.values())))
+            yield from self._pieces(self._batch(step, part))
+
+    def _step_point(self, step: int) -> tuple[torch.Tensor | None, list[Errors]]:
+        """KTO's z over all forwards of the step, and the reference's errors of each, by a pass without gradients.
+
+        (None, []) for other objectives, and where the step is a single forward, whose own errors give z.
+        """
+        if self.settings.objective not in UNPAIRED or (self.settings.accumulation == 1 and self.level != LEVELS[-1]):
+            return None, []
+        total, count, references = 0.0, 0.0, []
+        for piece in self._forwards(step):
+            references.append(self._reference(piece))
+            with torch.no_grad():
+                found = kto_improvement(self._errors(piece, references[-1])[0])
+            total, count = total + found[0], count + found[1]
+        return (total / count.clamp(min=1)).clamp(min=0), references
 
     @staticmethod
     def fetch(steps: Sequence[Pending]) -> list[dict[str, float]]:
@@ -149,14 +172,18 @@ class Trainer:
         """Forwards of a batch: one, or at the lowest memory level one for each pair."""
         return batch.pieces(1 if self.level == LEVELS[-1] else len(batch.picks))
 
-    def _policy(self, batch: Batch, reference: Errors) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Loss (scalar) and the numbers of its record: loss, winner and loser error above the reference's, margin, accuracy; with the
-        loser guard, the mean scale of the losers' gradients too."""
+    def _errors(self, batch: Batch, reference: Errors, point: torch.Tensor | None = None) -> tuple[PairErrors, torch.Tensor]:
+        """The policy's errors of a forward beside the reference's, and its prediction [2b, C, h, w]."""
         prediction = self.model.predict(batch.noised, batch.times, batch.cond)
         winner, loser = denoising_error(prediction, batch.target).chunk(2)
         gaps = gather(self.data.gaps, batch.picks, self.model.device)
         counts = None if self.data.counts is None else gather(self.data.counts, batch.picks, self.model.device)
-        errors = PairErrors(winner, reference[0], loser, reference[1], gaps, self.settings.beta, counts)
+        return PairErrors(winner, reference[0], loser, reference[1], gaps, self.settings.beta, counts, point), prediction
+
+    def _policy(self, batch: Batch, reference: Errors, point: torch.Tensor | None = None) -> tuple[torch.Tensor, Weighted]:
+        """Loss (scalar) and the numbers of its record: loss, winner and loser error above the reference's, margin, accuracy; with the
+        loser guard, the mean scale of the losers' gradients too."""
+        errors, prediction = self._errors(batch, reference, point)
         scale = None
         if self.settings.loser_guard is not None:
             errors, scale = guarded(self.objective, errors, prediction, batch.target, self.settings.loser_guard)
@@ -197,16 +224,34 @@ class Trainer:
 
 
 @torch.no_grad()
-def _numbers(loss: torch.Tensor, errors: PairErrors, scale: torch.Tensor | None) -> dict[str, torch.Tensor]:
-    """What a record says of one forward, scalars on the device."""
+def _numbers(loss: torch.Tensor, errors: PairErrors, scale: torch.Tensor | None) -> Weighted:
+    """What a record says of one forward."""
+    pairs, (winners, losers) = torch.full_like(loss, len(errors.winner)), errors.counted
     numbers = {
-        "loss": loss,
-        "winner_error": errors.rises[0],
-        "loser_error": errors.rises[1],
-        "margin": errors.margin.mean(),
-        "accuracy": (errors.margin > 0).float().mean(),
+        "loss": (loss, pairs),
+        "winner_error": (errors.rises[0], winners),
+        "loser_error": (errors.rises[1], losers),
+        "margin": (errors.margin.mean(), pairs),
+        "accuracy": ((errors.margin > 0).float().mean(), pairs),
     }
-    return numbers if scale is None else {**numbers, "loser_scale": scale.mean()}
+    return numbers if scale is None else {**numbers, "loser_scale": (scale.mean(), pairs)}
+
+
+class _Means:
+    """Weighted means over the forwards of a step, on the device: a forward counts by what it holds, so that cutting it changes nothing."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, torch.Tensor] = {}
+        self._weights: dict[str, torch.Tensor] = {}
+
+    def add(self, numbers: Weighted) -> None:
+        for name, (value, weight) in numbers.items():
+            self._sums[name] = self._sums.get(name, 0) + value * weight
+            self._weights[name] = self._weights.get(name, 0) + weight
+
+    def found(self) -> dict[str, torch.Tensor]:
+        """Scalars; 0 where nothing counted."""
+        return {name: total / self._weights[name].clamp(min=1) for name, total in self._sums.items()}
 
 
 def learning_rate(settings: TrainSettings, step: int) -> float:

@@ -1,4 +1,4 @@
-"""One round of preference training: steps, looks at their numbers, guards, and a memory level that gives way."""
+"""Training loop of one round: steps, metric checks, guards, and fallback to a lower memory level when memory runs out."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import torch
 
 from .compiling import compiled
 from .errors import UserError
-from .gradient_check import check_gradient
-from .memory import at_level, first_level
+from .memory import at_level
 from .seeds import derive_seed
+from .self_test import self_test
 from .trainer import Pending, Trainer, TrainingStopped
 
 ALARM_WINDOW = 20
@@ -40,7 +40,7 @@ class _Progress:
         self.fresh = []
 
 
-def train_round(
+def train_steps(
     trainer: Trainer,
     first_step: int = 0,
     earlier: list[dict] | None = None,
@@ -50,9 +50,10 @@ def train_round(
 ) -> list[dict]:
     """Run the trainer to its last step; `save(next_step, state, new_records)` is called every `checkpoint_every` steps and at the end.
 
-    Numbers are looked at every `log_every` steps, and before a save in any case; `tell` gets the records then. `tell_bank(done, of)` is
-    called while the reference bank is filled. Where a step runs out of memory, the round goes on from its last good state at the next
-    memory level (`trainer.level`), after the gradient self-test there. Raises UserError where no level is left, and TrainingStopped on a
+    Before the first step, and at each further memory level, the gradient self-test has to pass. Numbers are looked at every `log_every`
+    steps, and before a save in any case; `tell` gets the records then. `tell_bank(done, of)` is called while the reference bank is
+    filled. Where the self-test or a step runs out of memory, the round goes on from its last good state at the next memory level
+    (`trainer.level`). Raises UserError where gradients are wrong and where no level is left, and TrainingStopped on a
     loss that is not finite, or when the winner's error runs away (`winner_error_collapse`), at most `log_every` steps late: the adapter
     then holds the last saved state.
     """
@@ -73,8 +74,7 @@ def _at_one_level(trainer: Trainer, done: _Progress, save: Save | None, tell: Ca
         # Compiled while the adapter's hooks are on: they become part of it.
         compiling = compiled(model.denoiser, model.device) if settings.compile else nullcontext()
         with at_level(model.denoiser, trainer.level, settings.compile):
-            if trainer.level != first_level(settings):
-                check_gradient(model, trainer.adapter, {k: v[:1] for k, v in trainer.data.cond.items()}, trainer.data.winners[:1])
+            self_test(model, trainer.adapter, trainer.data, trainer.level)
             with trainer.adapter.attached(), compiling:
                 trainer.fill_bank(tell_bank)
                 _steps(trainer, done, save, tell)

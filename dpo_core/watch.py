@@ -4,25 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
+from .held_out import read_measured
 from .run_folder import RunFolder
-from .scoring import comparable
 from .settings import LoopSettings
-from .stopping import Decision, Standing, decide, kept_words, standing
+from .stopping import Decision, Standing, decide, kept_words
 
 
 def standings(run: RunFolder, rounds: Sequence[int], scorers: Sequence[str], settings: LoopSettings) -> list[Standing]:
     """Where each of these evaluated rounds (without the start) stands against the start. Raises UserError for scores of unlike scorers."""
-    prompt_of = np.asarray([c.prompt_index for c in run.candidates("evaluation_0")])
-    arrays = {name: comparable(run, [f"evaluation_{number}" for number in (0, *rounds)], name) for name in scorers}
-    before, *after = ({name: values[i] for name, values in arrays.items()} for i in range(len(rounds) + 1))
+    start = "evaluation_0"
+    measured = read_measured(run, [start, *(f"evaluation_{number}" for number in rounds)], {name: name for name in scorers})
     found: list[Standing] = []
     earlier = 0
-    for number, scores in zip(rounds, after, strict=True):
+    for number in rounds:
         alarms = [float(r["winner_alarm"]) for k in range(earlier, number) for r in run.training(k)]
-        resamples = settings.evaluation.bootstrap
-        found.append(standing(number, before, scores, prompt_of, settings.stop, max(alarms, default=0.0), resamples))
+        alarm, resamples = max(alarms, default=0.0), settings.evaluation.bootstrap
+        found.append(measured.standing(number, start, f"evaluation_{number}", settings.stop, alarm, resamples))
         earlier = number
     return found
 

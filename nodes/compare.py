@@ -11,28 +11,30 @@ from ..dpo_core.run_folder import RunFolder
 from ..metrics.sets import role_of
 
 if TYPE_CHECKING:
-    from .evaluation import Measured
+    from ..dpo_core.held_out import Measured
 
 _PROMPTS, _SEEDS = 24, 3
 """At most so many are offered, evenly chosen without looking at scores."""
 
 
-def compare(run: RunFolder, measured: Measured, prompts: Sequence[str], seeds: int) -> dict[str, Any]:
-    """Prompts, the folders of both sets under ComfyUI's output, and each pair: prompt, seed (from 1), name, scores [title, before, after].
+def compare(run: RunFolder, measured: Measured, sets: Sequence[str], prompts: Sequence[str], seeds: int) -> dict[str, Any]:
+    """Prompts, the folders of both sets (before, after) under ComfyUI's output, and each pair: prompt, seed (from 1), name, and scores as
+    [title, before, after].
 
     Empty where the run does not lie under ComfyUI's output: its /view shows nothing else.
     """
-    folders = [_under_output(run.image_path(name, 0).parent) for name in measured.sets]
+    folders = [_under_output(run.image_path(name, 0).parent) for name in sets]
     if None in folders:
         return {}
     rows = evenly(len(prompts), _PROMPTS)
-    titles = {name: role_of(name)[1] for name in list(measured.before)[:2]}
+    both = [measured.of(name) for name in sets]
+    titles = {name: role_of(name)[1] for name in list(both[0])[:2]}
     pairs = []
     for row, prompt in enumerate(rows):
         for seed in evenly(seeds, _SEEDS):
             at = prompt * seeds + seed
-            scores = [[title, *(round(float(s[n][at]), 4) for s in (measured.before, measured.after))] for n, title in titles.items()]
-            pairs.append({"prompt": row, "seed": seed + 1, "name": run.image_path(measured.sets[0], at).name, "scores": scores})
+            scores = [[title, *(round(float(s[n][at]), 4) for s in both)] for n, title in titles.items()]
+            pairs.append({"prompt": row, "seed": seed + 1, "name": run.image_path(sets[0], at).name, "scores": scores})
     return {"prompts": [prompts[p] for p in rows], "before": folders[0], "after": folders[1], "pairs": pairs}
 
 

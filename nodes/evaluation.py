@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from ..dpo_core.backends.comfyui import ComfyTextToImage
-from ..dpo_core.evaluation import Gain, paired_gain
+from ..dpo_core.evaluation import Gain
 from ..dpo_core.grids import before_after_grid, evenly
-from ..dpo_core.report_words import change_word, interval_words
-from ..dpo_core.rounds import EVALUATION_SALT
+from ..dpo_core.held_out import HeldOutPlan, Measured
+from ..dpo_core.report_numbers import gain_dict
+from ..dpo_core.report_words import change_word, interval_words, verdict
 from ..dpo_core.run_folder import RunFolder
-from ..dpo_core.sampling import sample_set
-from ..dpo_core.scoring import score_set
 from ..dpo_core.settings import SamplingSettings
 from ..metrics.sets import Scorers, concept_scorers, role_of
 from .compare import compare
@@ -35,20 +33,6 @@ class Evaluated:
     compare: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Measured:
-    """Held-out pictures of two models with equal seeds: their sets, and scores by the names that `concept_scorers` gives."""
-
-    sets: tuple[str, str]
-    before: dict[str, np.ndarray]
-    after: dict[str, np.ndarray]
-    prompt_of: np.ndarray
-
-    @property
-    def gains(self) -> dict[str, Gain]:
-        return {name: paired_gain(scores, self.after[name], self.prompt_of) for name, scores in self.before.items()}
-
-
 def evaluate(
     models: tuple[Any, Any],
     clip: Any,
@@ -62,16 +46,16 @@ def evaluate(
     """Draw and score held-out pictures of both models."""
     scorers = concept_scorers(*judges, candidates.concept)
     with RunFolder(candidates.folder) as run:
-        measured = measure(run, models, clip, vae, candidates, settings, scorers, seeds, progress)
-        gains = measured.gains
-        run.set_fact(f"report_{mark(measured.sets)}", {title: gain.as_dict() for title, gain in gains.items()})
-        grid = _grid(run, measured.sets, candidates.prompts.held_out, seeds)
-        return Evaluated(grid, words(gains), compare(run, measured, candidates.prompts.held_out, seeds))
+        sets, measured = measure(run, models, clip, vae, candidates, settings, scorers, seeds, progress)
+        gains = measured.gains(*sets)
+        run.set_fact(f"report_{mark(sets)}", {title: gain.as_dict() for title, gain in gains.items()})
+        grid = _grid(run, sets, candidates.prompts.held_out, seeds)
+        return Evaluated(grid, words(gains), compare(run, measured, sets, candidates.prompts.held_out, seeds))
 
 
 def measure(
     run: RunFolder,
-    models: tuple[Any, Any],
+    models: Sequence[Any],
     clip: Any,
     vae: Any,
     candidates: Candidates,
@@ -79,20 +63,14 @@ def measure(
     scorers: Scorers,
     seeds: int,
     progress: NodeProgress,
-) -> Measured:
-    """Draw and score what is missing of both models' held-out pictures."""
+) -> tuple[tuple[str, ...], Measured]:
+    """Draw and score what is missing of the models' held-out pictures: (the set of each model, the scores of all)."""
+    drawn = [evaluation_set(model, clip, vae, candidates, settings, seeds, progress) for model in models]
     titles = {s.name: s for s in [*scorers.rewards, *scorers.judges]}
-    kept = {title: named(scorer).name for title, scorer in titles.items()}
-    prompts, sets = candidates.prompts.held_out, []
-    for model in models:
-        backend, name = evaluation_set(model, clip, vae, candidates, settings, seeds, progress)
-        sample_set(run, name, backend, prompts, seeds, settings, settings.seed, EVALUATION_SALT, progress)
-        sets.append(name)
-    for name in sets:
-        score_set(run, name, list(titles.values()), progress)
-    prompt_of = np.asarray([c.prompt_index for c in run.candidates(sets[0])])
-    before, after = ({t: run.score_array(s, n) for t, n in kept.items()} for s in sets)
-    return Measured((sets[0], sets[1]), before, after, prompt_of)
+    by_title = {title: named(scorer) for title, scorer in titles.items()}
+    plan = HeldOutPlan(candidates.prompts.held_out, seeds, settings, settings.seed, by_title)
+    measured = plan.measure(run, {name: nullcontext(backend) for backend, name in drawn}, progress)
+    return tuple(name for _, name in drawn), measured
 
 
 def evaluation_set(
@@ -111,19 +89,14 @@ def _grid(run: RunFolder, sets: Sequence[str], prompts: tuple[str, ...], seeds: 
     return before_after_grid(*pictures, [prompts[p] for p in rows])
 
 
-def words(gains: dict[str, Any]) -> str:
-    """One line a score: before, after, gain with its interval, and what that means."""
+def words(gains: Mapping[str, Gain]) -> str:
+    """The verdict, then one line a score: before, after, gain with its interval, and what that means."""
+    about = {name: dict(zip(("role", "title", "higher_is_better"), role_of(name), strict=True)) for name in gains}
+    lines = [verdict({name: gain_dict(gain) for name, gain in gains.items()}, about)[1]]
     first = next(iter(gains.values()))
-    lines = [f"{first.images} held-out pictures of {first.prompts} prompts, equal seeds; 95 % intervals over prompts."]
+    lines.append(f"{first.images} held-out pictures of {first.prompts} prompts, equal seeds; 95 % intervals over prompts.")
     for name, gain in gains.items():
-        _, title, higher = role_of(name)
-        change = change_word(gain.verdict, higher)
-        lines.append(f"{title}: {gain.before:.3f} -> {gain.after:.3f} ({gain.gain:+.3f}, {interval_words(gain.as_dict())}): {change}")
-    rewards, judges = ([gains[n].verdict for n in names if n in gains] for names in (("fidelity", "alignment"), ("judge_fidelity",)))
-    if rewards == ["up", "up"] and "down" not in judges:
-        answer = "Both axes rose."
-    elif "down" in rewards or "down" in judges:
-        answer = "Something was lost: look at the pictures before you use this LoRA."
-    else:
-        answer = "No clear gain on both axes: the change may be chance."
-    return "\n".join([answer, *lines])
+        change = change_word(gain.verdict, about[name]["higher_is_better"])
+        title, interval = about[name]["title"], interval_words(gain.as_dict())
+        lines.append(f"{title}: {gain.before:.3f} -> {gain.after:.3f} ({gain.gain:+.3f}, {interval}): {change}")
+    return "\n".join(lines)

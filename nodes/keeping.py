@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,13 +10,15 @@ import torch
 
 from ..dpo_core.backends.comfyui import live_adapter, lora_prefixes
 from ..dpo_core.errors import UserError
+from ..dpo_core.evaluation import Gain
+from ..dpo_core.held_out import Measured
 from ..dpo_core.plots import figure_image
 from ..dpo_core.plots_watch import watch_figure
 from ..dpo_core.run_folder import RunFolder
 from ..dpo_core.settings import EvaluationSettings, StopSettings, TrainSettings
-from ..dpo_core.stopping import Decision, Standing, decide, kept_words, standing
+from ..dpo_core.stopping import Decision, Standing, decide, kept_words
 from ..metrics.sets import concept_scorers, role_of
-from .evaluation import Measured, evaluation_set, measure
+from .evaluation import evaluation_set, measure
 from .run import NodeProgress, mark
 from .sockets import Candidates, Kept
 from .training import DPOLora
@@ -49,13 +51,13 @@ def keep_best(
     start = mark(name, [s.fingerprint for s in [*found.rewards, *found.judges]])
     _check_start(so_far, start)
     with RunFolder(candidates.folder) as run:
-        measured = measure(run, models, clip, vae, candidates, settings, found, seeds, progress)
+        sets, measured = measure(run, models, clip, vae, candidates, settings, found, seeds, progress)
     earlier = so_far.standings if so_far else ()
     rule, resamples = StopSettings(patience=patience), EvaluationSettings().bootstrap
-    now = standing(len(earlier) + 1, measured.before, measured.after, measured.prompt_of, rule, lora.winner_alarm, resamples)
+    now = measured.standing(len(earlier) + 1, *sets, rule, lora.winner_alarm, resamples)
     decision = _decide((*earlier, now), rule, lora.stopped)
     model, given = _kept(decision, now, (before, after), lora, so_far)
-    lines = (*(so_far.lines if so_far else [_heading(measured)]), _line(now, measured))
+    lines = (*(so_far.lines if so_far else [_heading(measured)]), _line(now, measured.gains(*sets)))
     return Kept(start, (*earlier, now), decision, lines, model, given, candidates, lora.curves)
 
 
@@ -137,8 +139,8 @@ def _heading(measured: Measured) -> str:
     return said if prompts > 1 else f"{said} a single prompt gives no interval, and no round can be shown to be better."
 
 
-def _line(now: Standing, measured: Measured) -> str:
+def _line(now: Standing, gains: Mapping[str, Gain]) -> str:
     """A round's gain with its interval in standard deviations, and what its scores did. Guards that fell are told by `kept_words`."""
     interval = f" ({now.gain.low:+.2f} to {now.gain.high:+.2f})" if now.gain.high < float("inf") else ""
-    scores = ", ".join(f"{role_of(name)[1]} {gain.gain:+.3f}" for name, gain in measured.gains.items())
+    scores = ", ".join(f"{role_of(name)[1]} {gain.gain:+.3f}" for name, gain in gains.items())
     return f"Round {now.round}: {now.gain.mean:+.2f} SD{interval}; {scores}."

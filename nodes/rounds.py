@@ -32,6 +32,11 @@ def _given(names: tuple[str, ...], *values: Any) -> dict[str, Any]:
     return {name: value for name, value in zip(names, values, strict=True) if value is not None}
 
 
+def _later(number: int) -> dict[str, int]:
+    """What tells a later round's noise from the first one's, which graphs without the input have."""
+    return {"round": number} if number else {}
+
+
 def _measuring(judge: Any, seeds_per_prompt: int | None) -> dict[str, Any]:
     """What Keep Best Round is set to, behind every round."""
     defaults = {i.id: i.default for i in KeepBest.define_schema().inputs if hasattr(i, "default")}
@@ -53,7 +58,7 @@ def _drawn(
 ) -> _Drawn:
     """Sample, score and pair. `drafts`: their steps; it is they then that are sampled, and those in pairs are finished and paired anew."""
     steps = drawing["steps"]
-    drawing = {**drawing, "seed": (drawing["seed"] + number) % 2**31, "steps": drafts or steps}
+    drawing = {**drawing, **_later(number), "steps": drafts or steps}
 
     def paired(source: Any, stem: str) -> Any:
         scored = graph.node("DBDPO_Score", f"{stem}score_{number}", candidates=source.out(0), **scorers)
@@ -92,6 +97,7 @@ class Rounds(io.ComfyNode):
         pairs = {i.id: i for i in BuildPairs.define_schema().inputs if i.id in (*_PAIRS, *_RULE)}
         combine = pairs.pop("combine")
         training, sampling = ({i.id: i for i in made} for made in (training_inputs(), sampling_inputs()))
+        del training["round"], sampling["round"]  # of each round its own
         younger = training.pop("memory"), training.pop("reference_bank"), sampling.pop("guidance_until")
         return io.Schema(
             node_id="DBDPO_Rounds",
@@ -163,7 +169,7 @@ class Rounds(io.ComfyNode):
         shared = {"clip": clip, "vae": vae, "concept": concept, "prompts": prompts, "run_name": run_name}
         for number in range(rounds):
             drawn = _drawn(graph, number, {"model": model, **shared}, widgets, scorers, pairing, draft_steps or 0)
-            steps = {**training, "train_seed": (training["train_seed"] + number) % 2**31}
+            steps = {**training, **_later(number)}
             links = {"model": model, "clip": clip, "pairs": drawn.pairs.out(0)}
             train = graph.node(TrainStep.define_schema().node_id, f"train_{number}", **links, **steps)
             model = train.out(0)

@@ -7,6 +7,12 @@ from comfy_api.latest import io, ui
 from .sockets import CATEGORY, Candidates, CandidatesType, ConceptType, PromptsType, found_by
 
 
+def round_input(what: str) -> io.Int.Input:
+    """Optional, so that graphs from before it was there stay valid; those have the first round's seeds."""
+    tooltip = f"Number of the round that {what} 0 is the first. DPO Rounds sets it; the same seed serves all rounds."
+    return io.Int.Input("round", optional=True, control_after_generate=False, default=0, min=0, max=49, tooltip=tooltip)
+
+
 def sampling_inputs() -> list:
     """Widgets of how pictures are drawn, with the core's ranges."""
     from ..dpo_core.backends.comfyui import host
@@ -45,6 +51,7 @@ def sampling_inputs() -> list:
             step=0.05,
             tooltip="Share of the steps that cfg acts in, from the first; a step after it costs half. 1 = all steps.",
         ),
+        round_input("draws: the noise of each round is its own."),
     ]
 
 
@@ -74,12 +81,12 @@ class SampleCandidates(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, clip, vae, concept, prompts, run_name, guidance_until=None, **drawing) -> io.NodeOutput:
+    def execute(cls, model, clip, vae, concept, prompts, run_name, **drawing) -> io.NodeOutput:
         from .run import NodeProgress, run_path, tiles, to_image
         from .stages import draw_candidates, sampling_of
 
-        settings, sampler = sampling_of({**drawing, "guidance_until": guidance_until})
-        handle = Candidates(run_path(run_name), "", concept, prompts, settings, sampler)
+        settings, sampler = sampling_of(drawing)
+        handle = Candidates(run_path(run_name), "", concept, prompts, settings, sampler, drawing.get("round") or 0)
         progress = NodeProgress(cls.hidden.unique_id)
         handle, images = draw_candidates(model, clip, vae, handle, progress)
         progress.show(sheet := tiles(images, 64))

@@ -49,6 +49,8 @@ class Candidates:
     prompts: PromptSet = field(repr=False)
     settings: SamplingSettings
     sampler: Sampler
+    round: int = 0
+    """Of a loop: its number is part of every seed."""
 
 
 @dataclass(frozen=True)

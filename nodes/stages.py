@@ -45,14 +45,17 @@ def draw_candidates(model: Any, clip: Any, vae: Any, handle: Candidates, progres
     name = _drawn_by(backend, handle)
     with RunFolder(handle.folder) as run:
         remember(handle.folder)
-        sample_set(run, name, backend, prompts, settings.candidates_per_prompt, settings, settings.seed, 0, progress, compared=True)
+        sample_set(
+            run, name, backend, prompts, settings.candidates_per_prompt, settings, settings.seed, handle.round, progress, compared=True
+        )
         shown = [i * settings.candidates_per_prompt for i in range(len(prompts))]
         return replace(handle, set_name=name), run.images(name, shown[:64])
 
 
 def _drawn_by(backend: ComfyTextToImage, handle: Candidates) -> str:
     """The name of the set that this model draws by the handle's prompts and settings."""
-    return "candidates_" + mark(backend.fingerprint, handle.prompts.train, handle.settings.described(), repr(handle.sampler))
+    later = [handle.round] if handle.round else []  # the first round's sets are named as before there was a number
+    return "candidates_" + mark(backend.fingerprint, handle.prompts.train, handle.settings.described(), repr(handle.sampler), *later)
 
 
 def finish_candidates(

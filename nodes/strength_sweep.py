@@ -10,17 +10,13 @@ from ..dpo_core.backends.comfyui import LiveAdapter, adapter_of_lora, live_adapt
 from ..dpo_core.errors import UserError
 from ..dpo_core.plots import figure_image
 from ..dpo_core.plots_strength import strength_figure, strength_strip
-from ..dpo_core.rounds import EVALUATION_SALT
 from ..dpo_core.run_folder import RunFolder
-from ..dpo_core.sampling import sample_set
-from ..dpo_core.scoring import score_set
 from ..dpo_core.settings import EvaluationSettings, SamplingSettings, StopSettings
 from ..dpo_core.strength import Sweep, judge, read_strengths, scaled_state
 from ..metrics.sets import concept_scorers
-from .evaluation import evaluation_set
+from .evaluation import measure
 from .run import NodeProgress, mark
 from .sockets import Candidates
-from .stages import named
 
 
 @dataclass(frozen=True)
@@ -55,22 +51,14 @@ def strength_sweep(
             "before training: the one that goes into the first train step."
         )
     adapter = adapter_of_lora(model, lora, "the connected LoRA")
-    scorers = concept_scorers(*judges, candidates.concept)
-    titles = {s.name: s for s in [*scorers.rewards, *scorers.judges]}
-    kept = {title: named(scorer).name for title, scorer in titles.items()}
-    sets: dict[float, str] = {}
+    strengths = read_strengths(strengths)
+    worn = [with_live_adapter(model, LiveAdapter(scaled_state(adapter.state, s), adapter.settings)) if s else model for s in strengths]
     with RunFolder(candidates.folder) as run:
-        for strength in read_strengths(strengths):
-            live = LiveAdapter(scaled_state(adapter.state, strength), adapter.settings)
-            worn = with_live_adapter(model, live) if strength else model
-            backend, name = evaluation_set(worn, clip, vae, candidates, settings, seeds, progress)
-            sample_set(run, name, backend, candidates.prompts.held_out, seeds, settings, settings.seed, EVALUATION_SALT, progress)
-            sets[strength] = name
-        # After all drawing: MODEL and scorers then take turns in memory once.
-        for name in sets.values():
-            score_set(run, name, list(titles.values()), progress)
-        found = judge(run, sets, kept, StopSettings(), EvaluationSettings().bootstrap)
-        run.set_fact(f"strength_{mark(list(sets.values()))}", found.as_dict())
+        scorers = concept_scorers(*judges, candidates.concept)
+        names, measured = measure(run, worn, clip, vae, candidates, settings, scorers, seeds, progress)
+        sets = dict(zip(strengths, names, strict=True))
+        found = judge(measured, sets, StopSettings(), EvaluationSettings().bootstrap)
+        run.set_fact(f"strength_{mark(list(names))}", found.as_dict())
         curve = figure_image(strength_figure(found.points, found.value))
         return Swept(curve, strength_strip(run, found), found.value, words(found, seeds))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
+from .sample import round_input
 from .sockets import CATEGORY, PairsType, found_by
 
 
@@ -75,6 +76,7 @@ def _younger_inputs() -> list:
             max=1000,
             tooltip="Fixed draws of noise per pair, whose reference is computed once; 0 = fresh noise and a reference pass in every step.",
         ),
+        round_input("trains: the order and noise of each round are its own."),
     ]
 
 
@@ -108,16 +110,11 @@ class TrainStep(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls, model, clip, pairs, objective=None, loser_guard=None, schedule=None, memory=None, reference_bank=None, continue_from=None,
-        **widgets,
-    ) -> io.NodeOutput:  # fmt: skip
+    def execute(cls, model, clip, pairs, continue_from=None, **widgets) -> io.NodeOutput:
         from .curve import CurveFeed
         from .run import NodeProgress, to_image
         from .training import train_step
 
-        widgets |= {"objective": objective, "loser_guard": loser_guard, "schedule": schedule}
-        widgets |= {"memory": memory, "reference_bank": reference_bank}
         feed = CurveFeed(cls.hidden.unique_id, cls.hidden.extra_pnginfo)
         done = train_step(model, clip, pairs, widgets, continue_from, NodeProgress(cls.hidden.unique_id), feed)
         curves = to_image([done.curves])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,21 +19,16 @@ from ..dpo_core.backends.comfyui import (
 from ..dpo_core.decisions import thumbs_of, thumbs_words
 from ..dpo_core.errors import UserError
 from ..dpo_core.lora_files import load_tensors, lora_tensors
-from ..dpo_core.memory import at_level, first_level
 from ..dpo_core.objectives import NO_PREFERENCE
-from ..dpo_core.pair_data import PairData
 from ..dpo_core.plots import figure_image
 from ..dpo_core.plots_training import training_figure
 from ..dpo_core.run_folder import RunFolder
 from ..dpo_core.settings import AdapterSettings, TrainSettings
-from ..dpo_core.stages import pair_data, self_test, train_pairs
-from ..dpo_core.trainer import TrainingStopped
+from ..dpo_core.stages import pair_data, train_round
 from ..dpo_core.training import training_seed
 from .curve import CurveFeed, curve
 from .run import NodeProgress, mark
 from .sockets import Pairs
-
-_tested: set[tuple] = set()
 
 
 class DPOLora(dict):
@@ -114,9 +108,12 @@ def train_step(
         data = pair_data(run, candidates.set_name, pairs.name, backend, settings.objective)
         start = LiveAdapter(adapter.state(), adapter_settings).fingerprint
         listed, thumbs = [(p.winner, p.loser) for p in run.pairs(pairs.name)], thumbs_of(run, pairs.name)
-        key = mark(backend.fingerprint, start, pairs.name, listed, settings.model_dump(exclude={"memory"}), widgets["train_seed"])
+        number = widgets.get("round") or 0
+        seeds = [widgets["train_seed"], *([number] if number else [])]
+        key = mark(backend.fingerprint, start, pairs.name, listed, settings.model_dump(exclude={"memory"}), *seeds)
         with RunFolder(candidates.folder / "training" / key) as inner:
-            stopped = _train(inner, backend, adapter, data, settings, training_seed(widgets["train_seed"], 0), progress, feed)
+            seed = training_seed(widgets["train_seed"], number)
+            stopped = train_round(inner, 0, backend, adapter, data, settings, seed, progress, feed.watch(settings))
             records = inner.training(0)
         live = LiveAdapter(adapter.state(), adapter_settings)
         tensors = DPOLora(lora_tensors(adapter, prefixes))
@@ -144,38 +141,6 @@ def _check_start(riding: LiveAdapter | None, lora: Any, settings: AdapterSetting
             f"the MODEL carries an adapter of rank {was.rank}, alpha {was.alpha:g}, targets {was.targets!r}; this node is set to "
             f"rank {settings.rank}, alpha {settings.alpha:g}, targets {settings.targets!r}. Set the same, or connect the MODEL without it."
         )
-
-
-def _train(
-    run: RunFolder,
-    model: ComfyTextToImage,
-    adapter: Adapter,
-    data: PairData,
-    settings: TrainSettings,
-    seed: int,
-    progress: NodeProgress,
-    feed: CurveFeed,
-) -> str | None:
-    """Train, or read back what was trained; returns why a guard stopped it, if one did. The adapter holds the result."""
-    if kept := run.load_state("adapter_1"):
-        adapter.load(kept[0])
-        return run.fact("stopped")
-    stopped = None
-    level = first_level(settings)
-    kind = (type(model.denoiser).__name__, model.kind, model.precision, level)
-    if kind not in _tested:
-        with at_level(model.denoiser, level):
-            self_test(model, adapter, data)
-        _tested.add(kind)
-    try:
-        train_pairs(run, 0, model, adapter, data, settings, seed, progress, feed.watch(settings))
-    except TrainingStopped as stop:
-        stopped = str(stop)
-        logging.warning("DreamBooth DPO: %s", stopped)
-    run.set_fact("stopped", stopped)
-    run.save_state("adapter_1", adapter.state())
-    run.state_path("training_0").unlink(missing_ok=True)
-    return stopped
 
 
 def _summary(records: list[dict], pairs: int, stopped: str | None, objective: str) -> str:

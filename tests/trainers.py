@@ -41,4 +41,5 @@ def steps_of(trainer: Trainer, *steps: int) -> list[dict]:
 def forward(trainer: Trainer, step: int, part: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Loss and numbers of one forward of a step, as `advance` takes them. Inside `adapter.attached()`."""
     batch = trainer._batch(step, part)
-    return trainer._policy(batch, trainer._reference(batch))
+    loss, numbers = trainer._policy(batch, trainer._reference(batch))
+    return loss, {name: value for name, (value, _) in numbers.items()}

@@ -18,7 +18,7 @@ from dreambooth_dpo.dpo_core.adapter import Adapter
 from dreambooth_dpo.dpo_core.compiling import check_compiler, compiled
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.settings import AdapterSettings, TrainSettings
-from dreambooth_dpo.dpo_core.training import train_round
+from dreambooth_dpo.dpo_core.training import train_steps
 
 COMPILES = any(map(shutil.which, ("g++", "clang++", "c++"))) and (Path(sysconfig.get_paths()["include"]) / "Python.h").is_file()
 needs_compiler = pytest.mark.skipif(not COMPILES, reason="torch.compile needs a C++ compiler and Python's headers, and one is not here")
@@ -36,7 +36,7 @@ def test_no_compiler_is_said_before_anything_is_computed(tmp_path: Path, monkeyp
         make_loop(tmp_path / "run", settings=changed(train={"compile": True}))
     trainer = make_trainer(compile=True)
     with pytest.raises(UserError, match=said):
-        train_round(trainer)
+        train_steps(trainer)
     assert not trainer.optimizer.state and not trainer.model.denoiser.down_blocks[0]._forward_hooks
 
 
@@ -51,8 +51,8 @@ def test_compiled_training_follows_the_plain_one_and_each_adapter_is_its_own() -
     """Two adapters in turn on one denoiser: the second must not meet the first one's compiled hooks."""
     model, ends = FakeModel(), {}
     for compile in (True, False):
-        train_round(make_trainer(model, steps=3, compile=compile))
-        ends[compile] = train_round(make_trainer(model, moved=True, steps=3, compile=compile))[-1]
+        train_steps(make_trainer(model, steps=3, compile=compile))
+        ends[compile] = train_steps(make_trainer(model, moved=True, steps=3, compile=compile))[-1]
         assert "forward" not in model.denoiser.__dict__
     assert ends[True]["loss"] == pytest.approx(ends[False]["loss"], rel=1e-3)
     assert ends[True]["grad_norm"] == pytest.approx(ends[False]["grad_norm"], rel=1e-3)

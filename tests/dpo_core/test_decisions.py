@@ -29,7 +29,7 @@ from dreambooth_dpo.dpo_core.pair_rules import PAIR_RULES
 from dreambooth_dpo.dpo_core.pairs import Pair
 from dreambooth_dpo.dpo_core.run_folder import Candidate, RunFolder
 from dreambooth_dpo.dpo_core.settings import AdapterSettings, PairSettings, TrainSettings
-from dreambooth_dpo.dpo_core.stages import pair_data, train_pairs
+from dreambooth_dpo.dpo_core.stages import pair_data, train_round
 
 MARK = "0123456789abcdef"
 PAIRS = [Pair(0, 1, 1.0, 0.5), Pair(2, 1, 0.25, 1.0), Pair(4, 5, 2.0, 2.0)]
@@ -199,7 +199,7 @@ def trained(run: RunFolder, pairs_name: str, folder: Path, objective: str = "dpo
     adapter = Adapter(model.denoiser, AdapterSettings(rank=2, alpha=2), seed=1)
     settings = TrainSettings(steps=6, batch_size=2, learning_rate=1e-2, warmup_steps=1, winner_error_collapse=10, objective=objective)
     with RunFolder(folder) as inner:
-        train_pairs(inner, 0, model, adapter, pair_data(run, "round_0", pairs_name, model, objective), settings, 9)
+        train_round(inner, 0, model, adapter, pair_data(run, "round_0", pairs_name, model, objective), settings, 9)
     return adapter.state()
 
 

@@ -16,9 +16,9 @@ from dreambooth_dpo.dpo_core.memory import LEVELS, first_level, next_level
 from dreambooth_dpo.dpo_core.pair_data import PairData
 from dreambooth_dpo.dpo_core.run_folder import RunFolder
 from dreambooth_dpo.dpo_core.settings import AdapterSettings, TrainSettings
-from dreambooth_dpo.dpo_core.stages import train_pairs
+from dreambooth_dpo.dpo_core.stages import train_round
 from dreambooth_dpo.dpo_core.trainer import Trainer
-from dreambooth_dpo.dpo_core.training import train_round
+from dreambooth_dpo.dpo_core.training import train_steps
 
 NET = FakeModel().denoiser
 
@@ -53,7 +53,7 @@ def test_levels_go_from_quick_to_small_and_only_auto_gives_way() -> None:
 @pytest.mark.parametrize("level", LEVELS[1:])
 def test_every_level_takes_the_same_steps(level: str, more: dict) -> None:
     fast, other = unet_trainer(memory="fast", **more), unet_trainer(memory=level, **more)
-    one, two = train_round(fast), train_round(other)
+    one, two = train_steps(fast), train_steps(other)
     assert [r["step"] for r in two] == list(range(6))
     for a, b in zip(one, two, strict=True):
         assert b["loss"] == pytest.approx(a["loss"], rel=2e-3) and b["winner_error"] == pytest.approx(a["winner_error"], abs=2e-6)
@@ -64,7 +64,7 @@ def test_low_looks_at_one_pair_at_a_time() -> None:
     trainer, sizes = unet_trainer(memory="low", steps=1), []
     inner = trainer.model.predict
     trainer.model.predict = lambda noised, times, cond: (sizes.append(len(noised)), inner(noised, times, cond))[1]
-    train_round(trainer)
+    train_steps(trainer)
     assert sizes == [2] * 6  # three pairs, the reference's forward and the policy's
 
 
@@ -89,9 +89,9 @@ def short_of_memory(trainer: Trainer, fits: str, since: int = 0) -> None:
 def test_auto_gives_way_and_loses_no_step(fits: str, since: int, caplog) -> None:
     """Memory runs out at step `since`: from the last good state the round goes on, with every step once in its records."""
     plain, trainer, saved = unet_trainer(memory="fast"), unet_trainer(), []
-    expected = train_round(plain)
+    expected = train_steps(plain)
     short_of_memory(trainer, fits, since)
-    records = train_round(trainer, save=lambda step, state, fresh: saved.append((step, [r["step"] for r in fresh])))
+    records = train_steps(trainer, save=lambda step, state, fresh: saved.append((step, [r["step"] for r in fresh])))
     assert trainer.level == fits and [r["step"] for r in records] == list(range(6))
     assert saved == [(2, [0, 1]), (4, [2, 3]), (6, [4, 5])]
     assert [r["loss"] for r in records] == pytest.approx([r["loss"] for r in expected], rel=1e-3)  # 1.3e-4 seen
@@ -105,13 +105,13 @@ def test_a_chosen_level_that_does_not_fit_is_an_error_with_a_remedy() -> None:
     with pytest.raises(
         UserError, match=r"3 pairs at once does not fit into memory at the level 'checkpointing'. Set memory to auto or low"
     ):
-        train_round(trainer)
+        train_steps(trainer)
     done = unet_trainer(memory="checkpointing", steps=2, schedule="constant")
-    train_round(done)
+    train_steps(done)
     again = unet_trainer(memory="checkpointing", schedule="constant")
     short_of_memory(again, "low", since=3)
     with pytest.raises(UserError):
-        train_round(again)
+        train_steps(again)
     assert states_agree(done, again, 1e-6), "the last good state, that of step 2, stands"
 
 
@@ -119,7 +119,7 @@ def test_a_denoiser_without_known_blocks_trains_pair_by_pair() -> None:
     trainer = make_trainer(steps=4, batch_size=2)
     short_of_memory(trainer, "low")
     plain = make_trainer(steps=4, batch_size=2)
-    assert [r["loss"] for r in train_round(trainer)] == pytest.approx([r["loss"] for r in train_round(plain)], rel=1e-4)
+    assert [r["loss"] for r in train_steps(trainer)] == pytest.approx([r["loss"] for r in train_steps(plain)], rel=1e-4)
     assert trainer.level == "low"
 
 
@@ -137,7 +137,7 @@ def test_the_next_round_begins_at_the_level_that_fitted(tmp_path) -> None:
     model.predict = predict
     with RunFolder(tmp_path / "run") as run:
         for number in range(2):
-            train_pairs(run, number, model, adapter, make_data(), settings, seed=1)
+            train_round(run, number, model, adapter, make_data(), settings, seed=1)
         assert run.fact("memory") == "low" and full == [4], "only the first round had to find out"
 
 

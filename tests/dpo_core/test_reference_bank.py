@@ -16,7 +16,7 @@ from dreambooth_dpo.dpo_core.pair_data import visits
 from dreambooth_dpo.dpo_core.reference_bank import ReferenceBank, forwards_of
 from dreambooth_dpo.dpo_core.seeds import generator
 from dreambooth_dpo.dpo_core.trainer import TrainingStopped
-from dreambooth_dpo.dpo_core.training import train_round
+from dreambooth_dpo.dpo_core.training import train_steps
 
 
 def filled(**settings: object):
@@ -34,7 +34,7 @@ def test_no_bank_is_the_path_of_always() -> None:
     """
     trainer = make_trainer(steps=12)
     assert trainer.bank is None
-    last = train_round(trainer)[-1]
+    last = train_steps(trainer)[-1]
     assert last["loss"] == pytest.approx(0.04901031032204628, rel=1e-3)
     assert last["winner_error"] == pytest.approx(-0.0024302005767822266, rel=1e-2)
 
@@ -108,7 +108,7 @@ def test_the_reference_is_asked_once_for_a_draw() -> None:
             calls.append(torch.is_grad_enabled())
             return super().predict(noised, times, cond)
 
-    train_round(make_trainer(Counted(), reference_bank=1, steps=9, batch_size=PAIRS))
+    train_steps(make_trainer(Counted(), reference_bank=1, steps=9, batch_size=PAIRS))
     assert calls == [False] + [True] * 9
 
 
@@ -121,11 +121,11 @@ def test_the_first_step_stands_at_log_2_to_the_bit() -> None:
 def test_a_loaded_state_goes_on_bit_by_bit(more: dict) -> None:
     kept: dict[int, tuple] = {}
     whole = make_trainer(steps=8, reference_bank=2, checkpoint_every=3, **more)
-    records = train_round(whole, save=lambda step, state, fresh: kept.update({step: (state, list(fresh))}))
+    records = train_steps(whole, save=lambda step, state, fresh: kept.update({step: (state, list(fresh))}))
     resumed = make_trainer(steps=8, reference_bank=2, checkpoint_every=3, **more)
     resumed.load_state(kept[3][0])
     assert resumed.bank.known.sum() == whole.bank.known.sum()
-    assert train_round(resumed, 3, earlier=kept[3][1]) == records
+    assert train_steps(resumed, 3, earlier=kept[3][1]) == records
     assert difference(resumed.adapter.state(), whole.adapter.state()) == 0
 
 
@@ -150,7 +150,7 @@ def test_a_broken_run_ends_as_the_unbroken_one(tmp_path: Path, at: str) -> None:
 def test_nan_stops_with_the_last_saved_adapter() -> None:
     trainer, states = make_trainer(Poisoned(3), steps=8, checkpoint_every=2, reference_bank=2), {}
     with pytest.raises(TrainingStopped, match="at step 3") as caught:
-        train_round(trainer, save=lambda step, state, fresh: states.update({step: state}))
+        train_steps(trainer, save=lambda step, state, fresh: states.update({step: state}))
     assert max(states) == 2 and difference(trainer.adapter.state(), {k[7:]: v for k, v in states[2].items() if k[:7] == "policy."}) == 0
     assert [r["step"] for r in caught.value.records] == [2]
 

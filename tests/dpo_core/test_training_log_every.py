@@ -10,14 +10,14 @@ from trainers import make_data, make_trainer, steps_of
 from dreambooth_dpo.dpo_core import pair_data
 from dreambooth_dpo.dpo_core.pair_data import resident, to_device
 from dreambooth_dpo.dpo_core.trainer import TrainingStopped
-from dreambooth_dpo.dpo_core.training import train_round
+from dreambooth_dpo.dpo_core.training import train_steps
 
 
 @pytest.mark.parametrize("every", [2, 5, 100])
 def test_records_and_weights_do_not_depend_on_it(every: int) -> None:
     one, many = make_trainer(steps=12, checkpoint_every=7), make_trainer(steps=12, checkpoint_every=7, log_every=every)
     told: list[int] = []
-    assert train_round(many, tell=lambda r: told.append(r["step"])) == train_round(one)
+    assert train_steps(many, tell=lambda r: told.append(r["step"])) == train_steps(one)
     assert difference(many.state(), one.state()) == 0 and told == list(range(12))
 
 
@@ -25,7 +25,7 @@ def test_numbers_are_fetched_when_due_and_before_every_save() -> None:
     fetched, trainer = [], make_trainer(steps=11, checkpoint_every=5, log_every=3)
     fetch = trainer.fetch
     trainer.fetch = lambda steps: fetched.append([s.step for s in steps]) or fetch(steps)
-    train_round(trainer)
+    train_steps(trainer)
     assert fetched == [[0, 1, 2], [3, 4], [5, 6, 7], [8, 9], [10]]
 
 
@@ -34,7 +34,7 @@ def test_a_nan_step_is_never_saved(at: int, last_saved: int) -> None:
     trainer = make_trainer(Poisoned(at), steps=8, checkpoint_every=4, log_every=3)
     states = {0: trainer.state()}
     with pytest.raises(TrainingStopped, match=f"at step {at}:") as caught:
-        train_round(trainer, save=lambda step, state, fresh: states.update({step: state}))
+        train_steps(trainer, save=lambda step, state, fresh: states.update({step: state}))
     assert max(states) == last_saved and difference(trainer.state(), states[last_saved]) == 0
     assert [r["step"] for r in caught.value.records] == list(range(last_saved, at))
     assert all(bool(t.isfinite().all()) for t in trainer.state().values())
@@ -45,7 +45,7 @@ def test_the_winner_alarm_stops_at_the_same_step() -> None:
     for every in (1, 4):
         trainer = make_trainer(steps=8, checkpoint_every=8, learning_rate=1.0, warmup_steps=0, winner_error_collapse=0.01, log_every=every)
         with pytest.raises(TrainingStopped, match="collapsing") as caught:
-            train_round(trainer)
+            train_steps(trainer)
         ends.append((str(caught.value), caught.value.records))
     assert ends[0] == ends[1]
 

@@ -12,7 +12,7 @@ from trainers import PAIRS, forward, make_data, make_trainer, steps_of
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.objectives import OBJECTIVES
 from dreambooth_dpo.dpo_core.pair_data import PairData
-from dreambooth_dpo.dpo_core.training import train_round
+from dreambooth_dpo.dpo_core.training import train_steps
 
 BETAS = {"ipo": 500.0, "mapo": 0.1, "kto": 300.0}
 
@@ -21,7 +21,7 @@ BETAS = {"ipo": 500.0, "mapo": 0.1, "kto": 300.0}
 def test_every_objective_trains(objective: str) -> None:
     """The loss falls, and winner and loser are logged against the reference whether the objective needs it or not."""
     changes = {"objective": objective, "beta": BETAS.get(objective, 2000.0), "steps": 30, "batch_size": 5, "learning_rate": 3e-3}
-    records = train_round(make_trainer(gaps=torch.linspace(1, 3, PAIRS), **changes))
+    records = train_steps(make_trainer(gaps=torch.linspace(1, 3, PAIRS), **changes))
     assert records[0]["winner_error"] == records[0]["margin"] == 0.0
     assert sum(r["loss"] for r in records[-10:]) < sum(r["loss"] for r in records[:10])
     assert records[-1]["margin"] > 0 and "loser_scale" not in records[0]
@@ -54,7 +54,7 @@ def test_missing_gaps_are_zeros_and_wrong_ones_are_refused() -> None:
 
 def test_the_loser_guard_keeps_the_winner_down() -> None:
     """Guarded, the winner's error falls further; the record has the mean scale, which mu 0.9 makes small."""
-    free, held = (train_round(make_trainer(steps=20, batch_size=5, learning_rate=3e-3, loser_guard=mu)) for mu in (None, 0.9))
+    free, held = (train_steps(make_trainer(steps=20, batch_size=5, learning_rate=3e-3, loser_guard=mu)) for mu in (None, 0.9))
     assert held[-1]["winner_error"] < free[-1]["winner_error"]
     assert all(0 < r["loser_scale"] < 0.5 for r in held) and all("loser_scale" not in r for r in free)
     assert held[0]["loss"] == free[0]["loss"]
@@ -66,8 +66,8 @@ def test_the_guards_scale_is_a_mean_over_parts_and_does_nothing_without_a_loser(
         parts = [float(forward(trainer, 3, part)[1]["loser_scale"]) for part in range(2)]
     assert steps_of(trainer, 3)[0]["loser_scale"] == pytest.approx(sum(parts) / 2, rel=1e-6)
     plain, guarded = (make_trainer(steps=4, objective="raft", loser_guard=mu) for mu in (None, 0.9))
-    train_round(plain)
-    assert [r["loser_scale"] for r in train_round(guarded)] == [1.0] * 4
+    train_steps(plain)
+    assert [r["loser_scale"] for r in train_steps(guarded)] == [1.0] * 4
     assert difference(plain.state(), guarded.state()) == 0
 
 

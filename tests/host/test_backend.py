@@ -37,7 +37,7 @@ from dreambooth_dpo.dpo_core.objectives import denoising_error
 from dreambooth_dpo.dpo_core.pair_data import PairData
 from dreambooth_dpo.dpo_core.settings import AdapterSettings, TrainSettings
 from dreambooth_dpo.dpo_core.trainer import Trainer
-from dreambooth_dpo.dpo_core.training import train_round
+from dreambooth_dpo.dpo_core.training import train_steps
 from dreambooth_dpo.toybox.models import weights_folder
 from dreambooth_dpo.toybox.native import native_toybox
 from dreambooth_dpo.toybox.run import toy_pipeline
@@ -114,7 +114,7 @@ def test_training_ends_with_the_adapter_of_diffusers(native, twin):
         for model, adapter in ((native, ours), (twin, theirs)):
             adapter.freeze_reference()
             data = PairData(winners.clone(), losers.clone(), model.encode_prompts(PROMPTS))
-            records.append(train_round(Trainer(model, adapter, data, settings, 7)))
+            records.append(train_steps(Trainer(model, adapter, data, settings, 7)))
         ends = lora_tensors(ours, prefixes), lora_tensors(theirs)
         changed = max(furthest(v, theirs.state()[k]) for k, v in start.items())
     assert ends[0].keys() == ends[1].keys() and len(ours.layers) == len(theirs.layers) == 129

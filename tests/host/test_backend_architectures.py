@@ -16,8 +16,8 @@ from dreambooth_dpo.dpo_core.checkpointing import gradient_checkpointing
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.lora_files import lora_tensors
 from dreambooth_dpo.dpo_core.pair_data import PairData
+from dreambooth_dpo.dpo_core.self_test import self_test
 from dreambooth_dpo.dpo_core.settings import SamplingSettings, TrainSettings
-from dreambooth_dpo.dpo_core.stages import self_test
 from dreambooth_dpo.dpo_core.trainer import Trainer
 from dreambooth_dpo.toybox.native import native_toybox
 
@@ -160,7 +160,7 @@ def test_a_step_reaches_every_layer_and_gradients_are_right(backend, checkpointi
     with backend.training(), gradient_checkpointing(backend.denoiser) if checkpointing else nullcontext():
         adapter = Adapter(backend.denoiser, ADAPTER, device=backend.device)
         data = pairs(backend)
-        error = self_test(backend, adapter, data)
+        error = self_test(backend, adapter, data, "checkpointing" if checkpointing else "fast")
         trainer = Trainer(backend, adapter, data, TrainSettings(batch_size=2, warmup_steps=0, learning_rate=1e-3), 7)
         with adapter.attached():
             trainer.step(0)
@@ -183,7 +183,7 @@ def test_bfloat16_weights_train(text_encoder, kind, compute):
             base = backend.predict(data.winners, times, data.cond)
             with adapter.attached():
                 assert torch.equal(backend.predict(data.winners, times, data.cond), base) and base.dtype == torch.float32
-        assert self_test(backend, adapter, data) < (0.02 if compute else 0.1)
+        assert self_test(backend, adapter, data, "fast") < (0.02 if compute else 0.1)
         trainer = Trainer(backend, adapter, data, TrainSettings(batch_size=2, warmup_steps=0, learning_rate=1e-3), 7)
         with adapter.attached():
             trainer.step(0)

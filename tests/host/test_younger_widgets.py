@@ -30,8 +30,8 @@ SAVED = {
 }
 """Widgets in the order in which graphs hold their values."""
 YOUNGER = {
-    "DBDPO_SampleCandidates": ["guidance_until"],
-    "DBDPO_TrainStep": ["reference_bank"],
+    "DBDPO_SampleCandidates": ["guidance_until", "round"],
+    "DBDPO_TrainStep": ["reference_bank", "round"],
     "DBDPO_Rounds": ["reference_bank", "guidance_until", "draft_steps"],
 }
 
@@ -90,9 +90,11 @@ def test_rounds_hands_on_what_a_graph_has_and_nothing_else(comfyui: Path):
         return [n["inputs"] for n in graph.values() if n["class_type"] == kind]
 
     for kind, taken in (("DBDPO_SampleCandidates", SAMPLING), ("DBDPO_TrainStep", TRAINING)):
-        for inputs in inner(kind):
+        for number, inputs in enumerate(inner(kind)):
             own = {k for k, v in inputs.items() if not isinstance(v, list)} - {"run_name"}
-            assert own == set(taken), kind
+            assert own == {*taken, *(["round"] if number else [])}, kind
+            assert inputs.get("round", 0) == number
+            assert all(inputs[name] == taken[name] for name in ("seed", "train_seed") if name in taken), "the round tells them apart"
     for inputs in inner("DBDPO_SampleCandidates", guidance_until=0.0, reference_bank=2):
         assert inputs["guidance_until"] == 0.0 and "reference_bank" not in inputs
     for inputs in inner("DBDPO_TrainStep", guidance_until=0.0, reference_bank=2):

@@ -1,0 +1,97 @@
+"""One trajectory: how a step's pairs are cut into forwards, by memory level or accumulation, changes no objective's steps or records."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from loops import FakeModel
+from trainers import PAIRS, make_data
+
+from dreambooth_dpo.dpo_core.adapter import Adapter
+from dreambooth_dpo.dpo_core.objectives import OBJECTIVES
+from dreambooth_dpo.dpo_core.settings import AdapterSettings, TrainSettings
+from dreambooth_dpo.dpo_core.trainer import Trainer
+from dreambooth_dpo.dpo_core.training import train_steps
+
+BETA = {"dpo": 2000.0, "ipo": 500.0, "hinge": 1000.0, "reward_gap": 2000.0, "mapo": 0.1, "kto": 2000.0, "raft": 1.0}
+WEIGHTS = torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [0.0, 1.0]])
+"""Two whole pairs, one picture with a thumb up, two with a thumb down."""
+
+
+class DrawnByPair(Trainer):
+    """Times and noise of a pair belong to the place at which it comes up, not to the forward: else accumulation is another training."""
+
+    def _batch(self, step, part):
+        first = (step * self.settings.accumulation + part) * self.settings.batch_size
+        one_by_one = [self._one(place) for place in self.order(range(first, first + self.settings.batch_size))]
+        halves = [[b.noised.chunk(2), b.target.chunk(2), b.times.chunk(2), {k: v.chunk(2) for k, v in b.cond.items()}] for b in one_by_one]
+        noised, target, times = (torch.cat([h[i][side] for side in (0, 1) for h in halves]) for i in range(3))
+        cond = {k: torch.cat([h[3][k][side] for side in (0, 1) for h in halves]) for k in halves[0][3]}
+        picks, epochs = (torch.cat([getattr(b, name) for b in one_by_one]) for name in ("picks", "epochs"))
+        return type(one_by_one[0])(picks, epochs, noised, target, times, cond)
+
+    def order(self, places):
+        return places
+
+    def _one(self, place):
+        alone = Trainer(
+            self.model, self.adapter, self.data, self.settings.model_copy(update={"batch_size": 1, "accumulation": 1}), self.seed
+        )
+        return alone._batch(place, 0)
+
+
+class Reversed(DrawnByPair):
+    def order(self, places):
+        return reversed(places)
+
+
+def trained(kind: type[Trainer] = Trainer, **settings: object) -> tuple[list[dict], torch.Tensor]:
+    """Records and final weights of six steps of five pairs, in any cut."""
+    objective = settings["objective"]
+    counts = WEIGHTS if settings.pop("weighted", False) else None
+    model = FakeModel()
+    data = replace(make_data(gaps=torch.linspace(1, 3, PAIRS)), counts=counts)
+    given = {"steps": 6, "warmup_steps": 0, "learning_rate": 1e-3, "beta": BETA[objective], **settings}
+    trainer = kind(model, Adapter(model.denoiser, AdapterSettings(rank=2, alpha=2.0), seed=0), data, TrainSettings(**given), 11)
+    records = train_steps(trainer)
+    return records, torch.cat([p.detach().flatten() for p in trainer.parameters])
+
+
+def assert_same(one: tuple, other: tuple) -> None:
+    """Records to rounding; weights to 2e-3 of their size, as AdamW turns a rounding of a tiny gradient into a whole step."""
+    for a, b in zip(one[0], other[0], strict=True):
+        assert a.keys() == b.keys()
+        for name in a:
+            assert b[name] == pytest.approx(a[name], rel=2e-3, abs=2e-6), (name, a["step"])
+    assert float((one[1] - other[1]).norm() / one[1].norm()) < 2e-3
+
+
+CASES = [(name, {}) for name in OBJECTIVES] + [("kto", {"weighted": True}), ("dpo", {"loser_guard": 0.6}), ("kto", {"loser_guard": 0.6})]
+
+
+@pytest.mark.parametrize(("objective", "more"), CASES, ids=str)
+def test_level_low_takes_the_steps_of_fast(objective: str, more: dict) -> None:
+    cut = {"objective": objective, "batch_size": 5, **more}
+    assert_same(trained(memory="fast", **cut), trained(memory="low", **cut))
+
+
+@pytest.mark.parametrize(("objective", "more"), CASES, ids=str)
+def test_one_forward_of_five_pairs_is_five_of_one(objective: str, more: dict) -> None:
+    whole = trained(DrawnByPair, objective=objective, batch_size=5, accumulation=1, memory="fast", **more)
+    parts = trained(DrawnByPair, objective=objective, batch_size=1, accumulation=5, memory="fast", **more)
+    assert_same(whole, parts)
+
+
+@pytest.mark.parametrize(("objective", "more"), CASES, ids=str)
+def test_the_order_of_a_batch_is_of_no_account(objective: str, more: dict) -> None:
+    one, other = (trained(kind, objective=objective, batch_size=5, memory="fast", **more) for kind in (DrawnByPair, Reversed))
+    assert_same(one, other)
+
+
+def test_the_suite_can_fail() -> None:
+    """Another order of pairs is another trajectory, by far more than the tolerance."""
+    one, other = (trained(objective="dpo", batch_size=size, memory="fast") for size in (5, 4))
+    with pytest.raises(AssertionError):
+        assert_same(one, other)
