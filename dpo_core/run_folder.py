@@ -79,6 +79,11 @@ class RunFolder:
             with self._db:
                 yield self._db
         except sqlite3.DatabaseError as error:
+            if "locked" in str(error):
+                raise UserError(
+                    f"the records in {self.path} are in use by another program: a run, a node or a viewer of this folder. Wait until it "
+                    "has ended, or close it; what was finished before is kept, and resuming goes on from there."
+                ) from error
             raise UserError(
                 f"cannot write records in {self.path}: {error}. Free disk space; what was finished before is kept, "
                 "and resuming goes on from there."

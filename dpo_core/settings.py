@@ -138,7 +138,7 @@ class TrainSettings(Settings):
     objective: Literal["dpo", "ipo", "hinge", "reward_gap", "mapo", "kto", "raft"] = Field(
         "dpo",
         description="The loss. Its beta for eps models: dpo 2000-5000, ipo 500, hinge 1000-2000, reward_gap 2000, kto 2000-5000, mapo 0.1 "
-        "(it weighs the margin); raft has none.",
+        "(it weighs the margin; its authors' code says 0.5); raft has none.",
     )
     beta: float = Field(
         2000.0,

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ..errors import UserError
+from ..hashing import update_with_tensor
 from ..protocols import Cond
 from ..settings import SamplingSettings
 
@@ -106,10 +107,7 @@ class DiffusersTextToImage:
         for module in (self.denoiser, self.pipe.text_encoder, self.pipe.vae):
             for name, weight in module.named_parameters():
                 digest.update(f"{name}{tuple(weight.shape)}".encode())
-                bits = weight.detach().float().contiguous().view(torch.int32)
-                digest.update(bits.flatten()[:4096].cpu().numpy().tobytes())
-                # A sum of integers: one of floats would depend on its order, and so on device and threads.
-                digest.update(np.int64(bits.sum(dtype=torch.int64).item()).tobytes())
+                update_with_tensor(digest, weight.float())
         return digest.hexdigest()[:16]
 
     @torch.no_grad()

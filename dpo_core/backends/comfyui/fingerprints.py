@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ...hashing import update_with_tensor
 from . import prediction
 from .live import live_adapter
 
@@ -14,7 +15,7 @@ from .live import live_adapter
 def fingerprint(model: Any, clip: Any = None, vae: Any = None) -> str:
     """16 hex digits of a MODEL and, where given, its CLIP and VAE.
 
-    Of every weight the first 4096 values count; patches on them, the kind of sampling, a riding adapter and CLIP's skipped layers count.
+    Every weight counts whole (see hashing.py); patches on them, the kind of sampling, a riding adapter and CLIP's skipped layers count.
     """
     sampling = model.get_model_object("model_sampling")
     digest = hashlib.sha256(prediction.type_name(sampling).encode())
@@ -43,8 +44,8 @@ def _weights(digest: Any, patcher: Any) -> None:
 def _digest(digest: Any, name: str, value: Any) -> None:
     """Feed a tensor, a number, a text, or what is built of them (a weight adapter by its weights)."""
     if isinstance(value, torch.Tensor):
-        head = value.detach().flatten()[:4096].cpu().contiguous()
-        digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode() + head.view(torch.uint8).numpy().tobytes())
+        digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
+        update_with_tensor(digest, value)
     elif isinstance(value, (list, tuple)):
         for i, part in enumerate(value):
             _digest(digest, f"{name}.{i}", part)
