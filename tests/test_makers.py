@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parent
-NAMES = sorted(path.stem for path in FOLDER.glob("make_*.py")) + ["example_workflows"]
+NAMES = [*sorted(path.stem for path in FOLDER.glob("make_*.py")), "example_workflows"]
 
 
 @pytest.mark.parametrize("name", NAMES)
