@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io, ui
 
 from .measuring import picture_inputs, witness_inputs
-from .sockets import CATEGORY, found_by
+from .sockets import CATEGORY, found_by, shown_again
 
 
 class Evaluate(io.ComfyNode):
@@ -17,6 +17,7 @@ class Evaluate(io.ComfyNode):
             category=CATEGORY,
             description="Did it get better? Prompts that training never saw, equal seeds, 95 % intervals over prompts, guards.",
             **found_by("compare", "measure", "slider"),
+            **shown_again(),
             inputs=[
                 io.Model.Input("before", tooltip="The model as it came."),
                 io.Model.Input("after", tooltip="The trained model."),

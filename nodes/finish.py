@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
-from .sockets import CATEGORY, CandidatesType, PairsType, found_by
+from .sockets import CATEGORY, CandidatesType, PairsType, found_by, shown_again
 
 
 class FinishCandidates(io.ComfyNode):
@@ -16,6 +16,7 @@ class FinishCandidates(io.ComfyNode):
             category=CATEGORY,
             description="Draws in full only those drafts that stand in pairs, from their own noise; the others are spared.",
             **found_by("draft", "cost", "speed", "sampler"),
+            **shown_again(),
             inputs=[
                 io.Model.Input("model", tooltip="The model that drew the drafts."),
                 io.Clip.Input("clip", tooltip="Its text encoder."),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from .sockets import CATEGORY, PairsType, found_by
+from .sockets import CATEGORY, PairsType, found_by, shown_again
 
 
 class InspectPairs(io.ComfyNode):
@@ -16,6 +16,7 @@ class InspectPairs(io.ComfyNode):
             category=CATEGORY,
             description="Look at the pairs, those that were a near thing first, and keep, swap or reject them before training.",
             **found_by("review pairs", "overrule", "reject pairs", "thumbs up"),
+            **shown_again(),
             inputs=[
                 PairsType.Input("pairs", tooltip="Pairs to look at."),
                 io.String.Input(

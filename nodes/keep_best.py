@@ -6,7 +6,7 @@ from comfy_api.latest import io, ui
 
 from .measuring import picture_inputs, witness_inputs
 from .score import second_scorer
-from .sockets import CATEGORY, CandidatesType, PairsType, StandingType, found_by
+from .sockets import CATEGORY, CandidatesType, PairsType, StandingType, found_by, shown_again
 
 _LAZY = ("after", "lora", "candidates")
 
@@ -20,6 +20,7 @@ class KeepBest(io.ComfyNode):
             category=CATEGORY,
             description="Measures a round on held-out prompts and keeps the best so far, or the original. A stop spares all later rounds.",
             **found_by("early stopping", "best checkpoint"),
+            **shown_again(),
             inputs=[
                 io.Model.Input("before", tooltip="The model as it came, before all rounds."),
                 io.Model.Input("after", lazy=True, tooltip="The model after this round. Not asked for when so_far says stop."),
@@ -69,7 +70,7 @@ class KeepBest(io.ComfyNode):
             kept = keep_best((before, after), lora, clip, vae, candidates, scorers, drawing, patience, so_far, progress)
         progress.show(curve := picture(kept))
         curve, said = to_image([curve]), report(kept)
-        shown = {**ui.PreviewImage(curve, cls=cls).as_dict(), "text": (said,)}
+        shown = {**ui.PreviewImage(curve, cls=cls).as_dict(), "text": (said,), "dbdpo_kept": (said,)}
         return io.NodeOutput(kept.model, kept.lora, kept, curve, said, kept.candidates, to_image([kept.curves]), ui=shown)
 
     @classmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
-from .sockets import CATEGORY, PairsType, ScoredType, found_by
+from .sockets import CATEGORY, PairsType, ScoredType, found_by, shown_again
 
 
 def rule_inputs() -> list:
@@ -52,6 +52,7 @@ class BuildPairs(io.ComfyNode):
             category=CATEGORY,
             description="Better/worse pairs of one prompt by a rule, such as the angle window. Changing it never draws again.",
             **found_by("winner", "loser", "angle window"),
+            **shown_again(),
             inputs=[
                 ScoredType.Input("scored", tooltip="Scored candidates."),
                 io.Float.Input(
@@ -121,6 +122,7 @@ class PreviewPairs(io.ComfyNode):
             category=CATEGORY,
             description="Winner and loser side by side, with their scores.",
             **found_by("winner", "loser", "gallery"),
+            **shown_again(),
             inputs=[
                 PairsType.Input("pairs", tooltip="Pairs to look at."),
                 io.Int.Input("page", default=1, min=1, max=100_000, tooltip="Which page; the last one is shown for a larger number."),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
-from .sockets import CATEGORY, Candidates, CandidatesType, ConceptType, PromptsType, found_by
+from .sockets import CATEGORY, Candidates, CandidatesType, ConceptType, PromptsType, found_by, shown_again
 
 
 def round_input(what: str) -> io.Int.Input:
@@ -64,6 +64,7 @@ class SampleCandidates(io.ComfyNode):
             category=CATEGORY,
             description="Draws candidates for every training prompt into a run folder. Stopped at any moment, it goes on where it was.",
             **found_by("sampler", "draw candidates", "batch"),
+            **shown_again(),
             inputs=[
                 io.Model.Input("model", tooltip="The personalized model; an adapter of an earlier round may ride on it."),
                 io.Clip.Input("clip", tooltip="Its text encoder."),

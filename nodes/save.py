@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
-from .sockets import CATEGORY, found_by
+from .sockets import CATEGORY, found_by, shown_again
 
 
 class SaveLora(io.ComfyNode):
@@ -16,6 +16,7 @@ class SaveLora(io.ComfyNode):
             category=CATEGORY,
             description="Writes the LoRA into models/loras, where Load LoRA finds it. Nothing is overwritten.",
             **found_by("export lora", "save lora"),
+            **shown_again(),
             inputs=[
                 io.LoraModel.Input("lora", tooltip="From the train step."),
                 io.String.Input(

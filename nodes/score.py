@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
-from .sockets import CATEGORY, CandidatesType, ScoredType, ScorerType, found_by
+from .sockets import CATEGORY, CandidatesType, ScoredType, ScorerType, found_by, shown_again
 
 TOYBOX = ("toybox reward", "toybox judge")
 
@@ -74,6 +74,7 @@ class ScoreCandidates(io.ComfyNode):
             category=CATEGORY,
             description="Two scores for every candidate: likeness to the photos, and agreement with the prompt.",
             **found_by("clip score", "reward", "likeness"),
+            **shown_again(),
             inputs=[
                 CandidatesType.Input("candidates", tooltip="What was drawn."),
                 ScorerType.Input("scorer", tooltip="An open_clip model: alignment needs a text tower."),

@@ -21,6 +21,15 @@ def found_by(*words: str) -> dict[str, list[str]]:
     return {"search_aliases": list(words)} if "search_aliases" in io.Schema.__dataclass_fields__ else {}
 
 
+def shown_again() -> dict[str, bool]:
+    """For io.Schema of every node that gives `ui`: what it showed is sent again where its result is at hand, on hosts that can do so.
+
+    0.3.64 lacks the argument, and sends again what output nodes showed, and no others.
+    """
+    name = "has_intermediate_output"
+    return {name: True} if name in io.Schema.__dataclass_fields__ else {}
+
+
 ConceptType = io.Custom("DBDPO_CONCEPT")
 PromptsType = io.Custom("DBDPO_PROMPTS")
 CandidatesType = io.Custom("DBDPO_CANDIDATES")

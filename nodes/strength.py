@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io, ui
 
 from .measuring import picture_inputs, witness_inputs
-from .sockets import CATEGORY, found_by
+from .sockets import CATEGORY, found_by, shown_again
 
 
 class StrengthSweep(io.ComfyNode):
@@ -17,6 +17,7 @@ class StrengthSweep(io.ComfyNode):
             category=CATEGORY,
             description="At which strength does the LoRA serve best? Scores, gain and guards at each, and the one to use; 0 is without it.",
             **found_by("lora strength", "strength dial", "weight"),
+            **shown_again(),
             inputs=[
                 io.Model.Input("model", tooltip="The model as it was before training: the one that went into the first train step."),
                 io.LoraModel.Input("lora", tooltip="From the train step or DPO Rounds; it is not changed."),

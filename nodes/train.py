@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io, ui
 
 from .sample import round_input
-from .sockets import CATEGORY, PairsType, found_by
+from .sockets import CATEGORY, PairsType, found_by, shown_again
 
 
 def training_inputs() -> list:
@@ -89,6 +89,7 @@ class TrainStep(io.ComfyNode):
             category=CATEGORY,
             description="Diffusion-DPO of a LoRA on the pairs, against the model as it came in. The MODEL that comes in stays as it was.",
             **found_by("diffusion dpo", "train lora", "preference training", "fine-tune"),
+            **shown_again(),
             inputs=[
                 io.Model.Input("model", tooltip="The model that drew the candidates. An adapter that rides on it is trained on."),
                 io.Clip.Input("clip", tooltip="Its text encoder."),

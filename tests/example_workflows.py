@@ -69,9 +69,9 @@ def loop(model: list, clip: list, vae: list, drawing: dict, training: dict, run_
             run_name=run_name, **drawing,
         ),
         "score": node("DBDPO_Score", 840, 0, (420, 460), candidates=["sample", 0], scorer=["scorer", 0]),
-        "pairs": node("DBDPO_BuildPairs", 840, 520, (420, 755), scored=["score", 0]),
-        "pairs_words": words(840, 1335, (420, 160), "Pairs in words", ["pairs", 2]),
-        "train": node("DBDPO_TrainStep", 1320, 630, (420, 930), model=model, clip=clip, pairs=["pairs", 0], **training),
+        "pairs": node("DBDPO_BuildPairs", 840, 520, (420, 850), scored=["score", 0]),
+        "pairs_words": words(840, 1670, (420, 160), "Pairs in words", ["pairs", 2]),
+        "train": node("DBDPO_TrainStep", 1320, 630, (420, 1025), model=model, clip=clip, pairs=["pairs", 0], **training),
         "look": node("DBDPO_PreviewPairs", 1320, 0, (420, 570), pairs=["pairs", 0]),
     }  # fmt: skip
 
@@ -84,7 +84,7 @@ def ending(before: list, after: list, lora: list, clip: list, vae: list, candida
             scorer=["scorer", 0], **more,
         ),
         "report": words(left, 900, (760, 220), "Did it get better?", ["evaluate", 1]),
-        "save": node("DBDPO_SaveLora", left, 1180, (380, 100), lora=lora, filename_prefix=f"dreambooth_dpo/{name}"),
+        "save": node("DBDPO_SaveLora", left, 1180, (760, 190), lora=lora, filename_prefix=f"dreambooth_dpo/{name}"),
     }  # fmt: skip
 
 
@@ -150,9 +150,9 @@ def drafted(toy: dict) -> dict:
         graph[name]["title"] = title
     graph["draft_pairs_words"]["title"] = "Pairs of drafts in words"
     graph["finish"] = node(
-        "DBDPO_FinishCandidates", 1320, 0, (420, 580), "Finish those in pairs: 12 steps", **toy, pairs=["draft_pairs", 0], steps=12
+        "DBDPO_FinishCandidates", 1320, 0, (420, 670), "Finish those in pairs: 12 steps", **toy, pairs=["draft_pairs", 0], steps=12
     )
-    graph["finish_words"] = words(1320, 640, (420, 160), "What was spared", ["finish", 2])
+    graph["finish_words"] = words(1320, 970, (420, 160), "What was spared", ["finish", 2])
     later["score"]["inputs"]["candidates"] = ["finish", 0]
     later["look"]["pos"], later["train"]["pos"] = [2280, 0], [2280, 630]
     return {
@@ -173,7 +173,7 @@ def graphs() -> dict[str, tuple[dict, list[dict]]]:
     rounds = {
         **toy_parts(),
         "rounds": node(
-            "DBDPO_Rounds", 400, 0, (420, 1625), **toy, concept=["concept", 0], prompts=["prompts", 0], scorer=["scorer", 0],
+            "DBDPO_Rounds", 400, 0, (420, 1720), **toy, concept=["concept", 0], prompts=["prompts", 0], scorer=["scorer", 0],
             judge=["judge", 0], rounds=3, run_name="toybox_three_rounds", **TOY_DRAWING,
         ),
         "watch": node("PreviewImage", 880, 0, (420, 380), "Gain of each round", images=["rounds", 4]),
@@ -181,7 +181,7 @@ def graphs() -> dict[str, tuple[dict, list[dict]]]:
         "curves": node("PreviewImage", 880, 760, (420, 440), "Training of the last round", images=["rounds", 2]),
         **ending(toy["model"], ["rounds", 0], ["rounds", 1], toy["clip"], toy["vae"], ["rounds", 3], "toybox", True, 1360),
     }  # fmt: skip
-    rounds["save"]["pos"] = [880, 1260]
+    rounds["save"] |= {"pos": [880, 1260], "size": [420, 190]}
     found = {
         "toybox_quickstart": (quick, [note(TOY_NOTE, -400, 0, (340, 400))]),
         "toybox_three_rounds": (rounds, [note(ROUNDS_NOTE, -400, 0)]),

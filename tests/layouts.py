@@ -8,11 +8,18 @@ TEXT = 50
 SEVERAL_LINES = {"text", "held_out_text", "negative"}
 VIEWS = {"DBDPO_Evaluate": 380, "DBDPO_InspectPairs": 560, "DBDPO_Rounds": 200, "DBDPO_TrainStep": 200}
 """Of the pack's own views on nodes (web/*.js), at least."""
+TEXTS = {
+    "DBDPO_BuildPairs", "DBDPO_Evaluate", "DBDPO_FinishCandidates", "DBDPO_InspectPairs", "DBDPO_KeepBest", "DBDPO_Rounds", "DBDPO_SaveLora",
+    "DBDPO_Strength", "DBDPO_TrainStep",
+}  # fmt: skip
+"""Nodes that say something after a run, on a view of its own (web/said.js)."""
+SAID = 90
+"""Of that view, at least."""
 PICTURE = 220
 """Of a node's own picture after a run, at least."""
 SHOW_PICTURES = {
-    "DBDPO_SampleCandidates", "DBDPO_Score", "DBDPO_BuildPairs", "DBDPO_PreviewPairs", "DBDPO_TrainStep", "DBDPO_Rounds", "LoadImage",
-    "PreviewImage",
+    "DBDPO_SampleCandidates", "DBDPO_Score", "DBDPO_BuildPairs", "DBDPO_PreviewPairs", "DBDPO_FinishCandidates", "DBDPO_TrainStep",
+    "DBDPO_KeepBest", "DBDPO_Strength", "DBDPO_Rounds", "LoadImage", "PreviewImage",
 }  # fmt: skip
 
 
@@ -26,6 +33,7 @@ def least_height(node: dict) -> float:
     if node["type"] == "PreviewAny":
         heights += [WIDGET, TEXT]
     heights += [VIEWS[node["type"]]] if node["type"] in VIEWS else []
+    heights += [SAID] if node["type"] in TEXTS else []
     heights += [PICTURE] if node["type"] in SHOW_PICTURES else []
     rows = max(len(node["inputs"]) - len(widgets), len(node["outputs"]), 1)
     return rows * SLOT + (sum(h + GAP for h in heights) + END if heights else 0)
@@ -46,12 +54,13 @@ def html_height(node: dict) -> float:
     single = max(len(node["widgets_values"]), len(widgets)) - several + 2 * (node["type"] == "PreviewAny")
     rows = max(len(node["inputs"]) - len(widgets), len(node["outputs"]), 1)
     rest = HTML_REST + (HTML_MESSAGE if node["type"] in NAMES_A_FILE else 0)
-    return rows * HTML_SLOT + single * HTML_WIDGET + several * HTML_TEXT + VIEWS.get(node["type"], 0) + rest
+    views = VIEWS.get(node["type"], 0) + (SAID if node["type"] in TEXTS else 0)
+    return rows * HTML_SLOT + single * HTML_WIDGET + several * HTML_TEXT + views + rest
 
 
 def tallest(node: dict) -> float:
     """Below its title, in whichever front end takes most, after a run."""
-    fills = node["type"] in VIEWS or any(slot["name"] in SEVERAL_LINES for slot in node["inputs"])
+    fills = node["type"] in VIEWS or node["type"] in TEXTS or any(slot["name"] in SEVERAL_LINES for slot in node["inputs"])
     grows = HTML_PICTURE if fills and node["type"] in SHOW_PICTURES else 0
     return max(node["size"][1], least_height(node), html_height(node)) + grows
 

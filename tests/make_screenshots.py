@@ -14,14 +14,15 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 from browsing import FRONT_ENDS, fit, load, page, run, seed_settings
-from hosting import NEWEST_FRONT_END, ROOT, Server
+from hosting import ROOT, Server, comfyui_path
+from hosts import NEWEST_FRONT_END, version_of
 from make_thumbnails import screenshot
 from PIL import Image, ImageDraw, ImageFont
 from workflows import FOLDER
 
 WIDTH, TITLE, QUALITY = 1000, 26, 80
 TITLES = {
-    "pinned": "the front end that ComfyUI 0.3.64 pins",
+    "pinned": f"the front end that ComfyUI {version_of(comfyui_path())} pins",
     "newest": f"front end {NEWEST_FRONT_END}, canvas",
     "nodes2": f"front end {NEWEST_FRONT_END}, Nodes 2.0",
 }

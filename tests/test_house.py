@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import os
 import re
@@ -76,6 +77,19 @@ def test_names_follow_the_registry() -> None:
     assert comfy["PublisherId"] and comfy["DisplayName"]
     assert project["urls"]["Repository"].startswith("https://")
     assert (ROOT / project["readme"]).is_file()
+
+
+def test_the_range_of_hosts_is_said_once() -> None:
+    """To the registry as the nodes have it, and as the tests' list of hosts begins."""
+    tree = ast.parse((ROOT / "dpo_core" / "backends" / "comfyui" / "host_check.py").read_text(encoding="utf-8"))
+    named = {
+        ast.unparse(line.targets[0]): ast.literal_eval(line.value)
+        for line in tree.body
+        if isinstance(line, ast.Assign) and isinstance(line.value, ast.Constant)
+    }
+    hosts = tomllib.loads((ROOT / "tests" / "hosts.toml").read_text(encoding="utf-8"))["host"]
+    assert PYPROJECT["tool"]["comfy"]["requires-comfyui"] == f">={named['OLDEST']}"
+    assert [hosts[0]["version"], hosts[-1]["version"]] == [named["OLDEST"], named["NEWEST"]]
 
 
 def test_no_text_file_names_a_folder_of_one_machine() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 FOLDER = Path(__file__).parents[1] / "example_workflows"
+OURS = "DBDPO_"
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 
 
@@ -30,6 +31,11 @@ def _controlled(name: str, spec: list) -> bool:
     """Whether the front end adds a "control after generate" widget behind this one."""
     options = spec[1] if len(spec) > 1 else {}
     return spec[0] == "INT" and options.get("control_after_generate", name in ("seed", "noise_seed"))
+
+
+def _lasting(slots: list, ours: bool, used: list[bool]) -> list:
+    """Of a host's own node the slots up to the last one that is used: hosts differ in what comes after it, and the front end adds what they have."""
+    return slots if ours else slots[: max((i + 1 for i, is_used in enumerate(used) if is_used), default=0)]
 
 
 def to_ui(graph: dict, info: dict, notes: list[dict] = ()) -> dict:
@@ -66,6 +72,7 @@ def to_ui(graph: dict, info: dict, notes: list[dict] = ()) -> dict:
     for made, name in zip(nodes, graph, strict=True):
         for i, output in enumerate(made["outputs"]):
             output["links"] = outgoing.get((name, i), [])
+        made["outputs"] = _lasting(made["outputs"], made["type"].startswith(OURS), [bool(o["links"]) for o in made["outputs"]])
     for i, note in enumerate(notes):
         nodes.append({
             "id": len(graph) + i + 1, "type": "MarkdownNote", "pos": note["pos"], "size": note["size"], "flags": {}, "order": len(graph) + i,

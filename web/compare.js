@@ -25,7 +25,7 @@ function showAlone(node, there) {
     }
 }
 
-const views = new Views("compare", ["DBDPO_Evaluate"], HEIGHTS, (node) => {
+const views = new Views("compare", (kind) => kind === "DBDPO_Evaluate", HEIGHTS, (node) => {
     const slider = new Slider(url)
     const shown = () => outputOf(node, "dbdpo_compare")
     showAlone(node, () => Boolean(shown()?.pairs?.length))

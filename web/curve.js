@@ -16,7 +16,7 @@ function kept(node) {
     return inner.length ? inner : whole && [whole]
 }
 
-const views = new Views("curve", ["DBDPO_TrainStep", "DBDPO_Rounds"], HEIGHTS, (node) => {
+const views = new Views("curve", (kind) => ["DBDPO_TrainStep", "DBDPO_Rounds"].includes(kind), HEIGHTS, (node) => {
     const plot = new Plot()
     return { root: plot.root, refresh: () => plot.show(rounds(workflowId(), (id) => nodeOf(id) === node) ?? kept(node)) }
 })

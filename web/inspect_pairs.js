@@ -67,4 +67,4 @@ document.addEventListener("pointerdown", (event) => {
     if (!event.target.closest?.(".dbdpo-inspect")) focused = null
 }, true)
 
-app.registerExtension(new Views("inspect", ["DBDPO_InspectPairs"], HEIGHTS, view).hooks)
+app.registerExtension(new Views("inspect", (kind) => kind === "DBDPO_InspectPairs", HEIGHTS, view).hooks)

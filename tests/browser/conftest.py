@@ -1,4 +1,7 @@
-"""What browser tests need: a ComfyUI to start, a Chromium, and playwright. Each test runs on every front end."""
+"""What browser tests need: a ComfyUI to start, a Chromium, and playwright.
+
+Each test runs on every front end, but for those that say by the marker `front_ends` on which it makes a difference, and why.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "server" in metafunc.fixturenames:
         chosen = metafunc.config.getoption("--front-ends").split(",")
-        metafunc.parametrize("server", [name for name in FRONT_ENDS if name in chosen], indirect=True, scope="session")
+        marker = metafunc.definition.get_closest_marker("front_ends")
+        wanted = marker.args if marker else FRONT_ENDS
+        metafunc.parametrize("server", [name for name in FRONT_ENDS if name in chosen and name in wanted], indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")

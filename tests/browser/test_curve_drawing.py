@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 from browsing import tab
 
-# No front end has a part in it.
-pytestmark = pytest.mark.parametrize("server", ["pinned"], indirect=True)
+pytestmark = pytest.mark.front_ends("pinned", why="the curve's own parts are called: no front end has a part in it")
 
 DRAW = """async rounds => {
     const { Plot } = await import("/extensions/dreambooth_dpo/curve/plot.js")

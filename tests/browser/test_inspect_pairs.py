@@ -25,6 +25,7 @@ from inspector_page import (
     workflow,
 )
 
+PANEL_ALONE = pytest.mark.front_ends("pinned", why="what the panel says and makes of its data: the same in any page")
 SWAPPED, UNTOUCHED = "1 changed: 1 swapped, 0 rejected", "0 changed: 0 swapped, 0 rejected"
 
 
@@ -100,6 +101,7 @@ def test_the_keyboard_alone(server: Server, view):
     assert edits(view)["pairs"][mine[-1]] == "keep"
 
 
+@PANEL_ALONE
 def test_stale_decisions_are_told_and_kept_ones_offered(server: Server, view):
     opened(view, server)
     view.locator(PANEL).focus()
@@ -117,6 +119,7 @@ def test_stale_decisions_are_told_and_kept_ones_offered(server: Server, view):
     changed(view, 1)
 
 
+@PANEL_ALONE
 def test_two_inspectors_do_not_meddle(server: Server, view):
     opened(view, server, inspectors=2)
     for title, name in (("inspector 0", "Swap (S)"), ("inspector 1", "Reject (R)")):
@@ -134,6 +137,7 @@ def test_two_inspectors_do_not_meddle(server: Server, view):
     assert "1 changed: 0 swapped, 1 rejected" in said
 
 
+@PANEL_ALONE
 def test_what_looks_like_a_script_is_text(server: Server, view):
     evil = ["a sks robot <img src=x onerror='window.hacked=1'>", "a sks robot <script>window.hacked=1</script> on sand"]
     text = {"text": "\n".join(evil), "held_out_text": "a sks robot <b>bold</b>", "preset": "own text"}

@@ -116,14 +116,15 @@ def test_before_and_after_is_the_one_picture_of_its_node(server: Server, ran):
     grid = history["outputs"][str(view.evaluate(f"{node}.id"))]["images"][0]
     with Image.open(server.folder / "temp" / grid["subfolder"] / grid["filename"]) as kept:
         assert min(kept.size) > 100
-    # The room is the slider's: it reaches down to the node's lower edge.
+    # The room is the slider's and the report's: they reach down to the node's lower edge.
     bottom, edge = view.evaluate(
         f"""() => {{
             const node = {node}, at = app.canvas.canvas.getBoundingClientRect()
             const html = globalThis.LiteGraph?.vueNodesMode && document.querySelector(`[data-node-id="${{node.id}}"]`)
             const edge = html ? html.getBoundingClientRect().bottom
                 : at.top + app.canvas.ds.convertOffsetToCanvas([node.pos[0], node.pos[1] + node.size[1]])[1]
-            return [document.querySelector(".dbdpo-compare").getBoundingClientRect().bottom, edge]
+            const views = node.widgets.filter(w => w.element?.isConnected).map(w => w.element.getBoundingClientRect())
+            return [Math.max(...views.map(box => box.bottom)), edge]
         }}"""
     )
     assert 0 <= edge - bottom < 60

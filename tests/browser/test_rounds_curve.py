@@ -6,6 +6,7 @@ import pytest
 from browsing import come_back, finished, look_at, open_template, overlaps, press_run, set_widgets, tab
 from hosting import Server, executed
 
+pytestmark = pytest.mark.front_ends("pinned", "nodes2", why="what comes back and where it is drawn; on both canvases the same")
 STEPS = 6
 SMALL = {
     "DBDPO_LoadToybox": {"steps": 10},

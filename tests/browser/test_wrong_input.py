@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from browsing import finished, load, press_run, reads, red, set_widgets, unlink
 from hosting import Server
 from workflows import FOLDER
+
+pytestmark = pytest.mark.front_ends("pinned", "newest", why="the messages are the page's, and the same over a canvas and over HTML nodes")
 
 
 def quickstart(view) -> None:

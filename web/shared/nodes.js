@@ -93,13 +93,15 @@ function after(node, method, act) {
 }
 
 /**
- * Views of one kind on the nodes of some types. `make(node)` gives an object with `root`, an element, and `refresh()`, which draws anew what the
- * node's outputs hold; it is called whenever they may have changed. `heights` are the least and the most of the element, in graph units.
+ * Views of one kind on the nodes of some types: `fits(type)`. `make(node)` gives an object with `root`, an element, and `refresh()`, which draws
+ * anew what the node's outputs hold; it is called whenever they may have changed. `heights` are the least and the most of the element, in graph
+ * units. `due(node)`: a node has no view before this is true; without it each has one from the start.
  */
 export class Views {
-    constructor(name, types, heights, make) {
-        Object.assign(this, { name, types, heights, make })
+    constructor(name, fits, heights, make, due = () => true) {
+        Object.assign(this, { name, fits, heights, make, due })
         this.views = new Map()
+        this.waiting = new Set()
         this.last = new Map()
     }
 
@@ -108,10 +110,27 @@ export class Views {
         return {
             name: `dreambooth_dpo.${this.name}`,
             init: () => void recallAll().then(() => this.refreshAll()),
-            nodeCreated: (node) => this.types.includes(node.comfyClass) && this.hang(node),
+            nodeCreated: (node) => this.fits(node.comfyClass) && this.watch(node),
             afterConfigureGraph: () => this.refreshAll(),
             onNodeOutputsUpdated: () => this.refreshAll(),
         }
+    }
+
+    watch(node) {
+        const soon = () => requestAnimationFrame(() => this.refresh(node))
+        for (const method of ["onExecuted", "onConfigure"]) after(node, method, soon)
+        after(node, "onRemoved", () => {
+            this.views.delete(node)
+            this.waiting.delete(node)
+        })
+        this.waiting.add(node)
+        this.hangIfDue(node)
+    }
+
+    hangIfDue(node) {
+        if (!this.waiting.has(node) || !this.due(node)) return
+        this.waiting.delete(node)
+        this.hang(node)
     }
 
     hang(node) {
@@ -123,9 +142,15 @@ export class Views {
         const options = { serialize: false, hideOnZoom: false, getMinHeight: () => least, getMaxHeight: () => most }
         const widget = node.addDOMWidget(this.name, `dbdpo_${this.name}`, view.root, options)
         widget.serialize = false
-        const soon = () => requestAnimationFrame(() => this.refresh(node))
-        for (const method of ["onExecuted", "onConfigure"]) after(node, method, soon)
-        after(node, "onRemoved", () => this.views.delete(node))
+        this.aboveThePicture(node, widget)
+    }
+
+    /** What the front end hangs on a node after a run, its picture or its live preview, has a name with "$$": a view stands above it. */
+    aboveThePicture(node, widget) {
+        const place = node.widgets.findIndex((other) => other.name?.startsWith("$$"))
+        if (place < 0 || place > node.widgets.indexOf(widget)) return
+        node.widgets.splice(node.widgets.indexOf(widget), 1)
+        node.widgets.splice(place, 0, widget)
     }
 
     get any() {
@@ -133,10 +158,11 @@ export class Views {
     }
 
     refreshAll() {
-        for (const node of this.views.keys()) this.refresh(node)
+        for (const node of [...this.views.keys(), ...this.waiting]) this.refresh(node)
     }
 
     refresh(node) {
+        if (node.graph) this.hangIfDue(node)
         const view = this.views.get(node)
         if (!view || !node.graph) return
         const key = `${workflowId()}|${outputKey(node)}`

@@ -1,0 +1,164 @@
+"""What every node says after a run, in a real browser: it can be read on the node, once, and comes back. One run a front end holds them all."""
+
+from __future__ import annotations
+
+import pytest
+from browsing import come_back, fit, load, look_at, run, tab
+from hosting import Server
+from shown import with_text
+from toy_graphs import node, toy_loop_graph
+from workflows import to_ui
+
+NAMES = with_text()
+SIZE = (420, 900)
+PLACES = ("in the snow", "on sand", "in a forest", "on a table", "at night", "in a city")
+PROMPTS = {
+    "text": "\n".join(f"a {{identifier}} {{class_noun}} {place}" for place in PLACES),
+    "held_out_text": "\n".join(f"a red {{identifier}} {{class_noun}} {place}" for place in PLACES[:4]),
+}
+# The text in the node's view, and what hides it: where it cannot be seen, or something lies over its middle.
+READ = """kind => {
+    const node = app.graph._nodes.find(n => n.type === kind)
+    const words = node.widgets?.find(w => w.name === "said")?.element?.querySelector(".dbdpo-said-words")
+    if (!words?.isConnected) return null
+    const box = words.getBoundingClientRect(), shown = box.width > 150 * app.canvas.ds.scale && box.height > 40 * app.canvas.ds.scale
+    const over = document.elementFromPoint(box.left + box.width / 2, box.top + box.height / 2)
+    return { text: words.textContent, seen: shown && words.checkVisibility() && words.contains(over), children: words.children.length }
+}"""
+# How often the page shows a text: as an element's own, a field's value, or a widget that the canvas draws.
+COUNT = """text => {
+    const elements = [...document.querySelectorAll("body *")].filter(e => e.checkVisibility() && e.getClientRects().length)
+    const fields = elements.filter(e => e.value === text || (e.childElementCount === 0 && e.textContent === text))
+    const drawn = app.graph._nodes.flatMap(n => n.widgets ?? []).filter(w => !w.element && !w.hidden && w.value === text)
+    return fields.length + drawn.length
+}"""
+
+
+def graph() -> dict:
+    """Every node that says something, behind one another: what one has drawn the next need not draw."""
+    whole = toy_loop_graph(
+        toy={"steps": 10}, sample={"run_name": "texts", "steps": 4}, pairs={"max_uses": 10}, train={"train_steps": 4}, prompts=PROMPTS
+    )
+    del whole["look"]
+    model, clip, vae = (["toy", i] for i in range(3))
+    parts = {"clip": clip, "vae": vae, "scorer": ["scorer", 0], "judge": ["judge", 0], "seeds_per_prompt": 2}
+    whole["pairs"]["inputs"]["rule"] = "lambda_harmonic"
+    whole["inspect"] = node("InspectPairs", pairs=["pairs", 0], edits="")
+    whole["finish"] = node("FinishCandidates", model=model, clip=clip, vae=vae, pairs=["pairs", 0], steps=5)
+    whole["keep"] = node("KeepBest", before=model, after=["train", 0], lora=["train", 1], candidates=["sample", 0], patience=1, **parts)
+    whole["strength"] = node("Strength", model=model, lora=["train", 1], candidates=["sample", 0], strengths="0, 1", **parts)
+    drawing, pairing, training = ({**whole[name]["inputs"]} for name in ("sample", "pairs", "train"))
+    loop = {k: v for k, v in {**drawing, **pairing, **training, **parts}.items() if k not in ("scored", "pairs")}
+    whole["rounds"] = node(
+        "Rounds", **{**loop, "train_seed": 1}, rounds=1, keep="best"
+    )  # equal nodes would share one result, as the host tells it
+    for name, output in (("finish", 1), ("keep", 3), ("rounds", 4)):
+        whole[f"look_{name}"] = {"class_type": "PreviewImage", "inputs": {"images": [name, output]}}
+    for i, (name, made) in enumerate(whole.items()):
+        row, column = divmod(i, 6)
+        made |= {"pos": [(SIZE[0] + 60) * column, 1900 * row], "size": [1240, 960] if name == "inspect" else list(SIZE)}
+    whole["inspect"]["pos"] = [-1400, 0]
+    return whole
+
+
+@pytest.fixture(scope="module")
+def ran(server: Server, browser):
+    """The page after the run, and what each node said, by its type."""
+    with tab(browser, server) as view:
+        load(view, to_ui(graph(), server.get("/object_info")))
+        history = run(view, server)
+        assert history["status"]["status_str"] == "success", history["status"]
+        kinds = view.evaluate("Object.fromEntries(app.graph._nodes.map(n => [n.id, n.type]))")
+        said = {kinds[i]: output["text"][0] for i, output in history["outputs"].items() if i in kinds and "text" in output}
+        (said["DBDPO_Rounds"],) = [output["dbdpo_kept"][0] for i, output in history["outputs"].items() if i.endswith("keep_0")]
+        yield view, said
+        assert not view.errors
+        assert not view.left
+
+
+def reads(view, kind: str, text: str) -> None:
+    """A user who looks at the node reads this on it, and no markup."""
+    look_at(view, kind, 0.5)
+    view.wait_for_function(
+        f"([kind, text]) => {{ const found = ({READ})(kind); return found?.text === text && found.seen }}", arg=[kind, text], timeout=15_000
+    )
+    assert view.evaluate(READ, kind)["children"] == 0
+
+
+def reads_all(view, said: dict[str, str]) -> None:
+    """The same of all nodes at once, small as they are with all of them on the screen."""
+    fit(view)
+    view.wait_for_function(
+        f"said => Object.entries(said).every(([kind, text]) => {{ const found = ({READ})(kind); return found?.text === text && found.seen }})",
+        arg=said,
+        timeout=15_000,
+    )
+
+
+def test_all_of_them_said_something(ran):
+    _, said = ran
+    assert sorted(said) == NAMES and all(said.values())
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_a_node_says_it_where_it_is_read(kind: str, ran):
+    view, said = ran
+    reads(view, kind, said[kind])
+    # Rounds says what Keep Best Round said beside it, on the same pictures: word for word the same where the seeds agree.
+    assert view.evaluate(COUNT, said[kind]) == sum(text == said[kind] for text in said.values())
+
+
+def test_a_node_that_says_nothing_has_no_view(ran):
+    view, said = ran
+    others = view.evaluate("app.graph._nodes.filter(n => n.widgets?.some(w => w.name === 'said')).map(n => n.type)")
+    assert sorted(set(others)) == sorted(said)
+
+
+def test_a_loop_shows_what_it_kept(ran):
+    """Not what an earlier node in its place showed, which newer hosts send again at the end."""
+    view, _ = ran
+    shown = view.evaluate("Object.keys(app.nodeOutputs[app.graph._nodes.find(n => n.type === 'DBDPO_Rounds').id])")
+    assert "dbdpo_kept" in shown and "images" in shown
+
+
+def test_markup_in_a_text_is_text(ran):
+    view, said = ran
+    evil = "<img src=x onerror='window.hacked=1'><b>bold</b>"
+    kept = view.evaluate(
+        """([kind, text]) => {
+            const node = app.graph._nodes.find(n => n.type === kind), kept = app.nodeOutputs[node.id]
+            app.nodeOutputs[node.id] = { ...kept, text: [text] }
+            node.onExecuted?.(app.nodeOutputs[node.id])
+            return JSON.parse(JSON.stringify(kept))
+        }""",
+        ["DBDPO_SaveLora", evil],
+    )
+    reads(view, "DBDPO_SaveLora", evil)
+    assert view.evaluate("window.hacked") is None
+    view.evaluate(
+        "kept => { const n = app.graph._nodes.find(n => n.type === 'DBDPO_SaveLora'); app.nodeOutputs[n.id] = kept; n.onExecuted(kept) }",
+        kept,
+    )
+    reads(view, "DBDPO_SaveLora", said["DBDPO_SaveLora"])
+
+
+def test_the_texts_come_back_after_an_undo_another_tab_and_a_reload(ran):
+    view, said = ran
+    view.evaluate(
+        """() => {
+            const tracker = app.extensionManager.workflow.activeWorkflow.changeTracker, capture = tracker.captureCanvasState ?? tracker.checkState
+            capture.call(tracker)
+            app.graph._nodes.find(n => n.type === "DBDPO_LoadToybox").title = "renamed"
+            capture.call(tracker)
+            return tracker.undo()
+        }"""
+    )
+    view.wait_for_function("app.graph._nodes.find(n => n.type === 'DBDPO_LoadToybox')?.title === 'Load Toybox'")
+    reads_all(view, said)
+    view.evaluate("app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
+    view.wait_for_function("app.graph._nodes.length === 0")
+    view.evaluate("app.extensionManager.command.execute('Workspace.PreviousOpenedWorkflow')")
+    view.wait_for_function("app.graph._nodes.some(n => n.type === 'DBDPO_SaveLora')")
+    reads_all(view, said)
+    come_back(view, "DBDPO_SaveLora")
+    reads_all(view, said)
