@@ -1,4 +1,4 @@
-"""One round headless and one in ComfyUI, from the same start: the same candidates, pairs and LoRA."""
+"""Three rounds headless and three in ComfyUI, from the same start: the same candidates, pairs and LoRAs in every one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from hosting import Server, comfyui_path
 from safetensors.torch import load_file
-from toy_graphs import toy_loop_graph
+from toy_graphs import node, rounds_in_one
 
 from dreambooth_dpo.dpo_core.run_folder import RunFolder
 from dreambooth_dpo.dpo_core.settings import StopSettings
@@ -20,38 +20,37 @@ from dreambooth_dpo.toybox.run import toy_loop
 
 pytestmark = pytest.mark.usefixtures("comfyui")
 # Where 999 / steps is whole, ComfyUI's sgm_uniform and diffusers' linspace are the same times.
-STEPS, TRAINING = 9, 6
+STEPS, TRAINING, ROUNDS = 9, 6, 3
 RATE = 2e-4
 
 
 @pytest.fixture(scope="module")
 def hosted(tmp_path_factory) -> Path:
-    """The output folder of a server that ran a round."""
+    """The output folder of a server that ran the rounds."""
     if not (comfyui_path() / "main.py").is_file():
         pytest.skip("no ComfyUI here")
+    graph = rounds_in_one(ROUNDS)
+    graph["rounds"]["inputs"] |= {
+        "steps": STEPS, "scheduler": "sgm_uniform", "rule": TOY_SETTINGS.pairs.rule, "train_steps": TRAINING, "pairs_per_step": 8,
+        "learning_rate": RATE, "schedule": "linear",
+    }  # fmt: skip
+    graph["save"] = node("SaveLora", lora=["rounds", 1], filename_prefix="same")
     with Server(tmp_path_factory.mktemp("hosted")) as server:
-        server.run(
-            toy_loop_graph(
-                sample={"steps": STEPS, "scheduler": "sgm_uniform", "run_name": "same"},
-                pairs={"rule": TOY_SETTINGS.pairs.rule},
-                train={"train_steps": TRAINING, "pairs_per_step": 8, "learning_rate": RATE, "schedule": "linear"},
-                evaluate={"seeds_per_prompt": 1},
-            )
-        )
+        server.run(graph)
         return server.folder
 
 
 @pytest.fixture(scope="module")
 def headless(hosted: Path, tmp_path_factory) -> Path:
-    """The run folder of the same round without a host, from the very LoRA that the host's Load Toybox trained."""
+    """The run folder of the same rounds without a host, from the very LoRA that the host's Load Toybox trained."""
     start = hosted / "output" / "dreambooth_dpo" / "toybox" / "concept_0_20_steps.safetensors"
     groups = {
         "sampling": {"steps": STEPS, "candidates_per_prompt": 4},
         "train": {"steps": TRAINING},
-        "evaluation": {"seeds_per_prompt": 1},
+        "evaluation": {"seeds_per_prompt": 1, "every_round": False},
     }
     update = {name: getattr(TOY_SETTINGS, name).model_copy(update=values) for name, values in groups.items()}
-    settings = TOY_SETTINGS.model_copy(update={"rounds": 1, "stop": StopSettings(rule="last"), **update})
+    settings = TOY_SETTINGS.model_copy(update={"rounds": ROUNDS, "stop": StopSettings(rule="last"), "sweep": False, **update})
     assert (settings.train.learning_rate, settings.train.schedule) == (RATE, "linear")
     loop = toy_loop(concept_from_seed(0), tmp_path_factory.mktemp("headless") / "run", (start, {"curve": []}), settings, resume=False)
     finish(loop, loop.go(), "lora")
@@ -64,29 +63,40 @@ def scorer_of(run: RunFolder, axis: str) -> str:
     return run._db.execute("SELECT DISTINCT scorer FROM scores WHERE scorer LIKE ?", (f"{axis}_%",)).fetchone()[0]
 
 
-def test_candidates_pairs_and_lora_are_the_same(hosted: Path, headless: Path):
-    """Latents to 2e-4 of values up to about 5 (the start is merged by two programs); scores to 5e-3 (grey values round); pairs equal;
-    the LoRA to 1 % of its change."""
-    folder = hosted / "output" / "dreambooth_dpo" / "same"
-    name = next(p.name for p in folder.iterdir() if p.name.startswith("candidates_"))
+@pytest.mark.parametrize("number", range(ROUNDS))
+def test_candidates_scores_and_pairs_of_a_round_are_the_same(hosted: Path, headless: Path, number: int):
+    """Latents to 2e-4 of values up to about 5 (the start is merged by two programs), in later rounds to 2e-3 of the mean (a training lies
+    between); scores to 5e-3 (grey values round); pairs equal, but for a few that stand on the edge of the rule in later rounds."""
+    folder = hosted / "output" / "dreambooth_dpo" / "rounds"
     with RunFolder(folder) as there, RunFolder(headless) as here:
-        ours, theirs = here.candidates("round_0"), there.candidates(name)
-        assert [(c.prompt, c.seed) for c in ours] == [(c.prompt, c.seed) for c in theirs] and len(ours) == 120
-        apart = (here.latents("round_0") - there.latents(name)).abs().max()
-        assert apart < 2e-4, apart
+        ours = here.candidates(f"round_{number}")
+        drawn = {p.name: there.candidates(p.name) for p in folder.iterdir() if p.name.startswith("candidates_")}
+        assert len(drawn) == ROUNDS
+        (name,) = (n for n, found in drawn.items() if [(c.prompt, c.seed) for c in found] == [(c.prompt, c.seed) for c in ours])
+        assert len(ours) == 120
+        apart = (here.latents(f"round_{number}") - there.latents(name)).abs()
+        assert apart.max() < 2e-4 if number == 0 else apart.mean() < 2e-3, (apart.max(), apart.mean())
         for axis in ("fidelity", "alignment"):
             scored = there.score_array(name, scorer_of(there, axis))
-            np.testing.assert_allclose(here.score_array("round_0", axis), scored, atol=5e-3)
+            np.testing.assert_allclose(here.score_array(f"round_{number}", axis), scored, atol=5e-3 if number == 0 else 2e-2)
             assert scored.std() > 0.02
         pairs_name = next(iter(there.facts(f"yield_{name}_pairs_"))).removeprefix("yield_")
-        ours, theirs = here.pairs("round_0"), there.pairs(pairs_name)
-        assert [(p.winner, p.loser) for p in ours] == [(p.winner, p.loser) for p in theirs] and len(ours) > 20
-        np.testing.assert_allclose([p.length for p in ours], [p.length for p in theirs], atol=1e-3)
+        ours, theirs = here.pairs(f"round_{number}"), there.pairs(pairs_name)
+        both = {(p.winner, p.loser) for p in ours} & {(p.winner, p.loser) for p in theirs}
+        assert len(ours) > 20 and len(both) >= (1 if number == 0 else 0.95) * max(len(ours), len(theirs)), (
+            len(both),
+            len(ours),
+            len(theirs),
+        )
+
+
+def test_the_lora_is_the_same(hosted: Path, headless: Path):
+    """After three rounds, to 2 % of its change."""
     ours = load_file(headless / "lora.safetensors")
-    theirs = load_file(hosted / "models" / "loras" / "dreambooth_dpo" / "quick_00001.safetensors")
+    theirs = load_file(hosted / "models" / "loras" / "same_00001.safetensors")
     assert ours.keys() == theirs.keys()
     ups = [k for k in ours if ".lora_up" in k]
     change = torch.cat([ours[k].flatten() for k in ups])
     gap = torch.cat([(ours[k] - theirs[k]).flatten() for k in ups])
-    assert change.norm() > 1e-2 and gap.norm() < 0.01 * change.norm(), (gap.norm(), change.norm())
+    assert change.norm() > 1e-2 and gap.norm() < 0.02 * change.norm(), gap.norm() / change.norm()
     assert all(torch.allclose(ours[k], theirs[k], atol=1e-3) for k in ours if ".lora_down" in k)
