@@ -22,7 +22,8 @@ from .dpo_core.progress import Progress, silent
 from .dpo_core.prompts import PromptSet, fill, read_templates, split
 from .dpo_core.protocols import Scorer
 from .dpo_core.rounds import Loop
-from .dpo_core.run_folder import RunFolder, changes, check_same_run
+from .dpo_core.run_folder import RunFolder
+from .dpo_core.same_run import changes, check_same_run
 from .dpo_core.seeds import derive_seed
 from .dpo_core.settings import AdapterSettings, SamplingSettings
 from .metrics.sets import Scorers, concept_scorers, role_of

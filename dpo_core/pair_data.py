@@ -16,17 +16,22 @@ RESIDENT_SHARE = 0.1
 
 @dataclass(frozen=True)
 class PairData:
-    """Latents of winners and losers [n, C, h, w] and the conditioning of their n prompts."""
+    """Latents of winners and losers [n, C, h, w], and the conditioning of their prompts, once for each prompt."""
 
     winners: torch.Tensor
     losers: torch.Tensor
     cond: Cond
+    """Rows of prompts: see `rows`."""
     gaps: torch.Tensor | None = None
     """Reward gaps float32 [n], in standard deviations of the round (`Pair.gap`); None becomes zeros."""
     counts: torch.Tensor | None = None
     """For unpaired objectives: float32 [n, 2], whether a row's winner, and its loser, is a picture that counts (1) or stands in (0)."""
+    rows: torch.Tensor | None = None
+    """The row of `cond` that is a pair's prompt, int64 [n] on the CPU; None becomes one row for each pair, in their order."""
 
     def __post_init__(self) -> None:
+        if self.rows is None:
+            object.__setattr__(self, "rows", torch.arange(len(self.winners)))
         if len(self.winners) == 0:
             raise UserError("there are no pairs to train on. Widen the angle window, lower the margin, or sample more candidates.")
         if self.gaps is None:
@@ -38,6 +43,10 @@ class PairData:
 
     def __len__(self) -> int:
         return len(self.winners)
+
+    def conditioning(self, picks: torch.Tensor, device: torch.device) -> Cond:
+        """Of these pairs, one row each; `picks` int64 on the CPU."""
+        return {k: gather(v, self.rows[picks], device) for k, v in self.cond.items()}
 
     def tensors(self) -> list[torch.Tensor]:
         return [self.winners, self.losers, self.gaps, *self.cond.values()]

@@ -91,9 +91,11 @@ def pair_data(run: RunFolder, set_name: str, pairs_name: str, model: TextToImage
     if thumbs:
         rows = _with_thumbs(rows, thumbs)
     winners, losers = [row[0] for row in rows], [row[1] for row in rows]
-    cond, gaps = model.encode_prompts([candidates[w].prompt for w in winners]), torch.tensor([row[4] for row in rows])
+    prompts = [candidates[w].prompt for w in winners]
+    row_of = {prompt: row for row, prompt in enumerate(dict.fromkeys(prompts))}
+    cond, gaps = model.encode_prompts(list(row_of)), torch.tensor([row[4] for row in rows])
     counts = torch.tensor([row[2:4] for row in rows]) if thumbs else None
-    return PairData(latents[winners], latents[losers], cond, gaps, counts)
+    return PairData(latents[winners], latents[losers], cond, gaps, counts, torch.tensor([row_of[p] for p in prompts]))
 
 
 def _with_thumbs(rows: list[tuple], thumbs: dict[int, str]) -> list[tuple]:

@@ -148,7 +148,7 @@ class Trainer:
         # One time and one noise for both pictures of a pair.
         times, noise = (torch.cat([to_device(t, device)] * 2) for t in (times, noise))
         x0 = torch.cat([gather(t, picks, device) for t in (self.data.winners, self.data.losers)])
-        cond = {k: torch.cat([gather(v, picks, device)] * 2) for k, v in self.data.cond.items()}
+        cond = {k: torch.cat([v] * 2) for k, v in self.data.conditioning(picks, device).items()}
         noised, target = model.noised(x0, noise, times)
         return Batch(picks, epochs, noised, target, times, cond)
 

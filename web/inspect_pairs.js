@@ -11,6 +11,8 @@ const HEIGHTS = [560, 4000]
 
 /** The last panel that a node of this name had, and the name whose panel has the keys: loading a graph and undo make nodes anew. */
 const last = new Map()
+/** So many nodes' panels are remembered, the latest: each holds pictures. */
+const REMEMBERED = 4
 let focused = null
 
 function url(parts) {
@@ -39,7 +41,9 @@ function refresh(node, panel, text) {
     const name = nameOf(node)
     const before = last.get(name)
     if (before && before !== panel) panel.inherit(before)
+    last.delete(name) // so that the latest come last
     last.set(name, panel)
+    while (last.size > REMEMBERED) last.delete(last.keys().next().value)
     panel.show(outputOf(node, "dbdpo_inspect"), text.value ?? "")
     if (focused === name && document.activeElement === document.body) requestAnimationFrame(() => panel.root.focus({ preventScroll: true }))
 }

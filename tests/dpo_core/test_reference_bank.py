@@ -15,6 +15,7 @@ from dreambooth_dpo.dpo_core.objectives import denoising_error
 from dreambooth_dpo.dpo_core.pair_data import visits
 from dreambooth_dpo.dpo_core.reference_bank import ReferenceBank, forwards_of
 from dreambooth_dpo.dpo_core.seeds import generator
+from dreambooth_dpo.dpo_core.self_test import self_test
 from dreambooth_dpo.dpo_core.trainer import TrainingStopped
 from dreambooth_dpo.dpo_core.training import train_steps
 
@@ -108,7 +109,10 @@ def test_the_reference_is_asked_once_for_a_draw() -> None:
             calls.append(torch.is_grad_enabled())
             return super().predict(noised, times, cond)
 
-    train_steps(make_trainer(Counted(), reference_bank=1, steps=9, batch_size=PAIRS))
+    trainer = make_trainer(Counted(), reference_bank=1, steps=9, batch_size=PAIRS)
+    self_test(trainer.model, trainer.adapter, trainer.data, trainer.level)
+    calls.clear()
+    train_steps(trainer)
     assert calls == [False] + [True] * 9
 
 

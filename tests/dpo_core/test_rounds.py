@@ -282,3 +282,15 @@ def test_a_collapsing_winner_ends_the_run_and_its_records_show_why(tmp_path: Pat
     assert loop.run.training(0)[-1]["winner_alarm"] > 0.01
     assert len(loop.run.candidates("evaluation_1")) == 6
     assert make_loop(tmp_path / "run", settings=settings).go() == 1
+
+
+def test_a_prompt_is_kept_once_however_many_pairs_it_has(tmp_path: Path) -> None:
+    loop = make_loop(tmp_path / "run")
+    loop.begin(0)
+    loop.candidates(0)
+    loop.pair(0)
+    data, pairs = loop.pair_data(0), loop.run.pairs("round_0")
+    prompts = [loop.run.candidates("round_0")[p.winner].prompt for p in pairs]
+    assert len(data.cond["shift"]) == len(set(prompts)) < len(pairs)
+    expected = loop.model.encode_prompts(prompts)["shift"]
+    assert torch.equal(data.conditioning(torch.arange(len(pairs)), torch.device("cpu"))["shift"], expected)

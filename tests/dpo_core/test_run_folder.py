@@ -16,7 +16,8 @@ from safetensors import SafetensorError
 from dreambooth_dpo.dpo_core import files
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.pairs import Pair
-from dreambooth_dpo.dpo_core.run_folder import Candidate, RunFolder, changes, check_same_run
+from dreambooth_dpo.dpo_core.run_folder import Candidate, RunFolder
+from dreambooth_dpo.dpo_core.same_run import changes, check_same_run
 
 
 def chunk(number: int, size: int = 2) -> tuple[list[Candidate], torch.Tensor, np.ndarray]:
@@ -218,6 +219,47 @@ def test_pair_and_training_settings_may_change_until_something_is_trained(run: R
     run.save_state("adapter_1", {"x": torch.zeros(1)})
     with pytest.raises(UserError, match=r"settings\.pairs\.angle_low was -20\.0, is -10\.0"):
         check_same_run(run, DESCRIBED, resume=True)
+
+
+def test_the_precision_may_not_change_once_there_are_pictures(run: RunFolder) -> None:
+    """It draws them, too: half of a set in bf16 would be another set."""
+    other = {**DESCRIBED, "settings": {**DESCRIBED["settings"], "train": {**DESCRIBED["settings"]["train"], "precision": "bf16"}}}
+    check_same_run(run, DESCRIBED, resume=False)
+    check_same_run(run, other, resume=True)
+    check_same_run(run, DESCRIBED, resume=True)
+    run.add_chunk("round_0", *chunk(0))
+    with pytest.raises(UserError, match=r"settings\.train\.precision was 'fp32', is 'bf16'"):
+        check_same_run(run, other, resume=True)
+
+
+def test_a_locked_database_is_named_as_such(run: RunFolder) -> None:
+    other = sqlite3.connect(run.path / "records.sqlite")
+    other.execute("BEGIN EXCLUSIVE")
+    run._db.execute("PRAGMA busy_timeout = 10")
+    with pytest.raises(UserError, match="in use by another program.*Wait until it has ended"):
+        run.set_fact("a", 1)
+    other.rollback()
+    run.set_fact("a", 1)
+    other.close()
+
+
+def test_files_are_on_the_disk_before_a_row_names_them(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every file of a batch, and its name in its folder, is flushed before the records of the batch are committed."""
+    if not Path("/proc/self/fd").is_dir():
+        pytest.skip("which file a handle is of can be read on Linux alone")
+    synced, fsync = [], os.fsync
+
+    def counted(handle: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{handle}"))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", counted)
+    monkeypatch.setattr(run, "_write", lambda *_: synced.append("rows"))
+    run.add_chunk("round_0", *chunk(0))
+    assert synced[-1] == "rows" and "rows" not in synced[:-1]
+    files = [Path(p) for p in synced[:-1]]
+    assert {p.suffix for p in files} == {".safetensors", ".png", ""}, "latents, pictures and their folders"
+    assert len([p for p in files if p.suffix == ".png"]) == len(list((run.folder("round_0") / "images").iterdir()))
 
 
 def test_two_connections_do_not_lose_each_others_records(tmp_path: Path) -> None:

@@ -158,6 +158,9 @@ export class Views {
     }
 
     refreshAll() {
+        // An earlier view matters while it is in the page; else it would be kept, with its pictures, for as long as the page is open.
+        const current = new Set(this.views.values())
+        for (const [key, view] of this.last) if (!current.has(view) && !view.root.isConnected) this.last.delete(key)
         for (const node of [...this.views.keys(), ...this.waiting]) this.refresh(node)
     }
 
