@@ -74,6 +74,18 @@ def _there(name: str) -> bool:
     return True
 
 
+def memory_switches() -> dict[str, bool]:
+    """The command-line switches that turn dynamic VRAM off, and whether this ComfyUI was started with them; {} where it has no such thing.
+
+    Read in 0.33: comfy.cli_args.enables_dynamic_vram.
+    """
+    given = importlib.import_module("comfy.cli_args").args
+    if not hasattr(given, "disable_dynamic_vram"):
+        return {}
+    names = ("disable_dynamic_vram", "highvram", "gpu_only", "novram", "cpu")
+    return {"--" + name.replace("_", "-"): bool(getattr(given, name)) for name in names if hasattr(given, name)}
+
+
 def refusal() -> str | None:
     """One line that says why this host cannot be used, and what to do; None where it can."""
     this = version()
