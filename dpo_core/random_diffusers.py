@@ -1,4 +1,4 @@
-"""Stable Diffusion models of full size with random weights, as diffusers builds them: for measurements. Nothing is downloaded."""
+"""Stable Diffusion models of full size, and a tiny one, with random weights, as diffusers builds them. Nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -56,6 +56,24 @@ def unet(name: str):
     from diffusers import UNet2DConditionModel
 
     return UNet2DConditionModel(sample_size=SIDES[name] // 8, in_channels=4, out_channels=4, **UNETS[name])
+
+
+def tiny_unet(channels: tuple[int, int] = (32, 64), cross_attention_dim: int = 128):
+    """An SD-layout UNet with one block of each kind (about 1.3 M weights)."""
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel(
+        sample_size=16,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=channels,
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=cross_attention_dim,
+        attention_head_dim=4,
+        norm_num_groups=16,
+    )
 
 
 def _text_encoder(config: dict, projected: bool = False):
