@@ -17,6 +17,7 @@ from .options import FAMILIES, Options
 FULL = ("sd15", "sdxl")
 LIMITS = {"probe": 120, "check": 300, "full": 1800}
 """Seconds that a process may take."""
+_WORK = {"probe": "looking", "in_comfyui": "training", "in_diffusers": "training"}
 Doing = Callable[[str], None]
 
 
@@ -120,8 +121,7 @@ class Asked:
                 else:
                     self.told[said.kind] = said.value
         except Ended as error:
-            remedy = "run it with --json FILE and report it; memory: close what else is open"
-            yield part, Finding("process", FAILED, f"{module} did not come to its end: {error}", remedy)
+            yield part, Finding(_WORK[module], FAILED, f"its process did not come to its end: {error}", error.remedy)
 
 
 PARTS = {"toybox": "Scorers", "scorers": "Scorers", "scorer": "Scorers", "gradients": "Training", "training": "Training"}

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 TITLES = {"sd15": "SD 1.5", "sdxl": "SDXL"}
 SIDES = {"cpu": {"sd15": 192, "sdxl": 128}, "gpu": {"sd15": 512, "sdxl": 1024}}
 """Pixels a side: those that the models are made for; on a CPU small ones, where a step takes seconds."""
-MAIN_MEMORY = {"cpu": {"sd15": 8e9, "sdxl": 17e9}, "gpu": {"sd15": 6e9, "sdxl": 12e9}}
+MAIN_MEMORY = {"cpu": {"sd15": 8e9, "sdxl": 16e9}, "gpu": {"sd15": 6e9, "sdxl": 12e9}}
 """Bytes of main memory that must be free."""
 DISK = {"sd15": 2e9, "sdxl": 5.5e9}
 """Bytes that the file of the denoiser takes."""

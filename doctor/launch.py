@@ -28,7 +28,11 @@ importlib.import_module("dreambooth_dpo.doctor." + module).answer(json.loads(req
 
 
 class Ended(Exception):
-    """The process did not come to its end. The text says how it ended, and its last words."""
+    """The process did not come to its end. The text says how it ended, with its last words; `remedy` what can be done."""
+
+    def __init__(self, said: str, remedy: str) -> None:
+        super().__init__(said)
+        self.remedy = remedy
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ def ask(python: Path | str, module: str, request: dict[str, Any], limit: float =
     try:
         process = subprocess.Popen(command, cwd=folder, env=environment, **piped)
     except OSError as error:
-        raise Ended(f"{python} cannot be started: {error.strerror or error}") from error
+        raise Ended(f"{python} cannot be started: {error.strerror or error}", "name the Python that runs ComfyUI: --python PATH") from error
     late = threading.Event()
     watch = threading.Timer(limit, lambda: (late.set(), process.kill()))
     watch.start()
@@ -72,7 +76,7 @@ def ask(python: Path | str, module: str, request: dict[str, Any], limit: float =
             elif line.strip():
                 last.append(line.rstrip())
         if code := process.wait():
-            raise Ended(_how_it_ended(code, late.is_set(), limit, last))
+            raise _ended(code, late.is_set(), limit, last)
     finally:
         watch.cancel()
         if process.poll() is None:
@@ -81,9 +85,12 @@ def ask(python: Path | str, module: str, request: dict[str, Any], limit: float =
         process.stdout.close()
 
 
-def _how_it_ended(code: int, late: bool, limit: float, last: deque[str]) -> str:
+def _ended(code: int, late: bool, limit: float, last: deque[str]) -> Ended:
+    words, report = last[-1] if last else "it said nothing", "report it, with the file that --json FILE writes"
     if late:
-        return f"it took longer than {limit:.0f} s and was ended; its last line was: {last[-1] if last else 'none'}"
-    if code < 0:
-        return f"it was ended by signal {-code}" + (": a system that runs out of memory sends it" if code == -9 else "")
-    return last[-1] if last else f"it ended with exit status {code}"
+        remedy = "end what else keeps this machine busy, and run this again; if that is of no use, report it"
+        return Ended(f"it took longer than {limit:.0f} s and was ended; its last line: {words}", remedy)
+    if code == -9:
+        remedy = "close what else uses the memory, and run this again"
+        return Ended("it was ended by signal 9, which a system that runs out of memory sends", remedy)
+    return Ended(f"it ended with {f'signal {-code}' if code < 0 else f'exit status {code}'}; its last line: {words}", report)

@@ -24,7 +24,7 @@ class Options:
 HELP = {
     "comfyui": "ComfyUI's folder. Without it: COMFYUI_PATH, else the ComfyUI whose custom_nodes this pack lies in, else none is looked at.",
     "python": "The Python that ComfyUI runs in, or its venv, where it is in none of the usual places.",
-    "comfyui_args": "Switches that you start ComfyUI with, as one text, e.g. '--lowvram': they decide about memory.",
+    "comfyui_args": "Switches that you start ComfyUI with, as one text: --comfyui-args='--lowvram'. They decide about memory.",
     "family": "Model of the training self-check, tiny: toybox or sd15; with a ComfyUI also sdxl or flux.",
     "full": "Also train SD 1.5 and SDXL of full size (random weights) at every memory level: seconds, memory, gradients. Minutes.",
     "json": "Write the report to this file, too. One that exists is not overwritten.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 from .findings import FAILED, OK, WARNING, Finding
@@ -32,10 +32,6 @@ class Shown:
 
     def __exit__(self, *error: Any) -> None:
         self._status.__exit__(*error)
-
-    @property
-    def status(self) -> AbstractContextManager:
-        return self._status
 
     def doing(self, text: str) -> None:
         """What takes a while. In a log nothing is said of it: the line that it ends with does."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -117,17 +118,23 @@ def _data(subject: Subject, pairs: int) -> PairData:
     return PairData(winners, losers, subject.model.encode_prompts([PROMPTS[i % len(PROMPTS)] for i in range(pairs)]))
 
 
+SMALLEST = 1e-4
+"""Of the whole gradient's norm: a matrix whose gradient is smaller is compared against this share. In some layers it is 0 but for rounding
+(what shifts a whole group before its norm), and the relative difference of rounding noise is 1."""
+
+
 def difference(one: Gradients, other: Gradients) -> float:
     """The largest relative difference of a matrix's gradient; infinite where one is not finite or layers differ."""
     if one.keys() != other.keys():
         return float("inf")
+    floor = SMALLEST * math.sqrt(sum(float(g.norm()) ** 2 for g in one.values()))
     worst = 0.0
     for name, gradient in one.items():
-        size = float(gradient.norm())
-        apart = float((other[name] - gradient).norm()) / size if size else float(other[name].norm() > 0)
-        if not apart < float("inf"):  # NaN, too
-            return float("inf")
-        worst = max(worst, apart)
+        size, apart = max(float(gradient.norm()), floor), float((other[name] - gradient).norm())
+        share = apart / size if size else float(apart > 0)
+        if not math.isfinite(share):  # max() would pass over NaN
+            return math.inf
+        worst = max(worst, share)
     return worst
 
 
