@@ -66,6 +66,7 @@ def _comfyui(options: Options, folder: Path, named_by: str, doing: Doing) -> Ite
     yield from probe.lines("Python", "probe", {"headless": False}, LIMITS["probe"])
     if (device := probe.told.get("device")) is None:
         return
+    device = "cpu" if "--cpu" in options.comfyui_args.split() else device
     request = {"comfyui": str(folder), "args": options.comfyui_args, "device": device}
     check = Asked(python, doing)
     yield from check.lines("ComfyUI", "in_comfyui", {**request, "family": options.family}, LIMITS["check"])

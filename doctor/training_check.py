@@ -139,9 +139,12 @@ def difference(one: Gradients, other: Gradients) -> float:
 
 
 def limit_of(model: TextToImage) -> float:
-    """How far the gradients of two levels may differ: by rounding, which is coarse where weights or the forward have fewer than 32 bits."""
+    """How far the gradients of two levels may differ by rounding; wrong ones that were met differed by 9 % and more.
+
+    One pair after another has other shapes than all at once, and a GPU then takes other kernels (TF32: 11 bits).
+    """
     exact = model.precision == "fp32" and all(p.element_size() >= 4 for p in model.denoiser.parameters())
-    return 1e-3 if exact else 5e-2
+    return 5e-2 if not exact else 1e-3 if model.device.type == "cpu" else 2e-2
 
 
 def device_facts(device: torch.device) -> dict[str, Any]:
