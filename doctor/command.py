@@ -69,7 +69,7 @@ def _comfyui(options: Options, folder: Path, named_by: str, doing: Doing) -> Ite
     device = "cpu" if "--cpu" in options.comfyui_args.split() else device
     request = {"comfyui": str(folder), "args": options.comfyui_args, "device": device}
     check = Asked(python, doing)
-    yield from check.lines("ComfyUI", "in_comfyui", {**request, "family": options.family}, LIMITS["check"])
+    yield from check.lines("In ComfyUI", "in_comfyui", {**request, "family": options.family}, LIMITS["check"])
     if options.full and (system := check.told.get("system")) is not None:
         yield from _full(python, "in_comfyui", ways_of(system, options.comfyui_args), request, doing)
 

@@ -60,13 +60,14 @@ def _started(folder: Path, switches: str, device: str) -> bool:
         # cuda_malloc: main.py imports it before torch, but only where it is run.
         for module in ("comfy.cli_args", "cuda_malloc", "main"):
             importlib.import_module(module)
-    except (Exception, SystemExit) as error:
+    except SystemExit as error:
+        said = f"it refuses its switches {shlex.join(sys.argv[1:])} (exit status {error.code})"
+        say("finding", Finding("ComfyUI starts", FAILED, said, "correct --comfyui-args").as_dict())
+        return False
+    except Exception as error:  # what its libraries raise: ImportError, OSError, RuntimeError of a driver, ...
         why = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        remedy = (
-            f'"{sys.executable}" -m pip install -r "{folder / "requirements.txt"}"; if ComfyUI itself starts, name its Python: --python'
-        )
-        if isinstance(error, SystemExit):
-            why, remedy = f"it refused its switches {shlex.join(sys.argv[1:])} (exit status {error.code})", "correct --comfyui-args"
+        install = f'"{sys.executable}" -m pip install -r "{folder / "requirements.txt"}"'
+        remedy = f"name the Python that ComfyUI runs in, --python PATH; if it is this one: {install}"
         say("finding", Finding("ComfyUI starts", FAILED, f"it cannot be imported: {why}", remedy).as_dict())
         return False
     return True
