@@ -18,6 +18,8 @@ FULL = ("sd15", "sdxl")
 LIMITS = {"probe": 120, "check": 300, "full": 1800}
 """Seconds that a process may take."""
 _WORK = {"probe": "looking", "in_comfyui": "training", "in_diffusers": "training"}
+"""What a module's process is for: the name of the line that says that it did not come to its end."""
+_DOING = {"probe": "looking at it", "in_comfyui": "starting ComfyUI, and training a model", "in_diffusers": "training a model"}
 Doing = Callable[[str], None]
 
 
@@ -112,7 +114,7 @@ class Asked:
 
     def lines(self, part: str, module: str, request: dict[str, Any], limit: float) -> Iterator[tuple[str, Finding]]:
         """A process that does not come to its end is a failed line."""
-        self.doing(f"{part}: asking {self.python}")
+        self.doing(f"{part}: {_DOING[module]}")
         try:
             for said in ask(self.python, module, request, limit):
                 if said.kind == "finding":

@@ -38,7 +38,9 @@ class Subject:
 
 @dataclass(frozen=True)
 class Level:
-    """What training at one memory level took. seconds: a step, the median. peak: bytes (peak.peak_bytes). Not `fits`: the rest is unset."""
+    """What training at one memory level took. seconds: a step, the median. peak: bytes (peak.peak_bytes).
+
+    cpu_seconds: what all threads of the process computed for in it. Not `fits`: the rest is unset."""
 
     name: str
     fits: bool
@@ -47,6 +49,7 @@ class Level:
     gradients: Gradients | None = None
     self_test: float | None = None
     loss: float = 0.0
+    cpu_seconds: float = 0.0
 
 
 def tiny(subject: Subject) -> Iterator[Level]:
@@ -82,15 +85,17 @@ def _train(subject: Subject, level: str, steps: int, pairs: int, test: bool) -> 
                 first = trainer.fetch([trainer.advance(0)])[0]
                 gradients = {f"{n}.{k}": p.grad.cpu().clone() for n, layer in adapter.policy.items() for k, p in layer.named_parameters()}
                 seconds = sorted(_timed(trainer, step + 1) for step in range(steps))
-        return Level(level, True, seconds[len(seconds) // 2], peak_bytes(model.device), gradients, error, first["loss"])
+        wall, cpu = seconds[len(seconds) // 2]
+        return Level(level, True, wall, peak_bytes(model.device), gradients, error, first["loss"], cpu)
 
 
-def _timed(trainer: Trainer, step: int) -> float:
+def _timed(trainer: Trainer, step: int) -> tuple[float, float]:
+    """Seconds of the wall and of the CPU."""
     synchronise(trainer.model.device)
-    begun = time.perf_counter()
+    begun, worked = time.perf_counter(), time.process_time()
     trainer.fetch([trainer.advance(step)])
     synchronise(trainer.model.device)
-    return time.perf_counter() - begun
+    return time.perf_counter() - begun, time.process_time() - worked
 
 
 def _settings(level: str, steps: int, pairs: int, flow: bool) -> TrainSettings:

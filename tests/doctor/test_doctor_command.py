@@ -183,3 +183,12 @@ def test_it_runs_by_the_standard_library_alone(tmp_path: Path) -> None:
     given = [sys.executable, "-I", "-S", str(ROOT / "doctor"), "--comfyui", str(tmp_path)]
     done = subprocess.run(given, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 1 and "no ComfyUI in" in done.stdout and done.stderr == ""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows lets only administrators make links")
+def test_a_pack_that_is_linked_into_custom_nodes_looks_at_that_comfyui(tmp_path: Path) -> None:
+    folder = make_comfyui(tmp_path / "ComfyUI", "0.3.1")
+    (folder / "custom_nodes" / "pack").symlink_to(ROOT, target_is_directory=True)
+    given = [sys.executable, "-I", "-S", str(folder / "custom_nodes" / "pack" / "doctor")]
+    done = subprocess.run(given, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 1 and f"this is 0.3.1 ({folder})" in done.stdout
