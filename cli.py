@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from .doctor.options import HELP, Options
 from .dpo_core.errors import UserError
 
 app = typer.Typer(
@@ -222,6 +223,21 @@ def report(folder: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
         raise UserError(f"{folder} is not a run folder (no records.sqlite). Give the output folder of a run.")
     console.print(_escaped(write_report(RunFolder(folder))["answer"]))
     console.print(f"Report: {folder / 'report' / 'report.html'}", soft_wrap=True, markup=False, highlight=False)
+
+
+@app.command()
+def doctor(
+    comfyui: Annotated[Path | None, typer.Option(help=HELP["comfyui"])] = None,
+    python: Annotated[Path | None, typer.Option(help=HELP["python"])] = None,
+    comfyui_args: Annotated[str, typer.Option(help=HELP["comfyui_args"])] = "",
+    family: Annotated[str, typer.Option(help=HELP["family"])] = "toybox",
+    full: Annotated[bool, typer.Option("--full", help=HELP["full"])] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help=HELP["json"])] = None,
+) -> None:
+    """Will it work here? Looks at ComfyUI, Python, device, packages and scorers, trains a tiny model, and says the remedies."""
+    from .doctor.run import run
+
+    raise typer.Exit(run(Options(comfyui, python, comfyui_args, family, full, json_file)))
 
 
 @app.command("config")

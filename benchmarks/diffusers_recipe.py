@@ -18,8 +18,9 @@ import torch
 from torch.nn import functional as F
 
 from ..dpo_core.adapter import target_layers
+from ..dpo_core.random_diffusers import encode_xl, unet_arguments
 from ..dpo_core.settings import AdapterSettings, TrainSettings
-from .training_models import Subject, encode_xl, unet_arguments
+from .training_models import Subject
 
 VAE_BATCH = 8
 """Pictures that the VAE encodes at once: the example's default."""

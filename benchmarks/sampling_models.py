@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from ..dpo_core.random_diffusers import CLIP_L, VAE, unet
 from ..dpo_core.settings import SamplingSettings
-from .training_models import CLIP_L, RESOLUTIONS, VAE, unet
+from .training_models import RESOLUTIONS
 
 MODELS = ("toybox", "medium", "sd15")
 

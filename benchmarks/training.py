@@ -23,10 +23,11 @@ import torch
 
 from ..dpo_core.errors import UserError
 from ..dpo_core.files import write_json
+from ..dpo_core.peak import synchronise
 from ..dpo_core.settings import TrainSettings
 from .training_growth import growth
 from .training_models import RESOLUTIONS
-from .training_worker import PHASES, Task, clock, synchronise
+from .training_worker import PHASES, Task, clock
 
 PEER = "recipe"
 VARIANTS: dict[str, tuple[str, dict]] = {

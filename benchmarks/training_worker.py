@@ -6,15 +6,12 @@ python -m dreambooth_dpo.benchmarks.training_worker '{"model": "toybox", ...}'  
 from __future__ import annotations
 
 import json
-import re
-import resource
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -22,6 +19,7 @@ from ..dpo_core.adapter import Adapter
 from ..dpo_core.compiling import compiled
 from ..dpo_core.memory import at_level
 from ..dpo_core.pair_data import PairData
+from ..dpo_core.peak import peak_bytes, reset_peak, synchronise
 from ..dpo_core.settings import AdapterSettings, TrainSettings
 from ..dpo_core.trainer import Trainer
 from .diffusers_recipe import DiffusersRecipe
@@ -56,11 +54,6 @@ class Task:
     @property
     def adapter(self) -> AdapterSettings:
         return AdapterSettings(rank=self.rank, alpha=float(self.rank), targets=self.targets)
-
-
-def synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 class Watch:
@@ -141,23 +134,6 @@ def peer(task: Task, found: Subject, watch: Watch):
 
     recipe.reference = watch.timed("reference", reference)
     yield recipe.step, 0.0, 0
-
-
-def reset_peak(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    elif (file := Path("/proc/self/clear_refs")).exists():
-        file.write_text("5")  # the peak starts anew from what is resident now
-
-
-def peak_bytes(device: torch.device) -> int:
-    """Highest memory since `reset_peak`: allocated on the GPU, or the process's resident set (since its start where there is no /proc)."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    status = Path("/proc/self/status")
-    if status.exists():
-        return 1024 * int(re.search(r"VmHWM:\s+(\d+)", status.read_text())[1])
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def measure(task: Task) -> dict:

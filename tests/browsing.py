@@ -81,7 +81,7 @@ def tab(window, server: Server) -> Iterator:
     """An open, ready page, as on a first visit. `errors` and `left` (requests to anywhere else) hold what is not the front end's own."""
     view = window.new_page()
     view.set_default_timeout(120_000)
-    view.errors, view.left, view.is_pinned = [], [], not server.arguments
+    view.errors, view.left = [], []
     view.on("pageerror", lambda e: view.errors.append(str(e)) if not any(o in str(e) for o in OWN_ERRORS) else None)
     inside = (server.url, "data:", "blob:", *OWN_REQUESTS)
     view.on("request", lambda r: None if r.url.startswith(inside) else view.left.append(r.url))
@@ -157,7 +157,7 @@ def press_run(view) -> tuple[int, dict]:
     return found.value.status, found.value.json()
 
 
-def reads(view, text: str) -> None:
+def reads(view, text: str | re.Pattern[str]) -> None:
     """A user can read this now: in a dialog or message over the canvas; in the newest front end behind "View details" and an input's info."""
     details = view.get_by_test_id("error-overlay-see-errors")
     info = view.get_by_role("button", name=re.compile("^Info for")).first

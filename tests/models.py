@@ -8,29 +8,12 @@ from typing import Literal
 import torch
 
 from dreambooth_dpo.dpo_core.backends.diffusers import DiffusersTextToImage
+from dreambooth_dpo.dpo_core.random_diffusers import tiny_unet as tiny_unet
 from dreambooth_dpo.dpo_core.settings import SamplingSettings
 
 PredictionType = Literal["epsilon", "v_prediction"]
 SIZE = 64  # pixels; the VAE divides by 4, so latents are [4, 16, 16]
 SAMPLING = SamplingSettings(steps=3, guidance=3.0, width=SIZE, height=SIZE, batch_size=4, candidates_per_prompt=2)
-
-
-def tiny_unet(channels: tuple[int, int] = (32, 64), cross_attention_dim: int = 128):
-    """An SD-layout UNet with one block of each kind (about 1.3 M weights)."""
-    from diffusers import UNet2DConditionModel
-
-    return UNet2DConditionModel(
-        sample_size=16,
-        in_channels=4,
-        out_channels=4,
-        block_out_channels=channels,
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=cross_attention_dim,
-        attention_head_dim=4,
-        norm_num_groups=16,
-    )
 
 
 def tiny_stable_diffusion(prediction_type: PredictionType = "epsilon", seed: int = 0, channels: tuple[int, int] = (32, 64)):

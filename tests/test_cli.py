@@ -79,7 +79,7 @@ def test_config_prints_its_schema() -> None:
 
 def test_help_lists_the_commands() -> None:
     said = succeeds("--help").output
-    assert all(name in said for name in ("demo", "personalize", "run", "evaluate", "report", "config"))
+    assert all(name in said for name in ("demo", "personalize", "run", "evaluate", "report", "doctor", "config"))
 
 
 # --- run, and what follows it ---

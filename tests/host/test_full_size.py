@@ -13,10 +13,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-from full_size import UNETS, checkpoint_layout, fill_server, lora_layers
+from full_size import fill_server
 from hosting import Server, comfyui_path
 from safetensors import safe_open
 from workflows import FOLDER, to_api
+
+from dreambooth_dpo.dpo_core.backends.comfyui.random_models import UNETS, checkpoint_layout, lora_layers
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("comfyui")]
 # Only sizes are made smaller, and the window is wide open: any two candidates that differ are then a pair, whatever random weights draw.

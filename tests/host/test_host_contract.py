@@ -9,7 +9,7 @@ import torch
 from native_models import PROMPTS, noise, random_model
 from torch import nn
 
-from dreambooth_dpo.dpo_core.backends.comfyui import host, host_check, host_rope
+from dreambooth_dpo.dpo_core.backends.comfyui import host, host_check, host_rope, random_models
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.settings import SamplingSettings
 from dreambooth_dpo.toybox.native import native_toybox
@@ -71,6 +71,16 @@ def test_a_host_without_an_internal_is_refused_by_its_name(monkeypatch):
 def test_is_dynamic_and_memory_system_on_a_cpu(toybox):
     assert not host.is_dynamic(toybox[0]), changed("a MODEL on a CPU is streamed")
     assert host.memory_system() == "classic", changed("dynamic VRAM on a CPU")
+
+
+def test_memory_switches_are_those_of_this_host(comfyui):
+    found = host.memory_switches()
+    assert found.get("--cpu", True), changed("the switch --cpu is not seen")
+    if host.numbers(host.version()) >= (0, 33):
+        assert {"--disable-dynamic-vram", "--highvram", "--gpu-only", "--novram", "--cpu"} == set(found), changed(
+            "switches of dynamic VRAM"
+        )
+        assert [name for name, given in found.items() if given] == ["--cpu"]
 
 
 def test_plain_copy_of_a_plain_model_is_itself(toybox):
@@ -338,6 +348,16 @@ def test_image_codec_brings_pictures_to_0_and_1_in_place(toybox):
     given = torch.zeros(2)
     toybox[2].process_input(given)
     assert given.tolist() == [0, 0], "a user's picture was written to"
+
+
+def test_checkpoint_model_recognises_a_checkpoint(comfyui, tmp_path, monkeypatch):
+    """By names and shapes, as of a real one: SD 1.5's, made shallower."""
+    depth = {"num_res_blocks": [1], "channel_mult": [1], "transformer_depth": [1], "transformer_depth_output": [1, 1]}
+    monkeypatch.setitem(random_models.UNETS, "sd15", {**random_models.UNETS["sd15"], **depth})
+    random_models.write_denoiser("sd15", tmp_path / "shallow.safetensors")
+    found = host.checkpoint_model(tmp_path / "shallow.safetensors")
+    assert len(found.model.diffusion_model.input_blocks) == 2 and host.unet_names(found.model), changed("its loader")
+    assert host.numbers(host.version()) < (0, 33) or found.cached_patcher_init, changed("loaders leave no cached_patcher_init")
 
 
 def test_with_lora_patches_the_layers_that_it_names(toybox):

@@ -1,7 +1,7 @@
 """What of ComfyUI is internal to it: one function a need, and the versions where it changed.
 
 Its documented node API (comfy_api, folder_paths, and the methods of CLIP and VAE that nodes call) is used where it is needed. Everything
-else goes through here, through `host_models` (models built without a checkpoint) and `host_rope` (gradients of its fused operators).
+else goes through here, through `host_models` (models built without a checkpoint), `random_models` (random weights) and `host_rope`.
 tests/host/test_host_contract.py runs every entry on every supported host and says what a host has changed. docs/hosts.md: what was run.
 """
 
@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from ...errors import UserError
-from .host_check import NEWEST, OLDEST, check, missing, numbers, refusal, version
-from .host_models import image_codec, text_encoder, unet_model, with_lora
+from .host_check import NEWEST, OLDEST, check, memory_switches, missing, numbers, refusal, version
+from .host_models import checkpoint_model, image_codec, text_encoder, unet_model, with_lora
 from .host_rope import register_gradients
 from .host_sampling import check_interrupt, previewer, progress_bar, sample, sample_guided, sampler_names, scheduler_names
 
@@ -27,6 +27,7 @@ __all__ = [
     "cast_at_use",
     "check",
     "check_interrupt",
+    "checkpoint_model",
     "denoise",
     "for_training",
     "free_memory",
@@ -36,6 +37,7 @@ __all__ = [
     "kinds",
     "load",
     "managed",
+    "memory_switches",
     "memory_system",
     "missing",
     "model_conds",

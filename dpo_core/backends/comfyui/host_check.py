@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import re
 from typing import Any
 
 from ...errors import UserError
+from ...supported_hosts import NEWEST, OLDEST, numbers, too_old
 
-OLDEST = "0.3.64"
-"""The oldest ComfyUI that is supported and tested."""
-NEWEST = "0.33.0"
-"""The newest that was tested. Newer ones are not refused."""
+__all__ = ["NEWEST", "OLDEST", "check", "memory_switches", "missing", "numbers", "refusal", "version"]
+
 _NEEDED = (
     "comfy.conds:CONDRegular",
     "comfy.ldm.modules.attention:attention_pytorch",
@@ -51,11 +49,6 @@ def version() -> str:
         return "unknown"
 
 
-def numbers(text: str) -> tuple[int, ...]:
-    """ "0.3.64" -> (0, 3, 64); () for a version that has no number."""
-    return tuple(int(part) for part in re.findall(r"\d+", text))
-
-
 def missing() -> list[str]:
     """Names of `_NEEDED` that this host lacks, "module:name" each."""
     return [name for name in _NEEDED if not _there(name)]
@@ -74,11 +67,23 @@ def _there(name: str) -> bool:
     return True
 
 
+def memory_switches() -> dict[str, bool]:
+    """The command-line switches that turn dynamic VRAM off, and whether this ComfyUI was started with them; {} where it has no such thing.
+
+    Read in 0.33: comfy.cli_args.enables_dynamic_vram.
+    """
+    given = importlib.import_module("comfy.cli_args").args
+    if not hasattr(given, "disable_dynamic_vram"):
+        return {}
+    names = ("disable_dynamic_vram", "highvram", "gpu_only", "novram", "cpu")
+    return {"--" + name.replace("_", "-"): bool(getattr(given, name)) for name in names if hasattr(given, name)}
+
+
 def refusal() -> str | None:
     """One line that says why this host cannot be used, and what to do; None where it can."""
     this = version()
-    if numbers(this) and numbers(this) < numbers(OLDEST):
-        return f"DreamBooth DPO needs ComfyUI {OLDEST} or newer, and this is {this}: update ComfyUI."
+    if why := too_old(this):
+        return why
     if gone := missing():
         return (
             f"DreamBooth DPO was tested on ComfyUI {OLDEST} to {NEWEST}, and this one ({this}) has no {', '.join(gone)}: update DreamBooth "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -113,3 +114,10 @@ def with_lora(patcher: Any, tensors: Mapping[str, torch.Tensor], strength: float
 
     with torch.inference_mode(False):
         return comfy.sd.load_lora_for_models(patcher, None, dict(tensors), strength, 0.0)[0]
+
+
+def checkpoint_model(path: Path) -> Any:
+    """The MODEL of a checkpoint file, by the host's own loader and under its own memory system; text encoder and VAE are left out."""
+    import comfy.sd
+
+    return comfy.sd.load_checkpoint_guess_config(str(path), output_vae=False, output_clip=False)[0]

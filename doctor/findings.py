@@ -1,0 +1,32 @@
+"""One line of the report: what was looked at, how it stands, and the remedy where it does not stand well."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+OK, WARNING, FAILED = "ok", "warning", "failed"
+STATES = (OK, WARNING, FAILED)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """`said` in one line; `remedy` is empty for ok and never else; `data` holds numbers for the JSON file."""
+
+    name: str
+    status: str
+    said: str
+    remedy: str = ""
+    data: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.status not in STATES or bool(self.remedy) == (self.status == OK):
+            raise ValueError(f"a finding is {OK}, or says its remedy: {self.name}: {self.status}, remedy {self.remedy!r}")
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def worst(findings: list[Finding]) -> str:
+    """The worst state of all; ok where nothing was looked at."""
+    return max((f.status for f in findings), key=STATES.index, default=OK)

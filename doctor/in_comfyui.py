@@ -1,0 +1,166 @@
+"""The pack in a ComfyUI that starts as it always does, but for its server: in a process of its own, by ComfyUI's own Python.
+
+main.py is imported and not run: it reads the switches and sets up the memory system (dynamic VRAM is switched on nowhere else).
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from .findings import FAILED, OK, Finding
+from .full_size import SIDES, kind_of_device, lacking, measure
+from .launch import ROOT, say
+from .packages import installed
+from .training_findings import guarded, self_check_findings
+
+TINY_SIDE = 64
+_QUIET = ("--disable-all-custom-nodes", "--disable-api-nodes")
+"""Other packs are left out: what is tested is this one on a bare ComfyUI."""
+
+
+def answer(request: dict[str, Any]) -> None:
+    """request: comfyui (folder), args (switches as one text), device, python, and `family` of a tiny model, or `full`, the kind of a
+    large one, with the `folder` for its file and gradients."""
+    folder, device = Path(request["comfyui"]), request["device"]
+    if not _started(folder, request["args"], device):
+        return
+    if (kind := request.get("full")) is not None:
+        if (found := lacking(kind, device, Path(request["folder"]))) is not None:
+            say("finding", found.as_dict())
+            return
+        guarded("full size", lambda: _full(kind, device, Path(request["folder"]), request["way"]))
+        return
+    from .comfyui_folder import front_end_finding, pinned_front_end
+
+    found = front_end_finding(installed("comfyui-frontend-package"), pinned_front_end(folder), sys.executable, folder)
+    say("finding", found.as_dict())
+    for look in (_supported, _memory_system, _scorers):
+        guarded("ComfyUI", look)
+    guarded("training", lambda: _self_check(request["family"]))
+
+
+def _started(folder: Path, switches: str, device: str) -> bool:
+    """Import ComfyUI as its main.py does; says a failed line where that cannot be done."""
+    given = shlex.split(switches)
+    if device == "cpu" and "--cpu" not in given:
+        given.append("--cpu")  # without it ComfyUI does not start on a machine without a GPU
+    sys.argv = [str(folder / "main.py"), *_QUIET, *given]
+    # The pack's own `nodes` must not stand before ComfyUI's.
+    sys.path[:] = [str(folder), *(entry for entry in sys.path if Path(entry or ".").resolve() != ROOT)]
+    os.chdir(folder)
+    try:
+        import comfy.options
+
+        comfy.options.enable_args_parsing()
+        # cuda_malloc: main.py imports it before torch, but only where it is run.
+        for module in ("comfy.cli_args", "cuda_malloc", "main"):
+            importlib.import_module(module)
+    except SystemExit as error:
+        said = f"it refuses its switches {shlex.join(sys.argv[1:])} (exit status {error.code})"
+        say("finding", Finding("ComfyUI starts", FAILED, said, "correct --comfyui-args").as_dict())
+        return False
+    except Exception as error:  # what its libraries raise: ImportError, OSError, RuntimeError of a driver, ...
+        why = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        install = f'"{sys.executable}" -m pip install -r "{folder / "requirements.txt"}"'
+        remedy = f"name the Python that ComfyUI runs in, --python PATH; if it is this one: {install}"
+        say("finding", Finding("ComfyUI starts", FAILED, f"it cannot be imported: {why}", remedy).as_dict())
+        return False
+    return True
+
+
+def _supported() -> None:
+    """Whether it has what the pack takes from its inside."""
+    from ..dpo_core.backends.comfyui import host
+
+    if why := host.refusal():
+        said, _, remedy = why.rpartition(": ")
+        say("finding", Finding("ComfyUI starts", FAILED, said, remedy).as_dict())
+        return
+    said = "it starts, and has all that the pack uses of its inside"
+    say("finding", Finding("ComfyUI starts", OK, said, data={"version": host.version()}).as_dict())
+
+
+def memory_finding(system: str, switches: dict[str, bool], device: str) -> Finding:
+    """The memory system in words. switches: see host.memory_switches."""
+    data = {"system": system, "switches": switches}
+    names = ", ".join(name for name in switches if name != "--cpu")
+    if system == "dynamic":
+        said = f"dynamic VRAM: training loads the model a second time, as a whole, and drops it afterwards; one of {names} turns it off"
+        return Finding("memory system", OK, said, data=data)
+    given = [name for name, set_ in switches.items() if set_]
+    if not switches:
+        why = "this ComfyUI has no dynamic VRAM"
+    elif given:
+        why = f"dynamic VRAM is off by {', '.join(given)}"
+    else:
+        why = f"dynamic VRAM is on by default, but not on this device ({device}); {names} turn it off elsewhere"
+    return Finding("memory system", OK, f"classic: models are loaded as a whole ({why})", data=data)
+
+
+def _memory_system() -> None:
+    import comfy.model_management as management
+
+    from ..dpo_core.backends.comfyui import host
+
+    device = management.get_torch_device()
+    say("finding", memory_finding(host.memory_system(), host.memory_switches(), str(device)).as_dict())
+    say("system", host.memory_system())
+
+
+def _scorers() -> None:
+    from ..nodes.scorer_files import roots
+    from .scorer_files import scorer_findings, toybox_finding
+
+    for found in (toybox_finding(), *scorer_findings(roots())):
+        say("finding", found.as_dict())
+
+
+def _self_check(family: str) -> None:
+    from .training_check import limit_of, tiny
+
+    subject = tiny_subject(family)
+    title = f"{'toybox' if family == 'toybox' else f'a tiny {family} model'} in ComfyUI, {subject.model.device}"
+    for found in self_check_findings(title, list(tiny(subject)), limit_of(subject.model)):
+        say("finding", found.as_dict())
+
+
+def tiny_subject(family: str) -> Any:
+    """The native toybox, or a tiny MODEL of random weights of another family."""
+    from ..dpo_core.backends.comfyui import ComfyTextToImage
+    from ..dpo_core.backends.comfyui.random_models import TINY_TEXTS, RandomText, random_model
+    from ..toybox.native import native_toybox
+
+    if family == "toybox":
+        return _subject(ComfyTextToImage(*native_toybox(), TINY_SIDE, TINY_SIDE))
+    kind = "sd" if family == "sd15" else family
+    backend = ComfyTextToImage(random_model(kind, "FLUX" if family == "flux" else "EPS"), None, None, TINY_SIDE, TINY_SIDE)
+    backend.clip = RandomText(TINY_TEXTS[kind])
+    return _subject(backend)
+
+
+def _full(kind: str, device: str, folder: Path, way: str) -> None:
+    from ..dpo_core.backends.comfyui import ComfyTextToImage, host
+    from ..dpo_core.backends.comfyui.random_models import TEXTS, RandomText, write_denoiser
+
+    file = folder / f"{kind}.safetensors"
+    if not file.is_file():
+        say("doing", f"{kind}: writing random weights")
+        write_denoiser(kind, file)
+    say("doing", f"{kind}: loading it")
+    side = SIDES[kind_of_device(device)][kind]
+    backend = ComfyTextToImage(host.checkpoint_model(file), None, None, side, side)
+    backend.clip = RandomText(TEXTS[kind])
+    measure(_subject(backend), kind, way, folder)
+
+
+def _subject(backend: Any) -> Any:
+    from ..dpo_core.backends.comfyui import diffusers_names
+    from .training_check import PROMPTS, Subject
+
+    backend.encode_texts(PROMPTS)
+    return Subject(backend, lambda: backend.latent_shape, lambda: diffusers_names(backend.patcher.model), backend.kind == "flow")

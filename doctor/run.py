@@ -1,0 +1,50 @@
+"""The command: shows the report, writes it, and gives the exit status."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from .command import WrongOptions, check_options, examine, report
+from .findings import FAILED, Finding, worst
+from .options import Options
+from .show import Shown
+
+
+def run(options: Options) -> int:
+    """0 where nothing failed, 1 where something did, 2 where the options are wrong, 130 after an interrupt."""
+    try:
+        check_options(options)
+    except WrongOptions as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 2
+    lines: list[tuple[str, Finding]] = []
+    interrupted = False
+    with Shown() as shown:
+        try:
+            for part, found in examine(options, shown.doing):
+                lines.append((part, found))
+                shown.line(part, found)
+        except KeyboardInterrupt:
+            interrupted = True
+    findings = [found for _, found in lines]
+    status = "interrupted" if interrupted else worst(findings)
+    if interrupted:
+        print("\nInterrupted: the lines above are what was looked at.", file=sys.stderr)
+    else:
+        shown.end(findings)
+    if options.json is not None and not _written(options, report(options, lines, status)):
+        return 2
+    return 130 if interrupted else int(status == FAILED)
+
+
+def _written(options: Options, found: dict) -> bool:
+    """Write the JSON file; False where another has come to lie there, or it cannot be written."""
+    try:
+        with options.json.open("x", encoding="utf-8") as file:
+            json.dump(found, file, indent=2, ensure_ascii=False, allow_nan=False)
+    except OSError as error:
+        print(f"Error: cannot write {options.json}: {error.strerror}. Name another file with --json.", file=sys.stderr)
+        return False
+    print(f"JSON: {options.json}")
+    return True

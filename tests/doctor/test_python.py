@@ -1,0 +1,97 @@
+"""What is said of a Python: its version, packages, PyTorch, device and free memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from dreambooth_dpo.doctor import packages
+from dreambooth_dpo.doctor.findings import FAILED, OK, WARNING, Finding, worst
+from dreambooth_dpo.doctor.packages import CORE, HEADLESS, lacking, package_finding
+from dreambooth_dpo.doctor.probe import built_for, device_of, memory_finding, memory_findings, python_finding, torch_finding
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_packages_are_those_of_the_project() -> None:
+    tomllib = pytest.importorskip("tomllib", reason="reading pyproject.toml needs the tomllib of Python 3.11 or newer")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert list(CORE) == project["dependencies"]
+    assert list(HEADLESS) == project["optional-dependencies"]["headless"]
+
+
+def test_what_is_missing_or_too_old_is_lacking() -> None:
+    versions = {"pydantic": "1.10.2", "numpy": "2.0", "jinja2": None}
+    assert lacking({"pydantic>=2": "", "numpy": "", "jinja2": ""}, versions) == {"pydantic>=2": "1.10.2 is too old", "jinja2": "missing"}
+
+
+def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(packages, "installed", lambda name: None if name == "open_clip_torch" else "2.1")
+    found = package_finding(CORE, "/opt/python", tmp_path, headless=False)
+    assert found.status == FAILED and found.said == "not there: open_clip_torch (missing; for scorers)"
+    assert found.remedy == f'"/opt/python" -m pip install -r "{tmp_path / "requirements.txt"}"'
+    assert "[headless]" in package_finding(CORE, "/opt/python", tmp_path, headless=True).remedy
+
+
+def test_packages_that_are_there_are_listed() -> None:
+    found = package_finding({"pydantic>=2": "settings"}, "python", ROOT, headless=False)
+    assert found.status == OK and found.said.startswith("pydantic 2.")
+
+
+@pytest.mark.parametrize(("version", "status"), [((3, 9, 18), FAILED), ((3, 10, 0), OK), ((3, 13, 1), OK)])
+def test_an_old_python_is_refused(version: tuple[int, ...], status: str) -> None:
+    found = python_finding(version, "/opt/python")
+    assert found.status == status and (status == OK or found.remedy == "use Python 3.10 or newer")
+
+
+@pytest.mark.parametrize(
+    ("version", "device", "driver", "status", "words"),
+    [
+        ("2.4.1+cu121", "cuda", True, FAILED, "2.4.1+cu121 is too old"),
+        ("2.11.0+cpu", "cpu", True, WARNING, "sees no GPU, and an NVIDIA driver is on this machine"),
+        ("2.11.0+cpu", "cpu", False, OK, "2.11.0+cpu, built for CPUs"),
+        ("2.11.0+cu130", "cuda", True, OK, "built for"),
+    ],
+)
+def test_a_pytorch_that_will_not_do_is_named(version: str, device: str, driver: bool, status: str, words: str) -> None:
+    found = torch_finding(version, "CPUs", device, driver)
+    assert found.status == status and words in found.said
+
+
+def test_what_a_pytorch_is_built_for() -> None:
+    assert built_for(SimpleNamespace(cuda="13.0", hip=None)) == "CUDA 13.0"
+    assert built_for(SimpleNamespace(cuda=None, hip="7.1")) == "ROCm 7.1" and built_for(SimpleNamespace(cuda=None)) == "CPUs"
+
+
+@pytest.mark.parametrize(
+    ("free", "status", "words"),
+    [(1e9, FAILED, "1.0 GB free of 24.0: no free memory to train in"), (5e9, WARNING, "little to train in"), (20e9, OK, "20.0 GB free")],
+)
+def test_no_free_memory_is_said(free: float, status: str, words: str) -> None:
+    found = memory_finding("GPU", "a card", free, 24e9)
+    assert found.status == status and words in found.said and "a card" in found.said
+    assert status == OK or "close what else uses it" in found.remedy
+
+
+def fake_torch(cuda: bool, free: float = 20e9) -> SimpleNamespace:
+    card = SimpleNamespace(is_available=lambda: cuda, mem_get_info=lambda: (free, 24e9), get_device_name=lambda: "a card")
+    return SimpleNamespace(cuda=card, backends=SimpleNamespace(mps=SimpleNamespace(is_available=lambda: False)), get_num_threads=lambda: 4)
+
+
+def test_a_gpu_is_named_with_its_memory_and_a_machine_without_one_is_warned() -> None:
+    assert device_of(fake_torch(True)) == "cuda" and device_of(fake_torch(False)) == "cpu"
+    gpu, main = memory_findings(fake_torch(True), "cuda")
+    assert (gpu.name, gpu.status, gpu.said) == ("GPU", OK, "a card: 20.0 GB free of 24.0") and main.name == "main memory"
+    none, _ = memory_findings(fake_torch(False), "cpu")
+    assert none.status == WARNING and "4 threads" in none.said and "machine with a GPU" in none.remedy
+
+
+def test_a_line_that_is_not_ok_has_its_remedy() -> None:
+    with pytest.raises(ValueError, match="remedy"):
+        Finding("x", FAILED, "broken")
+    with pytest.raises(ValueError, match="remedy"):
+        Finding("x", OK, "fine", "nothing")
+    lines = [Finding("a", OK, ""), Finding("b", WARNING, "", "r")]
+    assert worst([]) == OK and worst(lines) == WARNING and worst([*lines, Finding("c", FAILED, "", "r")]) == FAILED
