@@ -16,8 +16,8 @@ from ..dpo_core.memory import LEVELS, at_level
 from ..dpo_core.pair_data import PairData
 from ..dpo_core.peak import peak_bytes, reset_peak, synchronise
 from ..dpo_core.protocols import TextToImage
+from ..dpo_core.self_test import self_test
 from ..dpo_core.settings import AdapterSettings, TrainSettings
-from ..dpo_core.stages import self_test
 from ..dpo_core.trainer import Trainer
 
 ADAPTER = AdapterSettings(rank=8, alpha=8.0)
@@ -79,7 +79,7 @@ def _train(subject: Subject, level: str, steps: int, pairs: int, test: bool) -> 
     with model.training():
         adapter, data = _adapter(subject), _data(subject, pairs)
         with at_level(model.denoiser, level):
-            error = self_test(model, adapter, data) if test else None
+            error = self_test(model, adapter, data, level) if test else None
             trainer = Trainer(model, adapter, data, settings, seed=0)
             with adapter.attached():
                 first = trainer.fetch([trainer.advance(0)])[0]

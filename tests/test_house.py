@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import importlib.util
 import os
 import re
@@ -12,6 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from dreambooth_dpo.dpo_core.supported_hosts import NEWEST, OLDEST
 
 tomllib = pytest.importorskip("tomllib", reason="reading pyproject.toml needs the tomllib of Python 3.11 or newer")
 
@@ -81,15 +82,9 @@ def test_names_follow_the_registry() -> None:
 
 def test_the_range_of_hosts_is_said_once() -> None:
     """To the registry as the nodes have it, and as the tests' list of hosts begins."""
-    tree = ast.parse((ROOT / "dpo_core" / "backends" / "comfyui" / "host_check.py").read_text(encoding="utf-8"))
-    named = {
-        ast.unparse(line.targets[0]): ast.literal_eval(line.value)
-        for line in tree.body
-        if isinstance(line, ast.Assign) and isinstance(line.value, ast.Constant)
-    }
     hosts = tomllib.loads((ROOT / "tests" / "hosts.toml").read_text(encoding="utf-8"))["host"]
-    assert PYPROJECT["tool"]["comfy"]["requires-comfyui"] == f">={named['OLDEST']}"
-    assert [hosts[0]["version"], hosts[-1]["version"]] == [named["OLDEST"], named["NEWEST"]]
+    assert PYPROJECT["tool"]["comfy"]["requires-comfyui"] == f">={OLDEST}"
+    assert [hosts[0]["version"], hosts[-1]["version"]] == [OLDEST, NEWEST]
 
 
 def test_no_text_file_names_a_folder_of_one_machine() -> None:

@@ -12,9 +12,10 @@ from trainers import make_data, make_trainer
 from dreambooth_dpo.dpo_core.adapter import Adapter
 from dreambooth_dpo.dpo_core.checkpointing import checkpointed_blocks
 from dreambooth_dpo.dpo_core.errors import UserError
-from dreambooth_dpo.dpo_core.memory import LEVELS, first_level, next_level
+from dreambooth_dpo.dpo_core.memory import LEVELS, at_level, first_level, next_level
 from dreambooth_dpo.dpo_core.pair_data import PairData
 from dreambooth_dpo.dpo_core.run_folder import RunFolder
+from dreambooth_dpo.dpo_core.self_test import self_test
 from dreambooth_dpo.dpo_core.settings import AdapterSettings, TrainSettings
 from dreambooth_dpo.dpo_core.stages import train_round
 from dreambooth_dpo.dpo_core.trainer import Trainer
@@ -62,6 +63,8 @@ def test_every_level_takes_the_same_steps(level: str, more: dict) -> None:
 
 def test_low_looks_at_one_pair_at_a_time() -> None:
     trainer, sizes = unet_trainer(memory="low", steps=1), []
+    with at_level(trainer.model.denoiser, "low"):
+        self_test(trainer.model, trainer.adapter, trainer.data, "low")
     inner = trainer.model.predict
     trainer.model.predict = lambda noised, times, cond: (sizes.append(len(noised)), inner(noised, times, cond))[1]
     train_steps(trainer)

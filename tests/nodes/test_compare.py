@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from dreambooth_dpo.dpo_core.held_out import Measured
 from dreambooth_dpo.dpo_core.run_folder import RunFolder
 from dreambooth_dpo.nodes.compare import compare
 
@@ -20,15 +21,19 @@ def output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "output"
 
 
-def measured(prompts: int, seeds: int) -> SimpleNamespace:
+SETS = ("old", "new")
+
+
+def measured(prompts: int, seeds: int) -> Measured:
     scores = np.arange(prompts * seeds) / 1000
     names = ("fidelity", "alignment", "judge_fidelity")
-    return SimpleNamespace(sets=("old", "new"), before={n: scores for n in names}, after={n: scores + 0.5 for n in names})
+    by_set = {(name, title): scores + rise for name, rise in zip(SETS, (0.0, 0.5), strict=True) for title in names}
+    return Measured(SETS, by_set, np.repeat(np.arange(prompts), seeds))
 
 
 def test_pairs_name_their_files_and_scores(output: Path):
     with RunFolder(output / "dreambooth_dpo" / "run ä") as run:
-        found = compare(run, measured(2, 2), ("a dog", "a cat"), 2)
+        found = compare(run, measured(2, 2), SETS, ("a dog", "a cat"), 2)
     assert (found["before"], found["after"]) == ("dreambooth_dpo/run ä/old/images", "dreambooth_dpo/run ä/new/images")
     assert found["prompts"] == ["a dog", "a cat"]
     assert [(p["prompt"], p["seed"], p["name"]) for p in found["pairs"]] == [
@@ -40,7 +45,7 @@ def test_pairs_name_their_files_and_scores(output: Path):
 def test_of_many_pictures_some_are_offered_evenly(output: Path):
     prompts = tuple(f"prompt {i}" for i in range(100))
     with RunFolder(output / "run") as run:
-        found = compare(run, measured(100, 6), prompts, 6)
+        found = compare(run, measured(100, 6), SETS, prompts, 6)
     assert len(found["prompts"]) == 24 and found["prompts"][0] == "prompt 0" and found["prompts"][-1] == "prompt 99"
     assert len(found["pairs"]) == 72 and found["pairs"][-1]["name"] == "00599.png"
     assert {p["seed"] for p in found["pairs"]} == {1, 3, 6}
@@ -48,4 +53,4 @@ def test_of_many_pictures_some_are_offered_evenly(output: Path):
 
 def test_a_run_elsewhere_offers_nothing(output: Path, tmp_path: Path):
     with RunFolder(tmp_path / "elsewhere") as run:
-        assert compare(run, measured(1, 1), ("a dog",), 1) == {}
+        assert compare(run, measured(1, 1), SETS, ("a dog",), 1) == {}
