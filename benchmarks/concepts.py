@@ -20,10 +20,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..dpo_core.evaluation import bootstrap_interval, paired_gain
+from ..dpo_core.evaluation import paired_gain
 from ..dpo_core.files import write_json
 from ..dpo_core.run_folder import RunFolder
 from ..dpo_core.settings import LoopSettings
+from ..dpo_core.statistics import bootstrap_interval
 
 SCORES = ("fidelity", "alignment", "judge_fidelity", "judge_alignment", "oracle_all_right")
 DETAILS = ("oracle_background", "oracle_body", "oracle_belly", "oracle_hat", "copy_paste", "diversity")

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..dpo_core.evaluation import bootstrap_interval, by_prompt
 from ..dpo_core.files import write_json
 from ..dpo_core.settings import LoopSettings, StopSettings
+from ..dpo_core.statistics import bootstrap_interval, by_prompt
 from .clock import Clock
 from .concepts import parse_numbers
 

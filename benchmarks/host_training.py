@@ -162,8 +162,8 @@ def _counted(model: Any) -> Iterator[list[int]]:
 
 def _pairs(folder: Path, model: Any, clip: Any, vae: Any, pairs: int) -> Any:
     """2 * pairs pairs of toybox candidates: a step's pictures differ from the next one's."""
-    from ..dpo_core.pairs import Pair
     from ..dpo_core.prompts import PromptSet
+    from ..dpo_core.records import Pair
     from ..dpo_core.run_folder import RunFolder
     from ..dpo_core.settings import PairSettings, SamplingSettings
     from ..nodes.sockets import Candidates, Pairs, Sampler, Scored

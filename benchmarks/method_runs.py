@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..dpo_core.evaluation import by_prompt
 from ..dpo_core.files import write_json
 from ..dpo_core.run_folder import RunFolder
 from ..dpo_core.settings import LoopSettings, StopSettings
+from ..dpo_core.statistics import by_prompt
 from ..dpo_core.stopping import decide, kept_words
 from ..dpo_core.watch import standings
 from .method_rows import DEFAULT, Row, dreambooth_steps, image_forwards

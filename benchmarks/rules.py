@@ -16,7 +16,7 @@ import numpy as np
 
 from ..dpo_core.files import write_json
 from ..dpo_core.pair_rules import PAIR_RULES
-from ..dpo_core.pairs import Pair
+from ..dpo_core.records import Pair
 from ..dpo_core.settings import PairSettings
 from .concepts import parse_numbers
 

@@ -76,10 +76,10 @@ def our_seconds(model, prompts: list[str], settings: SamplingSettings, clock: Cl
 
 def breakdown(model, prompts: list[str], toy, settings: SamplingSettings, clock: Clock, folder: Path) -> dict[str, float]:
     """Seconds of each phase of drawing, scoring (by the toybox's rewards, references embedded before) and pairing."""
+    from ..dpo_core.build_pairs import NoPairs, build_pairs
     from ..dpo_core.run_folder import RunFolder
     from ..dpo_core.sampling import sample_set
     from ..dpo_core.scoring import score_set
-    from ..dpo_core.stages import NoPairs, build_pairs
     from ..toybox.run import toy_scorers
 
     rewards = toy_scorers(toy, str(model.device)).rewards

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from ..dpo_core.pair_rules import PAIR_RULES, reward_of
-from ..dpo_core.pairs import angle_degrees, standardise
+from ..dpo_core.pairs import angle_degrees
 from ..dpo_core.settings import PairSettings
+from ..dpo_core.statistics import standardise
 
 PER_PROMPT = 20
 """Candidates of each prompt in the records."""

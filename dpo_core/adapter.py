@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from .errors import UserError
+from .protocols import TextToImage
 from .settings import AdapterSettings
 
 _TARGETS = {
@@ -251,3 +252,8 @@ class Adapter:
             return output + change.to(output.dtype)
 
         return hook
+
+
+def drawing(model: TextToImage, adapter: Adapter) -> AbstractContextManager:
+    """Puts the adapter on for sampling, the way that the model allows."""
+    return adapter.merged() if model.merges_adapter else adapter.attached()

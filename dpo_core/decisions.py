@@ -18,8 +18,8 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, 
 from .errors import UserError
 from .objectives import UNPAIRED
 from .pair_rules import reward_of
-from .pairs import Pair
-from .run_folder import Candidate, RunFolder
+from .records import Candidate, Pair
+from .run_folder import RunFolder
 from .settings import PairSettings
 
 LONGEST = 1_000_000

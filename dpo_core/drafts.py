@@ -16,14 +16,16 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from .axes import AXES, axis_scores
-from .pairs import standardise
+from .axes import AXES
+from .build_pairs import check_pairs
 from .progress import Progress, silent
 from .protocols import TextToImage
-from .run_folder import Candidate, RunFolder
+from .records import Candidate
+from .run_folder import RunFolder
 from .sampling import draw_set
+from .scoring import axis_scores
 from .settings import SamplingSettings
-from .stages import check_pairs
+from .statistics import standardise
 
 DOUBTFUL = 0.5
 """Below this correlation between the scores of drafts and pictures, drafts tell too little."""

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from .errors import UserError
+from .statistics import bootstrap_interval, by_prompt
 
 
 @dataclass(frozen=True)
@@ -30,23 +31,6 @@ class Gain:
         """ "up", "down" or "unclear": where the interval lies."""
         low, high = self.ci95
         return "up" if low > 0 else "down" if high < 0 else "unclear"
-
-
-def bootstrap_interval(values: np.ndarray, resamples: int, seed: int = 0, level: float = 0.95) -> tuple[float, float]:
-    """Percentile bootstrap of the mean of `values` [n] (one per prompt or concept). A single value gives an infinite interval."""
-    values = np.asarray(values, np.float64)
-    if len(values) < 2:
-        return (-np.inf, np.inf)
-    rng = np.random.default_rng(seed)
-    means = values[rng.integers(0, len(values), (resamples, len(values)))].mean(1)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return (float(low), float(high))
-
-
-def by_prompt(values: np.ndarray, prompt_of: np.ndarray) -> np.ndarray:
-    """Mean of each prompt's values: [n] -> [prompts], in the order of np.unique."""
-    _, inverse = np.unique(prompt_of, return_inverse=True)
-    return np.bincount(inverse, values) / np.bincount(inverse)
 
 
 def paired_gain(before: np.ndarray, after: np.ndarray, prompt_of: np.ndarray, resamples: int = 2000, seed: int = 0) -> Gain:

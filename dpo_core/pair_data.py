@@ -6,8 +6,12 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from .build_pairs import check_pairs
+from .decisions import thumbs_of
 from .errors import UserError
-from .protocols import Cond
+from .objectives import UNPAIRED
+from .protocols import Cond, TextToImage
+from .run_folder import RunFolder
 from .seeds import generator
 
 RESIDENT_SHARE = 0.1
@@ -110,3 +114,32 @@ def visits(seed: int, pairs: int, first: int, count: int) -> tuple[torch.Tensor,
     orders = {e: torch.randperm(pairs, generator=generator(seed, 1, e)) for e in epochs.unique().tolist()}
     places = range(first, first + count)
     return torch.stack([orders[p // pairs][p % pairs] for p in places]), epochs
+
+
+def pair_data(run: RunFolder, set_name: str, pairs_name: str, model: TextToImage, objective: str = "dpo") -> PairData:
+    """Latents, conditioning and reward gaps of kept pairs; for an unpaired objective, also of the candidates with thumbs on them.
+
+    Raises NoPairs where there is none.
+    """
+    check_pairs(run, pairs_name)
+    pairs, candidates, latents = run.pairs(pairs_name), run.candidates(set_name), run.latents(set_name)
+    rows = [(p.winner, p.loser, 1.0, 1.0, p.gap) for p in pairs]
+    thumbs = thumbs_of(run, pairs_name) if objective in UNPAIRED else {}
+    if thumbs:
+        rows = _with_thumbs(rows, thumbs)
+    winners, losers = [row[0] for row in rows], [row[1] for row in rows]
+    prompts = [candidates[w].prompt for w in winners]
+    row_of = {prompt: row for row, prompt in enumerate(dict.fromkeys(prompts))}
+    cond, gaps = model.encode_prompts(list(row_of)), torch.tensor([row[4] for row in rows])
+    counts = torch.tensor([row[2:4] for row in rows]) if thumbs else None
+    return PairData(latents[winners], latents[losers], cond, gaps, counts, torch.tensor([row_of[p] for p in prompts]))
+
+
+def _with_thumbs(rows: list[tuple], thumbs: dict[int, str]) -> list[tuple]:
+    """Rows (winner, loser, whether either counts, gap) in which a candidate with a thumb counts once, by it, and not by its pairs.
+
+    Such a candidate has a row of its own, in which it also stands in for the partner that it has not.
+    """
+    rows = [(w, el, float(w not in thumbs), float(el not in thumbs), gap) for w, el, _, _, gap in rows]
+    single = [(p, p, float(way == "up"), float(way == "down"), 0.0) for p, way in sorted(thumbs.items())]
+    return [row for row in rows if row[2] or row[3]] + single

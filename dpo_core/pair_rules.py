@@ -12,8 +12,10 @@ from collections.abc import Callable
 import numpy as np
 
 from .errors import UserError
-from .pairs import Group, Judge, Pair, PairYield, angle_degrees, checked, choose, prompt_means, standardise
+from .pairs import Group, Judge, PairYield, angle_degrees, checked, choose
+from .records import Pair
 from .settings import PairSettings
+from .statistics import spread_within, standardise
 
 Rule = Callable[[np.ndarray, np.ndarray, np.ndarray, PairSettings], tuple[list[Pair], PairYield]]
 Window = tuple[float, float]
@@ -193,8 +195,7 @@ def reward_direction(prompt_of: np.ndarray, fidelity: np.ndarray, alignment: np.
     parts = []
     for values, share in ((fidelity, w), (alignment, 1 - w)):
         values = np.asarray(values, np.float64)
-        spread = np.sqrt(np.mean((values - prompt_means(values, prompt_of)) ** 2))
-        parts.append(share * spread / max((values.mean() + 1) / 2, 1e-6) ** 2)
+        parts.append(share * spread_within(values, prompt_of) / max((values.mean() + 1) / 2, 1e-6) ** 2)
     return float(angle_degrees(parts[1], parts[0])) if any(parts) else None
 
 

@@ -9,30 +9,9 @@ from typing import Any
 import numpy as np
 
 from .errors import UserError
+from .records import Pair
 from .settings import PairSettings
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Indices of two candidates of one prompt, and the improvement from loser to winner in standard deviations and degrees."""
-
-    winner: int
-    loser: int
-    d_fidelity: float
-    d_alignment: float
-
-    @property
-    def angle(self) -> float:
-        return float(np.degrees(np.arctan2(self.d_alignment, self.d_fidelity)))
-
-    @property
-    def length(self) -> float:
-        return float(np.hypot(self.d_fidelity, self.d_alignment))
-
-    @property
-    def gap(self) -> float:
-        """Signed improvement along the direction of equal gain, (d_fidelity + d_alignment) / sqrt 2; at 45 degrees it is the length."""
-        return (self.d_fidelity + self.d_alignment) / 2**0.5
+from .statistics import standardise
 
 
 @dataclass(frozen=True)
@@ -74,27 +53,6 @@ class PairYield:
             f"{self.over_prompt_limit} over the limit per prompt; "
             f"{self.prompts_without_pair} of {self.prompts} prompts gave none."
         )
-
-
-def prompt_means(values: np.ndarray, prompt_of: np.ndarray | None = None) -> np.ndarray:
-    """For each value (float64 [n]) the mean of its prompt's; of all where no prompts (int [n]) are given."""
-    inverse = np.zeros(len(values), int) if prompt_of is None else np.unique(prompt_of, return_inverse=True)[1]
-    return (np.bincount(inverse, values) / np.bincount(inverse))[inverse]
-
-
-def standardise(values: np.ndarray, prompt_of: np.ndarray | None = None) -> np.ndarray:
-    """Scores in standard deviations of the round: float [n] -> float64 [n]; zeros where all values agree.
-
-    With `prompt_of` (int [n]) the deviations are from each prompt's own mean, and their spread is pooled over the round. Pairs compare
-    candidates of one prompt only; how much easier one prompt is than another must not shrink the axis on which they differ.
-    """
-    values = np.asarray(values, np.float64)
-    deviations = values - prompt_means(values, prompt_of)
-    spread = np.sqrt(np.mean(deviations**2)) if len(values) else 0.0
-    # Equal values leave rounding noise in the deviation: treat it as none.
-    if spread <= 1e-12 * float(np.abs(values).max(initial=0.0)):
-        return np.zeros_like(values)
-    return deviations / spread
 
 
 def angle_degrees(d_alignment: np.ndarray, d_fidelity: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .adapter import Adapter
+from .adapter import Adapter, drawing
 from .concept import Concept
 from .objectives import denoising_error
 from .progress import Progress, silent
@@ -15,7 +15,6 @@ from .protocols import Scorer, TextToImage
 from .sampling import pictures
 from .seeds import generator
 from .settings import PersonalizeSettings, SamplingSettings
-from .stages import drawing
 
 CAPTION = "a photo of a {subject}"
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .errors import UserError
-from .run_folder import Candidate
+from .records import Candidate
 
 
 class NothingToCompare(UserError):

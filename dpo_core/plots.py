@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .pair_rules import reward_direction
-from .pairs import Pair, standardise
+from .records import Pair
 from .settings import PairSettings
+from .statistics import standardise
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,11 +10,13 @@ import numpy as np
 
 from .axes import AXES, names_of
 from .errors import UserError
-from .evaluation import Gain, bootstrap_interval, by_prompt, paired_gain
+from .evaluation import Gain, paired_gain
 from .pair_advice import pairs_advice
 from .pairs import PairYield
-from .run_folder import Candidate, RunFolder
+from .records import Candidate
+from .run_folder import RunFolder
 from .settings import EvaluationSettings, PairSettings, SamplingSettings, TrainSettings
+from .statistics import bootstrap_interval, by_prompt
 from .stopping import Interval, axis_gain
 
 DEFAULT_SCORERS = {

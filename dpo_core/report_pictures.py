@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .axes import AXES, axis_scores, names_of
+from .axes import AXES, names_of
 from .errors import UserError
 from .grids import PairPicture, before_after_grid, evenly, pairs_grid, references_strip
 from .pairs import PairYield
@@ -19,6 +19,7 @@ from .plots_watch import watch_figure
 from .report_numbers import Evaluations, mean_interval
 from .report_words import REWARDS, measurers, plural, reward_names
 from .run_folder import RunFolder
+from .scoring import axis_scores
 from .settings import PairSettings, TrainSettings
 from .stopping import Decision, Standing
 

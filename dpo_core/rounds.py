@@ -6,13 +6,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from .adapter import Adapter
+from .adapter import Adapter, drawing
 from .axes import AXES, axis_of, names_of
+from .build_pairs import NoPairs, build_pairs, check_pairs
 from .compiling import check_compiler
 from .drafts import drafting, finish_set, told
 from .errors import UserError
 from .held_out import HeldOutPlan
-from .pair_data import PairData
+from .pair_data import PairData, pair_data
 from .picture_check import NothingToCompare
 from .progress import Progress, silent
 from .prompts import PromptSet
@@ -21,8 +22,8 @@ from .run_folder import RunFolder
 from .sampling import sample_set
 from .scoring import score_set
 from .settings import LoopSettings, SamplingSettings
-from .stages import NoPairs, build_pairs, check_pairs, drawing, pair_data, stop_reason, train_round
 from .strength import sweep_kept
+from .train_round import stop_reason, train_round
 from .training import training_seed
 from .watch import watch
 

@@ -9,7 +9,6 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +16,8 @@ import torch
 
 from .errors import UserError
 from .files import atomic_path
-from .pairs import Pair
 from .recent import RecentPictures
+from .records import Candidate, Pair
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -33,18 +32,6 @@ CREATE TABLE IF NOT EXISTS pairs (
     d_fidelity REAL NOT NULL, d_alignment REAL NOT NULL, PRIMARY KEY (set_name, number));
 CREATE TABLE IF NOT EXISTS training (round INTEGER NOT NULL, step INTEGER NOT NULL, record TEXT NOT NULL, PRIMARY KEY (round, step));
 """
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One sampled picture: its place in its set, prompt, noise seed, and where its latent lies."""
-
-    position: int
-    prompt_index: int
-    prompt: str
-    seed: int
-    chunk: int
-    row: int
 
 
 class RunFolder:

@@ -11,8 +11,9 @@ from .errors import UserError
 from .picture_check import ENOUGH, PictureCheck
 from .progress import Progress, silent
 from .protocols import TextToImage
+from .records import Candidate
 from .room import UNMEASURED, Meter, fitting, meter_for
-from .run_folder import Candidate, RunFolder
+from .run_folder import RunFolder
 from .seeds import derive_seed
 from .settings import SamplingSettings
 
@@ -160,9 +161,3 @@ def _check_kept(run: RunFolder, set_name: str, planned: Sequence[Candidate]) -> 
                 f"seed {kept.seed}). Prompts, counts, seed or batch size have changed: choose a new output folder, "
                 "or take the old settings to resume."
             )
-
-
-def missing_positions(run: RunFolder, set_name: str, scorer: str, fingerprint: str) -> np.ndarray:
-    """Positions of a set without a score under this fingerprint."""
-    kept = run.scores(set_name, scorer, fingerprint)
-    return np.asarray([c.position for c in run.candidates(set_name) if c.position not in kept], int)

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from .axes import combine, in_units_of
 from .errors import UserError
 from .progress import Progress, silent
 from .protocols import Scorer
-from .run_folder import Candidate, RunFolder
-from .sampling import missing_positions
+from .records import Candidate
+from .run_folder import RunFolder
 
 BLOCK = 64
 
@@ -61,3 +62,21 @@ def _check(values: np.ndarray, scorer: Scorer, block: Sequence[Candidate], run: 
     if len(bad):
         picture = run.image_path(set_name, block[int(bad[0])].position)
         raise UserError(f"scorer {scorer.name!r} gave {values[int(bad[0])]} for {picture}. Look at the picture, or use another scorer.")
+
+
+def missing_positions(run: RunFolder, set_name: str, scorer: str, fingerprint: str) -> np.ndarray:
+    """Positions of a set without a score under this fingerprint."""
+    kept = run.scores(set_name, scorer, fingerprint)
+    return np.asarray([c.position for c in run.candidates(set_name) if c.position not in kept], int)
+
+
+def axis_scores(run: RunFolder, set_name: str, names: Sequence[str], how: str) -> np.ndarray:
+    """The kept scores of a set on one axis, float64 [n]; of several scorers `combine`d, on the scale of the first, so that rules which take
+    cosines have them too. Raises UserError where one is missing."""
+    prompt_of = np.asarray([c.prompt_index for c in run.candidates(set_name)])
+    try:
+        kept = [run.score_array(set_name, name) for name in names]
+    except KeyError as missing:
+        raise UserError(f"candidate {missing} of {set_name} lacks a score by {' or '.join(names)}: score the set first.") from missing
+    found = combine(kept, prompt_of, how)
+    return found if len(kept) == 1 else in_units_of(kept[0], found, prompt_of)

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from .axes import AXES, names_of
-from .evaluation import bootstrap_interval, by_prompt
 from .settings import StopSettings
+from .statistics import bootstrap_interval, by_prompt, spread_within
 
 Scores = Mapping[str, np.ndarray]
 """Scores of all held-out pictures by scorer name, float [n]: "fidelity", "alignment", more of an axis as "fidelity_2", and what the judge
@@ -64,15 +64,9 @@ class Decision:
         return asdict(self)
 
 
-def _spread(values: np.ndarray, prompt_of: np.ndarray) -> float:
-    """Standard deviation within prompts, pooled: the unit in which pairs count, too."""
-    _, inverse = np.unique(prompt_of, return_inverse=True)
-    return float(np.sqrt(np.mean((values - by_prompt(values, prompt_of)[inverse]) ** 2)))
-
-
 def _standard_gain(before: np.ndarray, after: np.ndarray, prompt_of: np.ndarray) -> np.ndarray:
     """[prompts]: mean difference of each prompt's pictures in standard deviations of the start; zeros where the start has no spread."""
-    spread = _spread(before, prompt_of)
+    spread = spread_within(before, prompt_of)
     return by_prompt(after - before, prompt_of) / spread if spread > 0 else np.zeros(len(np.unique(prompt_of)))
 
 

@@ -20,11 +20,11 @@ from pydantic import ValidationError
 from .adapter import Adapter
 from .axes import AXES
 from .errors import UserError
-from .evaluation import by_prompt
 from .held_out import Measured
 from .protocols import TextToImage
 from .run_folder import RunFolder
 from .settings import StopSettings, StrengthSettings
+from .statistics import by_prompt
 from .stopping import Interval, Scores, standing
 
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from ..dpo_core.axes import axis_scores
 from ..dpo_core.decisions import (
     Kept,
     Overruled,
@@ -24,9 +23,11 @@ from ..dpo_core.decisions import (
     thumbs_of,
 )
 from ..dpo_core.pair_rules import reward_direction
-from ..dpo_core.pairs import Pair, standardise
 from ..dpo_core.previews import candidate_previews, reference_previews
-from ..dpo_core.run_folder import Candidate, RunFolder
+from ..dpo_core.records import Candidate, Pair
+from ..dpo_core.run_folder import RunFolder
+from ..dpo_core.scoring import axis_scores
+from ..dpo_core.statistics import standardise
 from .run import NodeProgress, mark
 from .sockets import Pairs
 

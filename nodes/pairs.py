@@ -134,8 +134,8 @@ class PreviewPairs(io.ComfyNode):
 
     @classmethod
     def execute(cls, pairs, page: int, pairs_per_page: int) -> io.NodeOutput:
+        from ..dpo_core.build_pairs import NoPairs
         from ..dpo_core.grids import pairs_grid
-        from ..dpo_core.stages import NoPairs
         from .no_pairs import lacking
         from .run import to_image
         from .stages import pair_pictures

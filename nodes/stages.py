@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from ..dpo_core.axes import axis_of, axis_scores
+from ..dpo_core.axes import axis_of
 from ..dpo_core.backends.comfyui import BATCH_INVARIANT, ComfyTextToImage
+from ..dpo_core.build_pairs import build_pairs
 from ..dpo_core.drafts import finish_set, told
 from ..dpo_core.errors import UserError
 from ..dpo_core.pairs import PairYield
 from ..dpo_core.run_folder import RunFolder
 from ..dpo_core.sampling import sample_set
-from ..dpo_core.scoring import score_set
+from ..dpo_core.scoring import axis_scores, score_set
 from ..dpo_core.settings import PairSettings, SamplingSettings
-from ..dpo_core.stages import build_pairs
 from ..metrics.sets import reward_scorers
 from .run import NodeProgress, mark, remember
 from .sockets import Candidates, Pairs, Sampler, Scored

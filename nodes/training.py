@@ -20,11 +20,12 @@ from ..dpo_core.decisions import thumbs_of, thumbs_words
 from ..dpo_core.errors import UserError
 from ..dpo_core.lora_files import load_tensors, lora_tensors
 from ..dpo_core.objectives import NO_PREFERENCE
+from ..dpo_core.pair_data import pair_data
 from ..dpo_core.plots import figure_image
 from ..dpo_core.plots_training import training_figure
 from ..dpo_core.run_folder import RunFolder
 from ..dpo_core.settings import AdapterSettings, TrainSettings
-from ..dpo_core.stages import pair_data, train_round
+from ..dpo_core.train_round import train_round
 from ..dpo_core.training import training_seed
 from .curve import CurveFeed, curve
 from .run import NodeProgress, mark

@@ -7,7 +7,7 @@ import pytest
 
 from dreambooth_dpo.benchmarks.rules import rule_settings, truth_of_pairs
 from dreambooth_dpo.dpo_core.pair_rules import PAIR_RULES
-from dreambooth_dpo.dpo_core.pairs import Pair
+from dreambooth_dpo.dpo_core.records import Pair
 from dreambooth_dpo.toybox.defaults import TOY_SETTINGS
 
 

@@ -25,11 +25,12 @@ from dreambooth_dpo.dpo_core.decisions import (
 )
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.objectives import PairErrors, kto
+from dreambooth_dpo.dpo_core.pair_data import pair_data
 from dreambooth_dpo.dpo_core.pair_rules import PAIR_RULES
-from dreambooth_dpo.dpo_core.pairs import Pair
-from dreambooth_dpo.dpo_core.run_folder import Candidate, RunFolder
+from dreambooth_dpo.dpo_core.records import Candidate, Pair
+from dreambooth_dpo.dpo_core.run_folder import RunFolder
 from dreambooth_dpo.dpo_core.settings import AdapterSettings, PairSettings, TrainSettings
-from dreambooth_dpo.dpo_core.stages import pair_data, train_round
+from dreambooth_dpo.dpo_core.train_round import train_round
 
 MARK = "0123456789abcdef"
 PAIRS = [Pair(0, 1, 1.0, 0.5), Pair(2, 1, 0.25, 1.0), Pair(4, 5, 2.0, 2.0)]

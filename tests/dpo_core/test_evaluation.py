@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dreambooth_dpo.dpo_core.errors import UserError
-from dreambooth_dpo.dpo_core.evaluation import Gain, bootstrap_interval, by_prompt, paired_gain
+from dreambooth_dpo.dpo_core.evaluation import Gain, paired_gain
+from dreambooth_dpo.dpo_core.statistics import bootstrap_interval, by_prompt
 
 
 def test_by_prompt_by_hand():

@@ -17,7 +17,7 @@ from dreambooth_dpo.dpo_core.pair_data import PairData
 from dreambooth_dpo.dpo_core.run_folder import RunFolder
 from dreambooth_dpo.dpo_core.self_test import self_test
 from dreambooth_dpo.dpo_core.settings import AdapterSettings, TrainSettings
-from dreambooth_dpo.dpo_core.stages import train_round
+from dreambooth_dpo.dpo_core.train_round import train_round
 from dreambooth_dpo.dpo_core.trainer import Trainer
 from dreambooth_dpo.dpo_core.training import train_steps
 

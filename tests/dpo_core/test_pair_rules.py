@@ -20,8 +20,9 @@ from dreambooth_dpo.dpo_core.pair_rules import (
     reward_of,
     weighted_sum_pairs,
 )
-from dreambooth_dpo.dpo_core.pairs import PairYield, standardise
+from dreambooth_dpo.dpo_core.pairs import PairYield
 from dreambooth_dpo.dpo_core.settings import PairSettings
+from dreambooth_dpo.dpo_core.statistics import standardise
 
 OPEN = {"margin": 0.0, "max_pairs_per_prompt": 100, "max_uses": 100}
 every_rule = pytest.mark.parametrize("rule", PAIR_RULES)

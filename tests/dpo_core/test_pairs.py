@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.pair_rules import PAIR_RULES, angle_window_pairs
-from dreambooth_dpo.dpo_core.pairs import Pair, angle_degrees, standardise
+from dreambooth_dpo.dpo_core.pairs import angle_degrees
+from dreambooth_dpo.dpo_core.records import Pair
 from dreambooth_dpo.dpo_core.settings import PairSettings
+from dreambooth_dpo.dpo_core.statistics import standardise
 
 OPEN = {"margin": 0.0, "max_pairs_per_prompt": 100, "max_uses": 100}
 

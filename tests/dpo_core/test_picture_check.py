@@ -7,7 +7,7 @@ import pytest
 
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.picture_check import PictureCheck, check_scores, flat
-from dreambooth_dpo.dpo_core.run_folder import Candidate
+from dreambooth_dpo.dpo_core.records import Candidate
 
 
 def noise(count: int, seed: int = 0) -> np.ndarray:

@@ -12,7 +12,8 @@ from PIL import Image
 
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.previews import candidate_previews, find_preview, picture_mark, previews_folder, reference_previews
-from dreambooth_dpo.dpo_core.run_folder import Candidate, RunFolder
+from dreambooth_dpo.dpo_core.records import Candidate
+from dreambooth_dpo.dpo_core.run_folder import RunFolder
 
 SET = "candidates_0123456789ab"
 

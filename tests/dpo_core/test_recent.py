@@ -10,7 +10,8 @@ import torch
 
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.recent import RecentPictures
-from dreambooth_dpo.dpo_core.run_folder import Candidate, RunFolder
+from dreambooth_dpo.dpo_core.records import Candidate
+from dreambooth_dpo.dpo_core.run_folder import RunFolder
 
 
 def picture(value: int) -> np.ndarray:

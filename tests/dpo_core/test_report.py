@@ -12,9 +12,10 @@ from PIL import Image
 
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.pair_rules import angle_window_pairs
+from dreambooth_dpo.dpo_core.records import Candidate
 from dreambooth_dpo.dpo_core.report import build_report, write_report
 from dreambooth_dpo.dpo_core.report_words import answer, change_word
-from dreambooth_dpo.dpo_core.run_folder import Candidate, RunFolder
+from dreambooth_dpo.dpo_core.run_folder import RunFolder
 from dreambooth_dpo.dpo_core.settings import LoopSettings
 
 EVIL = 'a photo of a sks robot <script>alert(1)</script> & "friends"'

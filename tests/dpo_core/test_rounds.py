@@ -12,9 +12,10 @@ from loops import PROMPTS, FakeModel, Mean, Poisoned, adapters, changed, differe
 from models import tiny_text_to_image
 
 from dreambooth_dpo.dpo_core.adapter import Adapter
+from dreambooth_dpo.dpo_core.build_pairs import NoPairs
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.lora_files import load_into_adapter, save_lora
-from dreambooth_dpo.dpo_core.rounds import Loop, NoPairs
+from dreambooth_dpo.dpo_core.rounds import Loop
 from dreambooth_dpo.dpo_core.run_folder import RunFolder
 
 

@@ -15,8 +15,8 @@ from safetensors import SafetensorError
 
 from dreambooth_dpo.dpo_core import files
 from dreambooth_dpo.dpo_core.errors import UserError
-from dreambooth_dpo.dpo_core.pairs import Pair
-from dreambooth_dpo.dpo_core.run_folder import Candidate, RunFolder
+from dreambooth_dpo.dpo_core.records import Candidate, Pair
+from dreambooth_dpo.dpo_core.run_folder import RunFolder
 from dreambooth_dpo.dpo_core.same_run import changes, check_same_run
 
 

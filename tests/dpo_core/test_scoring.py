@@ -12,7 +12,8 @@ from loops import FakeModel, Mean
 
 from dreambooth_dpo.dpo_core import scoring
 from dreambooth_dpo.dpo_core.errors import UserError
-from dreambooth_dpo.dpo_core.run_folder import Candidate, RunFolder
+from dreambooth_dpo.dpo_core.records import Candidate
+from dreambooth_dpo.dpo_core.run_folder import RunFolder
 from dreambooth_dpo.dpo_core.sampling import sample_set
 from dreambooth_dpo.dpo_core.scoring import comparable, score_set
 from dreambooth_dpo.dpo_core.settings import SamplingSettings

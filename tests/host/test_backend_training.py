@@ -19,7 +19,7 @@ from dreambooth_dpo.dpo_core.progress import Progress, silent
 from dreambooth_dpo.dpo_core.run_folder import RunFolder
 from dreambooth_dpo.dpo_core.self_test import self_test
 from dreambooth_dpo.dpo_core.settings import TrainSettings
-from dreambooth_dpo.dpo_core.stages import train_round
+from dreambooth_dpo.dpo_core.train_round import train_round
 from dreambooth_dpo.toybox.native import native_toybox
 
 pytestmark = pytest.mark.usefixtures("as_nodes_run")

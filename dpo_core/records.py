@@ -1,0 +1,42 @@
+"""What a run keeps of its pictures: candidates, and pairs of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One sampled picture: its place in its set, prompt, noise seed, and where its latent lies."""
+
+    position: int
+    prompt_index: int
+    prompt: str
+    seed: int
+    chunk: int
+    row: int
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Indices of two candidates of one prompt, and the improvement from loser to winner in standard deviations and degrees."""
+
+    winner: int
+    loser: int
+    d_fidelity: float
+    d_alignment: float
+
+    @property
+    def angle(self) -> float:
+        return float(np.degrees(np.arctan2(self.d_alignment, self.d_fidelity)))
+
+    @property
+    def length(self) -> float:
+        return float(np.hypot(self.d_fidelity, self.d_alignment))
+
+    @property
+    def gap(self) -> float:
+        """Signed improvement along the direction of equal gain, (d_fidelity + d_alignment) / sqrt 2; at 45 degrees it is the length."""
+        return (self.d_fidelity + self.d_alignment) / 2**0.5
