@@ -203,7 +203,7 @@ def sweep_lora(config: RunConfig, lora: Path, resume: bool, progress: Progress =
     """
     from .dpo_core.lora_files import load_into_adapter
     from .dpo_core.report_strength import strength_pictures
-    from .dpo_core.strength import sweep
+    from .dpo_core.strength_sweep import sweep
 
     parts = parts_from_config(config)
     adapter = Adapter(parts.model.denoiser, config.adapter, seed=config.sampling.seed)

@@ -16,7 +16,6 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, model_validator
 
 from .errors import UserError
-from .objectives import UNPAIRED
 from .pair_rules import reward_of
 from .records import Candidate, Pair
 from .run_folder import RunFolder
@@ -30,6 +29,9 @@ MARK = 16
 PairId = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}-[0-9]{1,9}$")]
 Position = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$")]
 Fingerprint = Annotated[str, StringConstraints(pattern=rf"^([0-9a-f]{{{MARK}}})?$")]
+
+UNPAIRED = frozenset({"kto"})
+"""Objectives that take single good and bad pictures too, not only pairs."""
 
 
 class Edits(BaseModel):

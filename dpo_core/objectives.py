@@ -162,7 +162,5 @@ Objective = Callable[[PairErrors], torch.Tensor]
 OBJECTIVES: dict[str, Objective] = {f.__name__: f for f in (dpo, ipo, hinge, reward_gap, mapo, kto, raft)}
 REFERENCE_FREE = frozenset({"mapo", "raft"})
 """Objectives whose loss does not depend on the reference's errors."""
-UNPAIRED = frozenset({"kto"})
-"""Objectives that take single good and bad pictures too, not only pairs."""
 NO_PREFERENCE = {"dpo": math.log(2), "ipo": 0.25, "hinge": 1.0, "kto": 0.5}
 """The loss of a policy that agrees with its reference, where it is the same for all pairs."""

@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from .build_pairs import check_pairs
-from .decisions import thumbs_of
+from .decisions import UNPAIRED, thumbs_of
 from .errors import UserError
-from .objectives import UNPAIRED
 from .protocols import Cond, TextToImage
 from .run_folder import RunFolder
 from .seeds import generator

@@ -22,7 +22,7 @@ from .run_folder import RunFolder
 from .sampling import sample_set
 from .scoring import score_set
 from .settings import LoopSettings, SamplingSettings
-from .strength import sweep_kept
+from .strength_sweep import sweep_kept
 from .train_round import stop_reason, train_round
 from .training import training_seed
 from .watch import watch

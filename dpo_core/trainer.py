@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import torch
 
 from .adapter import Adapter
+from .decisions import UNPAIRED
 from .errors import UserError
 from .loser_guard import guarded
 from .memory import LEVELS, first_level, next_level
-from .objectives import OBJECTIVES, UNPAIRED, PairErrors, denoising_error, kto_improvement
+from .objectives import OBJECTIVES, PairErrors, denoising_error, kto_improvement
 from .pair_data import Batch, PairData, gather, resident, to_device, visits
 from .protocols import TextToImage
 from .reference_bank import Errors, ReferenceBank, fill, forwards_of

@@ -14,7 +14,8 @@ from dreambooth_dpo.dpo_core.plots_strength import strength_figure, strength_str
 from dreambooth_dpo.dpo_core.report import write_report
 from dreambooth_dpo.dpo_core.rounds import Loop
 from dreambooth_dpo.dpo_core.stopping import Interval
-from dreambooth_dpo.dpo_core.strength import StrengthPoint, Sweep, sweep
+from dreambooth_dpo.dpo_core.strength import StrengthPoint, Sweep
+from dreambooth_dpo.dpo_core.strength_sweep import sweep
 
 SETTINGS = changed(rounds=1, stop={"rule": "last"}, strength={"strengths": (0.0, 0.5, 1.0, 1.5)}, sweep=True)
 

@@ -9,7 +9,8 @@ from loops import changed, difference, make_loop
 from dreambooth_dpo.dpo_core.report import write_report
 from dreambooth_dpo.dpo_core.rounds import Loop
 from dreambooth_dpo.dpo_core.stopping import Decision
-from dreambooth_dpo.dpo_core.strength import Sweep, sweep
+from dreambooth_dpo.dpo_core.strength import Sweep
+from dreambooth_dpo.dpo_core.strength_sweep import sweep
 
 SETTINGS = changed(rounds=2, strength={"strengths": [0.5, 1.0]}, sweep=True, evaluation={"every_round": True})
 

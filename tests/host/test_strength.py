@@ -22,7 +22,8 @@ from dreambooth_dpo.dpo_core.backends.comfyui import (
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.lora_files import lora_tensors
 from dreambooth_dpo.dpo_core.settings import AdapterSettings
-from dreambooth_dpo.dpo_core.strength import Sweep, scaled_state
+from dreambooth_dpo.dpo_core.strength import Sweep
+from dreambooth_dpo.dpo_core.strength_sweep import scaled_state
 from dreambooth_dpo.toybox.native import native_toybox
 
 pytestmark = pytest.mark.usefixtures("comfyui")
