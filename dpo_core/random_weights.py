@@ -11,28 +11,17 @@ import torch
 
 from .files import atomic_path
 
-POOL = 4_000_037
-"""Normal draws that all weights are taken from: a prime, so that no two rows of a matrix are equal. To draw each weight took minutes."""
 
-
-class Weights:
-    """Tensors by their names. Equal seeds and calls, equal values."""
-
-    def __init__(self, seed: int = 0) -> None:
-        self._draws = torch.Generator().manual_seed(seed)
-        self._pool = torch.randn(POOL, generator=self._draws)
-
-    def tensor(self, name: str, shape: torch.Size) -> torch.Tensor:
-        """float32 of this shape: weights keep the size of what they are given, norms are 1 and biases 0."""
-        if name.endswith("position_ids"):
-            return torch.arange(shape[-1]).expand(shape)
-        if not shape:
-            return torch.tensor(4.6)  # CLIP's logit scale
-        if len(shape) == 1:
-            return (torch.zeros if name.endswith("bias") else torch.ones)(shape)
-        spread = 0.02 if "embedding" in name else 1 / math.sqrt(math.prod(shape[1:]))
-        start, size = int(torch.randint(POOL, (), generator=self._draws)), math.prod(shape)
-        return self._pool.roll(-start).repeat(-(-size // POOL))[:size].view(shape).mul(spread)
+def random_tensor(name: str, shape: torch.Size, generator: torch.Generator) -> torch.Tensor:
+    """float32 of this shape, by its name: weights keep the size of what they are given, norms are 1 and biases 0."""
+    if name.endswith("position_ids"):
+        return torch.arange(shape[-1]).expand(shape)
+    if not shape:
+        return torch.tensor(4.6)  # CLIP's logit scale
+    if len(shape) == 1:
+        return (torch.zeros if name.endswith("bias") else torch.ones)(shape)
+    spread = 0.02 if "embedding" in name else 1 / math.sqrt(math.prod(shape[1:]))
+    return torch.randn(shape, generator=generator).mul_(spread)
 
 
 def write_random_checkpoint(layout: Mapping[str, torch.Tensor], path: Path, seed: int = 0) -> None:
@@ -40,7 +29,7 @@ def write_random_checkpoint(layout: Mapping[str, torch.Tensor], path: Path, seed
 
     No more than one tensor is in memory. Raises UserError when the disk is full.
     """
-    weights = Weights(seed)
+    generator = torch.Generator().manual_seed(seed)
     header, end = {}, 0
     for name, tensor in layout.items():
         start, end = end, end + 2 * tensor.numel()
@@ -50,4 +39,4 @@ def write_random_checkpoint(layout: Mapping[str, torch.Tensor], path: Path, seed
     with atomic_path(path) as beside, beside.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name, tensor in layout.items():
-            file.write(weights.tensor(name, tensor.shape).half().contiguous().numpy().tobytes())
+            file.write(random_tensor(name, tensor.shape, generator).half().contiguous().numpy().tobytes())

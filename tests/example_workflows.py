@@ -80,11 +80,11 @@ def ending(before: list, after: list, lora: list, clip: list, vae: list, candida
     more = {"judge": ["judge", 0]} if judge else {}
     return {
         "evaluate": node(
-            "DBDPO_Evaluate", left, 0, (760, 840), before=before, after=after, clip=clip, vae=vae, candidates=candidates,
+            "DBDPO_Evaluate", left, 0, (760, 900), before=before, after=after, clip=clip, vae=vae, candidates=candidates,
             scorer=["scorer", 0], **more,
         ),
-        "report": words(left, 900, (760, 220), "Did it get better?", ["evaluate", 1]),
-        "save": node("DBDPO_SaveLora", left, 1180, (760, 190), lora=lora, filename_prefix=f"dreambooth_dpo/{name}"),
+        "report": words(left, 960, (760, 220), "Did it get better?", ["evaluate", 1]),
+        "save": node("DBDPO_SaveLora", left, 1240, (760, 190), lora=lora, filename_prefix=f"dreambooth_dpo/{name}"),
     }  # fmt: skip
 
 

@@ -33,10 +33,11 @@ def seen(front_end: str, name: str) -> Image.Image:
     kind = FRONT_ENDS[front_end]
     with tempfile.TemporaryDirectory() as base:
         seed_settings(Path(base), **{"Comfy.Graph.CanvasMenu": False, **kind.settings})
-        with Server(Path(base), *kind.arguments) as server, page(server, 3200, 1900) as view:
+        with Server(Path(base), *kind.arguments) as server, page(server, 800, 600) as view:
             load(view, json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8")))
             history = run(view, server)
             assert history["status"]["status_str"] == "success", history["status"]
+            view.set_viewport_size({"width": 3200, "height": 1900})  # not before: drawing so much takes the cores from the run
             for _ in range(2):  # pictures are loaded when their node is on the screen, and may make it taller
                 fit(view)
                 view.wait_for_timeout(4000)
