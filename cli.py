@@ -216,8 +216,8 @@ def personalize(
 @plain_errors
 def report(folder: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
     """Write the report of a run again, from what the folder holds."""
-    from .dpo_core.report import write_report
-    from .dpo_core.run_folder import RunFolder
+    from .dpo_core.report.page import write_report
+    from .dpo_core.run.folder import RunFolder
 
     if not (folder / "records.sqlite").is_file():
         raise UserError(f"{folder} is not a run folder (no records.sqlite). Give the output folder of a run.")

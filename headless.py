@@ -11,27 +11,27 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .dpo_core.adapter import Adapter
 from .dpo_core.concept import Concept
 from .dpo_core.config import RunConfig, ScorerConfig
 from .dpo_core.errors import UserError
-from .dpo_core.files import atomic_path, write_json
-from .dpo_core.images import read_masks, read_photos
-from .dpo_core.lora_files import save_lora
+from .dpo_core.loop.rounds import Loop
 from .dpo_core.progress import Progress, silent
 from .dpo_core.prompts import PromptSet, fill, read_templates, split
 from .dpo_core.protocols import Scorer
-from .dpo_core.rounds import Loop
-from .dpo_core.run_folder import RunFolder
-from .dpo_core.same_run import changes, check_same_run
+from .dpo_core.run.files import atomic_path, write_json
+from .dpo_core.run.folder import RunFolder
+from .dpo_core.run.images import read_masks, read_photos
+from .dpo_core.run.same_run import changes, check_same_run
 from .dpo_core.seeds import derive_seed
 from .dpo_core.settings import AdapterSettings, SamplingSettings
+from .dpo_core.training.adapter import Adapter
+from .dpo_core.training.lora_files import save_lora
 from .metrics.sets import Scorers, concept_scorers, role_of
 
 if TYPE_CHECKING:
-    from .dpo_core.backends.diffusers import DiffusersTextToImage
-    from .dpo_core.personalize import Probe, Start
-    from .dpo_core.strength import Sweep
+    from .dpo_core.backends.diffusers.model import DiffusersTextToImage
+    from .dpo_core.evaluation.strength import Sweep
+    from .dpo_core.training.dreambooth import Probe, Start
 
 
 def pick_device(name: str) -> str:
@@ -152,7 +152,7 @@ class Parts:
 
 def parts_from_config(config: RunConfig) -> Parts:
     """Cheap checks come first. Raises UserError or MetricsError that names the wrong file or value."""
-    from .dpo_core.backends.diffusers import DiffusersTextToImage, load_pipeline
+    from .dpo_core.backends.diffusers.model import DiffusersTextToImage, load_pipeline
 
     concept = config_concept(config)
     prompts = config_prompts(config, concept)
@@ -180,8 +180,8 @@ def loop_from_config(config: RunConfig, resume: bool, progress: Progress = silen
 
 def evaluate_lora(config: RunConfig, lora: Path, resume: bool, progress: Progress = silent) -> dict:
     """Held-out pictures without and with a LoRA that `run` wrote, and the report into `config.output`; returns its numbers."""
-    from .dpo_core.lora_files import load_into_adapter
-    from .dpo_core.report import write_report
+    from .dpo_core.report.page import write_report
+    from .dpo_core.training.lora_files import load_into_adapter
 
     parts = parts_from_config(config)
     adapter = Adapter(parts.model.denoiser, config.adapter, seed=config.sampling.seed)
@@ -201,9 +201,9 @@ def sweep_lora(config: RunConfig, lora: Path, resume: bool, progress: Progress =
 
     The LoRA is not changed. Raises UserError when it is of another model, rank, alpha or target choice.
     """
-    from .dpo_core.lora_files import load_into_adapter
-    from .dpo_core.report_strength import strength_pictures
-    from .dpo_core.strength_sweep import sweep
+    from .dpo_core.loop.strength_sweep import sweep
+    from .dpo_core.report.strength import strength_pictures
+    from .dpo_core.training.lora_files import load_into_adapter
 
     parts = parts_from_config(config)
     adapter = Adapter(parts.model.denoiser, config.adapter, seed=config.sampling.seed)
@@ -231,7 +231,7 @@ def photos_fidelity(fidelity: Scorer, concept: Concept) -> float:
 
 def start_probe(prompts: PromptSet, sampling: SamplingSettings, scorers: Sequence[Scorer]) -> Probe:
     """Every second held-out prompt, three pictures each, seeds apart from those of candidates and evaluation."""
-    from .dpo_core.personalize import Probe
+    from .dpo_core.training.dreambooth import Probe
 
     shown = [p for p in prompts.held_out[::2] for _ in range(3)]
     return Probe(shown, [derive_seed(55, i) for i in range(len(shown))], sampling, scorers)
@@ -250,7 +250,7 @@ def kept_start(folder: Path, described: dict) -> dict | None:
 
 def save_start(folder: Path, adapter: Adapter, start: Start, described: dict) -> dict:
     """Write curve.png, start.safetensors and, last, the record start.json; returns the record."""
-    from .dpo_core.plots import figure_image, path_figure
+    from .dpo_core.report.plots.cloud import figure_image, path_figure
 
     record = {**asdict(start), "curve": [{"step": p.step, **p.scores} for p in start.curve], "described": described}
     with atomic_path(folder / "curve.png") as beside:
@@ -262,7 +262,7 @@ def save_start(folder: Path, adapter: Adapter, start: Start, described: dict) ->
 
 def personalize_from_config(config: RunConfig, out: Path | None = None, progress: Progress = silent) -> tuple[Path, dict]:
     """DreamBooth LoRA of the config's model and photos: (its path, its record). A kept one of the same settings is not made again."""
-    from .dpo_core.personalize import personalize
+    from .dpo_core.training.dreambooth import personalize
 
     folder = out or config.output.with_name(config.output.name + "_start")
     lora = folder / "start.safetensors"
@@ -279,7 +279,7 @@ def personalize_from_config(config: RunConfig, out: Path | None = None, progress
 
 def run_loop(loop: Loop, name: str = "dreambooth_dpo_lora") -> tuple[Path, dict]:
     """The whole loop, the LoRA and the report: (path of the LoRA, the report's numbers)."""
-    from .dpo_core.report import write_report
+    from .dpo_core.report.page import write_report
 
     rounds = loop.go()
     lora = finish(loop, rounds, name)

@@ -20,9 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..dpo_core.evaluation import paired_gain
-from ..dpo_core.files import write_json
-from ..dpo_core.run_folder import RunFolder
+from ..dpo_core.evaluation.gains import paired_gain
+from ..dpo_core.run.files import write_json
+from ..dpo_core.run.folder import RunFolder
 from ..dpo_core.settings import LoopSettings
 from ..dpo_core.statistics import bootstrap_interval
 

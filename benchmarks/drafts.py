@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..dpo_core.files import write_json
+from ..dpo_core.run.files import write_json
 from ..dpo_core.settings import LoopSettings, StopSettings
 from ..dpo_core.statistics import bootstrap_interval, by_prompt
 from .clock import Clock

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..dpo_core.files import write_json
+from ..dpo_core.run.files import write_json
 from ..dpo_core.settings import LoopSettings
 from .concepts import parse_numbers
 

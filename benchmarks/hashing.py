@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
-from ..dpo_core.files import write_json
 from ..dpo_core.hashing import update_with_tensor
+from ..dpo_core.run.files import write_json
 
 LAYER = 4096
 

@@ -20,7 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from ..dpo_core.files import write_json
+from ..dpo_core.run.files import write_json
 
 PARTS = ("start", "sampling", "training")
 START = """

@@ -85,7 +85,7 @@ def _sides(folder: Path, pairs: int, rank: int, clock: Clock) -> dict[str, Calla
     """Of each side: (steps, seed) -> seconds, and pictures that went through the denoiser."""
     import nodes as stock
 
-    from ..dpo_core.run_folder import RunFolder
+    from ..dpo_core.run.folder import RunFolder
     from ..toybox.native import native_toybox
 
     model, clip, vae = native_toybox()
@@ -164,7 +164,7 @@ def _pairs(folder: Path, model: Any, clip: Any, vae: Any, pairs: int) -> Any:
     """2 * pairs pairs of toybox candidates: a step's pictures differ from the next one's."""
     from ..dpo_core.prompts import PromptSet
     from ..dpo_core.records import Pair
-    from ..dpo_core.run_folder import RunFolder
+    from ..dpo_core.run.folder import RunFolder
     from ..dpo_core.settings import PairSettings, SamplingSettings
     from ..nodes.sockets import Candidates, Pairs, Sampler, Scored
     from ..nodes.stages import draw_candidates

@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ..dpo_core.files import write_json
+from ..dpo_core.run.files import write_json
 
 PROMPTS = 30
 NODE = "app.graph._nodes.find(n => n.type === 'DBDPO_InspectPairs')"

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ..dpo_core.files import write_json
-from ..dpo_core.run_folder import RunFolder
+from ..dpo_core.evaluation.standings import standings
+from ..dpo_core.evaluation.stop_rule import decide, kept_words
+from ..dpo_core.run.files import write_json
+from ..dpo_core.run.folder import RunFolder
 from ..dpo_core.settings import LoopSettings, StopSettings
 from ..dpo_core.statistics import by_prompt
-from ..dpo_core.stopping import decide, kept_words
-from ..dpo_core.watch import standings
 from .method_rows import DEFAULT, Row, dreambooth_steps, image_forwards
 
 UNSEEN = 2
@@ -154,11 +154,11 @@ def run_dreambooth(seed: int, folder: Path, table: dict[str, Row]) -> dict:
 
     The last point has had the start's steps and as many more as cost what the loop costs.
     """
-    from ..dpo_core.adapter import Adapter
-    from ..dpo_core.backends.diffusers import DiffusersTextToImage
-    from ..dpo_core.personalize import Personalizer
-    from ..dpo_core.rounds import Loop
+    from ..dpo_core.backends.diffusers.model import DiffusersTextToImage
+    from ..dpo_core.loop.rounds import Loop
     from ..dpo_core.settings import AdapterSettings
+    from ..dpo_core.training.adapter import Adapter
+    from ..dpo_core.training.dreambooth import Personalizer
     from ..toybox.concepts import concept_from_seed
     from ..toybox.defaults import TOY_PERSONALIZE
     from ..toybox.run import start_of, toy_pipeline, toy_prompts

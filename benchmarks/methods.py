@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..dpo_core.files import write_json
+from ..dpo_core.run.files import write_json
 from ..dpo_core.statistics import bootstrap_interval
 from .concepts import parse_numbers
 from .method_pictures import methods_figure

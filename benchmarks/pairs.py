@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..dpo_core.files import write_json
-from ..dpo_core.pair_rules import PAIR_RULES
+from ..dpo_core.pairs.rules import PAIR_RULES
+from ..dpo_core.run.files import write_json
 from ..dpo_core.settings import LoopSettings, PairSettings
 from .clock import Clock
 
@@ -80,12 +80,12 @@ def growth(rule: str, times: int = 3) -> dict:
 
 def round_shares(candidates: int, settings: LoopSettings | None = None) -> dict:
     """Seconds of each stage of a toybox round with about so many candidates, and the share of scoring and pairing in their sum."""
-    from ..dpo_core.adapter import Adapter, drawing
-    from ..dpo_core.backends.diffusers import DiffusersTextToImage
-    from ..dpo_core.rounds import Loop
-    from ..dpo_core.run_folder import RunFolder
-    from ..dpo_core.sampling import sample_set
-    from ..dpo_core.scoring import score_set
+    from ..dpo_core.backends.diffusers.model import DiffusersTextToImage
+    from ..dpo_core.loop.rounds import Loop
+    from ..dpo_core.run.folder import RunFolder
+    from ..dpo_core.sampling.sets import sample_set
+    from ..dpo_core.scoring.sets import score_set
+    from ..dpo_core.training.adapter import Adapter, drawing
     from ..toybox.concepts import concept_from_seed
     from ..toybox.defaults import TOY_SETTINGS
     from ..toybox.run import toy_pipeline, toy_prompts, toy_scorers

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..dpo_core.files import write_json
-from ..dpo_core.pair_rules import PAIR_RULES
+from ..dpo_core.pairs.rules import PAIR_RULES
 from ..dpo_core.records import Pair
+from ..dpo_core.run.files import write_json
 from ..dpo_core.settings import PairSettings
 from .concepts import parse_numbers
 
@@ -54,7 +54,7 @@ def truth_of_pairs(pairs: Sequence[Pair], right: Mapping[str, np.ndarray]) -> di
 
 def run_concept(seed: int, out: Path) -> dict[str, dict[str, float]]:
     """{rule: measures of its pairs} on the first round's candidates."""
-    from ..dpo_core.run_folder import RunFolder
+    from ..dpo_core.run.folder import RunFolder
     from ..toybox.concepts import concept_from_seed
     from ..toybox.models import oracle_scorers
     from .method_runs import first_round

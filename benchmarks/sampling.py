@@ -16,7 +16,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from ..dpo_core.files import write_json
+from ..dpo_core.run.files import write_json
 from ..dpo_core.settings import PairSettings, SamplingSettings
 from .clock import Clock
 from .concepts import parse_numbers
@@ -44,7 +44,7 @@ def peer_seconds(pipe, prompts: list[str], settings: SamplingSettings, clock: Cl
     """Seconds that the pipeline, called batch by batch, takes for the plan's pictures and their PNGs."""
     import torch
 
-    from ..dpo_core.sampling import plan
+    from ..dpo_core.sampling.sets import plan
 
     begun, planned = clock.now(), plan(prompts, settings.candidates_per_prompt, settings.seed, 0, settings.batch_size)
     for first in range(0, len(planned), settings.batch_size):
@@ -64,8 +64,8 @@ def peer_seconds(pipe, prompts: list[str], settings: SamplingSettings, clock: Cl
 
 def our_seconds(model, prompts: list[str], settings: SamplingSettings, clock: Clock, folder: Path) -> float:
     """Seconds that our sampling stage takes for the same, from an empty memory of encoded prompts."""
-    from ..dpo_core.run_folder import RunFolder
-    from ..dpo_core.sampling import sample_set
+    from ..dpo_core.run.folder import RunFolder
+    from ..dpo_core.sampling.sets import sample_set
 
     model._cond.clear()
     begun = clock.now()
@@ -76,10 +76,10 @@ def our_seconds(model, prompts: list[str], settings: SamplingSettings, clock: Cl
 
 def breakdown(model, prompts: list[str], toy, settings: SamplingSettings, clock: Clock, folder: Path) -> dict[str, float]:
     """Seconds of each phase of drawing, scoring (by the toybox's rewards, references embedded before) and pairing."""
-    from ..dpo_core.build_pairs import NoPairs, build_pairs
-    from ..dpo_core.run_folder import RunFolder
-    from ..dpo_core.sampling import sample_set
-    from ..dpo_core.scoring import score_set
+    from ..dpo_core.pairs.build import NoPairs, build_pairs
+    from ..dpo_core.run.folder import RunFolder
+    from ..dpo_core.sampling.sets import sample_set
+    from ..dpo_core.scoring.sets import score_set
     from ..toybox.run import toy_scorers
 
     rewards = toy_scorers(toy, str(model.device)).rewards
@@ -108,7 +108,7 @@ def compare(name: str, device: str, turns: int, count: int, batch: int) -> list[
     """A row a variant: pictures a second of both sides, their ratio by turns, and our breakdown."""
     from diffusers import DPMSolverMultistepScheduler
 
-    from ..dpo_core.backends.diffusers import DiffusersTextToImage
+    from ..dpo_core.backends.diffusers.model import DiffusersTextToImage
 
     pipe = pipeline(name, device)
     pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
@@ -154,7 +154,7 @@ def _show(name: str, found: dict) -> None:
 
 def spared(seeds: list[int], out: Path, rule: str, guidance: float, noises: int) -> dict:
     """Pairs a second by a rule on toybox concepts, plain and sparing: at the measured costs, and if looking cost 3 % of denoising."""
-    from ..dpo_core.plots import figure_image
+    from ..dpo_core.report.plots.cloud import figure_image
     from ..toybox.defaults import TOY_SETTINGS
     from .sampling_frontier import against_plain, correlations, figure, frontier
     from .sampling_pairs import draw, show, show_frontier, table

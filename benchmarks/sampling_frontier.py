@@ -78,7 +78,7 @@ def against_plain(concepts: list[Records], seconds: dict[str, float], settings: 
 
 def correlations(concepts: list[Records], settings: PairSettings) -> dict[str, float]:
     """Mean correlation, within prompts, of the reward that the rule holds against the margin with that of the whole picture, by look."""
-    from ..dpo_core.pair_rules import reward_of
+    from ..dpo_core.pairs.rules import reward_of
 
     looks = sorted({name.removeprefix("fidelity_") for name in concepts[0] if name.startswith("fidelity_")})
 

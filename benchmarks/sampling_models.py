@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..dpo_core.random_diffusers import CLIP_L, VAE, unet
+from ..dpo_core.backends.diffusers.random_models import CLIP_L, VAE, unet
 from ..dpo_core.settings import SamplingSettings
 from .training_models import RESOLUTIONS
 

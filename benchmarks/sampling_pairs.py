@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..dpo_core.pair_rules import PAIR_RULES
+from ..dpo_core.pairs.rules import PAIR_RULES
 from ..dpo_core.settings import PairSettings
 from .clock import Clock
 from .sampling_ways import PER_PROMPT, Records, drafted, first_of, stopped, until
@@ -63,8 +63,8 @@ def draw(seed: int, out: Path, guidance: float = 1.0, noises: int = 0) -> tuple[
 
 
 def _draw(toy, lora: Path, guidance: float, noises: int) -> tuple[Records, dict[str, float]]:
-    from ..dpo_core.backends.diffusers import DiffusersTextToImage
-    from ..dpo_core.sampling import plan
+    from ..dpo_core.backends.diffusers.model import DiffusersTextToImage
+    from ..dpo_core.sampling.sets import plan
     from ..toybox.defaults import TOY_SETTINGS
     from ..toybox.run import toy_pipeline, toy_prompts, toy_scorers
 

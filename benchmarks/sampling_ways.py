@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..dpo_core.pair_rules import PAIR_RULES, reward_of
-from ..dpo_core.pairs import angle_degrees
+from ..dpo_core.pairs.choose import angle_degrees
+from ..dpo_core.pairs.rules import PAIR_RULES, reward_of
 from ..dpo_core.settings import PairSettings
 from ..dpo_core.statistics import standardise
 

@@ -22,8 +22,8 @@ from pathlib import Path
 import torch
 
 from ..dpo_core.errors import UserError
-from ..dpo_core.files import write_json
 from ..dpo_core.peak import synchronise
+from ..dpo_core.run.files import write_json
 from ..dpo_core.settings import TrainSettings
 from .training_growth import growth
 from .training_models import RESOLUTIONS

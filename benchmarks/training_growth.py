@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..dpo_core.files import atomic_path, write_json
-from ..dpo_core.plots import BLUE, GREY, dress, new_figure
+from ..dpo_core.report.plots.cloud import BLUE, GREY, dress, new_figure
+from ..dpo_core.run.files import atomic_path, write_json
 from .training_worker import Task
 
 UNITS = {"resolution": "resolution (pixels a side)", "rank": "rank of the LoRA", "batch": "batch (pairs in a step)"}

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..dpo_core.backends.diffusers import DiffusersTextToImage, load_pipeline
+from ..dpo_core.backends.diffusers.model import DiffusersTextToImage, load_pipeline
+from ..dpo_core.backends.diffusers.random_models import SIDES, RandomXL, random_pipeline
 from ..dpo_core.errors import UserError
-from ..dpo_core.random_diffusers import SIDES, RandomXL, random_pipeline
 from ..toybox.models import weights_folder
 
 RESOLUTIONS = {"toybox": 64, **SIDES}

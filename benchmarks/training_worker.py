@@ -15,13 +15,13 @@ from dataclasses import dataclass
 
 import torch
 
-from ..dpo_core.adapter import Adapter
-from ..dpo_core.compiling import compiled
-from ..dpo_core.memory import at_level
-from ..dpo_core.pair_data import PairData
 from ..dpo_core.peak import peak_bytes, reset_peak, synchronise
 from ..dpo_core.settings import AdapterSettings, TrainSettings
-from ..dpo_core.trainer import Trainer
+from ..dpo_core.training.adapter import Adapter
+from ..dpo_core.training.dataset import PairData
+from ..dpo_core.training.memory.compile import compiled
+from ..dpo_core.training.memory.levels import at_level
+from ..dpo_core.training.trainer import Trainer
 from .diffusers_recipe import DiffusersRecipe
 from .training_models import Subject, subject
 

@@ -47,7 +47,7 @@ def measure(subject: Subject, kind: str, way: str, folder: Path) -> None:
     """Say a line for each memory level. The first way's `fast` gradients are kept in `folder`: all others are compared with them."""
     from safetensors.torch import load_file, save_file
 
-    from ..dpo_core.memory import LEVELS
+    from ..dpo_core.training.memory.levels import LEVELS
     from .training_check import device_facts, difference, limit_of, train_levels
     from .training_findings import full_finding
 

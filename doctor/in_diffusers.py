@@ -33,7 +33,7 @@ def _self_check(family: str, device: str) -> None:
 
 
 def _full(kind: str, device: str, folder: Path) -> None:
-    from ..dpo_core.random_diffusers import RandomXL, random_pipeline
+    from ..dpo_core.backends.diffusers.random_models import RandomXL, random_pipeline
 
     say("doing", f"{kind}: random weights")
     pipe = random_pipeline(kind, device)
@@ -42,8 +42,8 @@ def _full(kind: str, device: str, folder: Path) -> None:
 
 def tiny_pipeline(family: str, device: str):
     """A StableDiffusionPipeline: the toybox's, or the toybox's parts around a UNet of one block of each kind, with random weights."""
-    from ..dpo_core.backends.diffusers import load_pipeline
-    from ..dpo_core.random_diffusers import tiny_unet
+    from ..dpo_core.backends.diffusers.model import load_pipeline
+    from ..dpo_core.backends.diffusers.random_models import tiny_unet
     from ..headless import quiet_libraries
     from ..toybox.models import weights_folder
 
@@ -55,7 +55,7 @@ def tiny_pipeline(family: str, device: str):
 
 
 def _subject(pipe: Any, side: int, kind: type | None = None) -> Any:
-    from ..dpo_core.backends.diffusers import DiffusersTextToImage
+    from ..dpo_core.backends.diffusers.model import DiffusersTextToImage
     from .training_check import Subject
 
     model = (kind or DiffusersTextToImage)(pipe)

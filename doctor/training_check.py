@@ -11,14 +11,14 @@ from typing import Any
 
 import torch
 
-from ..dpo_core.adapter import Adapter
-from ..dpo_core.memory import LEVELS, at_level
-from ..dpo_core.pair_data import PairData
 from ..dpo_core.peak import peak_bytes, reset_peak, synchronise
 from ..dpo_core.protocols import TextToImage
-from ..dpo_core.self_test import self_test
 from ..dpo_core.settings import AdapterSettings, TrainSettings
-from ..dpo_core.trainer import Trainer
+from ..dpo_core.training.adapter import Adapter
+from ..dpo_core.training.dataset import PairData
+from ..dpo_core.training.memory.levels import LEVELS, at_level
+from ..dpo_core.training.self_test import self_test
+from ..dpo_core.training.trainer import Trainer
 
 ADAPTER = AdapterSettings(rank=8, alpha=8.0)
 PROMPTS = ("a photo of a sks dog on a beach", "a sks dog in the snow")

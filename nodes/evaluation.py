@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..dpo_core.backends.comfyui import ComfyTextToImage
-from ..dpo_core.evaluation import Gain
-from ..dpo_core.grids import before_after_grid, evenly
-from ..dpo_core.held_out import HeldOutPlan, Measured
-from ..dpo_core.report_numbers import gain_dict
-from ..dpo_core.report_words import change_word, interval_words, verdict
-from ..dpo_core.run_folder import RunFolder
+from ..dpo_core.evaluation.gains import Gain
+from ..dpo_core.evaluation.held_out import HeldOutPlan, Measured
+from ..dpo_core.report.numbers import gain_dict
+from ..dpo_core.report.plots.grids import before_after_grid, evenly
+from ..dpo_core.report.words import change_word, interval_words, verdict
+from ..dpo_core.run.folder import RunFolder
 from ..dpo_core.settings import SamplingSettings
 from ..metrics.sets import Scorers, concept_scorers, role_of
 from .compare import compare

@@ -34,7 +34,7 @@ class FinishCandidates(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, clip, vae, pairs, steps: int) -> io.NodeOutput:
-        from ..dpo_core.build_pairs import NoPairs
+        from ..dpo_core.pairs.build import NoPairs
         from .no_pairs import lacking
         from .run import NodeProgress, tiles, to_image
         from .stages import finish_candidates

@@ -45,8 +45,8 @@ class InspectPairs(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, edits: str = "") -> bool | str:
-        from ..dpo_core.decisions import read_edits
         from ..dpo_core.errors import UserError
+        from ..dpo_core.pairs.edits import read_edits
 
         try:
             read_edits(edits or "")  # None where it is linked: not known yet

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..dpo_core.errors import UserError
-from ..dpo_core.lora_files import write_lora
+from ..dpo_core.training.lora_files import write_lora
 from .run import check_name
 
 

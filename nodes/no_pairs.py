@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..dpo_core.build_pairs import NoPairs, check_pairs
-from ..dpo_core.run_folder import RunFolder
+from ..dpo_core.pairs.build import NoPairs, check_pairs
+from ..dpo_core.run.folder import RunFolder
 from .sockets import Pairs
 
 

@@ -83,8 +83,8 @@ class BuildPairs(io.ComfyNode):
 
     @classmethod
     def execute(cls, scored, rule=None, window=None, steer=None, fidelity_weight=None, combine=None, **limits) -> io.NodeOutput:
-        from ..dpo_core.pair_advice import pairs_advice
-        from ..dpo_core.plots import cloud_figure, figure_image
+        from ..dpo_core.pairs.advice import pairs_advice
+        from ..dpo_core.report.plots.cloud import cloud_figure, figure_image
         from ..dpo_core.settings import PairSettings
         from .no_pairs import lacking
         from .run import NodeProgress, to_image
@@ -134,8 +134,8 @@ class PreviewPairs(io.ComfyNode):
 
     @classmethod
     def execute(cls, pairs, page: int, pairs_per_page: int) -> io.NodeOutput:
-        from ..dpo_core.build_pairs import NoPairs
-        from ..dpo_core.grids import pairs_grid
+        from ..dpo_core.pairs.build import NoPairs
+        from ..dpo_core.report.plots.grids import pairs_grid
         from .no_pairs import lacking
         from .run import to_image
         from .stages import pair_pictures

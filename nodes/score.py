@@ -89,7 +89,7 @@ class ScoreCandidates(io.ComfyNode):
 
     @classmethod
     def execute(cls, candidates, scorer, scorer_2=None) -> io.NodeOutput:
-        from ..dpo_core.plots import figure_image, scores_figure
+        from ..dpo_core.report.plots.cloud import figure_image, scores_figure
         from .run import NodeProgress, to_image
         from .stages import score_candidates
 

@@ -9,9 +9,9 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..dpo_core.concept import Concept
+from ..dpo_core.evaluation.stop_rule import Decision, Standing
 from ..dpo_core.prompts import PromptSet
 from ..dpo_core.settings import PairSettings, SamplingSettings
-from ..dpo_core.stopping import Decision, Standing
 
 CATEGORY = "DreamBooth DPO"
 

@@ -10,13 +10,13 @@ import numpy as np
 
 from ..dpo_core.axes import axis_of
 from ..dpo_core.backends.comfyui import BATCH_INVARIANT, ComfyTextToImage
-from ..dpo_core.build_pairs import build_pairs
-from ..dpo_core.drafts import finish_set, told
 from ..dpo_core.errors import UserError
-from ..dpo_core.pairs import PairYield
-from ..dpo_core.run_folder import RunFolder
-from ..dpo_core.sampling import sample_set
-from ..dpo_core.scoring import axis_scores, score_set
+from ..dpo_core.loop.drafts import finish_set, told
+from ..dpo_core.pairs.build import build_pairs
+from ..dpo_core.pairs.choose import PairYield
+from ..dpo_core.run.folder import RunFolder
+from ..dpo_core.sampling.sets import sample_set
+from ..dpo_core.scoring.sets import axis_scores, score_set
 from ..dpo_core.settings import PairSettings, SamplingSettings
 from ..metrics.sets import reward_scorers
 from .run import NodeProgress, mark, remember
@@ -149,7 +149,7 @@ def make_pairs(scored: Scored, settings: PairSettings, progress: NodeProgress) -
 
 def pair_pictures(handle: Pairs, first: int, count: int) -> tuple[list, int]:
     """PairPicture of `count` pairs from number `first` on, and how many pairs there are."""
-    from ..dpo_core.grids import PairPicture
+    from ..dpo_core.report.plots.grids import PairPicture
 
     scored, name = handle.scored, handle.scored.candidates.set_name
     with RunFolder(scored.candidates.folder) as run:

@@ -59,7 +59,7 @@ class StrengthSweep(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, strengths: str = "1") -> bool | str:
         from ..dpo_core.errors import UserError
-        from ..dpo_core.strength import read_strengths
+        from ..dpo_core.evaluation.strength import read_strengths
 
         try:
             read_strengths("1" if strengths is None else strengths)

@@ -8,12 +8,12 @@ from typing import Any
 
 from ..dpo_core.backends.comfyui import LiveAdapter, adapter_of_lora, live_adapter, with_live_adapter
 from ..dpo_core.errors import UserError
-from ..dpo_core.plots import figure_image
-from ..dpo_core.plots_strength import strength_figure, strength_strip
-from ..dpo_core.run_folder import RunFolder
+from ..dpo_core.evaluation.strength import Sweep, judge, read_strengths
+from ..dpo_core.loop.strength_sweep import scaled_state
+from ..dpo_core.report.plots.cloud import figure_image
+from ..dpo_core.report.plots.strength import strength_figure, strength_strip
+from ..dpo_core.run.folder import RunFolder
 from ..dpo_core.settings import EvaluationSettings, SamplingSettings, StopSettings
-from ..dpo_core.strength import Sweep, judge, read_strengths
-from ..dpo_core.strength_sweep import scaled_state
 from ..metrics.sets import concept_scorers
 from .evaluation import measure
 from .run import NodeProgress, mark

@@ -19,14 +19,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from dreambooth_dpo.dpo_core import files, scoring
-from dreambooth_dpo.dpo_core.adapter import Adapter
+from dreambooth_dpo.dpo_core.loop.rounds import Loop
 from dreambooth_dpo.dpo_core.progress import Progress, silent
 from dreambooth_dpo.dpo_core.prompts import PromptSet
 from dreambooth_dpo.dpo_core.protocols import Cond, TextToImage
-from dreambooth_dpo.dpo_core.rounds import Loop
-from dreambooth_dpo.dpo_core.run_folder import RunFolder
+from dreambooth_dpo.dpo_core.run import files
+from dreambooth_dpo.dpo_core.run.folder import RunFolder
+from dreambooth_dpo.dpo_core.scoring import sets as scoring
 from dreambooth_dpo.dpo_core.settings import LoopSettings, SamplingSettings
+from dreambooth_dpo.dpo_core.training.steps.adapter import Adapter
 
 PROMPTS = PromptSet(
     ("a photo of a sks robot", "a sks robot on sand", "a sks robot in a café"),
@@ -246,7 +247,7 @@ def main(warm_folder: str, pipeline: str, settings_json: str) -> None:
     settings = LoopSettings.model_validate_json(settings_json)
     make_model: Callable[[], TextToImage] = FakeModel
     if pipeline:
-        from dreambooth_dpo.dpo_core.backends.diffusers import DiffusersTextToImage, load_pipeline
+        from dreambooth_dpo.dpo_core.backends.diffusers.model.model import DiffusersTextToImage, load_pipeline
 
         def make_model() -> TextToImage:
             return DiffusersTextToImage(load_pipeline(pipeline))

@@ -32,11 +32,11 @@ def load_native(seed: int, steps: int, folder: Path, progress: Progress) -> tupl
 
 def _personalized(model: Any, clip: Any, vae: Any, toy: ToyConcept, steps: int, path: Path, progress: Progress) -> Any:
     """The MODEL with the concept's DreamBooth LoRA as ComfyUI's own loader puts it on."""
-    from ..dpo_core.adapter import Adapter
     from ..dpo_core.backends.comfyui import ComfyTextToImage, diffusers_names, host, lora_prefixes
-    from ..dpo_core.lora_files import lora_tensors, read_lora, write_lora
-    from ..dpo_core.personalize import Personalizer
     from ..dpo_core.settings import AdapterSettings
+    from ..dpo_core.training.adapter import Adapter
+    from ..dpo_core.training.dreambooth import Personalizer
+    from ..dpo_core.training.lora_files import lora_tensors, read_lora, write_lora
 
     if not path.is_file():
         settings = TOY_PERSONALIZE.model_copy(update={"steps": steps})

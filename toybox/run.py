@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..dpo_core.adapter import Adapter
 from ..dpo_core.config import ScorerConfig
-from ..dpo_core.personalize import personalize
+from ..dpo_core.loop.rounds import Loop
 from ..dpo_core.progress import Progress, silent
 from ..dpo_core.prompts import PromptSet, fill
-from ..dpo_core.rounds import Loop
-from ..dpo_core.run_folder import RunFolder
+from ..dpo_core.run.folder import RunFolder
 from ..dpo_core.settings import AdapterSettings, LoopSettings, PersonalizeSettings
+from ..dpo_core.training.adapter import Adapter
+from ..dpo_core.training.dreambooth import personalize
 from ..headless import (
     Scorers,
     check_same_run,
@@ -50,7 +50,7 @@ def toy_pipeline(device: str = "cpu", lora: Path | None = None):
     """The toybox's pipeline, with a LoRA merged in if one is given; sets torch to one CPU thread, which is fastest at this size."""
     import torch
 
-    from ..dpo_core.backends.diffusers import load_pipeline
+    from ..dpo_core.backends.diffusers.model import load_pipeline
 
     quiet_libraries()
     torch.set_num_threads(1)
@@ -66,7 +66,7 @@ def start_of(
     progress: Progress = silent,
 ) -> tuple[Path, dict]:
     """Personalize the base model to a concept: the LoRA's path and its record (curve, rule's sentence). Kept ones are not made again."""
-    from ..dpo_core.backends.diffusers import DiffusersTextToImage
+    from ..dpo_core.backends.diffusers.model import DiffusersTextToImage
 
     lora = folder / "start.safetensors"
     scorers, concept = toy_scorers(toy, device), toy.to_concept()
@@ -99,7 +99,7 @@ def toy_loop(
     scorers: Scorers | None = None,
 ) -> Loop:
     """The loop of a toybox concept on top of its personalized start, ready to go; other prompts and scorers than the usual may be given."""
-    from ..dpo_core.backends.diffusers import DiffusersTextToImage
+    from ..dpo_core.backends.diffusers.model import DiffusersTextToImage
 
     lora, record = start
     model = DiffusersTextToImage(toy_pipeline(device, lora), settings.train.precision)

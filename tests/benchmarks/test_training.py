@@ -13,8 +13,8 @@ from dreambooth_dpo.benchmarks.training import compare, spread_bank
 from dreambooth_dpo.benchmarks.training_growth import axes_of, exponent, growth, growth_figure
 from dreambooth_dpo.benchmarks.training_models import subject
 from dreambooth_dpo.benchmarks.training_worker import PHASES, Task, count_flops, kept_bytes, measure
+from dreambooth_dpo.dpo_core.backends.diffusers.model.random_models import UNETS, HashTokenizer, unet, unet_arguments
 from dreambooth_dpo.dpo_core.errors import UserError
-from dreambooth_dpo.dpo_core.random_diffusers import UNETS, HashTokenizer, unet, unet_arguments
 from dreambooth_dpo.dpo_core.settings import AdapterSettings, TrainSettings
 
 TINY = Task("toybox", "ours", 32, 1, 1, "cpu", rank=2, warm_up=0)

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from dreambooth_dpo.dpo_core.adapter import Adapter, LowRank, target_layers
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.settings import AdapterSettings
+from dreambooth_dpo.dpo_core.training.steps.adapter import Adapter, LowRank, target_layers
 from tests.models import tiny_text_to_image
 
 SETTINGS = AdapterSettings(rank=3, alpha=6.0, targets="all")

@@ -14,11 +14,11 @@ from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
-from dreambooth_dpo.dpo_core import checkpointing
-from dreambooth_dpo.dpo_core.adapter import Adapter
-from dreambooth_dpo.dpo_core.checkpointing import checkpointed_blocks, gradient_checkpointing
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.settings import AdapterSettings
+from dreambooth_dpo.dpo_core.training.steps.adapter import Adapter
+from dreambooth_dpo.dpo_core.training.steps.memory import checkpointing
+from dreambooth_dpo.dpo_core.training.steps.memory.checkpointing import checkpointed_blocks, gradient_checkpointing
 
 WIDTH = 8
 ADD = {

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dreambooth_dpo.dpo_core.errors import UserError
-from dreambooth_dpo.dpo_core.files import atomic_path, write_json
+from dreambooth_dpo.dpo_core.run.files import atomic_path, write_json
 from dreambooth_dpo.dpo_core.seeds import derive_seed, generator
 
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from dreambooth_dpo.dpo_core.errors import UserError
-from dreambooth_dpo.dpo_core.images import SUFFIXES, read_masks, read_photos
+from dreambooth_dpo.dpo_core.run.images import SUFFIXES, read_masks, read_photos
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 

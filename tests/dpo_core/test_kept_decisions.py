@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from dreambooth_dpo.dpo_core.decisions import Edits, Kept, Place, keep_decisions, kept_decisions
-from dreambooth_dpo.dpo_core.run_folder import RunFolder
+from dreambooth_dpo.dpo_core.pairs.choose.edits import Edits, Kept, Place, keep_decisions, kept_decisions
+from dreambooth_dpo.dpo_core.run.folder import RunFolder
 
 MARK = "0123456789abcdef"
 

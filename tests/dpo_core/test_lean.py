@@ -10,12 +10,12 @@ from models import tiny_text_to_image
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from dreambooth_dpo.dpo_core import lean as module
-from dreambooth_dpo.dpo_core.adapter import Adapter
-from dreambooth_dpo.dpo_core.checkpointing import gradient_checkpointing
-from dreambooth_dpo.dpo_core.lean import lean
-from dreambooth_dpo.dpo_core.memory import at_level
 from dreambooth_dpo.dpo_core.settings import AdapterSettings
+from dreambooth_dpo.dpo_core.training.steps.adapter import Adapter
+from dreambooth_dpo.dpo_core.training.steps.memory import frozen_layers as module
+from dreambooth_dpo.dpo_core.training.steps.memory.checkpointing import gradient_checkpointing
+from dreambooth_dpo.dpo_core.training.steps.memory.frozen_layers import lean
+from dreambooth_dpo.dpo_core.training.steps.memory.levels import at_level
 
 
 @pytest.fixture(autouse=True)

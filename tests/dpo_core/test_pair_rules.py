@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dreambooth_dpo.dpo_core.errors import UserError
-from dreambooth_dpo.dpo_core.pair_rules import (
+from dreambooth_dpo.dpo_core.pairs.choose.choose import PairYield
+from dreambooth_dpo.dpo_core.pairs.choose.rules import (
     PAIR_RULES,
     auto_window,
     lambda_harmonic,
@@ -20,7 +21,6 @@ from dreambooth_dpo.dpo_core.pair_rules import (
     reward_of,
     weighted_sum_pairs,
 )
-from dreambooth_dpo.dpo_core.pairs import PairYield
 from dreambooth_dpo.dpo_core.settings import PairSettings
 from dreambooth_dpo.dpo_core.statistics import standardise
 

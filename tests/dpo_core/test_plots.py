@@ -7,10 +7,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dreambooth_dpo.dpo_core.grids import PairPicture, before_after_grid, evenly, fit, font, pairs_grid, references_strip, wrap
-from dreambooth_dpo.dpo_core.plots import PathPoint, cloud_figure, figure_image, path_figure
-from dreambooth_dpo.dpo_core.plots_training import running_mean, training_figure
 from dreambooth_dpo.dpo_core.records import Pair
+from dreambooth_dpo.dpo_core.report.page.plots.cloud import PathPoint, cloud_figure, figure_image, path_figure
+from dreambooth_dpo.dpo_core.report.page.plots.grids import (
+    PairPicture,
+    before_after_grid,
+    evenly,
+    fit,
+    font,
+    pairs_grid,
+    references_strip,
+    wrap,
+)
+from dreambooth_dpo.dpo_core.report.page.plots.training import running_mean, training_figure
 from dreambooth_dpo.dpo_core.settings import PairSettings
 
 RECORD = {"loss": 0.6, "accuracy": 0.7, "margin": 0.001, "winner_error": 0.002, "loser_error": 0.004}

@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from dreambooth_dpo.dpo_core.backends.random_weights import write_random_checkpoint
 from dreambooth_dpo.dpo_core.errors import UserError
-from dreambooth_dpo.dpo_core.random_weights import write_random_checkpoint
 
 LAYOUT = {
     "layer.weight": torch.empty(2048, 2048, device="meta"),

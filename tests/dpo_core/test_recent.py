@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from dreambooth_dpo.dpo_core.errors import UserError
-from dreambooth_dpo.dpo_core.recent import RecentPictures
 from dreambooth_dpo.dpo_core.records import Candidate
-from dreambooth_dpo.dpo_core.run_folder import RunFolder
+from dreambooth_dpo.dpo_core.run.folder import RunFolder
+from dreambooth_dpo.dpo_core.run.recent import RecentPictures
 
 
 def picture(value: int) -> np.ndarray:

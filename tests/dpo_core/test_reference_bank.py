@@ -11,13 +11,13 @@ from loops import FakeModel, Poisoned, adapters, changed, difference, make_loop,
 from trainers import PAIRS, make_trainer, steps_of
 
 from dreambooth_dpo.dpo_core.errors import UserError
-from dreambooth_dpo.dpo_core.objectives import denoising_error
-from dreambooth_dpo.dpo_core.pair_data import visits
-from dreambooth_dpo.dpo_core.reference_bank import ReferenceBank, forwards_of
 from dreambooth_dpo.dpo_core.seeds import generator
-from dreambooth_dpo.dpo_core.self_test import self_test
-from dreambooth_dpo.dpo_core.trainer import TrainingStopped
-from dreambooth_dpo.dpo_core.training import train_steps
+from dreambooth_dpo.dpo_core.training.steps.dataset import visits
+from dreambooth_dpo.dpo_core.training.steps.objectives import denoising_error
+from dreambooth_dpo.dpo_core.training.steps.reference_cache import ReferenceBank, forwards_of
+from dreambooth_dpo.dpo_core.training.steps.self_test import self_test
+from dreambooth_dpo.dpo_core.training.steps.steps import train_steps
+from dreambooth_dpo.dpo_core.training.steps.trainer import TrainingStopped
 
 
 def filled(**settings: object):

@@ -13,11 +13,11 @@ import torch
 from loops import SETTINGS, make_loop
 from safetensors import SafetensorError
 
-from dreambooth_dpo.dpo_core import files
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.records import Candidate, Pair
-from dreambooth_dpo.dpo_core.run_folder import RunFolder
-from dreambooth_dpo.dpo_core.same_run import changes, check_same_run
+from dreambooth_dpo.dpo_core.run import files
+from dreambooth_dpo.dpo_core.run.folder import RunFolder
+from dreambooth_dpo.dpo_core.run.same_run import changes, check_same_run
 
 
 def chunk(number: int, size: int = 2) -> tuple[list[Candidate], torch.Tensor, np.ndarray]:

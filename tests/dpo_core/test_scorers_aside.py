@@ -6,7 +6,7 @@ from pathlib import Path
 
 from loops import FakeModel, Mean, changed, make_loop
 
-from dreambooth_dpo.dpo_core.rounds import Loop
+from dreambooth_dpo.dpo_core.loop.rounds import Loop
 
 
 def test_scorers_are_put_aside_before_the_model_draws_or_trains(tmp_path: Path) -> None:

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from loops import FakeModel, Mean
 
-from dreambooth_dpo.dpo_core import scoring
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.records import Candidate
-from dreambooth_dpo.dpo_core.run_folder import RunFolder
-from dreambooth_dpo.dpo_core.sampling import sample_set
-from dreambooth_dpo.dpo_core.scoring import comparable, score_set
+from dreambooth_dpo.dpo_core.run.folder import RunFolder
+from dreambooth_dpo.dpo_core.sampling.sets.sets import sample_set
+from dreambooth_dpo.dpo_core.scoring import sets as scoring
+from dreambooth_dpo.dpo_core.scoring.sets.sets import comparable, score_set
 from dreambooth_dpo.dpo_core.settings import SamplingSettings
 
 PROMPTS = ("a sks robot", "a sks robot in a café", "a sks robot at sea")

@@ -8,11 +8,11 @@ import pytest
 import torch
 from loops import FakeModel, adapters, changed, difference, make_loop
 
-from dreambooth_dpo.dpo_core import self_test
-from dreambooth_dpo.dpo_core.adapter import Adapter
 from dreambooth_dpo.dpo_core.errors import UserError
-from dreambooth_dpo.dpo_core.pair_data import PairData
 from dreambooth_dpo.dpo_core.settings import AdapterSettings
+from dreambooth_dpo.dpo_core.training import self_test
+from dreambooth_dpo.dpo_core.training.steps.adapter import Adapter
+from dreambooth_dpo.dpo_core.training.steps.dataset import PairData
 
 
 class Halved(torch.autograd.Function):

@@ -7,8 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dreambooth_dpo.dpo_core.evaluation.gains.stop_rule import (
+    Interval,
+    Standing,
+    broken_guards,
+    decide,
+    gain_by_prompt,
+    kept_words,
+    standing,
+)
 from dreambooth_dpo.dpo_core.settings import StopSettings
-from dreambooth_dpo.dpo_core.stopping import Interval, Standing, broken_guards, decide, gain_by_prompt, kept_words, standing
 
 PROMPT_OF = np.asarray([0, 0, 1, 1])
 SETTINGS = StopSettings(patience=2, diversity_loss=0.6)

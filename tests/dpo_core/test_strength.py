@@ -12,11 +12,11 @@ from loops import PROMPTS, FakeModel, Mean, changed, difference, make_loop
 from pydantic import ValidationError
 
 from dreambooth_dpo.dpo_core.errors import UserError
-from dreambooth_dpo.dpo_core.rounds import Loop
+from dreambooth_dpo.dpo_core.evaluation.gains.stop_rule import Interval
+from dreambooth_dpo.dpo_core.evaluation.gains.strength import StrengthPoint, Sweep, measure, read_strengths, recommend
+from dreambooth_dpo.dpo_core.loop.rounds import Loop
+from dreambooth_dpo.dpo_core.loop.strength_sweep import scaled, scaled_state, sweep
 from dreambooth_dpo.dpo_core.settings import LoopSettings, StopSettings, StrengthSettings
-from dreambooth_dpo.dpo_core.stopping import Interval
-from dreambooth_dpo.dpo_core.strength import StrengthPoint, Sweep, measure, read_strengths, recommend
-from dreambooth_dpo.dpo_core.strength_sweep import scaled, scaled_state, sweep
 
 STRENGTHS = (0.0, 0.5, 1.0, 1.5)
 SETTINGS = changed(rounds=1, stop={"rule": "last"}, strength={"strengths": STRENGTHS}, sweep=True)
@@ -258,7 +258,7 @@ def test_without_the_switch_nothing_is_swept(tmp_path):
 
 
 def test_a_run_without_any_measured_round_has_nothing_to_sweep(tmp_path):
-    from dreambooth_dpo.dpo_core.strength_sweep import sweep_kept
+    from dreambooth_dpo.dpo_core.loop.strength_sweep import sweep_kept
 
     loop = make_loop(tmp_path / "run", settings=SETTINGS)
     sweep_kept(loop, 0)

@@ -6,18 +6,19 @@ from pathlib import Path
 
 from loops import changed, difference, make_loop
 
-from dreambooth_dpo.dpo_core.report import write_report
-from dreambooth_dpo.dpo_core.rounds import Loop
-from dreambooth_dpo.dpo_core.stopping import Decision
-from dreambooth_dpo.dpo_core.strength import Sweep
-from dreambooth_dpo.dpo_core.strength_sweep import sweep
+from dreambooth_dpo.dpo_core.evaluation.gains.stop_rule import Decision
+from dreambooth_dpo.dpo_core.evaluation.gains.strength import Sweep
+from dreambooth_dpo.dpo_core.loop.rounds import Loop
+from dreambooth_dpo.dpo_core.loop.strength_sweep import sweep
+from dreambooth_dpo.dpo_core.report.page.page import write_report
 
 SETTINGS = changed(rounds=2, strength={"strengths": [0.5, 1.0]}, sweep=True, evaluation={"every_round": True})
 
 
 def without_gain(folder: Path, monkeypatch) -> Loop:
     """A loop whose watch turns every round down; round 1 was the better one."""
-    from dreambooth_dpo.dpo_core import rounds, watch
+    from dreambooth_dpo.dpo_core.evaluation import standings as watch
+    from dreambooth_dpo.dpo_core.loop import rounds
 
     def turned_down(run, evaluated, scorers, settings) -> Decision:
         decision = Decision(0, 1, False, "")

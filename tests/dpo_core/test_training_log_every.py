@@ -7,10 +7,10 @@ import torch
 from loops import Poisoned, difference
 from trainers import make_data, make_trainer, steps_of
 
-from dreambooth_dpo.dpo_core import pair_data
-from dreambooth_dpo.dpo_core.pair_data import resident, to_device
-from dreambooth_dpo.dpo_core.trainer import TrainingStopped
-from dreambooth_dpo.dpo_core.training import train_steps
+from dreambooth_dpo.dpo_core.training import dataset as pair_data
+from dreambooth_dpo.dpo_core.training.steps.dataset import resident, to_device
+from dreambooth_dpo.dpo_core.training.steps.steps import train_steps
+from dreambooth_dpo.dpo_core.training.steps.trainer import TrainingStopped
 
 
 @pytest.mark.parametrize("every", [2, 5, 100])

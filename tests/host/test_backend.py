@@ -21,7 +21,6 @@ from native_models import (
     weights_of,
 )
 
-from dreambooth_dpo.dpo_core.adapter import Adapter
 from dreambooth_dpo.dpo_core.backends.comfyui import (
     ComfyTextToImage,
     LiveAdapter,
@@ -30,14 +29,15 @@ from dreambooth_dpo.dpo_core.backends.comfyui import (
     with_live_adapter,
     without_live_adapter,
 )
-from dreambooth_dpo.dpo_core.backends.diffusers import DiffusersTextToImage, load_pipeline
+from dreambooth_dpo.dpo_core.backends.diffusers.model.model import DiffusersTextToImage, load_pipeline
 from dreambooth_dpo.dpo_core.errors import UserError
-from dreambooth_dpo.dpo_core.lora_files import load_tensors, lora_tensors, read_lora, write_lora
-from dreambooth_dpo.dpo_core.objectives import denoising_error
-from dreambooth_dpo.dpo_core.pair_data import PairData
 from dreambooth_dpo.dpo_core.settings import AdapterSettings, TrainSettings
-from dreambooth_dpo.dpo_core.trainer import Trainer
-from dreambooth_dpo.dpo_core.training import train_steps
+from dreambooth_dpo.dpo_core.training.steps.adapter import Adapter
+from dreambooth_dpo.dpo_core.training.steps.dataset import PairData
+from dreambooth_dpo.dpo_core.training.steps.lora_files import load_tensors, lora_tensors, read_lora, write_lora
+from dreambooth_dpo.dpo_core.training.steps.objectives import denoising_error
+from dreambooth_dpo.dpo_core.training.steps.steps import train_steps
+from dreambooth_dpo.dpo_core.training.steps.trainer import Trainer
 from dreambooth_dpo.toybox.models import weights_folder
 from dreambooth_dpo.toybox.native import native_toybox
 from dreambooth_dpo.toybox.run import toy_pipeline

@@ -9,16 +9,16 @@ import pytest
 import torch
 from native_models import ADAPTER, PROMPTS, furthest, left_behind, noise, random_live, random_model
 
-from dreambooth_dpo.dpo_core.adapter import Adapter
 from dreambooth_dpo.dpo_core.backends.comfyui import ComfyTextToImage, lora_prefixes, with_live_adapter
 from dreambooth_dpo.dpo_core.backends.comfyui.prediction import noised, raw_prediction
-from dreambooth_dpo.dpo_core.checkpointing import gradient_checkpointing
 from dreambooth_dpo.dpo_core.errors import UserError
-from dreambooth_dpo.dpo_core.lora_files import lora_tensors
-from dreambooth_dpo.dpo_core.pair_data import PairData
-from dreambooth_dpo.dpo_core.self_test import self_test
 from dreambooth_dpo.dpo_core.settings import SamplingSettings, TrainSettings
-from dreambooth_dpo.dpo_core.trainer import Trainer
+from dreambooth_dpo.dpo_core.training.steps.adapter import Adapter
+from dreambooth_dpo.dpo_core.training.steps.dataset import PairData
+from dreambooth_dpo.dpo_core.training.steps.lora_files import lora_tensors
+from dreambooth_dpo.dpo_core.training.steps.memory.checkpointing import gradient_checkpointing
+from dreambooth_dpo.dpo_core.training.steps.self_test import self_test
+from dreambooth_dpo.dpo_core.training.steps.trainer import Trainer
 from dreambooth_dpo.toybox.native import native_toybox
 
 pytestmark = pytest.mark.usefixtures("as_nodes_run")

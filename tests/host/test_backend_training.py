@@ -10,16 +10,16 @@ import torch
 from native_models import ADAPTER, DRAWING, PROMPTS, adapter_state, furthest, left_behind, noise, random_live, same, weights_of
 from torch import nn
 
-from dreambooth_dpo.dpo_core.adapter import Adapter
 from dreambooth_dpo.dpo_core.backends.comfyui import ComfyTextToImage, lora_prefixes, with_live_adapter, without_live_adapter
-from dreambooth_dpo.dpo_core.checkpointing import gradient_checkpointing
-from dreambooth_dpo.dpo_core.lora_files import lora_tensors
-from dreambooth_dpo.dpo_core.pair_data import PairData
 from dreambooth_dpo.dpo_core.progress import Progress, silent
-from dreambooth_dpo.dpo_core.run_folder import RunFolder
-from dreambooth_dpo.dpo_core.self_test import self_test
+from dreambooth_dpo.dpo_core.run.folder import RunFolder
 from dreambooth_dpo.dpo_core.settings import TrainSettings
-from dreambooth_dpo.dpo_core.train_round import train_round
+from dreambooth_dpo.dpo_core.training.steps.adapter import Adapter
+from dreambooth_dpo.dpo_core.training.steps.dataset import PairData
+from dreambooth_dpo.dpo_core.training.steps.lora_files import lora_tensors
+from dreambooth_dpo.dpo_core.training.steps.memory.checkpointing import gradient_checkpointing
+from dreambooth_dpo.dpo_core.training.steps.round import train_round
+from dreambooth_dpo.dpo_core.training.steps.self_test import self_test
 from dreambooth_dpo.toybox.native import native_toybox
 
 pytestmark = pytest.mark.usefixtures("as_nodes_run")

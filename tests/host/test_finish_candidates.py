@@ -11,8 +11,8 @@ import pytest
 from hosting import Server, comfyui_path, executed, run_path
 from toy_graphs import PAIRS, SAMPLING, TRAINING, node, rounds_in_one, toy_loop_graph
 
-from dreambooth_dpo.dpo_core.drafts import in_pairs
-from dreambooth_dpo.dpo_core.run_folder import RunFolder
+from dreambooth_dpo.dpo_core.loop.drafts import in_pairs
+from dreambooth_dpo.dpo_core.run.folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("comfyui")
 STEPS, DRAFT_STEPS = 6, 3

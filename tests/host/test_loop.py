@@ -12,7 +12,7 @@ from hosting import Server, comfyui_path, executed, messages, run_path
 from safetensors.torch import load_file
 from toy_graphs import lora_by_socket, rounds_in_one, toy_loop_graph
 
-from dreambooth_dpo.dpo_core.run_folder import RunFolder
+from dreambooth_dpo.dpo_core.run.folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("comfyui")
 ALL = set(toy_loop_graph())

@@ -11,7 +11,6 @@ from hosting import Server, comfyui_path, executed
 from native_models import ADAPTER, DRAWING, PROMPTS, adapter_state, furthest, left_behind, random_model
 from toy_graphs import lora_by_socket, toy_loop_graph
 
-from dreambooth_dpo.dpo_core.adapter import Adapter
 from dreambooth_dpo.dpo_core.backends.comfyui import (
     ComfyTextToImage,
     LiveAdapter,
@@ -20,10 +19,11 @@ from dreambooth_dpo.dpo_core.backends.comfyui import (
     with_live_adapter,
 )
 from dreambooth_dpo.dpo_core.errors import UserError
-from dreambooth_dpo.dpo_core.lora_files import lora_tensors
+from dreambooth_dpo.dpo_core.evaluation.gains.strength import Sweep
+from dreambooth_dpo.dpo_core.loop.strength_sweep import scaled_state
 from dreambooth_dpo.dpo_core.settings import AdapterSettings
-from dreambooth_dpo.dpo_core.strength import Sweep
-from dreambooth_dpo.dpo_core.strength_sweep import scaled_state
+from dreambooth_dpo.dpo_core.training.steps.adapter import Adapter
+from dreambooth_dpo.dpo_core.training.steps.lora_files import lora_tensors
 from dreambooth_dpo.toybox.native import native_toybox
 
 pytestmark = pytest.mark.usefixtures("comfyui")
@@ -138,7 +138,7 @@ def done(server: Server) -> dict:
 
 
 def facts(server: Server) -> list[dict]:
-    from dreambooth_dpo.dpo_core.run_folder import RunFolder
+    from dreambooth_dpo.dpo_core.run.folder import RunFolder
 
     with RunFolder(server.folder / "output" / "dreambooth_dpo" / "quick") as run:
         return [v for k, v in run.facts("strength_").items() if k != "strength_adapters"]

@@ -9,10 +9,10 @@ from typing import Any, get_args
 
 import torch
 
-from ...adapter import Adapter, target_layers
 from ...errors import UserError
-from ...lora_files import load_tensors
 from ...settings import AdapterSettings
+from ...training.adapter import Adapter, target_layers
+from ...training.lora_files import load_tensors
 from . import host
 
 KEY = "dreambooth_dpo"

@@ -12,7 +12,7 @@ from torch import nn
 
 from ...errors import UserError
 from ...protocols import Cond
-from ...room import UNMEASURED, fitting
+from ...sampling.free_memory import UNMEASURED, fitting
 from ...settings import SamplingSettings
 from . import guidance, host, prediction
 from .conditioning import Entry, batch, denoiser_cond, encode, stack

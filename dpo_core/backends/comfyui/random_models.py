@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...random_weights import write_random_checkpoint
+from ..random_weights import write_random_checkpoint
 from . import host
 
 TINY_UNET = {

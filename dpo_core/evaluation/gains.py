@@ -1,0 +1,56 @@
+"""Gains with their doubt: the same held-out prompts and seeds before and after, bootstrap over prompts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from ..errors import UserError
+from ..statistics import bootstrap_interval, by_prompt
+
+
+@dataclass(frozen=True)
+class Gain:
+    """Means before and after, their difference, and its 95 % interval (percentile bootstrap over prompts)."""
+
+    before: float
+    after: float
+    gain: float
+    ci95: tuple[float, float]
+    images: int
+    prompts: int
+
+    def as_dict(self) -> dict:
+        """For JSON, which knows no infinity: an open end of the interval is None."""
+        return {**asdict(self), "ci95": [v if math.isfinite(v) else None for v in self.ci95]}
+
+    @property
+    def verdict(self) -> str:
+        """ "up", "down" or "unclear": where the interval lies."""
+        low, high = self.ci95
+        return "up" if low > 0 else "down" if high < 0 else "unclear"
+
+
+def paired_gain(before: np.ndarray, after: np.ndarray, prompt_of: np.ndarray, resamples: int = 2000, seed: int = 0) -> Gain:
+    """Gain of paired pictures: before, after float [n], same prompt and seed at each index; prompt_of [n].
+
+    Prompts are resampled, not pictures: pictures of one prompt are not independent. Raises UserError when the lengths differ
+    or there is no picture.
+    """
+    if not len(before) == len(after) == len(prompt_of):
+        raise UserError(
+            f"{len(before)} pictures before and {len(after)} after are not paired: evaluate both with the same prompts and seeds."
+        )
+    if len(before) == 0:
+        raise UserError("there is no picture to evaluate. Give at least one held-out prompt.")
+    differences = by_prompt(np.asarray(after, np.float64) - np.asarray(before, np.float64), prompt_of)
+    return Gain(
+        before=float(by_prompt(before, prompt_of).mean()),
+        after=float(by_prompt(after, prompt_of).mean()),
+        gain=float(differences.mean()),
+        ci95=bootstrap_interval(differences, resamples, seed),
+        images=len(before),
+        prompts=len(differences),
+    )

@@ -1,0 +1,159 @@
+"""The watch over rounds: which round is kept, and when there is no use in another. Pure; numbers in, a decision out.
+
+Every round is measured against the start on the same held-out prompts and seeds. Rounds are compared by the lower bound of their gain, so
+that a round must not only look better but be shown to be. The original is round 0 and its gain 0 by definition: keeping it is an outcome.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from ..axes import AXES, names_of
+from ..settings import StopSettings
+from ..statistics import bootstrap_interval, by_prompt, spread_within
+
+Scores = Mapping[str, np.ndarray]
+"""Scores of all held-out pictures by scorer name, float [n]: "fidelity", "alignment", more of an axis as "fidelity_2", and what the judge
+says as "judge_fidelity", "judge_alignment"; the guards "copy_paste", "diversity"."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over prompts with its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, by_prompt_values: np.ndarray, resamples: int) -> Interval:
+        return cls(float(by_prompt_values.mean()), *bootstrap_interval(by_prompt_values, resamples))
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A round against the start: `gain`, see `gain_by_prompt`; `broken`, guards that fell, in words; `winner_alarm`, its highest."""
+
+    round: int
+    gain: Interval
+    broken: tuple[str, ...] = ()
+    winner_alarm: float = 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "broken": list(self.broken)}
+
+    @classmethod
+    def from_dict(cls, kept: Mapping[str, Any]) -> Standing:
+        return cls(int(kept["round"]), Interval(**kept["gain"]), tuple(kept["broken"]), float(kept["winner_alarm"]))
+
+
+@dataclass(frozen=True)
+class Decision:
+    """`kept`: the round to give back, 0 for the original; `best`: the round with the highest lower bound; `stop`: whether to end here."""
+
+    kept: int
+    best: int
+    stop: bool
+    reason: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def _standard_gain(before: np.ndarray, after: np.ndarray, prompt_of: np.ndarray) -> np.ndarray:
+    """[prompts]: mean difference of each prompt's pictures in standard deviations of the start; zeros where the start has no spread."""
+    spread = spread_within(before, prompt_of)
+    return by_prompt(after - before, prompt_of) / spread if spread > 0 else np.zeros(len(np.unique(prompt_of)))
+
+
+def axis_gain(axis: str, before: Scores, after: Scores, prompt_of: np.ndarray) -> np.ndarray:
+    """[prompts]: the gain of an axis by its reward scorers, the mean of theirs in standard deviations of the start within prompts."""
+    return np.mean([_standard_gain(before[n], after[n], prompt_of) for n in names_of(axis, before)], axis=0)
+
+
+def gain_by_prompt(before: Scores, after: Scores, prompt_of: np.ndarray, judge_share: float) -> np.ndarray:
+    """The combined gain of each held-out prompt, float64 [prompts], in standard deviations of the start within prompts.
+
+    The mean of both axes; of an axis, the mean of its reward scorers, and where a judge scores it too
+    (1 - judge_share) * reward + judge_share * judge: what only the trained-on scorer sees counts for less. With fidelity up by one
+    standard deviation, alignment up by half of one and no judge, the gain is 0.75.
+    """
+    axes = []
+    for axis in AXES:
+        reward = axis_gain(axis, before, after, prompt_of)
+        if (judge := f"judge_{axis}") in before:
+            reward = (1 - judge_share) * reward + judge_share * _standard_gain(before[judge], after[judge], prompt_of)
+        axes.append(reward)
+    return np.mean(axes, axis=0)
+
+
+def broken_guards(before: Scores, after: Scores, prompt_of: np.ndarray, settings: StopSettings, resamples: int) -> tuple[str, ...]:
+    """What speaks against a round, in words: the judge fell, pictures copy the photos more, pictures of a prompt are all alike."""
+    found = []
+    judged = [n for n in (f"judge_{a}" for a in AXES) if n in before]
+    if judged:
+        fell = Interval.of(np.mean([_standard_gain(before[n], after[n], prompt_of) for n in judged], axis=0), resamples)
+        if fell.high < 0:
+            found.append(f"the judge fell ({fell.mean:+.2f} standard deviations, {fell.low:+.2f} to {fell.high:+.2f})")
+    if "copy_paste" in before:
+        rise = Interval.of(by_prompt(after["copy_paste"] - before["copy_paste"], prompt_of), resamples)
+        if rise.low > settings.copy_paste_rise:
+            found.append(f"pictures copy the photos more (copy-paste {rise.mean:+.2f}, {rise.low:+.2f} to {rise.high:+.2f})")
+    if "diversity" in before:
+        start, now = (by_prompt(s["diversity"], prompt_of) - 1 for s in (before, after))
+        lost = Interval.of((1 - settings.diversity_loss) * start - now, resamples)
+        if lost.low > 0:
+            found.append(f"pictures of a prompt are alike (diversity {start.mean() + 1:.2f} to {now.mean() + 1:.2f})")
+    return tuple(found)
+
+
+def standing(
+    round_number: int, before: Scores, after: Scores, prompt_of: np.ndarray, settings: StopSettings, winner_alarm: float, resamples: int
+) -> Standing:
+    """Where the model stands after `round_number` rounds. before, after: scores of the same pictures, see `Scores`; prompt_of int [n]."""
+    gain = Interval.of(gain_by_prompt(before, after, prompt_of, settings.judge_share), resamples)
+    return Standing(round_number, gain, broken_guards(before, after, prompt_of, settings, resamples), winner_alarm)
+
+
+def decide(standings: Sequence[Standing], settings: StopSettings, winner_error_warning: float) -> Decision:
+    """Which round to keep, and whether to stop, from the standings of the rounds so far in their order (none: keep the original, go on).
+
+    A round may be kept when its gain's lower bound is above 0 and no guard fell; the one with the highest lower bound is. The loop
+    stops when a guard falls, when training raised the winner's error above its warning, or when `patience` rounds in a row have not
+    raised the lower bound.
+    """
+    good = [s for s in standings if s.gain.low > 0 and not s.broken]
+    kept = max(good, key=lambda s: (s.gain.low, -s.round)).round if good else 0
+    best = max(standings, key=lambda s: (s.gain.low, -s.round)).round if standings else 0
+    if not standings:
+        return Decision(0, 0, False, "no round is measured yet")
+    last = standings[-1]
+    if last.broken:
+        return Decision(kept, best, True, f"after round {last.round} {' and '.join(last.broken)}")
+    if last.winner_alarm > winner_error_warning:
+        said = f"in round {last.round} training raised the winner's error by {last.winner_alarm:.3f} (warning {winner_error_warning:g})"
+        return Decision(kept, best, True, said)
+    waited = last.round - kept
+    if waited >= settings.patience:
+        rounds = "round" if waited == 1 else f"{waited} rounds"
+        return Decision(kept, best, True, f"the last {rounds} brought no gain that the held-out prompts show")
+    hope = "the gain is still rising" if waited == 0 else f"round {last.round} brought no more, another is tried"
+    return Decision(kept, best, False, hope)
+
+
+def kept_words(decision: Decision, standings: Sequence[Standing]) -> str:
+    """One or two sentences: what is kept, by how much it is better, and why the loop ended."""
+    by_round = {s.round: s for s in standings}
+    if decision.kept:
+        gain = by_round[decision.kept].gain
+        gained = f"gain {gain.mean:+.2f} standard deviations on held-out prompts ({gain.low:+.2f} to {gain.high:+.2f})"
+        said = f"Round {decision.kept} is kept: {gained}."
+    elif decision.best and by_round[decision.best].gain.low > 0:
+        said = f"The original is kept: round {decision.best} rose, but {' and '.join(by_round[decision.best].broken)}."
+    else:
+        said = "The original is kept: no round shows a gain on held-out prompts that is more than chance."
+    return said + (f" Stopped: {decision.reason}." if decision.stop else "")

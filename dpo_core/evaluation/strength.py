@@ -1,0 +1,130 @@
+"""The strength dial: which strength of a trained LoRA serves best, by pictures of held-out prompts at each of them.
+
+Every strength is measured as a round is: the same prompts and seeds as the original (strength 0), the gain in standard deviations, the
+guards. Strength s multiplies the adapter's `up` matrices, and so the change of every layer, by s: what LoRA loaders do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from ..axes import AXES
+from ..errors import UserError
+from ..settings import StopSettings, StrengthSettings
+from ..statistics import by_prompt
+from .held_out import Measured
+from .stop_rule import Interval, Scores, standing
+
+
+@dataclass(frozen=True)
+class StrengthPoint:
+    """One strength: raw means of both axes (first reward scorer), the gain against strength 0, and guards that fell, in words.
+
+    The gain is that of `stop_rule.gain_by_prompt`, in standard deviations of strength 0 within prompts.
+    """
+
+    strength: float
+    fidelity: Interval
+    alignment: Interval
+    gain: Interval
+    broken: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """All strengths in rising order, the set of pictures of each, the recommended strength (0: keep the original), and why."""
+
+    points: tuple[StrengthPoint, ...]
+    sets: tuple[str, ...]
+    value: float
+    words: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON; the open interval of a single prompt is None on both sides."""
+        points = [{**asdict(p), "broken": list(p.broken), "set": name} for p, name in zip(self.points, self.sets, strict=True)]
+        for point in points:
+            for name in ("fidelity", "alignment", "gain"):
+                point[name] = {k: v if math.isfinite(v) else None for k, v in point[name].items()}
+        return {"value": self.value, "words": self.words, "points": points}
+
+    @classmethod
+    def from_dict(cls, kept: Mapping[str, Any]) -> Sweep:
+        points = [
+            StrengthPoint(p["strength"], *(_interval(p[n]) for n in ("fidelity", "alignment", "gain")), tuple(p["broken"]))
+            for p in kept["points"]
+        ]
+        return cls(tuple(points), tuple(p["set"] for p in kept["points"]), kept["value"], kept["words"])
+
+
+def _interval(kept: Mapping[str, float | None]) -> Interval:
+    low, high = kept["low"], kept["high"]
+    return Interval(float(kept["mean"] or 0.0), -math.inf if low is None else low, math.inf if high is None else high)
+
+
+# --- numbers in, a recommendation out ---
+
+
+def read_strengths(text: str) -> tuple[float, ...]:
+    """ "0, 0.5, 1" -> (0.0, 0.5, 1.0), rising, each once, 0 always among them. Raises UserError for what is no list of strengths."""
+    try:
+        return StrengthSettings(strengths=tuple(float(part) for part in text.split(",") if part.strip())).strengths
+    except ValidationError as error:
+        raise UserError(f"strengths {text!r}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
+    except ValueError as error:
+        raise UserError(f"strengths {text!r} are not numbers with commas between them. Write them like 0, 0.5, 1.") from error
+
+
+def measure(scores: Mapping[float, Scores], prompt_of: np.ndarray, stop: StopSettings, resamples: int) -> tuple[StrengthPoint, ...]:
+    """Every strength against strength 0, which must be among them. scores: of the same prompts and seeds [n] in one order, see
+    `stop_rule.Scores`; prompt_of: int [n]."""
+    points = []
+    for strength in sorted(scores):
+        found = standing(0, scores[0.0], scores[strength], prompt_of, stop, 0.0, resamples)
+        means = [Interval.of(by_prompt(scores[strength][axis], prompt_of), resamples) for axis in AXES]
+        points.append(StrengthPoint(strength, *means, found.gain, found.broken))
+    return tuple(points)
+
+
+def recommend(points: Sequence[StrengthPoint]) -> tuple[float, str]:
+    """The strength to use, and why in words.
+
+    Of the strengths whose gain has a lower bound above 0 and for which no guard fell, the one with the highest lower bound; of equal
+    ones the smaller; 0 (keep the original) where there is none.
+    """
+    tried = [p for p in points if p.strength > 0]
+    good = [p for p in tried if p.gain.low > 0 and not p.broken]
+    best = max(good, key=lambda p: (p.gain.low, -p.strength), default=None)
+    bound = best.gain.low if best else 0.0
+    barred = max((p for p in tried if p.broken and p.gain.low > bound), key=lambda p: (p.gain.low, -p.strength), default=None)
+    but = f"strength {barred.strength:g} rose{' more' if best else ''}, but {' and '.join(barred.broken)}" if barred else ""
+    if best is None:
+        return 0.0, f"Keep the original (strength 0): {but or _no_gain(tried)}."
+    gain = best.gain
+    said = (
+        f"Strength {best.strength:g} is recommended: gain {gain.mean:+.2f} standard deviations on held-out prompts "
+        f"({gain.low:+.2f} to {gain.high:+.2f}), the highest lower bound of {len(tried)} strengths above 0."
+    )
+    if barred:
+        said += f" S{but[1:]}."
+    if best.strength == max(p.strength for p in tried):
+        said += " It is the highest that was tried: a higher one may do more."
+    return best.strength, said
+
+
+def _no_gain(tried: Sequence[StrengthPoint]) -> str:
+    if any(math.isinf(p.gain.low) for p in tried):
+        return "a single held-out prompt has no interval, so no gain can be shown; give more of them"
+    return "no strength shows a gain on held-out prompts that is more than chance"
+
+
+def judge(measured: Measured, sets: Mapping[float, str], stop: StopSettings, resamples: int) -> Sweep:
+    """The sweep of drawn and scored sets, by strength, 0 among them."""
+    scores = {strength: measured.of(name) for strength, name in sets.items()}
+    points = measure(scores, measured.prompt_of, stop, resamples)
+    return Sweep(points, tuple(sets[p.strength] for p in points), *recommend(points))

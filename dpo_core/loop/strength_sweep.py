@@ -1,0 +1,93 @@
+"""The strength sweep of a run: the kept adapter drawn, scored and judged at several strengths."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..evaluation.strength import Sweep, judge
+from ..protocols import TextToImage
+from ..run.folder import RunFolder
+from ..training.adapter import Adapter
+
+if TYPE_CHECKING:
+    from .rounds import Loop
+
+
+def scaled_state(state: Mapping[str, torch.Tensor], strength: float) -> dict[str, torch.Tensor]:
+    """An adapter's state whose effect is `strength` times that of `state`."""
+    return {name: tensor * strength if name.endswith(".up") else tensor for name, tensor in state.items()}
+
+
+@contextmanager
+def scaled(adapter: Adapter, strength: float) -> Iterator[None]:
+    """Inside, the policy acts with `strength`; its own weights come back in any case, bit for bit."""
+    state = adapter.state()
+    try:
+        adapter.load(scaled_state(state, strength))
+        yield
+    finally:
+        adapter.load(state)
+
+
+def _forget_others(run: RunFolder, adapter: Adapter, names: Sequence[str]) -> None:
+    """Pictures that another adapter drew under these names are no longer counted."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(adapter.state().items()):
+        digest.update(name.encode() + tensor.float().cpu().numpy().tobytes())
+    mark, kept = digest.hexdigest()[:16], run.fact("strength_adapters") or {}
+    for name in names:
+        if kept.get(name, mark) != mark:
+            run.forget_set(name)
+    run.set_fact("strength_adapters", {**kept, **dict.fromkeys(names, mark)})
+
+
+@contextmanager
+def _at_strength(loop: Loop, strength: float) -> Iterator[TextToImage]:
+    with scaled(loop.adapter, strength), loop.worn() as model:
+        yield model
+
+
+def sweep(loop: Loop, drawn: Mapping[float, str] | None = None) -> Sweep:
+    """Draw, score and judge the adapter as it stands at every strength of `settings.strength`; kept as the fact "strength".
+
+    Does only what is missing. drawn: sets with the pictures of some strengths, used where the sweep asks for as many seeds as evaluation.
+    """
+    settings = loop.settings
+    # One picture a prompt has no spread, which is the unit of the gain.
+    seeds = settings.strength.seeds_per_prompt or max(2, settings.evaluation.seeds_per_prompt)
+    sets = {s: f"strength_{s:.2f}" for s in settings.strength.strengths}
+    _forget_others(loop.run, loop.adapter, list(sets.values()))
+    if seeds == settings.evaluation.seeds_per_prompt:
+        sets |= {s: name for s, name in (drawn or {}).items() if s in sets}
+    models = {name: _at_strength(loop, strength) for strength, name in sets.items()}
+    measured = loop.held_out(seeds).measure(loop.run, models, loop.progress)
+    found = judge(measured, sets, settings.stop, settings.evaluation.bootstrap)
+    loop.run.set_fact("strength", found.as_dict())
+    return found
+
+
+def sweep_kept(loop: Loop, kept: int) -> None:
+    """The sweep at a run's end, with the adapter of round `kept` on; strengths 0 and 1 are that run's evaluations.
+
+    Where the original is kept (0), the best round that was tried is swept: its LoRA is written too, and less of it may do.
+    """
+    swept = kept or (loop.run.fact("kept") or {}).get("best", 0)
+    if not swept:
+        words = "Keep the original (strength 0): no round was measured, so there is no LoRA whose strength could be set."
+        loop.run.set_fact("strength", Sweep((), (), 0.0, words).as_dict())
+        return
+    state = loop.adapter.state()
+    try:
+        loop.adapter.load(loop.run.load_state(f"adapter_{swept}")[0])
+        found = sweep(loop, {0.0: "evaluation_0", 1.0: f"evaluation_{swept}"})
+    finally:
+        loop.adapter.load(state)
+    if not kept:
+        tried = f"Of round {swept}, which is not kept (its LoRA lies beside, as tried_round_{swept}): "
+        loop.run.set_fact("strength", replace(found, words=tried + found.words).as_dict())

@@ -1,0 +1,69 @@
+"""Pairs of a scored set by the pair rule, and why there are none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..axes import AXES
+from ..errors import UserError
+from ..progress import Progress, silent
+from ..run.folder import RunFolder
+from ..sampling.picture_check import check_scores
+from ..scoring.sets import axis_scores
+from ..settings import PairSettings
+from .choose import PairYield
+from .rules import PAIR_RULES
+
+
+class NoPairs(UserError):
+    """The candidates of a round gave no pair."""
+
+
+def build_pairs(
+    run: RunFolder,
+    set_name: str,
+    settings: PairSettings,
+    pairs_name: str,
+    progress: Progress = silent,
+    fidelity: str | Sequence[str] = "fidelity",
+    alignment: str | Sequence[str] = "alignment",
+) -> PairYield:
+    """Pairs of a scored set by the pair rule, kept under `pairs_name`.
+
+    Returns the yield, which is kept as the fact "yield_<pairs_name>"; the angles of the window, where the rule has one, are the fact
+    "window_<pairs_name>". Where no pair is left, the fact "no_pairs_<pairs_name>" says why and what to do, see `check_pairs`.
+    `fidelity` and `alignment` name the scorers whose kept scores count; several of an axis are combined as `settings.combine` says.
+    Raises UserError when a score is missing, and where the scores of an axis do not vary (see check_scores).
+    """
+    axes = [(names,) if isinstance(names, str) else tuple(names) for names in (fidelity, alignment)]
+    prompt_of = np.asarray([c.prompt_index for c in run.candidates(set_name)])
+    scores = [axis_scores(run, set_name, names, settings.combine) for names in axes]
+    if settings.rule != "random":
+        for axis, names, values in zip(AXES, axes, scores, strict=True):
+            check_scores(values, prompt_of, axis, names)
+    pairs, found = PAIR_RULES[settings.rule](prompt_of, *scores, settings)
+    run.set_pairs(pairs_name, pairs)
+    run.set_fact(f"yield_{pairs_name}", found.as_dict())
+    run.set_fact(f"window_{pairs_name}", found.window)
+    run.set_fact(f"no_pairs_{pairs_name}", None if pairs else _no_pairs(found, settings))
+    progress(f"pairs {pairs_name}", len(pairs), max(1, len(pairs)), note=found.sentence())
+    return found
+
+
+def _no_pairs(found: PairYield, settings: PairSettings) -> str:
+    """Why there is none, and what to do."""
+    if not found.window:
+        said, remedy = f"no pair is better by the rule {settings.rule}", "Lower the margin, take another rule"
+    else:
+        said = f"no pair fits the window {found.window[0]:g}..{found.window[1]:g} degrees"
+        fixed = settings.window == "fixed"
+        remedy = "Widen the window (angle_low, angle_high), lower the margin" if fixed else "Move steer, lower the margin"
+    return f"{said}: {found.sentence()} {remedy}, or sample more candidates. The scored candidates are kept."
+
+
+def check_pairs(run: RunFolder, pairs_name: str) -> None:
+    """Raises NoPairs, which says why and what to do, where nothing is kept under `pairs_name`; the candidates are kept."""
+    if not run.pairs(pairs_name):
+        raise NoPairs(str(run.fact(f"no_pairs_{pairs_name}") or "no pair is left to train on. Let more of them in."))

@@ -1,0 +1,172 @@
+"""Better/worse pairs from scored candidates: what every pair rule shares. The rules themselves are in rules.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from ..errors import UserError
+from ..records import Pair
+from ..settings import PairSettings
+from ..statistics import standardise
+
+
+@dataclass(frozen=True)
+class PairYield:
+    """Where the possible pairs went. `possible` counts every unordered pair of candidates of one prompt.
+
+    `not_better`: neither candidate is better than the other by the rule. `window`: the angles in degrees, where the rule has any.
+    """
+
+    possible: int
+    not_better: int
+    below_margin: int
+    over_uses: int
+    over_prompt_limit: int
+    kept: int
+    prompts: int
+    prompts_without_pair: int
+    window: tuple[float, float] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, kept: Mapping[str, Any]) -> PairYield | None:
+        """What `as_dict` gave, also from JSON and with further keys; None where a count is missing."""
+        known = {f.name: kept[f.name] for f in fields(cls) if f.name in kept}
+        if any(f.name not in known for f in fields(cls) if f.default is MISSING):
+            return None
+        window = known.get("window")
+        return cls(**{**known, "window": (float(window[0]), float(window[1])) if window else None})
+
+    def sentence(self) -> str:
+        reason = "not better by the rule"
+        if self.window:
+            reason = f"outside the angle window {self.window[0]:g}..{self.window[1]:g} degrees"
+        return (
+            f"{self.kept} pairs from {self.possible} possible: {self.not_better} {reason}, "
+            f"{self.below_margin} below the margin, {self.over_uses} with a candidate used too often, "
+            f"{self.over_prompt_limit} over the limit per prompt; "
+            f"{self.prompts_without_pair} of {self.prompts} prompts gave none."
+        )
+
+
+def angle_degrees(d_alignment: np.ndarray, d_fidelity: np.ndarray) -> np.ndarray:
+    """Direction of an improvement in degrees, -180..180: 0 = fidelity alone, 90 = alignment alone."""
+    return np.degrees(np.arctan2(d_alignment, d_fidelity))
+
+
+@dataclass(frozen=True)
+class Group:
+    """Candidates of one prompt with every ordered (winner, loser) of them.
+
+    prompt: its place among the round's prompts; members: int [k]; winner, loser: int [m], m = k * (k - 1), in candidate order;
+    d_fidelity, d_alignment: float [m], from loser to winner in standard deviations of the round.
+    """
+
+    prompt: int
+    members: np.ndarray
+    winner: np.ndarray
+    loser: np.ndarray
+    d_fidelity: np.ndarray
+    d_alignment: np.ndarray
+
+    @property
+    def length(self) -> np.ndarray:
+        return np.hypot(self.d_fidelity, self.d_alignment)
+
+
+Judge = Callable[[Group], tuple[np.ndarray, np.ndarray]]
+"""A pair rule's view of one prompt: bool [m], which (winner, loser) are better, and float [m], by how much, for margin and order."""
+
+
+def checked(prompt_of: np.ndarray, fidelity: np.ndarray, alignment: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """prompt_of and both scores standardised. Raises UserError when a score is not finite or no prompt has two candidates."""
+    prompt_of = np.asarray(prompt_of)
+    _check_scores(prompt_of, fidelity, alignment)
+    return prompt_of, standardise(fidelity, prompt_of), standardise(alignment, prompt_of)
+
+
+def _groups(prompt_of: np.ndarray, f: np.ndarray, a: np.ndarray) -> Iterator[Group]:
+    _, order = np.unique(prompt_of, return_inverse=True)
+    for prompt, members in enumerate(np.split(np.argsort(order, kind="stable"), np.cumsum(np.bincount(order))[:-1])):
+        first, second = np.nonzero(~np.eye(len(members), dtype=bool))
+        winner, loser = members[first], members[second]
+        yield Group(prompt, members, winner, loser, f[winner] - f[loser], a[winner] - a[loser])
+
+
+def choose(
+    prompt_of: np.ndarray,
+    f: np.ndarray,
+    a: np.ndarray,
+    settings: PairSettings,
+    judge: Judge,
+    window: tuple[float, float] | None = None,
+    margin: float | None = None,
+) -> tuple[list[Pair], PairYield]:
+    """Pairs that `judge` calls better by the margin (that of the settings, unless given), the greatest improvement first.
+
+    prompt_of: int [n]; f, a: float [n], standardised. Returns pairs ordered by prompt, then improvement (ties by candidate order), and
+    where the rest went. A pair that the rule takes in both directions counts once, by the greater (then the first) of the two.
+    """
+    pairs: list[Pair] = []
+    tally = dict.fromkeys(("possible", "not_better", "below_margin", "over_uses", "over_prompt_limit"), 0)
+    prompts = empty = 0
+    for group in _groups(prompt_of, f, a):
+        kept = _pairs_of_prompt(group, *judge(group), settings, settings.margin if margin is None else margin, tally)
+        pairs += kept
+        prompts += 1
+        empty += not kept
+    return pairs, PairYield(**tally, kept=len(pairs), prompts=prompts, prompts_without_pair=empty, window=window)
+
+
+def _unordered(group: Group, chosen: np.ndarray) -> int:
+    """How many unordered pairs the chosen (winner, loser) are: a rule may take both directions of one."""
+    return len({tuple(sorted(p)) for p in zip(group.winner[chosen].tolist(), group.loser[chosen].tolist(), strict=True)})
+
+
+def _pairs_of_prompt(
+    group: Group, better: np.ndarray, strength: np.ndarray, settings: PairSettings, margin: float, tally: dict[str, int]
+) -> list[Pair]:
+    enough = better & (strength >= margin)
+    possible, fitting = len(group.winner) // 2, _unordered(group, better)
+    tally["possible"] += possible
+    tally["not_better"] += possible - fitting
+    tally["below_margin"] += fitting - _unordered(group, enough)
+    uses: dict[int, int] = {}
+    kept: list[Pair] = []
+    seen: set[tuple[int, ...]] = set()
+    candidates = np.nonzero(enough)[0]
+    for i in candidates[np.argsort(-strength[candidates], kind="stable")]:
+        w, el = int(group.winner[i]), int(group.loser[i])
+        if (key := tuple(sorted((w, el)))) in seen:
+            continue
+        seen.add(key)
+        if len(kept) >= settings.max_pairs_per_prompt:
+            tally["over_prompt_limit"] += 1
+        elif max(uses.get(w, 0), uses.get(el, 0)) >= settings.max_uses:
+            tally["over_uses"] += 1
+        else:
+            uses[w], uses[el] = uses.get(w, 0) + 1, uses.get(el, 0) + 1
+            kept.append(Pair(w, el, float(group.d_fidelity[i]), float(group.d_alignment[i])))
+    return kept
+
+
+def _check_scores(prompt_of: np.ndarray, fidelity: np.ndarray, alignment: np.ndarray) -> None:
+    for name, values in (("fidelity", fidelity), ("alignment", alignment)):
+        if len(values) != len(prompt_of):
+            raise UserError(f"{len(values)} {name} scores for {len(prompt_of)} candidates: score all candidates of the round first.")
+        bad = np.nonzero(~np.isfinite(np.asarray(values, np.float64)))[0]
+        if len(bad):
+            raise UserError(
+                f"{name} of candidate {int(bad[0])} is {values[int(bad[0])]}: a score must be finite. Look at the picture and score again."
+            )
+    counts = np.unique(prompt_of, return_counts=True)[1]
+    if len(counts) == 0 or counts.max() < 2:
+        raise UserError(
+            "every prompt has fewer than two candidates, so no pair exists. Set candidates_per_prompt to 2 or more; 8 is usual."
+        )

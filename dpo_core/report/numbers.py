@@ -1,0 +1,221 @@
+"""What a report counts: paired gains of every scorer, means by round, yields of pairs, alarms of training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..axes import AXES, names_of
+from ..errors import UserError
+from ..evaluation.gains import Gain, paired_gain
+from ..evaluation.stop_rule import Interval, axis_gain
+from ..pairs.advice import pairs_advice
+from ..pairs.choose import PairYield
+from ..records import Candidate
+from ..run.folder import RunFolder
+from ..settings import EvaluationSettings, PairSettings, SamplingSettings, TrainSettings
+from ..statistics import bootstrap_interval, by_prompt
+
+DEFAULT_SCORERS = {
+    "fidelity": {"role": "reward", "title": "Fidelity", "higher_is_better": True},
+    "alignment": {"role": "reward", "title": "Alignment", "higher_is_better": True},
+}
+"""For a run folder that does not say which scorers it holds."""
+
+
+@dataclass(frozen=True)
+class Evaluations:
+    """The finished evaluations of a run: round indices, the pictures that all share, and scores [n] by (round, scorer).
+
+    `shown`: the round that is compared with the start: the one that is kept; of a run that keeps the original the best one tried, of a run
+    without the stop rule, or not at its end, the last.
+    """
+
+    rounds: tuple[int, ...]
+    unfinished: tuple[int, ...]
+    candidates: tuple[Candidate, ...]
+    scorers: dict[str, dict]
+    values: dict[tuple[int, str], np.ndarray]
+    shown: int
+
+    @property
+    def prompt_of(self) -> np.ndarray:
+        return np.asarray([c.prompt_index for c in self.candidates])
+
+    @property
+    def prompts(self) -> dict[int, str]:
+        """Held-out prompts by index, in order."""
+        return dict(sorted({c.prompt_index: c.prompt for c in self.candidates}.items()))
+
+    def mean(self, index: int, scorer: str) -> float:
+        """Mean over prompts of their means: what `paired_gain` calls before and after."""
+        return float(by_prompt(self.values[index, scorer], self.prompt_of).mean())
+
+
+def read_evaluations(run: RunFolder) -> Evaluations:
+    """Collect "evaluation_0", "evaluation_1", ...; those that lack pictures of the first, or reward scores by its scorers, are unfinished.
+
+    Raises UserError when the start (evaluation_0) is not there or not scored by fidelity and alignment: nothing can be compared.
+    """
+    start = run.candidates("evaluation_0")
+    known = {**DEFAULT_SCORERS, **(run.fact("scorers") or {})}
+    at_start = {name: _complete(run, 0, name, start) for name in known}
+    missing = [name for name in DEFAULT_SCORERS if at_start[name] is None]
+    if not start or missing:
+        why = (
+            f"has no finished {' and '.join(missing)} scores of evaluation_0" if start else "holds no pictures of the start (evaluation_0)"
+        )
+        raise UserError(
+            f"{run.path} {why}, so there is nothing to report. Run it first with `dreambooth-dpo run CONFIG.yaml`; "
+            "a run that was broken off goes on with `--resume`."
+        )
+    rounds, unfinished = [0], []
+    values = {(0, name): found for name, found in at_start.items() if found is not None}
+    for index in _evaluated(run):
+        found = {name: _complete(run, index, name, start) for name in known if (0, name) in values}
+        if any(found[name] is None for name in DEFAULT_SCORERS):
+            unfinished.append(index)
+            continue
+        rounds.append(index)
+        values |= {(index, name): scores for name, scores in found.items() if scores is not None}
+    scorers = {name: known[name] for name in known if (0, name) in values}
+    kept = run.fact("kept") or {}
+    shown = kept.get("kept") or kept.get("best") or rounds[-1]
+    return Evaluations(tuple(rounds), tuple(unfinished), tuple(start), scorers, values, shown if shown in rounds else rounds[-1])
+
+
+def _evaluated(run: RunFolder) -> list[int]:
+    """Rounds after which pictures were drawn, the start left out. Evaluations of some rounds may be missing in between."""
+    settings = run.fact("settings") or {}
+    most = max(int(run.fact("rounds") or 0), int(settings.get("rounds", 0)))
+    return [k for k in range(1, most + 1) if run.chunks(f"evaluation_{k}")]
+
+
+def _complete(run: RunFolder, index: int, scorer: str, start: Sequence[Candidate]) -> np.ndarray | None:
+    """Scores in the order of `start`, found by prompt and seed; None where one is missing or not by the scorer that measured the start."""
+    name = f"evaluation_{index}"
+    if len(run.score_marks(name, scorer) | run.score_marks("evaluation_0", scorer)) > 1:
+        return None
+    place = {(c.prompt_index, c.seed): c.position for c in run.candidates(name)}
+    kept = run.scores(name, scorer)
+    found = [kept.get(place.get((c.prompt_index, c.seed), -1)) for c in start]
+    return None if not found or None in found else np.asarray(found, np.float64)
+
+
+def gain_dict(gain: Gain) -> dict:
+    """Plain JSON of a gain with its verdict; an interval that one prompt cannot give is [null, null]."""
+    return {**gain.as_dict(), "ci95": [v if math.isfinite(v) else None for v in gain.ci95], "verdict": gain.verdict}
+
+
+def gains(found: Evaluations, resamples: int, only: np.ndarray | None = None) -> dict[str, dict]:
+    """Gain of every scorer from the start to the round shown; `only`: bool [n], the pictures to count (all by default).
+
+    With no evaluation after the start, `after`, `gain` and `ci95` are left out and the verdict is "not trained".
+    """
+    prompt_of = found.prompt_of
+    chosen = np.ones(len(prompt_of), bool) if only is None else only
+    result = {}
+    for name in found.scorers:
+        before = found.values[0, name][chosen]
+        after = found.values.get((found.shown, name))
+        if found.shown == 0:
+            mean, count = float(by_prompt(before, prompt_of[chosen]).mean()), len(np.unique(prompt_of[chosen]))
+            result[name] = {"before": mean, "images": len(before), "prompts": count, "verdict": "not trained"}
+        elif after is not None:
+            result[name] = gain_dict(paired_gain(before, after[chosen], prompt_of[chosen], resamples))
+    return result
+
+
+def axis_gains(found: Evaluations, resamples: int) -> dict[str, dict]:
+    """The gain of each axis that several scorers reward, as the stop rule counts it (`stop_rule.axis_gain`): scorers, gain, ci95, verdict.
+
+    Left out where nothing was trained, and with one picture a prompt, which has no spread to count in.
+    """
+    result = {}
+    for axis in AXES:
+        names = [n for n in names_of(axis, found.scorers) if (found.shown, n) in found.values]
+        if found.shown == 0 or len(names) < 2 or len(found.candidates) == len(found.prompts):
+            continue
+        before, after = ({n: found.values[k, n] for n in names} for k in (0, found.shown))
+        gain = Interval.of(axis_gain(axis, before, after, found.prompt_of), resamples)
+        ci95 = [v if math.isfinite(v) else None for v in (gain.low, gain.high)]
+        verdict = "up" if gain.low > 0 else "down" if gain.high < 0 else "unclear"
+        result[axis] = {"scorers": names, "gain": gain.mean, "ci95": ci95, "verdict": verdict}
+    return result
+
+
+def means(found: Evaluations) -> list[dict]:
+    """Mean of each scorer by evaluated round: [{"round": 0, "fidelity": ..., ...}, ...]; the start is round 0."""
+    return [{"round": k, **{n: found.mean(k, n) for n in found.scorers if (k, n) in found.values}} for k in found.rounds]
+
+
+def mean_interval(found: Evaluations, index: int, scorer: str, resamples: int) -> tuple[float, float]:
+    """95 % interval of the mean of one round (unpaired, hence wider than that of a gain)."""
+    return bootstrap_interval(by_prompt(found.values[index, scorer], found.prompt_of), resamples)
+
+
+def pair_yields(run: RunFolder, rounds: int) -> list[dict]:
+    """The yield of each round that has one: [{"round": 0, "possible": ..., "kept": ..., "advice": a warning or None, "drafts": ...}, ...].
+
+    "drafts": what they told about the pictures, see `drafts.Told`; None where nothing was drafted.
+    """
+    settings = run.fact("settings") or {}
+    pairs, sampling = PairSettings(**settings.get("pairs", {})), SamplingSettings(**settings.get("sampling", {}))
+    yields = [{"round": r, **found} for r in range(rounds) if (found := run.fact(f"yield_round_{r}"))]
+    for kept in yields:
+        found = PairYield.from_dict(kept)
+        kept["advice"] = pairs_advice(found, pairs, sampling.candidates_per_prompt) if found else None
+        kept["drafts"] = run.fact(f"told_round_{kept['round']}")
+    return yields
+
+
+def training_summary(records: Sequence[Sequence[dict]], settings: TrainSettings, stopped: dict | None) -> dict:
+    """Highest winner alarm of each round (None without records), accuracy and margin of the last 20 steps, warnings in words."""
+    alarms = [max((float(r.get("winner_alarm", 0.0)) for r in part), default=None) for part in records]
+    last = next((part for part in reversed(records) if part), [])[-20:]
+    warnings = [
+        f"In round {number} the winner's error rose {alarm:.3f} above the reference's (warning at "
+        f"{settings.winner_error_warning:g}, stop at {settings.winner_error_collapse:g}): training was pulling the model apart."
+        for number, alarm in enumerate(alarms, 1)
+        if alarm is not None and alarm > settings.winner_error_warning
+    ]
+    if stopped:
+        warnings.append(f"Training was stopped in round {int(stopped['round']) + 1}: {stopped['reason']}")
+    return {
+        "steps": [len(part) for part in records],
+        "max_winner_alarm": alarms,
+        "last_accuracy": float(np.mean([r["accuracy"] for r in last])) if last else None,
+        "last_margin": float(np.mean([r["margin"] for r in last])) if last else None,
+        "warnings": warnings,
+    }
+
+
+def collect(run: RunFolder, found: Evaluations) -> dict:
+    """All numbers of report.json but the words: see `write_report`."""
+    settings = run.fact("settings") or {}
+    evaluation = EvaluationSettings(**settings.get("evaluation", {}))
+    concept = run.fact("concept") or {}
+    trained = next((concept[k] for k in ("seed", "name", "identifier") if concept.get(k) is not None), "unnamed")
+    rounds = int(run.fact("rounds") or 0) or found.rounds[-1]
+    most = max(rounds, int(settings.get("rounds", 0)))
+    records = [run.training(r) for r in range(most)]
+    while records and not records[-1]:
+        records.pop()
+    unseen = np.isin(np.asarray([c.prompt for c in found.candidates]), run.fact("unseen") or [])
+    return {
+        "concept": trained,
+        "rounds": rounds,
+        "evaluated_rounds": list(found.rounds),
+        "shown_round": found.shown,
+        "kept": run.fact("kept"),
+        "watch": run.fact("watch") or [],
+        **gains(found, evaluation.bootstrap),
+        "axes": axis_gains(found, evaluation.bootstrap),
+        "unseen": gains(found, evaluation.bootstrap, unseen) if unseen.any() else {},
+        "per_round": means(found),
+        "pairs": pair_yields(run, most),
+        "training": training_summary(records, TrainSettings(**settings.get("train", {})), run.fact("stopped")),
+    }

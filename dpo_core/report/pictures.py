@@ -1,0 +1,208 @@
+"""The pictures of a report, made from what a run folder holds, each with the words under it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..axes import AXES, names_of
+from ..errors import UserError
+from ..evaluation.stop_rule import Decision, Standing
+from ..pairs.choose import PairYield
+from ..run.folder import RunFolder
+from ..scoring.sets import axis_scores
+from ..settings import PairSettings, TrainSettings
+from .numbers import Evaluations, mean_interval
+from .plots.cloud import MOST_ARROWS, PathPoint, cloud_figure, figure_image, path_figure
+from .plots.grids import PairPicture, before_after_grid, evenly, pairs_grid, references_strip
+from .plots.rounds import watch_figure
+from .plots.training import training_figure
+from .words import REWARDS, measurers, plural, reward_names
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+GRID_PROMPTS, GRID_SEEDS, GRID_PAIRS, MOST_CLOUDS = 8, 3, 8, 12
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture of the report: file name without suffix, what it shows (alt text), and the words under it."""
+
+    name: str
+    image: Image
+    alt: str
+    caption: str
+
+    @property
+    def png(self) -> bytes:
+        buffer = BytesIO()
+        self.image.save(buffer, format="PNG")
+        return buffer.getvalue()
+
+
+def _images(run: RunFolder, set_name: str, positions: list[int]) -> np.ndarray:
+    try:
+        return run.images(set_name, positions)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"a picture of {set_name} in {run.path} cannot be read ({error}). Put it back, or sample that set again; "
+            "scores and adapters are untouched."
+        ) from error
+
+
+def overview_pictures(run: RunFolder, found: Evaluations, numbers: Mapping) -> list[Picture]:
+    """References, before/after grid, path and training curves: those that the run has something for."""
+    pictures = [p for p in (_references(run), _grid(run, found), _path(run, found), _watch(numbers, found.scorers)) if p]
+    records = [run.training(r) for r in range(len(numbers["training"]["steps"]))]
+    if any(records):
+        train = TrainSettings(**(run.fact("settings") or {}).get("train", {}))
+        figure = training_figure(records, train.winner_error_warning, train.winner_error_collapse, objective=train.objective)
+        caption = (
+            "All rounds in a row; thin: each step, thick: mean of the last 20 steps. Each round has its own reference, so errors "
+            "start at 0. Watch the winner's error: above the warning line the model forgets what it drew well, "
+            "whatever loss and accuracy say."
+        )
+        pictures.append(Picture("training", figure_image(figure), "training curves", caption))
+    return pictures
+
+
+def _references(run: RunFolder) -> Picture | None:
+    from PIL import Image
+
+    files = sorted((run.path / "references").glob("*.png"))[:8]
+    if not files:
+        return None
+    try:
+        arrays = [np.asarray(Image.open(f).convert("RGB")) for f in files]
+    except OSError as error:
+        raise UserError(f"a picture in {run.path / 'references'} cannot be read ({error}). Put it back or remove it.") from error
+    return Picture("references", references_strip(arrays), "reference pictures", "The pictures that the concept was learned from.")
+
+
+def _grid(run: RunFolder, found: Evaluations) -> Picture | None:
+    if found.shown == 0:
+        return None
+    prompts = list(found.prompts.items())
+    chosen = [prompts[i] for i in evenly(len(prompts), GRID_PROMPTS)]
+    after_places = {(c.prompt_index, c.seed): c.position for c in run.candidates(f"evaluation_{found.shown}")}
+    before, after = [], []
+    for index, _ in chosen:
+        shown = [c for c in found.candidates if c.prompt_index == index][:GRID_SEEDS]
+        before.append(_images(run, "evaluation_0", [c.position for c in shown]))
+        after.append(_images(run, f"evaluation_{found.shown}", [after_places[c.prompt_index, c.seed] for c in shown]))
+    which = "All held-out prompts"
+    if len(chosen) < len(prompts):
+        which = f"{len(chosen)} of {len(prompts)} held-out prompts, evenly spaced over the list"
+    caption = (
+        f"{which}, each with its first {plural(len(before[0]), 'seed')}. Nothing was chosen for its looks. Before and "
+        "after start from the same noise."
+    )
+    image = before_after_grid(before, after, [text for _, text in chosen])
+    return Picture("grid", image, "pictures before and after, by prompt and seed", caption)
+
+
+def _path(run: RunFolder, found: Evaluations) -> Picture | None:
+    curve = [c for c in run.fact("dreambooth_curve") or [] if {"step", "fidelity", "alignment"} <= set(c)]
+    if found.shown == 0 and not curve:
+        return None
+    resamples = int(((run.fact("settings") or {}).get("evaluation") or {}).get("bootstrap", 2000))
+    points = []
+    for k in found.rounds:
+        intervals = [mean_interval(found, k, axis, resamples) for axis in REWARDS]
+        points.append(PathPoint(str(k), *(found.mean(k, axis) for axis in REWARDS), *intervals))
+    caption = (
+        "Up and to the right is better. 0 is the start, a number the mean after that round; bars are 95 % intervals of each "
+        "mean over prompts, wider than those of the paired gains above, since the prompts' own differences do not cancel."
+    )
+    if len(reward_names(found.scorers)) > len(REWARDS):
+        caption += " It shows an axis of several scorers by its first."
+    if curve:
+        caption += (
+            " Dashed: personalization alone, by optimizer steps, measured on other seeds (and perhaps fewer prompts), so it need "
+            "not pass through 0 exactly."
+        )
+    return Picture("path", figure_image(path_figure(points, curve)), "path of the mean scores over rounds", caption)
+
+
+def _watch(numbers: Mapping, scorers: Mapping[str, Mapping]) -> Picture | None:
+    if not (numbers["watch"] and numbers["kept"]):
+        return None
+    standings = [Standing.from_dict(s) for s in numbers["watch"]]
+    decision = Decision(**{k: v for k, v in numbers["kept"].items() if k != "words"})
+    caption = (
+        f"Gain of each round against the start, mean of both axes by {measurers(scorers)}, in standard deviations within prompts, with "
+        "95 % intervals. The round with the highest lower bound is kept. It was chosen on these held-out prompts, so its own interval is a "
+        "little too kind."
+    )
+    return Picture("watch", figure_image(watch_figure(standings, decision)), "gain of every round, and which one is kept", caption)
+
+
+def round_pictures(run: RunFolder, numbers: Mapping) -> list[Picture]:
+    """Cloud and pairs of every round that has both scores; of many rounds, some."""
+    settings = PairSettings(**(run.fact("settings") or {}).get("pairs", {}))
+    most = max([numbers["rounds"], *(y["round"] + 1 for y in numbers["pairs"])])
+    ready = [r for r in range(most) if (n := len(run.candidates(f"round_{r}"))) and _scored(run, r) == n]
+    pictures = []
+    for r in (ready[i] for i in evenly(len(ready), MOST_CLOUDS)):
+        pictures.append(_cloud(run, r, settings))
+        if run.pairs(f"round_{r}"):
+            pictures.append(_pairs(run, r, settings))
+    return pictures
+
+
+def _axes(run: RunFolder) -> list[tuple[str, ...]]:
+    """Names of the reward scorers of fidelity, and of alignment."""
+    return [names_of(axis, run.fact("scorers") or ()) or (axis,) for axis in AXES]
+
+
+def _scored(run: RunFolder, r: int) -> int:
+    """How many candidates have all their rewards; none where two scorers of one name shared them."""
+    name, scorers = f"round_{r}", [s for names in _axes(run) for s in names]
+    return 0 if any(len(run.score_marks(name, s)) > 1 for s in scorers) else min(len(run.scores(name, s)) for s in scorers)
+
+
+def _round_scores(run: RunFolder, r: int, settings: PairSettings) -> tuple[np.ndarray, np.ndarray]:
+    """Fidelity and alignment [n] as the pair rule took them."""
+    fidelity, alignment = (axis_scores(run, f"round_{r}", names, settings.combine) for names in _axes(run))
+    return fidelity, alignment
+
+
+def _cloud(run: RunFolder, r: int, settings: PairSettings) -> Picture:
+    name = f"round_{r}"
+    (fidelity, alignment), pairs = _round_scores(run, r, settings), run.pairs(name)
+    prompt_of = np.asarray([c.prompt_index for c in run.candidates(name)])
+    window = run.fact(f"window_{name}")
+    figure = cloud_figure(fidelity, alignment, pairs, settings, f"Round {r + 1}", prompt_of, window=tuple(window) if window else None)
+    caption = f"{len(fidelity)} candidates; arrows run from loser to winner"
+    caption += f" (the {MOST_ARROWS} longest of {len(pairs)})." if len(pairs) > MOST_ARROWS else "."
+    if found := PairYield.from_dict(run.fact(f"yield_{name}") or {}):
+        caption += " " + found.sentence()
+    if drafts := run.fact(f"told_{name}"):
+        caption += " " + drafts["sentence"]
+    return Picture(f"cloud_{r}", figure_image(figure), f"candidates and pairs of round {r + 1}", caption)
+
+
+def _pairs(run: RunFolder, r: int, settings: PairSettings) -> Picture:
+    name = f"round_{r}"
+    pairs, candidates = run.pairs(name), run.candidates(name)
+    chosen = [pairs[i] for i in evenly(len(pairs), GRID_PAIRS)]
+    f, a = _round_scores(run, r, settings)
+    winners = _images(run, name, [candidates[p.winner].position for p in chosen])
+    losers = _images(run, name, [candidates[p.loser].position for p in chosen])
+    shown = [
+        PairPicture(candidates[p.winner].prompt, w, el, (f[p.winner], a[p.winner]), (f[p.loser], a[p.loser]), p.angle, p.length)
+        for p, w, el in zip(chosen, winners, losers, strict=True)
+    ]
+    which = f"{len(chosen)} of {len(pairs)} pairs, evenly spaced over the list" if len(chosen) < len(pairs) else "All pairs"
+    several = any(len(names) > 1 for names in _axes(run))
+    how = f"an axis of several scorers as their {settings.combine} in standard deviations" if several else "as scored"
+    caption = (
+        f"{which}. F: fidelity, A: alignment, {how}; angle 0° is pure fidelity gain, 90° pure alignment gain; SD: standard "
+        "deviations of the round."
+    )
+    return Picture(f"pairs_{r}", pairs_grid(shown), f"winners and losers of round {r + 1}", caption)

@@ -1,0 +1,103 @@
+"""Training curves of all rounds, with the winner-error alarm. Pure, as everything in cloud.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...training.objectives import NO_PREFERENCE
+from ...training.steps import ALARM_WINDOW
+from .cloud import BLUE, GREY, INK, ORANGE, VERMILLION, dress, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Records = Sequence[Sequence[Mapping[str, float]]]
+"""Training records: of each round, of each step."""
+
+
+def training_figure(rounds: Records, warning: float, collapse: float, title: str = "", objective: str = "dpo") -> Figure:
+    """Loss, implicit accuracy, margin, winner and loser error of all rounds in a row; thin: each step, thick: mean of the last 20.
+
+    rounds: records of each round (fields loss, accuracy, margin, winner_error, loser_error); a round may be empty.
+    warning, collapse: limits of the winner's error above the reference's, mean of 20 steps.
+    objective: whose loss it is; where its loss without a preference is known, a dotted line shows it.
+    """
+    figure, axes = new_figure(8, 7.3, 2, 2)
+    if title:
+        figure.suptitle(title, fontsize=15, fontweight="bold", color=INK)
+    borders = np.cumsum([0, *(len(r) for r in rounds)])
+    _curve(axes[0, 0], rounds, "loss", BLUE)
+    level = NO_PREFERENCE.get(objective)
+    if level is not None:
+        axes[0, 0].axhline(level, color=GREY, linestyle=":", linewidth=1.5)
+    dress(axes[0, 0], "step", "", "loss" if level is None else f"loss (dots: {level:.3g}, no preference)", 12)
+    _curve(axes[0, 1], rounds, "accuracy", BLUE)
+    axes[0, 1].axhline(0.5, color=GREY, linestyle=":", linewidth=1.5)
+    axes[0, 1].set_ylim(-0.03, 1.03)
+    dress(axes[0, 1], "step", "", "implicit accuracy (share)", 12)
+    _curve(axes[1, 0], rounds, "margin", BLUE)
+    axes[1, 0].axhline(0, color=GREY, linestyle=":", linewidth=1.5)
+    dress(axes[1, 0], "step", "", "margin (squared error)", 12)
+    _errors(axes[1, 1], rounds, warning, collapse)
+    for ax in axes.flat:
+        _mark_rounds(ax, borders)
+    handles = axes[1, 1].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower right", ncols=4, fontsize=11, frameon=False, handlelength=2.4)
+    return figure
+
+
+def running_mean(values: np.ndarray) -> np.ndarray:
+    """Mean of the last 20 values, fewer at the start."""
+    sums = np.cumsum(np.concatenate([[0.0], values]))
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(ends - ALARM_WINDOW, 0)
+    return (sums[ends] - sums[starts]) / (ends - starts)
+
+
+def _curve(ax: Axes, rounds: Records, field: str, colour: str, style: str = "-", label: str = "") -> None:
+    """One field over all rounds; the running mean starts anew with each round, as the reference does."""
+    first = 0
+    for records in rounds:
+        values = np.asarray([r[field] for r in records], np.float64)
+        steps = np.arange(first, first + len(values))
+        marker = "o" if len(values) == 1 else None
+        ax.plot(steps, values, color=colour, alpha=0.25, linewidth=1)
+        ax.plot(steps, running_mean(values), color=colour, linewidth=2.2, linestyle=style, marker=marker, label=label or None)
+        first, label = first + len(values), label if len(values) == 0 else ""
+
+
+def _errors(ax: Axes, rounds: Records, warning: float, collapse: float) -> None:
+    _curve(ax, rounds, "winner_error", BLUE, "-", "winner")
+    _curve(ax, rounds, "loser_error", VERMILLION, "--", "loser")
+    ax.axhline(0, color=GREY, linestyle=":", linewidth=1.5)
+    values = [r[f] for records in rounds for r in records for f in ("winner_error", "loser_error")]
+    low, high = min([0.0, *values]), max([0.0, *values])
+    # The warning line is always in sight; the collapse line only when the curves come near it, or they would lie flat.
+    shown = high > 0.5 * collapse
+    top = max(high, collapse if shown else warning)
+    ax.axhline(warning, color=ORANGE, linewidth=2, linestyle="-.", label=f"winner: warning {warning:g}")
+    if shown:
+        ax.axhline(collapse, color=INK, linewidth=2, label=f"winner: stop {collapse:g}")
+    room = max(top - low, 1e-9)
+    ax.set_ylim(low - 0.06 * room, top + 0.16 * room)
+    dress(ax, "step", "", "error above the reference's", 12)
+
+
+def _mark_rounds(ax: Axes, borders: np.ndarray) -> None:
+    for border in borders[1:-1]:
+        ax.axvline(border - 0.5, color=INK, linewidth=1, alpha=0.5)
+    if len(borders) > 2:
+        for number, (start, end) in enumerate(pairwise(borders), 1):
+            # Of many rounds only some are named, or the names run into each other.
+            if end > start and (number - 1) % max(1, (len(borders) - 1) // 6) == 0:
+                name = f"round {number}" if len(borders) < 6 else f"{number}"
+                ax.text(
+                    (start + end - 1) / 2, 0.985, name, transform=ax.get_xaxis_transform(),
+                    fontsize=9, color="#565C66", ha="center", va="top",
+                    bbox={"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 1},
+                )  # fmt: skip

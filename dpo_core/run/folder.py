@@ -1,0 +1,234 @@
+"""A run is a folder: records in one SQLite file, latents and adapters as safetensors, pictures as PNG.
+
+Whatever is recorded is whole on disk: files are written and renamed first, then their rows are committed in one transaction.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..errors import UserError
+from ..records import Candidate, Pair
+from .files import atomic_path
+from .recent import RecentPictures
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS candidates (
+    set_name TEXT NOT NULL, position INTEGER NOT NULL, prompt_index INTEGER NOT NULL, prompt TEXT NOT NULL, seed INTEGER NOT NULL,
+    chunk INTEGER NOT NULL, row INTEGER NOT NULL, PRIMARY KEY (set_name, position));
+CREATE TABLE IF NOT EXISTS scores (
+    set_name TEXT NOT NULL, position INTEGER NOT NULL, scorer TEXT NOT NULL, fingerprint TEXT NOT NULL, value REAL NOT NULL,
+    PRIMARY KEY (set_name, position, scorer));
+CREATE TABLE IF NOT EXISTS pairs (
+    set_name TEXT NOT NULL, number INTEGER NOT NULL, winner INTEGER NOT NULL, loser INTEGER NOT NULL,
+    d_fidelity REAL NOT NULL, d_alignment REAL NOT NULL, PRIMARY KEY (set_name, number));
+CREATE TABLE IF NOT EXISTS training (round INTEGER NOT NULL, step INTEGER NOT NULL, record TEXT NOT NULL, PRIMARY KEY (round, step));
+"""
+
+
+class RunFolder:
+    """Reads and writes one run. Sets of pictures are named, e.g. "round_0" or "evaluation_2"."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self._recent = RecentPictures()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(self.path / "records.sqlite", timeout=30)
+            with self._db:
+                self._db.executescript(_SCHEMA)
+        except (OSError, sqlite3.Error) as error:
+            raise UserError(f"run folder {self.path} cannot be opened: {error}. Choose a folder that can be written to.") from error
+
+    def close(self) -> None:
+        self._db.close()
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """All of it or nothing. Raises UserError when the records cannot be written."""
+        try:
+            with self._db:
+                yield self._db
+        except sqlite3.DatabaseError as error:
+            if "locked" in str(error):
+                raise UserError(
+                    f"the records in {self.path} are in use by another program: a run, a node or a viewer of this folder. Wait until it "
+                    "has ended, or close it; what was finished before is kept, and resuming goes on from there."
+                ) from error
+            raise UserError(
+                f"cannot write records in {self.path}: {error}. Free disk space; what was finished before is kept, "
+                "and resuming goes on from there."
+            ) from error
+
+    def _write(self, statement: str, rows: Iterable[Sequence]) -> None:
+        with self._transaction() as db:
+            db.executemany(statement, rows)
+
+    # --- facts: one JSON value a name ---
+
+    def fact(self, name: str) -> object | None:
+        row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return json.loads(row[0]) if row else None
+
+    def set_fact(self, name: str, value: object) -> None:
+        self._write("INSERT OR REPLACE INTO facts VALUES (?, ?)", [(name, json.dumps(value, ensure_ascii=False))])
+
+    def facts(self, prefix: str) -> dict[str, object]:
+        rows = self._db.execute("SELECT name, value FROM facts WHERE substr(name, 1, ?) = ? ORDER BY name", (len(prefix), prefix))
+        return {name: json.loads(value) for name, value in rows}
+
+    # --- candidates ---
+
+    def folder(self, set_name: str) -> Path:
+        return self.path / set_name
+
+    def image_path(self, set_name: str, position: int) -> Path:
+        return self.folder(set_name) / "images" / f"{position:05d}.png"
+
+    def _latent_path(self, set_name: str, chunk: int) -> Path:
+        return self.folder(set_name) / "latents" / f"{chunk:05d}.safetensors"
+
+    def add_chunk(self, set_name: str, candidates: Sequence[Candidate], latents: torch.Tensor, images: np.ndarray) -> None:
+        """Commit one batch of candidates: latents [b, C, h, w], pictures uint8 [b, H, W, 3]."""
+        from PIL import Image
+        from safetensors.torch import save_file
+
+        with atomic_path(self._latent_path(set_name, candidates[0].chunk)) as beside:
+            save_file({"latents": latents.contiguous()}, beside)
+        for candidate, pixels in zip(candidates, images, strict=True):
+            with atomic_path(self.image_path(set_name, candidate.position)) as beside:
+                Image.fromarray(pixels).save(beside, compress_level=1)
+            self._recent.put(set_name, candidate.position, pixels)
+        self._write(
+            "INSERT OR REPLACE INTO candidates VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [(set_name, c.position, c.prompt_index, c.prompt, c.seed, c.chunk, c.row) for c in candidates],
+        )
+
+    def candidates(self, set_name: str) -> list[Candidate]:
+        rows = self._db.execute(
+            "SELECT position, prompt_index, prompt, seed, chunk, row FROM candidates WHERE set_name = ? ORDER BY position", (set_name,)
+        )
+        return [Candidate(*row) for row in rows]
+
+    def has_candidates(self) -> bool:
+        """Whether anything was drawn, in any set."""
+        return self._db.execute("SELECT 1 FROM candidates LIMIT 1").fetchone() is not None
+
+    def chunks(self, set_name: str) -> set[int]:
+        return {r[0] for r in self._db.execute("SELECT DISTINCT chunk FROM candidates WHERE set_name = ?", (set_name,))}
+
+    def forget_set(self, set_name: str) -> None:
+        """Take a set's records out (candidates, scores, pairs); its files stay on disk."""
+        with self._transaction() as db:
+            for table in ("candidates", "scores", "pairs"):
+                db.execute(f"DELETE FROM {table} WHERE set_name = ?", (set_name,))
+
+    def latents(self, set_name: str) -> torch.Tensor:
+        """float32 [n, C, h, w] of a whole set, by position."""
+        from safetensors.torch import load_file
+
+        found = self.candidates(set_name)
+        paths = {c: self._latent_path(set_name, c) for c in sorted({c.chunk for c in found})}
+        files = {c: load_file(self._there(path))["latents"] for c, path in paths.items()}
+        return torch.stack([files[c.chunk][c.row] for c in found])
+
+    def images(self, set_name: str, positions: Sequence[int] | None = None) -> np.ndarray:
+        """uint8 [n, H, W, 3] of a set, or of the given positions."""
+        wanted = [c.position for c in self.candidates(set_name)] if positions is None else positions
+        return np.stack([self._image(set_name, p) for p in wanted])
+
+    def _image(self, set_name: str, position: int) -> np.ndarray:
+        from PIL import Image
+
+        path = self._there(self.image_path(set_name, position))
+        # The first reading of what this run has just written needs no file.
+        recent = self._recent.take(set_name, position)
+        return np.asarray(Image.open(path).convert("RGB")) if recent is None else recent
+
+    @staticmethod
+    def _there(path: Path) -> Path:
+        """`path`, which the records name. Raises UserError when somebody took the file away."""
+        if not path.is_file():
+            raise UserError(f"{path} is recorded but missing. Put the file back, or start again in a new output folder.")
+        return path
+
+    # --- scores ---
+
+    def add_scores(self, set_name: str, scorer: str, fingerprint: str, positions: Sequence[int], values: np.ndarray) -> None:
+        self._write(
+            "INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?, ?)",
+            [(set_name, int(p), scorer, fingerprint, float(v)) for p, v in zip(positions, values, strict=True)],
+        )
+
+    def scores(self, set_name: str, scorer: str, fingerprint: str | None = None) -> dict[int, float]:
+        """Kept scores by position; with a fingerprint, only those made under it."""
+        rows = self._db.execute("SELECT position, value, fingerprint FROM scores WHERE set_name = ? AND scorer = ?", (set_name, scorer))
+        return {p: v for p, v, mark in rows if fingerprint in (None, mark)}
+
+    def score_marks(self, set_name: str, scorer: str) -> set[str]:
+        """The fingerprints under which kept scores were made: two where scoring anew by a changed scorer was broken off."""
+        rows = self._db.execute("SELECT DISTINCT fingerprint FROM scores WHERE set_name = ? AND scorer = ?", (set_name, scorer))
+        return {r[0] for r in rows}
+
+    def score_array(self, set_name: str, scorer: str) -> np.ndarray:
+        """By position. Raises KeyError where a score is missing, UserError where two scorers of that name made them."""
+        if len(self.score_marks(set_name, scorer)) > 1:
+            raise UserError(f"two scorers named {scorer!r} scored {set_name} in {self.path}, one after the other: score the set again.")
+        kept = self.scores(set_name, scorer)
+        return np.asarray([kept[c.position] for c in self.candidates(set_name)], np.float64)
+
+    # --- pairs ---
+
+    def set_pairs(self, set_name: str, pairs: Sequence[Pair]) -> None:
+        """Replace the pairs of a set, all at once."""
+        with self._transaction() as db:
+            db.execute("DELETE FROM pairs WHERE set_name = ?", (set_name,))
+            db.executemany(
+                "INSERT INTO pairs VALUES (?, ?, ?, ?, ?, ?)",
+                [(set_name, i, p.winner, p.loser, p.d_fidelity, p.d_alignment) for i, p in enumerate(pairs)],
+            )
+
+    def pairs(self, set_name: str) -> list[Pair]:
+        rows = self._db.execute("SELECT winner, loser, d_fidelity, d_alignment FROM pairs WHERE set_name = ? ORDER BY number", (set_name,))
+        return [Pair(*row) for row in rows]
+
+    # --- training records and states ---
+
+    def add_training(self, round_index: int, records: Sequence[dict]) -> None:
+        self._write("INSERT OR REPLACE INTO training VALUES (?, ?, ?)", [(round_index, r["step"], json.dumps(r)) for r in records])
+
+    def training(self, round_index: int) -> list[dict]:
+        rows = self._db.execute("SELECT record FROM training WHERE round = ? ORDER BY step", (round_index,))
+        return [json.loads(r[0]) for r in rows]
+
+    def state_path(self, name: str) -> Path:
+        return self.path / "states" / f"{name}.safetensors"
+
+    def save_state(self, name: str, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:
+        from safetensors.torch import save_file
+
+        with atomic_path(self.state_path(name)) as beside:
+            save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, beside, metadata=metadata)
+
+    def load_state(self, name: str) -> tuple[dict[str, torch.Tensor], dict[str, str]] | None:
+        """Tensors and metadata of a kept state, or None where there is none."""
+        from safetensors import safe_open
+
+        if not self.state_path(name).is_file():
+            return None
+        with safe_open(self.state_path(name), "pt") as file:
+            return {k: file.get_tensor(k) for k in file.keys()}, file.metadata() or {}

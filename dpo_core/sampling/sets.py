@@ -1,0 +1,163 @@
+"""The sampling stage: fill a set of candidates, batch by batch, resuming where it stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from ..errors import UserError
+from ..progress import Progress, silent
+from ..protocols import TextToImage
+from ..records import Candidate
+from ..run.folder import RunFolder
+from ..seeds import derive_seed
+from ..settings import SamplingSettings
+from .free_memory import UNMEASURED, Meter, fitting, meter_for
+from .picture_check import ENOUGH, PictureCheck
+
+
+def plan(prompts: Sequence[str], per_prompt: int, seed: int, salt: int, chunk_size: int) -> list[Candidate]:
+    """Every candidate of a set: prompt by prompt, each with a noise seed of its own derived from (seed, salt, position)."""
+    if not prompts:
+        raise UserError("the prompt list is empty: nothing to sample. Add prompts.")
+    return [
+        Candidate(i, i // per_prompt, prompts[i // per_prompt], derive_seed(seed, salt, i), i // chunk_size, i % chunk_size)
+        for i in range(len(prompts) * per_prompt)
+    ]
+
+
+def sample_set(
+    run: RunFolder,
+    set_name: str,
+    model: TextToImage,
+    prompts: Sequence[str],
+    per_prompt: int,
+    settings: SamplingSettings,
+    seed: int,
+    salt: int,
+    progress: Progress = silent,
+    compared: bool = False,
+) -> None:
+    """Sample what is missing of the set that prompts, counts and seeds plan, see `draw_set`."""
+    draw_set(run, set_name, model, plan(prompts, per_prompt, seed, salt, settings.chunk_size), settings, progress, compared)
+
+
+def draw_set(
+    run: RunFolder,
+    set_name: str,
+    model: TextToImage,
+    planned: Sequence[Candidate],
+    settings: SamplingSettings,
+    progress: Progress = silent,
+    compared: bool = False,
+) -> None:
+    """Draw what is missing of a set. A finished batch is committed whole; the batches are fixed by the plan, so resuming changes nothing.
+
+    compared: these are candidates, from which pairs are made. Raises UserError when the set on disk was planned otherwise (other
+    prompts, counts, seeds or batch size), and NothingToCompare for candidates that show nothing, which are not kept.
+    """
+    _check_kept(run, set_name, planned)
+    done, drawer, check = run.chunks(set_name), _Drawer(model, settings), PictureCheck()
+    for chunk in range(planned[-1].chunk + 1):
+        members = planned[chunk * settings.chunk_size : (chunk + 1) * settings.chunk_size]
+        if chunk not in done:
+            latents, images = drawer.draw(members)
+            check.look(members, images)
+            if compared and (check.seen >= ENOUGH or chunk == planned[-1].chunk):
+                check.refuse()
+            run.add_chunk(set_name, members, latents, images)
+            note = f"{len(check.flat)} nearly all of one colour" if check.flat else ""
+            progress(f"sample {set_name}", members[-1].position + 1, len(planned), images, note)
+
+
+def pictures(model: TextToImage, prompts: Sequence[str], seeds: Sequence[int], settings: SamplingSettings) -> np.ndarray:
+    """uint8 pictures [n, H, W, 3] of n prompts and their noise seeds, drawn as those of a set are, and kept nowhere."""
+    size, drawer = settings.chunk_size, _Drawer(model, settings)
+    listed = [Candidate(i, i, p, s, i // size, i % size) for i, (p, s) in enumerate(zip(prompts, seeds, strict=True))]
+    return np.concatenate([drawer.draw(listed[first : first + size])[1] for first in range(0, len(listed), size)])
+
+
+class _Drawer:
+    """Draws batches in parts that fit into memory. The size that ran out of it is halved, and not tried again by later batches.
+
+    Where free memory decides the parts' size, it does so once: by the host's figures, by what a first part of one picture took, or, where
+    neither can be had, it is a constant.
+    """
+
+    def __init__(self, model: TextToImage, settings: SamplingSettings) -> None:
+        self.model, self.settings = model, settings
+        self.room: int | None = settings.batch_size or None
+        self.meter: Meter | None = None
+
+    def _decide(self) -> int:
+        """The size of the first part. Under a meter it is one picture, whose drawing then sets the size of the others."""
+        most = self.settings.chunk_size
+        known = self.model.pictures_at_once(self.settings, most)
+        if known is None:
+            self.meter = meter_for(self.model.device)
+            known = 1 if self.meter else min(UNMEASURED, most)
+        return known
+
+    def draw(self, members: Sequence[Candidate]) -> tuple[torch.Tensor, np.ndarray]:
+        """Latents [b, C, h, w] and pictures [b, H, W, 3] of one batch. Raises UserError where a single picture does not fit."""
+        if self.room is None:
+            self.room = self._decide()
+        parts: list[tuple[torch.Tensor, np.ndarray]] = []
+        drawn = 0
+        while drawn < len(members):
+            part = members[drawn : drawn + self.room]
+            made = self._part(part)
+            if made is None:
+                # Out here, not in the handler: there the traceback would keep the failed call's tensors alive.
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
+                self.room = len(part) // 2
+            else:
+                parts.append(made)
+                drawn += len(part)
+        latents, images = zip(*parts, strict=True)
+        return torch.cat(latents), np.concatenate(images)
+
+    def _part(self, members: Sequence[Candidate]) -> tuple[torch.Tensor, np.ndarray] | None:
+        try:
+            latents = self._sample(members)
+            _check_finite(latents, members)
+            return latents, self.model.decode(latents)
+        except torch.OutOfMemoryError as error:
+            if len(members) == 1:
+                raise UserError(
+                    f"one picture of {self.settings.width}x{self.settings.height} does not fit into memory. Choose a smaller size, or "
+                    "free memory."
+                ) from error
+            return None
+
+    def _sample(self, members: Sequence[Candidate]) -> torch.Tensor:
+        """Latents [n, C, h, w]. What sampling took counts alone: backends decode in parts of their own."""
+        meter, self.meter = self.meter, None
+        if meter:
+            meter.start()
+        latents = self.model.sample([c.prompt for c in members], [c.seed for c in members], self.settings)
+        if meter:
+            self.room = fitting(meter.free(), meter.taken() / len(members), self.settings.chunk_size)
+        return latents
+
+
+def _check_finite(latents: torch.Tensor, members: Sequence[Candidate]) -> None:
+    if not bool(torch.isfinite(latents).all()):
+        bad = members[int((~torch.isfinite(latents)).flatten(1).any(1).nonzero()[0])]
+        raise UserError(
+            f"the model gave NaN or infinity for prompt {bad.prompt!r}, seed {bad.seed}. "
+            "Lower the guidance, or check the model and its precision."
+        )
+
+
+def _check_kept(run: RunFolder, set_name: str, planned: Sequence[Candidate]) -> None:
+    for kept in run.candidates(set_name):
+        if kept.position >= len(planned) or planned[kept.position] != kept:
+            raise UserError(
+                f"{run.path} already holds other candidates in {set_name!r} (position {kept.position}: prompt {kept.prompt!r}, "
+                f"seed {kept.seed}). Prompts, counts, seed or batch size have changed: choose a new output folder, "
+                "or take the old settings to resume."
+            )

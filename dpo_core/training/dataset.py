@@ -1,0 +1,144 @@
+"""The pairs that a round trains on, and where they lie while it does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from ..errors import UserError
+from ..pairs.build import check_pairs
+from ..pairs.edits import UNPAIRED, thumbs_of
+from ..protocols import Cond, TextToImage
+from ..run.folder import RunFolder
+from ..seeds import generator
+
+RESIDENT_SHARE = 0.1
+"""Of a GPU's free memory, the most that pairs may take to lie there for the whole round."""
+
+
+@dataclass(frozen=True)
+class PairData:
+    """Latents of winners and losers [n, C, h, w], and the conditioning of their prompts, once for each prompt."""
+
+    winners: torch.Tensor
+    losers: torch.Tensor
+    cond: Cond
+    """Rows of prompts: see `rows`."""
+    gaps: torch.Tensor | None = None
+    """Reward gaps float32 [n], in standard deviations of the round (`Pair.gap`); None becomes zeros."""
+    counts: torch.Tensor | None = None
+    """For unpaired objectives: float32 [n, 2], whether a row's winner, and its loser, is a picture that counts (1) or stands in (0)."""
+    rows: torch.Tensor | None = None
+    """The row of `cond` that is a pair's prompt, int64 [n] on the CPU; None becomes one row for each pair, in their order."""
+
+    def __post_init__(self) -> None:
+        if self.rows is None:
+            object.__setattr__(self, "rows", torch.arange(len(self.winners)))
+        if len(self.winners) == 0:
+            raise UserError("there are no pairs to train on. Widen the angle window, lower the margin, or sample more candidates.")
+        if self.gaps is None:
+            object.__setattr__(self, "gaps", torch.zeros(len(self.winners)))
+        if len(self.gaps) != len(self.winners):
+            raise UserError(f"{len(self.gaps)} reward gaps for {len(self.winners)} pairs: give one for each pair.")
+        if self.counts is not None and self.counts.shape != (len(self.winners), 2):
+            raise UserError(f"counts have shape {list(self.counts.shape)} for {len(self.winners)} pairs: give two for each pair.")
+
+    def __len__(self) -> int:
+        return len(self.winners)
+
+    def conditioning(self, picks: torch.Tensor, device: torch.device) -> Cond:
+        """Of these pairs, one row each; `picks` int64 on the CPU."""
+        return {k: gather(v, self.rows[picks], device) for k, v in self.cond.items()}
+
+    def tensors(self) -> list[torch.Tensor]:
+        return [self.winners, self.losers, self.gaps, *self.cond.values()]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One forward's inputs on the model's device: 2b pictures, the b winners first; `picks`, `epochs` int64 [b] on the CPU."""
+
+    picks: torch.Tensor
+    epochs: torch.Tensor
+    noised: torch.Tensor
+    target: torch.Tensor
+    times: torch.Tensor
+    cond: Cond
+
+    def pieces(self, pairs: int) -> list[Batch]:
+        """The batch cut into forwards of at most so many pairs."""
+        size = len(self.picks)
+        if pairs >= size:
+            return [self]
+        cuts = [torch.arange(first, min(first + pairs, size)) for first in range(0, size, pairs)]
+        return [self._of(cut, torch.cat([cut, cut + size]).to(self.noised.device)) for cut in cuts]
+
+    def _of(self, pairs: torch.Tensor, pictures: torch.Tensor) -> Batch:
+        cond = {k: v[pictures] for k, v in self.cond.items()}
+        noised, target, times = (t[pictures] for t in (self.noised, self.target, self.times))
+        return Batch(self.picks[pairs], self.epochs[pairs], noised, target, times, cond)
+
+
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The tensor there; from the CPU to a GPU without waiting for what the GPU is doing, which plain `.to` would."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+def gather(tensor: torch.Tensor, picks: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """tensor[picks] on `device`; `picks` int64 on the CPU."""
+    return to_device(tensor[to_device(picks, tensor.device)], device)
+
+
+def resident(data: PairData, device: torch.device) -> PairData:
+    """The pairs on a GPU for the whole round, if they take at most a tenth of its free memory; else as they are, moved batch by batch."""
+    if device.type != "cuda":
+        return data
+    waiting = sum(t.nbytes for t in data.tensors() if t.device.type != "cuda")
+    if waiting > RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
+        return data
+    cond = {k: to_device(v, device) for k, v in data.cond.items()}
+    winners, losers, gaps = (to_device(t, device) for t in (data.winners, data.losers, data.gaps))
+    return replace(data, winners=winners, losers=losers, cond=cond, gaps=gaps)
+
+
+def visits(seed: int, pairs: int, first: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Places first..first+count-1 of shuffled epochs in a row: which pair stands there, and the epoch, which is how often it came before.
+
+    Both int64 [count] on the CPU, of (seed, pairs, place) alone.
+    """
+    epochs = torch.arange(first, first + count) // pairs
+    orders = {e: torch.randperm(pairs, generator=generator(seed, 1, e)) for e in epochs.unique().tolist()}
+    places = range(first, first + count)
+    return torch.stack([orders[p // pairs][p % pairs] for p in places]), epochs
+
+
+def pair_data(run: RunFolder, set_name: str, pairs_name: str, model: TextToImage, objective: str = "dpo") -> PairData:
+    """Latents, conditioning and reward gaps of kept pairs; for an unpaired objective, also of the candidates with thumbs on them.
+
+    Raises NoPairs where there is none.
+    """
+    check_pairs(run, pairs_name)
+    pairs, candidates, latents = run.pairs(pairs_name), run.candidates(set_name), run.latents(set_name)
+    rows = [(p.winner, p.loser, 1.0, 1.0, p.gap) for p in pairs]
+    thumbs = thumbs_of(run, pairs_name) if objective in UNPAIRED else {}
+    if thumbs:
+        rows = _with_thumbs(rows, thumbs)
+    winners, losers = [row[0] for row in rows], [row[1] for row in rows]
+    prompts = [candidates[w].prompt for w in winners]
+    row_of = {prompt: row for row, prompt in enumerate(dict.fromkeys(prompts))}
+    cond, gaps = model.encode_prompts(list(row_of)), torch.tensor([row[4] for row in rows])
+    counts = torch.tensor([row[2:4] for row in rows]) if thumbs else None
+    return PairData(latents[winners], latents[losers], cond, gaps, counts, torch.tensor([row_of[p] for p in prompts]))
+
+
+def _with_thumbs(rows: list[tuple], thumbs: dict[int, str]) -> list[tuple]:
+    """Rows (winner, loser, whether either counts, gap) in which a candidate with a thumb counts once, by it, and not by its pairs.
+
+    Such a candidate has a row of its own, in which it also stands in for the partner that it has not.
+    """
+    rows = [(w, el, float(w not in thumbs), float(el not in thumbs), gap) for w, el, _, _, gap in rows]
+    single = [(p, p, float(way == "up"), float(way == "down"), 0.0) for p, way in sorted(thumbs.items())]
+    return [row for row in rows if row[2] or row[3]] + single

@@ -1,0 +1,145 @@
+"""DreamBooth by LoRA (arXiv 2208.12242): the step before preference training, and the trade-off curve that it has to beat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ..concept import Concept
+from ..progress import Progress, silent
+from ..protocols import Scorer, TextToImage
+from ..sampling.sets import pictures
+from ..seeds import generator
+from ..settings import PersonalizeSettings, SamplingSettings
+from .adapter import Adapter, drawing
+from .objectives import denoising_error
+
+CAPTION = "a photo of a {subject}"
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """Mean scores on the probe prompts after `step` optimizer steps."""
+
+    step: int
+    scores: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where personalization ended: its step, the curve, and whether the rule trained it on."""
+
+    step: int
+    curve: list[CurvePoint]
+    extended: bool
+    under_fitted: bool
+    sentence: str
+
+
+def is_under_fitted(fidelity: float, untrained: float, photos: float, share: float) -> bool:
+    """The rule, fixed beforehand: fidelity has risen less than `share` of the way from the untrained model's to the photos' own.
+
+    `photos` is the fidelity of held-out (or reference) photos, what a perfect likeness in other places would score.
+    """
+    return fidelity - untrained < share * max(photos - untrained, 1e-6)
+
+
+class Personalizer:
+    """Denoising training of an adapter on the reference photos; every draw depends on (seed, step) alone."""
+
+    def __init__(self, model: TextToImage, adapter: Adapter, concept: Concept, settings: PersonalizeSettings) -> None:
+        self.model, self.adapter, self.settings = model, adapter, settings
+        self.latents = model.encode_images(concept.references)
+        self.cond = model.encode_prompts([CAPTION.format(subject=concept.subject)] * settings.batch_size)
+        self.optimizer = torch.optim.AdamW(adapter.parameters(), lr=settings.learning_rate, weight_decay=0.0)
+
+    def train(self, first: int, last: int, tell: Callable[[int, float], None]) -> None:
+        """Steps first..last-1."""
+        size = self.settings.batch_size
+        with self.adapter.attached():
+            for step in range(first, last):
+                draws = generator(self.settings.seed, 3, step)
+                picks = torch.randint(0, len(self.latents), (size,), generator=draws)
+                times = self.model.draw_timesteps(size, draws)
+                x0 = self.latents[picks].to(self.model.device)
+                noise = torch.randn(x0.shape, generator=draws).to(self.model.device)
+                noised, target = self.model.noised(x0, noise, times)
+                loss = denoising_error(self.model.predict(noised, times, self.cond), target).mean()
+                self.optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(self.adapter.parameters(), 1.0)
+                self.optimizer.step()
+                tell(step + 1, float(loss.detach()))
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The held-out prompts and scorers by which the curve is drawn."""
+
+    prompts: Sequence[str]
+    seeds: Sequence[int]
+    sampling: SamplingSettings
+    scorers: Sequence[Scorer]
+
+    def measure(self, model: TextToImage, adapter: Adapter, step: int) -> CurvePoint:
+        with drawing(model, adapter):
+            pixels = pictures(model, self.prompts, self.seeds, self.sampling)
+        return CurvePoint(step, {s.name: float(s.score(pixels, list(self.prompts)).mean()) for s in self.scorers})
+
+
+def personalize(
+    model: TextToImage,
+    adapter: Adapter,
+    concept: Concept,
+    settings: PersonalizeSettings,
+    probe: Probe,
+    photos_fidelity: float,
+    progress: Progress = silent,
+) -> Start:
+    """Train to `settings.steps`; while the rule calls the start under-fitted, train on in steps of a quarter, up to `max_steps`.
+
+    The adapter then holds the start. `settings.curve` may go beyond it: those points show what longer DreamBooth would have given.
+
+    `probe.scorers` must hold one named "fidelity"; `photos_fidelity` is that scorer's mean on held-out photos of the concept.
+    """
+    trainer = Personalizer(model, adapter, concept, settings)
+    stops = sorted({s for s in settings.curve if s <= settings.steps} | {0, settings.steps})
+    curve, done, last = [], 0, settings.steps
+
+    def tell(step: int, loss: float) -> None:
+        progress("personalize", step, max(last, step), note=f"loss {loss:.4f}")
+
+    for stop in stops:
+        trainer.train(done, stop, tell)
+        curve.append(probe.measure(model, adapter, stop))
+        done = stop
+
+    def poor() -> bool:
+        here, zero = curve[-1].scores["fidelity"], curve[0].scores["fidelity"]
+        return is_under_fitted(here, zero, photos_fidelity, settings.min_fidelity_gain)
+
+    extended = False
+    while poor() and done < settings.max_steps:
+        last = min(settings.max_steps, done + max(1, settings.steps // 4))
+        trainer.train(done, last, tell)
+        curve.append(probe.measure(model, adapter, last))
+        done, extended = last, True
+    start = Start(done, curve, extended, poor(), _sentence(curve, done, extended, poor(), photos_fidelity))
+    kept = adapter.state()
+    # The rest of the curve shows what longer DreamBooth would give; the start itself is put back.
+    for stop in sorted(s for s in settings.curve if s > start.step):
+        trainer.train(done, stop, tell)
+        curve.append(probe.measure(model, adapter, stop))
+        done = stop
+    adapter.load(kept)
+    return start
+
+
+def _sentence(curve: list[CurvePoint], done: int, extended: bool, poor: bool, photos: float) -> str:
+    first, end = curve[0].scores["fidelity"], curve[-1].scores["fidelity"]
+    text = f"Personalized in {done} steps: fidelity {first:.3f} -> {end:.3f} (photos of the concept in other places score {photos:.3f})."
+    if extended:
+        text += " It was under-fitted at first and was trained on, by the rule fixed beforehand."
+    return text + (" It is still under-fitted: preference training may buy fidelity with alignment." if poor else "")
