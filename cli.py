@@ -133,8 +133,9 @@ def demo(
 @plain_errors
 def run(config: ConfigFile, resume: Resume = False) -> None:
     """Improve a personalized diffusers model: sample, score, pair, train, for all rounds; then evaluate and report."""
+    from .dpo_core.backends.diffusers.quiet import quiet_libraries
     from .dpo_core.config import read_config
-    from .headless import loop_from_config, quiet_libraries, run_loop
+    from .headless import loop_from_config, run_loop
 
     settings = read_config(config)
     quiet_libraries()
@@ -152,8 +153,9 @@ def evaluate(
     resume: Resume = False,
 ) -> None:
     """Measure a LoRA against the model without it, on held-out prompts with the same seeds."""
+    from .dpo_core.backends.diffusers.quiet import quiet_libraries
     from .dpo_core.config import read_config
-    from .headless import evaluate_lora, quiet_libraries
+    from .headless import evaluate_lora
 
     settings = read_config(config)
     folder = out or settings.output.with_name(settings.output.name + "_evaluate")
@@ -172,8 +174,9 @@ def strength(
     resume: Resume = False,
 ) -> None:
     """Draw held-out prompts with a LoRA at several strengths, and recommend one by gain and guards; 0 means without it."""
+    from .dpo_core.backends.diffusers.quiet import quiet_libraries
     from .dpo_core.config import read_config
-    from .headless import quiet_libraries, sweep_lora
+    from .headless import sweep_lora
 
     settings = read_config(config)
     folder = out or settings.output.with_name(settings.output.name + "_strength")
@@ -195,7 +198,8 @@ def personalize(
     ] = None,
 ) -> None:
     """DreamBooth by LoRA: teach the model the subject, and draw the trade-off curve of fidelity against alignment."""
-    from .headless import personalize_from_config, quiet_libraries
+    from .dpo_core.backends.diffusers.quiet import quiet_libraries
+    from .headless import personalize_from_config
 
     quiet_libraries()
     with bars() as tell:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,26 +10,25 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .dpo_core.concept import Concept
-from .dpo_core.config import RunConfig, ScorerConfig
+from .dpo_core.config import RunConfig
 from .dpo_core.errors import UserError
+from .dpo_core.loop.facts import finish, keep_facts
 from .dpo_core.loop.rounds import Loop
+from .dpo_core.loop.start import kept_start, photos_fidelity, save_start, start_probe
 from .dpo_core.progress import Progress, silent
 from .dpo_core.prompts import PromptSet, fill, read_templates, split
-from .dpo_core.protocols import Scorer
 from .dpo_core.run.files import atomic_path, write_json
 from .dpo_core.run.folder import RunFolder
 from .dpo_core.run.images import read_masks, read_photos
-from .dpo_core.run.same_run import changes, check_same_run
-from .dpo_core.seeds import derive_seed
-from .dpo_core.settings import AdapterSettings, SamplingSettings
+from .dpo_core.run.same_run import check_same_run
+from .dpo_core.settings import AdapterSettings
 from .dpo_core.training.adapter import Adapter
-from .dpo_core.training.lora_files import save_lora
-from .metrics.sets import Scorers, concept_scorers, role_of
+from .metrics.from_folders import clip_scorers
+from .metrics.sets import Scorers, about_scorers
 
 if TYPE_CHECKING:
     from .dpo_core.backends.diffusers.model import DiffusersTextToImage
     from .dpo_core.evaluation.strength import Sweep
-    from .dpo_core.training.dreambooth import Probe, Start
 
 
 def pick_device(name: str) -> str:
@@ -50,68 +47,6 @@ def pick_device(name: str) -> str:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UserError(f"device {name!r} is not available on this machine. Use auto or cpu.")
     return name
-
-
-def clip_scorers(reward: Path | Sequence[Path], judge: ScorerConfig | None, concept: Concept, device: str = "cpu") -> Scorers:
-    """Fidelity and alignment by the reward models, the same by the judge if one is given; guards by the judge, else by the first reward.
-
-    reward: the folder of an open_clip model, or several folders; those after the first may be DINOv2's. With `judge.augment` rewards take
-    the mean over views of a picture; the judge never does. Raises MetricsError that says which file or model is wrong.
-    """
-    from .metrics.augmented import AugmentedEmbedder
-    from .metrics.embedders import DinoV2Embedder, OpenClipEmbedder, load_embedder
-
-    folders = [reward] if isinstance(reward, (str, Path)) else list(reward)
-    rewards = [load_embedder(folder, device) if i else OpenClipEmbedder(folder, device=device) for i, folder in enumerate(folders)]
-    if judge and judge.augment:
-        rewards = [AugmentedEmbedder(embedder) for embedder in rewards]
-
-    watch = None
-    if judge and judge.judge:
-        kind = DinoV2Embedder if judge.judge_kind == "dinov2" else OpenClipEmbedder
-        watch = kind(judge.judge, device=device)
-    return concept_scorers(rewards, watch, concept)
-
-
-def keep_facts(loop: Loop, concept_fact: dict, concept: Concept, titles: dict[str, str] | None = None) -> None:
-    """What the report needs to know about a run."""
-    from PIL import Image
-
-    run = loop.run
-    scorers = {}
-    for scorer in [*loop.rewards, *loop.judges]:
-        role, title, higher = role_of(scorer.name) or ("oracle", (titles or {}).get(scorer.name, scorer.name), True)
-        scorers[scorer.name] = {"role": role, "title": title, "higher_is_better": higher}
-    run.set_fact("settings", loop.settings.model_dump(mode="json"))
-    run.set_fact("concept", concept_fact)
-    run.set_fact("scorers", scorers)
-    run.set_fact("unseen", list(loop.prompts.unseen))
-    run.set_fact("references", len(concept.references))
-    for i, pixels in enumerate(concept.references):
-        with atomic_path(run.path / "references" / f"{i:02d}.png") as beside:
-            Image.fromarray(pixels).save(beside)
-
-
-def finish(loop: Loop, rounds: int, name: str) -> Path:
-    """Write the LoRA of the adapter as it stands; returns its path.
-
-    Where the original is kept (`rounds` 0) that LoRA changes nothing; the best round that was tried is written too, beside it, as
-    <name>_tried_round_<k>.
-    """
-    concept = json.dumps(loop.run.fact("concept"), ensure_ascii=False)
-
-    def write(stem: str, number: int) -> Path:
-        path = loop.run.path / f"{stem}.safetensors"
-        save_lora(loop.adapter, path, {"dreambooth_dpo.rounds": str(number), "dreambooth_dpo.concept": concept})
-        return path
-
-    path, tried = write(name, rounds), (loop.run.fact("kept") or {}).get("best")
-    if not rounds and tried and (found := loop.run.load_state(f"adapter_{tried}")):
-        kept = loop.adapter.state()
-        loop.adapter.load(found[0])
-        write(f"{name}_tried_round_{tried}", tried)
-        loop.adapter.load(kept)
-    return path
 
 
 def config_concept(config: RunConfig) -> Concept:
@@ -168,7 +103,8 @@ def open_loop(config: RunConfig, parts: Parts, adapter: Adapter, resume: bool, p
     run, concept = RunFolder(config.output), parts.concept
     loop = Loop(run, parts.model, adapter, parts.prompts, parts.scorers.rewards, parts.scorers.judges, config.loop(), progress)
     check_same_run(run, described, resume)
-    keep_facts(loop, {"identifier": concept.identifier, "class_noun": concept.class_noun, "name": concept.subject}, concept)
+    fact = {"identifier": concept.identifier, "class_noun": concept.class_noun, "name": concept.subject}
+    keep_facts(loop, fact, concept, about_scorers(loop))
     return loop
 
 
@@ -217,49 +153,6 @@ def sweep_lora(config: RunConfig, lora: Path, resume: bool, progress: Progress =
     return found
 
 
-def photos_fidelity(fidelity: Scorer, concept: Concept) -> float:
-    """What pictures of the concept in other places score: the held-out photos' mean, or each reference's against the others.
-
-    A mean cosine with all n references holds a picture's own 1 when it is one of them; (n m - 1)/(n - 1) takes it out. With masks the
-    references are cut out, and none equals a photo.
-    """
-    photos = concept.references if concept.held_out is None else concept.held_out
-    mean, count = float(np.mean(fidelity.score(photos, [concept.subject] * len(photos)))), len(photos)
-    own = concept.held_out is None and concept.masks is None and count > 1
-    return (count * mean - 1) / (count - 1) if own else mean
-
-
-def start_probe(prompts: PromptSet, sampling: SamplingSettings, scorers: Sequence[Scorer]) -> Probe:
-    """Every second held-out prompt, three pictures each, seeds apart from those of candidates and evaluation."""
-    from .dpo_core.training.dreambooth import Probe
-
-    shown = [p for p in prompts.held_out[::2] for _ in range(3)]
-    return Probe(shown, [derive_seed(55, i) for i in range(len(shown))], sampling, scorers)
-
-
-def kept_start(folder: Path, described: dict) -> dict | None:
-    """The record of a start made before, or None. Raises UserError when it was made with other settings."""
-    record = folder / "start.json"
-    if not (record.is_file() and (folder / "start.safetensors").is_file()):
-        return None
-    kept = json.loads(record.read_text(encoding="utf-8"))
-    if changed := changes(kept.get("described", {}), described):
-        raise UserError(f"{folder} holds a start with other settings: {', '.join(changed)}. Choose another folder with --out.")
-    return kept
-
-
-def save_start(folder: Path, adapter: Adapter, start: Start, described: dict) -> dict:
-    """Write curve.png, start.safetensors and, last, the record start.json; returns the record."""
-    from .dpo_core.report.plots.cloud import figure_image, path_figure
-
-    record = {**asdict(start), "curve": [{"step": p.step, **p.scores} for p in start.curve], "described": described}
-    with atomic_path(folder / "curve.png") as beside:
-        figure_image(path_figure([], record["curve"])).save(beside)
-    save_lora(adapter, folder / "start.safetensors", {"dreambooth_dpo.start": start.sentence})
-    write_json(folder / "start.json", record)
-    return record
-
-
 def personalize_from_config(config: RunConfig, out: Path | None = None, progress: Progress = silent) -> tuple[Path, dict]:
     """DreamBooth LoRA of the config's model and photos: (its path, its record). A kept one of the same settings is not made again."""
     from .dpo_core.training.dreambooth import personalize
@@ -284,14 +177,3 @@ def run_loop(loop: Loop, name: str = "dreambooth_dpo_lora") -> tuple[Path, dict]
     rounds = loop.go()
     lora = finish(loop, rounds, name)
     return lora, write_report(loop.run)
-
-
-def quiet_libraries() -> None:
-    """Let libraries' advice about their own files not drown what the user needs to read."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    diffusers_logging.set_verbosity_error()
-    diffusers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()

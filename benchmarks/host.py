@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -21,6 +20,7 @@ import time
 from pathlib import Path
 
 from ..dpo_core.run.files import write_json
+from .in_comfyui import Quiet, comfyui, open_comfyui
 
 PARTS = ("start", "sampling", "training")
 START = """
@@ -45,13 +45,6 @@ print(json.dumps([listed - begun, time.perf_counter() - begun]))
 """
 
 
-def comfyui() -> Path:
-    path = Path(os.environ.get("COMFYUI_PATH") or Path.home() / "ComfyUI")
-    if not (path / "main.py").is_file():
-        raise SystemExit(f"no ComfyUI at {path}: set COMFYUI_PATH to one.")
-    return path
-
-
 def start_cost(times: int) -> dict:
     """Median seconds over processes: until the nodes are listed, and until their schemas are made too (asked for by the first page)."""
     root = str(Path(__file__).parents[1])
@@ -64,28 +57,6 @@ def start_cost(times: int) -> dict:
             )
     listed, schemas = (statistics.median(column) for column in zip(*rows, strict=True))
     return {"processes": times, "listed_s": listed, "with_schemas_s": schemas}
-
-
-class Quiet:
-    """A NodeProgress for which nobody looks."""
-
-    def __call__(self, *_: object, **__: object) -> None: ...
-
-    def watch(self, _model: object) -> None:
-        return None
-
-
-def open_comfyui() -> None:
-    """Make ComfyUI's modules importable, on the CPU and deaf to this command's arguments."""
-    # `python -m` from the pack's folder puts it first, where `import nodes` would find the pack's nodes.
-    root = Path(__file__).parents[1]
-    sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != root] + [str(comfyui())]
-    import comfy.options
-
-    comfy.options.enable_args_parsing(False)
-    from comfy.cli_args import args
-
-    args.cpu = True
 
 
 def sampling_cost(batch: int, batches: int, steps: int, turns: int) -> dict:

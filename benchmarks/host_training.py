@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from .clock import Clock
-from .host import Quiet, open_comfyui
+from .in_comfyui import Quiet, open_comfyui
 
 OURS, BANK = "DPO LoRA Train Step", "DPO LoRA Train Step, filled bank"
 BATCH, SINGLE = "Train LoRA, a batch", "Train LoRA, one at a time"

@@ -34,7 +34,7 @@ def _random_pipeline(name: str):
     from diffusers import AutoencoderKL, StableDiffusionPipeline
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    from ..headless import quiet_libraries
+    from ..dpo_core.backends.diffusers.quiet import quiet_libraries
     from ..toybox.captions import build_tokenizer
     from ..toybox.train.unet import build_scheduler
 

@@ -43,8 +43,8 @@ def _full(kind: str, device: str, folder: Path) -> None:
 def tiny_pipeline(family: str, device: str):
     """A StableDiffusionPipeline: the toybox's, or the toybox's parts around a UNet of one block of each kind, with random weights."""
     from ..dpo_core.backends.diffusers.model import load_pipeline
+    from ..dpo_core.backends.diffusers.quiet import quiet_libraries
     from ..dpo_core.backends.diffusers.random_models import tiny_unet
-    from ..headless import quiet_libraries
     from ..toybox.models import weights_folder
 
     quiet_libraries()

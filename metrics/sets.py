@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,3 +92,9 @@ def concept_scorers(reward: Embedder | Sequence[Embedder], judge: Embedder | Non
     if concept.masks is not None and shows_place(concept.masks).any():
         judges.append(BackgroundScorer(watch, concept.references, concept.masks, "background" if judge is None else "judge_background"))
     return Scorers(rewards, [*judges, DiversityScorer(watch)])
+
+
+def about_scorers(loop: Any, titles: Mapping[str, str] | None = None) -> dict[str, tuple[str, str, bool]]:
+    """Role, title, and whether higher is better, of all scorers of a loop (`rewards`, `judges`); `titles`: those of oracles, by name."""
+    scorers = [*loop.rewards, *loop.judges]
+    return {s.name: role_of(s.name) or ("oracle", (titles or {}).get(s.name, s.name), True) for s in scorers}

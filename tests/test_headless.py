@@ -21,7 +21,6 @@ from dreambooth_dpo.dpo_core.settings import AdapterSettings
 from dreambooth_dpo.dpo_core.training.steps.adapter import Adapter
 from dreambooth_dpo.dpo_core.training.steps.lora_files import save_lora
 from dreambooth_dpo.headless import (
-    clip_scorers,
     config_concept,
     config_prompts,
     evaluate_lora,
@@ -32,6 +31,7 @@ from dreambooth_dpo.headless import (
 )
 from dreambooth_dpo.metrics.embedders import OpenClipEmbedder
 from dreambooth_dpo.metrics.errors import MetricsError
+from dreambooth_dpo.metrics.from_folders import clip_scorers
 from dreambooth_dpo.metrics.scorers import FidelityScorer
 from dreambooth_dpo.toybox.models import weights_folder
 

@@ -57,7 +57,7 @@ def test_a_host_keeps_its_torch() -> None:
 
 
 def test_every_folder_of_code_is_a_listed_package() -> None:
-    code = {path.parent for path in repository_files() if path.suffix == ".py" and path.parts[0] not in ("tests", ".ci")}
+    code = {path.parent for path in repository_files() if path.suffix == ".py" and path.parts[0] not in ("tests", "tools", ".ci")}
     assert code == {folder_of(package) for package in PACKAGES}
 
 

@@ -3,7 +3,8 @@
     python tools/rooms.py            # a table; exit status 1 where the import rule is broken
     python tools/rooms.py --arrows   # every arrow between rooms, with the number of imports
 
-The import rule: an arrow points down ORDER, never up, and no room is on a circle. Imports inside functions count; those under TYPE_CHECKING do not.
+The import rule: an arrow points down ORDER, never up, and no module is on a circle. Imports inside functions count; those under
+TYPE_CHECKING do not.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 ORDER = (
-    "benchmarks", "doctor", "cli", "nodes", "toybox/train", "toybox/doors", "headless", "toybox", "metrics",
-    "dpo_core/loop", "dpo_core/report", "dpo_core/backends", "dpo_core/training", "dpo_core/evaluation", "dpo_core/pairs", "dpo_core/scoring",
-    "dpo_core/sampling", "dpo_core/run", "dpo_core",
+    "benchmarks", "cli", "doctor", "nodes", "toybox/train", "headless", "toybox", "metrics", "dpo_core/loop", "dpo_core/report",
+    "dpo_core/backends", "dpo_core/training", "dpo_core/evaluation", "dpo_core/pairs", "dpo_core/scoring", "dpo_core/sampling",
+    "dpo_core/run", "dpo_core",
 )  # fmt: skip
 """From top to bottom. "dpo_core" is its foundation: the files beside the rooms."""
 Arrow = tuple[str, str]
@@ -31,7 +32,7 @@ def modules(root: Path = ROOT) -> dict[str, Path]:
 
 
 def room_of(module: str) -> str:
-    """ "dpo_core.training.memory.levels" -> "dpo_core/training"; a file beside the rooms of dpo_core -> "dpo_core"; a file of the root by its name."""
+    """ "dpo_core.training.memory.levels" -> "dpo_core/training"; a file beside the rooms -> "dpo_core"; a file of the root: its name."""
     parts = module.split(".")
     for count in (2, 1):
         if (name := "/".join(parts[:count])) in ORDER and len(parts) >= count:

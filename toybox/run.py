@@ -4,25 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..dpo_core.backends.diffusers.quiet import quiet_libraries
 from ..dpo_core.config import ScorerConfig
+from ..dpo_core.loop.facts import keep_facts
 from ..dpo_core.loop.rounds import Loop
+from ..dpo_core.loop.start import kept_start, photos_fidelity, save_start, start_probe
 from ..dpo_core.progress import Progress, silent
 from ..dpo_core.prompts import PromptSet, fill
 from ..dpo_core.run.folder import RunFolder
+from ..dpo_core.run.same_run import check_same_run
 from ..dpo_core.settings import AdapterSettings, LoopSettings, PersonalizeSettings
 from ..dpo_core.training.adapter import Adapter
 from ..dpo_core.training.dreambooth import personalize
-from ..headless import (
-    Scorers,
-    check_same_run,
-    clip_scorers,
-    keep_facts,
-    kept_start,
-    photos_fidelity,
-    quiet_libraries,
-    save_start,
-    start_probe,
-)
+from ..metrics.from_folders import clip_scorers
+from ..metrics.sets import Scorers, about_scorers
 from .concepts import ToyConcept, concept_from_seed
 from .defaults import TOY_PERSONALIZE, TOY_SETTINGS
 from .models import ORACLE_TITLES, oracle_scorers, weights_folder
@@ -115,7 +110,7 @@ def toy_loop(
     adapter = Adapter(model.denoiser, settings.adapter, seed=settings.sampling.seed)
     loop = Loop(run, model, adapter, prompts, scorers.rewards, scorers.judges, settings, progress)
     fact = {"identifier": toy.identifier, "class_noun": toy.noun, "name": toy.describe(), "seed": toy.seed}
-    keep_facts(loop, fact, toy.to_concept(), ORACLE_TITLES)
+    keep_facts(loop, fact, toy.to_concept(), about_scorers(loop, ORACLE_TITLES))
     run.set_fact("dreambooth_curve", record["curve"])
     run.set_fact("start", {k: v for k, v in record.items() if k != "curve"})
     return loop

@@ -11,9 +11,9 @@ from hosting import Server, comfyui_path
 from safetensors.torch import load_file
 from toy_graphs import node, rounds_in_one
 
+from dreambooth_dpo.dpo_core.loop.facts import finish
 from dreambooth_dpo.dpo_core.run.folder import RunFolder
 from dreambooth_dpo.dpo_core.settings import StopSettings
-from dreambooth_dpo.headless import finish
 from dreambooth_dpo.toybox.concepts import concept_from_seed
 from dreambooth_dpo.toybox.defaults import TOY_SETTINGS
 from dreambooth_dpo.toybox.run import toy_loop

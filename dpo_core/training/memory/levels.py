@@ -41,7 +41,8 @@ def _has_blocks(denoiser: nn.Module) -> bool:
 
 @contextmanager
 def at_level(denoiser: nn.Module, level: str, compiled: bool = False) -> Iterator[None]:
-    """Inside, the denoiser's backward recomputes what the level says, and keeps no more than it needs (frozen_layers.py), unless it is `compiled`.
+    """Inside, the denoiser's backward recomputes what the level says; unless it is `compiled`, it keeps no more than it needs
+    (frozen_layers.py).
 
     Raises UserError for the level checkpointing where the denoiser has no blocks known by name.
     """

@@ -1,0 +1,51 @@
+"""What a run keeps beside its rounds: facts for the report, and the LoRA at its end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..concept import Concept
+from ..run.files import atomic_path
+from ..training.lora_files import save_lora
+from .rounds import Loop
+
+
+def keep_facts(loop: Loop, concept_fact: dict, concept: Concept, about: Mapping[str, tuple[str, str, bool]]) -> None:
+    """What the report needs to know about a run. about: of each scorer its role, its title, and whether higher is better."""
+    from PIL import Image
+
+    run = loop.run
+    names = ("role", "title", "higher_is_better")
+    scorers = {scorer.name: dict(zip(names, about[scorer.name], strict=True)) for scorer in [*loop.rewards, *loop.judges]}
+    run.set_fact("settings", loop.settings.model_dump(mode="json"))
+    run.set_fact("concept", concept_fact)
+    run.set_fact("scorers", scorers)
+    run.set_fact("unseen", list(loop.prompts.unseen))
+    run.set_fact("references", len(concept.references))
+    for i, pixels in enumerate(concept.references):
+        with atomic_path(run.path / "references" / f"{i:02d}.png") as beside:
+            Image.fromarray(pixels).save(beside)
+
+
+def finish(loop: Loop, rounds: int, name: str) -> Path:
+    """Write the LoRA of the adapter as it stands; returns its path.
+
+    Where the original is kept (`rounds` 0) that LoRA changes nothing; the best round that was tried is written too, beside it, as
+    <name>_tried_round_<k>.
+    """
+    concept = json.dumps(loop.run.fact("concept"), ensure_ascii=False)
+
+    def write(stem: str, number: int) -> Path:
+        path = loop.run.path / f"{stem}.safetensors"
+        save_lora(loop.adapter, path, {"dreambooth_dpo.rounds": str(number), "dreambooth_dpo.concept": concept})
+        return path
+
+    path, tried = write(name, rounds), (loop.run.fact("kept") or {}).get("best")
+    if not rounds and tried and (found := loop.run.load_state(f"adapter_{tried}")):
+        kept = loop.adapter.state()
+        loop.adapter.load(found[0])
+        write(f"{name}_tried_round_{tried}", tried)
+        loop.adapter.load(kept)
+    return path

@@ -1,0 +1,63 @@
+"""The start of a subject: what its photos score, what a personalization is judged by, and its record on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from ..concept import Concept
+from ..errors import UserError
+from ..prompts import PromptSet
+from ..protocols import Scorer
+from ..run.files import atomic_path, write_json
+from ..run.same_run import changes
+from ..seeds import derive_seed
+from ..settings import SamplingSettings
+from ..training.adapter import Adapter
+from ..training.dreambooth import Probe, Start
+from ..training.lora_files import save_lora
+
+
+def photos_fidelity(fidelity: Scorer, concept: Concept) -> float:
+    """What pictures of the concept in other places score: the held-out photos' mean, or each reference's against the others.
+
+    A mean cosine with all n references holds a picture's own 1 when it is one of them; (n m - 1)/(n - 1) takes it out. With masks the
+    references are cut out, and none equals a photo.
+    """
+    photos = concept.references if concept.held_out is None else concept.held_out
+    mean, count = float(np.mean(fidelity.score(photos, [concept.subject] * len(photos)))), len(photos)
+    own = concept.held_out is None and concept.masks is None and count > 1
+    return (count * mean - 1) / (count - 1) if own else mean
+
+
+def start_probe(prompts: PromptSet, sampling: SamplingSettings, scorers: Sequence[Scorer]) -> Probe:
+    """Every second held-out prompt, three pictures each, seeds apart from those of candidates and evaluation."""
+    shown = [p for p in prompts.held_out[::2] for _ in range(3)]
+    return Probe(shown, [derive_seed(55, i) for i in range(len(shown))], sampling, scorers)
+
+
+def kept_start(folder: Path, described: dict) -> dict | None:
+    """The record of a start made before, or None. Raises UserError when it was made with other settings."""
+    record = folder / "start.json"
+    if not (record.is_file() and (folder / "start.safetensors").is_file()):
+        return None
+    kept = json.loads(record.read_text(encoding="utf-8"))
+    if changed := changes(kept.get("described", {}), described):
+        raise UserError(f"{folder} holds a start with other settings: {', '.join(changed)}. Choose another folder with --out.")
+    return kept
+
+
+def save_start(folder: Path, adapter: Adapter, start: Start, described: dict) -> dict:
+    """Write curve.png, start.safetensors and, last, the record start.json; returns the record."""
+    from ..report.plots.cloud import figure_image, path_figure
+
+    record = {**asdict(start), "curve": [{"step": p.step, **p.scores} for p in start.curve], "described": described}
+    with atomic_path(folder / "curve.png") as beside:
+        figure_image(path_figure([], record["curve"])).save(beside)
+    save_lora(adapter, folder / "start.safetensors", {"dreambooth_dpo.start": start.sentence})
+    write_json(folder / "start.json", record)
+    return record

@@ -1,0 +1,38 @@
+"""The import rule of the house: arrows point down, nothing is on a circle, no room is deep; and the command that says so can tell."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+_spec = importlib.util.spec_from_file_location("rooms", ROOT / "tools" / "rooms.py")
+rooms = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(rooms)
+
+
+def test_no_arrow_points_up_and_no_module_is_on_a_circle() -> None:
+    found = rooms.imports()
+    assert len(found) > 150 and sum(map(len, found.values())) > 500
+    assert rooms.upward(rooms.arrows(found)) == []
+    assert rooms.circles(found) == []
+
+
+def test_every_module_stands_in_a_room_and_none_is_deeper_than_three() -> None:
+    found = rooms.imports()
+    assert {rooms.room_of(m) for m in found} - set(rooms.ORDER) == {"__init__"}
+    assert max(m.count(".") for m in found) == 3
+
+
+def test_a_circle_and_an_arrow_that_points_up_are_seen(tmp_path: Path) -> None:
+    for name, text in {
+        "run/folder.py": "from ..training import steps",
+        "training/steps.py": "from ..run.folder import RunFolder\nfrom ..errors import UserError",
+        "errors.py": "",
+    }.items():
+        file = tmp_path / "dpo_core" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    found = rooms.imports(tmp_path)
+    assert rooms.circles(found) == [["dpo_core.run.folder", "dpo_core.training.steps"]]
+    assert rooms.upward(rooms.arrows(found)) == [("dpo_core/run", "dpo_core/training")]
