@@ -69,7 +69,7 @@ def sampling_cost(batch: int, batches: int, steps: int, turns: int) -> dict:
     from ..dpo_core.prompts import PromptSet
     from ..dpo_core.settings import SamplingSettings
     from ..nodes.sockets import Candidates, Sampler
-    from ..nodes.stages import draw_candidates
+    from ..nodes.stages.sample import draw_candidates
     from ..toybox.concepts import concept_from_seed
     from ..toybox.native import native_toybox
 

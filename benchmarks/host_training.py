@@ -167,7 +167,7 @@ def _pairs(folder: Path, model: Any, clip: Any, vae: Any, pairs: int) -> Any:
     from ..dpo_core.run.folder import RunFolder
     from ..dpo_core.settings import PairSettings, SamplingSettings
     from ..nodes.sockets import Candidates, Pairs, Sampler, Scored
-    from ..nodes.stages import draw_candidates
+    from ..nodes.stages.sample import draw_candidates
     from ..toybox.concepts import concept_from_seed
 
     concept = concept_from_seed(0).to_concept()

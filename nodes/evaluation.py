@@ -19,7 +19,8 @@ from ..metrics.sets import Scorers, concept_scorers, role_of
 from .compare import compare
 from .run import NodeProgress, mark
 from .sockets import Candidates
-from .stages import backend_for, named
+from .stages.sample import backend_for
+from .stages.score import named
 
 _SHOWN_PROMPTS, _SHOWN_SEEDS = 6, 3
 

@@ -37,7 +37,7 @@ class FinishCandidates(io.ComfyNode):
         from ..dpo_core.pairs.build import NoPairs
         from .no_pairs import lacking
         from .run import NodeProgress, tiles, to_image
-        from .stages import finish_candidates
+        from .stages.finish import finish_candidates
 
         if none := lacking(pairs):
             raise NoPairs(none)

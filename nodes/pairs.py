@@ -88,7 +88,7 @@ class BuildPairs(io.ComfyNode):
         from ..dpo_core.settings import PairSettings
         from .no_pairs import lacking
         from .run import NodeProgress, to_image
-        from .stages import make_pairs
+        from .stages.pairs import make_pairs
 
         # Graphs from before there were rules meant the angle window.
         rule = rule or "angle_window"
@@ -138,7 +138,7 @@ class PreviewPairs(io.ComfyNode):
         from ..dpo_core.report.plots.grids import pairs_grid
         from .no_pairs import lacking
         from .run import to_image
-        from .stages import pair_pictures
+        from .stages.pairs import pair_pictures
 
         if said := lacking(pairs):
             raise NoPairs(said)

@@ -192,7 +192,7 @@ class Rounds(io.ComfyNode):
                 return f"{name} is {value}: it goes from {least} to 1000."
         wrong = SampleCandidates.validate_inputs(run_name)
         if wrong is True and draft_steps and steps is not None and sampler_name is not None:
-            from .stages import drafts_refused
+            from .stages.finish import drafts_refused
 
             wrong = drafts_refused(draft_steps, steps, sampler_name) or True
         return wrong if wrong is not True else BuildPairs.validate_inputs(angle_low, angle_high)

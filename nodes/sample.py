@@ -84,7 +84,7 @@ class SampleCandidates(io.ComfyNode):
     @classmethod
     def execute(cls, model, clip, vae, concept, prompts, run_name, **drawing) -> io.NodeOutput:
         from .run import NodeProgress, run_path, tiles, to_image
-        from .stages import draw_candidates, sampling_of
+        from .stages.sample import draw_candidates, sampling_of
 
         settings, sampler = sampling_of(drawing)
         handle = Candidates(run_path(run_name), "", concept, prompts, settings, sampler, drawing.get("round") or 0)

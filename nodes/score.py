@@ -91,7 +91,7 @@ class ScoreCandidates(io.ComfyNode):
     def execute(cls, candidates, scorer, scorer_2=None) -> io.NodeOutput:
         from ..dpo_core.report.plots.cloud import figure_image, scores_figure
         from .run import NodeProgress, to_image
-        from .stages import score_candidates
+        from .stages.score import score_candidates
 
         scorers = [scorer] if scorer_2 is None else [scorer, scorer_2]
         scored, scores = score_candidates(candidates, scorers, NodeProgress(cls.hidden.unique_id))

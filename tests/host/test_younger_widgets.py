@@ -53,7 +53,7 @@ def test_saved_values_stay_those_of_their_widgets(nodes, node):
 @pytest.mark.parametrize("given", [{}, {"guidance_until": None}, {"guidance_until": 1.0}])
 def test_candidates_without_it_are_those_of_before(given):
     """Their set's name is made of the described settings."""
-    from dreambooth_dpo.nodes.stages import sampling_of
+    from dreambooth_dpo.nodes.stages.sample import sampling_of
 
     settings, _ = sampling_of({**SAMPLING, **given})
     assert settings.guidance_until == 1 and "guidance_until" not in settings.described()
@@ -61,7 +61,7 @@ def test_candidates_without_it_are_those_of_before(given):
 
 @pytest.mark.parametrize("until", [0.0, 0.4])
 def test_a_share_of_the_steps_reaches_the_engine(until):
-    from dreambooth_dpo.nodes.stages import sampling_of
+    from dreambooth_dpo.nodes.stages.sample import sampling_of
 
     settings, _ = sampling_of({**SAMPLING, "cfg": 4.0, "steps": 10, "guidance_until": until, "batch_size": 0})
     assert settings.guided_steps == round(10 * until) and settings.described()["guidance_until"] == until
