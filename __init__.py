@@ -21,7 +21,7 @@ async def comfy_entrypoint():
 
     from .dpo_core.backends.comfyui.host import refusal
     from .nodes import node_classes
-    from .nodes.routes import register
+    from .nodes.host.routes import register
 
     if why := refusal():
         logging.error(why)

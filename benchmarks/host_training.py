@@ -106,8 +106,8 @@ def _sides(folder: Path, pairs: int, rank: int, clock: Clock) -> dict[str, Calla
 
 def _train_step(model, clip, handle, bank: int, pairs: int, rank: int, steps: int, seed: int, clock: Clock) -> tuple[float, int]:
     """Our node's stage. `bank`: draws of each pair; a run of two steps visits every pair, and so fills a bank of one."""
-    from ..nodes.curve import CurveFeed
-    from ..nodes.training import train_step
+    from ..nodes.host.curve import CurveFeed
+    from ..nodes.stages.train import train_step
 
     widgets = {
         "rank": rank, "alpha": float(rank), "targets": "all", "train_steps": steps, "pairs_per_step": pairs, "accumulation": 1,

@@ -113,7 +113,7 @@ def _memory_system() -> None:
 
 
 def _scorers() -> None:
-    from ..nodes.scorer_files import roots
+    from ..nodes.host.scorer_files import roots
     from .scorer_files import scorer_findings, toybox_finding
 
     for found in (toybox_finding(), *scorer_findings(roots())):

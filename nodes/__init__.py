@@ -1,11 +1,11 @@
-"""What a user drags in: one file a stage. execute() unpacks, makes one call into the core, and returns."""
+"""The nodes: schema/ what a user drags in, stages/ what they do, host/ what only a ComfyUI page needs. Same stem, same stage."""
 
 from __future__ import annotations
 
 
 def node_classes() -> list:
     """Every node class of the pack, in the order of the loop."""
-    from . import (
+    from .schema import (
         concept,
         evaluate,
         finish,

@@ -27,7 +27,7 @@ from dreambooth_dpo.dpo_core.run import files
 from dreambooth_dpo.dpo_core.run.folder import RunFolder
 from dreambooth_dpo.dpo_core.scoring import sets as scoring
 from dreambooth_dpo.dpo_core.settings import LoopSettings, SamplingSettings
-from dreambooth_dpo.dpo_core.training.steps.adapter import Adapter
+from dreambooth_dpo.dpo_core.training.adapter import Adapter
 
 PROMPTS = PromptSet(
     ("a photo of a sks robot", "a sks robot on sand", "a sks robot in a café"),
@@ -247,7 +247,7 @@ def main(warm_folder: str, pipeline: str, settings_json: str) -> None:
     settings = LoopSettings.model_validate_json(settings_json)
     make_model: Callable[[], TextToImage] = FakeModel
     if pipeline:
-        from dreambooth_dpo.dpo_core.backends.diffusers.model.model import DiffusersTextToImage, load_pipeline
+        from dreambooth_dpo.dpo_core.backends.diffusers.model import DiffusersTextToImage, load_pipeline
 
         def make_model() -> TextToImage:
             return DiffusersTextToImage(load_pipeline(pipeline))

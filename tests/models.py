@@ -7,8 +7,8 @@ from typing import Literal
 
 import torch
 
-from dreambooth_dpo.dpo_core.backends.diffusers.model.model import DiffusersTextToImage
-from dreambooth_dpo.dpo_core.backends.diffusers.model.random_models import tiny_unet as tiny_unet
+from dreambooth_dpo.dpo_core.backends.diffusers.model import DiffusersTextToImage
+from dreambooth_dpo.dpo_core.backends.diffusers.random_models import tiny_unet as tiny_unet
 from dreambooth_dpo.dpo_core.settings import SamplingSettings
 
 PredictionType = Literal["epsilon", "v_prediction"]

@@ -12,7 +12,7 @@ import torch
 from dreambooth_dpo.dpo_core.backends.comfyui import LiveAdapter
 from dreambooth_dpo.dpo_core.backends.comfyui.random_models import random_model as random_model
 from dreambooth_dpo.dpo_core.settings import AdapterSettings, SamplingSettings
-from dreambooth_dpo.dpo_core.training.steps.adapter import Adapter
+from dreambooth_dpo.dpo_core.training.adapter import Adapter
 
 PROMPTS = [
     "a red robot on the grass",

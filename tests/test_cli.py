@@ -23,8 +23,8 @@ from dreambooth_dpo.cli import app
 from dreambooth_dpo.dpo_core.config import EXAMPLE, RunConfig, read_config
 from dreambooth_dpo.dpo_core.run.folder import RunFolder
 from dreambooth_dpo.dpo_core.settings import AdapterSettings
-from dreambooth_dpo.dpo_core.training.steps.adapter import Adapter
-from dreambooth_dpo.dpo_core.training.steps.lora_files import read_lora, save_lora
+from dreambooth_dpo.dpo_core.training.adapter import Adapter
+from dreambooth_dpo.dpo_core.training.lora_files import read_lora, save_lora
 
 
 def call(*arguments: object) -> Result:

@@ -18,8 +18,8 @@ from dreambooth_dpo.dpo_core.config import ScorerConfig
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.run.folder import RunFolder
 from dreambooth_dpo.dpo_core.settings import AdapterSettings
-from dreambooth_dpo.dpo_core.training.steps.adapter import Adapter
-from dreambooth_dpo.dpo_core.training.steps.lora_files import save_lora
+from dreambooth_dpo.dpo_core.training.adapter import Adapter
+from dreambooth_dpo.dpo_core.training.lora_files import save_lora
 from dreambooth_dpo.headless import (
     config_concept,
     config_prompts,
@@ -187,7 +187,7 @@ def test_a_run_that_could_not_be_opened_claims_no_folder(project: Path) -> None:
 
 def trained_lora(project: Path, name: str, seed: int = 0, **channels: object) -> Path:
     """A LoRA as `run` writes it, of random weights."""
-    from dreambooth_dpo.dpo_core.backends.diffusers.model.model import load_pipeline
+    from dreambooth_dpo.dpo_core.backends.diffusers.model import load_pipeline
 
     unet = load_pipeline(project / "modèle").unet
     adapter = Adapter(unet, AdapterSettings(rank=2, alpha=2.0, **channels), seed=seed)

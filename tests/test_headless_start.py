@@ -15,7 +15,7 @@ from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.loop.start import photos_fidelity, start_probe
 from dreambooth_dpo.dpo_core.prompts import PromptSet
 from dreambooth_dpo.dpo_core.settings import SamplingSettings
-from dreambooth_dpo.dpo_core.training.steps.lora_files import read_lora
+from dreambooth_dpo.dpo_core.training.lora_files import read_lora
 from dreambooth_dpo.headless import parts_from_config, personalize_from_config
 
 

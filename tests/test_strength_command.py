@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from dreambooth_dpo import headless
 from dreambooth_dpo.cli import app
 from dreambooth_dpo.dpo_core.run.folder import RunFolder
-from dreambooth_dpo.dpo_core.training.steps.lora_files import read_lora
+from dreambooth_dpo.dpo_core.training.lora_files import read_lora
 from dreambooth_dpo.toybox import run as toybox_run
 
 DIAL = {"stop": {"rule": "last"}, "strength": {"strengths": [1.0, 0.5]}}

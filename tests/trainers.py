@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from loops import FakeModel, changed
 
-from dreambooth_dpo.dpo_core.training.steps.adapter import Adapter
-from dreambooth_dpo.dpo_core.training.steps.dataset import PairData
-from dreambooth_dpo.dpo_core.training.steps.trainer import Trainer
+from dreambooth_dpo.dpo_core.training.adapter import Adapter
+from dreambooth_dpo.dpo_core.training.dataset import PairData
+from dreambooth_dpo.dpo_core.training.trainer import Trainer
 
 PAIRS = 5
 

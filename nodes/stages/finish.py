@@ -11,7 +11,7 @@ from ...dpo_core.backends.comfyui import BATCH_INVARIANT
 from ...dpo_core.errors import UserError
 from ...dpo_core.loop.drafts import finish_set
 from ...dpo_core.run.folder import RunFolder
-from ..run import NodeProgress, mark
+from ..host.runs import NodeProgress, mark
 from ..sockets import Candidates, Pairs
 from .sample import backend_for, drawn_by
 

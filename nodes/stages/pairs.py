@@ -9,7 +9,7 @@ from ...dpo_core.pairs.build import build_pairs
 from ...dpo_core.pairs.choose import PairYield
 from ...dpo_core.run.folder import RunFolder
 from ...dpo_core.settings import PairSettings
-from ..run import NodeProgress, mark
+from ..host.runs import NodeProgress, mark
 from ..sockets import Pairs, Scored
 from .score import Cloud, scores_of
 

@@ -12,7 +12,7 @@ from ...dpo_core.backends.comfyui import ComfyTextToImage
 from ...dpo_core.run.folder import RunFolder
 from ...dpo_core.sampling.sets import sample_set
 from ...dpo_core.settings import SamplingSettings
-from ..run import NodeProgress, mark, remember
+from ..host.runs import NodeProgress, mark, remember
 from ..sockets import Candidates, Sampler
 
 

@@ -11,7 +11,7 @@ from ...dpo_core.axes import axis_of
 from ...dpo_core.run.folder import RunFolder
 from ...dpo_core.scoring.sets import axis_scores, score_set
 from ...metrics.sets import reward_scorers
-from ..run import NodeProgress
+from ..host.runs import NodeProgress
 from ..sockets import Candidates, Scored
 
 

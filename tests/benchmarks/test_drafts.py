@@ -14,7 +14,7 @@ from dreambooth_dpo.benchmarks import drafts
 from dreambooth_dpo.benchmarks.drafts import DEFAULT, DRAFTS, MEASURES, PEER, VARIANTS, quality, settings_of, summary
 from dreambooth_dpo.dpo_core.records import Pair
 from dreambooth_dpo.dpo_core.run.folder import RunFolder
-from dreambooth_dpo.dpo_core.sampling.sets.sets import plan
+from dreambooth_dpo.dpo_core.sampling.sets import plan
 from dreambooth_dpo.toybox.defaults import TOY_SETTINGS
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dreambooth_dpo.benchmarks import pairs
-from dreambooth_dpo.dpo_core.pairs.choose.rules import PAIR_RULES
+from dreambooth_dpo.dpo_core.pairs.rules import PAIR_RULES
 
 
 def test_the_exponent_of_a_square_is_two():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dreambooth_dpo.benchmarks.rules import rule_settings, truth_of_pairs
-from dreambooth_dpo.dpo_core.pairs.choose.rules import PAIR_RULES
+from dreambooth_dpo.dpo_core.pairs.rules import PAIR_RULES
 from dreambooth_dpo.dpo_core.records import Pair
 from dreambooth_dpo.toybox.defaults import TOY_SETTINGS
 

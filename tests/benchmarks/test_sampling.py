@@ -29,7 +29,7 @@ from dreambooth_dpo.benchmarks.sampling_ways import (
     stopped,
     until,
 )
-from dreambooth_dpo.dpo_core.pairs.choose.rules import PAIR_RULES
+from dreambooth_dpo.dpo_core.pairs.rules import PAIR_RULES
 from dreambooth_dpo.dpo_core.settings import PairSettings
 
 OPEN = PairSettings(rule="angle_window", margin=0.0, max_pairs_per_prompt=100, max_uses=100)

@@ -13,7 +13,7 @@ from dreambooth_dpo.benchmarks.training import compare, spread_bank
 from dreambooth_dpo.benchmarks.training_growth import axes_of, exponent, growth, growth_figure
 from dreambooth_dpo.benchmarks.training_models import subject
 from dreambooth_dpo.benchmarks.training_worker import PHASES, Task, count_flops, kept_bytes, measure
-from dreambooth_dpo.dpo_core.backends.diffusers.model.random_models import UNETS, HashTokenizer, unet, unet_arguments
+from dreambooth_dpo.dpo_core.backends.diffusers.random_models import UNETS, HashTokenizer, unet, unet_arguments
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.settings import AdapterSettings, TrainSettings
 

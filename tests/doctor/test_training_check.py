@@ -17,7 +17,7 @@ from dreambooth_dpo.doctor.in_diffusers import _subject as subject_of
 from dreambooth_dpo.doctor.training_check import Level, difference, limit_of, train_levels
 from dreambooth_dpo.doctor.training_findings import full_finding, guarded, self_check_findings
 from dreambooth_dpo.dpo_core.errors import UserError
-from dreambooth_dpo.dpo_core.training.steps.memory.levels import LEVELS
+from dreambooth_dpo.dpo_core.training.memory.levels import LEVELS
 
 ONE = {"a.down": torch.tensor([3.0, 4.0]), "a.up": torch.tensor([1.0])}
 

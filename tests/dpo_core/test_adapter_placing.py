@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dreambooth_dpo.dpo_core.settings import AdapterSettings
-from dreambooth_dpo.dpo_core.training.steps.adapter import Adapter
+from dreambooth_dpo.dpo_core.training.adapter import Adapter
 from tests.models import tiny_text_to_image
 
 

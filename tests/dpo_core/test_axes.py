@@ -13,12 +13,12 @@ from loops import PROMPTS, FakeModel, Mean, changed
 from dreambooth_dpo.dpo_core.axes import axis_of, combine, in_units_of, names_of
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.loop.rounds import Loop
-from dreambooth_dpo.dpo_core.pairs.choose.build import build_pairs
-from dreambooth_dpo.dpo_core.pairs.choose.rules import PAIR_RULES
+from dreambooth_dpo.dpo_core.pairs.build import build_pairs
+from dreambooth_dpo.dpo_core.pairs.rules import PAIR_RULES
 from dreambooth_dpo.dpo_core.run.folder import RunFolder
-from dreambooth_dpo.dpo_core.scoring.sets.sets import axis_scores
+from dreambooth_dpo.dpo_core.scoring.sets import axis_scores
 from dreambooth_dpo.dpo_core.statistics import standardise
-from dreambooth_dpo.dpo_core.training.steps.adapter import Adapter
+from dreambooth_dpo.dpo_core.training.adapter import Adapter
 
 HOW = ("mean", "worst")
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 from loops import FakeModel
 
-from dreambooth_dpo.dpo_core.pairs.choose.build import NoPairs, build_pairs, check_pairs
-from dreambooth_dpo.dpo_core.pairs.choose.choose import PairYield
+from dreambooth_dpo.dpo_core.pairs.build import NoPairs, build_pairs, check_pairs
+from dreambooth_dpo.dpo_core.pairs.choose import PairYield
 from dreambooth_dpo.dpo_core.records import Candidate
 from dreambooth_dpo.dpo_core.run.folder import RunFolder
 from dreambooth_dpo.dpo_core.settings import PairSettings
-from dreambooth_dpo.dpo_core.training.steps.dataset import pair_data
+from dreambooth_dpo.dpo_core.training.dataset import pair_data
 
 ARMS = ([0, 0, 1, 1], [0, 1, 0, 2], [0, 2, 0, 1])
 """Prompt 0 gains (1, 2), prompt 1 (2, 1); both axes have one spread, so the angles are 63.43 and 26.57 degrees."""

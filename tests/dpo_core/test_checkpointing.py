@@ -16,9 +16,9 @@ from torch.utils.checkpoint import checkpoint
 
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.settings import AdapterSettings
-from dreambooth_dpo.dpo_core.training.steps.adapter import Adapter
-from dreambooth_dpo.dpo_core.training.steps.memory import checkpointing
-from dreambooth_dpo.dpo_core.training.steps.memory.checkpointing import checkpointed_blocks, gradient_checkpointing
+from dreambooth_dpo.dpo_core.training.adapter import Adapter
+from dreambooth_dpo.dpo_core.training.memory import checkpointing
+from dreambooth_dpo.dpo_core.training.memory.checkpointing import checkpointed_blocks, gradient_checkpointing
 
 WIDTH = 8
 ADD = {

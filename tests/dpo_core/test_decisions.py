@@ -11,7 +11,7 @@ import torch
 from loops import FakeModel, make_loop
 
 from dreambooth_dpo.dpo_core.errors import UserError
-from dreambooth_dpo.dpo_core.pairs.choose.edits import (
+from dreambooth_dpo.dpo_core.pairs.edits import (
     LONGEST,
     Edits,
     apply_edits,
@@ -23,14 +23,14 @@ from dreambooth_dpo.dpo_core.pairs.choose.edits import (
     thumbs_of,
     thumbs_words,
 )
-from dreambooth_dpo.dpo_core.pairs.choose.rules import PAIR_RULES
+from dreambooth_dpo.dpo_core.pairs.rules import PAIR_RULES
 from dreambooth_dpo.dpo_core.records import Candidate, Pair
 from dreambooth_dpo.dpo_core.run.folder import RunFolder
 from dreambooth_dpo.dpo_core.settings import AdapterSettings, PairSettings, TrainSettings
-from dreambooth_dpo.dpo_core.training.steps.adapter import Adapter
-from dreambooth_dpo.dpo_core.training.steps.dataset import pair_data
-from dreambooth_dpo.dpo_core.training.steps.objectives import PairErrors, kto
-from dreambooth_dpo.dpo_core.training.steps.round import train_round
+from dreambooth_dpo.dpo_core.training.adapter import Adapter
+from dreambooth_dpo.dpo_core.training.dataset import pair_data
+from dreambooth_dpo.dpo_core.training.objectives import PairErrors, kto
+from dreambooth_dpo.dpo_core.training.round import train_round
 
 MARK = "0123456789abcdef"
 PAIRS = [Pair(0, 1, 1.0, 0.5), Pair(2, 1, 0.25, 1.0), Pair(4, 5, 2.0, 2.0)]

@@ -14,10 +14,10 @@ from loops import DRAFTED, PROMPTS, FakeModel, Nursery, adapters, changed, diffe
 from pydantic import ValidationError
 
 from dreambooth_dpo.dpo_core.loop.drafts import Told, drafting, finish_plan, finish_set, in_pairs, told
-from dreambooth_dpo.dpo_core.pairs.choose.build import NoPairs
+from dreambooth_dpo.dpo_core.pairs.build import NoPairs
 from dreambooth_dpo.dpo_core.records import Pair
 from dreambooth_dpo.dpo_core.run.folder import RunFolder
-from dreambooth_dpo.dpo_core.sampling.sets.sets import plan, sample_set
+from dreambooth_dpo.dpo_core.sampling.sets import plan, sample_set
 from dreambooth_dpo.dpo_core.settings import SamplingSettings
 
 SETTINGS = SamplingSettings(steps=6, draft_steps=2, guidance=1.0, width=64, height=64, batch_size=4)

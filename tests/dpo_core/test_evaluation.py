@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dreambooth_dpo.dpo_core.errors import UserError
-from dreambooth_dpo.dpo_core.evaluation.gains.gains import Gain, paired_gain
+from dreambooth_dpo.dpo_core.evaluation.gains import Gain, paired_gain
 from dreambooth_dpo.dpo_core.statistics import bootstrap_interval, by_prompt
 
 

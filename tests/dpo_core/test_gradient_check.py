@@ -10,9 +10,9 @@ from torch import nn
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.settings import AdapterSettings
 from dreambooth_dpo.dpo_core.training import gradient_check
-from dreambooth_dpo.dpo_core.training.steps.adapter import Adapter
-from dreambooth_dpo.dpo_core.training.steps.gradient_check import check_gradient
-from dreambooth_dpo.dpo_core.training.steps.memory.checkpointing import gradient_checkpointing
+from dreambooth_dpo.dpo_core.training.adapter import Adapter
+from dreambooth_dpo.dpo_core.training.gradient_check import check_gradient
+from dreambooth_dpo.dpo_core.training.memory.checkpointing import gradient_checkpointing
 
 PROMPTS = ("a sks robot on grass", "a bear in snow", "a sks bear")
 LATENTS = torch.randn(3, 4, 16, 16, generator=torch.Generator().manual_seed(3))

@@ -10,10 +10,10 @@ from loops import FakeModel
 from trainers import PAIRS, make_data
 
 from dreambooth_dpo.dpo_core.settings import AdapterSettings, TrainSettings
-from dreambooth_dpo.dpo_core.training.steps.adapter import Adapter
-from dreambooth_dpo.dpo_core.training.steps.objectives import OBJECTIVES
-from dreambooth_dpo.dpo_core.training.steps.steps import train_steps
-from dreambooth_dpo.dpo_core.training.steps.trainer import Trainer
+from dreambooth_dpo.dpo_core.training.adapter import Adapter
+from dreambooth_dpo.dpo_core.training.objectives import OBJECTIVES
+from dreambooth_dpo.dpo_core.training.steps import train_steps
+from dreambooth_dpo.dpo_core.training.trainer import Trainer
 
 BETA = {"dpo": 2000.0, "ipo": 500.0, "hinge": 1000.0, "reward_gap": 2000.0, "mapo": 0.1, "kto": 2000.0, "raft": 1.0}
 WEIGHTS = torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [0.0, 1.0]])

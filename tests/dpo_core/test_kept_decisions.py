@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dreambooth_dpo.dpo_core.pairs.choose.edits import Edits, Kept, Place, keep_decisions, kept_decisions
+from dreambooth_dpo.dpo_core.pairs.edits import Edits, Kept, Place, keep_decisions, kept_decisions
 from dreambooth_dpo.dpo_core.run.folder import RunFolder
 
 MARK = "0123456789abcdef"

@@ -11,11 +11,11 @@ from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from dreambooth_dpo.dpo_core.settings import AdapterSettings
-from dreambooth_dpo.dpo_core.training.steps.adapter import Adapter
-from dreambooth_dpo.dpo_core.training.steps.memory import frozen_layers as module
-from dreambooth_dpo.dpo_core.training.steps.memory.checkpointing import gradient_checkpointing
-from dreambooth_dpo.dpo_core.training.steps.memory.frozen_layers import lean
-from dreambooth_dpo.dpo_core.training.steps.memory.levels import at_level
+from dreambooth_dpo.dpo_core.training.adapter import Adapter
+from dreambooth_dpo.dpo_core.training.memory import frozen_layers as module
+from dreambooth_dpo.dpo_core.training.memory.checkpointing import gradient_checkpointing
+from dreambooth_dpo.dpo_core.training.memory.frozen_layers import lean
+from dreambooth_dpo.dpo_core.training.memory.levels import at_level
 
 
 @pytest.fixture(autouse=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dreambooth_dpo.dpo_core.training.steps.loser_guard import guarded, loser_scale
-from dreambooth_dpo.dpo_core.training.steps.objectives import OBJECTIVES, PairErrors, denoising_error
+from dreambooth_dpo.dpo_core.training.loser_guard import guarded, loser_scale
+from dreambooth_dpo.dpo_core.training.objectives import OBJECTIVES, PairErrors, denoising_error
 
 
 def test_the_scale_by_hand():

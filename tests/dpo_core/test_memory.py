@@ -12,14 +12,14 @@ from trainers import make_data, make_trainer
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.run.folder import RunFolder
 from dreambooth_dpo.dpo_core.settings import AdapterSettings, TrainSettings
-from dreambooth_dpo.dpo_core.training.steps.adapter import Adapter
-from dreambooth_dpo.dpo_core.training.steps.dataset import PairData
-from dreambooth_dpo.dpo_core.training.steps.memory.checkpointing import checkpointed_blocks
-from dreambooth_dpo.dpo_core.training.steps.memory.levels import LEVELS, at_level, first_level, next_level
-from dreambooth_dpo.dpo_core.training.steps.round import train_round
-from dreambooth_dpo.dpo_core.training.steps.self_test import self_test
-from dreambooth_dpo.dpo_core.training.steps.steps import train_steps
-from dreambooth_dpo.dpo_core.training.steps.trainer import Trainer
+from dreambooth_dpo.dpo_core.training.adapter import Adapter
+from dreambooth_dpo.dpo_core.training.dataset import PairData
+from dreambooth_dpo.dpo_core.training.memory.checkpointing import checkpointed_blocks
+from dreambooth_dpo.dpo_core.training.memory.levels import LEVELS, at_level, first_level, next_level
+from dreambooth_dpo.dpo_core.training.round import train_round
+from dreambooth_dpo.dpo_core.training.self_test import self_test
+from dreambooth_dpo.dpo_core.training.steps import train_steps
+from dreambooth_dpo.dpo_core.training.trainer import Trainer
 
 NET = FakeModel().denoiser
 

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dreambooth_dpo.dpo_core.training.steps.objectives import (
+from dreambooth_dpo.dpo_core.training.objectives import (
     NO_PREFERENCE,
     OBJECTIVES,
     REFERENCE_FREE,

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dreambooth_dpo.dpo_core.pairs.choose.advice import pairs_advice
-from dreambooth_dpo.dpo_core.pairs.choose.choose import PairYield
+from dreambooth_dpo.dpo_core.pairs.advice import pairs_advice
+from dreambooth_dpo.dpo_core.pairs.choose import PairYield
 from dreambooth_dpo.dpo_core.settings import PairSettings
 
 WIDE = {"max_pairs_per_prompt": 100, "max_uses": 100}

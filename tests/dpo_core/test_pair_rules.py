@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dreambooth_dpo.dpo_core.errors import UserError
-from dreambooth_dpo.dpo_core.pairs.choose.choose import PairYield
-from dreambooth_dpo.dpo_core.pairs.choose.rules import (
+from dreambooth_dpo.dpo_core.pairs.choose import PairYield
+from dreambooth_dpo.dpo_core.pairs.rules import (
     PAIR_RULES,
     auto_window,
     lambda_harmonic,

@@ -11,8 +11,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from dreambooth_dpo.dpo_core.errors import UserError
-from dreambooth_dpo.dpo_core.pairs.choose.choose import angle_degrees
-from dreambooth_dpo.dpo_core.pairs.choose.rules import PAIR_RULES, angle_window_pairs
+from dreambooth_dpo.dpo_core.pairs.choose import angle_degrees
+from dreambooth_dpo.dpo_core.pairs.rules import PAIR_RULES, angle_window_pairs
 from dreambooth_dpo.dpo_core.records import Pair
 from dreambooth_dpo.dpo_core.settings import PairSettings
 from dreambooth_dpo.dpo_core.statistics import standardise

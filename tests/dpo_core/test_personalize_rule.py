@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dreambooth_dpo.dpo_core.training.steps.dreambooth import is_under_fitted
+from dreambooth_dpo.dpo_core.training.dreambooth import is_under_fitted
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.records import Candidate
-from dreambooth_dpo.dpo_core.sampling.sets.picture_check import PictureCheck, check_scores, flat
+from dreambooth_dpo.dpo_core.sampling.picture_check import PictureCheck, check_scores, flat
 
 
 def noise(count: int, seed: int = 0) -> np.ndarray:

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dreambooth_dpo.dpo_core.records import Pair
-from dreambooth_dpo.dpo_core.report.page.plots.cloud import PathPoint, cloud_figure, figure_image, path_figure
-from dreambooth_dpo.dpo_core.report.page.plots.grids import (
+from dreambooth_dpo.dpo_core.report.plots.cloud import PathPoint, cloud_figure, figure_image, path_figure
+from dreambooth_dpo.dpo_core.report.plots.grids import (
     PairPicture,
     before_after_grid,
     evenly,
@@ -19,7 +19,7 @@ from dreambooth_dpo.dpo_core.report.page.plots.grids import (
     references_strip,
     wrap,
 )
-from dreambooth_dpo.dpo_core.report.page.plots.training import running_mean, training_figure
+from dreambooth_dpo.dpo_core.report.plots.training import running_mean, training_figure
 from dreambooth_dpo.dpo_core.settings import PairSettings
 
 RECORD = {"loss": 0.6, "accuracy": 0.7, "margin": 0.001, "winner_error": 0.002, "loser_error": 0.004}

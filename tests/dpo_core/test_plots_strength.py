@@ -9,13 +9,13 @@ import pytest
 from loops import changed, make_loop
 
 from dreambooth_dpo.dpo_core.errors import UserError
-from dreambooth_dpo.dpo_core.evaluation.gains.stop_rule import Interval
-from dreambooth_dpo.dpo_core.evaluation.gains.strength import StrengthPoint, Sweep
+from dreambooth_dpo.dpo_core.evaluation.stop_rule import Interval
+from dreambooth_dpo.dpo_core.evaluation.strength import StrengthPoint, Sweep
 from dreambooth_dpo.dpo_core.loop.rounds import Loop
 from dreambooth_dpo.dpo_core.loop.strength_sweep import sweep
-from dreambooth_dpo.dpo_core.report.page.page import write_report
-from dreambooth_dpo.dpo_core.report.page.plots.cloud import figure_image
-from dreambooth_dpo.dpo_core.report.page.plots.strength import strength_figure, strength_strip
+from dreambooth_dpo.dpo_core.report.page import write_report
+from dreambooth_dpo.dpo_core.report.plots.cloud import figure_image
+from dreambooth_dpo.dpo_core.report.plots.strength import strength_figure, strength_strip
 
 SETTINGS = changed(rounds=1, stop={"rule": "last"}, strength={"strengths": (0.0, 0.5, 1.0, 1.5)}, sweep=True)
 

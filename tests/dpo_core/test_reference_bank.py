@@ -12,12 +12,12 @@ from trainers import PAIRS, make_trainer, steps_of
 
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.seeds import generator
-from dreambooth_dpo.dpo_core.training.steps.dataset import visits
-from dreambooth_dpo.dpo_core.training.steps.objectives import denoising_error
-from dreambooth_dpo.dpo_core.training.steps.reference_cache import ReferenceBank, forwards_of
-from dreambooth_dpo.dpo_core.training.steps.self_test import self_test
-from dreambooth_dpo.dpo_core.training.steps.steps import train_steps
-from dreambooth_dpo.dpo_core.training.steps.trainer import TrainingStopped
+from dreambooth_dpo.dpo_core.training.dataset import visits
+from dreambooth_dpo.dpo_core.training.objectives import denoising_error
+from dreambooth_dpo.dpo_core.training.reference_cache import ReferenceBank, forwards_of
+from dreambooth_dpo.dpo_core.training.self_test import self_test
+from dreambooth_dpo.dpo_core.training.steps import train_steps
+from dreambooth_dpo.dpo_core.training.trainer import TrainingStopped
 
 
 def filled(**settings: object):

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 from dreambooth_dpo.dpo_core.errors import UserError
-from dreambooth_dpo.dpo_core.pairs.choose.rules import angle_window_pairs
+from dreambooth_dpo.dpo_core.pairs.rules import angle_window_pairs
 from dreambooth_dpo.dpo_core.records import Candidate
-from dreambooth_dpo.dpo_core.report.page.page import build_report, write_report
-from dreambooth_dpo.dpo_core.report.page.words import answer, change_word
+from dreambooth_dpo.dpo_core.report.page import build_report, write_report
+from dreambooth_dpo.dpo_core.report.words import answer, change_word
 from dreambooth_dpo.dpo_core.run.folder import RunFolder
 from dreambooth_dpo.dpo_core.settings import LoopSettings
 

@@ -9,10 +9,10 @@ import pytest
 from loops import PROMPTS, FakeModel, Mean, changed
 
 from dreambooth_dpo.dpo_core.loop.rounds import Loop
-from dreambooth_dpo.dpo_core.report.page.page import build_report, write_report
-from dreambooth_dpo.dpo_core.report.page.words import answer, distrust
+from dreambooth_dpo.dpo_core.report.page import build_report, write_report
+from dreambooth_dpo.dpo_core.report.words import answer, distrust
 from dreambooth_dpo.dpo_core.run.folder import RunFolder
-from dreambooth_dpo.dpo_core.training.steps.adapter import Adapter
+from dreambooth_dpo.dpo_core.training.adapter import Adapter
 
 SHAPES = {"up": (0.1, [0.05, 0.15]), "down": (-0.1, [-0.15, -0.05]), "unclear": (0.0, [-0.05, 0.05])}
 SCORERS = {

@@ -9,9 +9,9 @@ import pytest
 from loops import Mean, changed, make_loop
 
 from dreambooth_dpo.dpo_core.errors import UserError
-from dreambooth_dpo.dpo_core.report.page.page import build_report, write_report
+from dreambooth_dpo.dpo_core.report.page import build_report, write_report
 from dreambooth_dpo.dpo_core.run.folder import RunFolder
-from dreambooth_dpo.dpo_core.scoring.sets.sets import score_set
+from dreambooth_dpo.dpo_core.scoring.sets import score_set
 
 
 @pytest.fixture

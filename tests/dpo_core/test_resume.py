@@ -14,7 +14,7 @@ import torch
 from loops import FakeModel, Nursery, adapters, difference, make_loop, outcome
 from models import tiny_pipeline
 
-from dreambooth_dpo.dpo_core.backends.diffusers.model.model import DiffusersTextToImage, load_pipeline
+from dreambooth_dpo.dpo_core.backends.diffusers.model import DiffusersTextToImage, load_pipeline
 from dreambooth_dpo.dpo_core.protocols import TextToImage
 from dreambooth_dpo.dpo_core.run.folder import RunFolder
 from dreambooth_dpo.dpo_core.scoring import sets as scoring

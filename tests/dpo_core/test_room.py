@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dreambooth_dpo.dpo_core.sampling.sets.free_memory import CudaMeter, fitting, meter_for
+from dreambooth_dpo.dpo_core.sampling.free_memory import CudaMeter, fitting, meter_for
 
 GIB = 2**30
 

@@ -13,10 +13,10 @@ from models import tiny_text_to_image
 
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.loop.rounds import Loop
-from dreambooth_dpo.dpo_core.pairs.choose.build import NoPairs
+from dreambooth_dpo.dpo_core.pairs.build import NoPairs
 from dreambooth_dpo.dpo_core.run.folder import RunFolder
-from dreambooth_dpo.dpo_core.training.steps.adapter import Adapter
-from dreambooth_dpo.dpo_core.training.steps.lora_files import load_into_adapter, save_lora
+from dreambooth_dpo.dpo_core.training.adapter import Adapter
+from dreambooth_dpo.dpo_core.training.lora_files import load_into_adapter, save_lora
 
 
 @pytest.fixture(scope="module")

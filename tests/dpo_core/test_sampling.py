@@ -11,8 +11,8 @@ from loops import FakeModel
 
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.run.folder import RunFolder
-from dreambooth_dpo.dpo_core.sampling.sets.sets import plan, sample_set
-from dreambooth_dpo.dpo_core.scoring.sets.sets import missing_positions
+from dreambooth_dpo.dpo_core.sampling.sets import plan, sample_set
+from dreambooth_dpo.dpo_core.scoring.sets import missing_positions
 from dreambooth_dpo.dpo_core.settings import SamplingSettings
 
 PROMPTS = ("a sks robot", "a sks robot in a café", "a sks robot at sea")

@@ -12,7 +12,7 @@ from loops import FakeModel
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.run.folder import RunFolder
 from dreambooth_dpo.dpo_core.sampling import sets as sampling
-from dreambooth_dpo.dpo_core.sampling.sets.sets import pictures, plan, sample_set
+from dreambooth_dpo.dpo_core.sampling.sets import pictures, plan, sample_set
 from dreambooth_dpo.dpo_core.settings import AUTO_CHUNK, SamplingSettings
 
 PROMPTS = ("a sks robot", "a sks robot in a café", "a sks robot at sea")

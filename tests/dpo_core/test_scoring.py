@@ -13,9 +13,9 @@ from loops import FakeModel, Mean
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.records import Candidate
 from dreambooth_dpo.dpo_core.run.folder import RunFolder
-from dreambooth_dpo.dpo_core.sampling.sets.sets import sample_set
+from dreambooth_dpo.dpo_core.sampling.sets import sample_set
 from dreambooth_dpo.dpo_core.scoring import sets as scoring
-from dreambooth_dpo.dpo_core.scoring.sets.sets import comparable, score_set
+from dreambooth_dpo.dpo_core.scoring.sets import comparable, score_set
 from dreambooth_dpo.dpo_core.settings import SamplingSettings
 
 PROMPTS = ("a sks robot", "a sks robot in a café", "a sks robot at sea")

@@ -11,8 +11,8 @@ from loops import FakeModel, adapters, changed, difference, make_loop
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.settings import AdapterSettings
 from dreambooth_dpo.dpo_core.training import self_test
-from dreambooth_dpo.dpo_core.training.steps.adapter import Adapter
-from dreambooth_dpo.dpo_core.training.steps.dataset import PairData
+from dreambooth_dpo.dpo_core.training.adapter import Adapter
+from dreambooth_dpo.dpo_core.training.dataset import PairData
 
 
 class Halved(torch.autograd.Function):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dreambooth_dpo.dpo_core.evaluation.gains.stop_rule import (
+from dreambooth_dpo.dpo_core.evaluation.stop_rule import (
     Interval,
     Standing,
     broken_guards,

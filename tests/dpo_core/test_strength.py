@@ -12,8 +12,8 @@ from loops import PROMPTS, FakeModel, Mean, changed, difference, make_loop
 from pydantic import ValidationError
 
 from dreambooth_dpo.dpo_core.errors import UserError
-from dreambooth_dpo.dpo_core.evaluation.gains.stop_rule import Interval
-from dreambooth_dpo.dpo_core.evaluation.gains.strength import StrengthPoint, Sweep, measure, read_strengths, recommend
+from dreambooth_dpo.dpo_core.evaluation.stop_rule import Interval
+from dreambooth_dpo.dpo_core.evaluation.strength import StrengthPoint, Sweep, measure, read_strengths, recommend
 from dreambooth_dpo.dpo_core.loop.rounds import Loop
 from dreambooth_dpo.dpo_core.loop.strength_sweep import scaled, scaled_state, sweep
 from dreambooth_dpo.dpo_core.settings import LoopSettings, StopSettings, StrengthSettings

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from loops import changed, difference, make_loop
 
-from dreambooth_dpo.dpo_core.evaluation.gains.stop_rule import Decision
-from dreambooth_dpo.dpo_core.evaluation.gains.strength import Sweep
+from dreambooth_dpo.dpo_core.evaluation.stop_rule import Decision
+from dreambooth_dpo.dpo_core.evaluation.strength import Sweep
 from dreambooth_dpo.dpo_core.loop.rounds import Loop
 from dreambooth_dpo.dpo_core.loop.strength_sweep import sweep
-from dreambooth_dpo.dpo_core.report.page.page import write_report
+from dreambooth_dpo.dpo_core.report.page import write_report
 
 SETTINGS = changed(rounds=2, strength={"strengths": [0.5, 1.0]}, sweep=True, evaluation={"every_round": True})
 

@@ -14,10 +14,10 @@ from trainers import forward, make_data, make_trainer, steps_of
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.seeds import generator
 from dreambooth_dpo.dpo_core.settings import TrainSettings
-from dreambooth_dpo.dpo_core.training.steps.adapter import Adapter
-from dreambooth_dpo.dpo_core.training.steps.dataset import PairData
-from dreambooth_dpo.dpo_core.training.steps.steps import train_steps, training_seed, winner_alarm
-from dreambooth_dpo.dpo_core.training.steps.trainer import Trainer, TrainingStopped, learning_rate
+from dreambooth_dpo.dpo_core.training.adapter import Adapter
+from dreambooth_dpo.dpo_core.training.dataset import PairData
+from dreambooth_dpo.dpo_core.training.steps import train_steps, training_seed, winner_alarm
+from dreambooth_dpo.dpo_core.training.trainer import Trainer, TrainingStopped, learning_rate
 
 # --- the learning rate ---
 

@@ -10,9 +10,9 @@ from loops import adapters, changed, difference, make_loop, outcome
 from trainers import PAIRS, forward, make_data, make_trainer, steps_of
 
 from dreambooth_dpo.dpo_core.errors import UserError
-from dreambooth_dpo.dpo_core.training.steps.dataset import PairData
-from dreambooth_dpo.dpo_core.training.steps.objectives import OBJECTIVES
-from dreambooth_dpo.dpo_core.training.steps.steps import train_steps
+from dreambooth_dpo.dpo_core.training.dataset import PairData
+from dreambooth_dpo.dpo_core.training.objectives import OBJECTIVES
+from dreambooth_dpo.dpo_core.training.steps import train_steps
 
 BETAS = {"ipo": 500.0, "mapo": 0.1, "kto": 300.0}
 

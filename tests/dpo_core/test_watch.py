@@ -9,7 +9,7 @@ import pytest
 from loops import FakeModel, changed, difference, make_loop
 
 from dreambooth_dpo.dpo_core.progress import silent
-from dreambooth_dpo.dpo_core.report.page.page import write_report
+from dreambooth_dpo.dpo_core.report.page import write_report
 from dreambooth_dpo.dpo_core.run.folder import RunFolder
 from dreambooth_dpo.dpo_core.run.same_run import check_same_run
 from dreambooth_dpo.dpo_core.settings import LoopSettings

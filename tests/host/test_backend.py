@@ -29,15 +29,15 @@ from dreambooth_dpo.dpo_core.backends.comfyui import (
     with_live_adapter,
     without_live_adapter,
 )
-from dreambooth_dpo.dpo_core.backends.diffusers.model.model import DiffusersTextToImage, load_pipeline
+from dreambooth_dpo.dpo_core.backends.diffusers.model import DiffusersTextToImage, load_pipeline
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.settings import AdapterSettings, TrainSettings
-from dreambooth_dpo.dpo_core.training.steps.adapter import Adapter
-from dreambooth_dpo.dpo_core.training.steps.dataset import PairData
-from dreambooth_dpo.dpo_core.training.steps.lora_files import load_tensors, lora_tensors, read_lora, write_lora
-from dreambooth_dpo.dpo_core.training.steps.objectives import denoising_error
-from dreambooth_dpo.dpo_core.training.steps.steps import train_steps
-from dreambooth_dpo.dpo_core.training.steps.trainer import Trainer
+from dreambooth_dpo.dpo_core.training.adapter import Adapter
+from dreambooth_dpo.dpo_core.training.dataset import PairData
+from dreambooth_dpo.dpo_core.training.lora_files import load_tensors, lora_tensors, read_lora, write_lora
+from dreambooth_dpo.dpo_core.training.objectives import denoising_error
+from dreambooth_dpo.dpo_core.training.steps import train_steps
+from dreambooth_dpo.dpo_core.training.trainer import Trainer
 from dreambooth_dpo.toybox.models import weights_folder
 from dreambooth_dpo.toybox.native import native_toybox
 from dreambooth_dpo.toybox.run import toy_pipeline

@@ -13,12 +13,12 @@ from dreambooth_dpo.dpo_core.backends.comfyui import ComfyTextToImage, lora_pref
 from dreambooth_dpo.dpo_core.backends.comfyui.prediction import noised, raw_prediction
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.settings import SamplingSettings, TrainSettings
-from dreambooth_dpo.dpo_core.training.steps.adapter import Adapter
-from dreambooth_dpo.dpo_core.training.steps.dataset import PairData
-from dreambooth_dpo.dpo_core.training.steps.lora_files import lora_tensors
-from dreambooth_dpo.dpo_core.training.steps.memory.checkpointing import gradient_checkpointing
-from dreambooth_dpo.dpo_core.training.steps.self_test import self_test
-from dreambooth_dpo.dpo_core.training.steps.trainer import Trainer
+from dreambooth_dpo.dpo_core.training.adapter import Adapter
+from dreambooth_dpo.dpo_core.training.dataset import PairData
+from dreambooth_dpo.dpo_core.training.lora_files import lora_tensors
+from dreambooth_dpo.dpo_core.training.memory.checkpointing import gradient_checkpointing
+from dreambooth_dpo.dpo_core.training.self_test import self_test
+from dreambooth_dpo.dpo_core.training.trainer import Trainer
 from dreambooth_dpo.toybox.native import native_toybox
 
 pytestmark = pytest.mark.usefixtures("as_nodes_run")

@@ -11,10 +11,10 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from dreambooth_dpo.dpo_core.backends.comfyui import ComfyTextToImage
 from dreambooth_dpo.dpo_core.settings import AdapterSettings
-from dreambooth_dpo.dpo_core.training.steps.adapter import Adapter
-from dreambooth_dpo.dpo_core.training.steps.memory import frozen_layers as module
-from dreambooth_dpo.dpo_core.training.steps.memory.frozen_layers import lean
-from dreambooth_dpo.dpo_core.training.steps.memory.levels import at_level
+from dreambooth_dpo.dpo_core.training.adapter import Adapter
+from dreambooth_dpo.dpo_core.training.memory import frozen_layers as module
+from dreambooth_dpo.dpo_core.training.memory.frozen_layers import lean
+from dreambooth_dpo.dpo_core.training.memory.levels import at_level
 from dreambooth_dpo.toybox.native import native_toybox
 
 pytestmark = pytest.mark.usefixtures("as_nodes_run")

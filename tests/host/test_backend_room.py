@@ -9,7 +9,7 @@ from native_models import DRAWING, PROMPTS, furthest
 
 from dreambooth_dpo.dpo_core.backends.comfyui import ComfyTextToImage
 from dreambooth_dpo.dpo_core.run.folder import RunFolder
-from dreambooth_dpo.dpo_core.sampling.sets.sets import sample_set
+from dreambooth_dpo.dpo_core.sampling.sets import sample_set
 from dreambooth_dpo.toybox.native import native_toybox
 
 pytestmark = pytest.mark.usefixtures("as_nodes_run")

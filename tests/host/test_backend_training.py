@@ -14,12 +14,12 @@ from dreambooth_dpo.dpo_core.backends.comfyui import ComfyTextToImage, lora_pref
 from dreambooth_dpo.dpo_core.progress import Progress, silent
 from dreambooth_dpo.dpo_core.run.folder import RunFolder
 from dreambooth_dpo.dpo_core.settings import TrainSettings
-from dreambooth_dpo.dpo_core.training.steps.adapter import Adapter
-from dreambooth_dpo.dpo_core.training.steps.dataset import PairData
-from dreambooth_dpo.dpo_core.training.steps.lora_files import lora_tensors
-from dreambooth_dpo.dpo_core.training.steps.memory.checkpointing import gradient_checkpointing
-from dreambooth_dpo.dpo_core.training.steps.round import train_round
-from dreambooth_dpo.dpo_core.training.steps.self_test import self_test
+from dreambooth_dpo.dpo_core.training.adapter import Adapter
+from dreambooth_dpo.dpo_core.training.dataset import PairData
+from dreambooth_dpo.dpo_core.training.lora_files import lora_tensors
+from dreambooth_dpo.dpo_core.training.memory.checkpointing import gradient_checkpointing
+from dreambooth_dpo.dpo_core.training.round import train_round
+from dreambooth_dpo.dpo_core.training.self_test import self_test
 from dreambooth_dpo.toybox.native import native_toybox
 
 pytestmark = pytest.mark.usefixtures("as_nodes_run")

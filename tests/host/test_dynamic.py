@@ -23,8 +23,8 @@ from streamed import scratch_buffer, streamed
 
 from dreambooth_dpo.dpo_core.backends.comfyui import ComfyTextToImage, host, with_live_adapter
 from dreambooth_dpo.dpo_core.errors import UserError
-from dreambooth_dpo.dpo_core.training.steps.adapter import Adapter
-from dreambooth_dpo.dpo_core.training.steps.memory.levels import LEVELS, at_level
+from dreambooth_dpo.dpo_core.training.adapter import Adapter
+from dreambooth_dpo.dpo_core.training.memory.levels import LEVELS, at_level
 from dreambooth_dpo.toybox.native import native_toybox
 
 pytestmark = pytest.mark.usefixtures("as_nodes_run")

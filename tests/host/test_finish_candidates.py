@@ -114,7 +114,7 @@ LINKS = {name: [name, 0] for name in ("model", "clip", "vae", "concept", "prompt
 
 
 def test_dpo_rounds_looks_at_the_pairs_of_drafts_before_anything_is_finished(comfyui: Path):
-    from dreambooth_dpo.nodes.rounds import Rounds
+    from dreambooth_dpo.nodes.schema.rounds import Rounds
 
     graph = Rounds.execute(**LINKS, rounds=2, run_name="x", draft_steps=2, **SAMPLING, **PAIRS, **TRAINING).expand
     by_kind = {

@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from toy_graphs import toy_loop_graph
 
-from dreambooth_dpo.dpo_core.pairs.choose.rules import reward_direction
+from dreambooth_dpo.dpo_core.pairs.rules import reward_direction
 from dreambooth_dpo.dpo_core.records import Pair
 from dreambooth_dpo.dpo_core.run.folder import RunFolder
 from dreambooth_dpo.dpo_core.settings import PairSettings

@@ -136,9 +136,9 @@ def test_what_does_not_belong_together_is_refused_before_it_is_drawn(server: Ser
 
 
 def test_a_training_that_ended_by_itself_ends_the_rounds(comfyui: Path):
-    from dreambooth_dpo.dpo_core.evaluation.gains.stop_rule import Interval, Standing
+    from dreambooth_dpo.dpo_core.evaluation.stop_rule import Interval, Standing
     from dreambooth_dpo.dpo_core.settings import StopSettings
-    from dreambooth_dpo.nodes.keeping import _decide
+    from dreambooth_dpo.nodes.stages.keep_best import _decide
 
     good = Standing(1, Interval(0.4, 0.2, 0.6))
     assert not _decide([good], StopSettings(), None).stop

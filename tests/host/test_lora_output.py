@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from dreambooth_dpo.dpo_core.errors import UserError
-from dreambooth_dpo.nodes.lora_output import check_prefix, save_numbered
+from dreambooth_dpo.nodes.stages.save import check_prefix, save_numbered
 
 
 @pytest.fixture

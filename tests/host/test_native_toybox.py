@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from dreambooth_dpo.dpo_core.backends.diffusers.model.model import DiffusersTextToImage, load_pipeline
+from dreambooth_dpo.dpo_core.backends.diffusers.model import DiffusersTextToImage, load_pipeline
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.settings import SamplingSettings
 from dreambooth_dpo.toybox.captions import full_caption

@@ -79,7 +79,7 @@ def test_pairs_that_are_none_cannot_be_previewed_but_their_cloud_is_shown(server
 
 
 def test_every_later_round_of_dpo_rounds_has_its_pairs_looked_at(comfyui: Path):
-    from dreambooth_dpo.nodes.rounds import Rounds
+    from dreambooth_dpo.nodes.schema.rounds import Rounds
 
     links = {name: [name, 0] for name in ("model", "clip", "vae", "concept", "prompts", "scorer")}
     graph = Rounds.execute(**links, rounds=3, run_name="x", **SAMPLING, **PAIRS, **TRAINING).expand

@@ -118,7 +118,7 @@ def test_other_defaults_that_mean_the_same(nodes):
 
 
 def test_the_strengths_are_the_engines(nodes):
-    from dreambooth_dpo.dpo_core.evaluation.gains.strength import read_strengths
+    from dreambooth_dpo.dpo_core.evaluation.strength import read_strengths
     from dreambooth_dpo.dpo_core.settings import StrengthSettings
 
     assert read_strengths(widget_of(nodes, "DBDPO_Strength", "strengths").default) == StrengthSettings().strengths

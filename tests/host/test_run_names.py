@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dreambooth_dpo.dpo_core.errors import UserError
-from dreambooth_dpo.nodes.run import check_name, generation, mark, remember, run_path, tiles, to_image, to_pixels
+from dreambooth_dpo.nodes.host.runs import check_name, generation, mark, remember, run_path, tiles, to_image, to_pixels
 
 
 @pytest.fixture(scope="module")

@@ -19,11 +19,11 @@ from dreambooth_dpo.dpo_core.backends.comfyui import (
     with_live_adapter,
 )
 from dreambooth_dpo.dpo_core.errors import UserError
-from dreambooth_dpo.dpo_core.evaluation.gains.strength import Sweep
+from dreambooth_dpo.dpo_core.evaluation.strength import Sweep
 from dreambooth_dpo.dpo_core.loop.strength_sweep import scaled_state
 from dreambooth_dpo.dpo_core.settings import AdapterSettings
-from dreambooth_dpo.dpo_core.training.steps.adapter import Adapter
-from dreambooth_dpo.dpo_core.training.steps.lora_files import lora_tensors
+from dreambooth_dpo.dpo_core.training.adapter import Adapter
+from dreambooth_dpo.dpo_core.training.lora_files import lora_tensors
 from dreambooth_dpo.toybox.native import native_toybox
 
 pytestmark = pytest.mark.usefixtures("comfyui")

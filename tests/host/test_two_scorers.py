@@ -9,9 +9,9 @@ import pytest
 from hosting import Server, comfyui_path, executed, messages, run_path
 from toy_graphs import rounds_in_one, toy_loop_graph
 
-from dreambooth_dpo.dpo_core.pairs.choose.rules import angle_window_pairs
+from dreambooth_dpo.dpo_core.pairs.rules import angle_window_pairs
 from dreambooth_dpo.dpo_core.run.folder import RunFolder
-from dreambooth_dpo.dpo_core.scoring.sets.sets import axis_scores
+from dreambooth_dpo.dpo_core.scoring.sets import axis_scores
 from dreambooth_dpo.dpo_core.settings import PairSettings
 
 pytestmark = pytest.mark.usefixtures("comfyui")

@@ -71,7 +71,7 @@ def test_a_share_of_the_steps_reaches_the_engine(until):
 @pytest.mark.parametrize("given", [{}, {"reference_bank": None}, {"reference_bank": 0}])
 def test_a_training_without_it_is_that_of_before(given):
     """Its folder's name is made of the settings."""
-    from dreambooth_dpo.nodes.training import settings_of
+    from dreambooth_dpo.nodes.stages.train import settings_of
 
     settings = settings_of({**TRAINING, **given})[1]
     before = {"steps": 8, "batch_size": 4, "learning_rate": 1e-4, "beta": 2000.0, "schedule": "constant"}
@@ -81,7 +81,7 @@ def test_a_training_without_it_is_that_of_before(given):
 
 def test_rounds_hands_on_what_a_graph_has_and_nothing_else(comfyui: Path):
     """A value more on an inner node would be another node to the host's cache."""
-    from dreambooth_dpo.nodes.rounds import Rounds
+    from dreambooth_dpo.nodes.schema.rounds import Rounds
 
     links = {name: [name, 0] for name in ("model", "clip", "vae", "concept", "prompts", "scorer")}
 
@@ -104,7 +104,7 @@ def test_rounds_hands_on_what_a_graph_has_and_nothing_else(comfyui: Path):
 def test_the_node_takes_the_share(nodes, monkeypatch):
     """Sample Candidates' execute, with the drawing itself left out."""
     node = nodes["DBDPO_SampleCandidates"]
-    stages = import_module(f"{node.__module__.rpartition('.')[0]}.stages")
+    stages = import_module(node.__module__.replace(".schema.", ".stages."))
     seen = []
 
     def stop(model, clip, vae, handle, progress):

@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from dreambooth_dpo.dpo_core.evaluation.gains.held_out import Measured
+from dreambooth_dpo.dpo_core.evaluation.held_out import Measured
 from dreambooth_dpo.dpo_core.run.folder import RunFolder
-from dreambooth_dpo.nodes.compare import compare
+from dreambooth_dpo.nodes.host.compare import compare
 
 
 @pytest.fixture

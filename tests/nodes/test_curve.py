@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 
 from dreambooth_dpo.dpo_core.settings import TrainSettings
-from dreambooth_dpo.nodes import curve as module
-from dreambooth_dpo.nodes.curve import EVENT, CurveFeed, curve, thinned
+from dreambooth_dpo.nodes.host import curve as module
+from dreambooth_dpo.nodes.host.curve import EVENT, CurveFeed, curve, thinned
 
 SETTINGS = TrainSettings(steps=6)
 GRAPH = {"workflow": {"id": "a-graph"}}

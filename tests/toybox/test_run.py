@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from dreambooth_dpo.dpo_core.loop.facts import finish
-from dreambooth_dpo.dpo_core.report.page.page import write_report
+from dreambooth_dpo.dpo_core.report.page import write_report
 from dreambooth_dpo.dpo_core.settings import StopSettings
-from dreambooth_dpo.dpo_core.training.steps.lora_files import load_into_adapter
+from dreambooth_dpo.dpo_core.training.lora_files import load_into_adapter
 from dreambooth_dpo.toybox.concepts import concept_from_seed
 from dreambooth_dpo.toybox.defaults import TOY_PERSONALIZE, TOY_SETTINGS
 from dreambooth_dpo.toybox.models import oracle_scorers

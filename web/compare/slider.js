@@ -35,7 +35,7 @@ export class Slider {
         this.move(50)
     }
 
-    /** data: what the node's output says (nodes/compare.py), or null. */
+    /** data: what the node's output says (nodes/host/compare.py), or null. */
     show(data) {
         const given = data?.pairs?.length ? data : null
         if (given && !this.gone && JSON.stringify(given) === JSON.stringify(this.data)) return

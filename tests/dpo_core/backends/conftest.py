@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dreambooth_dpo.dpo_core.backends.diffusers.model.model import DiffusersTextToImage
+from dreambooth_dpo.dpo_core.backends.diffusers.model import DiffusersTextToImage
 from tests.models import tiny_text_to_image
 
 KINDS = ("epsilon", "v_prediction")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dreambooth_dpo.dpo_core.backends.diffusers import model as backend
-from dreambooth_dpo.dpo_core.backends.diffusers.model.model import DiffusersTextToImage
+from dreambooth_dpo.dpo_core.backends.diffusers.model import DiffusersTextToImage
 from dreambooth_dpo.dpo_core.protocols import TextToImage
 from tests.models import SAMPLING, tiny_stable_diffusion, tiny_text_to_image
 

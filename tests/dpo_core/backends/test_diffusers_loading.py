@@ -8,7 +8,7 @@ import shutil
 import pytest
 import torch
 
-from dreambooth_dpo.dpo_core.backends.diffusers.model.model import DiffusersTextToImage, load_pipeline
+from dreambooth_dpo.dpo_core.backends.diffusers.model import DiffusersTextToImage, load_pipeline
 from dreambooth_dpo.dpo_core.errors import UserError
 from tests.models import SAMPLING, tiny_pipeline, tiny_stable_diffusion, tiny_text_to_image
 

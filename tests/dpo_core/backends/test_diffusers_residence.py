@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from dreambooth_dpo.dpo_core.backends.diffusers.model.model import DiffusersTextToImage
+from dreambooth_dpo.dpo_core.backends.diffusers.model import DiffusersTextToImage
 from tests.models import SAMPLING, tiny_stable_diffusion
 
 CPU = torch.device("cpu")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
-from .sockets import CATEGORY, found_by, shown_again
+from ..sockets import CATEGORY, found_by, shown_again
 
 
 class SaveLora(io.ComfyNode):
@@ -29,7 +29,7 @@ class SaveLora(io.ComfyNode):
 
     @classmethod
     def execute(cls, lora, filename_prefix: str) -> io.NodeOutput:
-        from .lora_output import save_numbered
+        from ..stages.save import save_numbered
 
         name = save_numbered(lora, filename_prefix)
         note = getattr(lora, "note", "")
@@ -37,7 +37,7 @@ class SaveLora(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, filename_prefix: str = "x") -> bool | str:
-        from .lora_output import check_prefix
+        from ..stages.save import check_prefix
 
         return (check_prefix(filename_prefix) if filename_prefix is not None else None) or True
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
-from .measuring import picture_inputs, witness_inputs
+from ..sockets import CATEGORY, CandidatesType, PairsType, StandingType, found_by, shown_again
+from .inputs import picture_inputs, witness_inputs
 from .score import second_scorer
-from .sockets import CATEGORY, CandidatesType, PairsType, StandingType, found_by, shown_again
 
 _LAZY = ("after", "lora", "candidates")
 
@@ -56,9 +56,9 @@ class KeepBest(io.ComfyNode):
         cls, before, clip, vae, scorer, seeds_per_prompt, seed, patience,
         after=None, lora=None, candidates=None, judge=None, scorer_2=None, so_far=None, pairs=None, drafts=None,
     ) -> io.NodeOutput:  # fmt: skip
-        from .keeping import ended, keep_best, picture, report
-        from .no_pairs import lacking
-        from .run import NodeProgress, to_image
+        from ..host.runs import NodeProgress, to_image
+        from ..stages.keep_best import ended, keep_best, picture, report
+        from ..stages.no_pairs import lacking
 
         progress, kept = NodeProgress(cls.hidden.unique_id), so_far
         none = next(filter(None, map(lacking, filter(None, (drafts, pairs)))), None) if so_far else None
@@ -76,7 +76,7 @@ class KeepBest(io.ComfyNode):
     @classmethod
     def check_lazy_status(cls, so_far=None, **inputs) -> list[str]:
         """Later rounds are drawn and trained when this asks for them: not after a stop, and not trained without pairs."""
-        from .no_pairs import lacking
+        from ..stages.no_pairs import lacking
 
         if so_far is not None and so_far.decision.stop:
             return []

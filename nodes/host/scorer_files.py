@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ..dpo_core.errors import UserError
+from ...dpo_core.errors import UserError
 
 FOLDER = "dreambooth_dpo_scorers"
 _TOYBOX = {"toybox reward": "reward", "toybox judge": "judge"}
@@ -59,7 +59,7 @@ def load_scorer(name: str, architecture: str, augment: bool = False) -> Any:
 @lru_cache(maxsize=4)
 def _augmented(name: str, architecture: str) -> Any:
     """Kept as the bare ones are: it remembers the last pictures."""
-    from ..metrics.augmented import AugmentedEmbedder
+    from ...metrics.augmented import AugmentedEmbedder
 
     return AugmentedEmbedder(_load(name, architecture))
 
@@ -68,11 +68,11 @@ def _augmented(name: str, architecture: str) -> Any:
 def _load(name: str, architecture: str) -> Any:
     import torch
 
-    from ..dpo_core.backends.comfyui import ResidentEmbedder
-    from ..metrics.embedders import load_embedder
+    from ...dpo_core.backends.comfyui import ResidentEmbedder
+    from ...metrics.embedders import load_embedder
 
     if name in _TOYBOX:
-        from ..toybox.models import weights_folder
+        from ...toybox.models import weights_folder
 
         source = str(weights_folder(_TOYBOX[name]))
     else:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
-from .measuring import picture_inputs, witness_inputs
-from .sockets import CATEGORY, found_by, shown_again
+from ..sockets import CATEGORY, found_by, shown_again
+from .inputs import picture_inputs, witness_inputs
 
 
 class StrengthSweep(io.ComfyNode):
@@ -45,8 +45,8 @@ class StrengthSweep(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, lora, clip, vae, candidates, scorer, strengths, seeds_per_prompt, seed, judge=None) -> io.NodeOutput:
-        from .run import NodeProgress, to_image
-        from .strength_sweep import strength_sweep
+        from ..host.runs import NodeProgress, to_image
+        from ..stages.strength import strength_sweep
 
         settings = candidates.settings.model_copy(update={"seed": seed})
         progress = NodeProgress(cls.hidden.unique_id)
@@ -58,8 +58,8 @@ class StrengthSweep(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, strengths: str = "1") -> bool | str:
-        from ..dpo_core.errors import UserError
-        from ..dpo_core.evaluation.strength import read_strengths
+        from ...dpo_core.errors import UserError
+        from ...dpo_core.evaluation.strength import read_strengths
 
         try:
             read_strengths("1" if strengths is None else strengths)

@@ -7,27 +7,27 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from ..dpo_core.backends.comfyui import ComfyTextToImage
-from ..dpo_core.evaluation.gains import Gain
-from ..dpo_core.evaluation.held_out import HeldOutPlan, Measured
-from ..dpo_core.report.numbers import gain_dict
-from ..dpo_core.report.plots.grids import before_after_grid, evenly
-from ..dpo_core.report.words import change_word, interval_words, verdict
-from ..dpo_core.run.folder import RunFolder
-from ..dpo_core.settings import SamplingSettings
-from ..metrics.sets import Scorers, concept_scorers, role_of
-from .compare import compare
-from .run import NodeProgress, mark
-from .sockets import Candidates
-from .stages.sample import backend_for
-from .stages.score import named
+from ...dpo_core.backends.comfyui import ComfyTextToImage
+from ...dpo_core.evaluation.gains import Gain
+from ...dpo_core.evaluation.held_out import HeldOutPlan, Measured
+from ...dpo_core.report.numbers import gain_dict
+from ...dpo_core.report.plots.grids import before_after_grid, evenly
+from ...dpo_core.report.words import change_word, interval_words, verdict
+from ...dpo_core.run.folder import RunFolder
+from ...dpo_core.settings import SamplingSettings
+from ...metrics.sets import Scorers, concept_scorers, role_of
+from ..host.compare import compare
+from ..host.runs import NodeProgress, mark
+from ..sockets import Candidates
+from .sample import backend_for
+from .score import named
 
 _SHOWN_PROMPTS, _SHOWN_SEEDS = 6, 3
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What the node gives out: the grid (PIL), the report in plain words, and what the page's slider shows (nodes/compare.py)."""
+    """What the node gives out: the grid (PIL), the report in plain words, and what the page's slider shows (nodes/host/compare.py)."""
 
     grid: Any
     report: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from .sockets import CATEGORY, found_by
+from ..sockets import CATEGORY, found_by
 
 
 class LoadToybox(io.ComfyNode):
@@ -48,8 +48,8 @@ class LoadToybox(io.ComfyNode):
 
     @classmethod
     def execute(cls, concept: int, personalized: bool, steps: int) -> io.NodeOutput:
-        from ..toybox.native_start import load_native
-        from .run import NodeProgress, run_path
+        from ...toybox.native_start import load_native
+        from ..host.runs import NodeProgress, run_path
 
         loaded = load_native(concept, steps if personalized else 0, run_path("toybox"), NodeProgress(cls.hidden.unique_id))
         return io.NodeOutput(*loaded)

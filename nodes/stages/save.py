@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..dpo_core.errors import UserError
-from ..dpo_core.training.lora_files import write_lora
-from .run import check_name
+from ...dpo_core.errors import UserError
+from ...dpo_core.training.lora_files import write_lora
+from ..host.runs import check_name
 
 
 def check_prefix(prefix: str) -> str | None:

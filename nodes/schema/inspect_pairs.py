@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from .sockets import CATEGORY, PairsType, found_by, shown_again
+from ..sockets import CATEGORY, PairsType, found_by, shown_again
 
 
 class InspectPairs(io.ComfyNode):
@@ -36,8 +36,8 @@ class InspectPairs(io.ComfyNode):
 
     @classmethod
     def execute(cls, pairs, edits: str) -> io.NodeOutput:
-        from .inspecting import inspect_pairs, place_of
-        from .run import NodeProgress
+        from ..host.runs import NodeProgress
+        from ..stages.inspect_pairs import inspect_pairs, place_of
 
         place = place_of(cls.hidden.unique_id, cls.hidden.extra_pnginfo)
         seen = inspect_pairs(pairs, edits, NodeProgress(cls.hidden.unique_id), place)
@@ -45,8 +45,8 @@ class InspectPairs(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, edits: str = "") -> bool | str:
-        from ..dpo_core.errors import UserError
-        from ..dpo_core.pairs.edits import read_edits
+        from ...dpo_core.errors import UserError
+        from ...dpo_core.pairs.edits import read_edits
 
         try:
             read_edits(edits or "")  # None where it is linked: not known yet

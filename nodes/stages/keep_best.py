@@ -8,20 +8,20 @@ from typing import Any
 
 import torch
 
-from ..dpo_core.backends.comfyui import live_adapter, lora_prefixes
-from ..dpo_core.errors import UserError
-from ..dpo_core.evaluation.gains import Gain
-from ..dpo_core.evaluation.held_out import Measured
-from ..dpo_core.evaluation.stop_rule import Decision, Standing, decide, kept_words
-from ..dpo_core.report.plots.cloud import figure_image
-from ..dpo_core.report.plots.rounds import watch_figure
-from ..dpo_core.run.folder import RunFolder
-from ..dpo_core.settings import EvaluationSettings, StopSettings, TrainSettings
-from ..metrics.sets import concept_scorers, role_of
-from .evaluation import evaluation_set, measure
-from .run import NodeProgress, mark
-from .sockets import Candidates, Kept
-from .training import DPOLora
+from ...dpo_core.backends.comfyui import live_adapter, lora_prefixes
+from ...dpo_core.errors import UserError
+from ...dpo_core.evaluation.gains import Gain
+from ...dpo_core.evaluation.held_out import Measured
+from ...dpo_core.evaluation.stop_rule import Decision, Standing, decide, kept_words
+from ...dpo_core.report.plots.cloud import figure_image
+from ...dpo_core.report.plots.rounds import watch_figure
+from ...dpo_core.run.folder import RunFolder
+from ...dpo_core.settings import EvaluationSettings, StopSettings, TrainSettings
+from ...metrics.sets import concept_scorers, role_of
+from ..host.runs import NodeProgress, mark
+from ..sockets import Candidates, Kept
+from .evaluate import evaluation_set, measure
+from .train import DPOLora
 
 
 def keep_best(

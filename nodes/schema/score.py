@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
-from .sockets import CATEGORY, CandidatesType, ScoredType, ScorerType, found_by, shown_again
+from ..sockets import CATEGORY, CandidatesType, ScoredType, ScorerType, found_by, shown_again
 
 TOYBOX = ("toybox reward", "toybox judge")
 
@@ -12,7 +12,7 @@ TOYBOX = ("toybox reward", "toybox judge")
 class LoadScorer(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        from .scorer_files import scorer_names
+        from ..host.scorer_files import scorer_names
 
         return io.Schema(
             node_id="DBDPO_LoadScorer",
@@ -43,13 +43,13 @@ class LoadScorer(io.ComfyNode):
 
     @classmethod
     def execute(cls, scorer: str, architecture: str, augment: bool | None = None) -> io.NodeOutput:
-        from .scorer_files import load_scorer
+        from ..host.scorer_files import load_scorer
 
         return io.NodeOutput(load_scorer(scorer, architecture.strip(), bool(augment)))
 
     @classmethod
     def validate_inputs(cls, scorer: str = "", architecture: str = "") -> bool | str:
-        from .scorer_files import check_scorer
+        from ..host.scorer_files import check_scorer
 
         if scorer is None or architecture is None:  # linked: not known yet
             return True
@@ -89,9 +89,9 @@ class ScoreCandidates(io.ComfyNode):
 
     @classmethod
     def execute(cls, candidates, scorer, scorer_2=None) -> io.NodeOutput:
-        from ..dpo_core.report.plots.cloud import figure_image, scores_figure
-        from .run import NodeProgress, to_image
-        from .stages.score import score_candidates
+        from ...dpo_core.report.plots.cloud import figure_image, scores_figure
+        from ..host.runs import NodeProgress, to_image
+        from ..stages.score import score_candidates
 
         scorers = [scorer] if scorer_2 is None else [scorer, scorer_2]
         scored, scores = score_candidates(candidates, scorers, NodeProgress(cls.hidden.unique_id))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from .sockets import CATEGORY, ConceptType, found_by
+from ..sockets import CATEGORY, ConceptType, found_by
 
 
 class ConceptNode(io.ComfyNode):
@@ -32,8 +32,8 @@ class ConceptNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, identifier: str, class_noun: str, references, held_out=None, masks=None) -> io.NodeOutput:
-        from ..dpo_core.concept import Concept
-        from .run import to_pixels
+        from ...dpo_core.concept import Concept
+        from ..host.runs import to_pixels
 
         photos = to_pixels(references)
         subject = None if masks is None else (masks.float().clamp(0, 1) * 255).round().byte().cpu().numpy()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..dpo_core.pairs.build import NoPairs, check_pairs
-from ..dpo_core.run.folder import RunFolder
-from .sockets import Pairs
+from ...dpo_core.pairs.build import NoPairs, check_pairs
+from ...dpo_core.run.folder import RunFolder
+from ..sockets import Pairs
 
 
 def lacking(pairs: Pairs) -> str | None:

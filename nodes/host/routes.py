@@ -30,8 +30,8 @@ async def preview(request: Any) -> Any:
 
 def locate(run: str, set_name: str, name: str) -> Path | int:
     """The file of a preview, or the HTTP status that says why there is none."""
-    from ..dpo_core.run.previews import NAME, SET, find_preview
-    from .run import check_name, run_path
+    from ...dpo_core.run.previews import NAME, SET, find_preview
+    from .runs import check_name, run_path
 
     if check_name(run) or not SET.fullmatch(set_name) or not NAME.fullmatch(name):
         return 400

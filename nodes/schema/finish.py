@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
-from .sockets import CATEGORY, CandidatesType, PairsType, found_by, shown_again
+from ..sockets import CATEGORY, CandidatesType, PairsType, found_by, shown_again
 
 
 class FinishCandidates(io.ComfyNode):
@@ -34,10 +34,10 @@ class FinishCandidates(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, clip, vae, pairs, steps: int) -> io.NodeOutput:
-        from ..dpo_core.pairs.build import NoPairs
-        from .no_pairs import lacking
-        from .run import NodeProgress, tiles, to_image
-        from .stages.finish import finish_candidates
+        from ...dpo_core.pairs.build import NoPairs
+        from ..host.runs import NodeProgress, tiles, to_image
+        from ..stages.finish import finish_candidates
+        from ..stages.no_pairs import lacking
 
         if none := lacking(pairs):
             raise NoPairs(none)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from .sockets import CATEGORY, ConceptType, PromptsType, found_by
+from ..sockets import CATEGORY, ConceptType, PromptsType, found_by
 
 
 class PromptSetNode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        from ..dpo_core.presets import PRESETS
+        from ...dpo_core.presets import PRESETS
 
         return io.Schema(
             node_id="DBDPO_PromptSet",
@@ -46,7 +46,7 @@ class PromptSetNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, concept, preset: str, text: str, held_out_text: str, held_out_share: float, seed: int) -> io.NodeOutput:
-        from ..dpo_core.presets import prompt_set
+        from ...dpo_core.presets import prompt_set
 
         prompts = prompt_set(concept, preset, text, held_out_text, held_out_share, seed)
         listing = "\n".join(["Trained on:", *prompts.train, "", "Held out:", *prompts.held_out])

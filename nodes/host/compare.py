@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..dpo_core.report.plots.grids import evenly
-from ..dpo_core.run.folder import RunFolder
-from ..metrics.sets import role_of
+from ...dpo_core.report.plots.grids import evenly
+from ...dpo_core.run.folder import RunFolder
+from ...metrics.sets import role_of
 
 if TYPE_CHECKING:
-    from ..dpo_core.evaluation.held_out import Measured
+    from ...dpo_core.evaluation.held_out import Measured
 
 _PROMPTS, _SEEDS = 24, 3
 """At most so many are offered, evenly chosen without looking at scores."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..dpo_core.backends.comfyui import (
+from ...dpo_core.backends.comfyui import (
     ComfyTextToImage,
     LiveAdapter,
     diffusers_names,
@@ -15,21 +15,21 @@ from ..dpo_core.backends.comfyui import (
     with_live_adapter,
     without_live_adapter,
 )
-from ..dpo_core.errors import UserError
-from ..dpo_core.pairs.edits import thumbs_of, thumbs_words
-from ..dpo_core.report.plots.cloud import figure_image
-from ..dpo_core.report.plots.training import training_figure
-from ..dpo_core.run.folder import RunFolder
-from ..dpo_core.settings import AdapterSettings, TrainSettings
-from ..dpo_core.training.adapter import Adapter
-from ..dpo_core.training.dataset import pair_data
-from ..dpo_core.training.lora_files import load_tensors, lora_tensors
-from ..dpo_core.training.objectives import NO_PREFERENCE
-from ..dpo_core.training.round import train_round
-from ..dpo_core.training.steps import training_seed
-from .curve import CurveFeed, curve
-from .run import NodeProgress, mark
-from .sockets import Pairs
+from ...dpo_core.errors import UserError
+from ...dpo_core.pairs.edits import thumbs_of, thumbs_words
+from ...dpo_core.report.plots.cloud import figure_image
+from ...dpo_core.report.plots.training import training_figure
+from ...dpo_core.run.folder import RunFolder
+from ...dpo_core.settings import AdapterSettings, TrainSettings
+from ...dpo_core.training.adapter import Adapter
+from ...dpo_core.training.dataset import pair_data
+from ...dpo_core.training.lora_files import load_tensors, lora_tensors
+from ...dpo_core.training.objectives import NO_PREFERENCE
+from ...dpo_core.training.round import train_round
+from ...dpo_core.training.steps import training_seed
+from ..host.curve import CurveFeed, curve
+from ..host.runs import NodeProgress, mark
+from ..sockets import Pairs
 
 
 class DPOLora(dict):
@@ -58,7 +58,7 @@ class Trained:
     curves: Any
     summary: str
     curve: dict[str, Any]
-    """The same numbers for the page (nodes/curve.py)."""
+    """The same numbers for the page (nodes/host/curve.py)."""
 
 
 def settings_of(widgets: Mapping[str, Any]) -> tuple[AdapterSettings, TrainSettings]:

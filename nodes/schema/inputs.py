@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from .sockets import CandidatesType, ScorerType
+from ..sockets import CandidatesType, ScorerType
 
 
 def judge_input(says: str, **more) -> io.Input:

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ..dpo_core.settings import TrainSettings
-from ..dpo_core.training.objectives import NO_PREFERENCE
+from ...dpo_core.settings import TrainSettings
+from ...dpo_core.training.objectives import NO_PREFERENCE
 
 EVENT = "dreambooth_dpo.curve"
 _FIELDS = ("loss", "margin", "winner_error", "winner_alarm")

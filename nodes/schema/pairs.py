@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
-from .sockets import CATEGORY, PairsType, ScoredType, found_by, shown_again
+from ..sockets import CATEGORY, PairsType, ScoredType, found_by, shown_again
 
 
 def rule_inputs() -> list:
@@ -83,12 +83,12 @@ class BuildPairs(io.ComfyNode):
 
     @classmethod
     def execute(cls, scored, rule=None, window=None, steer=None, fidelity_weight=None, combine=None, **limits) -> io.NodeOutput:
-        from ..dpo_core.pairs.advice import pairs_advice
-        from ..dpo_core.report.plots.cloud import cloud_figure, figure_image
-        from ..dpo_core.settings import PairSettings
-        from .no_pairs import lacking
-        from .run import NodeProgress, to_image
-        from .stages.pairs import make_pairs
+        from ...dpo_core.pairs.advice import pairs_advice
+        from ...dpo_core.report.plots.cloud import cloud_figure, figure_image
+        from ...dpo_core.settings import PairSettings
+        from ..host.runs import NodeProgress, to_image
+        from ..stages.no_pairs import lacking
+        from ..stages.pairs import make_pairs
 
         # Graphs from before there were rules meant the angle window.
         rule = rule or "angle_window"
@@ -134,11 +134,11 @@ class PreviewPairs(io.ComfyNode):
 
     @classmethod
     def execute(cls, pairs, page: int, pairs_per_page: int) -> io.NodeOutput:
-        from ..dpo_core.pairs.build import NoPairs
-        from ..dpo_core.report.plots.grids import pairs_grid
-        from .no_pairs import lacking
-        from .run import to_image
-        from .stages.pairs import pair_pictures
+        from ...dpo_core.pairs.build import NoPairs
+        from ...dpo_core.report.plots.grids import pairs_grid
+        from ..host.runs import to_image
+        from ..stages.no_pairs import lacking
+        from ..stages.pairs import pair_pictures
 
         if said := lacking(pairs):
             raise NoPairs(said)

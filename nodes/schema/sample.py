@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
-from .sockets import CATEGORY, Candidates, CandidatesType, ConceptType, PromptsType, found_by, shown_again
+from ..sockets import CATEGORY, Candidates, CandidatesType, ConceptType, PromptsType, found_by, shown_again
 
 
 def round_input(what: str) -> io.Int.Input:
@@ -15,7 +15,7 @@ def round_input(what: str) -> io.Int.Input:
 
 def sampling_inputs() -> list:
     """Widgets of how pictures are drawn, with the core's ranges."""
-    from ..dpo_core.backends.comfyui import host
+    from ...dpo_core.backends.comfyui import host
 
     return [
         io.Int.Input("candidates_per_prompt", default=8, min=2, max=256, tooltip="Pictures for every prompt. 8 to 16 are usual."),
@@ -83,8 +83,8 @@ class SampleCandidates(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, clip, vae, concept, prompts, run_name, **drawing) -> io.NodeOutput:
-        from .run import NodeProgress, run_path, tiles, to_image
-        from .stages.sample import draw_candidates, sampling_of
+        from ..host.runs import NodeProgress, run_path, tiles, to_image
+        from ..stages.sample import draw_candidates, sampling_of
 
         settings, sampler = sampling_of(drawing)
         handle = Candidates(run_path(run_name), "", concept, prompts, settings, sampler, drawing.get("round") or 0)
@@ -96,13 +96,13 @@ class SampleCandidates(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, run_name: str = "x") -> bool | str:
-        from .run import check_name
+        from ..host.runs import check_name
 
         return (check_name(run_name) if run_name is not None else None) or True
 
     @classmethod
     def fingerprint_inputs(cls, run_name: str = "", **_) -> int:
-        from .run import generation
+        from ..host.runs import generation
 
         return generation(run_name or "")
 

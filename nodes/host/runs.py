@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ..dpo_core.backends.comfyui import host
-from ..dpo_core.errors import UserError
+from ...dpo_core.backends.comfyui import host
+from ...dpo_core.errors import UserError
 
 _NAME = re.compile(r"[^<>:\"/\\|?*\x00-\x1f\ud800-\udfff]{1,100}")
 _BYTES = 200

@@ -6,18 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..dpo_core.backends.comfyui import LiveAdapter, adapter_of_lora, live_adapter, with_live_adapter
-from ..dpo_core.errors import UserError
-from ..dpo_core.evaluation.strength import Sweep, judge, read_strengths
-from ..dpo_core.loop.strength_sweep import scaled_state
-from ..dpo_core.report.plots.cloud import figure_image
-from ..dpo_core.report.plots.strength import strength_figure, strength_strip
-from ..dpo_core.run.folder import RunFolder
-from ..dpo_core.settings import EvaluationSettings, SamplingSettings, StopSettings
-from ..metrics.sets import concept_scorers
-from .evaluation import measure
-from .run import NodeProgress, mark
-from .sockets import Candidates
+from ...dpo_core.backends.comfyui import LiveAdapter, adapter_of_lora, live_adapter, with_live_adapter
+from ...dpo_core.errors import UserError
+from ...dpo_core.evaluation.strength import Sweep, judge, read_strengths
+from ...dpo_core.loop.strength_sweep import scaled_state
+from ...dpo_core.report.plots.cloud import figure_image
+from ...dpo_core.report.plots.strength import strength_figure, strength_strip
+from ...dpo_core.run.folder import RunFolder
+from ...dpo_core.settings import EvaluationSettings, SamplingSettings, StopSettings
+from ...metrics.sets import concept_scorers
+from ..host.runs import NodeProgress, mark
+from ..sockets import Candidates
+from .evaluate import measure
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
-from .measuring import picture_inputs, witness_inputs
-from .sockets import CATEGORY, found_by, shown_again
+from ..sockets import CATEGORY, found_by, shown_again
+from .inputs import picture_inputs, witness_inputs
 
 
 class Evaluate(io.ComfyNode):
@@ -38,8 +38,8 @@ class Evaluate(io.ComfyNode):
 
     @classmethod
     def execute(cls, before, after, clip, vae, candidates, scorer, seeds_per_prompt, seed, judge=None) -> io.NodeOutput:
-        from .evaluation import evaluate
-        from .run import NodeProgress, to_image
+        from ..host.runs import NodeProgress, to_image
+        from ..stages.evaluate import evaluate
 
         settings = candidates.settings.model_copy(update={"seed": seed})
         progress = NodeProgress(cls.hidden.unique_id, pictures=False)

@@ -7,13 +7,13 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..sockets import CATEGORY, CandidatesType, ConceptType, PromptsType, ScorerType, found_by
 from .finish import FinishCandidates
+from .inputs import judge_input, seeds_input
 from .keep_best import KeepBest
-from .measuring import judge_input, seeds_input
 from .pairs import BuildPairs
 from .sample import SampleCandidates, sampling_inputs
 from .score import second_scorer
-from .sockets import CATEGORY, CandidatesType, ConceptType, PromptsType, ScorerType, found_by
 from .train import TrainStep, training_inputs
 
 _LINKED = {"rawLink": True}
@@ -192,7 +192,7 @@ class Rounds(io.ComfyNode):
                 return f"{name} is {value}: it goes from {least} to 1000."
         wrong = SampleCandidates.validate_inputs(run_name)
         if wrong is True and draft_steps and steps is not None and sampler_name is not None:
-            from .stages.finish import drafts_refused
+            from ..stages.finish import drafts_refused
 
             wrong = drafts_refused(draft_steps, steps, sampler_name) or True
         return wrong if wrong is not True else BuildPairs.validate_inputs(angle_low, angle_high)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
+from ..sockets import CATEGORY, PairsType, found_by, shown_again
 from .sample import round_input
-from .sockets import CATEGORY, PairsType, found_by, shown_again
 
 
 def training_inputs() -> list:
@@ -112,9 +112,9 @@ class TrainStep(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, clip, pairs, continue_from=None, **widgets) -> io.NodeOutput:
-        from .curve import CurveFeed
-        from .run import NodeProgress, to_image
-        from .training import train_step
+        from ..host.curve import CurveFeed
+        from ..host.runs import NodeProgress, to_image
+        from ..stages.train import train_step
 
         feed = CurveFeed(cls.hidden.unique_id, cls.hidden.extra_pnginfo)
         done = train_step(model, clip, pairs, widgets, continue_from, NodeProgress(cls.hidden.unique_id), feed)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..dpo_core.pairs.edits import (
+from ...dpo_core.pairs.edits import (
     Kept,
     Overruled,
     Place,
@@ -22,14 +22,14 @@ from ..dpo_core.pairs.edits import (
     set_thumbs,
     thumbs_of,
 )
-from ..dpo_core.pairs.rules import reward_direction
-from ..dpo_core.records import Candidate, Pair
-from ..dpo_core.run.folder import RunFolder
-from ..dpo_core.run.previews import candidate_previews, reference_previews
-from ..dpo_core.scoring.sets import axis_scores
-from ..dpo_core.statistics import standardise
-from .run import NodeProgress, mark
-from .sockets import Pairs
+from ...dpo_core.pairs.rules import reward_direction
+from ...dpo_core.records import Candidate, Pair
+from ...dpo_core.run.folder import RunFolder
+from ...dpo_core.run.previews import candidate_previews, reference_previews
+from ...dpo_core.scoring.sets import axis_scores
+from ...dpo_core.statistics import standardise
+from ..host.runs import NodeProgress, mark
+from ..sockets import Pairs
 
 
 @dataclass(frozen=True)
