@@ -139,3 +139,20 @@ def test_the_installed_package_imports_from_anywhere(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no executable bit")
 def test_continuous_integration_can_start() -> None:
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
+def test_the_page_knows_the_packs_version() -> None:
+    """A graph that is saved names it."""
+    assert f'export const VERSION = "{PYPROJECT["project"]["version"]}"' in (ROOT / "web" / "version.js").read_text(encoding="utf-8")
+
+
+def test_where_to_change_what_names_files_that_are_there() -> None:
+    """docs/where.md: a path of its own, or a name in the folder of the path before it, or a folder of its room."""
+    text = (ROOT / "docs" / "where.md").read_text(encoding="utf-8")
+    names = [
+        n.replace("C/", "dpo_core/", 1) if n.startswith("C/") else n for n in re.findall(r"`([\w/.]+\.(?:py|md|js|html|toml))`", text)
+    ]
+    files = {path.as_posix() for path in repository_files()}
+    assert len(names) > 60
+    lost = [n for n in names if n not in files and ("/" in n or not any(f.endswith(f"/{n}") for f in files))]
+    assert lost == []
