@@ -3,7 +3,7 @@
 #   python3 -m venv .venv
 #   .venv/bin/pip install -e ".[headless,test]"      (Windows: .venv\Scripts\ instead of .venv/bin/)
 #   .venv/bin/dreambooth-dpo demo --concept 0
-#   .venv/bin/ruff check . && .venv/bin/pytest --ignore tests/host --ignore tests/browser && .venv/bin/python tests/hosts.py
+#   .venv/bin/ruff check . && .venv/bin/pytest --ignore tests/host --ignore tests/browser && .venv/bin/python tools/hosts.py
 PYTHON ?= python3
 CONCEPT ?= 0
 ARGS ?=
@@ -38,4 +38,4 @@ lint: $(STAMP) ## Check the code with ruff
 
 test: lint ## Check the code, then run the tests (ARGS="-m slow" runs the slow ones), here and on every ComfyUI found (COMFYUI_PATH, else ~/ComfyUI*)
 	$(BIN)/pytest -n 2 --dist loadfile --ignore tests/host --ignore tests/browser $(ARGS)
-	$(BIN)/python tests/hosts.py $(ARGS)
+	$(BIN)/python tools/hosts.py $(ARGS)

@@ -61,7 +61,7 @@ POINTS = """count => {
 
 def tests_folder() -> None:
     """The page and the server are those of the tests."""
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    sys.path[:0] = [str(Path(__file__).parents[1] / folder) for folder in ("tests/support", "tools")]
 
 
 def workflow(info: dict, candidates: int) -> dict:

@@ -82,7 +82,7 @@ def test_names_follow_the_registry() -> None:
 
 def test_the_range_of_hosts_is_said_once() -> None:
     """To the registry as the nodes have it, and as the tests' list of hosts begins."""
-    hosts = tomllib.loads((ROOT / "tests" / "hosts.toml").read_text(encoding="utf-8"))["host"]
+    hosts = tomllib.loads((ROOT / "tools" / "hosts.toml").read_text(encoding="utf-8"))["host"]
     assert PYPROJECT["tool"]["comfy"]["requires-comfyui"] == f">={OLDEST}"
     assert [hosts[0]["version"], hosts[-1]["version"]] == [OLDEST, NEWEST]
 
@@ -149,9 +149,7 @@ def test_the_page_knows_the_packs_version() -> None:
 def test_where_to_change_what_names_files_that_are_there() -> None:
     """docs/where.md: a path of its own, or a name in the folder of the path before it, or a folder of its room."""
     text = (ROOT / "docs" / "where.md").read_text(encoding="utf-8")
-    names = [
-        n.replace("C/", "dpo_core/", 1) if n.startswith("C/") else n for n in re.findall(r"`([\w/.]+\.(?:py|md|js|html|toml))`", text)
-    ]
+    names = [n.replace("C/", "dpo_core/", 1) if n.startswith("C/") else n for n in re.findall(r"`([\w/.]+\.(?:py|md|js|html|toml))`", text)]
     files = {path.as_posix() for path in repository_files()}
     assert len(names) > 60
     lost = [n for n in names if n not in files and ("/" in n or not any(f.endswith(f"/{n}") for f in files))]

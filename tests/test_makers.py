@@ -1,4 +1,4 @@
-"""The programs beside the tests that make pictures, locales and examples: each can be started, with all that it takes from the tests' modules."""
+"""The programs in tools/ that make pictures, locales and examples: each can be started, with all that it takes from the tests' modules."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).parents[1] / "tools"
 NAMES = [*sorted(path.stem for path in FOLDER.glob("make_*.py")), "example_workflows"]
 
 

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-_spec = importlib.util.spec_from_file_location("rooms", ROOT / "tools" / "rooms.py")
-rooms = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(rooms)
+import rooms
 
 
 def test_no_arrow_points_up_and_no_module_is_on_a_circle() -> None:

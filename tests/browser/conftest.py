@@ -44,7 +44,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory):
         pytest.skip("browser tests need " + " and ".join(name for name, gone in missing.items() if gone))
     front_end = FRONT_ENDS[request.param]
     if front_end.arguments and not newest_front_end().is_dir():
-        pytest.skip(f"front end {NEWEST_FRONT_END} is not there: python tests/hosts.py installs it")
+        pytest.skip(f"front end {NEWEST_FRONT_END} is not there: python tools/hosts.py installs it")
     folder = tmp_path_factory.mktemp(request.param)
     seed_settings(folder, **front_end.settings)
     with Server(folder, *front_end.arguments) as running:

@@ -21,7 +21,7 @@ def info(comfyui) -> dict[str, dict]:
 
 def test_the_english_texts_are_those_of_the_schemas(info: dict[str, dict]):
     kept = (FOLDER / "en" / "nodeDefs.json").read_text(encoding="utf-8")
-    assert kept == text(definitions(info)), "the nodes' texts have changed: python tests/make_locales.py, then the other languages by hand"
+    assert kept == text(definitions(info)), "the nodes' texts have changed: python tools/make_locales.py, then the other languages by hand"
 
 
 def test_every_output_has_a_tooltip(info: dict[str, dict]):

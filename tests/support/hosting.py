@@ -13,11 +13,11 @@ import urllib.request
 import uuid
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def comfyui_path() -> Path:
-    """The ComfyUI that this test run is for: tests/hosts.py sets COMFYUI_PATH to one after the other."""
+    """The ComfyUI that this test run is for: tools/hosts.py sets COMFYUI_PATH to one after the other."""
     return Path(os.environ.get("COMFYUI_PATH") or Path.home() / "ComfyUI")
 
 

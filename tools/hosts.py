@@ -1,9 +1,9 @@
 """Runs the host and browser tests on every ComfyUI that is present, each in a virtual environment of its own under .hosts/.
 
-    python tests/hosts.py [pytest's arguments]      # all of them, one after the other
-    python tests/hosts.py --list                    # which are found, and where
+    python tools/hosts.py [pytest's arguments]      # all of them, one after the other
+    python tools/hosts.py --list                    # which are found, and where
 
-COMFYUI_PATH names one folder or several, separated as in PATH; without it ~/ComfyUI and ~/ComfyUI-* are looked at. tests/hosts.toml says
+COMFYUI_PATH names one folder or several, separated as in PATH; without it ~/ComfyUI and ~/ComfyUI-* are looked at. tools/hosts.toml says
 which versions are supported and what each is installed with. A host that cannot be imported is skipped with one line that says why.
 """
 
@@ -43,7 +43,7 @@ import comfy.sd, comfy_api.latest
 
 @dataclass(frozen=True)
 class Host:
-    """One ComfyUI on this machine, and how it is installed (tests/hosts.toml)."""
+    """One ComfyUI on this machine, and how it is installed (tools/hosts.toml)."""
 
     folder: Path
     version: str
@@ -66,7 +66,7 @@ class Host:
 
 def supported() -> list[dict]:
     """The entries of hosts.toml, the oldest first."""
-    return tomllib.loads((ROOT / "tests" / "hosts.toml").read_text(encoding="utf-8"))["host"]
+    return tomllib.loads((ROOT / "tools" / "hosts.toml").read_text(encoding="utf-8"))["host"]
 
 
 def numbers(version: str) -> tuple[int, ...]:
@@ -195,7 +195,7 @@ def main(arguments: list[str]) -> int:
     failed = 0
     for host in hosts:
         if not host.listed:
-            say(f"{host.title} is not named in tests/hosts.toml: it is tested as {host.entry['version']} is")
+            say(f"{host.title} is not named in tools/hosts.toml: it is tested as {host.entry['version']} is")
         try:
             install(host)
         except (subprocess.CalledProcessError, OSError) as error:

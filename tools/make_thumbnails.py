@@ -1,4 +1,4 @@
-"""Pictures of the example workflows for Browse Templates. `python tests/make_thumbnails.py [names]` writes example_workflows/<name>.jpg.
+"""Pictures of the example workflows for Browse Templates. `python tools/make_thumbnails.py [names]` writes example_workflows/<name>.jpg.
 
 The toybox examples are run to the end in a real ComfyUI with a real browser; the others, whose models are the user's, are only opened.
 """
@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
 from browsing import fit, load, page, run, seed_settings
 from hosting import Server, comfyui_path

@@ -1,4 +1,6 @@
-"""What the front end shows of every node, in English, from the nodes' own schemas. `python tests/make_locales.py` writes locales/en/nodeDefs.json.
+"""What the front end shows of every node, in English, from the nodes' own schemas.
+
+`python tools/make_locales.py` writes locales/en/nodeDefs.json.
 
 Other languages are written by hand; tests/test_locales.py tells what one lacks.
 """
@@ -11,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
 from hosting import ROOT, Server
 

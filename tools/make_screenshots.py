@@ -1,4 +1,4 @@
-"""An example as each front end shows it after a run. `python tests/make_screenshots.py [names]` writes docs/img/front_ends_<name>.jpg.
+"""An example as each front end shows it after a run. `python tools/make_screenshots.py [names]` writes docs/img/front_ends_<name>.jpg.
 
 The front ends are those of the browser tests: the one that ComfyUI pins, the newest, and the newest with HTML nodes (Nodes 2.0).
 """
@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
 from browsing import FRONT_ENDS, fit, load, page, run, seed_settings
 from hosting import ROOT, Server, comfyui_path

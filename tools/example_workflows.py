@@ -1,4 +1,7 @@
-"""The example workflows, from short graphs. `python tests/example_workflows.py` writes example_workflows/*.json by a real ComfyUI's definitions."""
+"""The example workflows, from short graphs.
+
+`python tools/example_workflows.py` writes example_workflows/*.json by a real ComfyUI's definitions.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
 from hosting import Server
 from workflows import FOLDER, to_ui
@@ -114,7 +117,7 @@ DRAFTS_NOTE = """## Draft many, finish few
 Sixteen candidates of every prompt are **drafted** in 4 steps, scored and paired. Only those that stand in pairs are **finished** in 12 steps,
 from the same noise; the others would not have been used. The finished ones are scored and paired anew, and these pairs train.
 
-*Pairs in words* tells how well drafts and pictures agree. In DPO Rounds the same is one number: *draft_steps*."""
+*Pairs in words* tells how well drafts and pictures agree. In DPO Rounds the same is one number: *draft_steps*."""  # noqa: E501
 USER_NOTE = """## Your own subject
 1. Choose your checkpoint, and the LoRA of your subject.
 2. Load photos of it; write its *identifier* and *class noun* as in training.
@@ -163,7 +166,8 @@ def drafted(toy: dict) -> dict:
 
 
 def graphs() -> dict[str, tuple[dict, list[dict]]]:
-    # Every output hangs on the stages: with an output beside them, the host would run that one, and the front end say nothing of what is wrong.
+    # Every output hangs on the stages: with an output beside them, the host would run that one, and the front end say nothing of what
+    # is wrong.
     toy = {"model": ["toy", 0], "clip": ["toy", 1], "vae": ["toy", 2]}
     quick = {
         **toy_parts(),

@@ -6,7 +6,7 @@ import ast
 from dataclasses import dataclass
 from pathlib import Path
 
-FOLDER = Path(__file__).parents[1] / "nodes"
+FOLDER = Path(__file__).parents[2] / "nodes" / "schema"
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-FOLDER = Path(__file__).parents[1] / "example_workflows"
+FOLDER = Path(__file__).parents[2] / "example_workflows"
 OURS = "DBDPO_"
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 
