@@ -66,4 +66,6 @@ def _no_pairs(found: PairYield, settings: PairSettings) -> str:
 def check_pairs(run: RunFolder, pairs_name: str) -> None:
     """Raises NoPairs, which says why and what to do, where nothing is kept under `pairs_name`; the candidates are kept."""
     if not run.pairs(pairs_name):
-        raise NoPairs(str(run.fact(f"no_pairs_{pairs_name}") or "no pair is left to train on. Let more of them in."))
+        raise NoPairs(
+            str(run.fact(f"no_pairs_{pairs_name}") or "No pairs left to train on. Lower the margin, widen the window, or undo rejections.")
+        )

@@ -1,4 +1,4 @@
-"""A person's word on pairs and candidates: read, counted, and put over what the pair rule chose.
+"""Manual overrides of selected pairs: parse, validate, apply.
 
 Decisions are kept by the pair's id, "<winner>-<loser>" as the rule gave it, and by the fingerprint of the candidates that were looked at:
 what was said of other candidates is never applied to these.

@@ -9,7 +9,7 @@ import torch
 SHARE = 0.8
 """Of free memory that pictures may fill. The rest is for what does not grow evenly with their number, and for gaps between blocks."""
 UNMEASURED = 8
-"""Pictures at once where free memory cannot be told, or must not decide: the default of sampling.batch_size."""
+"""Fallback batch size when free memory is unknown or must not affect results: the default of sampling.batch_size."""
 
 
 def fitting(free: float, each: float, most: int) -> int:

@@ -137,7 +137,7 @@ def pair_data(run: RunFolder, set_name: str, pairs_name: str, model: TextToImage
 def _with_thumbs(rows: list[tuple], thumbs: dict[int, str]) -> list[tuple]:
     """Rows (winner, loser, whether either counts, gap) in which a candidate with a thumb counts once, by it, and not by its pairs.
 
-    Such a candidate has a row of its own, in which it also stands in for the partner that it has not.
+    Such a candidate has a row of its own; the missing partner is filled with the same sample and masked out.
     """
     rows = [(w, el, float(w not in thumbs), float(el not in thumbs), gap) for w, el, _, _, gap in rows]
     single = [(p, p, float(way == "up"), float(way == "down"), 0.0) for p, way in sorted(thumbs.items())]

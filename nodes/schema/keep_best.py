@@ -35,7 +35,12 @@ class KeepBest(io.ComfyNode):
                 PairsType.Input(
                     "pairs", lazy=True, optional=True, tooltip="This round's pairs: with so_far, a round without any ends well."
                 ),
-                PairsType.Input("drafts", lazy=True, optional=True, tooltip="Where the round is drafted, its drafts' pairs: alike."),
+                PairsType.Input(
+                    "drafts",
+                    lazy=True,
+                    optional=True,
+                    tooltip="Draft pairs of this round. If empty, the loop stops early instead of failing.",
+                ),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The best model so far, or the original."),

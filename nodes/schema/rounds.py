@@ -74,7 +74,7 @@ def _drawn(
 
 
 def _keep_best(graph: Any, number: int, drawn: _Drawn, train: Any, earlier: Any, parts: dict[str, Any]) -> Any:
-    """Keep Best Round behind a round: it asks for nothing of it once an earlier one said stop, and for no training without pairs."""
+    """Keep Best Round behind a round. Inputs are lazy: after an early stop nothing upstream runs; without pairs training is skipped."""
     so_far = {} if earlier is None else {"so_far": earlier.out(2), "pairs": drawn.pairs.out(0)}
     if so_far and drawn.drafts is not None:
         so_far["drafts"] = drawn.drafts.out(0)

@@ -33,7 +33,7 @@ from ..sockets import Pairs
 
 
 class DPOLora(dict):
-    """A LORA_MODEL (names to tensors, as ComfyUI's own nodes take it) that knows what it was made of."""
+    """LORA_MODEL state dict (names to tensors, as ComfyUI's own nodes take it) with training metadata."""
 
     rank: int
     alpha: float
