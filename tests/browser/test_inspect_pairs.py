@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from browsing import load, run
+from browsing import load, run, tab
 from hosting import Server
 from inspector_page import (
     NODE,
@@ -27,6 +27,20 @@ from inspector_page import (
 
 PANEL_ALONE = pytest.mark.front_ends("pinned", why="what the panel says and makes of its data: the same in any page")
 SWAPPED, UNTOUCHED = "1 changed: 1 swapped, 0 rejected", "0 changed: 0 swapped, 0 rejected"
+
+
+@pytest.fixture(scope="module")
+def page(server: Server, browser):
+    with tab(browser, server) as shared:
+        yield shared
+
+
+@pytest.fixture
+def view(page):
+    """One page for all, in which each test opens a graph of its own: the page takes longer to load than most tests."""
+    yield page
+    assert not page.errors
+    assert not page.left
 
 
 def test_a_flip_goes_on_and_comes_back(server: Server, view):

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import pytest
-from browsing import come_back, finished, look_at, open_template, overlaps, press_run, set_widgets, tab
+from browsing import come_back, finished, look_at, open_template, overlaps, press_run, set_widgets, tab, unlink
 from hosting import Server, executed
+from toy_graphs import FEW_PROMPTS
 
 pytestmark = pytest.mark.front_ends("pinned", "nodes2", why="what comes back and where it is drawn; on both canvases the same")
 STEPS = 6
 SMALL = {
     "DBDPO_LoadToybox": {"steps": 10},
+    "DBDPO_PromptSet": FEW_PROMPTS,
     "DBDPO_Rounds": {
-        "rounds": 2, "keep": "last", "candidates_per_prompt": 3, "steps": 5, "max_uses": 10, "train_steps": STEPS, "pairs_per_step": 4,
+        "rounds": 2, "keep": "last", "candidates_per_prompt": 4, "steps": 5, "max_uses": 10, "train_steps": STEPS, "pairs_per_step": 4,
     },
     "DBDPO_Evaluate": {"seeds_per_prompt": 2},
 }  # fmt: skip
@@ -41,6 +43,8 @@ def ran(server: Server, browser):
         view.wait_for_function("app.graph._nodes.some(n => n.type === 'DBDPO_Rounds')")
         view.wait_for_timeout(500)
         assert overlaps(view) == []
+        for name in FEW_PROMPTS:
+            unlink(view, "DBDPO_PromptSet", name)
         set_widgets(view, SMALL)
         look_at(view, "DBDPO_Rounds", 0.5)
         run(view, server)

@@ -6,16 +6,11 @@ import pytest
 from browsing import come_back, fit, load, look_at, run, tab
 from hosting import Server
 from shown import with_text
-from toy_graphs import node, toy_loop_graph
+from toy_graphs import FEW_PROMPTS, node, toy_loop_graph
 from workflows import to_ui
 
 NAMES = with_text()
 SIZE = (420, 900)
-PLACES = ("in the snow", "on sand", "in a forest", "on a table", "at night", "in a city")
-PROMPTS = {
-    "text": "\n".join(f"a {{identifier}} {{class_noun}} {place}" for place in PLACES),
-    "held_out_text": "\n".join(f"a red {{identifier}} {{class_noun}} {place}" for place in PLACES[:4]),
-}
 # The text in the node's view, and what hides it: where it cannot be seen, or something lies over its middle.
 READ = """kind => {
     const node = app.graph._nodes.find(n => n.type === kind)
@@ -37,7 +32,7 @@ COUNT = """text => {
 def graph() -> dict:
     """Every node that says something, behind one another: what one has drawn the next need not draw."""
     whole = toy_loop_graph(
-        toy={"steps": 10}, sample={"run_name": "texts", "steps": 4}, pairs={"max_uses": 10}, train={"train_steps": 4}, prompts=PROMPTS
+        toy={"steps": 10}, sample={"run_name": "texts", "steps": 4}, pairs={"max_uses": 10}, train={"train_steps": 4}, prompts=FEW_PROMPTS
     )
     del whole["look"]
     model, clip, vae = (["toy", i] for i in range(3))

@@ -48,7 +48,8 @@ def test_every_example_opens_from_browse_templates(view):
         if name.startswith("toybox"):  # the others name models that the user brings
             assert view.evaluate("app.graph._nodes.filter(n => n.has_errors).map(n => n.type)") == [], name
         assert overlaps(view) == [], name
-        higher = {n["type"]: h for n in saved["nodes"] if (h := heights(view)[str(n["id"])]) > tallest(n) + 1}
+        now = heights(view)
+        higher = {n["type"]: now[str(n["id"])] for n in saved["nodes"] if now[str(n["id"])] > tallest(n) + 1}
         assert higher == {}, name  # tests/test_example_layout.py reckons with that
         for kept in saved["nodes"]:
             inputs, outputs = view.evaluate(

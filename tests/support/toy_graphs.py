@@ -28,6 +28,13 @@ SAMPLING = {
 }
 PAIRS = {"angle_low": 20, "angle_high": 70, "margin": 0.5, "max_pairs_per_prompt": 6, "max_uses": 3}
 
+_PLACES = ("in the snow", "on sand", "in a forest", "on a table", "at night", "in a city")
+FEW_PROMPTS = {
+    "text": "\n".join(f"a {{identifier}} {{class_noun}} {place}" for place in _PLACES),
+    "held_out_text": "\n".join(f"a red {{identifier}} {{class_noun}} {place}" for place in _PLACES[:4]),
+}
+"""For Prompt Set: six to train on and four to measure on, in place of the toybox's thirty and twenty."""
+
 
 def node(kind: str, **inputs: object) -> dict:
     """A node of this pack."""
