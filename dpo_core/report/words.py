@@ -108,6 +108,18 @@ def verdict(numbers: Mapping, scorers: Mapping[str, Mapping]) -> tuple[str, str]
     return _headline(up, down, numbers.get(TRUTH), fallen)
 
 
+def evaluation_words(numbers: Mapping[str, Mapping], scorers: Mapping[str, Mapping]) -> str:
+    """The verdict, then one line a score: before, after, gain with its interval, and what that means. numbers: as `verdict` takes them."""
+    first = next(iter(numbers.values()))
+    counted = f"{plural(first['images'], 'held-out picture')} of {plural(first['prompts'], 'prompt')}"
+    lines = [verdict(numbers, scorers)[1], f"{counted}, equal seeds; 95 % intervals over prompts."]
+    for name, gain in numbers.items():
+        change = change_word(gain["verdict"], scorers[name]["higher_is_better"])
+        moved = f"{gain['before']:.3f} -> {gain['after']:.3f} ({gain['gain']:+.3f}, {interval_words(gain)})"
+        lines.append(f"{_title(scorers, name)}: {moved}: {change}")
+    return "\n".join(lines)
+
+
 def _judges(numbers: Mapping, scorers: Mapping[str, Mapping]) -> list[str]:
     return [n for n in numbers if scorers.get(n, {}).get("role") == "judge"]
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 from ...dpo_core.backends.comfyui import ComfyTextToImage
-from ...dpo_core.evaluation.gains import Gain
 from ...dpo_core.evaluation.held_out import HeldOutPlan, Measured
 from ...dpo_core.report.numbers import gain_dict
 from ...dpo_core.report.plots.grids import before_after_grid, evenly
-from ...dpo_core.report.words import change_word, interval_words, verdict
+from ...dpo_core.report.words import evaluation_words
 from ...dpo_core.run.folder import RunFolder
 from ...dpo_core.settings import SamplingSettings
 from ...metrics.sets import Scorers, concept_scorers, role_of
@@ -50,8 +49,10 @@ def evaluate(
         sets, measured = measure(run, models, clip, vae, candidates, settings, scorers, seeds, progress)
         gains = measured.gains(*sets)
         run.set_fact(f"report_{mark(sets)}", {title: gain.as_dict() for title, gain in gains.items()})
+        by_name = {title: gain_dict(gain) for title, gain in gains.items()}
+        about = {name: dict(zip(("role", "title", "higher_is_better"), role_of(name), strict=True)) for name in gains}
         grid = _grid(run, sets, candidates.prompts.held_out, seeds)
-        return Evaluated(grid, words(gains), compare(run, measured, sets, candidates.prompts.held_out, seeds))
+        return Evaluated(grid, evaluation_words(by_name, about), compare(run, measured, sets, candidates.prompts.held_out, seeds))
 
 
 def measure(
@@ -88,16 +89,3 @@ def _grid(run: RunFolder, sets: Sequence[str], prompts: tuple[str, ...], seeds: 
     rows, columns = evenly(len(prompts), _SHOWN_PROMPTS), evenly(seeds, _SHOWN_SEEDS)
     pictures = [[run.images(name, [p * seeds + s for s in columns]) for p in rows] for name in sets]
     return before_after_grid(*pictures, [prompts[p] for p in rows])
-
-
-def words(gains: Mapping[str, Gain]) -> str:
-    """The verdict, then one line a score: before, after, gain with its interval, and what that means."""
-    about = {name: dict(zip(("role", "title", "higher_is_better"), role_of(name), strict=True)) for name in gains}
-    lines = [verdict({name: gain_dict(gain) for name, gain in gains.items()}, about)[1]]
-    first = next(iter(gains.values()))
-    lines.append(f"{first.images} held-out pictures of {first.prompts} prompts, equal seeds; 95 % intervals over prompts.")
-    for name, gain in gains.items():
-        change = change_word(gain.verdict, about[name]["higher_is_better"])
-        title, interval = about[name]["title"], interval_words(gain.as_dict())
-        lines.append(f"{title}: {gain.before:.3f} -> {gain.after:.3f} ({gain.gain:+.3f}, {interval}): {change}")
-    return "\n".join(lines)

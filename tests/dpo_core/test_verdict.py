@@ -1,0 +1,57 @@
+"""One function words the verdict: the node's first line is the report's headline, and a judge that fell on either axis is never passed over."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from dreambooth_dpo.dpo_core.report.words import answer, evaluation_words, verdict
+
+ABOUT = {
+    "fidelity": {"role": "reward", "title": "Fidelity", "higher_is_better": True},
+    "alignment": {"role": "reward", "title": "Alignment", "higher_is_better": True},
+    "judge_fidelity": {"role": "judge", "title": "Fidelity (judge)", "higher_is_better": True},
+    "judge_alignment": {"role": "judge", "title": "Alignment (judge)", "higher_is_better": True},
+    "copy_paste": {"role": "guard", "title": "Copy-paste", "higher_is_better": False},
+}
+CI = {"up": (0.05, 0.15), "down": (-0.15, -0.05), "unclear": (-0.05, 0.05)}
+
+
+def gain(way: str) -> dict:
+    low, high = CI[way]
+    mean = (low + high) / 2
+    return {"before": 0.4, "after": 0.4 + mean, "gain": mean, "ci95": [low, high], "images": 40, "prompts": 20, "verdict": way}
+
+
+def gains(*ways: str) -> dict[str, dict]:
+    """In the order of ABOUT, as many as are given."""
+    return {name: gain(way) for name, way in zip(ABOUT, ways, strict=False)}
+
+
+@pytest.mark.parametrize("judges", [("down", "up"), ("up", "down"), ("unclear", "down"), ("down", "down")])
+def test_a_judge_that_fell_on_either_axis_is_no_gain(judges: tuple[str, str]) -> None:
+    numbers = gains("up", "up", *judges)
+    assert verdict(numbers, ABOUT) == ("hacked", "The reward rose while the judge fell: looks hacked.")
+    assert evaluation_words(numbers, ABOUT).splitlines()[0] == "The reward rose while the judge fell: looks hacked."
+
+
+@pytest.mark.parametrize("ways", itertools.product(CI, repeat=4))
+def test_the_nodes_first_line_is_the_reports_headline(ways: tuple[str, ...]) -> None:
+    numbers = gains(*ways)
+    said = evaluation_words(numbers, ABOUT).splitlines()[0]
+    assert said == answer(numbers, ABOUT).headline
+    assert said.startswith("It got better") == ("up" in ways[:2] and "down" not in ways)
+
+
+def test_every_score_has_its_line() -> None:
+    lines = evaluation_words(gains("up", "unclear", "up", "unclear", "up"), ABOUT).splitlines()
+    assert lines == [
+        "It got better: fidelity rose, alignment held.",
+        "40 held-out pictures of 20 prompts, equal seeds; 95 % intervals over prompts.",
+        "Fidelity: 0.400 -> 0.500 (+0.100, 95 % interval +0.050 to +0.150): better",
+        "Alignment: 0.400 -> 0.400 (+0.000, 95 % interval -0.050 to +0.050): no clear change",
+        "Fidelity (judge): 0.400 -> 0.500 (+0.100, 95 % interval +0.050 to +0.150): better",
+        "Alignment (judge): 0.400 -> 0.400 (+0.000, 95 % interval -0.050 to +0.050): no clear change",
+        "Copy-paste: 0.400 -> 0.500 (+0.100, 95 % interval +0.050 to +0.150): worse",
+    ]
