@@ -25,6 +25,7 @@ SETTINGS = {
     "Comfy.Graph.CanvasInfo": False,
     "Comfy.Notification.ShowVersionUpdates": False,
     "Comfy.Workflow.Persist": True,
+    "LiteGraph.Canvas.MaximumFps": 10,  # without a GPU, pages that only wait would take the cores from the run
 }
 # The pinned front end throws this one itself, at start.
 OWN_ERRORS = ("reading 'id'",)
