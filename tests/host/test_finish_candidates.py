@@ -131,7 +131,7 @@ def test_dpo_rounds_looks_at_the_pairs_of_drafts_before_anything_is_finished(com
 
 def test_keep_best_asks_for_drafts_then_pairs_and_for_no_more_where_either_is_none(nodes, monkeypatch):
     node_ = nodes["DBDPO_KeepBest"]
-    no_pairs = import_module(f"{node_.__module__.rpartition('.')[0]}.no_pairs")
+    no_pairs = import_module(f"{node_.__module__.partition('.schema.')[0]}.stages.no_pairs")
     monkeypatch.setattr(no_pairs, "lacking", lambda pairs: "none" if pairs == "empty" else None)
     going = type("Kept", (), {"decision": type("Decision", (), {"stop": False})()})()
     links = {"drafts": None, "pairs": None, "after": None, "lora": None, "candidates": None}
