@@ -113,7 +113,7 @@ def _train_step(model, clip, handle, bank: int, pairs: int, rank: int, steps: in
         "rank": rank, "alpha": float(rank), "targets": "all", "train_steps": steps, "pairs_per_step": pairs, "accumulation": 1,
         "learning_rate": 1e-5, "beta": 2000.0, "checkpointing": False, "memory": "fast", "reference_bank": bank, "train_seed": seed,
     }  # fmt: skip
-    with _counted(model) as rows:
+    with _counted() as rows:
         begun = clock.now()
         train_step(model, clip, handle, widgets, None, Quiet(), CurveFeed(None))
         return clock.now() - begun, sum(rows)
@@ -126,7 +126,7 @@ def _train_lora(latents, texts: list, batch: int, accumulated: int, rank: int, s
     from ..toybox.native import native_toybox
 
     model, _, _ = native_toybox()
-    with _counted(model) as rows:
+    with _counted() as rows:
         begun = clock.now()
         _stock_trainer(
             model=model, latents={"samples": latents.clone()}, positive=list(texts), batch_size=batch, grad_accumulation_steps=accumulated,
@@ -150,14 +150,22 @@ def _stock_trainer(**inputs: Any) -> None:
 
 
 @contextmanager
-def _counted(model: Any) -> Iterator[list[int]]:
-    """The batch sizes that go through a MODEL's denoiser."""
+def _counted() -> Iterator[list[int]]:
+    """The batch sizes that go through any MODEL's denoiser: newer trainers of core's work on a MODEL that they load themselves."""
+    from comfy.model_base import BaseModel
+
     rows: list[int] = []
-    hook = model.model.diffusion_model.register_forward_pre_hook(lambda _, inputs: rows.append(len(inputs[0])))
+    own = BaseModel.apply_model
+
+    def counted(self: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
+        rows.append(len(x))
+        return own(self, x, *args, **kwargs)
+
+    BaseModel.apply_model = counted
     try:
         yield rows
     finally:
-        hook.remove()
+        BaseModel.apply_model = own
 
 
 def _pairs(folder: Path, model: Any, clip: Any, vae: Any, pairs: int) -> Any:
