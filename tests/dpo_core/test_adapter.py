@@ -7,12 +7,12 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from models import tiny_text_to_image
 from torch import nn
 
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.settings import AdapterSettings
 from dreambooth_dpo.dpo_core.training.adapter import Adapter, LowRank, target_layers
-from tests.models import tiny_text_to_image
 
 SETTINGS = AdapterSettings(rank=3, alpha=6.0, targets="all")
 PROMPTS = ("a sks robot on grass", "a bear in snow")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from models import tiny_text_to_image
 
 from dreambooth_dpo.dpo_core.settings import AdapterSettings
 from dreambooth_dpo.dpo_core.training.adapter import Adapter
-from tests.models import tiny_text_to_image
 
 
 def test_an_adapter_is_put_on_once_and_a_merged_one_is_not_switched():

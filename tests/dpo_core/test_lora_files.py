@@ -6,6 +6,7 @@ import re
 
 import pytest
 import torch
+from models import tiny_pipeline, tiny_stable_diffusion, tiny_text_to_image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -14,7 +15,6 @@ from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.settings import AdapterSettings
 from dreambooth_dpo.dpo_core.training.adapter import Adapter
 from dreambooth_dpo.dpo_core.training.lora_files import load_into_adapter, read_lora, save_lora
-from tests.models import tiny_pipeline, tiny_stable_diffusion, tiny_text_to_image
 
 TARGETS = ("attention", "attention+ff", "all")
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from models import tiny_text_to_image
 
 from dreambooth_dpo.dpo_core.backends.diffusers.model import DiffusersTextToImage
-from tests.models import tiny_text_to_image
 
 KINDS = ("epsilon", "v_prediction")
 

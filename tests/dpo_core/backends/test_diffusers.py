@@ -7,11 +7,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from models import SAMPLING, tiny_stable_diffusion, tiny_text_to_image
 
 from dreambooth_dpo.dpo_core.backends.diffusers import model as backend
 from dreambooth_dpo.dpo_core.backends.diffusers.model import DiffusersTextToImage
 from dreambooth_dpo.dpo_core.protocols import TextToImage
-from tests.models import SAMPLING, tiny_stable_diffusion, tiny_text_to_image
 
 PROMPTS = ["a sks robot on grass", "a bear in snow", "a red robot", "a sks robot at night"]
 SEEDS = [3, 14, 15, 92]

@@ -7,10 +7,10 @@ import shutil
 
 import pytest
 import torch
+from models import SAMPLING, tiny_pipeline, tiny_stable_diffusion, tiny_text_to_image
 
 from dreambooth_dpo.dpo_core.backends.diffusers.model import DiffusersTextToImage, load_pipeline
 from dreambooth_dpo.dpo_core.errors import UserError
-from tests.models import SAMPLING, tiny_pipeline, tiny_stable_diffusion, tiny_text_to_image
 
 
 @pytest.fixture(scope="module")

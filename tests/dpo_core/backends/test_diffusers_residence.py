@@ -8,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from models import SAMPLING, tiny_stable_diffusion
 
 from dreambooth_dpo.dpo_core.backends.diffusers.model import DiffusersTextToImage
-from tests.models import SAMPLING, tiny_stable_diffusion
 
 CPU = torch.device("cpu")
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-
-from tests.models import SAMPLING, tiny_text_to_image
+from models import SAMPLING, tiny_text_to_image
 
 PROMPTS = ["a sks robot on grass", "a bear in snow", "a red robot", "a sks robot at night"]
 SEEDS = [3, 14, 15, 92]
