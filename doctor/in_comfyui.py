@@ -103,12 +103,9 @@ def memory_finding(system: str, switches: dict[str, bool], device: str) -> Findi
 
 
 def _memory_system() -> None:
-    import comfy.model_management as management
-
     from ..dpo_core.backends.comfyui import host
 
-    device = management.get_torch_device()
-    say("finding", memory_finding(host.memory_system(), host.memory_switches(), str(device)).as_dict())
+    say("finding", memory_finding(host.memory_system(), host.memory_switches(), str(host.device())).as_dict())
     say("system", host.memory_system())
 
 

@@ -1,4 +1,4 @@
-"""The import rule of the house: arrows point down, nothing is on a circle, no room is deep; and the command that says so can tell."""
+"""The import rule: arrows point down, there is no import cycle, no room is deeper than three levels; and tools/rooms.py detects a violation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The house from its imports: rooms, how many files and arrows each has, circles, and arrows that point up.
+"""The layout from its imports: rooms (packages), files and arrows (imports) of each, import cycles, and arrows that point up.
 
     python tools/rooms.py            # a table; exit status 1 where the import rule is broken
     python tools/rooms.py --arrows   # every arrow between rooms, with the number of imports

@@ -39,9 +39,10 @@ def train_round(
     if kept := run.load_state(name):
         adapter.load(kept[0])
         return stop_reason(run, round_index)
-    reason = None
+    adapter.freeze_reference()
+    trainer, reason = Trainer(model, adapter, data, settings, seed), None
     try:
-        _train(run, round_index, model, adapter, data, settings, seed, progress, watch)
+        _remaining_steps(run, round_index, trainer, progress, watch)
     except TrainingStopped as stop:
         reason = str(stop)
         logging.warning("DreamBooth DPO: %s", reason)
@@ -60,20 +61,9 @@ def stop_reason(run: RunFolder, round_index: int) -> str | None:
     return stopped["reason"] if stopped and stopped["round"] == round_index else None
 
 
-def _train(
-    run: RunFolder,
-    round_index: int,
-    model: TextToImage,
-    adapter: Adapter,
-    data: PairData,
-    settings: TrainSettings,
-    seed: int,
-    progress: Progress,
-    watch: Callable[[dict], None] | None,
-) -> None:
+def _remaining_steps(run: RunFolder, round_index: int, trainer: Trainer, progress: Progress, watch: Callable[[dict], None] | None) -> None:
     """The steps that are missing. Raises TrainingStopped when a guard ends them: the adapter then holds the last good state."""
-    adapter.freeze_reference()
-    trainer = Trainer(model, adapter, data, settings, seed)
+    model, settings = trainer.model, trainer.settings
     if settings.memory == "auto" and not settings.compile:
         trainer.level = str(run.fact("memory") or trainer.level)
     state, first = f"training_{round_index}", 0
@@ -103,6 +93,6 @@ def _train(
         raise
     finally:
         run.set_fact("memory", trainer.level)
-        if (error := passed(model, adapter, trainer.level)) is not None:
+        if (error := passed(model, trainer.adapter, trainer.level)) is not None:
             found = {"precision": model.precision, "level": trainer.level, "relative_error": error}
             run.set_fact("self_test", {"denoiser": type(model.denoiser).__name__, "device": model.device.type, **found})

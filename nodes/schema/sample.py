@@ -7,9 +7,9 @@ from comfy_api.latest import io, ui
 from ..sockets import CATEGORY, Candidates, CandidatesType, ConceptType, PromptsType, found_by, shown_again
 
 
-def round_input(what: str) -> io.Int.Input:
+def round_input() -> io.Int.Input:
     """Optional, so that graphs from before it was there stay valid; those have the first round's seeds."""
-    tooltip = f"Number of the round that {what} 0 is the first. DPO Rounds sets it; the same seed serves all rounds."
+    tooltip = "Index of the loop's round, 0 = first. It and the seed determine the noise. DPO Rounds sets it."
     return io.Int.Input("round", optional=True, control_after_generate=False, default=0, min=0, max=49, tooltip=tooltip)
 
 
@@ -51,7 +51,7 @@ def sampling_inputs() -> list:
             step=0.05,
             tooltip="Share of the steps that cfg acts in, from the first; a step after it costs half. 1 = all steps.",
         ),
-        round_input("draws: the noise of each round is its own."),
+        round_input(),
     ]
 
 

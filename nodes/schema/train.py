@@ -76,7 +76,7 @@ def _younger_inputs() -> list:
             max=1000,
             tooltip="Fixed draws of noise per pair, whose reference is computed once; 0 = fresh noise and a reference pass in every step.",
         ),
-        round_input("trains: the order and noise of each round are its own."),
+        round_input(),
     ]
 
 

@@ -8,7 +8,7 @@ tests/host/test_host_contract.py runs every entry on every supported host and sa
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import nn
 from ...errors import UserError
 from .host_check import NEWEST, OLDEST, check, memory_switches, missing, numbers, refusal, version
 from .host_models import checkpoint_model, image_codec, text_encoder, unet_model, with_lora
+from .host_patches import hooks_heard, unet_names, with_injection, without_injection
 from .host_rope import register_gradients
 from .host_sampling import check_interrupt, previewer, progress_bar, sample, sample_guided, sampler_names, scheduler_names
 
@@ -29,6 +30,7 @@ __all__ = [
     "check_interrupt",
     "checkpoint_model",
     "denoise",
+    "device",
     "for_training",
     "free_memory",
     "hooks_heard",
@@ -73,13 +75,19 @@ def is_dynamic(patcher: Any) -> bool:
     return bool(getattr(patcher, "is_dynamic", bool)())
 
 
+def device() -> torch.device:
+    """The device that this host computes on."""
+    import comfy.model_management as management
+
+    return management.get_torch_device()
+
+
 def memory_system() -> str:
     """ "dynamic" where this host would load a checkpoint's MODEL that way on its own device, else "classic"."""
-    import comfy.model_management as management
     import comfy.model_patcher as patchers
 
     core = getattr(patchers, "CoreModelPatcher", patchers.ModelPatcher)
-    return "dynamic" if core is not patchers.ModelPatcher and management.get_torch_device().type != "cpu" else "classic"
+    return "dynamic" if core is not patchers.ModelPatcher and device().type != "cpu" else "classic"
 
 
 def plain_copy(patcher: Any) -> Any:
@@ -207,59 +215,6 @@ def own_tensors(module: nn.Module) -> None:
 
 def _quantized(tensor: torch.Tensor) -> bool:
     return any(kind.__name__ == "QuantizedTensor" for kind in (*type(tensor).__mro__, *type(tensor.data).__mro__))
-
-
-# --- what rides on a MODEL, and the names of its layers ---
-
-
-def without_injection(patcher: Any, key: str) -> Any:
-    """A clone of the MODEL without what `with_injection` put on it under `key`; its other patches stay."""
-    clone = patcher.clone()
-    # A clone keeps what it was cloned from: what rode on all earlier ones would stay in memory.
-    while clone.parent is not None and key in clone.parent.attachments and clone.parent.parent is not None:
-        clone.parent = clone.parent.parent
-    # A clone copies the flag "is injected" of a loaded model, but the hooks are the loaded model's.
-    clone.is_injected = False
-    clone.remove_injections(key)
-    clone.attachments.pop(key, None)
-    return clone
-
-
-def with_injection(patcher: Any, key: str, inject: Callable[[Any], None], eject: Callable[[Any], None], attachment: object) -> Any:
-    """A clone of the MODEL: the host calls `inject(patcher)` when it has loaded it, `eject(patcher)` when it unloads it."""
-    from comfy.patcher_extension import PatcherInjection
-
-    clone = without_injection(patcher, key)
-    clone.set_injections(key, [PatcherInjection(inject=inject, eject=eject)])
-    clone.set_attachments(key, attachment)
-    return clone
-
-
-@contextmanager
-def hooks_heard(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Inside, the host calls these layers, and so their hooks, where it would rather run a fused operator on their weights.
-
-    Read in 0.40: layers have `comfy_force_forward` for it. Before, only int8 layers were passed over (0.33), with no way to ask.
-    """
-    asked = [module for module in modules if hasattr(type(module), "comfy_force_forward")]
-    before = [vars(module).get("comfy_force_forward") for module in asked]
-    try:
-        for module in asked:
-            module.comfy_force_forward = True
-        yield
-    finally:
-        for module, value in zip(asked, before, strict=True):
-            del module.comfy_force_forward
-            if value is not None:
-                module.comfy_force_forward = value
-
-
-def unet_names(model: Any) -> dict[str, str]:
-    """What diffusers calls the layers of a UNet (`model`: comfy's BaseModel), by their native names; {} where it is no UNet."""
-    import comfy.utils
-
-    keys = comfy.utils.unet_to_diffusers(model.model_config.unet_config)
-    return {native.removesuffix(".weight"): theirs.removesuffix(".weight") for theirs, native in keys.items() if native.endswith(".weight")}
 
 
 # --- prompts, drawing, prediction ---
