@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import os
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from event_loop import in_a_loop
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -79,12 +78,6 @@ def pack(comfyui: Path) -> Iterator[ModuleType]:
     yield module
     for other in [m for m in sys.modules if m == name or m.startswith(f"{name}.")]:
         del sys.modules[other]
-
-
-def in_a_loop(coroutine):
-    """What a coroutine returns, from a thread of its own: a browser of other tests may hold this thread's event loop."""
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(asyncio.run, coroutine).result()
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import asyncio
 import uuid
 
 import pytest
+from event_loop import in_a_loop
 from hosting import Server, comfyui_path, executed
 from shown import nodes
 from toy_graphs import toy_loop_graph
@@ -36,7 +37,7 @@ def heard(server: Server, graph: dict) -> tuple[dict, dict]:
                         return told
         raise ConnectionError("the server ended the connection")
 
-    told = asyncio.run(listen())
+    told = in_a_loop(listen())
     return told, server.wait(told.pop("prompt"))
 
 

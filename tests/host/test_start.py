@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
+from event_loop import in_a_loop
 from hosting import Server, comfyui_path
 
 pytestmark = pytest.mark.usefixtures("comfyui")
@@ -34,21 +33,15 @@ def test_a_supported_host_hears_nothing(tmp_path):
     assert said == [] and not any("FAILED" in line for line in told)
 
 
-def enter(pack) -> None:
-    """As ComfyUI does it, in an event loop of its own."""
-    with ThreadPoolExecutor(1) as thread:
-        thread.submit(asyncio.run, pack.comfy_entrypoint()).result()
-
-
 def test_a_supported_host_logs_no_refusal(pack, nodes, caplog):
     with caplog.at_level(logging.DEBUG):
-        enter(pack)
+        in_a_loop(pack.comfy_entrypoint())
     assert not [record for record in caplog.records if "DreamBooth" in record.getMessage()]
 
 
 def test_an_older_host_is_named_in_one_line_of_the_log(old, nodes, caplog):
     with caplog.at_level(logging.INFO):
-        enter(old)
+        in_a_loop(old.comfy_entrypoint())
     assert [record.getMessage() for record in caplog.records if "DreamBooth" in record.getMessage()] == [AGE]
 
 
