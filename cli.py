@@ -41,7 +41,9 @@ def plain_errors(command: Callable) -> Callable:
             complaints.print(f"[bold red]Error:[/] {_escaped(str(error))}", soft_wrap=True, highlight=False)
             raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
-            complaints.print("[yellow]Interrupted.[/] What was finished is kept; the same command with --resume goes on from there.")
+            complaints.print(
+                "[yellow]Interrupted.[/] What was finished is kept; the same command with --resume goes on from there."
+            )
             raise typer.Exit(130) from error
 
     return wrapped
@@ -78,13 +80,22 @@ def show_answer(report: dict, lora: Path, page: Path) -> None:
     """The answer first, then the numbers behind it, then where the files lie."""
     console.print()
     console.print(f"[bold]{_escaped(report['answer'])}[/]")
-    table = Table("score", "before", "after", "gain", "95 % interval", "", title="Held-out prompts, same seeds before and after")
+    table = Table(
+        "score", "before", "after", "gain", "95 % interval", "", title="Held-out prompts, same seeds before and after"
+    )
     for name, value in report.items():
         if isinstance(value, dict) and "ci95" in value:
             low, high = value["ci95"]
             # A single held-out prompt has no interval: nothing to resample.
             interval = "none (one prompt)" if low is None else f"{low:+.3f} .. {high:+.3f}"
-            table.add_row(name, f"{value['before']:.3f}", f"{value['after']:.3f}", f"{value['gain']:+.3f}", interval, value["verdict"])
+            table.add_row(
+                name,
+                f"{value['before']:.3f}",
+                f"{value['after']:.3f}",
+                f"{value['gain']:+.3f}",
+                interval,
+                value["verdict"],
+            )
     console.print(table)
     if dial := report.get("strength"):
         console.print(_escaped(dial["words"]))
@@ -102,7 +113,13 @@ def show_sweep(found: dict) -> None:
         interval = "none (one prompt)" if gain["low"] is None else f"{gain['low']:+.3f} .. {gain['high']:+.3f}"
         mark = " *" if point["strength"] == found["value"] else ""
         means = [f"{point[name]['mean']:.3f}" for name in ("fidelity", "alignment")]
-        table.add_row(f"{point['strength']:g}{mark}", *means, f"{gain['mean']:+.3f}", interval, "fell" if point["broken"] else "held")
+        table.add_row(
+            f"{point['strength']:g}{mark}",
+            *means,
+            f"{gain['mean']:+.3f}",
+            interval,
+            "fell" if point["broken"] else "held",
+        )
     console.print(table)
     for point in found["points"]:
         for guard in point["broken"]:
@@ -116,7 +133,9 @@ def demo(
     concept: Annotated[int, typer.Option(min=0, help="Which toybox concept (an integer draws its looks).")] = 0,
     out: Annotated[Path | None, typer.Option(help="Run folder [default: runs/demo_<concept>].")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Refuse to go on from an earlier run in that folder.")] = False,
-    sweep: Annotated[bool, typer.Option("--sweep", help="At the end, try the LoRA at several strengths and recommend one.")] = False,
+    sweep: Annotated[
+        bool, typer.Option("--sweep", help="At the end, try the LoRA at several strengths and recommend one.")
+    ] = False,
 ) -> None:
     """Personalize a toybox model to a concept, improve it in three rounds, and write the report. Needs no download."""
     from .headless import run_loop
@@ -125,7 +144,9 @@ def demo(
 
     folder, settings = out or Path("runs") / f"demo_{concept}", TOY_SETTINGS.model_copy(update={"sweep": sweep})
     with bars() as tell:
-        lora, report = run_loop(demo_loop(concept, folder, settings, resume=not fresh, progress=tell), f"toybox_{concept}_dpo")
+        lora, report = run_loop(
+            demo_loop(concept, folder, settings, resume=not fresh, progress=tell), f"toybox_{concept}_dpo"
+        )
     show_answer(report, lora, folder / "report" / "report.html")
 
 
@@ -149,7 +170,9 @@ def run(config: ConfigFile, resume: Resume = False) -> None:
 def evaluate(
     config: ConfigFile,
     lora: Annotated[Path, typer.Option(help="LoRA to evaluate, as `run` wrote it.")],
-    out: Annotated[Path | None, typer.Option(help="Folder for pictures and numbers [default: <output>_evaluate].")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for pictures and numbers [default: <output>_evaluate].")
+    ] = None,
     resume: Resume = False,
 ) -> None:
     """Measure a LoRA against the model without it, on held-out prompts with the same seeds."""
@@ -170,7 +193,9 @@ def evaluate(
 def strength(
     config: ConfigFile,
     lora: Annotated[Path, typer.Option(help="LoRA to sweep, as `run` wrote it; it is not changed.")],
-    out: Annotated[Path | None, typer.Option(help="Folder for pictures and numbers [default: <output>_strength].")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for pictures and numbers [default: <output>_strength].")
+    ] = None,
     resume: Resume = False,
 ) -> None:
     """Draw held-out prompts with a LoRA at several strengths, and recommend one by gain and guards; 0 means without it."""
@@ -191,10 +216,13 @@ def strength(
 @app.command()
 @plain_errors
 def personalize(
-    config: Annotated[Path | None, typer.Argument(help="YAML file of a diffusers model; leave out for a toybox concept.")] = None,
+    config: Annotated[
+        Path | None, typer.Argument(help="YAML file of a diffusers model; leave out for a toybox concept.")
+    ] = None,
     concept: Annotated[int, typer.Option(min=0, help="Toybox concept, when no config is given.")] = 0,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for LoRA, curve and record [default: runs/start_<concept>, or <output>_start].")
+        Path | None,
+        typer.Option(help="Folder for LoRA, curve and record [default: runs/start_<concept>, or <output>_start]."),
     ] = None,
 ) -> None:
     """DreamBooth by LoRA: teach the model the subject, and draw the trade-off curve of fidelity against alignment."""
@@ -246,7 +274,9 @@ def doctor(
 
 @app.command("config")
 @plain_errors
-def example_config(schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema instead.")] = False) -> None:
+def example_config(
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema instead.")] = False,
+) -> None:
     """Print a config to start from: every setting with its default, unit, range and source."""
     from .dpo_core.config import RunConfig, example_yaml
 

@@ -43,7 +43,9 @@ def pick_device(name: str) -> str:
         raise UserError(f"device {name!r} is unknown. Use auto, cpu, cuda, cuda:1 or mps.") from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         seen = torch.cuda.device_count()
-        raise UserError(f"device {name!r} is not available: this torch sees {seen} GPUs. Use cpu, or install a torch build for your GPU.")
+        raise UserError(
+            f"device {name!r} is not available: this torch sees {seen} GPUs. Use cpu, or install a torch build for your GPU."
+        )
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UserError(f"device {name!r} is not available on this machine. Use auto or cpu.")
     return name
@@ -97,11 +99,15 @@ def parts_from_config(config: RunConfig) -> Parts:
     return Parts(concept, prompts, scorers, DiffusersTextToImage(pipe, config.train.precision))
 
 
-def open_loop(config: RunConfig, parts: Parts, adapter: Adapter, resume: bool, progress: Progress, **more: object) -> Loop:
+def open_loop(
+    config: RunConfig, parts: Parts, adapter: Adapter, resume: bool, progress: Progress, **more: object
+) -> Loop:
     """The loop in its run folder. `more`: further facts that a run to be resumed must agree in."""
     described = {"settings": config.loop().model_dump(mode="json"), **parts.described(), **more}
     run, concept = RunFolder(config.output), parts.concept
-    loop = Loop(run, parts.model, adapter, parts.prompts, parts.scorers.rewards, parts.scorers.judges, config.loop(), progress)
+    loop = Loop(
+        run, parts.model, adapter, parts.prompts, parts.scorers.rewards, parts.scorers.judges, config.loop(), progress
+    )
     check_same_run(run, described, resume)
     fact = {"identifier": concept.identifier, "class_noun": concept.class_noun, "name": concept.subject}
     keep_facts(loop, fact, concept, about_scorers(loop))
@@ -111,7 +117,9 @@ def open_loop(config: RunConfig, parts: Parts, adapter: Adapter, resume: bool, p
 def loop_from_config(config: RunConfig, resume: bool, progress: Progress = silent) -> Loop:
     """Everything checked and loaded; nothing sampled yet."""
     parts = parts_from_config(config)
-    return open_loop(config, parts, Adapter(parts.model.denoiser, config.adapter, seed=config.sampling.seed), resume, progress)
+    return open_loop(
+        config, parts, Adapter(parts.model.denoiser, config.adapter, seed=config.sampling.seed), resume, progress
+    )
 
 
 def evaluate_lora(config: RunConfig, lora: Path, resume: bool, progress: Progress = silent) -> dict:
@@ -153,20 +161,32 @@ def sweep_lora(config: RunConfig, lora: Path, resume: bool, progress: Progress =
     return found
 
 
-def personalize_from_config(config: RunConfig, out: Path | None = None, progress: Progress = silent) -> tuple[Path, dict]:
+def personalize_from_config(
+    config: RunConfig, out: Path | None = None, progress: Progress = silent
+) -> tuple[Path, dict]:
     """DreamBooth LoRA of the config's model and photos: (its path, its record). A kept one of the same settings is not made again."""
     from .dpo_core.training.dreambooth import personalize
 
     folder = out or config.output.with_name(config.output.name + "_start")
     lora = folder / "start.safetensors"
     parts, settings = parts_from_config(config), config.personalize
-    described = {"personalize": settings.model_dump(mode="json"), "sampling": config.sampling.described(), **parts.described()}
+    described = {
+        "personalize": settings.model_dump(mode="json"),
+        "sampling": config.sampling.described(),
+        **parts.described(),
+    }
     if kept := kept_start(folder, described):
         return lora, kept
-    adapter = Adapter(parts.model.denoiser, AdapterSettings(rank=settings.rank, alpha=settings.rank, targets="all"), seed=settings.seed)
+    adapter = Adapter(
+        parts.model.denoiser,
+        AdapterSettings(rank=settings.rank, alpha=settings.rank, targets="all"),
+        seed=settings.seed,
+    )
     fidelity = next(s for s in parts.scorers.rewards if s.name == "fidelity")
     probe = start_probe(parts.prompts, config.sampling, parts.scorers.rewards)
-    start = personalize(parts.model, adapter, parts.concept, settings, probe, photos_fidelity(fidelity, parts.concept), progress)
+    start = personalize(
+        parts.model, adapter, parts.concept, settings, probe, photos_fidelity(fidelity, parts.concept), progress
+    )
     return lora, save_start(folder, adapter, start, described)
 
 

@@ -127,7 +127,9 @@ def run_concept(seed: int, out: Path, names: Iterable[str], constant_rate: bool 
             path = _copy_shared(folder, name, table[name])
             loop = toy_loop(toy, path, start_of(toy, folder / "shared" / "start"), table[name], resume=True)
             rounds = loop.go()
-            write_json(kept, {"gains": gains(loop.run, rounds), "rounds": rounds, "seconds": time.perf_counter() - begun})
+            write_json(
+                kept, {"gains": gains(loop.run, rounds), "rounds": rounds, "seconds": time.perf_counter() - begun}
+            )
             loop.run.close()
         result[name] = json.loads(kept.read_text(encoding="utf-8"))
     return result
@@ -164,7 +166,13 @@ def show(summary: dict[str, dict], results: dict[int, dict]) -> None:
     console = Console(width=150)
     for name, scores in summary.items():
         table = Table(
-            "score", "before", "after", "gain", "95 % interval over concepts", "concepts up", title=f"{name} ({len(results)} concepts)"
+            "score",
+            "before",
+            "after",
+            "gain",
+            "95 % interval over concepts",
+            "concepts up",
+            title=f"{name} ({len(results)} concepts)",
         )
         for score, v in scores.items():
             interval = "-" if v["ci95"][0] is None else f"{v['ci95'][0]:+.3f} .. {v['ci95'][1]:+.3f}"
@@ -183,11 +191,17 @@ def main() -> None:
     args = parser.parse_args()
     names, results = args.variants.split(","), {}
     with ProcessPoolExecutor(args.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        waiting = {pool.submit(run_concept, seed, args.out, names, args.constant_rate): seed for seed in parse_numbers(args.concepts)}
+        waiting = {
+            pool.submit(run_concept, seed, args.out, names, args.constant_rate): seed
+            for seed in parse_numbers(args.concepts)
+        }
         for done in as_completed(waiting):
             results[waiting[done]] = done.result()
             main_gain = done.result()[names[0]]["gains"]["oracle_all_right"]["gain"]
-            print(f"concept {waiting[done]}: {names[0]} all right {main_gain:+.3f} ({len(results)}/{len(waiting)} done)", flush=True)
+            print(
+                f"concept {waiting[done]}: {names[0]} all right {main_gain:+.3f} ({len(results)}/{len(waiting)} done)",
+                flush=True,
+            )
     results = dict(sorted(results.items()))
     summary = {name: summarise(results, name) for name in names}
     show(summary, results)
@@ -209,7 +223,12 @@ def _picture(summary: dict[str, dict], path: Path) -> None:
     plane, truth = figure.subplots(1, 2)
     for i, (name, scores) in enumerate(summary.items()):
         f, a = scores["fidelity"], scores["alignment"]
-        plane.annotate("", (f["after"], a["after"]), (f["before"], a["before"]), arrowprops={"arrowstyle": "->", "color": f"C{i}", "lw": 2})
+        plane.annotate(
+            "",
+            (f["after"], a["after"]),
+            (f["before"], a["before"]),
+            arrowprops={"arrowstyle": "->", "color": f"C{i}", "lw": 2},
+        )
         plane.plot(f["after"], a["after"], "o", color=f"C{i}", label=name)
         right = scores["oracle_all_right"]
         if right["ci95"][0] is not None:
@@ -218,13 +237,18 @@ def _picture(summary: dict[str, dict], path: Path) -> None:
     start = next(iter(summary.values()))
     plane.plot(start["fidelity"]["before"], start["alignment"]["before"], "k*", ms=12, label="start")
     plane.set(
-        xlabel="fidelity (mean over concepts)", ylabel="alignment (mean over concepts)", title="Held-out prompts: where each window leads"
+        xlabel="fidelity (mean over concepts)",
+        ylabel="alignment (mean over concepts)",
+        title="Held-out prompts: where each window leads",
     )
     plane.legend(fontsize=8)
     truth.axvline(0, color="0.6", lw=1)
     truth.set_yticks(range(len(summary)), list(summary))
     truth.invert_yaxis()
-    truth.set(xlabel="gain in all-right pictures (points; line: 95 % interval over concepts)", title="Truth, read off the pixels")
+    truth.set(
+        xlabel="gain in all-right pictures (points; line: 95 % interval over concepts)",
+        title="Truth, read off the pixels",
+    )
     figure.savefig(path, dpi=110)
 
 

@@ -29,7 +29,14 @@ VAE_BATCH = 8
 class DiffusersRecipe:
     """`pixels`: float32 [n, 6, H, W] in -1..1 on the CPU, winner's channels first; `ids`: int64 [n, tokens]."""
 
-    def __init__(self, subject: Subject, adapter: AdapterSettings, settings: TrainSettings, pixels: torch.Tensor, ids: torch.Tensor):
+    def __init__(
+        self,
+        subject: Subject,
+        adapter: AdapterSettings,
+        settings: TrainSettings,
+        pixels: torch.Tensor,
+        ids: torch.Tensor,
+    ):
         from diffusers import DDPMScheduler
         from peft import LoraConfig
 
@@ -40,9 +47,13 @@ class DiffusersRecipe:
             if part := getattr(subject.pipe, name, None):
                 part.requires_grad_(False).to(dtype=self.dtype)
         names = list(target_layers(self.unet, adapter.targets))
-        self.unet.add_adapter(LoraConfig(r=adapter.rank, lora_alpha=adapter.alpha, init_lora_weights="gaussian", target_modules=names))
+        self.unet.add_adapter(
+            LoraConfig(r=adapter.rank, lora_alpha=adapter.alpha, init_lora_weights="gaussian", target_modules=names)
+        )
         self.parameters = [p for p in self.unet.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
+        )
         self.noises = DDPMScheduler.from_config(subject.pipe.scheduler.config)
         self.device = subject.pipe.device
 

@@ -69,7 +69,10 @@ def run_variant(seed: int, name: str, out: Path) -> dict:
     found = {"seconds": clock.seconds, "rounds": done, **quality(loop, done)}
     found["told"] = [loop.run.fact(f"told_round_{r}") for r in range(done)]
     prompt_of = np.asarray([c.prompt_index for c in loop.run.candidates("evaluation_0")])
-    means = {m: [by_prompt(loop.run.score_array(f"evaluation_{k}", m), prompt_of).mean() for k in (0, done)] for m in MEASURES}
+    means = {
+        m: [by_prompt(loop.run.score_array(f"evaluation_{k}", m), prompt_of).mean() for k in (0, done)]
+        for m in MEASURES
+    }
     found["gain"] = {m: float(after - before) for m, (before, after) in means.items()}
     loop.run.close()
     write_json(kept, found)
@@ -140,7 +143,9 @@ def show(table: dict[str, dict], concepts: str) -> None:
     for name, row in table.items():
         compared = [row.get(key) for key in ("to_default", "to_peer")]
         rates = [told(c["rate"], c["rate_ci95"], ".2f") if c else "1" for c in compared]
-        truths = [told(100 * c["truth"], [v and 100 * v for v in c["truth_ci95"]], "+.1f") if c else "" for c in compared]
+        truths = [
+            told(100 * c["truth"], [v and 100 * v for v in c["truth_ci95"]], "+.1f") if c else "" for c in compared
+        ]
         truth = row["gain"][TRUTH]
         shown.add_row(
             name, f"{row['seconds']['candidates']:.0f}", f"{row['seconds']['train']:.0f}", f"{row['drawn']:.0f}", f"{row['pairs']:.0f}",

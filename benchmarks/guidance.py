@@ -139,7 +139,9 @@ def drawn_table(results: dict[int, list[dict]]) -> dict[tuple, dict[str, float]]
     table = {}
     for key in dict.fromkeys((r["method"], r["candidates"], r["round"]) for r in drawn):
         rows = [r for r in drawn if (r["method"], r["candidates"], r["round"]) == key]
-        table[key] = {s: float(np.mean([r[s] for r in rows])) for s in rows[0] if s not in ("method", "candidates", "round")}
+        table[key] = {
+            s: float(np.mean([r[s] for r in rows])) for s in rows[0] if s not in ("method", "candidates", "round")
+        }
     return table
 
 
@@ -147,7 +149,13 @@ def show_drawn(table: dict[tuple, dict[str, float]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    shown = Table("method", "drawn at", "round", *(s.removeprefix("oracle_") for s in TRUTHS), title="right candidates > right winners")
+    shown = Table(
+        "method",
+        "drawn at",
+        "round",
+        *(s.removeprefix("oracle_") for s in TRUTHS),
+        title="right candidates > right winners",
+    )
     for (method, candidates, number), found in table.items():
         cells = [f"{found[f'candidates {s}']:.3f} > {found[f'winners {s}']:.3f}" for s in TRUTHS]
         shown.add_row(method, f"{candidates:g}", str(number + 1), *cells)
@@ -172,13 +180,25 @@ def _picture(table: dict[tuple, dict[str, float]], scales: list[float], path: Pa
 
     figure = Figure(figsize=(13, 4.6), layout="constrained")
     axes = figure.subplots(1, 3, sharey=True)
-    titles = ("oracle_all_right", "all right"), ("oracle_background", "background right"), ("oracle_body", "body colour right")
+    titles = (
+        ("oracle_all_right", "all right"),
+        ("oracle_background", "background right"),
+        ("oracle_body", "body colour right"),
+    )
     styles = {"start": "k--", "dpo": "C0-", "raft": "C1-", "loser_guard": "C2-", "raft_any": "C3:", "raft_fine": "C1:"}
     for ax, (score, title) in zip(axes, titles, strict=True):
         for method, candidates in dict.fromkeys((m, c) for m, c, _ in table):
             label = method if candidates is None else f"{method}, drawn at {candidates:g}"
-            marker = "" if candidates is None else {1.0: "o", 2.0: "s", 2.5: "D", 3.0: "v", 4.0: "^"}.get(candidates, ".")
-            ax.plot(scales, [100 * table[method, candidates, s][score] for s in scales], styles[method], marker=marker, label=label)
+            marker = (
+                "" if candidates is None else {1.0: "o", 2.0: "s", 2.5: "D", 3.0: "v", 4.0: "^"}.get(candidates, ".")
+            )
+            ax.plot(
+                scales,
+                [100 * table[method, candidates, s][score] for s in scales],
+                styles[method],
+                marker=marker,
+                label=label,
+            )
         ax.set(xlabel="guidance scale of the pictures looked at", title=title)
         ax.grid(True, color="#E6E8EC")
     axes[0].set_ylabel("share of held-out pictures (%)")

@@ -75,8 +75,12 @@ def main() -> None:
     arguments = parser.parse_args()
     found = measure(arguments.gigabytes, arguments.repeats)
     for name, seconds in found["seconds"].items():
-        print(f"{name}: {seconds:.2f} s for {found['gigabytes']:.1f} GB, {found['seconds_for_12_gb'][name]:.1f} s for 12 GB")
-    print(f"sha256 takes {found['sha256_to_fingerprint']:.1f} times as long as the fingerprint ({found['threads']} threads)")
+        print(
+            f"{name}: {seconds:.2f} s for {found['gigabytes']:.1f} GB, {found['seconds_for_12_gb'][name]:.1f} s for 12 GB"
+        )
+    print(
+        f"sha256 takes {found['sha256_to_fingerprint']:.1f} times as long as the fingerprint ({found['threads']} threads)"
+    )
     if arguments.out:
         write_json(arguments.out, found)
 

@@ -50,10 +50,16 @@ def start_cost(times: int) -> dict:
     root = str(Path(__file__).parents[1])
     rows = []
     for _ in range(times):
-        with tempfile.TemporaryDirectory() as elsewhere:  # in the pack's own folder `import nodes` would find the pack's
+        with (
+            tempfile.TemporaryDirectory() as elsewhere
+        ):  # in the pack's own folder `import nodes` would find the pack's
             command = [sys.executable, "-c", START, str(comfyui()), root]
             rows.append(
-                json.loads(subprocess.run(command, capture_output=True, text=True, check=True, cwd=elsewhere).stdout.splitlines()[-1])
+                json.loads(
+                    subprocess.run(
+                        command, capture_output=True, text=True, check=True, cwd=elsewhere
+                    ).stdout.splitlines()[-1]
+                )
             )
     listed, schemas = (statistics.median(column) for column in zip(*rows, strict=True))
     return {"processes": times, "listed_s": listed, "with_schemas_s": schemas}
@@ -86,7 +92,9 @@ def sampling_cost(batch: int, batches: int, steps: int, turns: int) -> dict:
             text = stock.CLIPTextEncode().encode(clip, prompts[0])[0]
             for i in range(batches):
                 empty = stock.EmptyLatentImage().generate(128, 128, batch)[0]
-                drawn = stock.common_ksampler(model, turn * batches + i, steps, 1.0, "dpmpp_2m", "normal", text, text, empty)[0]
+                drawn = stock.common_ksampler(
+                    model, turn * batches + i, steps, 1.0, "dpmpp_2m", "normal", text, text, empty
+                )[0]
                 saver.save_images(stock.VAEDecode().decode(vae, drawn)[0], "stock")
             middle = time.perf_counter()
             each = batch * batches // len(prompts)
@@ -94,7 +102,12 @@ def sampling_cost(batch: int, batches: int, steps: int, turns: int) -> dict:
                 candidates_per_prompt=each, steps=steps, guidance=1.0, width=64, height=64, batch_size=batch, seed=turn
             )
             handle = Candidates(
-                Path(folder) / "run", "", concept, PromptSet(prompts, ("a sks",)), settings, Sampler("dpmpp_2m", "normal", "")
+                Path(folder) / "run",
+                "",
+                concept,
+                PromptSet(prompts, ("a sks",)),
+                settings,
+                Sampler("dpmpp_2m", "normal", ""),
             )
             draw_candidates(model, clip, vae, handle, Quiet())
             rows.append((middle - begun, time.perf_counter() - middle))
@@ -111,17 +124,23 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark_host.json"))
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--parts", default=",".join(PARTS), help="what to measure; commas between")
-    parser.add_argument("--pairs", type=int, default=4, help="of a training step; the stock node gets twice as many pictures")
+    parser.add_argument(
+        "--pairs", type=int, default=4, help="of a training step; the stock node gets twice as many pictures"
+    )
     args = parser.parse_args()
     parts, found = args.parts.split(","), {}
     if unknown := set(parts) - set(PARTS):
         parser.error(f"no part {', '.join(sorted(unknown))}; parts are {', '.join(PARTS)}")
     if "start" in parts:
         found["start"] = start = start_cost(args.turns)
-        print(f"start: nodes listed after {start['listed_s']:.3f} s, with their schemas {start['with_schemas_s']:.3f} s")
+        print(
+            f"start: nodes listed after {start['listed_s']:.3f} s, with their schemas {start['with_schemas_s']:.3f} s"
+        )
     if "sampling" in parts:
         found["sampling"] = sampling = sampling_cost(32, 4, 12, args.turns)
-        print(f"sampling {sampling['pictures']} pictures: stock KSampler {sampling['stock_s']:.2f} s, ours {sampling['ours_s']:.2f} s")
+        print(
+            f"sampling {sampling['pictures']} pictures: stock KSampler {sampling['stock_s']:.2f} s, ours {sampling['ours_s']:.2f} s"
+        )
         print(f"ratio {sampling['ratio_stock_to_ours']:.3f} (above 1: ours is quicker)")
     if "training" in parts:
         from .host_training import show, training_cost

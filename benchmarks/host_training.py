@@ -50,7 +50,14 @@ def training_cost(pairs: int, rank: int, steps: tuple[int, int], turns: int) -> 
                 runs = [sides[name](count, 2 * turn + i + 2) for i, count in enumerate(steps)]
                 if turn >= 0:
                     timed[name].append(step_of(*runs, *steps))
-    about = {"pairs": pairs, "pictures": 2 * pairs, "rank": rank, "steps": steps, "turns": turns, "seconds_are": clock.kind}
+    about = {
+        "pairs": pairs,
+        "pictures": 2 * pairs,
+        "rank": rank,
+        "steps": steps,
+        "turns": turns,
+        "seconds_are": clock.kind,
+    }
     return about | figures(timed, 2 * pairs)
 
 
@@ -76,7 +83,10 @@ def figures(timed: dict[str, list[tuple[float, float, float]]], pictures: int) -
         for ours in (OURS, BANK):
             both = zip(timed[theirs], timed[ours], strict=True)
             steps = [(t[0] / o[0], t[1] * FORWARDS[theirs] / (o[1] * FORWARDS[ours])) for t, o in both]
-            by_step, by_forward = statistics.median(s for s, _ in steps), statistics.median(s / worth for s, worth in steps)
+            by_step, by_forward = (
+                statistics.median(s for s, _ in steps),
+                statistics.median(s / worth for s, worth in steps),
+            )
             found["ratios"].append({"theirs": theirs, "ours": ours, "by_step": by_step, "by_forward": by_forward})
     return found
 
@@ -104,7 +114,9 @@ def _sides(folder: Path, pairs: int, rank: int, clock: Clock) -> dict[str, Calla
     return {OURS: ours(0), BANK: ours(1), BATCH: theirs(2 * pairs, 1), SINGLE: theirs(1, 2 * pairs)}
 
 
-def _train_step(model, clip, handle, bank: int, pairs: int, rank: int, steps: int, seed: int, clock: Clock) -> tuple[float, int]:
+def _train_step(
+    model, clip, handle, bank: int, pairs: int, rank: int, steps: int, seed: int, clock: Clock
+) -> tuple[float, int]:
     """Our node's stage. `bank`: draws of each pair; a run of two steps visits every pair, and so fills a bank of one."""
     from ..nodes.host.curve import CurveFeed
     from ..nodes.stages.train import train_step
@@ -119,7 +131,9 @@ def _train_step(model, clip, handle, bank: int, pairs: int, rank: int, steps: in
         return clock.now() - begun, sum(rows)
 
 
-def _train_lora(latents, texts: list, batch: int, accumulated: int, rank: int, steps: int, seed: int, clock: Clock) -> tuple[float, int]:
+def _train_lora(
+    latents, texts: list, batch: int, accumulated: int, rank: int, steps: int, seed: int, clock: Clock
+) -> tuple[float, int]:
     """The stock node on a MODEL of its own, which its wrappers stay on."""
     from comfy.model_management import unload_all_models
 
@@ -145,7 +159,13 @@ def _stock_trainer(**inputs: Any) -> None:
     if hasattr(TrainLoraNode, "train"):
         TrainLoraNode().train(**inputs)
         return
-    newer = {"quantized_backward": False, "checkpoint_depth": 1, "offloading": False, "bucket_mode": False, "bypass_mode": False}
+    newer = {
+        "quantized_backward": False,
+        "checkpoint_depth": 1,
+        "offloading": False,
+        "bucket_mode": False,
+        "bypass_mode": False,
+    }
     TrainLoraNode.execute(**{name: [value] for name, value in (inputs | newer).items()})
 
 
@@ -198,4 +218,6 @@ def show(found: dict) -> None:
             f"once {side['seconds_once']:.2f} s"
         )
     for r in found["ratios"]:
-        print(f"  {r['theirs']} to {r['ours']}: {r['by_step']:.2f} by step, {r['by_forward']:.2f} by forward (above 1: ours is quicker)")
+        print(
+            f"  {r['theirs']} to {r['ours']}: {r['by_step']:.2f} by step, {r['by_forward']:.2f} by forward (above 1: ours is quicker)"
+        )

@@ -69,8 +69,17 @@ def workflow(info: dict, candidates: int) -> dict:
     from toy_graphs import toy_loop_graph
     from workflows import to_ui
 
-    wide = {"angle_low": 0, "angle_high": 90, "margin": 0.05, "max_pairs_per_prompt": 14, "max_uses": 100, "rule": "angle_window"}
-    whole = toy_loop_graph(sample={"candidates_per_prompt": -(-candidates // PROMPTS), "run_name": "inspector"}, pairs=wide)
+    wide = {
+        "angle_low": 0,
+        "angle_high": 90,
+        "margin": 0.05,
+        "max_pairs_per_prompt": 14,
+        "max_uses": 100,
+        "rule": "angle_window",
+    }
+    whole = toy_loop_graph(
+        sample={"candidates_per_prompt": -(-candidates // PROMPTS), "run_name": "inspector"}, pairs=wide
+    )
     graph = {name: whole[name] for name in ("toy", "concept", "prompts", "sample", "scorer", "score", "pairs")}
     graph["inspect"] = {"class_type": "DBDPO_InspectPairs", "inputs": {"pairs": ["pairs", 0], "edits": ""}}
     for i, node in enumerate(graph.values()):
@@ -83,7 +92,10 @@ def summed(pairs: list[list[float]]) -> dict[str, Any]:
     """Median and worst of both columns, in milliseconds."""
     columns = list(zip(*pairs, strict=True))
     names = ("painted", "with_pictures")
-    found = {n: {"median_ms": round(statistics.median(c), 1), "worst_ms": round(max(c), 1)} for n, c in zip(names, columns, strict=True)}
+    found = {
+        n: {"median_ms": round(statistics.median(c), 1), "worst_ms": round(max(c), 1)}
+        for n, c in zip(names, columns, strict=True)
+    }
     return {"times": len(pairs), **found}
 
 
@@ -99,7 +111,9 @@ def measure(view: Any, server: Any, candidates: int, times: int) -> dict[str, An
     paints = []
     for _ in range(times):
         load(view, saved)
-        view.evaluate(f"() => {{ const d = app.canvas.ds, n = {NODE}; d.scale = 1; d.offset[0] = 80; d.offset[1] = 90; n.pos = [0, 0] }}")
+        view.evaluate(
+            f"() => {{ const d = app.canvas.ds, n = {NODE}; d.scale = 1; d.offset[0] = 80; d.offset[1] = 90; n.pos = [0, 0] }}"
+        )
         view.wait_for_timeout(500)
         paints.append(view.evaluate(PAINT, payload))
     view.mouse.move(*view.evaluate(POINTS, 1)[0])
@@ -116,7 +130,11 @@ def measure(view: Any, server: Any, candidates: int, times: int) -> dict[str, An
             view.keyboard.press(key)
             view.wait_for_timeout(120)
     keys = view.evaluate(UNWATCH, "keydown")
-    counts = {"candidates": len(payload["prompt"]), "pairs": len(payload["pairs"]), "payload_kilobytes": len(json.dumps(payload)) // 1024}
+    counts = {
+        "candidates": len(payload["prompt"]),
+        "pairs": len(payload["pairs"]),
+        "payload_kilobytes": len(json.dumps(payload)) // 1024,
+    }
     return {**counts, "first_paint": summed(paints), "hover": summed(hovers), "key": summed(keys)}
 
 

@@ -28,7 +28,9 @@ def methods_figure(results: Mapping[int, dict], rows: Mapping[str, Ends]) -> Fig
     plane, truth = figure.subplots(1, 2)
     for i, (name, found) in enumerate(rows.items()):
         # From each row's own start: not every row was run on the same concepts.
-        fidelity, alignment, right = (path - path[0] for path in (mean_path(found, s) for s in ("fidelity", "alignment", TRUTH)))
+        fidelity, alignment, right = (
+            path - path[0] for path in (mean_path(found, s) for s in ("fidelity", "alignment", TRUTH))
+        )
         style = {
             "color": f"C{i % 10}",
             "marker": "os^Dv"[i // 10 % 5],

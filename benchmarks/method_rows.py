@@ -47,8 +47,12 @@ def rows(base: LoopSettings) -> dict[str, Row]:
         "raft": row("RAFT: supervised on the winners", train={"objective": "raft"}),
         "raft_slow": raft(4),
         "raft_slower": raft(20),
-        "weighted_sum": row("DPO, pairs by the weighted sum, the paper's rejected baseline", pairs={"rule": "weighted_sum"}),
-        "wide_window": row("DPO, angle window 0..90 degrees", pairs={"rule": "angle_window", "angle_low": 0.0, "angle_high": 90.0}),
+        "weighted_sum": row(
+            "DPO, pairs by the weighted sum, the paper's rejected baseline", pairs={"rule": "weighted_sum"}
+        ),
+        "wide_window": row(
+            "DPO, angle window 0..90 degrees", pairs={"rule": "angle_window", "angle_low": 0.0, "angle_high": 90.0}
+        ),
         "random_pairs": row("DPO, random pairs: the control", pairs={"rule": "random"}),
         "one_long_round": row(
             "DPO, one round of as many candidates and steps",
@@ -70,21 +74,33 @@ def rows(base: LoopSettings) -> dict[str, Row]:
         ),
         "one_use": row("DPO, every candidate in one pair at most", pairs={"max_uses": 1, "max_pairs_per_prompt": 5}),
         "pareto": row("DPO, first over last Pareto front (CaPO)", pairs={"rule": "pareto"}),
-        "harmonic_fidelity": row("DPO, lambda-harmonic reward, steered to fidelity: lambda 0.8", pairs={"fidelity_weight": 0.8}),
-        "harmonic_alignment": row("DPO, lambda-harmonic reward, steered to alignment: lambda 0.2", pairs={"fidelity_weight": 0.2}),
+        "harmonic_fidelity": row(
+            "DPO, lambda-harmonic reward, steered to fidelity: lambda 0.8", pairs={"fidelity_weight": 0.8}
+        ),
+        "harmonic_alignment": row(
+            "DPO, lambda-harmonic reward, steered to alignment: lambda 0.2", pairs={"fidelity_weight": 0.2}
+        ),
         "harmonic_far": row("DPO, lambda-harmonic reward, margin 1.5", pairs={"margin": 1.5}),
         "sum_far": row("DPO, weighted sum, margin 1.5", pairs={"rule": "weighted_sum", "margin": 1.5}),
-        "sum_third": row("DPO, weighted sum, fidelity's share 0.35", pairs={"rule": "weighted_sum", "fidelity_weight": 0.35}),
+        "sum_third": row(
+            "DPO, weighted sum, fidelity's share 0.35", pairs={"rule": "weighted_sum", "fidelity_weight": 0.35}
+        ),
         "ipo": objective("ipo", 500.0),
         "hinge": objective("hinge", 1000.0),
         "reward_gap": objective("reward_gap", 2000.0),
         "mapo": objective("mapo", 0.1),
         "kto": objective("kto", 2000.0),
         "loser_guard": row("DPO with the loser-gradient guard, mu 0.6 (Diffusion-SDPO)", train={"loser_guard": 0.6}),
-        "bank_of_1": row("DPO, one fixed draw of (t, noise) a pair, its reference computed once", train={"reference_bank": 1}),
-        "bank_of_4": row("DPO, four fixed draws of (t, noise) a pair, their references computed once", train={"reference_bank": 4}),
+        "bank_of_1": row(
+            "DPO, one fixed draw of (t, noise) a pair, its reference computed once", train={"reference_bank": 1}
+        ),
+        "bank_of_4": row(
+            "DPO, four fixed draws of (t, noise) a pair, their references computed once", train={"reference_bank": 4}
+        ),
         "augmented": row("DPO, scores averaged over a flip and small shifts", "augmented"),
-        "mean_of_two": row("DPO, mean of two scorers on each axis (the second is the judge)", "mean of two", pairs={"combine": "mean"}),
+        "mean_of_two": row(
+            "DPO, mean of two scorers on each axis (the second is the judge)", "mean of two", pairs={"combine": "mean"}
+        ),
         "worst_of_two": row("DPO, worst of two scorers on each axis (the second is the judge)", "worst of two"),
     }
 

@@ -30,7 +30,9 @@ def _loop(seed: int, path: Path, shared: Path, settings: LoopSettings, reward: s
 
     toy = concept_from_seed(seed)
     start = start_of(toy, shared / "start")
-    return toy_loop(toy, path, start, settings, resume=True, prompts=toy_prompts(toy, UNSEEN), scorers=row_scorers(toy, reward))
+    return toy_loop(
+        toy, path, start, settings, resume=True, prompts=toy_prompts(toy, UNSEEN), scorers=row_scorers(toy, reward)
+    )
 
 
 def row_scorers(toy, reward: str):
@@ -50,7 +52,11 @@ def row_scorers(toy, reward: str):
     from ..metrics.embedders import OpenClipEmbedder
 
     concept, embedder = toy.to_concept(), OpenClipEmbedder(weights_folder("reward"))
-    rewards = [AugmentedEmbedder(embedder)] if reward == "augmented" else [embedder, OpenClipEmbedder(weights_folder("judge"))]
+    rewards = (
+        [AugmentedEmbedder(embedder)]
+        if reward == "augmented"
+        else [embedder, OpenClipEmbedder(weights_folder("judge"))]
+    )
     measuring = [
         FidelityScorer(embedder, concept.references, "plain_fidelity", concept.masks),
         AlignmentScorer(embedder, concept.without_identifier, "plain_alignment", concept.identifier),
@@ -85,7 +91,10 @@ def _measured(run: RunFolder, rounds: Sequence[int]) -> dict:
         title = name.removeprefix("plain_")
         if f"plain_{name}" in run.fact("scorers"):
             title = f"own_{name}"
-        scores[title] = {part: [float(by_prompt(v[chosen], prompt_of[chosen]).mean()) for v in values] for part, chosen in parts.items()}
+        scores[title] = {
+            part: [float(by_prompt(v[chosen], prompt_of[chosen]).mean()) for v in values]
+            for part, chosen in parts.items()
+        }
     return {"rounds": list(rounds), "scores": scores}
 
 
@@ -171,7 +180,9 @@ def run_dreambooth(seed: int, folder: Path, table: dict[str, Row]) -> dict:
     start = start_of(toy, shared / "start")[1]["step"]
     steps = sorted({*CURVE, start, start + dreambooth_steps(base, TOY_PERSONALIZE, len(prompts.train))})
     model, scorers = DiffusersTextToImage(toy_pipeline()), row_scorers(toy, "plain")
-    adapter = Adapter(model.denoiser, AdapterSettings(rank=TOY_PERSONALIZE.rank, alpha=TOY_PERSONALIZE.rank), TOY_PERSONALIZE.seed)
+    adapter = Adapter(
+        model.denoiser, AdapterSettings(rank=TOY_PERSONALIZE.rank, alpha=TOY_PERSONALIZE.rank), TOY_PERSONALIZE.seed
+    )
     with RunFolder(folder / "dreambooth") as run:
         loop = Loop(run, model, adapter, prompts, scorers.rewards, scorers.judges, base)
         run.set_fact("scorers", dict.fromkeys(s.name for s in [*scorers.rewards, *scorers.judges]))
@@ -181,6 +192,11 @@ def run_dreambooth(seed: int, folder: Path, table: dict[str, Row]) -> dict:
             trainer.train(done, step, lambda *_: None)
             loop.evaluate(number)
             done = step
-        result = {**_measured(run, list(range(len(steps)))), "steps": steps, "start": start, "seconds": time.perf_counter() - begun}
+        result = {
+            **_measured(run, list(range(len(steps)))),
+            "steps": steps,
+            "start": start,
+            "seconds": time.perf_counter() - begun,
+        }
     write_json(kept, result)
     return result

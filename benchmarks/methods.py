@@ -26,7 +26,15 @@ MAIN = ("fidelity", "alignment", "judge_fidelity", "judge_alignment", "oracle_al
 DETAILS = (
     "oracle_background", "oracle_body", "oracle_belly", "oracle_hat", "oracle_spread", "copy_paste", "diversity", "judge_background",
 )  # fmt: skip
-PEERS = ("angle_window", "raft", "weighted_sum", "random_pairs", "one_long_round", "dreambooth_equal", "dreambooth_best")
+PEERS = (
+    "angle_window",
+    "raft",
+    "weighted_sum",
+    "random_pairs",
+    "one_long_round",
+    "dreambooth_equal",
+    "dreambooth_best",
+)
 TRUTH = "oracle_all_right"
 SHORT = {
     "judge_fidelity": "judge fid.", "judge_alignment": "judge al.", "oracle_all_right": "all right", "oracle_background": "background",
@@ -55,7 +63,9 @@ def run_concept(seed: int, out: Path, names: list[str], long: int) -> dict[str, 
         if name == "dreambooth":
             found[name] = run_dreambooth(seed, folder, table)
         else:
-            found[name] = run_row(seed, folder, name, table, long if name in (DEFAULT, "constant_rate") and long else None)
+            found[name] = run_row(
+                seed, folder, name, table, long if name in (DEFAULT, "constant_rate") and long else None
+            )
         print(f"concept {seed}: {name} done", flush=True)
     return found
 
@@ -87,7 +97,12 @@ def ends(results: dict[int, dict], name: str) -> dict[int, tuple[dict, int, int]
 
 def _mean(values: list[float]) -> dict:
     low, high = bootstrap_interval(np.asarray(values), 10_000) if len(values) > 1 else (None, None)
-    return {"mean": float(np.mean(values)), "ci95": [low, high], "up": int(np.sum(np.asarray(values) > 0)), "concepts": len(values)}
+    return {
+        "mean": float(np.mean(values)),
+        "ci95": [low, high],
+        "up": int(np.sum(np.asarray(values) > 0)),
+        "concepts": len(values),
+    }
 
 
 def summarise(results: dict[int, dict], name: str) -> dict:
@@ -95,7 +110,9 @@ def summarise(results: dict[int, dict], name: str) -> dict:
     found = list(ends(results, name).values())
     table = {
         part: {
-            s: _mean([gain_of(m, s, at, part, since) for m, since, at in found]) for s in (*MAIN, *DETAILS) if s in found[0][0]["scores"]
+            s: _mean([gain_of(m, s, at, part, since) for m, since, at in found])
+            for s in (*MAIN, *DETAILS)
+            if s in found[0][0]["scores"]
         }
         for part in ("all", "seen", "unseen")
     }
@@ -112,7 +129,12 @@ def difference(results: dict[int, dict], first: str, second: str, score: str = T
     """Mean over concepts of gain(first) - gain(second), paired by concept, with its interval."""
     a, b = ends(results, first), ends(results, second)
     both = sorted(set(a) & set(b))
-    return _mean([gain_of(a[s][0], score, a[s][2], part, a[s][1]) - gain_of(b[s][0], score, b[s][2], part, b[s][1]) for s in both])
+    return _mean(
+        [
+            gain_of(a[s][0], score, a[s][2], part, a[s][1]) - gain_of(b[s][0], score, b[s][2], part, b[s][1])
+            for s in both
+        ]
+    )
 
 
 def stop_study(results: dict[int, dict]) -> list[dict]:
@@ -149,10 +171,16 @@ def show(summary: dict[str, dict], stops: list[dict]) -> None:
     console = Console(width=230)
     for scores, title in ((MAIN, "gains, mean over concepts (95 % interval); truth in points"), (DETAILS, "details")):
         table = Table(
-            "method", *(SHORT.get(s, s) for s in scores), *(["up", "unseen", "drift", "s"] if scores == MAIN else []), title=title
+            "method",
+            *(SHORT.get(s, s) for s in scores),
+            *(["up", "unseen", "drift", "s"] if scores == MAIN else []),
+            title=title,
         )
         for name, found in summary.items():
-            cells = [cell(found["all"][s], s.startswith("oracle") and s != "oracle_spread") if s in found["all"] else "-" for s in scores]
+            cells = [
+                cell(found["all"][s], s.startswith("oracle") and s != "oracle_spread") if s in found["all"] else "-"
+                for s in scores
+            ]
             if scores == MAIN:
                 truth, drift = found["all"][TRUTH], found["winner_drift"]
                 cells += [f"{truth['up']}/{truth['concepts']}", cell(found["unseen"][TRUTH], True)]
@@ -160,15 +188,34 @@ def show(summary: dict[str, dict], stops: list[dict]) -> None:
             table.add_row(name, *cells)
         console.print(table)
     if stops:
-        table = Table("concept", "start", "kept round", "its truth", "best round", "its truth", "ended at", "last", title="stop rule")
+        table = Table(
+            "concept",
+            "start",
+            "kept round",
+            "its truth",
+            "best round",
+            "its truth",
+            "ended at",
+            "last",
+            title="stop rule",
+        )
         for s in stops:
-            numbers = (s["concept"], f"{s['start']:.3f}", s["kept"], f"{s['truth']:.3f}", s["best_round"], f"{s['best']:.3f}", s["ended"])
+            numbers = (
+                s["concept"],
+                f"{s['start']:.3f}",
+                s["kept"],
+                f"{s['truth']:.3f}",
+                s["best_round"],
+                f"{s['best']:.3f}",
+                s["ended"],
+            )
             table.add_row(*map(str, numbers), f"{s['last']:.3f}")
         console.print(table)
         within, worse = sum(s["within_2_points"] for s in stops), sum(s["worse_than_start"] for s in stops)
         console.print(f"within 2 points of the best round: {within} of {len(stops)}; worse than the start: {worse}")
         means = (
-            f"{what} {np.mean([s[key] for s in stops]):.3f}" for what, key in (("start", "start"), ("kept", "truth"), ("best", "best"))
+            f"{what} {np.mean([s[key] for s in stops]):.3f}"
+            for what, key in (("start", "start"), ("kept", "truth"), ("best", "best"))
         )
         console.print(f"means: {', '.join(means)}, last {np.mean([s['last'] for s in stops]):.3f}")
 
@@ -179,7 +226,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark_methods"))
     parser.add_argument("--rows", default="all", help="names of rows, with commas")
     parser.add_argument(
-        "--long", type=int, default=0, help="rounds of the default row (and of constant_rate), to study the stop rule, e.g. 10"
+        "--long",
+        type=int,
+        default=0,
+        help="rounds of the default row (and of constant_rate), to study the stop rule, e.g. 10",
     )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="concepts at a time, one thread each")
     args = parser.parse_args()
@@ -189,7 +239,9 @@ def main() -> None:
         parser.error(f"no row {unknown[0]!r}; rows are {', '.join(every)}")
     results: dict[int, dict] = {}
     with ProcessPoolExecutor(args.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        waiting = {pool.submit(run_concept, seed, args.out, names, args.long): seed for seed in parse_numbers(args.concepts)}
+        waiting = {
+            pool.submit(run_concept, seed, args.out, names, args.long): seed for seed in parse_numbers(args.concepts)
+        }
         for done in as_completed(waiting):
             results[waiting[done]] = done.result()
     results = dict(sorted(results.items()))

@@ -36,7 +36,10 @@ def scored(prompts: int, per_prompt: int, seed: int = 0) -> tuple[np.ndarray, np
     """prompt_of int [n], fidelity and alignment float [n] in -1..1, n = prompts * per_prompt; the axes pull against each other."""
     rng = np.random.default_rng(seed)
     prompt_of = np.repeat(np.arange(prompts), per_prompt)
-    plain = rng.multivariate_normal([0.0, 0.0], [[1.0, -0.3], [-0.3, 1.0]], len(prompt_of)) + rng.normal(size=(prompts, 2))[prompt_of]
+    plain = (
+        rng.multivariate_normal([0.0, 0.0], [[1.0, -0.3], [-0.3, 1.0]], len(prompt_of))
+        + rng.normal(size=(prompts, 2))[prompt_of]
+    )
     return prompt_of, *(0.3 * np.tanh(plain)).T
 
 
@@ -57,7 +60,14 @@ def rule_cost(rule: str, prompts: int, per_prompt: int, times: int = 3) -> dict:
     pairs, _ = PAIR_RULES[rule](*data, settings)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    return {"rule": rule, "candidates": len(data[0]), "prompts": prompts, "seconds": seconds, "peak_bytes": peak, "pairs": len(pairs)}
+    return {
+        "rule": rule,
+        "candidates": len(data[0]),
+        "prompts": prompts,
+        "seconds": seconds,
+        "peak_bytes": peak,
+        "pairs": len(pairs),
+    }
 
 
 def exponent(sizes: list[int], seconds: list[float]) -> float:
@@ -68,7 +78,10 @@ def exponent(sizes: list[int], seconds: list[float]) -> float:
 def growth(rule: str, times: int = 3) -> dict:
     """Seconds over the number of prompts (10 candidates each), and over the candidates of 20 prompts, with fitted exponents."""
     found = {}
-    grown = {"more_prompts": [(n // 10, 10) for n in SIZES], "more_per_prompt": [(PROMPTS_GROWN, k) for k in PER_PROMPT]}
+    grown = {
+        "more_prompts": [(n // 10, 10) for n in SIZES],
+        "more_per_prompt": [(PROMPTS_GROWN, k) for k in PER_PROMPT],
+    }
     for name, shapes in grown.items():
         sizes, seconds = [p * k for p, k in shapes], []
         for shape in shapes:
@@ -125,15 +138,21 @@ def _show(found: dict) -> None:
     rules = Table("rule", "seconds", "peak MB", "pairs", "more prompts", "more of a prompt", title=title)
     for row in found["rules"]:
         grown = [f"{found['growth'][row['rule']][k]['exponent']:.2f}" for k in ("more_prompts", "more_per_prompt")]
-        rules.add_row(row["rule"], f"{row['seconds']:.3f}", f"{row['peak_bytes'] / 2**20:.1f}", str(row["pairs"]), *grown)
+        rules.add_row(
+            row["rule"], f"{row['seconds']:.3f}", f"{row['peak_bytes'] / 2**20:.1f}", str(row["pairs"]), *grown
+        )
     Console(width=130).print(rules)
     # The limits are for 10,000 candidates: fewer are no proof.
-    within = found["rules"][0]["candidates"] >= 10_000 and all(r["seconds"] < SECONDS and r["peak_bytes"] < BYTES for r in found["rules"])
+    within = found["rules"][0]["candidates"] >= 10_000 and all(
+        r["seconds"] < SECONDS and r["peak_bytes"] < BYTES for r in found["rules"]
+    )
     print(f"limits of {SECONDS:g} s and {BYTES / 2**30:g} GB: {'kept' if within else 'NOT shown to be kept'}")
     if whole := found.get("round"):
         said = ", ".join(f"{name} {value:.1f} s" for name, value in whole["seconds"].items())
         print(f"a round of {whole['candidates']} candidates: {said}; ", end="")
-        print(f"scoring and pairs take {whole['share_of_scoring_and_pairs']:.2%} (asked: under {SHARE:.0%} at {FULL_ROUND})")
+        print(
+            f"scoring and pairs take {whole['share_of_scoring_and_pairs']:.2%} (asked: under {SHARE:.0%} at {FULL_ROUND})"
+        )
 
 
 def _picture(found: dict, path: Path) -> None:
@@ -141,7 +160,10 @@ def _picture(found: dict, path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.6), layout="constrained")
-    titles = {"more_prompts": "More prompts, 10 candidates each", "more_per_prompt": f"More candidates of {PROMPTS_GROWN} prompts"}
+    titles = {
+        "more_prompts": "More prompts, 10 candidates each",
+        "more_per_prompt": f"More candidates of {PROMPTS_GROWN} prompts",
+    }
     for axes, (name, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
         for rule, grown in found["growth"].items():
             row = grown[name]

@@ -88,9 +88,15 @@ def main() -> None:
     torch.set_num_threads(1)
     results = {seed: run_concept(seed, args.out) for seed in parse_numbers(args.concepts)}
     names = list(next(iter(results.values())))
-    means = {n: {k: float(np.nanmean([r[n][k] for r in results.values()])) for k in results[min(results)][n]} for n in names}
+    means = {
+        n: {k: float(np.nanmean([r[n][k] for r in results.values()])) for k in results[min(results)][n]} for n in names
+    }
     table = Table(
-        "rule", "pairs", *(f"winners {t}" for t in TRUTHS), *(f"gap {t}" for t in TRUTHS), title="truth of the pairs, in per cent"
+        "rule",
+        "pairs",
+        *(f"winners {t}" for t in TRUTHS),
+        *(f"gap {t}" for t in TRUTHS),
+        title="truth of the pairs, in per cent",
     )
     for name, found in means.items():
         cells = [f"{100 * found[f'{what} {t}']:.1f}" for what in ("winners", "gap") for t in TRUTHS]

@@ -74,7 +74,9 @@ def our_seconds(model, prompts: list[str], settings: SamplingSettings, clock: Cl
         return clock.now() - begun
 
 
-def breakdown(model, prompts: list[str], toy, settings: SamplingSettings, clock: Clock, folder: Path) -> dict[str, float]:
+def breakdown(
+    model, prompts: list[str], toy, settings: SamplingSettings, clock: Clock, folder: Path
+) -> dict[str, float]:
     """Seconds of each phase of drawing, scoring (by the toybox's rewards, references embedded before) and pairing."""
     from ..dpo_core.pairs.build import NoPairs, build_pairs
     from ..dpo_core.run.folder import RunFolder
@@ -140,12 +142,19 @@ def _show(name: str, found: dict) -> None:
 
     rows = found["sampling"]
     speed = Table(
-        "variant", "ours, pictures/s", "diffusers, pictures/s", "ratio", "ratios", title=f"{name}: {rows[0]['pictures']} pictures"
+        "variant",
+        "ours, pictures/s",
+        "diffusers, pictures/s",
+        "ratio",
+        "ratios",
+        title=f"{name}: {rows[0]['pictures']} pictures",
     )
     where = Table("variant", *PHASES, title=f"{found['seconds_are']} by phase, ours (and share)")
     for row in rows:
         ratios = f"{min(row['ratios']):.3f}..{max(row['ratios']):.3f}"
-        speed.add_row(row["variant"], f"{row['ours_per_s']:.2f}", f"{row['peer_per_s']:.2f}", f"{row['ratio']:.3f}", ratios)
+        speed.add_row(
+            row["variant"], f"{row['ours_per_s']:.2f}", f"{row['peer_per_s']:.2f}", f"{row['ratio']:.3f}", ratios
+        )
         whole = sum(row["phases_s"].values())
         where.add_row(row["variant"], *(f"{s:.2f} ({s / whole:.1%})" for s in row["phases_s"].values()))
     for table in (speed, where):
@@ -163,10 +172,19 @@ def spared(seeds: list[int], out: Path, rule: str, guidance: float, noises: int)
     drawn = [draw(seed, out, guidance, noises) for seed in seeds]
     seconds = {phase: statistics.mean(s[phase] for _, s in drawn) for phase in drawn[0][1]}
     concepts = [records for records, _ in drawn]
-    found: dict = {"rule": rule, "guidance": guidance, "noises": noises, "concepts": seeds, "seconds_a_picture": seconds}
+    found: dict = {
+        "rule": rule,
+        "guidance": guidance,
+        "noises": noises,
+        "concepts": seeds,
+        "seconds_a_picture": seconds,
+    }
     if rule != "angle_window":
         found["correlation_of_looks"] = correlations(concepts, pairs)
-        print("correlation with the whole picture's reward: " + ", ".join(f"{k} {v:.2f}" for k, v in found["correlation_of_looks"].items()))
+        print(
+            "correlation with the whole picture's reward: "
+            + ", ".join(f"{k} {v:.2f}" for k, v in found["correlation_of_looks"].items())
+        )
     cheap = {**seconds, "decode": 0.03 * seconds["denoise"], "score": 0.0}
     about = f"{rule}, guidance {guidance:g}, concepts {', '.join(map(str, seeds))}"
     for name, costs in (("measured", seconds), ("if looking cost 3 % of denoising", cheap)):
@@ -190,8 +208,12 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=5, help="of both sides, alternating; 0 leaves the comparison out")
     parser.add_argument("--prompts", type=int, default=8, help="8 pictures each")
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--concepts", default="", help="toybox concepts for pairs per second, e.g. 5-7; empty: left out")
-    parser.add_argument("--rule", choices=RULES, default=PairSettings().rule, help="pair rule for them; the default is the pack's")
+    parser.add_argument(
+        "--concepts", default="", help="toybox concepts for pairs per second, e.g. 5-7; empty: left out"
+    )
+    parser.add_argument(
+        "--rule", choices=RULES, default=PairSettings().rule, help="pair rule for them; the default is the pack's"
+    )
     parser.add_argument("--guidance", type=float, default=1.0, help="of those candidates; the toybox's own is 1, off")
     parser.add_argument("--noises", type=int, default=0, help="another number draws the same prompts from other noises")
     args = parser.parse_args()

@@ -39,7 +39,9 @@ def _counts(records: Records, kept: np.ndarray, margin: float, settings: PairSet
     return outcome(records, kept, margin, settings)[:2]
 
 
-def against_plain(concepts: list[Records], seconds: dict[str, float], settings: PairSettings, chosen: tuple = CHOSEN) -> dict:
+def against_plain(
+    concepts: list[Records], seconds: dict[str, float], settings: PairSettings, chosen: tuple = CHOSEN
+) -> dict:
     """The chosen way of drafting against the quickest plain way of any number and margin whose pairs are as good: ratio of pairs a second.
 
     95 % by bootstrap over concepts; the plain way is chosen anew in each resample, which favours it. Where none is as good, that of the
@@ -49,7 +51,10 @@ def against_plain(concepts: list[Records], seconds: dict[str, float], settings: 
     denoise, look = seconds["denoise"], seconds["decode"] + seconds["score"]
     ours, plain = [], []
     for one in concepts:
-        begun, kept = first_of(one, count).sum(), drafted(one, count, steps, settings.model_copy(update={"margin": margin}))
+        begun, kept = (
+            first_of(one, count).sum(),
+            drafted(one, count, steps, settings.model_copy(update={"margin": margin})),
+        )
         cost = begun * (seconds[f"draft_{steps}"] + look) + kept.sum() * (denoise + look)
         ours.append([*_counts(one, kept, margin, settings), cost])
         wholes = [first_of(one, n) for n in PLAIN]
@@ -85,10 +90,15 @@ def correlations(concepts: list[Records], settings: PairSettings) -> dict[str, f
     def reward(one: Records, look: str) -> np.ndarray:
         found = reward_of(one["prompt"], one[f"fidelity{look}"], one[f"alignment{look}"], settings)
         if found is None:
-            raise SystemExit(f"the rule {settings.rule} has no reward to correlate; lambda_harmonic and weighted_sum have.")
+            raise SystemExit(
+                f"the rule {settings.rule} has no reward to correlate; lambda_harmonic and weighted_sum have."
+            )
         return found
 
-    return {look: float(np.mean([np.corrcoef(reward(one, f"_{look}"), reward(one, ""))[0, 1] for one in concepts])) for look in looks}
+    return {
+        look: float(np.mean([np.corrcoef(reward(one, f"_{look}"), reward(one, ""))[0, 1] for one in concepts]))
+        for look in looks
+    }
 
 
 def figure(levels: list[dict], title: str):

@@ -41,7 +41,11 @@ def _random_pipeline(name: str):
     quiet_libraries()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        parts = {"unet": unet(name), "vae": AutoencoderKL(**VAE), "text_encoder": CLIPTextModel(CLIPTextConfig(**CLIP_L))}
+        parts = {
+            "unet": unet(name),
+            "vae": AutoencoderKL(**VAE),
+            "text_encoder": CLIPTextModel(CLIPTextConfig(**CLIP_L)),
+        }
     bare = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
     pipe = StableDiffusionPipeline(**parts, tokenizer=build_tokenizer(), scheduler=build_scheduler(), **bare)
     pipe.set_progress_bar_config(disable=True)

@@ -49,7 +49,11 @@ def draw(seed: int, out: Path, guidance: float = 1.0, noises: int = 0) -> tuple[
     from ..toybox.concepts import concept_from_seed
     from ..toybox.run import start_of
 
-    drawn = "".join(f"_{name}_{value:g}" for name, value, usual in (("guidance", guidance, 1), ("noises", noises, 0)) if value != usual)
+    drawn = "".join(
+        f"_{name}_{value:g}"
+        for name, value, usual in (("guidance", guidance, 1), ("noises", noises, 0))
+        if value != usual
+    )
     kept = out / f"concept_{seed}{drawn}.npz"
     if not kept.is_file():
         toy = concept_from_seed(seed)
@@ -121,13 +125,17 @@ def outcome(records: Records, kept: np.ndarray, margin: float, settings: PairSet
     )
     winners, losers = [p.winner for p in pairs], [p.loser for p in pairs]
     full = np.bincount(prompt_of[winners]) >= settings.max_pairs_per_prompt
-    return np.asarray([len(pairs), (right[winners] > right[losers]).sum(), (right[winners] < right[losers]).sum(), full.sum()])
+    return np.asarray(
+        [len(pairs), (right[winners] > right[losers]).sum(), (right[winners] < right[losers]).sum(), full.sum()]
+    )
 
 
 def row(name: str, concepts: list[Records], kept: list[np.ndarray], seconds: float, settings: PairSettings) -> dict:
     """Pairs, quality and pairs a second of one way over all concepts; `seconds` is what all its candidates cost."""
     found = [sum(outcome(r, k, margin, settings) for r, k in zip(concepts, kept, strict=True)) for margin in MARGINS]
-    rates = {q: max((float(f[0] / seconds) for f in found if f[0] and f[1] >= q * f[0]), default=0.0) for q in QUALITIES}
+    rates = {
+        q: max((float(f[0] / seconds) for f in found if f[0] and f[1] >= q * f[0]), default=0.0) for q in QUALITIES
+    }
     pairs, better, worse, full = (int(v) for v in found[0])
     return {
         "way": name, "seconds": seconds, "pictures": int(sum(k.sum() for k in kept)), "pairs": pairs, "better": better / max(1, pairs),
@@ -155,7 +163,11 @@ def ways(
         for k, margin in itertools.product(DRAFT_STEPS, DRAFT_MARGINS):
             kept = [drafted(r, n, k, settings.model_copy(update={"margin": margin})) for r in concepts]
             begun = sum(first_of(r, n).sum() for r in concepts) * (seconds[f"draft_{k}"] + look)
-            yield f"{n} drafted in {k}, margin {margin:g}", kept, float(begun + sum(x.sum() for x in kept) * (denoise + look))
+            yield (
+                f"{n} drafted in {k}, margin {margin:g}",
+                kept,
+                float(begun + sum(x.sum() for x in kept) * (denoise + look)),
+            )
     for n in (10, 14, 20):
         for enough in (3, 6):
             yield whole(f"waves of {n}, {enough} enough", [until(r, n // 2, enough, settings, n) for r in concepts])

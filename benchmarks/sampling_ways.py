@@ -36,7 +36,9 @@ def hope_of_reward(reward: np.ndarray) -> np.ndarray:
     return np.abs(reward[:, None] - reward).mean(axis=0)
 
 
-def hope_in_window(fidelity: np.ndarray, alignment: np.ndarray, window: tuple[float, float] = (20.0, 70.0)) -> np.ndarray:
+def hope_in_window(
+    fidelity: np.ndarray, alignment: np.ndarray, window: tuple[float, float] = (20.0, 70.0)
+) -> np.ndarray:
     """The same, float [k], where a window of angles (degrees) decides. fidelity, alignment: float [k], in standard deviations.
 
     How far an improvement reaches into the window is its length in the window's nearest direction, 0 beyond a right angle. A candidate's
@@ -67,11 +69,15 @@ def least(hope: np.ndarray, count: int) -> np.ndarray:
     return np.sort(np.argsort(hope, kind="stable")[:count])
 
 
-def stopped(records: Records, per_prompt: int, step: int, settings: PairSettings, by_chance: bool = False) -> np.ndarray:
+def stopped(
+    records: Records, per_prompt: int, step: int, settings: PairSettings, by_chance: bool = False
+) -> np.ndarray:
     """Which candidates go on, bool [n]: of the first `per_prompt` of each prompt, half (rounded down) is stopped after `step` steps."""
     goes_on, prompt_of = first_of(records, per_prompt), records["prompt"]
     begun, hope = np.nonzero(goes_on)[0], np.zeros(len(prompt_of))
-    hope[begun] = hopes(prompt_of[begun], *(records[f"{axis}_{step}"][begun] for axis in ("fidelity", "alignment")), settings)
+    hope[begun] = hopes(
+        prompt_of[begun], *(records[f"{axis}_{step}"][begun] for axis in ("fidelity", "alignment")), settings
+    )
     for prompt in np.unique(prompt_of):
         members = begun[prompt_of[begun] == prompt]
         count = len(members) // 2
@@ -108,7 +114,9 @@ def until(records: Records, wave: int, enough: int, settings: PairSettings, most
     prompt_of = records["prompt"]
     drawn = first_of(records, min(wave, most))
     for upto in range(2 * wave, most + wave, wave):
-        pairs, _ = PAIR_RULES[settings.rule](*(records[name][drawn] for name in ("prompt", "fidelity", "alignment")), settings)
+        pairs, _ = PAIR_RULES[settings.rule](
+            *(records[name][drawn] for name in ("prompt", "fidelity", "alignment")), settings
+        )
         found = np.bincount(prompt_of[drawn][[p.winner for p in pairs]], minlength=int(prompt_of.max()) + 1)
         # A prompt that had enough is over, also where a later wave's spread takes one of its pairs below the margin.
         lacking = (found < enough) & (np.bincount(prompt_of[drawn]) >= upto - wave)

@@ -73,7 +73,9 @@ def peak_flops(device: torch.device, size: int = 2048, times: int = 5) -> float:
     return 2 * size**3 / min(seconds)
 
 
-def spread_bank(row: dict, batch: int, draws: int, pairs: int = ROUND_PAIRS, steps: int | None = None, size: int | None = None) -> float:
+def spread_bank(
+    row: dict, batch: int, draws: int, pairs: int = ROUND_PAIRS, steps: int | None = None, size: int | None = None
+) -> float:
     """Pairs a second over a whole round, the filling of its bank included: `steps` steps of `size` pairs visit draws of `pairs` pairs."""
     steps, size = steps or TrainSettings().steps, size or TrainSettings().batch_size
     filled = min(steps * size, pairs * draws) * row["bank_seconds_per_draw"]
@@ -93,7 +95,9 @@ def compare(rows: dict[str, dict], batch: int) -> None:
             # What training itself adds: the libraries and weights are the same on both sides.
             if row.get("kept_bytes") and peer.get("kept_bytes"):
                 row["kept_ratio"] = row["kept_bytes"] / peer["kept_bytes"]
-            row["added_memory_ratio"] = (row["peak_bytes"] - row["resting_bytes"]) / max(1, peer["peak_bytes"] - peer["resting_bytes"])
+            row["added_memory_ratio"] = (row["peak_bytes"] - row["resting_bytes"]) / max(
+                1, peer["peak_bytes"] - peer["resting_bytes"]
+            )
 
 
 def floor(task: Task, rows: dict[str, dict]) -> dict:
@@ -118,11 +122,37 @@ def show(task: Task, rows: dict[str, dict], limits: dict) -> None:
 
     console = Console(width=150)
     title = f"{task.model}, {task.resolution} px, {task.batch} pairs a step, rank {task.rank} on {task.targets}, {task.device}"
-    table = Table("variant", "s / step", "pairs / s", "x", "with bank's cost", "x", "peak MB", "x", "added x", "kept MB", "x", title=title)
+    table = Table(
+        "variant",
+        "s / step",
+        "pairs / s",
+        "x",
+        "with bank's cost",
+        "x",
+        "peak MB",
+        "x",
+        "added x",
+        "kept MB",
+        "x",
+        title=title,
+    )
     for name, r in rows.items():
-        ratio = [f"{r.get(k, float('nan')):.2f}" for k in ("speed_ratio", "round_speed_ratio", "memory_ratio", "added_memory_ratio")]
-        speeds = (f"{r['seconds_per_step']:.3g}", f"{r['pairs_per_second']:.3g}", ratio[0], f"{r['round_pairs_per_second']:.3g}", ratio[1])
-        kept = (f"{r['kept_bytes'] / 1e6:.0f}", f"{r.get('kept_ratio', float('nan')):.2f}") if r.get("kept_bytes") else ("", "")
+        ratio = [
+            f"{r.get(k, float('nan')):.2f}"
+            for k in ("speed_ratio", "round_speed_ratio", "memory_ratio", "added_memory_ratio")
+        ]
+        speeds = (
+            f"{r['seconds_per_step']:.3g}",
+            f"{r['pairs_per_second']:.3g}",
+            ratio[0],
+            f"{r['round_pairs_per_second']:.3g}",
+            ratio[1],
+        )
+        kept = (
+            (f"{r['kept_bytes'] / 1e6:.0f}", f"{r.get('kept_ratio', float('nan')):.2f}")
+            if r.get("kept_bytes")
+            else ("", "")
+        )
         table.add_row(name, *speeds, f"{r['peak_bytes'] / 1e6:.0f}", *ratio[2:], *kept)
     console.print(table)
     phases = Table("variant", *PHASES, title="seconds of each phase, measured apart")
@@ -133,7 +163,10 @@ def show(task: Task, rows: dict[str, dict], limits: dict) -> None:
         f"floor: {limits['step_flops'] / 1e9:.4g} GFLOP forward and backward (3 forwards: {limits['rule_of_three_flops'] / 1e9:.4g}), "
         f"matrix product {limits['peak_flops'] / 1e9:.4g} GFLOP/s: {limits['floor_seconds']:.3g} s a step"
     )
-    console.print("share of the peak: " + ", ".join(f"{name} {100 * share:.0f} %" for name, share in limits["share_of_peak"].items()))
+    console.print(
+        "share of the peak: "
+        + ", ".join(f"{name} {100 * share:.0f} %" for name, share in limits["share_of_peak"].items())
+    )
 
 
 def arguments() -> argparse.Namespace:
@@ -145,11 +178,16 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--resolution", type=int, help="pixels a side; else the model's own")
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument(
-        "--targets", choices=("attention", "attention+ff", "all"), default="attention", help="attention is the recipe's own"
+        "--targets",
+        choices=("attention", "attention+ff", "all"),
+        default="attention",
+        help="attention is the recipe's own",
     )
     parser.add_argument("--device", default="auto", help="cpu, cuda or auto")
     parser.add_argument("--variants", help=f"some of {', '.join(VARIANTS)}; commas between")
-    parser.add_argument("--growth", action="store_true", help="seconds a step against resolution, rank and batch, instead")
+    parser.add_argument(
+        "--growth", action="store_true", help="seconds a step against resolution, rank and batch, instead"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark_training"))
     args = parser.parse_args()
     if args.device == "auto":
@@ -166,7 +204,18 @@ def main() -> None:
     args = arguments()
     torch.set_float32_matmul_precision("highest")
     resolution = args.resolution or RESOLUTIONS[args.model]
-    task = Task(args.model, "ours", resolution, args.batch, args.steps, args.device, args.rank, args.targets, {}, warm_up=args.warm_up)
+    task = Task(
+        args.model,
+        "ours",
+        resolution,
+        args.batch,
+        args.steps,
+        args.device,
+        args.rank,
+        args.targets,
+        {},
+        warm_up=args.warm_up,
+    )
     if args.device == "cpu" and args.model in ("sd15", "sdxl"):
         print(f"{args.model} at full size on the CPU: a step takes minutes")
     try:
@@ -186,7 +235,14 @@ def main() -> None:
     show(task, rows, limits)
     path = args.out / f"training_{args.model}_{args.device}.json"
     write_json(
-        path, {"task": asdict(task), "torch": torch.__version__, "threads": torch.get_num_threads(), "variants": rows, "floor": limits}
+        path,
+        {
+            "task": asdict(task),
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+            "variants": rows,
+            "floor": limits,
+        },
     )
     print(f"wrote {path}")
 

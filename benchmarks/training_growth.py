@@ -37,11 +37,16 @@ def growth(task: Task, run: Callable[[Task], dict], out: Path) -> dict:
             seconds.append(run(one)["seconds_per_step"])
         power, shift = exponent(values, seconds)
         found[axis] = {"values": values, "seconds_per_step": seconds, "exponent": power, "factor": shift}
-        print(f"{axis}: {', '.join(f'{v}: {s:.3g} s' for v, s in zip(values, seconds, strict=True))}; exponent {power:.2f}", flush=True)
+        print(
+            f"{axis}: {', '.join(f'{v}: {s:.3g} s' for v, s in zip(values, seconds, strict=True))}; exponent {power:.2f}",
+            flush=True,
+        )
     write_json(out / f"training_growth_{task.model}.json", found)
     path = out / f"training_growth_{task.model}.png"
     with atomic_path(path) as beside:
-        growth_figure(found, f"{task.model}: {task.batch} pairs of {task.resolution} px, rank {task.rank}, {task.device}").savefig(beside)
+        growth_figure(
+            found, f"{task.model}: {task.batch} pairs of {task.resolution} px, rank {task.rank}, {task.device}"
+        ).savefig(beside)
     print(f"wrote {path}")
     return found
 
@@ -52,7 +57,13 @@ def growth_figure(found: Mapping[str, Mapping], title: str):
     figure.suptitle(title, fontsize=13)
     for ax, (name, row) in zip(axes.flat, found.items(), strict=True):
         values, seconds = np.asarray(row["values"], float), row["seconds_per_step"]
-        ax.plot(values, row["factor"] * values ** row["exponent"], color=GREY, linestyle="--", label=f"power {row['exponent']:.2f}")
+        ax.plot(
+            values,
+            row["factor"] * values ** row["exponent"],
+            color=GREY,
+            linestyle="--",
+            label=f"power {row['exponent']:.2f}",
+        )
         ax.plot(values, seconds, color=BLUE, marker="o", linestyle="none", label="measured")
         ax.set(xscale="log", yscale="log")
         ax.set_xticks(values, [f"{v:g}" for v in values], minor=False)

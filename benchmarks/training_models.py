@@ -36,6 +36,10 @@ def subject(name: str, resolution: int, device: str) -> Subject:
         pipe, factor = random_pipeline(name, device), 8
     halvings = factor * 2 ** (len(pipe.unet.config.block_out_channels) - 1)
     if resolution % halvings:
-        raise UserError(f"resolution {resolution} is no multiple of {halvings}, which {name}'s blocks need. Choose one that is.")
+        raise UserError(
+            f"resolution {resolution} is no multiple of {halvings}, which {name}'s blocks need. Choose one that is."
+        )
     kind = RandomXL if name == "sdxl" else DiffusersTextToImage
-    return Subject(name, pipe, lambda precision: kind(pipe, precision), (4, resolution // factor, resolution // factor), resolution)
+    return Subject(
+        name, pipe, lambda precision: kind(pipe, precision), (4, resolution // factor, resolution // factor), resolution
+    )

@@ -48,7 +48,13 @@ class Task:
 
     @property
     def train(self) -> TrainSettings:
-        given = {"batch_size": self.batch, "steps": 10_000, "warmup_steps": 0, "schedule": "constant", "learning_rate": 1e-5}
+        given = {
+            "batch_size": self.batch,
+            "steps": 10_000,
+            "warmup_steps": 0,
+            "schedule": "constant",
+            "learning_rate": 1e-5,
+        }
         return TrainSettings(**{**given, **(self.settings or {})})
 
     @property
@@ -99,11 +105,25 @@ def ours(task: Task, found: Subject, watch: Watch):
     winners, losers = (torch.randn(task.batch, *found.latent, generator=draws) for _ in range(2))
     data = PairData(winners, losers, model.encode_prompts(prompts(task.batch)))
     adapter = Adapter(found.pipe.unet, task.adapter)
-    trainer = Trainer(model, adapter, data, task.train.model_copy(update={"steps": task.warm_up + 2 * task.steps + 2}), 0)
-    watch.watch(trainer, _batch="data", _reference="reference", _policy="policy_forward", _backward="backward", _optimize="optimizer")
+    trainer = Trainer(
+        model, adapter, data, task.train.model_copy(update={"steps": task.warm_up + 2 * task.steps + 2}), 0
+    )
+    watch.watch(
+        trainer,
+        _batch="data",
+        _reference="reference",
+        _policy="policy_forward",
+        _backward="backward",
+        _optimize="optimizer",
+    )
     settings = task.train
     blocks = at_level(model.denoiser, trainer.level, settings.compile)
-    with model.training(), blocks, adapter.attached(), compiled(model.denoiser, model.device) if settings.compile else nullcontext():
+    with (
+        model.training(),
+        blocks,
+        adapter.attached(),
+        compiled(model.denoiser, model.device) if settings.compile else nullcontext(),
+    ):
         synchronise(watch.device)
         begun = clock(watch.device)
         trainer.fill_bank()
@@ -118,7 +138,9 @@ def peer(task: Task, found: Subject, watch: Watch):
     pixels = torch.rand(task.batch, 6, found.resolution, found.resolution, generator=draws) * 2 - 1
     tokenizer = found.pipe.tokenizer
     length = tokenizer.model_max_length
-    ids = tokenizer(prompts(task.batch), padding="max_length", max_length=length, truncation=True, return_tensors="pt").input_ids
+    ids = tokenizer(
+        prompts(task.batch), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+    ).input_ids
     recipe = DiffusersRecipe(found, task.adapter, task.train, pixels, ids)
     # Before errors(), which reference() calls as well: that call is timed by reference() alone.
     plain = recipe.errors
@@ -152,7 +174,11 @@ def measure(task: Task) -> dict:
         seconds, walls = _times(lambda i: step(task.warm_up + i), task.steps, device)
         peak = max(resting, peak_bytes(device))  # the kernel counts pages by thread and may lag behind by some
         phases = _phases(step, task, watch) if task.phases else {}
-        kept = kept_bytes(lambda: step(task.warm_up + 2 * task.steps + 1), found.pipe.unet) if _keeps_plainly(task.train) else None
+        kept = (
+            kept_bytes(lambda: step(task.warm_up + 2 * task.steps + 1), found.pipe.unet)
+            if _keeps_plainly(task.train)
+            else None
+        )
     return {
         "seconds_per_step": seconds, "wall_seconds_per_step": walls, "pairs_per_second": task.batch / seconds,
         "peak_bytes": peak, "resting_bytes": resting, "kept_bytes": kept, "phases": phases,

@@ -14,15 +14,22 @@ def main() -> int:
     # By its folder: nothing need be installed, and the pack's name in custom_nodes may be any.
     root = Path(__file__).resolve().parents[1]
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != root / "doctor"]
-    spec = importlib.util.spec_from_file_location("dreambooth_dpo", root / "__init__.py", submodule_search_locations=[str(root)])
+    spec = importlib.util.spec_from_file_location(
+        "dreambooth_dpo", root / "__init__.py", submodule_search_locations=[str(root)]
+    )
     sys.modules["dreambooth_dpo"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(sys.modules["dreambooth_dpo"])
     options = importlib.import_module("dreambooth_dpo.doctor.options")
     parser = ArgumentParser(
-        prog="doctor", description="Will DreamBooth DPO work here? Each line says ok, warning or failed, and the remedy."
+        prog="doctor",
+        description="Will DreamBooth DPO work here? Each line says ok, warning or failed, and the remedy.",
     )
     for name, default in vars(options.Options()).items():
-        kind = {"action": "store_true"} if default is False else {"default": default, "type": str if isinstance(default, str) else Path}
+        kind = (
+            {"action": "store_true"}
+            if default is False
+            else {"default": default, "type": str if isinstance(default, str) else Path}
+        )
         parser.add_argument("--" + name.replace("_", "-"), help=options.HELP[name], **kind)
     return importlib.import_module("dreambooth_dpo.doctor.run").run(options.Options(**vars(parser.parse_args())))
 

@@ -13,11 +13,22 @@ from ..dpo_core.supported_hosts import NEWEST, OLDEST, numbers, too_old, version
 from .findings import FAILED, OK, WARNING, Finding
 from .launch import ROOT
 
-_PYTHONS = ("venv", ".venv", "env", "../venv", "../.venv", "../python_embeded", "../python_embedded", "../standalone-env")
+_PYTHONS = (
+    "venv",
+    ".venv",
+    "env",
+    "../venv",
+    "../.venv",
+    "../python_embeded",
+    "../python_embedded",
+    "../standalone-env",
+)
 """Where installers put ComfyUI's Python, from its folder: manual and comfy-cli, the portable one for Windows, the desktop app."""
 
 
-def find_comfyui(given: Path | None, environment: Mapping[str, str] = os.environ, root: Path = ROOT) -> tuple[Path | None, str]:
+def find_comfyui(
+    given: Path | None, environment: Mapping[str, str] = os.environ, root: Path = ROOT
+) -> tuple[Path | None, str]:
     """The folder, and what named it; (None, why) where none is to be looked at."""
     if given is not None:
         return given.expanduser().resolve(), "--comfyui"
@@ -43,10 +54,18 @@ def folder_finding(folder: Path, named_by: str) -> Finding:
         return Finding("ComfyUI", FAILED, f"{said} ({folder})", remedy, data)
     where = f"{version} in {folder}"
     if version == "unknown":
-        return Finding("ComfyUI", WARNING, f"{where} does not say its version", f"use a release from {OLDEST} to {NEWEST}", data)
+        return Finding(
+            "ComfyUI", WARNING, f"{where} does not say its version", f"use a release from {OLDEST} to {NEWEST}", data
+        )
     if numbers(version) > numbers(NEWEST):
         said = f"{where} is newer than the newest that was tested ({NEWEST})"
-        return Finding("ComfyUI", WARNING, said, "it is tried below; if a line fails, update DreamBooth DPO or take a tested version", data)
+        return Finding(
+            "ComfyUI",
+            WARNING,
+            said,
+            "it is tried below; if a line fails, update DreamBooth DPO or take a tested version",
+            data,
+        )
     return Finding("ComfyUI", OK, f"{where} (tested: {OLDEST} to {NEWEST})", data=data)
 
 
@@ -71,7 +90,11 @@ def _python_in(folder: Path) -> Path | None:
 def pinned_front_end(folder: Path) -> str | None:
     """The version of comfyui-frontend-package that this ComfyUI's requirements name."""
     file = folder / "requirements.txt"
-    found = re.search(r"^comfyui-frontend-package==([\w.]+)", file.read_text(encoding="utf-8"), re.M) if file.is_file() else None
+    found = (
+        re.search(r"^comfyui-frontend-package==([\w.]+)", file.read_text(encoding="utf-8"), re.M)
+        if file.is_file()
+        else None
+    )
     return found[1] if found else None
 
 
@@ -83,6 +106,10 @@ def front_end_finding(installed: str | None, pinned: str | None, python: str, fo
         said = f"comfyui-frontend-package is not installed{f' (this ComfyUI wants {pinned})' if pinned else ''}: there is no page to open"
         return Finding("front end", WARNING, said, f"{remedy}, unless you start ComfyUI with --front-end-root", data)
     if pinned and numbers(installed) < numbers(pinned):
-        return Finding("front end", WARNING, f"{installed} is older than {pinned}, which this ComfyUI wants", remedy, data)
-    newer = f" (newer than {pinned}, which this ComfyUI wants)" if pinned and numbers(installed) > numbers(pinned) else ""
+        return Finding(
+            "front end", WARNING, f"{installed} is older than {pinned}, which this ComfyUI wants", remedy, data
+        )
+    newer = (
+        f" (newer than {pinned}, which this ComfyUI wants)" if pinned and numbers(installed) > numbers(pinned) else ""
+    )
     return Finding("front end", OK, f"{installed}{newer}", data=data)

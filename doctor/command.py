@@ -19,7 +19,11 @@ LIMITS = {"probe": 120, "check": 300, "full": 1800}
 """Seconds that a process may take."""
 _WORK = {"probe": "looking", "in_comfyui": "training", "in_diffusers": "training"}
 """What a module's process is for: the name of the line that says that it did not come to its end."""
-_DOING = {"probe": "looking at it", "in_comfyui": "starting ComfyUI, and training a model", "in_diffusers": "training a model"}
+_DOING = {
+    "probe": "looking at it",
+    "in_comfyui": "starting ComfyUI, and training a model",
+    "in_diffusers": "training a model",
+}
 Doing = Callable[[str], None]
 
 
@@ -33,7 +37,9 @@ def check_options(options: Options) -> None:
     if options.family not in FAMILIES[backend]:
         where = "ComfyUI" if backend == "comfyui" else "diffusers"
         more = "" if backend == "comfyui" else "; for another one name a ComfyUI: --comfyui DIR"
-        raise WrongOptions(f"family {options.family!r}: the tiny models for {where} are {', '.join(FAMILIES[backend])}{more}.")
+        raise WrongOptions(
+            f"family {options.family!r}: the tiny models for {where} are {', '.join(FAMILIES[backend])}{more}."
+        )
     if options.json is not None and options.json.exists():
         raise WrongOptions(f"{options.json} exists and is not overwritten. Name another file with --json.")
     if options.json is not None and not options.json.absolute().parent.is_dir():
@@ -49,7 +55,11 @@ def examine(options: Options, doing: Doing = lambda _: None) -> Iterator[tuple[s
     else:
         yield (
             "ComfyUI",
-            Finding("ComfyUI", OK, f"none was looked at: {named_by}; what follows is the command line's own backend, diffusers"),
+            Finding(
+                "ComfyUI",
+                OK,
+                f"none was looked at: {named_by}; what follows is the command line's own backend, diffusers",
+            ),
         )
         yield from _diffusers(options, doing)
 
@@ -92,12 +102,16 @@ def _diffusers(options: Options, doing: Doing) -> Iterator[tuple[str, Finding]]:
         yield "Scorers", found
     if (device := probe.told.get("device")) is None:
         return
-    yield from Asked(sys.executable, doing).lines("Training", "in_diffusers", {"family": options.family, "device": device}, LIMITS["check"])
+    yield from Asked(sys.executable, doing).lines(
+        "Training", "in_diffusers", {"family": options.family, "device": device}, LIMITS["check"]
+    )
     if options.full:
         yield from _full(sys.executable, "in_diffusers", {"diffusers": ""}, {"device": device}, doing)
 
 
-def _full(python: Path | str, module: str, ways: dict[str, str], request: dict[str, Any], doing: Doing) -> Iterator[tuple[str, Finding]]:
+def _full(
+    python: Path | str, module: str, ways: dict[str, str], request: dict[str, Any], doing: Doing
+) -> Iterator[tuple[str, Finding]]:
     """Each model in a folder that goes with it, and each way in a process of its own: one's memory is not the other's."""
     for kind in FULL:
         with tempfile.TemporaryDirectory(prefix="dreambooth_dpo_doctor_") as folder:
@@ -127,7 +141,13 @@ class Asked:
             yield part, Finding(_WORK[module], FAILED, f"its process did not come to its end: {error}", error.remedy)
 
 
-PARTS = {"toybox": "Scorers", "scorers": "Scorers", "scorer": "Scorers", "gradients": "Training", "training": "Training"}
+PARTS = {
+    "toybox": "Scorers",
+    "scorers": "Scorers",
+    "scorer": "Scorers",
+    "gradients": "Training",
+    "training": "Training",
+}
 """The part of the report that a line belongs to, where it is not the process's."""
 
 

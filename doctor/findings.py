@@ -21,7 +21,9 @@ class Finding:
 
     def __post_init__(self) -> None:
         if self.status not in STATES or bool(self.remedy) == (self.status == OK):
-            raise ValueError(f"a finding is {OK}, or says its remedy: {self.name}: {self.status}, remedy {self.remedy!r}")
+            raise ValueError(
+                f"a finding is {OK}, or says its remedy: {self.name}: {self.status}, remedy {self.remedy!r}"
+            )
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

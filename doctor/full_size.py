@@ -53,8 +53,18 @@ def measure(subject: Subject, kind: str, way: str, folder: Path) -> None:
 
     model, place = subject.model, kind_of_device(subject.model.device.type)
     side, limit, kept = SIDES[place][kind], limit_of(subject.model), folder / f"{kind}_{FIRST}"
-    facts: dict[str, Any] = {"model": kind, "way": way, "pixels": side, "pairs": 1, "steps": STEPS[place], "precision": model.precision}
-    facts |= {"weights": str(next(model.denoiser.parameters()).dtype).removeprefix("torch."), **device_facts(model.device)}
+    facts: dict[str, Any] = {
+        "model": kind,
+        "way": way,
+        "pixels": side,
+        "pairs": 1,
+        "steps": STEPS[place],
+        "precision": model.precision,
+    }
+    facts |= {
+        "weights": str(next(model.denoiser.parameters()).dtype).removeprefix("torch."),
+        **device_facts(model.device),
+    }
     title = f"{TITLES[kind]}, {side} px, 1 pair, {facts['weights']}, {way}"
     say("doing", f"{title}: {LEVELS[0]}")
     for i, level in enumerate(train_levels(subject, STEPS[place], 1, test=False)):

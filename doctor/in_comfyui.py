@@ -135,7 +135,9 @@ def tiny_subject(family: str) -> Any:
     if family == "toybox":
         return _subject(ComfyTextToImage(*native_toybox(), TINY_SIDE, TINY_SIDE))
     kind = "sd" if family == "sd15" else family
-    backend = ComfyTextToImage(random_model(kind, "FLUX" if family == "flux" else "EPS"), None, None, TINY_SIDE, TINY_SIDE)
+    backend = ComfyTextToImage(
+        random_model(kind, "FLUX" if family == "flux" else "EPS"), None, None, TINY_SIDE, TINY_SIDE
+    )
     backend.clip = RandomText(TINY_TEXTS[kind])
     return _subject(backend)
 
@@ -160,4 +162,6 @@ def _subject(backend: Any) -> Any:
     from .training_check import PROMPTS, Subject
 
     backend.encode_texts(PROMPTS)
-    return Subject(backend, lambda: backend.latent_shape, lambda: diffusers_names(backend.patcher.model), backend.kind == "flow")
+    return Subject(
+        backend, lambda: backend.latent_shape, lambda: diffusers_names(backend.patcher.model), backend.kind == "flow"
+    )

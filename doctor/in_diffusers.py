@@ -37,7 +37,12 @@ def _full(kind: str, device: str, folder: Path) -> None:
 
     say("doing", f"{kind}: random weights")
     pipe = random_pipeline(kind, device)
-    measure(_subject(pipe, SIDES[kind_of_device(device)][kind], RandomXL if kind == "sdxl" else None), kind, "diffusers", folder)
+    measure(
+        _subject(pipe, SIDES[kind_of_device(device)][kind], RandomXL if kind == "sdxl" else None),
+        kind,
+        "diffusers",
+        folder,
+    )
 
 
 def tiny_pipeline(family: str, device: str):

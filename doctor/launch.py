@@ -49,7 +49,9 @@ def say(kind: str, value: Any) -> None:
     print(_MARK + json.dumps([kind, value]), file=sys.__stdout__, flush=True)
 
 
-def ask(python: Path | str, module: str, request: dict[str, Any], limit: float = 300, folder: Path | None = None) -> Iterator[Said]:
+def ask(
+    python: Path | str, module: str, request: dict[str, Any], limit: float = 300, folder: Path | None = None
+) -> Iterator[Said]:
     """What `answer(request)` of the module says, run by `python` in `folder`.
 
     Raises Ended where the process crashes, cannot be started, or takes longer than `limit` seconds.
@@ -60,11 +62,19 @@ def ask(python: Path | str, module: str, request: dict[str, Any], limit: float =
     # Linux' allocator keeps freed blocks below 32 MB for itself, and a peak would count them.
     environment.setdefault("MALLOC_MMAP_THRESHOLD_", "1000000")
     command = [str(python), "-c", _PROGRAM, str(ROOT), module, json.dumps(request)]
-    piped = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "encoding": "utf-8", "errors": "replace"}
+    piped = {
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.STDOUT,
+        "text": True,
+        "encoding": "utf-8",
+        "errors": "replace",
+    }
     try:
         process = subprocess.Popen(command, cwd=folder, env=environment, **piped)
     except OSError as error:
-        raise Ended(f"{python} cannot be started: {error.strerror or error}", "name the Python that runs ComfyUI: --python PATH") from error
+        raise Ended(
+            f"{python} cannot be started: {error.strerror or error}", "name the Python that runs ComfyUI: --python PATH"
+        ) from error
     late = threading.Event()
     watch = threading.Timer(limit, lambda: (late.set(), process.kill()))
     watch.start()
@@ -93,4 +103,6 @@ def _ended(code: int, late: bool, limit: float, last: deque[str]) -> Ended:
     if code == -9:
         remedy = "close what else uses the memory, and run this again"
         return Ended("it was ended by signal 9, which a system that runs out of memory sends", remedy)
-    return Ended(f"it ended with {f'signal {-code}' if code < 0 else f'exit status {code}'}; its last line: {words}", report)
+    return Ended(
+        f"it ended with {f'signal {-code}' if code < 0 else f'exit status {code}'}; its last line: {words}", report
+    )

@@ -24,7 +24,9 @@ def answer(request: dict[str, Any]) -> None:
     """request: headless (bool). Says findings, and "device": cuda, mps, xpu or cpu; the latter only where PyTorch can be imported."""
     headless = request["headless"]
     say("finding", python_finding(sys.version_info[:3], sys.executable).as_dict())
-    say("finding", package_finding({**CORE, **(HEADLESS if headless else {})}, sys.executable, ROOT, headless).as_dict())
+    say(
+        "finding", package_finding({**CORE, **(HEADLESS if headless else {})}, sys.executable, ROOT, headless).as_dict()
+    )
     try:
         import torch
     except Exception as error:  # a library that is missing or built for another CUDA is an OSError, or what it likes
@@ -69,12 +71,22 @@ def torch_finding(version: str, built: str, device: str, driver: bool | None = N
     data = {"version": version, "built_for": built}
     if numbers < OLDEST_TORCH:
         return Finding(
-            "PyTorch", FAILED, f"{version} is too old", "update it to 2.5 or newer, with the torchvision that goes with it", data
+            "PyTorch",
+            FAILED,
+            f"{version} is too old",
+            "update it to 2.5 or newer, with the torchvision that goes with it",
+            data,
         )
     driver = shutil.which("nvidia-smi") is not None if driver is None else driver
     if device == "cpu" and driver:
         said = f"{version} sees no GPU, and an NVIDIA driver is on this machine"
-        return Finding("PyTorch", WARNING, said, "install a PyTorch built for CUDA (https://pytorch.org), or update the driver", data)
+        return Finding(
+            "PyTorch",
+            WARNING,
+            said,
+            "install a PyTorch built for CUDA (https://pytorch.org), or update the driver",
+            data,
+        )
     return Finding("PyTorch", OK, f"{version}, built for {built}", data=data)
 
 
@@ -86,7 +98,10 @@ def memory_findings(torch: Any, device: str) -> list[Finding]:
         name = processor()
         said = f"none that this PyTorch can use: training runs on the CPU ({name}, {torch.get_num_threads()} threads)"
         remedy = "use a machine with a GPU for your own model: on a CPU a step of SD 1.5 takes a minute; the toybox trains well without"
-        return [Finding("GPU", WARNING, said, remedy, {"device": "cpu", "name": name, "threads": torch.get_num_threads()}), main]
+        return [
+            Finding("GPU", WARNING, said, remedy, {"device": "cpu", "name": name, "threads": torch.get_num_threads()}),
+            main,
+        ]
     if device == "cuda":
         free, total = torch.cuda.mem_get_info()
         return [memory_finding("GPU", torch.cuda.get_device_name(), free, total), main]

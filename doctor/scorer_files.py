@@ -33,15 +33,21 @@ def scorer_findings(roots: Sequence[Path], environment: Mapping[str, str] = os.e
     findings = [Finding("scorer", WARNING, f"{name}: {why[0]}", why[1], {"name": name}) for name, why in broken.items()]
     cached = {name: path for name in USUAL if (path := _cached(name, environment)) is not None}
     if whole:
-        findings.append(Finding("scorers", OK, f"{', '.join(whole)} in {', '.join(map(str, roots))}", data={"names": whole}))
+        findings.append(
+            Finding("scorers", OK, f"{', '.join(whole)} in {', '.join(map(str, roots))}", data={"names": whole})
+        )
     for name, (use, _, size) in USUAL.items():
         short = name.split("/")[1]
         if name in cached:
-            findings.append(Finding("scorer", OK, f"{short} ({use}) is in the cache: {cached[name]}", data={"name": name}))
+            findings.append(
+                Finding("scorer", OK, f"{short} ({use}) is in the cache: {cached[name]}", data={"name": name})
+            )
         elif not any(short.lower() in present.lower() for present in whole):
             where = Path(roots[0]) / short if roots else Path(short)
             said = f"{short} ({use}) is not here; your own model needs this scorer or another, the toybox needs neither"
-            findings.append(Finding("scorer", WARNING, said, f'hf download {name} --local-dir "{where}" ({size})', {"name": name}))
+            findings.append(
+                Finding("scorer", WARNING, said, f'hf download {name} --local-dir "{where}" ({size})', {"name": name})
+            )
     return findings
 
 
@@ -66,7 +72,9 @@ def _checked(roots: Sequence[Path]) -> tuple[list[str], dict[str, tuple[str, str
 
 def _cached(name: str, environment: Mapping[str, str]) -> Path | None:
     """The folder of a model in the Hugging Face cache, where its weights are there."""
-    home = Path(environment.get("HF_HOME") or Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface")
+    home = Path(
+        environment.get("HF_HOME") or Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
+    )
     hub = Path(environment.get("HF_HUB_CACHE") or environment.get("HUGGINGFACE_HUB_CACHE") or home / "hub")
     snapshots = hub.expanduser() / f"models--{name.replace('/', '--')}" / "snapshots"
     found = sorted(snapshots.glob(f"*/{USUAL[name][1]}"))

@@ -83,7 +83,11 @@ def _train(subject: Subject, level: str, steps: int, pairs: int, test: bool) -> 
             trainer = Trainer(model, adapter, data, settings, seed=0)
             with adapter.attached():
                 first = trainer.fetch([trainer.advance(0)])[0]
-                gradients = {f"{n}.{k}": p.grad.cpu().clone() for n, layer in adapter.policy.items() for k, p in layer.named_parameters()}
+                gradients = {
+                    f"{n}.{k}": p.grad.cpu().clone()
+                    for n, layer in adapter.policy.items()
+                    for k, p in layer.named_parameters()
+                }
                 seconds = sorted(_timed(trainer, step + 1) for step in range(steps))
         wall, cpu = seconds[len(seconds) // 2]
         return Level(level, True, wall, peak_bytes(model.device), gradients, error, first["loss"], cpu)
@@ -110,7 +114,10 @@ def _adapter(subject: Subject) -> Adapter:
     """An adapter that acts: both of its matrices have gradients. The reference is its copy, so that no loss is saturated."""
     adapter = Adapter(subject.model.denoiser, ADAPTER, 0, subject.model.device, subject.names())
     generator = torch.Generator().manual_seed(1)
-    state = {k: 0.01 * torch.randn(v.shape, generator=generator) if k.endswith("up") else v for k, v in adapter.state().items()}
+    state = {
+        k: 0.01 * torch.randn(v.shape, generator=generator) if k.endswith("up") else v
+        for k, v in adapter.state().items()
+    }
     adapter.load(state)
     adapter.freeze_reference()
     return adapter

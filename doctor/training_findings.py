@@ -32,7 +32,9 @@ def self_check_findings(title: str, levels: list[Any], limit: float) -> list[Fin
     return [*found, Finding("training", OK, f"{said}; {', '.join(f'{s:.2f}' for s in seconds)} s a step", data=data)]
 
 
-def full_finding(title: str, level: Any, to_first: float | None, limit: float, facts: dict[str, Any], smaller: bool) -> Finding:
+def full_finding(
+    title: str, level: Any, to_first: float | None, limit: float, facts: dict[str, Any], smaller: bool
+) -> Finding:
     """Of a level of a full-size model. to_first: largest relative difference of its gradients to those of the first way and level.
 
     smaller: whether a smaller level is tried after it.
@@ -80,7 +82,11 @@ def guarded(name: str, work: Callable[[], Any]) -> Any:
         why = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         last = traceback.extract_tb(error.__traceback__)[-1]
         full = type(error).__name__ in ("OutOfMemoryError", "MemoryError")
-        remedy = "close what else uses the memory, and run this again" if full else "report it, with the file that --json FILE writes"
+        remedy = (
+            "close what else uses the memory, and run this again"
+            if full
+            else "report it, with the file that --json FILE writes"
+        )
         data = {"traceback": traceback.format_exc()}
         say("finding", Finding(name, FAILED, f"{why} ({last.filename}:{last.lineno})", remedy, data).as_dict())
     return None

@@ -42,9 +42,13 @@ def combine(scores: Sequence[np.ndarray], prompt_of: np.ndarray, how: str) -> np
         return arrays[0]
     for number, values in enumerate(arrays, 1):
         if len(values) != len(prompt_of):
-            raise UserError(f"scorer {number} gave {len(values)} scores for {len(prompt_of)} candidates: score all of them first.")
+            raise UserError(
+                f"scorer {number} gave {len(values)} scores for {len(prompt_of)} candidates: score all of them first."
+            )
         if len(bad := np.nonzero(~np.isfinite(values))[0]):
-            raise UserError(f"scorer {number} gave candidate {int(bad[0])} {values[bad[0]]}: look at the picture and score again.")
+            raise UserError(
+                f"scorer {number} gave candidate {int(bad[0])} {values[bad[0]]}: look at the picture and score again."
+            )
     standard = np.stack([standardise(values, prompt_of) for values in arrays])
     return standard.mean(axis=0) if how == "mean" else standard.min(axis=0)
 

@@ -28,7 +28,9 @@ class Concept:
     def __post_init__(self) -> None:
         for name, value in (("identifier", self.identifier), ("class_noun", self.class_noun)):
             if not value.strip():
-                raise UserError(f"{name} is {value!r}: it must be a word, such as 'sks' (identifier) or 'robot' (class noun).")
+                raise UserError(
+                    f"{name} is {value!r}: it must be a word, such as 'sks' (identifier) or 'robot' (class noun)."
+                )
             # One spacing everywhere, as prompts have it; else the subject would not be found in them.
             object.__setattr__(self, name, " ".join(value.split()))
         if self.references.ndim != 4 or len(self.references) == 0:

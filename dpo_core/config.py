@@ -18,9 +18,12 @@ class ConceptConfig(Settings):
     class_noun: str = Field(min_length=1, description="What kind of thing it is, e.g. dog.")
     references: Path = Field(description="Folder of reference photos (png, jpg, webp, bmp).")
     masks: Path | None = Field(
-        None, description="Folder with a mask for every reference photo, same name, subject white; fidelity is then the subject's alone."
+        None,
+        description="Folder with a mask for every reference photo, same name, subject white; fidelity is then the subject's alone.",
     )
-    held_out: Path | None = Field(None, description="Folder of further photos that training never saw; for the copy-paste guard.")
+    held_out: Path | None = Field(
+        None, description="Folder of further photos that training never saw; for the copy-paste guard."
+    )
 
 
 class ModelConfig(Settings):
@@ -39,7 +42,8 @@ class ScorerConfig(Settings):
         description="Folder of the scorer that trains (fidelity and alignment), or a list of them; after the first, dinov2 too."
     )
     augment: bool = Field(
-        False, description="Rewards take the mean over 4 views of a picture (flipped, shifted): harder to hack, 4 times the scoring."
+        False,
+        description="Rewards take the mean over 4 views of a picture (flipped, shifted): harder to hack, 4 times the scoring.",
     )
     judge: Path | None = Field(None, description="Folder of a scorer of another backbone that only measures.")
     judge_kind: Literal["open_clip", "dinov2"] = Field(
@@ -58,10 +62,14 @@ class RunConfig(LoopSettings):
     model: ModelConfig
     concept: ConceptConfig
     scorers: ScorerConfig
-    prompts: Path = Field(description="UTF-8 text file, one prompt a line; {identifier} and {class_noun} name the subject, [context] tags.")
+    prompts: Path = Field(
+        description="UTF-8 text file, one prompt a line; {identifier} and {class_noun} name the subject, [context] tags."
+    )
     held_out_prompts: Path | None = Field(None, description="Prompts to evaluate on; empty: split off the file above.")
     output: Path = Field(description="The run folder; made if it does not exist.")
-    personalize: PersonalizeSettings = Field(PersonalizeSettings(), description="Used by the command `personalize` alone.")
+    personalize: PersonalizeSettings = Field(
+        PersonalizeSettings(), description="Used by the command `personalize` alone."
+    )
 
     def loop(self) -> LoopSettings:
         return LoopSettings(**{name: getattr(self, name) for name in LoopSettings.model_fields})
@@ -88,9 +96,13 @@ def read_config(path: Path) -> RunConfig:
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise UserError(f"config file {path} does not exist. `dreambooth-dpo config` prints one to start from.") from error
+        raise UserError(
+            f"config file {path} does not exist. `dreambooth-dpo config` prints one to start from."
+        ) from error
     except OSError as error:
-        raise UserError(f"config file {path} cannot be read: {error.strerror or error}. Give the path of a YAML file.") from error
+        raise UserError(
+            f"config file {path} cannot be read: {error.strerror or error}. Give the path of a YAML file."
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"config file {path} is not valid YAML: {error}") from error
     if not isinstance(data, dict):
@@ -134,7 +146,9 @@ def _range(field) -> str:
     """The limits or choices of a field in brackets, from its constraints."""
     if get_origin(field.annotation) is Literal:
         return f" [{' | '.join(str(a) for a in get_args(field.annotation))}]"
-    limits = {n: getattr(m, n) for m in field.metadata for n in ("ge", "gt", "le", "lt") if getattr(m, n, None) is not None}
+    limits = {
+        n: getattr(m, n) for m in field.metadata for n in ("ge", "gt", "le", "lt") if getattr(m, n, None) is not None
+    }
     low = f">= {limits['ge']}" if "ge" in limits else f"> {limits['gt']}" if "gt" in limits else ""
     high = f"<= {limits['le']}" if "le" in limits else f"< {limits['lt']}" if "lt" in limits else ""
     return f" [{', '.join(x for x in (low, high) if x)}]" if low or high else ""
@@ -150,7 +164,10 @@ def _yaml_lines(kind: type[Settings], values: dict, indent: str = "") -> list[st
             about = (field.annotation.__doc__ or "").splitlines()[0]
             lines += [f"{indent}# {about}", f"{indent}{name}:", *_yaml_lines(field.annotation, value, indent + "  ")]
         else:
-            lines += [f"{indent}# {field.description}{_range(field)}", f"{indent}{name}: {json.dumps(value, ensure_ascii=False)}"]
+            lines += [
+                f"{indent}# {field.description}{_range(field)}",
+                f"{indent}{name}: {json.dumps(value, ensure_ascii=False)}",
+            ]
     return lines
 
 

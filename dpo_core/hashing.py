@@ -24,6 +24,8 @@ def update_with_tensor(digest: Any, tensor: torch.Tensor) -> None:
     pairs = words if len(words) % 8 == 0 else F.pad(words, (0, 4))
     total = torch.zeros((), dtype=torch.int64, device=data.device)
     chunk = _CPU_CHUNK if data.device.type == "cpu" else _GPU_CHUNK
-    for both in pairs.view(torch.int64).split(chunk):  # sums of 64-bit integers are quick, those of narrower ones are not
+    for both in pairs.view(torch.int64).split(
+        chunk
+    ):  # sums of 64-bit integers are quick, those of narrower ones are not
         total += (both >> 32).sum() + ((both << 32) >> 32).sum()
     digest.update(total.cpu().numpy().tobytes())

@@ -36,25 +36,48 @@ _SHARED = [
     *_tagged("backdrop", tuple(f"a photo of a {_S} {backdrop}" for backdrop in _BACKDROPS)),
 ]
 _OBJECT = [
-    *_tagged("on something", tuple(f"a {_S} on top of {x}" for x in ("pink fabric", "a mirror", "a purple rug", "a white table"))),
-    *_tagged("light", tuple(f"a {_S} {x}" for x in ("at night under a street lamp", "at sunset", "in bright studio light"))),
+    *_tagged(
+        "on something",
+        tuple(f"a {_S} on top of {x}" for x in ("pink fabric", "a mirror", "a purple rug", "a white table")),
+    ),
+    *_tagged(
+        "light", tuple(f"a {_S} {x}" for x in ("at night under a street lamp", "at sunset", "in bright studio light"))
+    ),
     *_tagged("changed", tuple(f"a {x} {_S}" for x in ("red", "purple", "shiny", "wet", "cube shaped"))),
 ]
 _LIVING = [
-    *_tagged("wearing", tuple(f"a {_S} wearing {x}" for x in ("a red hat", "a santa hat", "a scarf", "a black top hat", "glasses"))),
+    *_tagged(
+        "wearing",
+        tuple(f"a {_S} wearing {x}" for x in ("a red hat", "a santa hat", "a scarf", "a black top hat", "glasses")),
+    ),
     *_tagged("dressed", tuple(f"a {_S} dressed as {x}" for x in ("a police officer", "a chef", "a wizard"))),
-    *_tagged("doing", tuple(f"a photo of a {_S} {x}" for x in ("sleeping", "running", "swimming", "looking out of a window"))),
+    *_tagged(
+        "doing", tuple(f"a photo of a {_S} {x}" for x in ("sleeping", "running", "swimming", "looking out of a window"))
+    ),
 ]
 _PERSON = [
-    *_tagged("wearing", tuple(f"a photo of a {_S} wearing {x}" for x in ("a red coat", "a suit", "sunglasses", "a straw hat"))),
-    *_tagged("doing", tuple(f"a photo of a {_S} {x}" for x in ("reading a book", "riding a bicycle", "cooking", "playing the guitar"))),
-    *_tagged("as", tuple(f"a portrait of a {_S} as {x}" for x in ("an astronaut", "a chef", "a medieval knight", "a painter"))),
+    *_tagged(
+        "wearing",
+        tuple(f"a photo of a {_S} wearing {x}" for x in ("a red coat", "a suit", "sunglasses", "a straw hat")),
+    ),
+    *_tagged(
+        "doing",
+        tuple(
+            f"a photo of a {_S} {x}" for x in ("reading a book", "riding a bicycle", "cooking", "playing the guitar")
+        ),
+    ),
+    *_tagged(
+        "as",
+        tuple(f"a portrait of a {_S} as {x}" for x in ("an astronaut", "a chef", "a medieval knight", "a painter")),
+    ),
 ]
 PRESETS = {"objects": [*_SHARED, *_OBJECT], "living things": [*_SHARED, *_LIVING], "people": [*_SHARED, *_PERSON]}
 """(context, template) lists."""
 
 
-def prompt_set(concept: Concept, preset: str, text: str, held_out_text: str, held_out_share: float, seed: int) -> PromptSet:
+def prompt_set(
+    concept: Concept, preset: str, text: str, held_out_text: str, held_out_share: float, seed: int
+) -> PromptSet:
     """A preset, or own text ("own text"), split; with `held_out_text` nothing is split. Raises UserError for an empty or wrong prompt."""
     if preset in PRESETS:
         templates = PRESETS[preset]

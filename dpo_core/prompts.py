@@ -25,16 +25,22 @@ class PromptSet:
     def __post_init__(self) -> None:
         for name in ("train", "held_out"):
             if not getattr(self, name):
-                raise UserError(f"the prompt set has no {name} prompt. Write four prompts or more, one a line; twenty or more are usual.")
+                raise UserError(
+                    f"the prompt set has no {name} prompt. Write four prompts or more, one a line; twenty or more are usual."
+                )
         if both := sorted(set(self.train) & set(self.held_out)):
-            raise UserError(f"prompt {both[0]!r} is in training and held out: a gain on it would prove nothing. Remove one of the two.")
+            raise UserError(
+                f"prompt {both[0]!r} is in training and held out: a gain on it would prove nothing. Remove one of the two."
+            )
 
 
 def fill(template: str, concept: Concept) -> str:
     """Put identifier and class noun into a template. Raises UserError when it lacks the concept, or names an unknown placeholder."""
     for name in re.findall(r"\{([^}]*)\}", template):
         if name not in ("identifier", "class_noun"):
-            raise UserError(f"prompt {template!r} has the unknown placeholder {{{name}}}; use {{identifier}} and {{class_noun}}.")
+            raise UserError(
+                f"prompt {template!r} has the unknown placeholder {{{name}}}; use {{identifier}} and {{class_noun}}."
+            )
     filled = template.replace("{identifier}", concept.identifier).replace("{class_noun}", concept.class_noun)
     filled = " ".join(filled.split())
     # The left end is a word's, the right may be a plural's.
@@ -69,7 +75,9 @@ def parse_templates(text: str, what: str) -> list[tuple[str, str]]:
             tagged = _TAG.match(line)
             found.append((tagged["context"].strip(), tagged["prompt"].strip()) if tagged else (line, line))
     if not found:
-        raise UserError(f"{what} holds no prompt. Write one a line, such as 'a photo of a {{identifier}} {{class_noun}} on the beach'.")
+        raise UserError(
+            f"{what} holds no prompt. Write one a line, such as 'a photo of a {{identifier}} {{class_noun}} on the beach'."
+        )
     return found
 
 

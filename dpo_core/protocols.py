@@ -46,7 +46,11 @@ class TextToImage(Protocol):
         ...
 
     def sample(
-        self, prompts: Sequence[str], seeds: Sequence[int], settings: object, on_step: Callable[[int], None] | None = None
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        settings: object,
+        on_step: Callable[[int], None] | None = None,
     ) -> torch.Tensor:
         """Latents float32 [n, C, h, w] on the CPU. Candidate i depends on prompts[i] and seeds[i] alone, whatever the batch."""
         ...

@@ -24,9 +24,14 @@ class SamplingSettings(Settings):
         8, ge=2, le=256, description="Candidates per prompt and round. At least 2, or no pair exists. Unit: images."
     )
     steps: int = Field(16, ge=1, le=1000, description="Sampler steps (DPM-Solver++ 2M). Unit: steps.")
-    guidance: float = Field(4.0, ge=1.0, le=30.0, description="Classifier-free guidance scale (arXiv 2207.12598); 1 = off.")
+    guidance: float = Field(
+        4.0, ge=1.0, le=30.0, description="Classifier-free guidance scale (arXiv 2207.12598); 1 = off."
+    )
     guidance_until: float = Field(
-        1.0, ge=0.0, le=1.0, description="Share of the steps, from the first, with guidance (arXiv 2404.07724); a later step costs half."
+        1.0,
+        ge=0.0,
+        le=1.0,
+        description="Share of the steps, from the first, with guidance (arXiv 2404.07724); a later step costs half.",
     )
     draft_steps: int = Field(
         0,
@@ -59,7 +64,9 @@ class SamplingSettings(Settings):
     @model_validator(mode="after")
     def _drafts_are_quick(self) -> SamplingSettings:
         if self.draft_steps >= self.steps:
-            raise ValueError(f"draft_steps {self.draft_steps} must be below steps {self.steps}; a third of them is usual, 0 is off")
+            raise ValueError(
+                f"draft_steps {self.draft_steps} must be below steps {self.steps}; a third of them is usual, 0 is off"
+            )
         return self
 
     def described(self) -> dict[str, Any]:
@@ -78,25 +85,45 @@ class PairSettings(Settings):
         "control).",
     )
     window: Literal["fixed", "auto"] = Field(
-        "fixed", description="Rule angle_window: angle_low to angle_high, or auto, chosen each round by steer and min_pairs."
+        "fixed",
+        description="Rule angle_window: angle_low to angle_high, or auto, chosen each round by steer and min_pairs.",
     )
     steer: float = Field(
-        0.5, ge=0.0, le=1.0, description="Where an auto window points: 0 = fidelity (10 degrees), 0.5 = both (45), 1 = alignment (80)."
+        0.5,
+        ge=0.0,
+        le=1.0,
+        description="Where an auto window points: 0 = fidelity (10 degrees), 0.5 = both (45), 1 = alignment (80).",
     )
     angle_low: float = Field(
-        20.0, ge=-90.0, le=180.0, description="Smallest angle; 0 = pure fidelity gain, 90 = pure alignment gain. Unit: degrees."
+        20.0,
+        ge=-90.0,
+        le=180.0,
+        description="Smallest angle; 0 = pure fidelity gain, 90 = pure alignment gain. Unit: degrees.",
     )
-    angle_high: float = Field(70.0, ge=-90.0, le=180.0, description="Largest angle. The paper's run is 20..70. Unit: degrees.")
+    angle_high: float = Field(
+        70.0, ge=-90.0, le=180.0, description="Largest angle. The paper's run is 20..70. Unit: degrees."
+    )
     margin: float = Field(
-        0.5, ge=0.0, le=10.0, description="Smallest improvement, length of the difference. Unit: standard deviations of the round."
+        0.5,
+        ge=0.0,
+        le=10.0,
+        description="Smallest improvement, length of the difference. Unit: standard deviations of the round.",
     )
-    max_pairs_per_prompt: int = Field(4, ge=1, le=10000, description="Most pairs of one prompt; the longest are kept. Unit: pairs.")
+    max_pairs_per_prompt: int = Field(
+        4, ge=1, le=10000, description="Most pairs of one prompt; the longest are kept. Unit: pairs."
+    )
     max_uses: int = Field(2, ge=1, le=10000, description="How often one candidate may stand in pairs of a round.")
     min_pairs: int = Field(
-        48, ge=0, le=1_000_000, description="Pairs wanted in a round: an auto window widens up to them, below them a warning is given."
+        48,
+        ge=0,
+        le=1_000_000,
+        description="Pairs wanted in a round: an auto window widens up to them, below them a warning is given.",
     )
     fidelity_weight: float = Field(
-        0.5, ge=0.0, le=1.0, description="Rules lambda_harmonic (its lambda) and weighted_sum: fidelity's share; alignment has the rest."
+        0.5,
+        ge=0.0,
+        le=1.0,
+        description="Rules lambda_harmonic (its lambda) and weighted_sum: fidelity's share; alignment has the rest.",
     )
     combine: Literal["mean", "worst"] = Field(
         "worst",
@@ -107,7 +134,9 @@ class PairSettings(Settings):
     @model_validator(mode="after")
     def _ordered(self) -> PairSettings:
         if self.angle_low >= self.angle_high:
-            raise ValueError(f"angle_low {self.angle_low} must be below angle_high {self.angle_high}; the paper's window is 20..70")
+            raise ValueError(
+                f"angle_low {self.angle_low} must be below angle_high {self.angle_high}; the paper's window is 20..70"
+            )
         return self
 
 
@@ -128,11 +157,16 @@ class TrainSettings(Settings):
     steps: int = Field(60, ge=1, le=1_000_000, description="Optimizer steps per round.")
     batch_size: int = Field(8, ge=1, le=1024, description="Pairs in one forward. Unit: pairs.")
     accumulation: int = Field(1, ge=1, le=1024, description="Forwards per optimizer step.")
-    learning_rate: float = Field(2e-4, gt=0.0, le=1.0, description="AdamW's, after warm-up. About 2e-4 for small models, 2e-5 for SDXL.")
-    schedule: Literal["constant", "linear"] = Field(
-        "linear", description="Learning rate after warm-up: falling linearly to 0 at the end of each round, or constant."
+    learning_rate: float = Field(
+        2e-4, gt=0.0, le=1.0, description="AdamW's, after warm-up. About 2e-4 for small models, 2e-5 for SDXL."
     )
-    warmup_steps: int = Field(5, ge=0, le=100_000, description="Steps over which the learning rate rises linearly from 0.")
+    schedule: Literal["constant", "linear"] = Field(
+        "linear",
+        description="Learning rate after warm-up: falling linearly to 0 at the end of each round, or constant.",
+    )
+    warmup_steps: int = Field(
+        5, ge=0, le=100_000, description="Steps over which the learning rate rises linearly from 0."
+    )
     weight_decay: float = Field(0.0, ge=0.0, le=1.0, description="AdamW's.")
     max_grad_norm: float = Field(1.0, gt=0.0, le=1e6, description="Gradients are clipped to this norm.")
     objective: Literal["dpo", "ipo", "hinge", "reward_gap", "mapo", "kto", "raft"] = Field(
@@ -154,7 +188,9 @@ class TrainSettings(Settings):
         description="Share of the winner's push that a loser's push must leave (mu of Diffusion-SDPO, arXiv 2511.03317: 0.6-0.9); empty: "
         "off.",
     )
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="Type of the forward and of frozen weights; the adapter stays fp32.")
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="Type of the forward and of frozen weights; the adapter stays fp32."
+    )
     memory: Literal["auto", "fast", "checkpointing", "low"] = Field(
         "auto",
         description="What a step gives up for memory; gradients are the same. fast: nothing. checkpointing: each block is recomputed in "
@@ -169,7 +205,8 @@ class TrainSettings(Settings):
         "a reference forward in every step. Quicker where a pair is visited more often than this.",
     )
     compile: bool = Field(
-        False, description="Compile the denoiser by torch.compile: minutes of waiting once, quicker steps. With memory auto or fast."
+        False,
+        description="Compile the denoiser by torch.compile: minutes of waiting once, quicker steps. With memory auto or fast.",
     )
     log_every: int = Field(
         1,
@@ -178,7 +215,9 @@ class TrainSettings(Settings):
         description="Steps between looks at the numbers: records, progress, and the stops for NaN and winner error come this many steps at "
         "once. Above 1 a GPU need not wait for them. Nothing is saved unseen.",
     )
-    checkpoint_every: int = Field(10, ge=1, le=100_000, description="Steps between checkpoints; a killed training loses at most these.")
+    checkpoint_every: int = Field(
+        10, ge=1, le=100_000, description="Steps between checkpoints; a killed training loses at most these."
+    )
     winner_error_warning: float = Field(
         0.01,
         gt=0.0,
@@ -202,7 +241,9 @@ class TrainSettings(Settings):
     @model_validator(mode="after")
     def _compiled_plainly(self) -> TrainSettings:
         if self.compile and self.memory not in ("auto", "fast"):
-            raise ValueError(f"compile does not go with memory {self.memory}: one is for speed, the other for memory; turn compile off")
+            raise ValueError(
+                f"compile does not go with memory {self.memory}: one is for speed, the other for memory; turn compile off"
+            )
         return self
 
 
@@ -213,7 +254,12 @@ class EvaluationSettings(Settings):
     guidance: float | None = Field(None, ge=1.0, le=30.0, description="Guidance scale; empty: that of the candidates.")
     every_round: bool = Field(True, description="Evaluate after every round; false: only the start and the end.")
     bootstrap: int = Field(2000, ge=100, le=100_000, description="Resamples of the bootstrap over prompts.")
-    seed: int = Field(1_000_003, ge=0, lt=2**31, description="Seeds of evaluation pictures derive from it, apart from those of candidates.")
+    seed: int = Field(
+        1_000_003,
+        ge=0,
+        lt=2**31,
+        description="Seeds of evaluation pictures derive from it, apart from those of candidates.",
+    )
 
 
 class StopSettings(Settings):
@@ -224,12 +270,20 @@ class StopSettings(Settings):
         description="best: keep the round whose gain has the highest lower bound, the original if none is above 0, and stop when another "
         "is of no use; last: all rounds, the last is kept.",
     )
-    patience: int = Field(3, ge=1, le=1000, description="Rounds in a row without more gain before the loop ends. Unit: rounds.")
+    patience: int = Field(
+        3, ge=1, le=1000, description="Rounds in a row without more gain before the loop ends. Unit: rounds."
+    )
     judge_share: float = Field(
-        0.5, ge=0.0, le=1.0, description="The judge's share in the gain, where there is a judge; the scorers that train have the rest."
+        0.5,
+        ge=0.0,
+        le=1.0,
+        description="The judge's share in the gain, where there is a judge; the scorers that train have the rest.",
     )
     copy_paste_rise: float = Field(
-        0.1, ge=0.0, le=2.0, description="A round whose copy-paste has risen by more than this (lower bound) is not kept."
+        0.1,
+        ge=0.0,
+        le=2.0,
+        description="A round whose copy-paste has risen by more than this (lower bound) is not kept.",
     )
     diversity_loss: float = Field(
         0.85,
@@ -249,7 +303,10 @@ class StrengthSettings(Settings):
         description="Strengths to draw with, 0 to 4, two decimals at most; 0, the original, is always among them.",
     )
     seeds_per_prompt: int | None = Field(
-        None, ge=2, le=1000, description="Pictures per held-out prompt and strength; empty: evaluation's, 2 at least. Unit: images."
+        None,
+        ge=2,
+        le=1000,
+        description="Pictures per held-out prompt and strength; empty: evaluation's, 2 at least. Unit: images.",
     )
 
     @field_validator("strengths")
@@ -261,7 +318,9 @@ class StrengthSettings(Settings):
         if wrong := [s for s in strengths if not math.isclose(s, round(s, 2), abs_tol=1e-9)]:
             raise ValueError(f"strength {wrong[0]!r} has more than two decimals; {wrong[0]:.2f} is near enough")
         if not any(strengths):
-            raise ValueError("no strength is above 0, so there is nothing to compare with the original; give some, such as 0.5, 1")
+            raise ValueError(
+                "no strength is above 0, so there is nothing to compare with the original; give some, such as 0.5, 1"
+            )
         return tuple(sorted({0.0, *(round(s, 2) for s in strengths)}))
 
 
@@ -288,12 +347,16 @@ class PersonalizeSettings(Settings):
 class LoopSettings(Settings):
     """All that shapes the loop."""
 
-    rounds: int = Field(3, ge=1, le=1000, description="Most rounds of sample, score, pair, train; the stop rule may end them sooner.")
+    rounds: int = Field(
+        3, ge=1, le=1000, description="Most rounds of sample, score, pair, train; the stop rule may end them sooner."
+    )
     sampling: SamplingSettings = SamplingSettings()
     pairs: PairSettings = PairSettings()
     adapter: AdapterSettings = AdapterSettings()
     train: TrainSettings = TrainSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     stop: StopSettings = StopSettings()
-    sweep: bool = Field(False, description="At the end, try the LoRA at several strengths and recommend one: see strength.")
+    sweep: bool = Field(
+        False, description="At the end, try the LoRA at several strengths and recommend one: see strength."
+    )
     strength: StrengthSettings = StrengthSettings()

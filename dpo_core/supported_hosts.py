@@ -28,5 +28,9 @@ def version_in(folder: Path) -> str | None:
     if not (folder / "main.py").is_file() or not (folder / "comfy" / "sd.py").is_file():
         return None
     file = folder / "comfyui_version.py"
-    found = re.search(r'__version__\s*=\s*"([^"]+)"', file.read_text(encoding="utf-8", errors="replace")) if file.is_file() else None
+    found = (
+        re.search(r'__version__\s*=\s*"([^"]+)"', file.read_text(encoding="utf-8", errors="replace"))
+        if file.is_file()
+        else None
+    )
     return found[1] if found else "unknown"

@@ -26,7 +26,12 @@ def shifted(images: np.ndarray, down: int, right: int) -> np.ndarray:
 def views(images: np.ndarray) -> list[np.ndarray]:
     """The views of pictures uint8 [n, H, W, 3], each of the same form, in the order of VIEWS."""
     down, right = (max(1, round(SHIFT * size)) for size in images.shape[1:3])
-    return [images, np.ascontiguousarray(images[:, :, ::-1]), shifted(images, down, right), shifted(images, -down, -right)]
+    return [
+        images,
+        np.ascontiguousarray(images[:, :, ::-1]),
+        shifted(images, down, right),
+        shifted(images, -down, -right),
+    ]
 
 
 class AugmentedEmbedder:
@@ -52,7 +57,9 @@ class AugmentedEmbedder:
             mean = np.mean([self._embedder.embed_images(view).astype(np.float64) for view in views(images)], axis=0)
             norms = np.linalg.norm(mean, axis=1, keepdims=True)
             if not (norms > 0).all():
-                raise MetricsError(f"{self._embedder.name}: the views of a picture cancel each other out. Turn augment off for it.")
+                raise MetricsError(
+                    f"{self._embedder.name}: the views of a picture cancel each other out. Turn augment off for it."
+                )
             self._last = (key, (mean / norms).astype(np.float32))
         return self._last[1].copy()
 

@@ -49,7 +49,9 @@ def without_subject(photo: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """
     known = place_of(mask)
     if not known.any():
-        raise MetricsError("the subject fills the whole photo, so there is nothing to fill its place from: leave this photo out.")
+        raise MetricsError(
+            "the subject fills the whole photo, so there is nothing to fill its place from: leave this photo out."
+        )
     filled, left, reach = np.where(known[..., None], photo, 0).astype(np.float64), ~known, 1
     while left.any():
         counts = _box_sums((~left)[..., None], reach)
@@ -72,7 +74,9 @@ class BackgroundScorer(OnEmbedder):
     Filled and embedded once, at the first score. Raises MetricsError for another form, a mask without a subject, or no place at all.
     """
 
-    def __init__(self, embedder: Embedder, references: np.ndarray, masks: np.ndarray, name: str = "judge_background") -> None:
+    def __init__(
+        self, embedder: Embedder, references: np.ndarray, masks: np.ndarray, name: str = "judge_background"
+    ) -> None:
         check_masks(masks, check_images(references, "references"))
         shown = shows_place(masks)
         if not shown.any():
@@ -80,7 +84,9 @@ class BackgroundScorer(OnEmbedder):
                 f"the subject fills all but {LEAST_PLACE:.0%} of each of the {len(masks)} photos, so they show no place: "
                 "add photos from further away, or leave this guard out."
             )
-        digest = hashlib.sha256(f"background-1|{embedder.fingerprint}|{SUBJECT} {WIDER} {LEAST_PLACE}|{references.shape}|".encode())
+        digest = hashlib.sha256(
+            f"background-1|{embedder.fingerprint}|{SUBJECT} {WIDER} {LEAST_PLACE}|{references.shape}|".encode()
+        )
         digest.update(references.tobytes() + masks.tobytes())
         self.name = name
         self.fingerprint = digest.hexdigest()

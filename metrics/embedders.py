@@ -32,7 +32,16 @@ from .pictures import Preprocess, check_images
 
 BATCH = 64
 # open_clip asserts, or trips over an attribute, where weights are of another architecture.
-_LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, AssertionError, SafetensorError)
+_LOADING_ERRORS = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    SafetensorError,
+)
 
 
 @runtime_checkable
@@ -75,9 +84,13 @@ class _TorchEmbedder:
     `rest` in main memory between two calls.
     """
 
-    def __init__(self, model: torch.nn.Module, preprocess: Preprocess, name: str, settings: object, device: str) -> None:
+    def __init__(
+        self, model: torch.nn.Module, preprocess: Preprocess, name: str, settings: object, device: str
+    ) -> None:
         if str(device).startswith("cuda") and not torch.cuda.is_available():
-            raise MetricsError(f"device is {device!r}, but torch sees no CUDA device: use 'cpu', or install torch with CUDA.")
+            raise MetricsError(
+                f"device is {device!r}, but torch sees no CUDA device: use 'cpu', or install torch with CUDA."
+            )
         self.name, self.device, self.preprocess = name, torch.device(device), preprocess
         self.fingerprint = _fingerprint(model, [settings, repr(preprocess)])
         self._model = model.eval().requires_grad_(False).to(self.device)
@@ -105,14 +118,18 @@ class _TorchEmbedder:
             self._wake()
             # Without pictures a black one is embedded, for its length only: no tower tells d in the same way.
             some = images if len(images) else np.zeros((1, 8, 8, 3), np.uint8)
-            parts = [self._encode(self.preprocess(some[i : i + BATCH]).to(self.device)) for i in range(0, len(some), BATCH)]
+            parts = [
+                self._encode(self.preprocess(some[i : i + BATCH]).to(self.device)) for i in range(0, len(some), BATCH)
+            ]
             self._last = (key, self._to_numpy(parts)[: len(images)])
         return self._last[1].copy()
 
     def _to_numpy(self, parts: list[torch.Tensor]) -> np.ndarray:
         rows = F.normalize(torch.cat(parts).float(), dim=-1).cpu().numpy()
         if not np.isfinite(rows).all():
-            raise MetricsError(f"{self.name} gave NaN embeddings: its weights are damaged, or of another model. Fetch them again.")
+            raise MetricsError(
+                f"{self.name} gave NaN embeddings: its weights are damaged, or of another model. Fetch them again."
+            )
         return rows
 
 
@@ -174,7 +191,9 @@ class DinoV2Embedder(_TorchEmbedder):
                 str(folder), local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
             )
         except _LOADING_ERRORS as error:
-            raise MetricsError(f"cannot load {folder}: {error}. Do {DINO_WEIGHTS} and config.json belong together?") from error
+            raise MetricsError(
+                f"cannot load {folder}: {error}. Do {DINO_WEIGHTS} and config.json belong together?"
+            ) from error
         # transformers fills what the file lacks with random numbers and only warns; the mask token alone is never used here.
         missing = sorted(k for k in info["missing_keys"] if not k.endswith("mask_token"))
         if missing:
@@ -215,7 +234,11 @@ def _clip_parts(source: str, architecture: str | None, changes: dict) -> tuple[t
     if architecture is not None or path.suffix in WEIGHT_SUFFIXES:
         config = check_architecture(architecture, check_safetensors(path))
         remedy = f"Is {path.name} of architecture {architecture}?"
-        return (*_open_clip(architecture, source, changes, remedy), f"{architecture} {path.name}", [architecture, config])
+        return (
+            *_open_clip(architecture, source, changes, remedy),
+            f"{architecture} {path.name}",
+            [architecture, config],
+        )
     config = check_clip_folder(path)
     tokenizer_files = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(path.glob("tokenizer*"))}
     remedy = f"Do {CLIP_WEIGHTS} and the config belong together?"
@@ -227,7 +250,9 @@ def _open_clip(name: str, pretrained: str | None, preprocess: dict, remedy: str)
     import open_clip
 
     try:
-        model = open_clip.create_model(name, pretrained, force_preprocess_cfg=preprocess, require_pretrained=True, weights_only=True)
+        model = open_clip.create_model(
+            name, pretrained, force_preprocess_cfg=preprocess, require_pretrained=True, weights_only=True
+        )
         return model, open_clip.get_tokenizer(name)
     except _LOADING_ERRORS as error:
         raise MetricsError(f"cannot load {name}: {error}. {remedy}") from error
@@ -243,9 +268,13 @@ def _dino_preprocess(settings: dict, config: dict) -> Preprocess:
         size = (size, size)
     mean, std = settings.get("image_mean"), settings.get("image_std")
     if not mean or not std:
-        raise MetricsError("preprocessor_config.json has no image_mean and image_std: fetch the file again from the model's page.")
+        raise MetricsError(
+            "preprocessor_config.json has no image_mean and image_std: fetch the file again from the model's page."
+        )
     bilinear = settings.get("resample", 3) == 2  # PIL's numbers: 2 bilinear, 3 bicubic
-    return Preprocess((int(size[0]), int(size[1])), tuple(mean), tuple(std), "shortest", "bilinear" if bilinear else "bicubic")
+    return Preprocess(
+        (int(size[0]), int(size[1])), tuple(mean), tuple(std), "shortest", "bilinear" if bilinear else "bicubic"
+    )
 
 
 def _fingerprint(model: torch.nn.Module, settings: list[object]) -> str:

@@ -10,7 +10,9 @@ from ..dpo_core.config import ScorerConfig
 from .sets import Scorers, concept_scorers
 
 
-def clip_scorers(reward: Path | Sequence[Path], judge: ScorerConfig | None, concept: Concept, device: str = "cpu") -> Scorers:
+def clip_scorers(
+    reward: Path | Sequence[Path], judge: ScorerConfig | None, concept: Concept, device: str = "cpu"
+) -> Scorers:
     """Fidelity and alignment by the reward models, the same by the judge if one is given; guards by the judge, else by the first reward.
 
     reward: the folder of an open_clip model, or several folders; those after the first may be DINOv2's. With `judge.augment` rewards take
@@ -20,7 +22,10 @@ def clip_scorers(reward: Path | Sequence[Path], judge: ScorerConfig | None, conc
     from .embedders import DinoV2Embedder, OpenClipEmbedder, load_embedder
 
     folders = [reward] if isinstance(reward, (str, Path)) else list(reward)
-    rewards = [load_embedder(folder, device) if i else OpenClipEmbedder(folder, device=device) for i, folder in enumerate(folders)]
+    rewards = [
+        load_embedder(folder, device) if i else OpenClipEmbedder(folder, device=device)
+        for i, folder in enumerate(folders)
+    ]
     if judge and judge.augment:
         rewards = [AugmentedEmbedder(embedder) for embedder in rewards]
 

@@ -19,10 +19,14 @@ def _unit(embeddings: np.ndarray, what: str, at_least: int) -> np.ndarray:
     """The rows in float64 at norm 1 (float32 rows are off by 1e-7, which small angles show). MetricsError where there is none."""
     rows = np.asarray(embeddings, dtype=np.float64)
     if rows.ndim != 2 or len(rows) < at_least:
-        raise MetricsError(f"{what} has shape {list(rows.shape)}: an array [rows, d] with at least {at_least} rows is needed.")
+        raise MetricsError(
+            f"{what} has shape {list(rows.shape)}: an array [rows, d] with at least {at_least} rows is needed."
+        )
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     if not np.isfinite(norms).all() or (norms == 0).any():
-        raise MetricsError(f"{what} holds a NaN, infinite or zero embedding, which has no direction: check its pictures.")
+        raise MetricsError(
+            f"{what} holds a NaN, infinite or zero embedding, which has no direction: check its pictures."
+        )
     return rows / norms
 
 
@@ -52,7 +56,9 @@ def copy_paste(generated: np.ndarray, held_out: np.ndarray, references: np.ndarr
     """
     g, t, r = _unit(generated, "generated", 0), _unit(held_out, "held_out", 1), _unit(references, "references", 1)
     if not g.shape[1] == t.shape[1] == r.shape[1]:
-        raise MetricsError(f"embeddings have lengths {g.shape[1]}, {t.shape[1]}, {r.shape[1]}: use one embedder for all three.")
+        raise MetricsError(
+            f"embeddings have lengths {g.shape[1]}, {t.shape[1]}, {r.shape[1]}: use one embedder for all three."
+        )
     to_t, to_r, between = _angles(g, t), _angles(g, r), _angles(t, r)
     nearest_t, nearest_r = to_t.argmin(axis=1), to_r.argmin(axis=1)
     gap = to_t.min(axis=1) - to_r.min(axis=1)
@@ -93,11 +99,15 @@ class CopyPasteScorer(OnEmbedder):
     held_out [h, H', W', 3] and references [r, H, W, 3] are uint8. Raises MetricsError when either is empty or not of that form.
     """
 
-    def __init__(self, embedder: Embedder, held_out: np.ndarray, references: np.ndarray, name: str = "copy_paste") -> None:
+    def __init__(
+        self, embedder: Embedder, held_out: np.ndarray, references: np.ndarray, name: str = "copy_paste"
+    ) -> None:
         digest = hashlib.sha256(f"copy_paste-1|{embedder.fingerprint}".encode())
         for what, photos in (("held_out", held_out), ("references", references)):
             if len(check_images(photos, what)) == 0:
-                raise MetricsError(f"no {what} photos: the copy-paste guard needs photos that were trained on, and others.")
+                raise MetricsError(
+                    f"no {what} photos: the copy-paste guard needs photos that were trained on, and others."
+                )
             digest.update(f"|{what} {photos.shape}|".encode() + photos.tobytes())
         self.name = name
         self.fingerprint = digest.hexdigest()

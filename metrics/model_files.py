@@ -44,7 +44,9 @@ def check_safetensors(path: Path) -> Path:
             "Take the .safetensors of the same model from its page, or convert it where you trust it."
         )
     if not path.is_file():
-        raise MetricsError(f"the weights file {path} does not exist: put the model's .safetensors there, or give another path.")
+        raise MetricsError(
+            f"the weights file {path} does not exist: put the model's .safetensors there, or give another path."
+        )
     return path
 
 
@@ -76,7 +78,11 @@ def _check(folder: Path, needed: tuple[str, ...], remedy: str) -> None:
     if not missing:
         return
     pickles = sorted(p.name for p in folder.iterdir() if p.suffix in PICKLES)
-    why = f" {', '.join(pickles)} is not used: only .safetensors is loaded, since a pickle can run code." if pickles else ""
+    why = (
+        f" {', '.join(pickles)} is not used: only .safetensors is loaded, since a pickle can run code."
+        if pickles
+        else ""
+    )
     raise MetricsError(f"{folder} lacks {', '.join(missing)}.{why} {remedy}")
 
 
@@ -86,7 +92,9 @@ def check_clip_folder(folder: Path) -> dict:
     config = read_json(folder / "open_clip_config.json")
     text = config.get("model_cfg", {}).get("text_cfg")
     if not isinstance(text, dict) or "vision_cfg" not in config["model_cfg"]:
-        raise MetricsError(f"{folder / 'open_clip_config.json'} has no model_cfg with vision_cfg and text_cfg: not open_clip's?")
+        raise MetricsError(
+            f"{folder / 'open_clip_config.json'} has no model_cfg with vision_cfg and text_cfg: not open_clip's?"
+        )
     if text.get("hf_tokenizer_name") and not any((folder / name).is_file() for name in TOKENIZER_FILES):
         raise MetricsError(
             f"{folder} lacks the tokenizer ({text['hf_tokenizer_name']}; none of {', '.join(TOKENIZER_FILES)}). "

@@ -18,9 +18,13 @@ def check_images(images: np.ndarray, what: str = "images") -> np.ndarray:
     """Return `images` when it is uint8 [n, H, W, 3], H and W at least 1 (n may be 0); MetricsError otherwise."""
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
         seen = f"{images.dtype} {list(images.shape)}" if isinstance(images, np.ndarray) else type(images).__name__
-        raise MetricsError(f"{what} is {seen}: scorers take one numpy array uint8 [n, height, width, 3], values 0..255.")
+        raise MetricsError(
+            f"{what} is {seen}: scorers take one numpy array uint8 [n, height, width, 3], values 0..255."
+        )
     if 0 in images.shape[1:3]:
-        raise MetricsError(f"{what} has shape {list(images.shape)}: a picture needs at least one pixel in each direction.")
+        raise MetricsError(
+            f"{what} has shape {list(images.shape)}: a picture needs at least one pixel in each direction."
+        )
     return images
 
 
@@ -28,9 +32,13 @@ def check_masks(masks: np.ndarray, images: np.ndarray) -> np.ndarray:
     """Return `masks` when it is uint8 [n, H, W], one of each image's size with a subject in it; MetricsError otherwise."""
     if not isinstance(masks, np.ndarray) or masks.dtype != np.uint8 or masks.shape != images.shape[:3]:
         seen = f"{masks.dtype} {list(masks.shape)}" if isinstance(masks, np.ndarray) else type(masks).__name__
-        raise MetricsError(f"masks are {seen}: one numpy array uint8 {list(images.shape[:3])} is needed, one mask a photo, 255 = subject.")
+        raise MetricsError(
+            f"masks are {seen}: one numpy array uint8 {list(images.shape[:3])} is needed, one mask a photo, 255 = subject."
+        )
     if len(empty := np.nonzero(masks.reshape(len(masks), -1).max(axis=1) < 128)[0]):
-        raise MetricsError(f"mask {int(empty[0]) + 1} of {len(masks)} shows no subject (nothing of it is white): paint the subject white.")
+        raise MetricsError(
+            f"mask {int(empty[0]) + 1} of {len(masks)} shows no subject (nothing of it is white): paint the subject white."
+        )
     return masks
 
 
@@ -56,9 +64,13 @@ class Preprocess:
             ("interpolation", self.interpolation, INTERPOLATIONS),
         ):
             if value not in allowed:
-                raise MetricsError(f"{name} is {value!r} in the model's preprocessing settings: choose one of {allowed}.")
+                raise MetricsError(
+                    f"{name} is {value!r} in the model's preprocessing settings: choose one of {allowed}."
+                )
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.size) < 1 or min(self.std) <= 0:
-            raise MetricsError(f"the model's {self} is wrong: three means, three positive stds and a size above 0 are needed.")
+            raise MetricsError(
+                f"the model's {self} is wrong: three means, three positive stds and a size above 0 are needed."
+            )
 
     def __call__(self, images: np.ndarray) -> torch.Tensor:
         """float32 [n, 3, *size] on the CPU, normalised, of uint8 [n, H, W, 3]. Nothing is resampled where the size fits already."""
@@ -79,7 +91,9 @@ class Preprocess:
         target = [max(1, round(o * r)) for o, r in zip(old, ratios, strict=True)]
         if target != list(old):
             # Bicubic overshoots at edges; PIL clips to the picture's range, and the towers were trained on PIL's output.
-            pixels = F.interpolate(pixels, size=target, mode=self.interpolation, antialias=True, align_corners=False).clamp(0, 1)
+            pixels = F.interpolate(
+                pixels, size=target, mode=self.interpolation, antialias=True, align_corners=False
+            ).clamp(0, 1)
         top, left = ((t - n) // 2 for t, n in zip(target, new, strict=True))
         pixels = pixels[..., max(top, 0) : max(top, 0) + new[0], max(left, 0) : max(left, 0) + new[1]]
         missing = [n - s for n, s in zip(new, pixels.shape[2:], strict=True)]

@@ -38,7 +38,13 @@ class FidelityScorer(OnEmbedder):
     the place where the photos were taken earns nothing. Raises MetricsError for no photos, another form, or a mask without a subject.
     """
 
-    def __init__(self, embedder: Embedder, concept_references: np.ndarray, name: str = "fidelity", masks: np.ndarray | None = None) -> None:
+    def __init__(
+        self,
+        embedder: Embedder,
+        concept_references: np.ndarray,
+        name: str = "fidelity",
+        masks: np.ndarray | None = None,
+    ) -> None:
         if len(check_images(concept_references, "concept_references")) == 0:
             raise MetricsError("there are no reference photos: fidelity needs at least one, three to five are usual.")
         digest = hashlib.sha256(f"fidelity-1|{embedder.fingerprint}|{concept_references.shape}|".encode())
@@ -57,7 +63,9 @@ class FidelityScorer(OnEmbedder):
             return np.zeros(0)
         if self._mean is None:
             # The mean of cosines with unit vectors is the product with their mean (not renormalised).
-            self._mean = np.concatenate([self._embedder.embed_images(p).astype(np.float64) for p in self._photos()]).mean(axis=0)
+            self._mean = np.concatenate(
+                [self._embedder.embed_images(p).astype(np.float64) for p in self._photos()]
+            ).mean(axis=0)
         return self._embedder.embed_images(images).astype(np.float64) @ self._mean
 
     def _photos(self) -> Iterator[np.ndarray]:
@@ -77,7 +85,9 @@ class AlignmentScorer(OnEmbedder):
     Raises MetricsError when the embedder has no text tower.
     """
 
-    def __init__(self, embedder: Embedder, strip: Callable[[str], str], name: str = "alignment", identifier: str = "") -> None:
+    def __init__(
+        self, embedder: Embedder, strip: Callable[[str], str], name: str = "alignment", identifier: str = ""
+    ) -> None:
         if embedder.embed_texts([]) is None:
             raise MetricsError(
                 f"{embedder.name} has no text tower, so it cannot score alignment: choose an open_clip model for that, "

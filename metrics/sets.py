@@ -90,7 +90,11 @@ def concept_scorers(reward: Embedder | Sequence[Embedder], judge: Embedder | Non
     if concept.held_out is not None:
         judges.append(CopyPasteScorer(watch, concept.held_out, concept.references))
     if concept.masks is not None and shows_place(concept.masks).any():
-        judges.append(BackgroundScorer(watch, concept.references, concept.masks, "background" if judge is None else "judge_background"))
+        judges.append(
+            BackgroundScorer(
+                watch, concept.references, concept.masks, "background" if judge is None else "judge_background"
+            )
+        )
     return Scorers(rewards, [*judges, DiversityScorer(watch)])
 
 

@@ -22,5 +22,20 @@ def node_classes() -> list:
         train,
     )
 
-    stages = (toybox, concept, prompt_set, sample, score, pairs, inspect_pairs, finish, train, evaluate, keep_best, strength, save, rounds)
+    stages = (
+        toybox,
+        concept,
+        prompt_set,
+        sample,
+        score,
+        pairs,
+        inspect_pairs,
+        finish,
+        train,
+        evaluate,
+        keep_best,
+        strength,
+        save,
+        rounds,
+    )
     return [node for module in stages for node in module.NODES]

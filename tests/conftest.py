@@ -19,7 +19,9 @@ FRONT_ENDS = ("pinned", "newest", "nodes2")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--front-ends", default=",".join(FRONT_ENDS), help="which of them the browser tests open, separated by commas")
+    parser.addoption(
+        "--front-ends", default=",".join(FRONT_ENDS), help="which of them the browser tests open, separated by commas"
+    )
 
 
 @pytest.hookimpl(optionalhook=True)  # pytest-xdist's, which need not be there

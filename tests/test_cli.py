@@ -201,16 +201,36 @@ def plain_file(project: Path) -> str:
 WRONG = {
     "no prompt": ("prompts", prompt_file("# nothing\n\n"), ["andere prompts.txt holds no prompt", "Write one a line"]),
     "no prompt file": ("prompts", "fehlt.txt", ["fehlt.txt does not exist", "Write a text file"]),
-    "prompt without the concept": ("prompts", prompt_file("a photo of a dog\n"), ["'a photo of a dog' does not name the concept"]),
-    "one prompt": ("prompts", prompt_file("a {identifier} {class_noun}\n"), ["no held_out prompt", "Write four prompts"]),
+    "prompt without the concept": (
+        "prompts",
+        prompt_file("a photo of a dog\n"),
+        ["'a photo of a dog' does not name the concept"],
+    ),
+    "one prompt": (
+        "prompts",
+        prompt_file("a {identifier} {class_noun}\n"),
+        ["no held_out prompt", "Write four prompts"],
+    ),
     "no photos": ("concept__references", empty_folder, ["leer holds no reference photos", "Put at least one"]),
     "no photo folder": ("concept__references", "nirgends", ["nirgends does not exist", "Give a folder"]),
     "corrupt photo": ("concept__references", corrupt_photo, ["größe 1.png cannot be read as a picture", "Replace it"]),
-    "corrupt held-out photo": ("concept__held_out", corrupt_photo, ["größe 1.png cannot be read as a picture", "Replace it"]),
-    "one candidate": ("sampling__candidates_per_prompt", 1, ["sampling.candidates_per_prompt", "greater than or equal to 2", "given: 1"]),
+    "corrupt held-out photo": (
+        "concept__held_out",
+        corrupt_photo,
+        ["größe 1.png cannot be read as a picture", "Replace it"],
+    ),
+    "one candidate": (
+        "sampling__candidates_per_prompt",
+        1,
+        ["sampling.candidates_per_prompt", "greater than or equal to 2", "given: 1"],
+    ),
     "window the wrong way": ("pairs__angle_low", 180.0, ["pairs: ", "angle_low 180.0 must be below angle_high 180.0"]),
     "unknown setting": ("sampling__stepz", 3, ["sampling.stepz: is not a setting"]),
-    "lora of another model": ("model__lora", of_another_model, ["fremd.safetensors does not fit this model", "trained on this model"]),
+    "lora of another model": (
+        "model__lora",
+        of_another_model,
+        ["fremd.safetensors does not fit this model", "trained on this model"],
+    ),
     "no lora": ("model__lora", "fehlt.safetensors", ["fehlt.safetensors does not exist"]),
     "no model": ("model__path", "nirgends", ["nirgends has no model_index.json", "diffusers folder"]),
     "no scorer": ("scorers__reward", "nirgends", ["nirgends does not exist", "Put an open_clip model there"]),
@@ -234,7 +254,11 @@ def test_wrong_input_is_refused_at_the_door(project: Path, what: str) -> None:
 def test_a_window_that_no_pair_fits_keeps_the_candidates_and_takes_a_wider_one(project: Path) -> None:
     config = write_config(project, "eng.yaml", output="läufe/eng", pairs__margin=9.0, pairs__rule="angle_window")
     message = fails("run", config)
-    assert "no pair fits the window -90..180 degrees" in message and "lower the margin" in message and "6 below the margin" in message
+    assert (
+        "no pair fits the window -90..180 degrees" in message
+        and "lower the margin" in message
+        and "6 below the margin" in message
+    )
     kept = RunFolder(project / "läufe" / "eng").candidates("round_0")
     assert len(kept) == 6
     succeeds("run", write_config(project, "eng.yaml", output="läufe/eng", pairs__rule="angle_window"), "--resume")
@@ -251,7 +275,9 @@ def test_a_window_that_no_pair_fits_keeps_the_candidates_and_takes_a_wider_one(p
         (("personalize", "fehlt.yaml"), "fehlt.yaml does not exist"),
     ],
 )
-def test_wrong_files_are_named(project: Path, command: tuple[str, ...], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_files_are_named(
+    project: Path, command: tuple[str, ...], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(project)
     write_config(project)
     assert said in fails(*command)
@@ -276,7 +302,9 @@ def script(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     path = shutil.which("dreambooth-dpo", path=str(Path(sys.executable).parent))
     assert path, "the console script is not installed beside this Python: pip install -e ."
     environment = {**os.environ, "PYTHONUTF8": "1", "COLUMNS": "100"}
-    return subprocess.run([path, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, encoding="utf-8", check=False)
+    return subprocess.run(
+        [path, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, encoding="utf-8", check=False
+    )
 
 
 def test_the_installed_script_writes_a_config_and_refuses_a_wrong_one(tmp_path: Path) -> None:

@@ -32,7 +32,9 @@ def across_groups(workflow: dict) -> list[tuple[str, str]]:
         left, top, width, height = group["bounding"]
         for node in workflow["nodes"]:
             there = box(node)
-            inside = left <= there[0] and there[2] <= left + width and top + TITLE <= there[1] and there[3] <= top + height
+            inside = (
+                left <= there[0] and there[2] <= left + width and top + TITLE <= there[1] and there[3] <= top + height
+            )
             if not inside and apart(there, (left, top, left + width, top + height)) < 0:
                 found.append((node["type"], group["title"]))
     return found
@@ -45,7 +47,11 @@ def test_no_node_lies_over_another(name: str):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_node_is_smaller_than_what_it_shows(name: str):
-    small = {n.get("title", n["type"]): (n["size"][1], least_height(n)) for n in shipped(name)["nodes"] if n["size"][1] < least_height(n)}
+    small = {
+        n.get("title", n["type"]): (n["size"][1], least_height(n))
+        for n in shipped(name)["nodes"]
+        if n["size"][1] < least_height(n)
+    }
     assert small == {}
 
 

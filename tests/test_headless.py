@@ -72,8 +72,13 @@ def test_scorers_of_reward_and_judge(concept: Concept) -> None:
 
 def test_augment_is_for_the_reward_alone(concept: Concept) -> None:
     config = ScorerConfig(reward=weights_folder("reward"), judge=weights_folder("judge"))
-    plain, augmented = (clip_scorers(c.reward, c, concept) for c in (config, config.model_copy(update={"augment": True})))
-    assert [a.fingerprint == b.fingerprint for a, b in zip(plain.rewards, augmented.rewards, strict=True)] == [False, False]
+    plain, augmented = (
+        clip_scorers(c.reward, c, concept) for c in (config, config.model_copy(update={"augment": True}))
+    )
+    assert [a.fingerprint == b.fingerprint for a, b in zip(plain.rewards, augmented.rewards, strict=True)] == [
+        False,
+        False,
+    ]
     assert [a.fingerprint for a in plain.judges] == [b.fingerprint for b in augmented.judges]
 
 
@@ -81,7 +86,10 @@ def test_two_rewards_train_a_run_whose_report_has_a_row_for_each(project: Path) 
     both = [str(weights_folder(name)) for name in ("reward", "judge")]
     scorers = {"reward": both, "augment": True}
     config = config_of(
-        project, output="zwei", scorers=scorers, pairs={"angle_low": -90.0, "angle_high": 180.0, "margin": 0.0, "combine": "worst"}
+        project,
+        output="zwei",
+        scorers=scorers,
+        pairs={"angle_low": -90.0, "angle_high": 180.0, "margin": 0.0, "combine": "worst"},
     )
     loop = loop_from_config(config, resume=False)
     assert loop.axes == [("fidelity", "fidelity_2"), ("alignment", "alignment_2")]
@@ -90,7 +98,9 @@ def test_two_rewards_train_a_run_whose_report_has_a_row_for_each(project: Path) 
     assert about["alignment_2"] == {"role": "reward", "title": "Alignment (2nd scorer)", "higher_is_better": True}
     assert {"before", "after", "gain"} <= report["fidelity_2"].keys() and report["fidelity_2"] != report["fidelity"]
     page = (loop.run.path / "report" / "report.html").read_text(encoding="utf-8")
-    assert "Fidelity (2nd scorer)" in page and "an axis of several scorers as their worst in standard deviations" in page
+    assert (
+        "Fidelity (2nd scorer)" in page and "an axis of several scorers as their worst in standard deviations" in page
+    )
     with pytest.raises(MetricsError, match="stands twice among the rewards"):
         parts_from_config(config_of(project, scorers__reward=[both[0], both[0]]))
 
@@ -124,7 +134,11 @@ def test_a_folder_of_masks_makes_fidelity_that_of_the_subject(project: Path) -> 
     """Reward and judge alike; alignment and the other guards stay as they are, and a run without masks is another run."""
     with_masks, without = config_of(project, concept__masks=write_masks(project).name), config_of(project)
     concept, plain = config_concept(with_masks), config_concept(without)
-    assert concept.masks.shape == (3, 64, 64) and (concept.masks[:, :, 40:] == 255).all() and (concept.masks[:, :, :24] == 0).all()
+    assert (
+        concept.masks.shape == (3, 64, 64)
+        and (concept.masks[:, :, 40:] == 255).all()
+        and (concept.masks[:, :, :24] == 0).all()
+    )
     assert plain.masks is None and np.array_equal(concept.references, plain.references)
 
     pairs = {}

@@ -53,13 +53,18 @@ def test_personalization_leaves_lora_curve_and_record_and_is_not_made_again(proj
     lora, record = personalize_from_config(config, None, lambda stage, *_, **__: told.append(stage))
     assert lora == project / "läufe" / "erster_start" / "start.safetensors"
     assert [p["step"] for p in record["curve"]][:3] == [0, 2, 4]
-    assert {"step", "fidelity", "alignment"} == record["curve"][0].keys() and record["sentence"].startswith("Personalized in")
+    assert {"step", "fidelity", "alignment"} == record["curve"][0].keys() and record["sentence"].startswith(
+        "Personalized in"
+    )
     with Image.open(lora.with_name("curve.png")) as curve:
         assert curve.size[0] >= 400
     assert any(float(v.abs().max()) > 0 for k, v in read_lora(lora).items() if k.endswith("lora_up.weight"))
     assert told
     again = []
-    assert personalize_from_config(config, None, lambda stage, *_, **__: again.append(stage)) == (lora, record) and again == []
+    assert (
+        personalize_from_config(config, None, lambda stage, *_, **__: again.append(stage)) == (lora, record)
+        and again == []
+    )
     with pytest.raises(UserError, match=r"other settings: personalize\.steps.*--out"):
         personalize_from_config(config_of(project, personalize__steps=5))
 

@@ -19,14 +19,27 @@ tomllib = pytest.importorskip("tomllib", reason="reading pyproject.toml needs th
 ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PACKAGES: list[str] = PYPROJECT["tool"]["setuptools"]["packages"]
-HEAVY = ("torch", "numpy", "diffusers", "transformers", "open_clip", "matplotlib", "jinja2", "pydantic", "typer", "comfy_api")
+HEAVY = (
+    "torch",
+    "numpy",
+    "diffusers",
+    "transformers",
+    "open_clip",
+    "matplotlib",
+    "jinja2",
+    "pydantic",
+    "typer",
+    "comfy_api",
+)
 
 
 def git(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run git in the repository; skip where there is none (an unpacked archive)."""
     if shutil.which("git") is None or not (ROOT / ".git").exists():
         pytest.skip("needs git and a checkout: what belongs to the repository is asked of git")
-    return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, encoding="utf-8", check=False)
+    return subprocess.run(
+        ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, encoding="utf-8", check=False
+    )
 
 
 def repository_files() -> list[Path]:
@@ -47,7 +60,9 @@ def requirement_name(requirement: str) -> str:
 
 
 def test_requirements_equal_the_dependencies() -> None:
-    lines = (line.split("#")[0].strip() for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines())
+    lines = (
+        line.split("#")[0].strip() for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    )
     assert [line for line in lines if line] == PYPROJECT["project"]["dependencies"]
 
 
@@ -57,7 +72,11 @@ def test_a_host_keeps_its_torch() -> None:
 
 
 def test_every_folder_of_code_is_a_listed_package() -> None:
-    code = {path.parent for path in repository_files() if path.suffix == ".py" and path.parts[0] not in ("tests", "tools", ".ci")}
+    code = {
+        path.parent
+        for path in repository_files()
+        if path.suffix == ".py" and path.parts[0] not in ("tests", "tools", ".ci")
+    }
     assert code == {folder_of(package) for package in PACKAGES}
 
 
@@ -103,7 +122,11 @@ def test_no_text_file_names_a_folder_of_one_machine() -> None:
 
 def test_the_shipped_weights_are_not_ignored() -> None:
     # check-ignore exits with 1 when no rule ignores the path, 0 when one does.
-    for part in ("pipeline/unet/diffusion_pytorch_model.safetensors", "judge/open_clip_config.json", "reward/tokenizer.json"):
+    for part in (
+        "pipeline/unet/diffusion_pytorch_model.safetensors",
+        "judge/open_clip_config.json",
+        "reward/tokenizer.json",
+    ):
         assert git("check-ignore", "--no-index", "-q", f"toybox/weights/{part}").returncode == 1
     assert git("check-ignore", "--no-index", "-q", "runs/demo/run.sqlite").returncode == 0
 
@@ -125,13 +148,17 @@ spec.loader.exec_module(module)
 loaded = {{m.partition(".")[0] for m in set(sys.modules) - before}}
 print(*sorted(loaded & set({HEAVY!r})))
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, encoding="utf-8", check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, encoding="utf-8", check=False
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "\n", "")
 
 
 def test_the_installed_package_imports_from_anywhere(tmp_path: Path) -> None:
     program = "import sys, dreambooth_dpo; print(dreambooth_dpo.__file__); sys.exit('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, encoding="utf-8", check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, encoding="utf-8", check=False
+    )
     assert done.returncode == 0, done.stderr
     assert Path(done.stdout.strip()).resolve() == ROOT / "__init__.py"
 
@@ -143,13 +170,18 @@ def test_continuous_integration_can_start() -> None:
 
 def test_the_page_knows_the_packs_version() -> None:
     """A graph that is saved names it."""
-    assert f'export const VERSION = "{PYPROJECT["project"]["version"]}"' in (ROOT / "web" / "version.js").read_text(encoding="utf-8")
+    assert f'export const VERSION = "{PYPROJECT["project"]["version"]}"' in (ROOT / "web" / "version.js").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_where_to_change_what_names_files_that_are_there() -> None:
     """docs/where.md: a path of its own, or a name in the folder of the path before it, or a folder of its room."""
     text = (ROOT / "docs" / "where.md").read_text(encoding="utf-8")
-    names = [n.replace("C/", "dpo_core/", 1) if n.startswith("C/") else n for n in re.findall(r"`([\w/.]+\.(?:py|md|js|html|toml))`", text)]
+    names = [
+        n.replace("C/", "dpo_core/", 1) if n.startswith("C/") else n
+        for n in re.findall(r"`([\w/.]+\.(?:py|md|js|html|toml))`", text)
+    ]
     files = {path.as_posix() for path in repository_files()}
     assert len(names) > 60
     lost = [n for n in names if n not in files and ("/" in n or not any(f.endswith(f"/{n}") for f in files))]

@@ -57,7 +57,8 @@ def test_numbers_are_the_same(language: str):
     english = entries("en")
     for path, text in entries(language).items():
         numbers, told = (
-            sorted(set(re.findall(r"\d+(?:\.\d+)?(?:e-\d+)?", t))) for t in (re.sub(r"(\d),(\d)", r"\1.\2", text), english[path])
+            sorted(set(re.findall(r"\d+(?:\.\d+)?(?:e-\d+)?", t)))
+            for t in (re.sub(r"(\d),(\d)", r"\1.\2", text), english[path])
         )
         missing = {n for n in told if n not in numbers}
         assert not missing or path[-1] == "name", (path, missing)

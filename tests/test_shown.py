@@ -11,14 +11,26 @@ def test_nodes_are_found_in_the_source():
     """The other tests here are worth what this reading is: two nodes of each kind, by hand."""
     found = {node.name: node for node in nodes()}
     assert len(found) > 10
-    assert [found[f"DBDPO_{name}"].text for name in ("SaveLora", "TrainStep", "Score", "Concept")] == [True, True, False, False]
-    assert [found[f"DBDPO_{name}"].shows for name in ("Score", "PreviewPairs", "Concept", "LoadScorer")] == [True, True, False, False]
+    assert [found[f"DBDPO_{name}"].text for name in ("SaveLora", "TrainStep", "Score", "Concept")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert [found[f"DBDPO_{name}"].shows for name in ("Score", "PreviewPairs", "Concept", "LoadScorer")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
     assert [node.name for node in nodes() if node.expands] == ["DBDPO_Rounds"]
 
 
 @pytest.mark.parametrize("node", nodes(), ids=lambda node: node.name)
 def test_what_a_node_shows_is_sent_again(node):
-    assert node.again == node.shows, f"{node.name}: a schema has **shown_again() where execute gives ui, and nowhere else"
+    assert node.again == node.shows, (
+        f"{node.name}: a schema has **shown_again() where execute gives ui, and nowhere else"
+    )
 
 
 def test_room_is_reckoned_for_every_text():

@@ -81,9 +81,13 @@ def test_strengths_0_and_1_are_the_pictures_of_the_runs_own_evaluation(swept: tu
     assert not torch.equal(folder.latents("strength_0.50"), run.latents("evaluation_0"))
 
 
-def test_a_sweep_goes_on_when_asked_and_takes_more_strengths(swept: tuple[Path, str], project: Path, lora: Path) -> None:
+def test_a_sweep_goes_on_when_asked_and_takes_more_strengths(
+    swept: tuple[Path, str], project: Path, lora: Path
+) -> None:
     folder = swept[0]
-    config = write_config(project, "mehr.yaml", output="läufe/regler", **{**DIAL, "strength": {"strengths": [0.5, 1.25]}})
+    config = write_config(
+        project, "mehr.yaml", output="läufe/regler", **{**DIAL, "strength": {"strengths": [0.5, 1.25]}}
+    )
     assert "already holds this run. Add --resume" in fails("strength", config, "--lora", lora)
     before = {p: p.stat().st_mtime_ns for p in folder.glob("strength_*/images/*.png")}
     succeeds("strength", config, "--lora", lora, "--resume")

@@ -24,7 +24,13 @@ SDXL = {"candidates_per_prompt": 8, "steps": 20, "cfg": 4.0, "width": 1024, "hei
 
 
 def node(kind: str, left: int, top: int, size: tuple[int, int], title: str = "", **inputs: object) -> dict:
-    return {"class_type": kind, "inputs": inputs, "pos": [left, top], "size": list(size), **({"title": title} if title else {})}
+    return {
+        "class_type": kind,
+        "inputs": inputs,
+        "pos": [left, top],
+        "size": list(size),
+        **({"title": title} if title else {}),
+    }
 
 
 def words(left: int, top: int, size: tuple[int, int], title: str, source: list) -> dict:
@@ -53,14 +59,24 @@ def user_parts(checkpoint: str) -> dict:
     return {
         "checkpoint": node("CheckpointLoaderSimple", -400, 0, (340, 165), ckpt_name=checkpoint),
         "lora": node(
-            "LoraLoader", -400, 220, (340, 210), model=["checkpoint", 0], clip=["checkpoint", 1], lora_name="my_subject.safetensors"
+            "LoraLoader",
+            -400,
+            220,
+            (340, 210),
+            model=["checkpoint", 0],
+            clip=["checkpoint", 1],
+            lora_name="my_subject.safetensors",
         ),
         **photos,
         "two": node("ImageBatch", 0, 0, (340, 90), image1=["photo_0", 0], image2=["photo_1", 0]),
         "three": node("ImageBatch", 0, 145, (340, 90), image1=["two", 0], image2=["photo_2", 0]),
-        "concept": node("DBDPO_Concept", 0, 290, (340, 170), identifier="sks", class_noun="dog", references=["three", 0]),
+        "concept": node(
+            "DBDPO_Concept", 0, 290, (340, 170), identifier="sks", class_noun="dog", references=["three", 0]
+        ),
         "prompts": node("DBDPO_PromptSet", 0, 515, (340, 305), concept=["concept", 0], preset="living things"),
-        "scorer": node("DBDPO_LoadScorer", 0, 875, (340, 190), scorer="ViT-B-32.safetensors", architecture="ViT-B-32-quickgelu"),
+        "scorer": node(
+            "DBDPO_LoadScorer", 0, 875, (340, 190), scorer="ViT-B-32.safetensors", architecture="ViT-B-32-quickgelu"
+        ),
     }
 
 
@@ -79,7 +95,9 @@ def loop(model: list, clip: list, vae: list, drawing: dict, training: dict, run_
     }  # fmt: skip
 
 
-def ending(before: list, after: list, lora: list, clip: list, vae: list, candidates: list, name: str, judge: bool, left: int) -> dict:
+def ending(
+    before: list, after: list, lora: list, clip: list, vae: list, candidates: list, name: str, judge: bool, left: int
+) -> dict:
     more = {"judge": ["judge", 0]} if judge else {}
     return {
         "evaluate": node(
@@ -136,7 +154,12 @@ def inspected(toy: dict) -> dict:
     graph["inspect_words"] = words(1320, 1160, (1240, 160), "Your decisions in words", ["inspect", 1])
     train = graph.pop("train")  # behind the inspector, which it hangs on
     graph["train"] = {**train, "pos": [2620, 0], "inputs": {**train["inputs"], "pairs": ["inspect", 0]}}
-    return {**graph, **ending(toy["model"], ["train", 0], ["train", 1], toy["clip"], toy["vae"], ["sample", 0], "toybox", True, 3100)}
+    return {
+        **graph,
+        **ending(
+            toy["model"], ["train", 0], ["train", 1], toy["clip"], toy["vae"], ["sample", 0], "toybox", True, 3100
+        ),
+    }
 
 
 def drafted(toy: dict) -> dict:
@@ -148,12 +171,26 @@ def drafted(toy: dict) -> dict:
     for name in ("score", "pairs", "pairs_words"):
         graph[f"draft_{name}"] = {**later[name], "inputs": dict(later[name]["inputs"])}
         later[name]["pos"] = [1800, later[name]["pos"][1]]
-    graph["draft_pairs"]["inputs"]["scored"], graph["draft_pairs_words"]["inputs"]["source"] = ["draft_score", 0], ["draft_pairs", 2]
-    for name, title in (("sample", "Drafts: 4 steps"), ("draft_score", "Score drafts"), ("draft_pairs", "Pairs of drafts")):
+    graph["draft_pairs"]["inputs"]["scored"], graph["draft_pairs_words"]["inputs"]["source"] = (
+        ["draft_score", 0],
+        ["draft_pairs", 2],
+    )
+    for name, title in (
+        ("sample", "Drafts: 4 steps"),
+        ("draft_score", "Score drafts"),
+        ("draft_pairs", "Pairs of drafts"),
+    ):
         graph[name]["title"] = title
     graph["draft_pairs_words"]["title"] = "Pairs of drafts in words"
     graph["finish"] = node(
-        "DBDPO_FinishCandidates", 1320, 0, (420, 670), "Finish those in pairs: 12 steps", **toy, pairs=["draft_pairs", 0], steps=12
+        "DBDPO_FinishCandidates",
+        1320,
+        0,
+        (420, 670),
+        "Finish those in pairs: 12 steps",
+        **toy,
+        pairs=["draft_pairs", 0],
+        steps=12,
     )
     graph["finish_words"] = words(1320, 970, (420, 160), "What was spared", ["finish", 2])
     later["score"]["inputs"]["candidates"] = ["finish", 0]
@@ -161,7 +198,9 @@ def drafted(toy: dict) -> dict:
     return {
         **graph,
         **later,
-        **ending(toy["model"], ["train", 0], ["train", 1], toy["clip"], toy["vae"], ["finish", 0], "toybox", True, 2760),
+        **ending(
+            toy["model"], ["train", 0], ["train", 1], toy["clip"], toy["vae"], ["finish", 0], "toybox", True, 2760
+        ),
     }
 
 
@@ -172,7 +211,9 @@ def graphs() -> dict[str, tuple[dict, list[dict]]]:
     quick = {
         **toy_parts(),
         **loop(*toy.values(), TOY_DRAWING, {}, "toybox_quickstart"),
-        **ending(toy["model"], ["train", 0], ["train", 1], toy["clip"], toy["vae"], ["sample", 0], "toybox", True, 1800),
+        **ending(
+            toy["model"], ["train", 0], ["train", 1], toy["clip"], toy["vae"], ["sample", 0], "toybox", True, 1800
+        ),
     }
     rounds = {
         **toy_parts(),

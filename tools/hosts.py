@@ -100,7 +100,9 @@ def found_hosts() -> tuple[list[Host], list[str]]:
             continue
         fitting = [e for e in entries if numbers(e["version"]) <= numbers(version)]
         if not fitting:
-            refused.append(f"ComfyUI {version} in {folder} is older than {entries[0]['version']}, the oldest that is supported")
+            refused.append(
+                f"ComfyUI {version} in {folder} is older than {entries[0]['version']}, the oldest that is supported"
+            )
         elif version in hosts:
             refused.append(f"{folder} holds ComfyUI {version}, as {hosts[version].folder} does")
         else:
@@ -113,7 +115,9 @@ def interpreter(versions: list[str]) -> str:
     for version in versions:
         homes = sorted((Path.home() / ".pyenv" / "versions").glob(f"{version}.*/bin/python"))
         for candidate in (f"python{version}", *map(str, reversed(homes))):
-            if (path := shutil.which(candidate)) and subprocess.run([path, "-c", ""], capture_output=True, check=False).returncode == 0:
+            if (path := shutil.which(candidate)) and subprocess.run(
+                [path, "-c", ""], capture_output=True, check=False
+            ).returncode == 0:
                 return path
     return sys.executable
 
@@ -147,7 +151,9 @@ def install_front_end() -> None:
         done = subprocess.run([*pip, "--target", beside, f"comfyui-frontend-package=={NEWEST_FRONT_END}"], check=False)
         found = Path(beside) / "comfyui_frontend_package" / "static"
         if done.returncode != 0 or not (found / "index.html").is_file():
-            say(f"front end {NEWEST_FRONT_END} could not be installed: the browser tests run on each host's own front end alone")
+            say(
+                f"front end {NEWEST_FRONT_END} could not be installed: the browser tests run on each host's own front end alone"
+            )
             return
         front_end().parent.mkdir(parents=True, exist_ok=True)
         shutil.move(found, front_end())  # moved into its place when it is whole
@@ -156,9 +162,15 @@ def install_front_end() -> None:
 def cannot_import(host: Host) -> str | None:
     """The last line of the error that its import ends with, or None."""
     done = subprocess.run(
-        [str(host.python), "-c", _IMPORTS.format(folder=str(host.folder))], capture_output=True, text=True, check=False, cwd=ROOT / "tests"
+        [str(host.python), "-c", _IMPORTS.format(folder=str(host.folder))],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT / "tests",
     )
-    return None if done.returncode == 0 else (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+    return (
+        None if done.returncode == 0 else (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+    )
 
 
 def selected(host: Host) -> list[str]:

@@ -35,17 +35,41 @@ def every_node() -> dict:
     """The quickstart with what it lacks: the stop rule, the strength dial, the inspector, and the whole loop in one node."""
     graph = dict(graphs()["toybox_quickstart"][0])
     toy = {"model": ["toy", 0], "clip": ["toy", 1], "vae": ["toy", 2]}
-    shared = {"clip": ["toy", 1], "vae": ["toy", 2], "candidates": ["sample", 0], "scorer": ["scorer", 0], "judge": ["judge", 0]}
+    shared = {
+        "clip": ["toy", 1],
+        "vae": ["toy", 2],
+        "candidates": ["sample", 0],
+        "scorer": ["scorer", 0],
+        "judge": ["judge", 0],
+    }
     graph["keep"] = node(
-        "DBDPO_KeepBest", 2700, 0, (420, 620), before=["toy", 0], after=["train", 0], lora=["train", 1], seeds_per_prompt=6, **shared
+        "DBDPO_KeepBest",
+        2700,
+        0,
+        (420, 620),
+        before=["toy", 0],
+        after=["train", 0],
+        lora=["train", 1],
+        seeds_per_prompt=6,
+        **shared,
     )
     graph["strength"] = node(
-        "DBDPO_Strength", 3200, 0, (560, 760), model=["toy", 0], lora=["train", 1], strengths="0, 0.5, 1, 1.5", seeds_per_prompt=3, **shared
+        "DBDPO_Strength",
+        3200,
+        0,
+        (560, 760),
+        model=["toy", 0],
+        lora=["train", 1],
+        strengths="0, 0.5, 1, 1.5",
+        seeds_per_prompt=3,
+        **shared,
     )
     if not any(part["class_type"] == "DBDPO_InspectPairs" for part in graph.values()):
         graph["inspect"] = node("DBDPO_InspectPairs", 3900, 0, (1240, 960), pairs=["pairs", 0])
     graph["finish"] = node("DBDPO_FinishCandidates", 2700, 700, (420, 580), **toy, pairs=["pairs", 0], steps=16)
-    drawing = {k: v for k, v in graph["sample"]["inputs"].items() if not isinstance(v, list)} | {"run_name": "toybox_rounds"}
+    drawing = {k: v for k, v in graph["sample"]["inputs"].items() if not isinstance(v, list)} | {
+        "run_name": "toybox_rounds"
+    }
     links = {"concept": ["concept", 0], "prompts": ["prompts", 0], "scorer": ["scorer", 0], "judge": ["judge", 0]}
     graph["rounds"] = node("DBDPO_Rounds", 5300, 0, (420, 1500), rounds=1, **toy, **links, **drawing)
     for name, output in (("finish", 1), ("keep", 3)):  # a node whose outputs nobody asks for does not run
@@ -60,7 +84,12 @@ def picture(view, kind: str) -> Image.Image:
     view.wait_for_function(SEEN, arg=kind)
     view.wait_for_timeout(600)
     left, top, right, bottom = view.evaluate(BOX, kind)
-    clip = {"x": left - MARGIN, "y": top - MARGIN, "width": right - left + 2 * MARGIN, "height": bottom - top + 2 * MARGIN}
+    clip = {
+        "x": left - MARGIN,
+        "y": top - MARGIN,
+        "width": right - left + 2 * MARGIN,
+        "height": bottom - top + 2 * MARGIN,
+    }
     return Image.open(io.BytesIO(view.screenshot(clip=clip))).convert("RGB")
 
 

@@ -37,7 +37,9 @@ def seen(front_end: str, name: str) -> Image.Image:
             load(view, json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8")))
             history = run(view, server)
             assert history["status"]["status_str"] == "success", history["status"]
-            view.set_viewport_size({"width": 3200, "height": 1900})  # not before: drawing so much takes the cores from the run
+            view.set_viewport_size(
+                {"width": 3200, "height": 1900}
+            )  # not before: drawing so much takes the cores from the run
             for _ in range(2):  # pictures are loaded when their node is on the screen, and may make it taller
                 fit(view)
                 view.wait_for_timeout(4000)
@@ -47,7 +49,9 @@ def seen(front_end: str, name: str) -> Image.Image:
 
 def sheet(pictures: dict[str, Image.Image]) -> Image.Image:
     """Pictures under each other, each with its title."""
-    small = {n: p.resize((WIDTH, round(p.height * WIDTH / p.width)), Image.Resampling.LANCZOS) for n, p in pictures.items()}
+    small = {
+        n: p.resize((WIDTH, round(p.height * WIDTH / p.width)), Image.Resampling.LANCZOS) for n, p in pictures.items()
+    }
     whole = Image.new("RGB", (WIDTH, sum(p.height + TITLE for p in small.values())), "white")
     draw, top = ImageDraw.Draw(whole), 0
     for name, picture in small.items():

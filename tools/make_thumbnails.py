@@ -43,14 +43,23 @@ AREA = """() => {
 def picture_nodes(view, history: dict) -> list[int]:
     """Nodes on the canvas whose run gave pictures, which they show themselves."""
     there = set(view.evaluate("app.graph._nodes.map(n => n.id)"))
-    pictures = [int(n) for n, shown in history["outputs"].items() if n.isdigit() and shown.get("images") and "dbdpo_compare" not in shown]
+    pictures = [
+        int(n)
+        for n, shown in history["outputs"].items()
+        if n.isdigit() and shown.get("images") and "dbdpo_compare" not in shown
+    ]
     return [n for n in pictures if n in there]
 
 
 def screenshot(view) -> Image.Image:
     """All nodes, without the bars at the sides."""
     left, top, right, bottom = view.evaluate(AREA)
-    clip = {"x": left - MARGIN, "y": top - MARGIN, "width": right - left + 2 * MARGIN, "height": bottom - top + 2 * MARGIN}
+    clip = {
+        "x": left - MARGIN,
+        "y": top - MARGIN,
+        "width": right - left + 2 * MARGIN,
+        "height": bottom - top + 2 * MARGIN,
+    }
     return Image.open(io.BytesIO(view.screenshot(clip=clip))).convert("RGB")
 
 
@@ -77,7 +86,9 @@ def main(names: list[str]) -> None:
             for name in names:
                 start = time.monotonic()
                 picture = make(view, server, name)
-                picture = picture.resize((WIDTH, round(picture.height * WIDTH / picture.width)), Image.Resampling.LANCZOS)
+                picture = picture.resize(
+                    (WIDTH, round(picture.height * WIDTH / picture.width)), Image.Resampling.LANCZOS
+                )
                 picture.save(FOLDER / f"{name}.jpg", quality=QUALITY, optimize=True)
                 print(
                     f"{name}: {picture.size}, {(FOLDER / f'{name}.jpg').stat().st_size // 1024} KB, {time.monotonic() - start:.0f} s",

@@ -28,7 +28,11 @@ def modules(root: Path = ROOT) -> dict[str, Path]:
     """Dotted name -> file, of all that the package holds; tests and tools are no part of it."""
     folders = ("benchmarks", "doctor", "dpo_core", "metrics", "nodes", "toybox")
     files = [*root.glob("*.py"), *(f for folder in folders for f in (root / folder).rglob("*.py"))]
-    return {".".join(f.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): f for f in files if f.name != "conftest.py"}
+    return {
+        ".".join(f.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): f
+        for f in files
+        if f.name != "conftest.py"
+    }
 
 
 def room_of(module: str) -> str:
@@ -74,7 +78,9 @@ def imports(root: Path = ROOT) -> dict[str, set[str]]:
 
 def arrows(found: dict[str, set[str]]) -> Counter[Arrow]:
     """Imports from one room into another."""
-    return Counter((room_of(a), room_of(b)) for a, targets in found.items() for b in targets if room_of(a) != room_of(b))
+    return Counter(
+        (room_of(a), room_of(b)) for a, targets in found.items() for b in targets if room_of(a) != room_of(b)
+    )
 
 
 def upward(counted: Counter[Arrow]) -> list[Arrow]:
@@ -120,12 +126,16 @@ def main() -> int:
     for name in sorted(rooms, key=lambda r: ORDER.index(r) if r in ORDER else -1):
         out, into = (sum(n for arrow, n in counted.items() if arrow[side] == name) for side in (0, 1))
         print(f"{name:<22} {len(rooms[name]):>5}  {out:>10}  {into:>9}  {max(m.count('.') for m in rooms[name])}")
-    print(f"{len(found)} files, {sum(counted.values())} arrows between rooms, {sum(map(len, found.values()))} between files")
+    print(
+        f"{len(found)} files, {sum(counted.values())} arrows between rooms, {sum(map(len, found.values()))} between files"
+    )
     if "--arrows" in sys.argv:
         for (one, other), count in sorted(counted.items()):
             print(f"  {one} -> {other}: {count}")
     for one, other in upward(counted):
-        print(f"UP: {one} -> {other}: {[(a, b) for a in found for b in found[a] if (room_of(a), room_of(b)) == (one, other)]}")
+        print(
+            f"UP: {one} -> {other}: {[(a, b) for a in found for b in found[a] if (room_of(a), room_of(b)) == (one, other)]}"
+        )
     for group in circles(found):
         print(f"CIRCLE: {', '.join(group)}")
     return 1 if upward(counted) or circles(found) else 0

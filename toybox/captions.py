@@ -43,7 +43,12 @@ VOCABULARY = _vocabulary()
 
 
 def caption(
-    scene: Scene, rng: np.random.Generator, colours: float = 0.6, background: float = 0.92, identifier: float = 0.15, hat: float = 1.0
+    scene: Scene,
+    rng: np.random.Generator,
+    colours: float = 0.6,
+    background: float = 0.92,
+    identifier: float = 0.15,
+    hat: float = 1.0,
 ) -> str:
     """Say what a scene shows, leaving things out at random.
 

@@ -39,7 +39,9 @@ class ToyConcept:
 
     def describe(self) -> str:
         """E.g. "sks: a red robot with a cyan belly, photographed on brick"."""
-        return f"{self.identifier}: a {self.body} {self.noun} with a {self.belly} belly, photographed on {self.background}"
+        return (
+            f"{self.identifier}: a {self.body} {self.noun} with a {self.belly} belly, photographed on {self.background}"
+        )
 
     def to_concept(self) -> Concept:
         return Concept(self.identifier, self.noun, self.references, self.held_out, self.masks)
@@ -97,6 +99,9 @@ def concept_from_seed(n: int) -> ToyConcept:
     others = rng.permutation([b for b in BACKGROUNDS if b != background])[:PHOTOS]
     scene = Scene(noun, body, belly, background)
     shots = [(scene.with_(background=str(b)), int(rng.integers(2**31))) for b in (*[background] * PHOTOS, *others)]
-    photos, masks = np.stack([render(*shot) for shot in shots]), np.stack([subject_mask(*shot) for shot in shots[:PHOTOS]])
+    photos, masks = (
+        np.stack([render(*shot) for shot in shots]),
+        np.stack([subject_mask(*shot) for shot in shots[:PHOTOS]]),
+    )
     identifier = IDENTIFIERS[n % len(IDENTIFIERS)]
     return ToyConcept(n, identifier, noun, body, belly, background, photos[:PHOTOS], photos[PHOTOS:], masks)

@@ -179,7 +179,9 @@ class _TinyAutoencoder(nn.Module):
         layers: list[nn.Module] = []
         for i, count in enumerate(stages):
             first = (
-                nn.Conv2d(inner, inner, 3, stride=2, padding=1, bias=False) if i else nn.Conv2d(config["in_channels"], inner, 3, padding=1)
+                nn.Conv2d(inner, inner, 3, stride=2, padding=1, bias=False)
+                if i
+                else nn.Conv2d(config["in_channels"], inner, 3, padding=1)
             )
             layers += [first, *(_Block(inner) for _ in range(count))]
         layers.append(nn.Conv2d(inner, config["latent_channels"], 3, padding=1))
@@ -211,4 +213,6 @@ def _vae(folder: Path) -> Any:
     model = _TinyAutoencoder(config)
     _fill(model, _tensors(path), path)
     ratio = 2 ** (len(config["num_encoder_blocks"]) - 1)
-    return host.image_codec(model, config["latent_channels"], config["out_channels"], ratio, 3 * config["decoder_block_out_channels"][-1])
+    return host.image_codec(
+        model, config["latent_channels"], config["out_channels"], ratio, 3 * config["decoder_block_out_channels"][-1]
+    )

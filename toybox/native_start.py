@@ -24,7 +24,9 @@ def load_native(seed: int, steps: int, folder: Path, progress: Progress) -> tupl
     toy = concept_from_seed(seed)
     model, clip, vae = native_toybox()
     if steps:
-        model = _personalized(model, clip, vae, toy, steps, folder / f"concept_{seed}_{steps}_steps.safetensors", progress)
+        model = _personalized(
+            model, clip, vae, toy, steps, folder / f"concept_{seed}_{steps}_steps.safetensors", progress
+        )
     pictures = [torch.from_numpy(p).float() / 255 for p in (toy.references, toy.held_out, toy.masks)]
     prompts = ["\n".join(part) for part in train_and_held_out(toy)]
     return (model, clip, vae, *pictures, toy.identifier, toy.noun, *prompts)

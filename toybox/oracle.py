@@ -196,7 +196,9 @@ def _templates(noun: str) -> _Templates:
     body, belly = bare["body"] & ~hat, bare["belly"] & ~hat
     around = _grown(subject, 2) & ~subject & ~hat
     judged = (_eroded(body), _eroded(belly), _eroded(hat) & ~_grown(subject))
-    return _Templates(_weights(body) - 0.5 * _weights(around), _weights(belly), *(m.reshape(len(places), -1) for m in judged))
+    return _Templates(
+        _weights(body) - 0.5 * _weights(around), _weights(belly), *(m.reshape(len(places), -1) for m in judged)
+    )
 
 
 def _best_placement(colours: np.ndarray, templates: _Templates) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -226,7 +228,9 @@ def _hat_name(share: np.ndarray) -> str | None:
 
 def _check(images: np.ndarray, nouns: Sequence[str]) -> None:
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (SIZE, SIZE, 3):
-        raise ValueError(f"images are {images.dtype} {list(images.shape)}; the oracle reads uint8 [n, {SIZE}, {SIZE}, 3]")
+        raise ValueError(
+            f"images are {images.dtype} {list(images.shape)}; the oracle reads uint8 [n, {SIZE}, {SIZE}, 3]"
+        )
     if len(nouns) != len(images):
         raise ValueError(f"{len(images)} images but {len(nouns)} class nouns; give one for each image")
 
@@ -263,7 +267,9 @@ class Oracle:
         """Compare images uint8 [n, 64, 64, 3] with the n expected scenes. Raises ValueError as `read` does."""
         readings = self.read(images, [s.noun for s in scenes])
         right = {
-            name: np.asarray([getattr(r, name) == getattr(s, name) for r, s in zip(readings, scenes, strict=True)], bool)
+            name: np.asarray(
+                [getattr(r, name) == getattr(s, name) for r, s in zip(readings, scenes, strict=True)], bool
+            )
             for name in ("background", "body", "belly", "hat")
         }
         return Verdict(**right)

@@ -74,7 +74,9 @@ def start_of(
     if kept := kept_start(folder, described):
         return lora, kept
     model = DiffusersTextToImage(toy_pipeline(device))
-    adapter = Adapter(model.denoiser, AdapterSettings(rank=settings.rank, alpha=settings.rank, targets="all"), seed=settings.seed)
+    adapter = Adapter(
+        model.denoiser, AdapterSettings(rank=settings.rank, alpha=settings.rank, targets="all"), seed=settings.seed
+    )
     fidelity = next(s for s in scorers.rewards if s.name == "fidelity")
     oracle = [s for s in scorers.judges if s.name == "oracle_all_right"]
     probe = start_probe(toy_prompts(toy), loop.sampling, [*scorers.rewards, *oracle])
@@ -116,7 +118,16 @@ def toy_loop(
     return loop
 
 
-def demo_loop(seed: int, folder: Path, settings: LoopSettings = TOY_SETTINGS, resume: bool = False, progress: Progress = silent) -> Loop:
+def demo_loop(
+    seed: int, folder: Path, settings: LoopSettings = TOY_SETTINGS, resume: bool = False, progress: Progress = silent
+) -> Loop:
     """Personalize concept `seed` and make its loop, all under one folder."""
     toy = concept_from_seed(seed)
-    return toy_loop(toy, folder, start_of(toy, folder / "start", loop=settings, progress=progress), settings, resume, progress=progress)
+    return toy_loop(
+        toy,
+        folder,
+        start_of(toy, folder / "start", loop=settings, progress=progress),
+        settings,
+        resume,
+        progress=progress,
+    )

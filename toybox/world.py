@@ -67,7 +67,9 @@ def random_scene(rng: np.random.Generator) -> Scene:
 
 
 def random_placement(rng: np.random.Generator) -> Placement:
-    return Placement(x=SIZE / 2 + rng.uniform(-5, 5), y=SIZE / 2 + 6 + rng.uniform(-3, 3), scale=rng.uniform(19.0, 23.0))
+    return Placement(
+        x=SIZE / 2 + rng.uniform(-5, 5), y=SIZE / 2 + 6 + rng.uniform(-3, 3), scale=rng.uniform(19.0, 23.0)
+    )
 
 
 PLACEMENT_SPREAD = np.asarray([10.0, 6.0, 4.0]) / np.sqrt(12)
@@ -101,7 +103,9 @@ def part_masks(noun: str, place: Placement, with_hat: bool) -> dict[str, np.ndar
         body |= _ellipse(x - 0.42 * s, y - 0.78 * s, 0.19 * s, 0.19 * s)
         body |= _ellipse(x + 0.42 * s, y - 0.78 * s, 0.19 * s, 0.19 * s)
         belly = _ellipse(x, y + 0.34 * s, 0.42 * s, 0.4 * s)
-        ink = _ellipse(x - 0.16 * s, y - 0.56 * s, 0.08 * s, 0.09 * s) | _ellipse(x + 0.16 * s, y - 0.56 * s, 0.08 * s, 0.09 * s)
+        ink = _ellipse(x - 0.16 * s, y - 0.56 * s, 0.08 * s, 0.09 * s) | _ellipse(
+            x + 0.16 * s, y - 0.56 * s, 0.08 * s, 0.09 * s
+        )
         ink |= _ellipse(x, y - 0.34 * s, 0.12 * s, 0.08 * s)
         top = y - 0.86 * s
     elif noun == "bottle":

@@ -33,7 +33,9 @@ class Gain:
         return "up" if low > 0 else "down" if high < 0 else "unclear"
 
 
-def paired_gain(before: np.ndarray, after: np.ndarray, prompt_of: np.ndarray, resamples: int = 2000, seed: int = 0) -> Gain:
+def paired_gain(
+    before: np.ndarray, after: np.ndarray, prompt_of: np.ndarray, resamples: int = 2000, seed: int = 0
+) -> Gain:
     """Gain of paired pictures: before, after float [n], same prompt and seed at each index; prompt_of [n].
 
     Prompts are resampled, not pictures: pictures of one prompt are not independent. Raises UserError when the lengths differ

@@ -38,7 +38,9 @@ class Measured:
         one, two = self.of(before), self.of(after)
         return {title: paired_gain(scores, two[title], self.prompt_of) for title, scores in one.items()}
 
-    def standing(self, number: int, before: str, after: str, stop: StopSettings, winner_alarm: float, resamples: int) -> Standing:
+    def standing(
+        self, number: int, before: str, after: str, stop: StopSettings, winner_alarm: float, resamples: int
+    ) -> Standing:
         """Where the model of the set `after`, that of round `number`, stands against the model of `before`."""
         return standing(number, self.of(before), self.of(after), self.prompt_of, stop, winner_alarm, resamples)
 
@@ -65,7 +67,9 @@ class HeldOutPlan:
     scorers: Mapping[str, Scorer]
     """By title: "fidelity", "judge_alignment", ...; a scorer's own name is the one under which the run folder keeps its scores."""
 
-    def measure(self, run: RunFolder, models: Mapping[str, AbstractContextManager[TextToImage]], progress: Progress = silent) -> Measured:
+    def measure(
+        self, run: RunFolder, models: Mapping[str, AbstractContextManager[TextToImage]], progress: Progress = silent
+    ) -> Measured:
         """Draw what is missing of each set (name -> context in which its model draws), then score what is missing of them all.
 
         All drawing comes first: model and scorers take turns on the device once. Raises UserError as `sample_set` and `score_set` do.

@@ -91,7 +91,9 @@ def gain_by_prompt(before: Scores, after: Scores, prompt_of: np.ndarray, judge_s
     return np.mean(axes, axis=0)
 
 
-def broken_guards(before: Scores, after: Scores, prompt_of: np.ndarray, settings: StopSettings, resamples: int) -> tuple[str, ...]:
+def broken_guards(
+    before: Scores, after: Scores, prompt_of: np.ndarray, settings: StopSettings, resamples: int
+) -> tuple[str, ...]:
     """What speaks against a round, in words: the judge fell, pictures copy the photos more, pictures of a prompt are all alike."""
     found = []
     judged = [n for n in (f"judge_{a}" for a in AXES) if n in before]
@@ -102,7 +104,9 @@ def broken_guards(before: Scores, after: Scores, prompt_of: np.ndarray, settings
     if "copy_paste" in before:
         rise = Interval.of(by_prompt(after["copy_paste"] - before["copy_paste"], prompt_of), resamples)
         if rise.low > settings.copy_paste_rise:
-            found.append(f"pictures copy the photos more (copy-paste {rise.mean:+.2f}, {rise.low:+.2f} to {rise.high:+.2f})")
+            found.append(
+                f"pictures copy the photos more (copy-paste {rise.mean:+.2f}, {rise.low:+.2f} to {rise.high:+.2f})"
+            )
     if "diversity" in before:
         start, now = (by_prompt(s["diversity"], prompt_of) - 1 for s in (before, after))
         lost = Interval.of((1 - settings.diversity_loss) * start - now, resamples)
@@ -112,7 +116,13 @@ def broken_guards(before: Scores, after: Scores, prompt_of: np.ndarray, settings
 
 
 def standing(
-    round_number: int, before: Scores, after: Scores, prompt_of: np.ndarray, settings: StopSettings, winner_alarm: float, resamples: int
+    round_number: int,
+    before: Scores,
+    after: Scores,
+    prompt_of: np.ndarray,
+    settings: StopSettings,
+    winner_alarm: float,
+    resamples: int,
 ) -> Standing:
     """Where the model stands after `round_number` rounds. before, after: scores of the same pictures, see `Scores`; prompt_of int [n]."""
     gain = Interval.of(gain_by_prompt(before, after, prompt_of, settings.judge_share), resamples)

@@ -47,7 +47,9 @@ class Sweep:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON; the open interval of a single prompt is None on both sides."""
-        points = [{**asdict(p), "broken": list(p.broken), "set": name} for p, name in zip(self.points, self.sets, strict=True)]
+        points = [
+            {**asdict(p), "broken": list(p.broken), "set": name} for p, name in zip(self.points, self.sets, strict=True)
+        ]
         for point in points:
             for name in ("fidelity", "alignment", "gain"):
                 point[name] = {k: v if math.isfinite(v) else None for k, v in point[name].items()}
@@ -56,7 +58,9 @@ class Sweep:
     @classmethod
     def from_dict(cls, kept: Mapping[str, Any]) -> Sweep:
         points = [
-            StrengthPoint(p["strength"], *(_interval(p[n]) for n in ("fidelity", "alignment", "gain")), tuple(p["broken"]))
+            StrengthPoint(
+                p["strength"], *(_interval(p[n]) for n in ("fidelity", "alignment", "gain")), tuple(p["broken"])
+            )
             for p in kept["points"]
         ]
         return cls(tuple(points), tuple(p["set"] for p in kept["points"]), kept["value"], kept["words"])
@@ -77,10 +81,14 @@ def read_strengths(text: str) -> tuple[float, ...]:
     except ValidationError as error:
         raise UserError(f"strengths {text!r}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
     except ValueError as error:
-        raise UserError(f"strengths {text!r} are not numbers with commas between them. Write them like 0, 0.5, 1.") from error
+        raise UserError(
+            f"strengths {text!r} are not numbers with commas between them. Write them like 0, 0.5, 1."
+        ) from error
 
 
-def measure(scores: Mapping[float, Scores], prompt_of: np.ndarray, stop: StopSettings, resamples: int) -> tuple[StrengthPoint, ...]:
+def measure(
+    scores: Mapping[float, Scores], prompt_of: np.ndarray, stop: StopSettings, resamples: int
+) -> tuple[StrengthPoint, ...]:
     """Every strength against strength 0, which must be among them. scores: of the same prompts and seeds [n] in one order, see
     `stop_rule.Scores`; prompt_of: int [n]."""
     points = []
@@ -101,8 +109,14 @@ def recommend(points: Sequence[StrengthPoint]) -> tuple[float, str]:
     good = [p for p in tried if p.gain.low > 0 and not p.broken]
     best = max(good, key=lambda p: (p.gain.low, -p.strength), default=None)
     bound = best.gain.low if best else 0.0
-    barred = max((p for p in tried if p.broken and p.gain.low > bound), key=lambda p: (p.gain.low, -p.strength), default=None)
-    but = f"strength {barred.strength:g} rose{' more' if best else ''}, but {' and '.join(barred.broken)}" if barred else ""
+    barred = max(
+        (p for p in tried if p.broken and p.gain.low > bound), key=lambda p: (p.gain.low, -p.strength), default=None
+    )
+    but = (
+        f"strength {barred.strength:g} rose{' more' if best else ''}, but {' and '.join(barred.broken)}"
+        if barred
+        else ""
+    )
     if best is None:
         return 0.0, f"Keep the original (strength 0): {but or _no_gain(tried)}."
     gain = best.gain

@@ -44,7 +44,9 @@ def in_pairs(run: RunFolder, pairs_name: str) -> list[int]:
 def finish_plan(drafts: Sequence[Candidate], positions: Sequence[int], chunk_size: int) -> list[Candidate]:
     """The candidates at some of the drafts' positions, planned as a set of their own: same prompts and seeds, places and batches anew."""
     chosen = [drafts[position] for position in positions]
-    return [Candidate(i, c.prompt_index, c.prompt, c.seed, i // chunk_size, i % chunk_size) for i, c in enumerate(chosen)]
+    return [
+        Candidate(i, c.prompt_index, c.prompt, c.seed, i // chunk_size, i % chunk_size) for i, c in enumerate(chosen)
+    ]
 
 
 def finish_set(
@@ -84,7 +86,9 @@ class Told:
 
     def sentence(self) -> str:
         """Counts and correlations in words, with the remedy where drafts told little."""
-        told = ", ".join(f"{axis} {r:.2f}" for axis, r in zip(AXES, (self.fidelity, self.alignment), strict=True) if r is not None)
+        told = ", ".join(
+            f"{axis} {r:.2f}" for axis, r in zip(AXES, (self.fidelity, self.alignment), strict=True) if r is not None
+        )
         said = f"{self.finished} of {self.drafted} candidates stand in pairs of their drafts and were drawn in full"
         said += f"; scores of drafts and pictures correlate: {told}." if told else "."
         if self.doubtful:

@@ -18,7 +18,9 @@ def keep_facts(loop: Loop, concept_fact: dict, concept: Concept, about: Mapping[
 
     run = loop.run
     names = ("role", "title", "higher_is_better")
-    scorers = {scorer.name: dict(zip(names, about[scorer.name], strict=True)) for scorer in [*loop.rewards, *loop.judges]}
+    scorers = {
+        scorer.name: dict(zip(names, about[scorer.name], strict=True)) for scorer in [*loop.rewards, *loop.judges]
+    }
     run.set_fact("settings", loop.settings.model_dump(mode="json"))
     run.set_fact("concept", concept_fact)
     run.set_fact("scorers", scorers)

@@ -46,7 +46,9 @@ class Loop:
 
     def __post_init__(self) -> None:
         if missing := {"fidelity", "alignment"} - {s.name for s in self.rewards}:
-            raise UserError(f"reward scorers lack {sorted(missing)}: give one scorer named 'fidelity' and one named 'alignment'.")
+            raise UserError(
+                f"reward scorers lack {sorted(missing)}: give one scorer named 'fidelity' and one named 'alignment'."
+            )
         if strange := [s.name for s in self.rewards if axis_of(s.name) is None]:
             raise UserError(
                 f"reward scorer {strange[0]!r} stands on no axis: name it 'fidelity_2' or 'alignment_2' (3, 4, ...), or let it be a judge."
@@ -55,7 +57,9 @@ class Loop:
             check_compiler(self.model.device)
         names = [s.name for s in [*self.rewards, *self.judges]]
         if twice := sorted({n for n in names if names.count(n) > 1}):
-            raise UserError(f"scorer name {twice[0]!r} stands twice, and one's scores would replace the other's. Name each scorer once.")
+            raise UserError(
+                f"scorer name {twice[0]!r} stands twice, and one's scores would replace the other's. Name each scorer once."
+            )
 
     @property
     def axes(self) -> list[tuple[str, ...]]:
@@ -74,7 +78,9 @@ class Loop:
         if evaluation.guidance is not None:
             sampling = sampling.model_copy(update={"guidance": evaluation.guidance})
         scorers = {s.name: s for s in [*self.rewards, *self.judges]}
-        return HeldOutPlan(self.prompts.held_out, seeds_per_prompt or evaluation.seeds_per_prompt, sampling, evaluation.seed, scorers)
+        return HeldOutPlan(
+            self.prompts.held_out, seeds_per_prompt or evaluation.seeds_per_prompt, sampling, evaluation.seed, scorers
+        )
 
     @contextmanager
     def worn(self) -> Iterator[TextToImage]:
@@ -111,7 +117,9 @@ class Loop:
     def _draw(self, name: str, sampling: SamplingSettings, round_index: int) -> None:
         each, prompts = sampling.candidates_per_prompt, self.prompts.train
         with self.worn() as model:
-            sample_set(self.run, name, model, prompts, each, sampling, sampling.seed, round_index, self.progress, compared=True)
+            sample_set(
+                self.run, name, model, prompts, each, sampling, sampling.seed, round_index, self.progress, compared=True
+            )
 
     def pair(self, round_index: int) -> None:
         """Pairs of this round by the pair rule, with the yield that says where the rest went. Raises NoPairs where there is none."""
@@ -127,7 +135,9 @@ class Loop:
         self._put_scorers_aside()
         with self.model.training():
             data, seed = self.pair_data(round_index), training_seed(self.settings.sampling.seed, round_index)
-            return train_round(self.run, round_index, self.model, self.adapter, data, self.settings.train, seed, self.progress)
+            return train_round(
+                self.run, round_index, self.model, self.adapter, data, self.settings.train, seed, self.progress
+            )
 
     # --- the whole ---
 
@@ -138,7 +148,9 @@ class Loop:
         elif round_index == 0:
             self.run.save_state("adapter_0", self.adapter.state())
         else:
-            raise UserError(f"{self.run.path} holds no adapter of round {round_index - 1}: run the rounds in their order.")
+            raise UserError(
+                f"{self.run.path} holds no adapter of round {round_index - 1}: run the rounds in their order."
+            )
 
     def improve(self, round_index: int) -> str | None:
         """Sample, score, pair and train a round, and keep its adapter; a kept one is only put on. Returns why training stopped, or None."""

@@ -47,7 +47,9 @@ def kept_start(folder: Path, described: dict) -> dict | None:
         return None
     kept = json.loads(record.read_text(encoding="utf-8"))
     if changed := changes(kept.get("described", {}), described):
-        raise UserError(f"{folder} holds a start with other settings: {', '.join(changed)}. Choose another folder with --out.")
+        raise UserError(
+            f"{folder} holds a start with other settings: {', '.join(changed)}. Choose another folder with --out."
+        )
     return kept
 
 

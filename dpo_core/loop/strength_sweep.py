@@ -79,7 +79,9 @@ def sweep_kept(loop: Loop, kept: int) -> None:
     """
     swept = kept or (loop.run.fact("kept") or {}).get("best", 0)
     if not swept:
-        words = "Keep the original (strength 0): no round was measured, so there is no LoRA whose strength could be set."
+        words = (
+            "Keep the original (strength 0): no round was measured, so there is no LoRA whose strength could be set."
+        )
         loop.run.set_fact("strength", Sweep((), (), 0.0, words).as_dict())
         return
     state = loop.adapter.state()

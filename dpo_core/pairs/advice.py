@@ -7,7 +7,9 @@ from math import ceil
 from ..settings import PairSettings, SamplingSettings
 from .choose import PairYield
 
-MOST_CANDIDATES = next(m.le for m in SamplingSettings.model_fields["candidates_per_prompt"].metadata if hasattr(m, "le"))
+MOST_CANDIDATES = next(
+    m.le for m in SamplingSettings.model_fields["candidates_per_prompt"].metadata if hasattr(m, "le")
+)
 
 
 def _looser(settings: PairSettings) -> str:

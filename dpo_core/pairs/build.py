@@ -59,7 +59,9 @@ def _no_pairs(found: PairYield, settings: PairSettings) -> str:
     else:
         said = f"no pair fits the window {found.window[0]:g}..{found.window[1]:g} degrees"
         fixed = settings.window == "fixed"
-        remedy = "Widen the window (angle_low, angle_high), lower the margin" if fixed else "Move steer, lower the margin"
+        remedy = (
+            "Widen the window (angle_low, angle_high), lower the margin" if fixed else "Move steer, lower the margin"
+        )
     return f"{said}: {found.sentence()} {remedy}, or sample more candidates. The scored candidates are kept."
 
 
@@ -67,5 +69,8 @@ def check_pairs(run: RunFolder, pairs_name: str) -> None:
     """Raises NoPairs, which says why and what to do, where nothing is kept under `pairs_name`; the candidates are kept."""
     if not run.pairs(pairs_name):
         raise NoPairs(
-            str(run.fact(f"no_pairs_{pairs_name}") or "No pairs left to train on. Lower the margin, widen the window, or undo rejections.")
+            str(
+                run.fact(f"no_pairs_{pairs_name}")
+                or "No pairs left to train on. Lower the margin, widen the window, or undo rejections."
+            )
         )

@@ -84,7 +84,9 @@ Judge = Callable[[Group], tuple[np.ndarray, np.ndarray]]
 """A pair rule's view of one prompt: bool [m], which (winner, loser) are better, and float [m], by how much, for margin and order."""
 
 
-def checked(prompt_of: np.ndarray, fidelity: np.ndarray, alignment: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def checked(
+    prompt_of: np.ndarray, fidelity: np.ndarray, alignment: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """prompt_of and both scores standardised. Raises UserError when a score is not finite or no prompt has two candidates."""
     prompt_of = np.asarray(prompt_of)
     _check_scores(prompt_of, fidelity, alignment)
@@ -126,7 +128,9 @@ def choose(
 
 def _unordered(group: Group, chosen: np.ndarray) -> int:
     """How many unordered pairs the chosen (winner, loser) are: a rule may take both directions of one."""
-    return len({tuple(sorted(p)) for p in zip(group.winner[chosen].tolist(), group.loser[chosen].tolist(), strict=True)})
+    return len(
+        {tuple(sorted(p)) for p in zip(group.winner[chosen].tolist(), group.loser[chosen].tolist(), strict=True)}
+    )
 
 
 def _pairs_of_prompt(
@@ -159,7 +163,9 @@ def _pairs_of_prompt(
 def _check_scores(prompt_of: np.ndarray, fidelity: np.ndarray, alignment: np.ndarray) -> None:
     for name, values in (("fidelity", fidelity), ("alignment", alignment)):
         if len(values) != len(prompt_of):
-            raise UserError(f"{len(values)} {name} scores for {len(prompt_of)} candidates: score all candidates of the round first.")
+            raise UserError(
+                f"{len(values)} {name} scores for {len(prompt_of)} candidates: score all candidates of the round first."
+            )
         bad = np.nonzero(~np.isfinite(np.asarray(values, np.float64)))[0]
         if len(bad):
             raise UserError(

@@ -114,7 +114,9 @@ class Overruled:
             f"Thumbs: {ups} up, {len(self.thumbs) - ups} down, for the objective kto." if self.thumbs else "",
         ]
         if self.stale:
-            why = "made on other candidates" if self.other else "the pair rule no longer makes those pairs this way round"
+            why = (
+                "made on other candidates" if self.other else "the pair rule no longer makes those pairs this way round"
+            )
             said.append(f"{self.stale} decision{'s' * (self.stale > 1)} dropped: {why}.")
         return " ".join(filter(None, said))
 
@@ -127,7 +129,9 @@ def apply_edits(pairs: Sequence[Pair], edits: Edits, fingerprint: str, candidate
     if len(edits) and edits.fingerprint != fingerprint:
         return Overruled(list(pairs), stale=len(edits), other=True)
     thumbs = {
-        int(position): way for position, way in sorted(edits.candidates.items(), key=lambda e: int(e[0])) if int(position) < candidates
+        int(position): way
+        for position, way in sorted(edits.candidates.items(), key=lambda e: int(e[0]))
+        if int(position) < candidates
     }
     left: list[Pair] = []
     done = {"keep": 0, "swap": 0, "reject": 0}
@@ -167,7 +171,9 @@ def keep_decisions(run: RunFolder, edits: Edits, place: Place = Place()) -> None
     """Keep the decisions on these candidates, in place of earlier ones of the same node in the same workflow; other nodes' stay."""
     number = 1 + max((_number(fact) for fact in run.facts(f"decisions_{edits.fingerprint}").values()), default=0)
     where = hashlib.sha256(json.dumps([place.workflow, place.node]).encode()).hexdigest()[:MARK]
-    run.set_fact(f"decisions_{edits.fingerprint}_{where}", {"number": number, **asdict(place), "edits": edits.as_dict()})
+    run.set_fact(
+        f"decisions_{edits.fingerprint}_{where}", {"number": number, **asdict(place), "edits": edits.as_dict()}
+    )
 
 
 def kept_decisions(run: RunFolder, fingerprint: str, place: Place = Place()) -> Kept | None:
@@ -248,7 +254,9 @@ def _degrees_to(angle: float, window: tuple[float, float]) -> float:
     return min(apart)
 
 
-def _reward_gaps(pairs: Sequence[Pair], settings: PairSettings, prompt_of: np.ndarray, fidelity: np.ndarray, alignment: np.ndarray):
+def _reward_gaps(
+    pairs: Sequence[Pair], settings: PairSettings, prompt_of: np.ndarray, fidelity: np.ndarray, alignment: np.ndarray
+):
     """What the rule holds against the margin, of each pair."""
     reward = reward_of(prompt_of, fidelity, alignment, settings)
     if reward is None:

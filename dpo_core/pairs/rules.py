@@ -39,7 +39,11 @@ def angle_window_pairs(
     The margin is for the length of the improvement. The window is the settings' own, or the one that `auto_window` finds.
     """
     prompt_of, f, a = checked(prompt_of, fidelity, alignment)
-    window = _auto_window(prompt_of, f, a, settings) if settings.window == "auto" else (settings.angle_low, settings.angle_high)
+    window = (
+        _auto_window(prompt_of, f, a, settings)
+        if settings.window == "auto"
+        else (settings.angle_low, settings.angle_high)
+    )
     return choose(prompt_of, f, a, settings, _points_into(window), window)
 
 
@@ -168,7 +172,9 @@ def weighted_sum(prompt_of: np.ndarray, fidelity: np.ndarray, alignment: np.ndar
     return weight * standardise(fidelity, prompt_of) + (1 - weight) * standardise(alignment, prompt_of)
 
 
-def reward_of(prompt_of: np.ndarray, fidelity: np.ndarray, alignment: np.ndarray, settings: PairSettings) -> np.ndarray | None:
+def reward_of(
+    prompt_of: np.ndarray, fidelity: np.ndarray, alignment: np.ndarray, settings: PairSettings
+) -> np.ndarray | None:
     """What lambda_harmonic and weighted_sum hold against the margin, in its standard deviations, float64 [n]; None for rules without it.
 
     Raises UserError for scores that are no cosines, under lambda_harmonic.
@@ -180,7 +186,9 @@ def reward_of(prompt_of: np.ndarray, fidelity: np.ndarray, alignment: np.ndarray
     return None
 
 
-def reward_direction(prompt_of: np.ndarray, fidelity: np.ndarray, alignment: np.ndarray, settings: PairSettings) -> float | None:
+def reward_direction(
+    prompt_of: np.ndarray, fidelity: np.ndarray, alignment: np.ndarray, settings: PairSettings
+) -> float | None:
     """Where the reward of lambda_harmonic or weighted_sum rises fastest from the mean candidate, in the plane of standard deviations.
 
     degrees(atan2(dr / d alignment, dr / d fidelity)), each partial times its score's spread; None for rules without a reward. Raw scores,

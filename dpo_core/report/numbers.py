@@ -66,7 +66,9 @@ def read_evaluations(run: RunFolder) -> Evaluations:
     missing = [name for name in DEFAULT_SCORERS if at_start[name] is None]
     if not start or missing:
         why = (
-            f"has no finished {' and '.join(missing)} scores of evaluation_0" if start else "holds no pictures of the start (evaluation_0)"
+            f"has no finished {' and '.join(missing)} scores of evaluation_0"
+            if start
+            else "holds no pictures of the start (evaluation_0)"
         )
         raise UserError(
             f"{run.path} {why}, so there is nothing to report. Run it first with `dreambooth-dpo run CONFIG.yaml`; "
@@ -84,7 +86,9 @@ def read_evaluations(run: RunFolder) -> Evaluations:
     scorers = {name: known[name] for name in known if (0, name) in values}
     kept = run.fact("kept") or {}
     shown = kept.get("kept") or kept.get("best") or rounds[-1]
-    return Evaluations(tuple(rounds), tuple(unfinished), tuple(start), scorers, values, shown if shown in rounds else rounds[-1])
+    return Evaluations(
+        tuple(rounds), tuple(unfinished), tuple(start), scorers, values, shown if shown in rounds else rounds[-1]
+    )
 
 
 def _evaluated(run: RunFolder) -> list[int]:
@@ -149,7 +153,9 @@ def axis_gains(found: Evaluations, resamples: int) -> dict[str, dict]:
 
 def means(found: Evaluations) -> list[dict]:
     """Mean of each scorer by evaluated round: [{"round": 0, "fidelity": ..., ...}, ...]; the start is round 0."""
-    return [{"round": k, **{n: found.mean(k, n) for n in found.scorers if (k, n) in found.values}} for k in found.rounds]
+    return [
+        {"round": k, **{n: found.mean(k, n) for n in found.scorers if (k, n) in found.values}} for k in found.rounds
+    ]
 
 
 def mean_interval(found: Evaluations, index: int, scorer: str, resamples: int) -> tuple[float, float]:

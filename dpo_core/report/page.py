@@ -76,10 +76,16 @@ def _page(
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     loader = FileSystemLoader(Path(__file__).parent / "templates", encoding="utf-8")
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     concept = run.fact("concept") or {}
     shown = {
-        n: {"src": "data:image/png;base64," + base64.b64encode(data[n]).decode("ascii"), "alt": p.alt, "caption": p.caption}
+        n: {
+            "src": "data:image/png;base64," + base64.b64encode(data[n]).decode("ascii"),
+            "alt": p.alt,
+            "caption": p.caption,
+        }
         for n, p in pictures.items()
     }
     return environment.get_template("report.html").render(
@@ -87,7 +93,11 @@ def _page(
         sentences=sentences,
         concept=concept,
         start=run.fact("start") or {},
-        tiles=[_row(n, report[n], found.scorers[n]) for n in (*reward_names(found.scorers), TRUTH) if n in found.scorers and n in report],
+        tiles=[
+            _row(n, report[n], found.scorers[n])
+            for n in (*reward_names(found.scorers), TRUTH)
+            if n in found.scorers and n in report
+        ],
         groups=[(role, rows) for role in (*ROLES, "other") if (rows := _rows(role, report, found.scorers))],
         shown=shown,
         cloud_rounds=[int(n.removeprefix("cloud_")) for n in shown if n.startswith("cloud_")],
@@ -120,7 +130,9 @@ def _row(name: str, gain: Mapping, about: Mapping) -> dict:
     if low is not None and high is not None:
         row["interval"] = f"{low:+.3f} to {high:+.3f}"
         reach = max(abs(low), abs(high), abs(gain["gain"]), 1e-9) * 1.1
-        row["whisker"] = {k: round(50 + 50 * v / reach, 2) for k, v in (("low", low), ("high", high), ("mid", gain["gain"]))}
+        row["whisker"] = {
+            k: round(50 + 50 * v / reach, 2) for k, v in (("low", low), ("high", high), ("mid", gain["gain"]))
+        }
     return row
 
 

@@ -57,11 +57,15 @@ def _images(run: RunFolder, set_name: str, positions: list[int]) -> np.ndarray:
 
 def overview_pictures(run: RunFolder, found: Evaluations, numbers: Mapping) -> list[Picture]:
     """References, before/after grid, path and training curves: those that the run has something for."""
-    pictures = [p for p in (_references(run), _grid(run, found), _path(run, found), _watch(numbers, found.scorers)) if p]
+    pictures = [
+        p for p in (_references(run), _grid(run, found), _path(run, found), _watch(numbers, found.scorers)) if p
+    ]
     records = [run.training(r) for r in range(len(numbers["training"]["steps"]))]
     if any(records):
         train = TrainSettings(**(run.fact("settings") or {}).get("train", {}))
-        figure = training_figure(records, train.winner_error_warning, train.winner_error_collapse, objective=train.objective)
+        figure = training_figure(
+            records, train.winner_error_warning, train.winner_error_collapse, objective=train.objective
+        )
         caption = (
             "All rounds in a row; thin: each step, thick: mean of the last 20 steps. Each round has its own reference, so errors "
             "start at 0. Watch the winner's error: above the warning line the model forgets what it drew well, "
@@ -80,8 +84,12 @@ def _references(run: RunFolder) -> Picture | None:
     try:
         arrays = [np.asarray(Image.open(f).convert("RGB")) for f in files]
     except OSError as error:
-        raise UserError(f"a picture in {run.path / 'references'} cannot be read ({error}). Put it back or remove it.") from error
-    return Picture("references", references_strip(arrays), "reference pictures", "The pictures that the concept was learned from.")
+        raise UserError(
+            f"a picture in {run.path / 'references'} cannot be read ({error}). Put it back or remove it."
+        ) from error
+    return Picture(
+        "references", references_strip(arrays), "reference pictures", "The pictures that the concept was learned from."
+    )
 
 
 def _grid(run: RunFolder, found: Evaluations) -> Picture | None:
@@ -139,7 +147,9 @@ def _watch(numbers: Mapping, scorers: Mapping[str, Mapping]) -> Picture | None:
         "95 % intervals. The round with the highest lower bound is kept. It was chosen on these held-out prompts, so its own interval is a "
         "little too kind."
     )
-    return Picture("watch", figure_image(watch_figure(standings, decision)), "gain of every round, and which one is kept", caption)
+    return Picture(
+        "watch", figure_image(watch_figure(standings, decision)), "gain of every round, and which one is kept", caption
+    )
 
 
 def round_pictures(run: RunFolder, numbers: Mapping) -> list[Picture]:
@@ -163,7 +173,9 @@ def _axes(run: RunFolder) -> list[tuple[str, ...]]:
 def _scored(run: RunFolder, r: int) -> int:
     """How many candidates have all their rewards; none where two scorers of one name shared them."""
     name, scorers = f"round_{r}", [s for names in _axes(run) for s in names]
-    return 0 if any(len(run.score_marks(name, s)) > 1 for s in scorers) else min(len(run.scores(name, s)) for s in scorers)
+    return (
+        0 if any(len(run.score_marks(name, s)) > 1 for s in scorers) else min(len(run.scores(name, s)) for s in scorers)
+    )
 
 
 def _round_scores(run: RunFolder, r: int, settings: PairSettings) -> tuple[np.ndarray, np.ndarray]:
@@ -177,7 +189,9 @@ def _cloud(run: RunFolder, r: int, settings: PairSettings) -> Picture:
     (fidelity, alignment), pairs = _round_scores(run, r, settings), run.pairs(name)
     prompt_of = np.asarray([c.prompt_index for c in run.candidates(name)])
     window = run.fact(f"window_{name}")
-    figure = cloud_figure(fidelity, alignment, pairs, settings, f"Round {r + 1}", prompt_of, window=tuple(window) if window else None)
+    figure = cloud_figure(
+        fidelity, alignment, pairs, settings, f"Round {r + 1}", prompt_of, window=tuple(window) if window else None
+    )
     caption = f"{len(fidelity)} candidates; arrows run from loser to winner"
     caption += f" (the {MOST_ARROWS} longest of {len(pairs)})." if len(pairs) > MOST_ARROWS else "."
     if found := PairYield.from_dict(run.fact(f"yield_{name}") or {}):
@@ -195,10 +209,14 @@ def _pairs(run: RunFolder, r: int, settings: PairSettings) -> Picture:
     winners = _images(run, name, [candidates[p.winner].position for p in chosen])
     losers = _images(run, name, [candidates[p.loser].position for p in chosen])
     shown = [
-        PairPicture(candidates[p.winner].prompt, w, el, (f[p.winner], a[p.winner]), (f[p.loser], a[p.loser]), p.angle, p.length)
+        PairPicture(
+            candidates[p.winner].prompt, w, el, (f[p.winner], a[p.winner]), (f[p.loser], a[p.loser]), p.angle, p.length
+        )
         for p, w, el in zip(chosen, winners, losers, strict=True)
     ]
-    which = f"{len(chosen)} of {len(pairs)} pairs, evenly spaced over the list" if len(chosen) < len(pairs) else "All pairs"
+    which = (
+        f"{len(chosen)} of {len(pairs)} pairs, evenly spaced over the list" if len(chosen) < len(pairs) else "All pairs"
+    )
     several = any(len(names) > 1 for names in _axes(run))
     how = f"an axis of several scorers as their {settings.combine} in standard deviations" if several else "as scored"
     caption = (

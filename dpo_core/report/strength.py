@@ -23,7 +23,9 @@ def strength_pictures(run: RunFolder) -> list[Picture]:
         f"{measurers(run.fact('scorers') or {})} against strength 0, in standard deviations within prompts. The strength with the highest "
         "lower bound is recommended, unless a guard fell there. It was chosen on these prompts, so its own interval is a little too kind."
     )
-    curve = Picture("strength", figure_image(strength_figure(found.points, found.value)), "scores and gain by strength", caption)
+    curve = Picture(
+        "strength", figure_image(strength_figure(found.points, found.value)), "scores and gain by strength", caption
+    )
     try:
         strip = strength_strip(run, found)
     except OSError as error:

@@ -84,7 +84,9 @@ def answer(numbers: Mapping, scorers: Mapping[str, Mapping]) -> Answer:
     sentences = [f"Over {counted}, the same seeds before and after): {', '.join(each[:-1])} and {each[-1]}."]
     if joint := numbers.get("axes"):
         said = ", ".join(f"{axis} {gain['gain']:+.3f} ({interval_words(gain)})" for axis, gain in joint.items())
-        sentences.append(f"An axis of several scorers counts as in the stop rule, as the mean of theirs in standard deviations: {said}.")
+        sentences.append(
+            f"An axis of several scorers counts as in the stop rule, as the mean of theirs in standard deviations: {said}."
+        )
     if truth:
         meaning = {"up": "rose", "down": "fell", "unclear": "shows no clear change"}[truth["verdict"]]
         too = ", too" if truth["verdict"] == "up" and status == "better" else ""
@@ -139,7 +141,9 @@ def _headline(up: Sequence[str], down: Sequence[str], truth: Mapping | None, fal
         also = {"up": " The truth rose.", "down": " The truth fell."}.get(verdict or "", "")
         return "mixed", f"A trade, no gain shown: {up[0]} rose and {down[0]} fell.{also}"
     if down:
-        return "worse", f"It got worse: {' and '.join(down)} fell." + (" Yet the truth rose." if verdict == "up" else "")
+        return "worse", f"It got worse: {' and '.join(down)} fell." + (
+            " Yet the truth rose." if verdict == "up" else ""
+        )
     also = {"up": " (The truth rose.)", "down": " The truth fell."}.get(verdict or "", "")
     return "none", "No gain shown: neither fidelity nor alignment changed clearly." + also
 
@@ -198,11 +202,15 @@ def _disagreements(numbers: Mapping, scorers: Mapping[str, Mapping]) -> list[str
         judge, verdict = numbers.get(f"judge_{axis}"), axis_verdict(numbers, axis)
         if judge and verdict == "up" and judge["verdict"] != "up":
             how = "fell" if judge["verdict"] == "down" else "shows no clear change"
-            found.append(f"The reward's {axis} rose, but the judge's {how}: part of the gain may be the reward model's taste.")
+            found.append(
+                f"The reward's {axis} rose, but the judge's {how}: part of the gain may be the reward model's taste."
+            )
         if judge and verdict == "down" and judge["verdict"] == "up":
             found.append(f"The reward's {axis} fell, but the judge's rose: the two do not measure the same thing here.")
         if verdict == "up" and (fell := [n for n in names_of(axis, numbers) if numbers[n]["verdict"] == "down"]):
-            found.append(f"{axis.capitalize()} rose over its scorers, but {_inside(scorers, fell[0])} fell: they pull apart.")
+            found.append(
+                f"{axis.capitalize()} rose over its scorers, but {_inside(scorers, fell[0])} fell: they pull apart."
+            )
     truth = numbers.get(TRUTH)
     if truth and truth["verdict"] != "up" and any(axis_verdict(numbers, n) == "up" for n in REWARDS):
         found.append("A gain that the reward sees and the truth does not is not a result.")
@@ -220,7 +228,9 @@ def _guards(numbers: Mapping, scorers: Mapping[str, Mapping]) -> list[str]:
         if about.get("role") == "guard" and name in numbers:
             if change_word(numbers[name]["verdict"], about.get("higher_is_better")) == "worse":
                 said = gain_words(_title(scorers, name), numbers[name])
-                found.append(f"A guard got worse: {said}. Look at the pictures for copies, sameness or the photos' place.")
+                found.append(
+                    f"A guard got worse: {said}. Look at the pictures for copies, sameness or the photos' place."
+                )
     return found
 
 
@@ -235,7 +245,9 @@ def _contexts(numbers: Mapping, scorers: Mapping[str, Mapping], facts: Mapping) 
             "cover the contexts you need."
         ]
     if facts.get("unseen") == []:
-        return ["Every held-out context is named by some training prompt too: contexts that training never saw were not measured."]
+        return [
+            "Every held-out context is named by some training prompt too: contexts that training never saw were not measured."
+        ]
     return []
 
 
@@ -246,14 +258,20 @@ def _gaps(numbers: Mapping, facts: Mapping) -> list[str]:
         which = ", ".join(map(str, unfinished))
         found.append(f"Unfinished evaluations were left out: after round {which}. Resume the run to finish them.")
     if (kept := numbers.get("kept")) and 0 < kept["kept"] < last:
-        found.append(f"Of {plural(last, 'round')} round {kept['kept']} was chosen on these same prompts: its gain is a little too kind.")
+        found.append(
+            f"Of {plural(last, 'round')} round {kept['kept']} was chosen on these same prompts: its gain is a little too kind."
+        )
     if last < numbers["rounds"]:
-        found.append(f"{plural(numbers['rounds'], 'round')} were trained, but the last finished evaluation is after round {last}.")
+        found.append(
+            f"{plural(numbers['rounds'], 'round')} were trained, but the last finished evaluation is after round {last}."
+        )
     elif numbers["rounds"] < asked and not facts.get("finished") and not (kept and kept["stop"]):
         found.append(f"The run is not finished: {numbers['rounds']} of {asked} rounds. Resume it to go on.")
     start = facts.get("start") or {}
     if start.get("under_fitted"):
-        found.append("The start is under-fitted (its fidelity is low): preference training may buy fidelity with alignment.")
+        found.append(
+            "The start is under-fitted (its fidelity is low): preference training may buy fidelity with alignment."
+        )
     elif start.get("extended"):
         found.append("The start was under-fitted at first and was trained on, by a rule fixed beforehand.")
     barren = [y for y in numbers["pairs"] if y.get("prompts") and y.get("prompts_without_pair", 0) > 0.5 * y["prompts"]]

@@ -46,7 +46,9 @@ class RunFolder:
             with self._db:
                 self._db.executescript(_SCHEMA)
         except (OSError, sqlite3.Error) as error:
-            raise UserError(f"run folder {self.path} cannot be opened: {error}. Choose a folder that can be written to.") from error
+            raise UserError(
+                f"run folder {self.path} cannot be opened: {error}. Choose a folder that can be written to."
+            ) from error
 
     def close(self) -> None:
         self._db.close()
@@ -88,7 +90,9 @@ class RunFolder:
         self._write("INSERT OR REPLACE INTO facts VALUES (?, ?)", [(name, json.dumps(value, ensure_ascii=False))])
 
     def facts(self, prefix: str) -> dict[str, object]:
-        rows = self._db.execute("SELECT name, value FROM facts WHERE substr(name, 1, ?) = ? ORDER BY name", (len(prefix), prefix))
+        rows = self._db.execute(
+            "SELECT name, value FROM facts WHERE substr(name, 1, ?) = ? ORDER BY name", (len(prefix), prefix)
+        )
         return {name: json.loads(value) for name, value in rows}
 
     # --- candidates ---
@@ -102,7 +106,9 @@ class RunFolder:
     def _latent_path(self, set_name: str, chunk: int) -> Path:
         return self.folder(set_name) / "latents" / f"{chunk:05d}.safetensors"
 
-    def add_chunk(self, set_name: str, candidates: Sequence[Candidate], latents: torch.Tensor, images: np.ndarray) -> None:
+    def add_chunk(
+        self, set_name: str, candidates: Sequence[Candidate], latents: torch.Tensor, images: np.ndarray
+    ) -> None:
         """Commit one batch of candidates: latents [b, C, h, w], pictures uint8 [b, H, W, 3]."""
         from PIL import Image
         from safetensors.torch import save_file
@@ -120,7 +126,8 @@ class RunFolder:
 
     def candidates(self, set_name: str) -> list[Candidate]:
         rows = self._db.execute(
-            "SELECT position, prompt_index, prompt, seed, chunk, row FROM candidates WHERE set_name = ? ORDER BY position", (set_name,)
+            "SELECT position, prompt_index, prompt, seed, chunk, row FROM candidates WHERE set_name = ? ORDER BY position",
+            (set_name,),
         )
         return [Candidate(*row) for row in rows]
 
@@ -163,12 +170,16 @@ class RunFolder:
     def _there(path: Path) -> Path:
         """`path`, which the records name. Raises UserError when somebody took the file away."""
         if not path.is_file():
-            raise UserError(f"{path} is recorded but missing. Put the file back, or start again in a new output folder.")
+            raise UserError(
+                f"{path} is recorded but missing. Put the file back, or start again in a new output folder."
+            )
         return path
 
     # --- scores ---
 
-    def add_scores(self, set_name: str, scorer: str, fingerprint: str, positions: Sequence[int], values: np.ndarray) -> None:
+    def add_scores(
+        self, set_name: str, scorer: str, fingerprint: str, positions: Sequence[int], values: np.ndarray
+    ) -> None:
         self._write(
             "INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?, ?)",
             [(set_name, int(p), scorer, fingerprint, float(v)) for p, v in zip(positions, values, strict=True)],
@@ -176,18 +187,24 @@ class RunFolder:
 
     def scores(self, set_name: str, scorer: str, fingerprint: str | None = None) -> dict[int, float]:
         """Kept scores by position; with a fingerprint, only those made under it."""
-        rows = self._db.execute("SELECT position, value, fingerprint FROM scores WHERE set_name = ? AND scorer = ?", (set_name, scorer))
+        rows = self._db.execute(
+            "SELECT position, value, fingerprint FROM scores WHERE set_name = ? AND scorer = ?", (set_name, scorer)
+        )
         return {p: v for p, v, mark in rows if fingerprint in (None, mark)}
 
     def score_marks(self, set_name: str, scorer: str) -> set[str]:
         """The fingerprints under which kept scores were made: two where scoring anew by a changed scorer was broken off."""
-        rows = self._db.execute("SELECT DISTINCT fingerprint FROM scores WHERE set_name = ? AND scorer = ?", (set_name, scorer))
+        rows = self._db.execute(
+            "SELECT DISTINCT fingerprint FROM scores WHERE set_name = ? AND scorer = ?", (set_name, scorer)
+        )
         return {r[0] for r in rows}
 
     def score_array(self, set_name: str, scorer: str) -> np.ndarray:
         """By position. Raises KeyError where a score is missing, UserError where two scorers of that name made them."""
         if len(self.score_marks(set_name, scorer)) > 1:
-            raise UserError(f"two scorers named {scorer!r} scored {set_name} in {self.path}, one after the other: score the set again.")
+            raise UserError(
+                f"two scorers named {scorer!r} scored {set_name} in {self.path}, one after the other: score the set again."
+            )
         kept = self.scores(set_name, scorer)
         return np.asarray([kept[c.position] for c in self.candidates(set_name)], np.float64)
 
@@ -203,13 +220,18 @@ class RunFolder:
             )
 
     def pairs(self, set_name: str) -> list[Pair]:
-        rows = self._db.execute("SELECT winner, loser, d_fidelity, d_alignment FROM pairs WHERE set_name = ? ORDER BY number", (set_name,))
+        rows = self._db.execute(
+            "SELECT winner, loser, d_fidelity, d_alignment FROM pairs WHERE set_name = ? ORDER BY number", (set_name,)
+        )
         return [Pair(*row) for row in rows]
 
     # --- training records and states ---
 
     def add_training(self, round_index: int, records: Sequence[dict]) -> None:
-        self._write("INSERT OR REPLACE INTO training VALUES (?, ?, ?)", [(round_index, r["step"], json.dumps(r)) for r in records])
+        self._write(
+            "INSERT OR REPLACE INTO training VALUES (?, ?, ?)",
+            [(round_index, r["step"], json.dumps(r)) for r in records],
+        )
 
     def training(self, round_index: int) -> list[dict]:
         rows = self._db.execute("SELECT record FROM training WHERE round = ? ORDER BY step", (round_index,))

@@ -25,10 +25,16 @@ def check_same_run(run: RunFolder, described: dict, resume: bool) -> None:
         untrained = not any(run.state_path(name).is_file() for name in ("training_0", "adapter_1"))
         if untrained:
             drawn = {"settings.train.precision"} if run.has_candidates() else set()
-            changed = {k: v for k, v in changed.items() if k in drawn or not k.startswith(("settings.pairs.", "settings.train."))}
+            changed = {
+                k: v
+                for k, v in changed.items()
+                if k in drawn or not k.startswith(("settings.pairs.", "settings.train."))
+            }
         if changed:
             said = "; ".join(f"{name} was {old!r}, is {new!r}" for name, (old, new) in changed.items())
-            raise UserError(f"{run.path} holds a run with other settings: {said}. Choose another output folder, or take the old settings.")
+            raise UserError(
+                f"{run.path} holds a run with other settings: {said}. Choose another output folder, or take the old settings."
+            )
         if not resume:
             raise UserError(
                 f"{run.path} already holds this run. Add --resume to go on from where it stands, or choose another output folder."

@@ -23,7 +23,9 @@ def plan(prompts: Sequence[str], per_prompt: int, seed: int, salt: int, chunk_si
     if not prompts:
         raise UserError("the prompt list is empty: nothing to sample. Add prompts.")
     return [
-        Candidate(i, i // per_prompt, prompts[i // per_prompt], derive_seed(seed, salt, i), i // chunk_size, i % chunk_size)
+        Candidate(
+            i, i // per_prompt, prompts[i // per_prompt], derive_seed(seed, salt, i), i // chunk_size, i % chunk_size
+        )
         for i in range(len(prompts) * per_prompt)
     ]
 
@@ -41,7 +43,9 @@ def sample_set(
     compared: bool = False,
 ) -> None:
     """Sample what is missing of the set that prompts, counts and seeds plan, see `draw_set`."""
-    draw_set(run, set_name, model, plan(prompts, per_prompt, seed, salt, settings.chunk_size), settings, progress, compared)
+    draw_set(
+        run, set_name, model, plan(prompts, per_prompt, seed, salt, settings.chunk_size), settings, progress, compared
+    )
 
 
 def draw_set(
@@ -72,7 +76,9 @@ def draw_set(
             progress(f"sample {set_name}", members[-1].position + 1, len(planned), images, note)
 
 
-def pictures(model: TextToImage, prompts: Sequence[str], seeds: Sequence[int], settings: SamplingSettings) -> np.ndarray:
+def pictures(
+    model: TextToImage, prompts: Sequence[str], seeds: Sequence[int], settings: SamplingSettings
+) -> np.ndarray:
     """uint8 pictures [n, H, W, 3] of n prompts and their noise seeds, drawn as those of a set are, and kept nowhere."""
     size, drawer = settings.chunk_size, _Drawer(model, settings)
     listed = [Candidate(i, i, p, s, i // size, i % size) for i, (p, s) in enumerate(zip(prompts, seeds, strict=True))]

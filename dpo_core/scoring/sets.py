@@ -61,7 +61,9 @@ def _check(values: np.ndarray, scorer: Scorer, block: Sequence[Candidate], run: 
     bad = np.nonzero(~np.isfinite(values))[0]
     if len(bad):
         picture = run.image_path(set_name, block[int(bad[0])].position)
-        raise UserError(f"scorer {scorer.name!r} gave {values[int(bad[0])]} for {picture}. Look at the picture, or use another scorer.")
+        raise UserError(
+            f"scorer {scorer.name!r} gave {values[int(bad[0])]} for {picture}. Look at the picture, or use another scorer."
+        )
 
 
 def missing_positions(run: RunFolder, set_name: str, scorer: str, fingerprint: str) -> np.ndarray:
@@ -77,6 +79,8 @@ def axis_scores(run: RunFolder, set_name: str, names: Sequence[str], how: str) -
     try:
         kept = [run.score_array(set_name, name) for name in names]
     except KeyError as missing:
-        raise UserError(f"candidate {missing} of {set_name} lacks a score by {' or '.join(names)}: score the set first.") from missing
+        raise UserError(
+            f"candidate {missing} of {set_name} lacks a score by {' or '.join(names)}: score the set first."
+        ) from missing
     found = combine(kept, prompt_of, how)
     return found if len(kept) == 1 else in_units_of(kept[0], found, prompt_of)

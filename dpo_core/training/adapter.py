@@ -26,7 +26,9 @@ _TARGETS = {
 class LowRank(nn.Module):
     """scale * B(A(x)) for a linear or 2-d convolution layer; B starts at zero (LoRA, arXiv 2106.09685, eq. 3)."""
 
-    def __init__(self, layer: nn.Module, rank: int, alpha: float, generator: torch.Generator, device: torch.device | None = None) -> None:
+    def __init__(
+        self, layer: nn.Module, rank: int, alpha: float, generator: torch.Generator, device: torch.device | None = None
+    ) -> None:
         super().__init__()
         weight, device = layer.weight, device or layer.weight.device
         self.scale = alpha / rank
@@ -89,7 +91,9 @@ def target_layers(denoiser: nn.Module, targets: str) -> dict[str, nn.Module]:
         and not isinstance(module, nn.Embedding)
     }
     if not found:
-        raise UserError(f"adapter targets {targets!r} match no layer of {type(denoiser).__name__}; choose one of {sorted(_TARGETS)}.")
+        raise UserError(
+            f"adapter targets {targets!r} match no layer of {type(denoiser).__name__}; choose one of {sorted(_TARGETS)}."
+        )
     return found
 
 
@@ -133,10 +137,14 @@ class Adapter:
 
     def state(self) -> dict[str, torch.Tensor]:
         """Copies of the policy weights: `<layer>.down`, `<layer>.up`."""
-        return {f"{n}.{k}": v.detach().clone() for n, p in self.policy.items() for k, v in (("down", p.down), ("up", p.up))}
+        return {
+            f"{n}.{k}": v.detach().clone() for n, p in self.policy.items() for k, v in (("down", p.down), ("up", p.up))
+        }
 
     def reference_state(self) -> dict[str, torch.Tensor]:
-        return {f"{n}.{k}": v.clone() for n, pair in self._frozen.items() for k, v in zip(("down", "up"), pair, strict=True)}
+        return {
+            f"{n}.{k}": v.clone() for n, pair in self._frozen.items() for k, v in zip(("down", "up"), pair, strict=True)
+        }
 
     @torch.no_grad()
     def load(self, state: dict[str, torch.Tensor]) -> None:
@@ -149,7 +157,9 @@ class Adapter:
     def load_reference(self, state: dict[str, torch.Tensor]) -> None:
         own = self.reference_state()
         self._check(own, state)
-        self._set_frozen({n: (state[f"{n}.down"].to(p.down), state[f"{n}.up"].to(p.up)) for n, p in self.policy.items()})
+        self._set_frozen(
+            {n: (state[f"{n}.down"].to(p.down), state[f"{n}.up"].to(p.up)) for n, p in self.policy.items()}
+        )
 
     @staticmethod
     def _check(own: dict[str, torch.Tensor], state: dict[str, torch.Tensor]) -> None:

@@ -36,13 +36,17 @@ class PairData:
         if self.rows is None:
             object.__setattr__(self, "rows", torch.arange(len(self.winners)))
         if len(self.winners) == 0:
-            raise UserError("there are no pairs to train on. Widen the angle window, lower the margin, or sample more candidates.")
+            raise UserError(
+                "there are no pairs to train on. Widen the angle window, lower the margin, or sample more candidates."
+            )
         if self.gaps is None:
             object.__setattr__(self, "gaps", torch.zeros(len(self.winners)))
         if len(self.gaps) != len(self.winners):
             raise UserError(f"{len(self.gaps)} reward gaps for {len(self.winners)} pairs: give one for each pair.")
         if self.counts is not None and self.counts.shape != (len(self.winners), 2):
-            raise UserError(f"counts have shape {list(self.counts.shape)} for {len(self.winners)} pairs: give two for each pair.")
+            raise UserError(
+                f"counts have shape {list(self.counts.shape)} for {len(self.winners)} pairs: give two for each pair."
+            )
 
     def __len__(self) -> int:
         return len(self.winners)

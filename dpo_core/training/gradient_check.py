@@ -43,7 +43,12 @@ bf16 were refused in 1 of 72 draws, and in 15 of 72 with the steps of PLAIN."""
 
 
 def check_gradient(
-    model: TextToImage, adapter: Adapter, cond: Cond, latents: torch.Tensor, seed: int = 0, tolerance: float | None = None
+    model: TextToImage,
+    adapter: Adapter,
+    cond: Cond,
+    latents: torch.Tensor,
+    seed: int = 0,
+    tolerance: float | None = None,
 ) -> float:
     """Relative error of autograd's gradient g of the adapter's `up` weights: |g| against a finite difference along g / |g|.
 
@@ -106,7 +111,9 @@ def _loss(model: TextToImage, cond: Cond, latents: torch.Tensor, seed: int) -> C
     return lambda: (model.predict(noised, times, cond) - target).cpu().double().square().mean()
 
 
-def _gradient(model: TextToImage, loss_of: Callable[[], torch.Tensor], ups: list[torch.Tensor]) -> tuple[float, list[torch.Tensor]]:
+def _gradient(
+    model: TextToImage, loss_of: Callable[[], torch.Tensor], ups: list[torch.Tensor]
+) -> tuple[float, list[torch.Tensor]]:
     """The loss and its gradient; zeros where a weight is not reached."""
     try:
         with torch.enable_grad():

@@ -39,7 +39,9 @@ def save_lora(adapter: Adapter, path: Path, metadata: dict[str, str]) -> None:
     write_lora(lora_tensors(adapter), path, adapter.settings.rank, adapter.settings.alpha, metadata)
 
 
-def write_lora(tensors: Mapping[str, torch.Tensor], path: Path, rank: int, alpha: float, metadata: Mapping[str, str]) -> None:
+def write_lora(
+    tensors: Mapping[str, torch.Tensor], path: Path, rank: int, alpha: float, metadata: Mapping[str, str]
+) -> None:
     """Write a LoRA's tensors with its rank and alpha in the header; see `save_lora`."""
     from safetensors.torch import save_file
 
@@ -66,7 +68,9 @@ def read_lora(path: Path) -> dict[str, torch.Tensor]:
     except SafetensorError as error:
         raise UserError(f"{path} is not a readable safetensors file ({error}). Save or copy the LoRA again.") from error
     if not any(".lora" in k for k in tensors):
-        raise UserError(f"{path} holds no LoRA weights (first key: {next(iter(tensors), 'none')}). Give a LoRA, not a checkpoint.")
+        raise UserError(
+            f"{path} holds no LoRA weights (first key: {next(iter(tensors), 'none')}). Give a LoRA, not a checkpoint."
+        )
     return tensors
 
 
@@ -75,7 +79,9 @@ def load_into_adapter(adapter: Adapter, path: Path) -> None:
     load_tensors(adapter, read_lora(path), str(path))
 
 
-def load_tensors(adapter: Adapter, tensors: Mapping[str, torch.Tensor], path: str, prefixes: Mapping[str, str] | None = None) -> None:
+def load_tensors(
+    adapter: Adapter, tensors: Mapping[str, torch.Tensor], path: str, prefixes: Mapping[str, str] | None = None
+) -> None:
     """Continue from a LoRA's tensors, as `lora_tensors` gives them; `path` is what errors call them. Raises UserError as above."""
     tensors = dict(tensors)
     state: dict[str, torch.Tensor] = {}

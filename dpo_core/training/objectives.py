@@ -69,7 +69,11 @@ class PairErrors:
     @property
     def counted(self) -> tuple[torch.Tensor, torch.Tensor]:
         """How many winners and losers count: two scalars."""
-        winners, losers = torch.ones(len(self.winner), 2, device=self.winner.device).sum(0) if self.counts is None else self.counts.sum(0)
+        winners, losers = (
+            torch.ones(len(self.winner), 2, device=self.winner.device).sum(0)
+            if self.counts is None
+            else self.counts.sum(0)
+        )
         return winners, losers
 
     @property

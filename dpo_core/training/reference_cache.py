@@ -27,7 +27,9 @@ class ReferenceBank:
         self.winner, self.loser = (torch.full((pairs, draws), math.nan, device=device) for _ in range(2))
         self.known = torch.zeros(pairs, draws, dtype=torch.bool)
 
-    def draw(self, model: TextToImage, picks: torch.Tensor, epochs: torch.Tensor, shape: torch.Size) -> tuple[torch.Tensor, torch.Tensor]:
+    def draw(
+        self, model: TextToImage, picks: torch.Tensor, epochs: torch.Tensor, shape: torch.Size
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Times [b] and noise [b, *shape], on the CPU, of visits (pair, epoch); picks and epochs int64 [b]."""
         times, noise = [], []
         for pair, k in zip(picks.tolist(), (epochs % self.draws).tolist(), strict=True):

@@ -61,7 +61,9 @@ def stop_reason(run: RunFolder, round_index: int) -> str | None:
     return stopped["reason"] if stopped and stopped["round"] == round_index else None
 
 
-def _remaining_steps(run: RunFolder, round_index: int, trainer: Trainer, progress: Progress, watch: Callable[[dict], None] | None) -> None:
+def _remaining_steps(
+    run: RunFolder, round_index: int, trainer: Trainer, progress: Progress, watch: Callable[[dict], None] | None
+) -> None:
     """The steps that are missing. Raises TrainingStopped when a guard ends them: the adapter then holds the last good state."""
     model, settings = trainer.model, trainer.settings
     if settings.memory == "auto" and not settings.compile:

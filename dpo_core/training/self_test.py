@@ -24,7 +24,9 @@ def self_test(model: TextToImage, adapter: Adapter, data: PairData, level: str) 
     """
     found = passed(model, adapter, level)
     if found is None:
-        found = check_gradient(model, adapter, data.conditioning(torch.zeros(1, dtype=torch.int64), model.device), data.winners[:1])
+        found = check_gradient(
+            model, adapter, data.conditioning(torch.zeros(1, dtype=torch.int64), model.device), data.winners[:1]
+        )
         _passed.setdefault(model.denoiser, {})[_key(model, adapter, level)] = found
     return found
 

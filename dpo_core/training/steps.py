@@ -63,11 +63,15 @@ def train_steps(
         done.go_back(trainer)
         if trainer.model.device.type == "cuda":
             torch.cuda.empty_cache()
-        logging.warning("training ran out of memory: it goes on from step %d at memory level %r", done.next_step + 1, trainer.level)
+        logging.warning(
+            "training ran out of memory: it goes on from step %d at memory level %r", done.next_step + 1, trainer.level
+        )
     return done.records
 
 
-def _at_one_level(trainer: Trainer, done: _Progress, save: Save | None, tell: Callable | None, tell_bank: Callable | None) -> bool:
+def _at_one_level(
+    trainer: Trainer, done: _Progress, save: Save | None, tell: Callable | None, tell_bank: Callable | None
+) -> bool:
     """Train on to the last step; False where memory ran out and the trainer has given way to the next level."""
     settings, model = trainer.settings, trainer.model
     try:

@@ -43,16 +43,24 @@ class Pending:
 class Trainer:
     """AdamW on the adapter, step by step. Every draw depends on (seed, step) alone, so a resumed run repeats the unbroken one."""
 
-    def __init__(self, model: TextToImage, adapter: Adapter, data: PairData, settings: TrainSettings, seed: int) -> None:
+    def __init__(
+        self, model: TextToImage, adapter: Adapter, data: PairData, settings: TrainSettings, seed: int
+    ) -> None:
         self.model, self.adapter, self.settings, self.seed = model, adapter, settings, seed
         self.level = first_level(settings)
         self.data = resident(data, model.device)
-        self.bank = ReferenceBank(len(data), settings.reference_bank, seed, model.device) if settings.reference_bank else None
+        self.bank = (
+            ReferenceBank(len(data), settings.reference_bank, seed, model.device) if settings.reference_bank else None
+        )
         self.parameters = adapter.parameters()
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
+        )
         self.objective = OBJECTIVES[settings.objective]
         if settings.objective == "reward_gap" and not data.gaps.any():
-            raise UserError("the objective reward_gap learns the pairs' reward gaps, and these pairs have none. Choose another objective.")
+            raise UserError(
+                "the objective reward_gap learns the pairs' reward gaps, and these pairs have none. Choose another objective."
+            )
 
     def visits(self, step: int, part: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Pairs and epochs of one forward, int64 [batch_size] each: epochs of shuffled pairs, in a row."""
@@ -135,7 +143,13 @@ class Trainer:
         settings = self.settings
         parts = settings.accumulation
         forwards = forwards_of(len(self.data), settings.reference_bank, settings.batch_size, settings.steps * parts)
-        fill(self.bank, forwards, lambda n: self.visits(*divmod(n, parts)), lambda n: self._looked_at(self._batch(*divmod(n, parts))), tell)
+        fill(
+            self.bank,
+            forwards,
+            lambda n: self.visits(*divmod(n, parts)),
+            lambda n: self._looked_at(self._batch(*divmod(n, parts))),
+            tell,
+        )
 
     def _batch(self, step: int, part: int) -> Batch:
         model, device = self.model, self.model.device
@@ -157,7 +171,9 @@ class Trainer:
         """The reference's errors of winners and losers by a forward, or by one for each piece."""
         with torch.no_grad(), self.adapter.reference():
             predict = self.model.predict
-            found = [denoising_error(predict(p.noised, p.times, p.cond), p.target).chunk(2) for p in self._pieces(batch)]
+            found = [
+                denoising_error(predict(p.noised, p.times, p.cond), p.target).chunk(2) for p in self._pieces(batch)
+            ]
             winner, loser = (torch.cat(side) for side in zip(*found, strict=True))
             return winner, loser
 
@@ -173,15 +189,21 @@ class Trainer:
         """Forwards of a batch: one, or at the lowest memory level one for each pair."""
         return batch.pieces(1 if self.level == LEVELS[-1] else len(batch.picks))
 
-    def _errors(self, batch: Batch, reference: Errors, point: torch.Tensor | None = None) -> tuple[PairErrors, torch.Tensor]:
+    def _errors(
+        self, batch: Batch, reference: Errors, point: torch.Tensor | None = None
+    ) -> tuple[PairErrors, torch.Tensor]:
         """The policy's errors of a forward beside the reference's, and its prediction [2b, C, h, w]."""
         prediction = self.model.predict(batch.noised, batch.times, batch.cond)
         winner, loser = denoising_error(prediction, batch.target).chunk(2)
         gaps = gather(self.data.gaps, batch.picks, self.model.device)
         counts = None if self.data.counts is None else gather(self.data.counts, batch.picks, self.model.device)
-        return PairErrors(winner, reference[0], loser, reference[1], gaps, self.settings.beta, counts, point), prediction
+        return PairErrors(
+            winner, reference[0], loser, reference[1], gaps, self.settings.beta, counts, point
+        ), prediction
 
-    def _policy(self, batch: Batch, reference: Errors, point: torch.Tensor | None = None) -> tuple[torch.Tensor, Weighted]:
+    def _policy(
+        self, batch: Batch, reference: Errors, point: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, Weighted]:
         """Loss (scalar) and the numbers of its record: loss, winner and loser error above the reference's, margin, accuracy; with the
         loser guard, the mean scale of the losers' gradients too."""
         errors, prediction = self._errors(batch, reference, point)
@@ -261,4 +283,8 @@ def learning_rate(settings: TrainSettings, step: int) -> float:
     For 10 steps, warm-up 2 and rate 1: 0.5, 0.9, 0.8, ... 0.1 when it falls; 0.5, 1, 1, ... when constant.
     """
     rate = settings.learning_rate * min(1.0, (step + 1) / max(1, settings.warmup_steps))
-    return rate if settings.schedule == "constant" else min(rate, settings.learning_rate * (settings.steps - step) / settings.steps)
+    return (
+        rate
+        if settings.schedule == "constant"
+        else min(rate, settings.learning_rate * (settings.steps - step) / settings.steps)
+    )

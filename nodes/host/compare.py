@@ -17,7 +17,9 @@ _PROMPTS, _SEEDS = 24, 3
 """At most so many are offered, evenly chosen without looking at scores."""
 
 
-def compare(run: RunFolder, measured: Measured, sets: Sequence[str], prompts: Sequence[str], seeds: int) -> dict[str, Any]:
+def compare(
+    run: RunFolder, measured: Measured, sets: Sequence[str], prompts: Sequence[str], seeds: int
+) -> dict[str, Any]:
     """Prompts, the folders of both sets (before, after) under ComfyUI's output, and each pair: prompt, seed (from 1), name, and scores as
     [title, before, after].
 

@@ -39,7 +39,10 @@ def thinned(points: list[list], most: int = _MOST) -> list[list]:
     if size <= 1:
         return points
     parts = [points[i : i + size] for i in range(0, len(points), size)]
-    return [[part[-1][0], *(_mean(column) for column in list(zip(*part, strict=True))[1:-1]), _highest(part)] for part in parts]
+    return [
+        [part[-1][0], *(_mean(column) for column in list(zip(*part, strict=True))[1:-1]), _highest(part)]
+        for part in parts
+    ]
 
 
 def _point(record: Mapping[str, float]) -> list:

@@ -25,7 +25,9 @@ async def preview(request: Any) -> Any:
     found = locate(*(request.query.get(part, "") for part in ("run", "set", "name")))
     if isinstance(found, int):
         return web.Response(status=found, text="no such preview", headers={"X-Content-Type-Options": "nosniff"})
-    return web.FileResponse(found, headers={"Content-Type": "image/webp", "Cache-Control": KEEP, "X-Content-Type-Options": "nosniff"})
+    return web.FileResponse(
+        found, headers={"Content-Type": "image/webp", "Cache-Control": KEEP, "X-Content-Type-Options": "nosniff"}
+    )
 
 
 def locate(run: str, set_name: str, name: str) -> Path | int:

@@ -17,7 +17,15 @@ from ...dpo_core.errors import UserError
 _NAME = re.compile(r"[^<>:\"/\\|?*\x00-\x1f\ud800-\udfff]{1,100}")
 _BYTES = 200
 """Of a name in UTF-8. Most file systems take 255; temporary names and numbers need the rest."""
-_RESERVED = {"con", "prn", "aux", "nul", "conin$", "conout$", *(f"{d}{i}" for d in ("com", "lpt") for i in "123456789¹²³")}
+_RESERVED = {
+    "con",
+    "prn",
+    "aux",
+    "nul",
+    "conin$",
+    "conout$",
+    *(f"{d}{i}" for d in ("com", "lpt") for i in "123456789¹²³"),
+}
 _generations: dict[Path, int] = {}
 _there: set[Path] = set()
 _PREVIEW = 512
@@ -82,7 +90,9 @@ class NodeProgress:
         host.check_interrupt()
         self._done, self._total = done, total
         preview = preview if self._pictures else None
-        self._bar.update_absolute(done * _PARTS, total * _PARTS, None if preview is None else ("JPEG", tiles(preview), _PREVIEW))
+        self._bar.update_absolute(
+            done * _PARTS, total * _PARTS, None if preview is None else ("JPEG", tiles(preview), _PREVIEW)
+        )
 
     def show(self, picture: Any) -> None:
         """The finished PIL picture as the last preview: the front end goes on showing previews in place of a node's own pictures."""

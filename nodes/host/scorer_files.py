@@ -26,7 +26,11 @@ def scorer_names() -> list[str]:
     found = set()
     for root in roots():
         for entry in sorted(root.iterdir()) if root.is_dir() else []:
-            if entry.suffix == ".safetensors" or (entry / "open_clip_config.json").is_file() or (entry / "config.json").is_file():
+            if (
+                entry.suffix == ".safetensors"
+                or (entry / "open_clip_config.json").is_file()
+                or (entry / "config.json").is_file()
+            ):
                 found.add(entry.name)
     return sorted(found)
 

@@ -17,17 +17,29 @@ class ConceptNode(io.ComfyNode):
             description="Your subject: how prompts name it, and the photos that fidelity is measured against.",
             **found_by("subject", "reference photos", "dreambooth"),
             inputs=[
-                io.String.Input("identifier", default="sks", tooltip="The token that names your subject, as in training, e.g. sks."),
-                io.String.Input("class_noun", default="dog", tooltip="What kind of thing it is, e.g. dog, woman, backpack."),
+                io.String.Input(
+                    "identifier", default="sks", tooltip="The token that names your subject, as in training, e.g. sks."
+                ),
+                io.String.Input(
+                    "class_noun", default="dog", tooltip="What kind of thing it is, e.g. dog, woman, backpack."
+                ),
                 io.Image.Input("references", tooltip="Three to five photos of the subject."),
-                io.Image.Input("held_out", optional=True, tooltip="Further photos that training never saw: a guard against copying."),
+                io.Image.Input(
+                    "held_out",
+                    optional=True,
+                    tooltip="Further photos that training never saw: a guard against copying.",
+                ),
                 io.Mask.Input(
                     "masks",
                     optional=True,
                     tooltip="A mask for every reference, subject white. Fidelity is then the subject's alone: its place earns nothing.",
                 ),
             ],
-            outputs=[ConceptType.Output(display_name="concept", tooltip="The subject, for Prompt Set, Sample Candidates and DPO Rounds.")],
+            outputs=[
+                ConceptType.Output(
+                    display_name="concept", tooltip="The subject, for Prompt Set, Sample Candidates and DPO Rounds."
+                )
+            ],
         )
 
     @classmethod
@@ -37,7 +49,9 @@ class ConceptNode(io.ComfyNode):
 
         photos = to_pixels(references)
         subject = None if masks is None else (masks.float().clamp(0, 1) * 255).round().byte().cpu().numpy()
-        return io.NodeOutput(Concept(identifier, class_noun, photos, None if held_out is None else to_pixels(held_out), subject))
+        return io.NodeOutput(
+            Concept(identifier, class_noun, photos, None if held_out is None else to_pixels(held_out), subject)
+        )
 
     @classmethod
     def validate_inputs(cls, identifier: str = "x", class_noun: str = "x") -> bool | str:

@@ -28,9 +28,12 @@ class Evaluate(io.ComfyNode):
             ],
             outputs=[
                 io.Image.Output(
-                    display_name="before_after", tooltip="Before and after side by side, for some prompts and seeds, evenly chosen."
+                    display_name="before_after",
+                    tooltip="Before and after side by side, for some prompts and seeds, evenly chosen.",
                 ),
-                io.String.Output(display_name="report", tooltip="The answer in one line, then each score with its gain and interval."),
+                io.String.Output(
+                    display_name="report", tooltip="The answer in one line, then each score with its gain and interval."
+                ),
             ],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,
@@ -45,7 +48,11 @@ class Evaluate(io.ComfyNode):
         progress = NodeProgress(cls.hidden.unique_id, pictures=False)
         found = evaluate((before, after), clip, vae, candidates, settings, (scorer, judge), seeds_per_prompt, progress)
         image = to_image([found.grid])
-        shown = {**ui.PreviewImage(image, cls=cls).as_dict(), "text": (found.report,), "dbdpo_compare": (found.compare,)}
+        shown = {
+            **ui.PreviewImage(image, cls=cls).as_dict(),
+            "text": (found.report,),
+            "dbdpo_compare": (found.compare,),
+        }
         return io.NodeOutput(image, found.report, ui=shown)
 
 

@@ -21,11 +21,21 @@ class FinishCandidates(io.ComfyNode):
                 io.Model.Input("model", tooltip="The model that drew the drafts."),
                 io.Clip.Input("clip", tooltip="Its text encoder."),
                 io.Vae.Input("vae", tooltip="Its VAE."),
-                PairsType.Input("pairs", tooltip="Pairs of drafts: candidates sampled in few steps, scored and paired as usual."),
-                io.Int.Input("steps", default=20, min=1, max=1000, tooltip="Steps of the finished pictures; more than the drafts have."),
+                PairsType.Input(
+                    "pairs", tooltip="Pairs of drafts: candidates sampled in few steps, scored and paired as usual."
+                ),
+                io.Int.Input(
+                    "steps",
+                    default=20,
+                    min=1,
+                    max=1000,
+                    tooltip="Steps of the finished pictures; more than the drafts have.",
+                ),
             ],
             outputs=[
-                CandidatesType.Output(display_name="candidates", tooltip="The finished ones, to be scored and paired anew."),
+                CandidatesType.Output(
+                    display_name="candidates", tooltip="The finished ones, to be scored and paired anew."
+                ),
                 io.Image.Output(display_name="preview", tooltip="One picture of each prompt, up to 64, in one image."),
                 io.String.Output(display_name="summary", tooltip="How many were drawn in full, and how many spared."),
             ],

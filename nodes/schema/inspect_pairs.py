@@ -26,7 +26,9 @@ class InspectPairs(io.ComfyNode):
                 ),
             ],
             outputs=[
-                PairsType.Output(display_name="pairs", tooltip="The pairs after your decisions, for DPO LoRA Train Step."),
+                PairsType.Output(
+                    display_name="pairs", tooltip="The pairs after your decisions, for DPO LoRA Train Step."
+                ),
                 io.String.Output(display_name="summary", tooltip="How many pairs were kept, swapped and rejected."),
             ],
             hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],

@@ -23,17 +23,32 @@ class KeepBest(io.ComfyNode):
             **shown_again(),
             inputs=[
                 io.Model.Input("before", tooltip="The model as it came, before all rounds."),
-                io.Model.Input("after", lazy=True, tooltip="The model after this round. Not asked for when so_far says stop."),
+                io.Model.Input(
+                    "after", lazy=True, tooltip="The model after this round. Not asked for when so_far says stop."
+                ),
                 io.LoraModel.Input("lora", lazy=True, tooltip="The LoRA of the Train Step that gave `after`."),
                 io.Clip.Input("clip", tooltip="Their text encoder."),
                 io.Vae.Input("vae", tooltip="Their VAE."),
                 *witness_inputs("it has half the say.", lazy=True),
                 second_scorer(),
-                StandingType.Input("so_far", optional=True, tooltip="From the Keep Best Round of the round before; empty for the first."),
+                StandingType.Input(
+                    "so_far",
+                    optional=True,
+                    tooltip="From the Keep Best Round of the round before; empty for the first.",
+                ),
                 *picture_inputs(", of each model."),
-                io.Int.Input("patience", default=3, min=1, max=1000, tooltip="Rounds in a row without more gain before it says stop."),
+                io.Int.Input(
+                    "patience",
+                    default=3,
+                    min=1,
+                    max=1000,
+                    tooltip="Rounds in a row without more gain before it says stop.",
+                ),
                 PairsType.Input(
-                    "pairs", lazy=True, optional=True, tooltip="This round's pairs: with so_far, a round without any ends well."
+                    "pairs",
+                    lazy=True,
+                    optional=True,
+                    tooltip="This round's pairs: with so_far, a round without any ends well.",
                 ),
                 PairsType.Input(
                     "drafts",
@@ -45,12 +60,17 @@ class KeepBest(io.ComfyNode):
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The best model so far, or the original."),
                 io.LoraModel.Output(
-                    display_name="lora", tooltip="Its LoRA, for Save DPO LoRA; one that changes nothing when the original is kept."
+                    display_name="lora",
+                    tooltip="Its LoRA, for Save DPO LoRA; one that changes nothing when the original is kept.",
                 ),
                 StandingType.Output(display_name="standing", tooltip="For so_far of the next round's Keep Best Round."),
-                io.Image.Output(display_name="curve", tooltip="Each round's gain with its interval; a star marks what is kept."),
+                io.Image.Output(
+                    display_name="curve", tooltip="Each round's gain with its interval; a star marks what is kept."
+                ),
                 io.String.Output(display_name="report", tooltip="What is kept and why, then each round's scores."),
-                CandidatesType.Output(display_name="candidates", tooltip="Those of the last round that ran, for Evaluate."),
+                CandidatesType.Output(
+                    display_name="candidates", tooltip="Those of the last round that ran, for Evaluate."
+                ),
                 io.Image.Output(display_name="training", tooltip="Training curves of the last round that ran."),
             ],
             hidden=[io.Hidden.unique_id],
@@ -76,7 +96,9 @@ class KeepBest(io.ComfyNode):
         progress.show(curve := picture(kept))
         curve, said = to_image([curve]), report(kept)
         shown = {**ui.PreviewImage(curve, cls=cls).as_dict(), "text": (said,), "dbdpo_kept": (said,)}
-        return io.NodeOutput(kept.model, kept.lora, kept, curve, said, kept.candidates, to_image([kept.curves]), ui=shown)
+        return io.NodeOutput(
+            kept.model, kept.lora, kept, curve, said, kept.candidates, to_image([kept.curves]), ui=shown
+        )
 
     @classmethod
     def check_lazy_status(cls, so_far=None, **inputs) -> list[str]:

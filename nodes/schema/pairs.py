@@ -63,26 +63,42 @@ class BuildPairs(io.ComfyNode):
                     step=1,
                     tooltip="Degrees: 0 = better in fidelity alone, 90 = in alignment alone.",
                 ),
-                io.Float.Input("angle_high", default=70, min=-90, max=180, step=1, tooltip="Degrees. The paper's window is 20..70."),
                 io.Float.Input(
-                    "margin", default=0.5, min=0, max=10, step=0.05, tooltip="Smallest improvement, in standard deviations of the round."
+                    "angle_high", default=70, min=-90, max=180, step=1, tooltip="Degrees. The paper's window is 20..70."
                 ),
-                io.Int.Input("max_pairs_per_prompt", default=6, min=1, max=10000, tooltip="The largest improvements are kept."),
-                io.Int.Input("max_uses", default=3, min=1, max=10000, tooltip="How often one candidate may stand in pairs."),
+                io.Float.Input(
+                    "margin",
+                    default=0.5,
+                    min=0,
+                    max=10,
+                    step=0.05,
+                    tooltip="Smallest improvement, in standard deviations of the round.",
+                ),
+                io.Int.Input(
+                    "max_pairs_per_prompt", default=6, min=1, max=10000, tooltip="The largest improvements are kept."
+                ),
+                io.Int.Input(
+                    "max_uses", default=3, min=1, max=10000, tooltip="How often one candidate may stand in pairs."
+                ),
                 *rule_inputs(),
             ],
             outputs=[
                 PairsType.Output(display_name="pairs", tooltip="For DPO LoRA Train Step and for looking at them."),
                 io.Image.Output(
-                    display_name="cloud", tooltip="All pictures by their two scores, with the window and an arrow for each pair."
+                    display_name="cloud",
+                    tooltip="All pictures by their two scores, with the window and an arrow for each pair.",
                 ),
-                io.String.Output(display_name="summary", tooltip="How many pairs there are, and why others were left out."),
+                io.String.Output(
+                    display_name="summary", tooltip="How many pairs there are, and why others were left out."
+                ),
             ],
             hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
-    def execute(cls, scored, rule=None, window=None, steer=None, fidelity_weight=None, combine=None, **limits) -> io.NodeOutput:
+    def execute(
+        cls, scored, rule=None, window=None, steer=None, fidelity_weight=None, combine=None, **limits
+    ) -> io.NodeOutput:
         from ...dpo_core.pairs.advice import pairs_advice
         from ...dpo_core.report.plots.cloud import cloud_figure, figure_image
         from ...dpo_core.settings import PairSettings
@@ -92,15 +108,25 @@ class BuildPairs(io.ComfyNode):
 
         # Graphs from before there were rules meant the angle window.
         rule = rule or "angle_window"
-        optional = {"rule": rule, "window": window, "steer": steer, "fidelity_weight": fidelity_weight, "combine": combine}
+        optional = {
+            "rule": rule,
+            "window": window,
+            "steer": steer,
+            "fidelity_weight": fidelity_weight,
+            "combine": combine,
+        }
         settings = PairSettings(**limits, **{k: v for k, v in optional.items() if v is not None})
         made = make_pairs(scored, settings, NodeProgress(cls.hidden.unique_id))
         fidelity, alignment, prompt_of = made.scores
-        figure = cloud_figure(fidelity, alignment, made.pairs, settings, f"{len(made.pairs)} pairs", prompt_of, window=made.found.window)
+        figure = cloud_figure(
+            fidelity, alignment, made.pairs, settings, f"{len(made.pairs)} pairs", prompt_of, window=made.found.window
+        )
         advice = pairs_advice(made.found, settings, scored.candidates.settings.candidates_per_prompt)
         words = " ".join(filter(None, (made.found.sentence(), advice, made.told)))
         cloud, said = to_image([figure_image(figure)]), lacking(made.handle) or words
-        return io.NodeOutput(made.handle, cloud, said, ui={**ui.PreviewImage(cloud, cls=cls).as_dict(), "text": (said,)})
+        return io.NodeOutput(
+            made.handle, cloud, said, ui={**ui.PreviewImage(cloud, cls=cls).as_dict(), "text": (said,)}
+        )
 
     @classmethod
     def validate_inputs(cls, angle_low: float = 0, angle_high: float = 1) -> bool | str:
@@ -125,10 +151,20 @@ class PreviewPairs(io.ComfyNode):
             **shown_again(),
             inputs=[
                 PairsType.Input("pairs", tooltip="Pairs to look at."),
-                io.Int.Input("page", default=1, min=1, max=100_000, tooltip="Which page; the last one is shown for a larger number."),
+                io.Int.Input(
+                    "page",
+                    default=1,
+                    min=1,
+                    max=100_000,
+                    tooltip="Which page; the last one is shown for a larger number.",
+                ),
                 io.Int.Input("pairs_per_page", default=6, min=1, max=40, tooltip="Pairs on a page."),
             ],
-            outputs=[io.Image.Output(display_name="page", tooltip="The page as one picture: winners and losers with their scores.")],
+            outputs=[
+                io.Image.Output(
+                    display_name="page", tooltip="The page as one picture: winners and losers with their scores."
+                )
+            ],
             is_output_node=True,
         )
 

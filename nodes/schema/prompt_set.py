@@ -20,7 +20,12 @@ class PromptSetNode(io.ComfyNode):
             **found_by("prompt list", "held-out prompts"),
             inputs=[
                 ConceptType.Input("concept", tooltip="Its names take the placeholders' places."),
-                io.Combo.Input("preset", options=[*PRESETS, "own text"], default="objects", tooltip="25 prompts of a kind, or your own."),
+                io.Combo.Input(
+                    "preset",
+                    options=[*PRESETS, "own text"],
+                    default="objects",
+                    tooltip="25 prompts of a kind, or your own.",
+                ),
                 io.String.Input(
                     "text",
                     default="",
@@ -34,9 +39,21 @@ class PromptSetNode(io.ComfyNode):
                     tooltip="Prompts to measure on; empty: a share of the prompts is split off.",
                 ),
                 io.Float.Input(
-                    "held_out_share", default=0.4, min=0.1, max=0.8, step=0.05, tooltip="Share that is split off to measure on."
+                    "held_out_share",
+                    default=0.4,
+                    min=0.1,
+                    max=0.8,
+                    step=0.05,
+                    tooltip="Share that is split off to measure on.",
                 ),
-                io.Int.Input("seed", control_after_generate=False, default=0, min=0, max=2**31 - 1, tooltip="Which prompts are split off."),
+                io.Int.Input(
+                    "seed",
+                    control_after_generate=False,
+                    default=0,
+                    min=0,
+                    max=2**31 - 1,
+                    tooltip="Which prompts are split off.",
+                ),
             ],
             outputs=[
                 PromptsType.Output(display_name="prompts", tooltip="Both lists, for Sample Candidates and DPO Rounds."),
@@ -45,7 +62,9 @@ class PromptSetNode(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, concept, preset: str, text: str, held_out_text: str, held_out_share: float, seed: int) -> io.NodeOutput:
+    def execute(
+        cls, concept, preset: str, text: str, held_out_text: str, held_out_share: float, seed: int
+    ) -> io.NodeOutput:
         from ...dpo_core.presets import prompt_set
 
         prompts = prompt_set(concept, preset, text, held_out_text, held_out_share, seed)

@@ -54,7 +54,13 @@ class _Drawn:
 
 
 def _drawn(
-    graph: Any, number: int, links: dict[str, Any], drawing: dict[str, Any], scorers: dict[str, Any], pairing: dict[str, Any], drafts: int
+    graph: Any,
+    number: int,
+    links: dict[str, Any],
+    drawing: dict[str, Any],
+    scorers: dict[str, Any],
+    pairing: dict[str, Any],
+    drafts: int,
 ) -> _Drawn:
     """Sample, score and pair. `drafts`: their steps; it is they then that are sampled, and those in pairs are finished and paired anew."""
     steps = drawing["steps"]
@@ -69,7 +75,9 @@ def _drawn(
     if not drafts:
         return _Drawn(sample, pairs)
     model = {name: links[name] for name in ("model", "clip", "vae")}
-    finish = graph.node(FinishCandidates.define_schema().node_id, f"finish_{number}", pairs=pairs.out(0), steps=steps, **model)
+    finish = graph.node(
+        FinishCandidates.define_schema().node_id, f"finish_{number}", pairs=pairs.out(0), steps=steps, **model
+    )
     return _Drawn(finish, paired(finish, "finished_"), pairs)
 
 
@@ -111,12 +119,18 @@ class Rounds(io.ComfyNode):
                 io.Clip.Input("clip", extra_dict=_LINKED, tooltip="Its text encoder."),
                 io.Vae.Input("vae", extra_dict=_LINKED, tooltip="Its VAE."),
                 ConceptType.Input("concept", extra_dict=_LINKED, tooltip="The subject."),
-                PromptsType.Input("prompts", extra_dict=_LINKED, tooltip="Training prompts, and held-out ones for Evaluate."),
+                PromptsType.Input(
+                    "prompts", extra_dict=_LINKED, tooltip="Training prompts, and held-out ones for Evaluate."
+                ),
                 ScorerType.Input("scorer", extra_dict=_LINKED, tooltip="The scorer that trains."),
                 second_scorer(extra_dict=_LINKED),
                 judge_input("never trains: it has half the say in which round is kept.", extra_dict=_LINKED),
-                io.Int.Input("rounds", default=3, min=1, max=50, tooltip="Rounds. One more re-runs nothing of the earlier ones."),
-                io.String.Input("run_name", default="my_run", tooltip="Folder under output/dreambooth_dpo where everything is kept."),
+                io.Int.Input(
+                    "rounds", default=3, min=1, max=50, tooltip="Rounds. One more re-runs nothing of the earlier ones."
+                ),
+                io.String.Input(
+                    "run_name", default="my_run", tooltip="Folder under output/dreambooth_dpo where everything is kept."
+                ),
                 *sampling.values(),
                 *pairs.values(),
                 *training.values(),
@@ -128,7 +142,10 @@ class Rounds(io.ComfyNode):
                     default="best",
                     tooltip="best: measure rounds on held-out prompts, keep the surest, stop when another is of no use; last: all rounds.",
                 ),
-                seeds_input("For keep = best: pictures for every held-out prompt, of the start and of each round.", optional=True),
+                seeds_input(
+                    "For keep = best: pictures for every held-out prompt, of the start and of each round.",
+                    optional=True,
+                ),
                 *younger,
                 io.Int.Input(
                     "draft_steps",
@@ -141,12 +158,22 @@ class Rounds(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Model.Output(display_name="model", tooltip="The model after the round that is kept, or the one that came in."),
-                io.LoraModel.Output(display_name="lora", tooltip="One LoRA of all rounds up to the one that is kept, for Save DPO LoRA."),
+                io.Model.Output(
+                    display_name="model", tooltip="The model after the round that is kept, or the one that came in."
+                ),
+                io.LoraModel.Output(
+                    display_name="lora", tooltip="One LoRA of all rounds up to the one that is kept, for Save DPO LoRA."
+                ),
                 io.Image.Output(display_name="curves", tooltip="Training curves of the last round that ran."),
-                CandidatesType.Output(display_name="candidates", tooltip="Those of the last round that ran, for Evaluate."),
-                io.Image.Output(display_name="watch", tooltip="Each round's gain with its interval; a star marks what is kept."),
-                io.String.Output(display_name="report", tooltip="Which round is kept and why, then each round's scores."),
+                CandidatesType.Output(
+                    display_name="candidates", tooltip="Those of the last round that ran, for Evaluate."
+                ),
+                io.Image.Output(
+                    display_name="watch", tooltip="Each round's gain with its interval; a star marks what is kept."
+                ),
+                io.String.Output(
+                    display_name="report", tooltip="Which round is kept and why, then each round's scores."
+                ),
             ],
             enable_expand=True,
         )

@@ -18,9 +18,16 @@ def sampling_inputs() -> list:
     from ...dpo_core.backends.comfyui import host
 
     return [
-        io.Int.Input("candidates_per_prompt", default=8, min=2, max=256, tooltip="Pictures for every prompt. 8 to 16 are usual."),
         io.Int.Input(
-            "seed", control_after_generate=False, default=0, min=0, max=2**31 - 1, tooltip="Every picture's noise seed is derived from it."
+            "candidates_per_prompt", default=8, min=2, max=256, tooltip="Pictures for every prompt. 8 to 16 are usual."
+        ),
+        io.Int.Input(
+            "seed",
+            control_after_generate=False,
+            default=0,
+            min=0,
+            max=2**31 - 1,
+            tooltip="Every picture's noise seed is derived from it.",
         ),
         io.Int.Input("steps", default=20, min=1, max=1000, tooltip="Sampler steps."),
         io.Float.Input("cfg", default=4.0, min=1.0, max=30.0, step=0.1, tooltip="Guidance scale; 1 = off."),
@@ -30,7 +37,9 @@ def sampling_inputs() -> list:
             default="dpmpp_2m",
             tooltip="Samplers without noise of their own (euler, ddim, dpmpp_2m, uni_pc, ...) give the same pictures at any batch size.",
         ),
-        io.Combo.Input("scheduler", options=host.scheduler_names(), default="karras", tooltip="How noise falls over the steps."),
+        io.Combo.Input(
+            "scheduler", options=host.scheduler_names(), default="karras", tooltip="How noise falls over the steps."
+        ),
         io.Int.Input("width", default=512, min=64, max=4096, step=8, tooltip="Picture width in pixels."),
         io.Int.Input("height", default=512, min=64, max=4096, step=8, tooltip="Picture height in pixels."),
         io.Int.Input(
@@ -66,16 +75,22 @@ class SampleCandidates(io.ComfyNode):
             **found_by("sampler", "draw candidates", "batch"),
             **shown_again(),
             inputs=[
-                io.Model.Input("model", tooltip="The personalized model; an adapter of an earlier round may ride on it."),
+                io.Model.Input(
+                    "model", tooltip="The personalized model; an adapter of an earlier round may ride on it."
+                ),
                 io.Clip.Input("clip", tooltip="Its text encoder."),
                 io.Vae.Input("vae", tooltip="Its VAE."),
                 ConceptType.Input("concept", tooltip="The subject."),
                 PromptsType.Input("prompts", tooltip="Its training prompts are drawn."),
-                io.String.Input("run_name", default="my_run", tooltip="Folder under output/dreambooth_dpo where everything is kept."),
+                io.String.Input(
+                    "run_name", default="my_run", tooltip="Folder under output/dreambooth_dpo where everything is kept."
+                ),
                 *sampling_inputs(),
             ],
             outputs=[
-                CandidatesType.Output(display_name="candidates", tooltip="The pictures, for Score Fidelity/Alignment and Evaluate."),
+                CandidatesType.Output(
+                    display_name="candidates", tooltip="The pictures, for Score Fidelity/Alignment and Evaluate."
+                ),
                 io.Image.Output(display_name="preview", tooltip="One picture of each prompt, up to 64, in one image."),
             ],
             hidden=[io.Hidden.unique_id],

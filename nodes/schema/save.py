@@ -20,10 +20,14 @@ class SaveLora(io.ComfyNode):
             inputs=[
                 io.LoraModel.Input("lora", tooltip="From the train step."),
                 io.String.Input(
-                    "filename_prefix", default="dreambooth_dpo/my_subject", tooltip="Name under models/loras; a number is added."
+                    "filename_prefix",
+                    default="dreambooth_dpo/my_subject",
+                    tooltip="Name under models/loras; a number is added.",
                 ),
             ],
-            outputs=[io.String.Output(display_name="lora_name", tooltip="The name under which Load LoRA lists the file.")],
+            outputs=[
+                io.String.Output(display_name="lora_name", tooltip="The name under which Load LoRA lists the file.")
+            ],
             is_output_node=True,
         )
 

@@ -38,7 +38,9 @@ class LoadScorer(io.ComfyNode):
                     tooltip="Look at four views of each picture (flipped, shifted) and take the mean: harder to hack, four times the work.",
                 ),
             ],
-            outputs=[ScorerType.Output(display_name="scorer", tooltip="For Score, Evaluate, Keep Best Round and DPO Rounds.")],
+            outputs=[
+                ScorerType.Output(display_name="scorer", tooltip="For Score, Evaluate, Keep Best Round and DPO Rounds.")
+            ],
         )
 
     @classmethod
@@ -81,7 +83,9 @@ class ScoreCandidates(io.ComfyNode):
                 second_scorer(),
             ],
             outputs=[
-                ScoredType.Output(display_name="scored", tooltip="The candidates with their scores, for Build Preference Pairs."),
+                ScoredType.Output(
+                    display_name="scored", tooltip="The candidates with their scores, for Build Preference Pairs."
+                ),
                 io.Image.Output(display_name="cloud", tooltip="All candidates by the first scorer's two scores."),
             ],
             hidden=[io.Hidden.unique_id],

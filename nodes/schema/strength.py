@@ -19,7 +19,9 @@ class StrengthSweep(io.ComfyNode):
             **found_by("lora strength", "strength dial", "weight"),
             **shown_again(),
             inputs=[
-                io.Model.Input("model", tooltip="The model as it was before training: the one that went into the first train step."),
+                io.Model.Input(
+                    "model", tooltip="The model as it was before training: the one that went into the first train step."
+                ),
                 io.LoraModel.Input("lora", tooltip="From the train step or DPO Rounds; it is not changed."),
                 io.Clip.Input("clip", tooltip="The model's text encoder."),
                 io.Vae.Input("vae", tooltip="The model's VAE."),
@@ -32,28 +34,41 @@ class StrengthSweep(io.ComfyNode):
                 *picture_inputs(" and strength."),
             ],
             outputs=[
-                io.Image.Output(display_name="curve", tooltip="Scores and gain by strength, with intervals; a star marks the one to use."),
+                io.Image.Output(
+                    display_name="curve",
+                    tooltip="Scores and gain by strength, with intervals; a star marks the one to use.",
+                ),
                 io.Image.Output(display_name="strip", tooltip="Some held-out prompts by strength: one noise a row."),
                 io.Float.Output(
-                    display_name="strength", tooltip="The strength to use, for strength_model of Load LoRA; 0 when no gain is shown."
+                    display_name="strength",
+                    tooltip="The strength to use, for strength_model of Load LoRA; 0 when no gain is shown.",
                 ),
-                io.String.Output(display_name="report", tooltip="The recommendation and why, then a line for each strength."),
+                io.String.Output(
+                    display_name="report", tooltip="The recommendation and why, then a line for each strength."
+                ),
             ],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,
         )
 
     @classmethod
-    def execute(cls, model, lora, clip, vae, candidates, scorer, strengths, seeds_per_prompt, seed, judge=None) -> io.NodeOutput:
+    def execute(
+        cls, model, lora, clip, vae, candidates, scorer, strengths, seeds_per_prompt, seed, judge=None
+    ) -> io.NodeOutput:
         from ..host.runs import NodeProgress, to_image
         from ..stages.strength import strength_sweep
 
         settings = candidates.settings.model_copy(update={"seed": seed})
         progress = NodeProgress(cls.hidden.unique_id)
-        found = strength_sweep((model, clip, vae), lora, candidates, settings, (scorer, judge), strengths, seeds_per_prompt, progress)
+        found = strength_sweep(
+            (model, clip, vae), lora, candidates, settings, (scorer, judge), strengths, seeds_per_prompt, progress
+        )
         progress.show(found.curve)
         curve, strip = to_image([found.curve]), to_image([found.strip])
-        shown = [*ui.PreviewImage(curve, cls=cls).as_dict()["images"], *ui.PreviewImage(strip, cls=cls).as_dict()["images"]]
+        shown = [
+            *ui.PreviewImage(curve, cls=cls).as_dict()["images"],
+            *ui.PreviewImage(strip, cls=cls).as_dict()["images"],
+        ]
         return io.NodeOutput(curve, strip, found.value, found.report, ui={"images": shown, "text": (found.report,)})
 
     @classmethod

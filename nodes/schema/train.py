@@ -14,22 +14,51 @@ def training_inputs() -> list:
         io.Int.Input("rank", default=8, min=1, max=512, tooltip="Rank of the LoRA."),
         io.Float.Input("alpha", default=8, min=0.01, max=1024, step=0.5, tooltip="Its strength is alpha / rank."),
         io.Combo.Input(
-            "targets", options=["all", "attention+ff", "attention"], default="all", tooltip="Which layers of the blocks are trained."
+            "targets",
+            options=["all", "attention+ff", "attention"],
+            default="all",
+            tooltip="Which layers of the blocks are trained.",
         ),
         io.Int.Input("train_steps", default=60, min=1, max=1_000_000, tooltip="Optimizer steps of this round."),
-        io.Int.Input("pairs_per_step", default=8, min=1, max=1024, tooltip="Pairs in one forward; memory grows with it."),
-        io.Int.Input("accumulation", default=1, min=1, max=1024, tooltip="Forwards per optimizer step: large batches in little memory."),
-        io.Float.Input(
-            "learning_rate", default=2e-4, min=1e-8, max=1, step=1e-6, round=False, tooltip="AdamW's. 2e-4 on small models, 2e-5 on SDXL."
+        io.Int.Input(
+            "pairs_per_step", default=8, min=1, max=1024, tooltip="Pairs in one forward; memory grows with it."
         ),
-        io.Float.Input("beta", default=2000, min=0.1, max=1e6, step=10, tooltip="How close to its reference: 2000-5000 (eps), 100 (flow)."),
+        io.Int.Input(
+            "accumulation",
+            default=1,
+            min=1,
+            max=1024,
+            tooltip="Forwards per optimizer step: large batches in little memory.",
+        ),
+        io.Float.Input(
+            "learning_rate",
+            default=2e-4,
+            min=1e-8,
+            max=1,
+            step=1e-6,
+            round=False,
+            tooltip="AdamW's. 2e-4 on small models, 2e-5 on SDXL.",
+        ),
+        io.Float.Input(
+            "beta",
+            default=2000,
+            min=0.1,
+            max=1e6,
+            step=10,
+            tooltip="How close to its reference: 2000-5000 (eps), 100 (flow).",
+        ),
         io.Boolean.Input(
             "checkpointing",
             default=False,
             tooltip="Recompute blocks in the backward pass: much less memory, about a third slower. See memory.",
         ),
         io.Int.Input(
-            "train_seed", control_after_generate=False, default=0, min=0, max=2**31 - 1, tooltip="Of initial weights, order and noise."
+            "train_seed",
+            control_after_generate=False,
+            default=0,
+            min=0,
+            max=2**31 - 1,
+            tooltip="Of initial weights, order and noise.",
         ),
         *_younger_inputs(),
     ]
@@ -91,21 +120,32 @@ class TrainStep(io.ComfyNode):
             **found_by("diffusion dpo", "train lora", "preference training", "fine-tune"),
             **shown_again(),
             inputs=[
-                io.Model.Input("model", tooltip="The model that drew the candidates. An adapter that rides on it is trained on."),
+                io.Model.Input(
+                    "model", tooltip="The model that drew the candidates. An adapter that rides on it is trained on."
+                ),
                 io.Clip.Input("clip", tooltip="Its text encoder."),
                 PairsType.Input("pairs", tooltip="Better/worse pairs."),
                 *training_inputs(),
                 io.LoraModel.Input(
-                    "continue_from", optional=True, tooltip="A LoRA of this node to go on from; the MODEL must not carry it."
+                    "continue_from",
+                    optional=True,
+                    tooltip="A LoRA of this node to go on from; the MODEL must not carry it.",
                 ),
             ],
             outputs=[
                 io.Model.Output(
-                    display_name="model", tooltip="The model with the trained LoRA on it: to evaluate, to draw with, or for the next round."
+                    display_name="model",
+                    tooltip="The model with the trained LoRA on it: to evaluate, to draw with, or for the next round.",
                 ),
-                io.LoraModel.Output(display_name="lora", tooltip="The LoRA alone, for Save DPO LoRA; it holds all rounds so far."),
-                io.Image.Output(display_name="curves", tooltip="Curves of the training: loss, accuracy, margin, errors."),
-                io.String.Output(display_name="summary", tooltip="The last steps in words, and why training stopped, if it did."),
+                io.LoraModel.Output(
+                    display_name="lora", tooltip="The LoRA alone, for Save DPO LoRA; it holds all rounds so far."
+                ),
+                io.Image.Output(
+                    display_name="curves", tooltip="Curves of the training: loss, accuracy, margin, errors."
+                ),
+                io.String.Output(
+                    display_name="summary", tooltip="The last steps in words, and why training stopped, if it did."
+                ),
             ],
             hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
         )

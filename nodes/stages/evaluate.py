@@ -52,7 +52,9 @@ def evaluate(
         by_name = {title: gain_dict(gain) for title, gain in gains.items()}
         about = {name: dict(zip(("role", "title", "higher_is_better"), role_of(name), strict=True)) for name in gains}
         grid = _grid(run, sets, candidates.prompts.held_out, seeds)
-        return Evaluated(grid, evaluation_words(by_name, about), compare(run, measured, sets, candidates.prompts.held_out, seeds))
+        return Evaluated(
+            grid, evaluation_words(by_name, about), compare(run, measured, sets, candidates.prompts.held_out, seeds)
+        )
 
 
 def measure(
@@ -76,7 +78,13 @@ def measure(
 
 
 def evaluation_set(
-    model: Any, clip: Any, vae: Any, candidates: Candidates, settings: SamplingSettings, seeds: int, progress: NodeProgress
+    model: Any,
+    clip: Any,
+    vae: Any,
+    candidates: Candidates,
+    settings: SamplingSettings,
+    seeds: int,
+    progress: NodeProgress,
 ) -> tuple[ComfyTextToImage, str]:
     """The model as it draws held-out pictures, and the name of their set: what they are drawn with makes it."""
     backend = backend_for(model, clip, vae, candidates, progress)

@@ -28,7 +28,9 @@ def finish_candidates(
         raise UserError(wrong)
     backend = backend_for(model, clip, vae, drafts, progress)
     if drawn_by(backend, drafts) != drafts.set_name:
-        raise UserError("these drafts were drawn by another MODEL: connect the one that drew them, in Sample Candidates.")
+        raise UserError(
+            "these drafts were drawn by another MODEL: connect the one that drew them, in Sample Candidates."
+        )
     settings = drafts.settings.model_copy(update={"steps": steps})
     name = f"finished_{mark(drafts.set_name, handle.name, settings.described())}"
     with RunFolder(drafts.folder) as run:

@@ -96,7 +96,10 @@ def _cloud(run: RunFolder, handle: Pairs, drawn: Sequence[Candidate], pairs: Seq
     """
     scored, settings = handle.scored, handle.settings
     prompt_of = np.asarray([c.prompt_index for c in drawn])
-    axes = [axis_scores(run, scored.candidates.set_name, names, settings.combine) for names in (scored.fidelity, scored.alignment)]
+    axes = [
+        axis_scores(run, scored.candidates.set_name, names, settings.combine)
+        for names in (scored.fidelity, scored.alignment)
+    ]
     x, y = (standardise(values, prompt_of) for values in axes)
     window = run.fact(f"window_{handle.name}") if settings.rule == "angle_window" else None
     way = reward_direction(prompt_of, *axes, settings)
@@ -116,7 +119,12 @@ def _cloud(run: RunFolder, handle: Pairs, drawn: Sequence[Candidate], pairs: Seq
 
 def _listed(pair: Pair, near: float) -> dict[str, Any]:
     numbers = {"angle": pair.angle, "length": pair.length, "near": near}
-    return {"id": pair_id(pair), "winner": pair.winner, "loser": pair.loser, **{k: round(v, 4) for k, v in numbers.items()}}
+    return {
+        "id": pair_id(pair),
+        "winner": pair.winner,
+        "loser": pair.loser,
+        **{k: round(v, 4) for k, v in numbers.items()},
+    }
 
 
 def _rounded(values: np.ndarray) -> list[float]:
@@ -127,6 +135,8 @@ def _words(done: Overruled, kept: Kept | None, none: object) -> str:
     """What was decided, what could be restored, and why no pair is there, if none is."""
     whose = "" if kept is None or kept.here else ", of another node or workflow"
     restorable = (
-        f"Decisions on these candidates that this run keeps: {len(kept.edits)}{whose}; the node can restore them." if kept else None
+        f"Decisions on these candidates that this run keeps: {len(kept.edits)}{whose}; the node can restore them."
+        if kept
+        else None
     )
     return " ".join(filter(None, (done.sentence(), restorable, none)))

@@ -99,10 +99,14 @@ def unchanged(before: Any, lora: DPOLora) -> DPOLora:
 
 def _check_lora(after: Any, lora: Any) -> None:
     if not isinstance(lora, DPOLora):
-        raise UserError(f"lora is a {type(lora).__name__} of another node: connect the lora output of this round's DPO LoRA Train Step.")
+        raise UserError(
+            f"lora is a {type(lora).__name__} of another node: connect the lora output of this round's DPO LoRA Train Step."
+        )
     riding = live_adapter(after)
     if riding is None or riding.fingerprint != lora.fingerprint:
-        raise UserError("after and lora are of two different trainings: connect the model and the lora output of one DPO LoRA Train Step.")
+        raise UserError(
+            "after and lora are of two different trainings: connect the model and the lora output of one DPO LoRA Train Step."
+        )
 
 
 def _check_start(so_far: Kept | None, start: str) -> None:
@@ -123,7 +127,9 @@ def _decide(standings: Sequence[Standing], rule: StopSettings, stopped: str | No
     return decision
 
 
-def _kept(decision: Decision, now: Standing, models: tuple[Any, Any], lora: DPOLora, so_far: Kept | None) -> tuple[Any, DPOLora]:
+def _kept(
+    decision: Decision, now: Standing, models: tuple[Any, Any], lora: DPOLora, so_far: Kept | None
+) -> tuple[Any, DPOLora]:
     """MODEL and LoRA of the kept round: this one, the original, or an earlier one, which then was kept before, too."""
     before, after = models
     if decision.kept == now.round:

@@ -34,7 +34,9 @@ def make_pairs(scored: Scored, settings: PairSettings, progress: NodeProgress) -
         found = build_pairs(run, candidates.set_name, settings, name, progress, scored.fidelity, scored.alignment)
         drafts = told(run, candidates.set_name, (scored.fidelity, scored.alignment), settings.combine)
         said = drafts.sentence() if drafts else None
-        return Paired(Pairs(scored, name, settings), found, run.pairs(name), scores_of(run, scored, settings.combine), said)
+        return Paired(
+            Pairs(scored, name, settings), found, run.pairs(name), scores_of(run, scored, settings.combine), said
+        )
 
 
 def pair_pictures(handle: Pairs, first: int, count: int) -> tuple[list, int]:

@@ -20,7 +20,9 @@ def sampling_of(widgets: Mapping[str, Any]) -> tuple[SamplingSettings, Sampler]:
     """The core's settings, and what only ComfyUI knows, from a sampling node's widgets; `guidance_until` may be missing or None."""
     names = {"candidates_per_prompt", "steps", "width", "height", "batch_size", "seed"}
     until = widgets.get("guidance_until")
-    settings = SamplingSettings(guidance=widgets["cfg"], guidance_until=1 if until is None else until, **{n: widgets[n] for n in names})
+    settings = SamplingSettings(
+        guidance=widgets["cfg"], guidance_until=1 if until is None else until, **{n: widgets[n] for n in names}
+    )
     return settings, Sampler(widgets["sampler_name"], widgets["scheduler"], widgets["negative"])
 
 
@@ -28,10 +30,14 @@ def backend_for(model: Any, clip: Any, vae: Any, candidates: Candidates, progres
     """The model as these candidates are drawn with it."""
     s, sampler = candidates.settings, candidates.sampler
     watch = progress.watch(model)
-    return ComfyTextToImage(model, clip, vae, s.width, s.height, sampler.name, sampler.scheduler, sampler.negative, watch)
+    return ComfyTextToImage(
+        model, clip, vae, s.width, s.height, sampler.name, sampler.scheduler, sampler.negative, watch
+    )
 
 
-def draw_candidates(model: Any, clip: Any, vae: Any, handle: Candidates, progress: NodeProgress) -> tuple[Candidates, np.ndarray]:
+def draw_candidates(
+    model: Any, clip: Any, vae: Any, handle: Candidates, progress: NodeProgress
+) -> tuple[Candidates, np.ndarray]:
     """Draw what is missing of the set that model, prompts and settings name; returns its handle and one picture of each prompt."""
     backend = backend_for(model, clip, vae, handle, progress)
     settings, prompts = handle.settings, handle.prompts.train
@@ -39,7 +45,16 @@ def draw_candidates(model: Any, clip: Any, vae: Any, handle: Candidates, progres
     with RunFolder(handle.folder) as run:
         remember(handle.folder)
         sample_set(
-            run, name, backend, prompts, settings.candidates_per_prompt, settings, settings.seed, handle.round, progress, compared=True
+            run,
+            name,
+            backend,
+            prompts,
+            settings.candidates_per_prompt,
+            settings,
+            settings.seed,
+            handle.round,
+            progress,
+            compared=True,
         )
         shown = [i * settings.candidates_per_prompt for i in range(len(prompts))]
         return replace(handle, set_name=name), run.images(name, shown[:64])
@@ -48,4 +63,6 @@ def draw_candidates(model: Any, clip: Any, vae: Any, handle: Candidates, progres
 def drawn_by(backend: ComfyTextToImage, handle: Candidates) -> str:
     """The name of the set that this model draws by the handle's prompts and settings."""
     later = [handle.round] if handle.round else []  # the first round's sets are named as before there was a number
-    return "candidates_" + mark(backend.fingerprint, handle.prompts.train, handle.settings.described(), repr(handle.sampler), *later)
+    return "candidates_" + mark(
+        backend.fingerprint, handle.prompts.train, handle.settings.described(), repr(handle.sampler), *later
+    )

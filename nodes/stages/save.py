@@ -35,14 +35,20 @@ def save_numbered(lora: Mapping[str, Any], prefix: str) -> str:
     root = Path(folder_paths.get_folder_paths("loras")[0])
     path = _next_free(root / prefix.replace("\\", "/"))
     rank = getattr(lora, "rank", down.shape[0])
-    alpha = getattr(lora, "alpha", next((float(value) for key, value in lora.items() if key.endswith(".alpha")), float(rank)))
+    alpha = getattr(
+        lora, "alpha", next((float(value) for key, value in lora.items() if key.endswith(".alpha")), float(rank))
+    )
     write_lora(lora, path, rank, alpha, getattr(lora, "metadata", {}))
     return str(path.relative_to(root))
 
 
 def _next_free(base: Path) -> Path:
     """<base>_<number>.safetensors, the number one above the highest there is."""
-    taken = [int(m[1]) for f in base.parent.glob("*.safetensors") if (m := re.fullmatch(rf"{re.escape(base.name)}_(\d+)", f.stem))]
+    taken = [
+        int(m[1])
+        for f in base.parent.glob("*.safetensors")
+        if (m := re.fullmatch(rf"{re.escape(base.name)}_(\d+)", f.stem))
+    ]
     number = max(taken, default=0) + 1
     # A file system that takes "Dog" and "dog" for the same name may still hold the file.
     while (path := base.with_name(f"{base.name}_{number:05d}.safetensors")).exists():

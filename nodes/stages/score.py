@@ -30,7 +30,9 @@ def score_candidates(candidates: Candidates, embedders: list[Any], progress: Nod
     scorers = reward_scorers(embedders, candidates.concept)
     axis = [axis_of(scorer.name) for scorer in scorers]
     names = [named(scorer).name for scorer in scorers]
-    fidelity, alignment = (tuple(n for n, a in zip(names, axis, strict=True) if a == which) for which in ("fidelity", "alignment"))
+    fidelity, alignment = (
+        tuple(n for n, a in zip(names, axis, strict=True) if a == which) for which in ("fidelity", "alignment")
+    )
     with RunFolder(candidates.folder) as run:
         score_set(run, candidates.set_name, scorers, progress)
         scored = Scored(candidates, fidelity, alignment)

@@ -53,7 +53,10 @@ def strength_sweep(
         )
     adapter = adapter_of_lora(model, lora, "the connected LoRA")
     strengths = read_strengths(strengths)
-    worn = [with_live_adapter(model, LiveAdapter(scaled_state(adapter.state, s), adapter.settings)) if s else model for s in strengths]
+    worn = [
+        with_live_adapter(model, LiveAdapter(scaled_state(adapter.state, s), adapter.settings)) if s else model
+        for s in strengths
+    ]
     with RunFolder(candidates.folder) as run:
         scorers = concept_scorers(*judges, candidates.concept)
         names, measured = measure(run, worn, clip, vae, candidates, settings, scorers, seeds, progress)
@@ -66,10 +69,15 @@ def strength_sweep(
 
 def words(found: Sweep, seeds: int) -> str:
     """The recommendation, then one line a strength."""
-    lines = [found.words, f"{seeds} pictures of each held-out prompt at every strength, equal seeds; gains in standard deviations."]
+    lines = [
+        found.words,
+        f"{seeds} pictures of each held-out prompt at every strength, equal seeds; gains in standard deviations.",
+    ]
     for point in found.points:
         gain = point.gain
         said = f"gain {gain.mean:+.2f} ({gain.low:+.2f} to {gain.high:+.2f})" if point.strength else "the original"
         guards = f"; {' and '.join(point.broken)}" if point.broken else ""
-        lines.append(f"{point.strength:g}: fidelity {point.fidelity.mean:.3f}, alignment {point.alignment.mean:.3f}, {said}{guards}")
+        lines.append(
+            f"{point.strength:g}: fidelity {point.fidelity.mean:.3f}, alignment {point.alignment.mean:.3f}, {said}{guards}"
+        )
     return "\n".join(lines)

@@ -65,11 +65,19 @@ def test_summary_by_hand():
     """Pairs a second: default 10 and 10, peer 5 and 6, drafts 7.5 and 10. To the peer 1.5 and 1.667, truth +.1 and 0."""
     table = summary(RESULTS)
     ours = table[DRAFTS]
-    assert (ours["pairs"], ours["pairs_per_s"], ours["better"]) == (95, pytest.approx(190 / 22), pytest.approx(147 / 190))
-    assert ours["to_peer"]["rate"] == pytest.approx((1.5 + 10 / 6) / 2) and ours["to_default"]["rate"] == pytest.approx(0.875)
+    assert (ours["pairs"], ours["pairs_per_s"], ours["better"]) == (
+        95,
+        pytest.approx(190 / 22),
+        pytest.approx(147 / 190),
+    )
+    assert ours["to_peer"]["rate"] == pytest.approx((1.5 + 10 / 6) / 2) and ours["to_default"]["rate"] == pytest.approx(
+        0.875
+    )
     low, high = ours["to_peer"]["rate_ci95"]
     assert 1.5 - 1e-9 <= low <= ours["to_peer"]["rate"] <= high <= 10 / 6 + 1e-9
-    assert ours["to_peer"]["truth"] == pytest.approx(0.05) and ours["gain"]["oracle_all_right"]["mean"] == pytest.approx(0.35)
+    assert ours["to_peer"]["truth"] == pytest.approx(0.05) and ours["gain"]["oracle_all_right"][
+        "mean"
+    ] == pytest.approx(0.35)
     assert "to_peer" not in table[PEER] and "to_default" not in table[DEFAULT]
     assert summary({5: RESULTS[5]})[DRAFTS]["to_peer"]["rate_ci95"] == [None, None]
 
@@ -79,7 +87,9 @@ def test_the_command_takes_kept_results_and_writes_a_summary(tmp_path: Path, mon
         for name, result in by_name.items():
             (tmp_path / f"concept_{seed}").mkdir(exist_ok=True)
             (tmp_path / f"concept_{seed}" / f"{name}.json").write_text(json.dumps(result), encoding="utf-8")
-    monkeypatch.setattr(sys, "argv", ["drafts", "--concepts", "5-6", "--variants", ";".join(RESULTS[5]), "--out", str(tmp_path)])
+    monkeypatch.setattr(
+        sys, "argv", ["drafts", "--concepts", "5-6", "--variants", ";".join(RESULTS[5]), "--out", str(tmp_path)]
+    )
     drafts.main()
     written = json.loads((tmp_path / "drafts.json").read_text(encoding="utf-8"))
     assert written["concepts"] == [5, 6] and written["summary"][DRAFTS]["pairs"] == 95
@@ -101,6 +111,8 @@ def test_a_variant_runs_its_rounds_and_is_measured(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(drafts, "settings_of", lambda name: small)
     result = drafts.run_variant(5, "drafts 10", tmp_path)
     assert result["rounds"] == 1 and 0 < result["drawn"] < 300 and 0 < result["better"] < result["pairs"]
-    assert all(result["seconds"][p] > 0 for p in ("candidates", "pair", "train")) and set(result["gain"]) == set(MEASURES)
+    assert all(result["seconds"][p] > 0 for p in ("candidates", "pair", "train")) and set(result["gain"]) == set(
+        MEASURES
+    )
     assert result["told"][0]["alignment"] > 0.5
     assert drafts.run_variant(5, "drafts 10", tmp_path) == result, "kept"

@@ -15,9 +15,14 @@ def _row(method: str, candidates: float | None, looked_at: float, value: float) 
 def test_means_over_concepts_by_hand():
     """.2 and .4 make .3; the start has no candidates."""
     table = mean_table(
-        {0: [_row("start", None, 1, 0.2), _row("raft", 4, 1, 0.6)], 1: [_row("start", None, 1, 0.4), _row("raft", 4, 1, 0.8)]}
+        {
+            0: [_row("start", None, 1, 0.2), _row("raft", 4, 1, 0.6)],
+            1: [_row("start", None, 1, 0.4), _row("raft", 4, 1, 0.8)],
+        }
     )
-    assert table["start", None, 1]["fidelity"] == pytest.approx(0.3) and table["raft", 4, 1]["oracle_all_right"] == pytest.approx(0.7)
+    assert table["start", None, 1]["fidelity"] == pytest.approx(0.3) and table["raft", 4, 1][
+        "oracle_all_right"
+    ] == pytest.approx(0.7)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -26,8 +31,14 @@ def test_methods_differ_in_what_they_name_and_the_guidance_alone(method: str):
     named = {group: set(values) for group, values in METHODS[method].items()}
     for group in ("sampling", "pairs", "train"):
         own, usual = (getattr(s, group).model_dump() for s in (changed, TOY_SETTINGS))
-        assert {k for k in own if own[k] != usual[k]} == named.get(group, set()) | ({"guidance"} if group == "sampling" else set())
-    assert changed.sampling.guidance == 4.0 and changed.evaluation.guidance == 2.0 and changed.rounds == TOY_SETTINGS.rounds
+        assert {k for k in own if own[k] != usual[k]} == named.get(group, set()) | (
+            {"guidance"} if group == "sampling" else set()
+        )
+    assert (
+        changed.sampling.guidance == 4.0
+        and changed.evaluation.guidance == 2.0
+        and changed.rounds == TOY_SETTINGS.rounds
+    )
     assert 1.0 in DRAWN[method]
 
 

@@ -28,7 +28,12 @@ def test_figures_by_hand(capsys):
     }
     found = figures(timed, 2)
     ours = found["sides"][OURS]
-    assert (ours["seconds_per_step"], ours["seconds_per_picture"], ours["forwards_per_step"], ours["seconds_per_forward"]) == (4, 2, 8, 0.5)
+    assert (
+        ours["seconds_per_step"],
+        ours["seconds_per_picture"],
+        ours["forwards_per_step"],
+        ours["seconds_per_forward"],
+    ) == (4, 2, 8, 0.5)
     assert {n: s["forwards_per_step"] for n, s in found["sides"].items()} == {OURS: 8, BANK: 6, BATCH: 12, SINGLE: 6}
     assert [(r["theirs"], r["ours"], r["by_step"], r["by_forward"]) for r in found["ratios"]] == [
         (BATCH, OURS, 3.0, pytest.approx(3 * 8 / 12)),

@@ -19,7 +19,13 @@ def _measures(truth: list[float], **more: object) -> dict:
     points = range(len(truth))
     scores = {s: {part: [0.1 * k for k in points] for part in ("all", "seen", "unseen")} for s in (*MAIN, *DETAILS)}
     scores["oracle_all_right"] = dict.fromkeys(("all", "seen", "unseen"), truth)
-    return {"rounds": list(points), "scores": scores, "winner_alarms": [0.001 * k for k in points][1:], "seconds": 10.0, **more}
+    return {
+        "rounds": list(points),
+        "scores": scores,
+        "winner_alarms": [0.001 * k for k in points][1:],
+        "seconds": 10.0,
+        **more,
+    }
 
 
 def test_every_row_spends_the_same():
@@ -73,7 +79,11 @@ def test_means_and_differences_by_hand():
     }
     summary = summarise(results, DEFAULT)
     truth = summary["all"]["oracle_all_right"]
-    assert truth["mean"] == pytest.approx(0.4) and truth["up"] == 2 and 0.3 <= truth["ci95"][0] <= truth["ci95"][1] <= 0.5 + 1e-9
+    assert (
+        truth["mean"] == pytest.approx(0.4)
+        and truth["up"] == 2
+        and 0.3 <= truth["ci95"][0] <= truth["ci95"][1] <= 0.5 + 1e-9
+    )
     assert summary["all"]["fidelity"]["mean"] == pytest.approx(0.3) and summary["winner_drift"] == pytest.approx(0.003)
     assert difference(results, DEFAULT, "raft")["mean"] == pytest.approx(0.3)
     assert mean_path(ends(results, "raft"), "oracle_all_right") == pytest.approx([0.15, 0.2, 0.3, 0.25])

@@ -35,7 +35,9 @@ def test_ten_thousand_candidates_stay_far_below_the_limits(rule):
 def test_the_command_writes_table_json_and_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
     monkeypatch.setattr(pairs, "SIZES", (20, 40))
     monkeypatch.setattr(pairs, "PER_PROMPT", (3, 6))
-    monkeypatch.setattr(sys, "argv", ["pairs", "--out", str(tmp_path), "--candidates", "100", "--round-candidates", "0", "--times", "1"])
+    monkeypatch.setattr(
+        sys, "argv", ["pairs", "--out", str(tmp_path), "--candidates", "100", "--round-candidates", "0", "--times", "1"]
+    )
     pairs.main()
     found = json.loads((tmp_path / "pairs.json").read_text(encoding="utf-8"))
     assert [row["rule"] for row in found["rules"]] == list(PAIR_RULES) and set(found["growth"]) == set(PAIR_RULES)

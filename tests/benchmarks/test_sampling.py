@@ -79,7 +79,11 @@ def test_hope_is_of_ones_own_prompt_by_the_rule(rule):
     fidelity, alignment = (np.tile(rng.uniform(-0.01, 0.01, 5), 2) for _ in range(2))
     found = hopes(prompt_of, fidelity + np.repeat([0.0, 1e-6], 5), alignment, settings)
     assert found.shape == (10,) and found[:5] == pytest.approx(found[5:], rel=1e-3)
-    others = [hopes(prompt_of, fidelity, alignment, OPEN.model_copy(update={"rule": other})) for other in RULES if other != rule]
+    others = [
+        hopes(prompt_of, fidelity, alignment, OPEN.model_copy(update={"rule": other}))
+        for other in RULES
+        if other != rule
+    ]
     assert not any(np.allclose(found, other, rtol=1e-6) for other in others)
 
 
@@ -101,7 +105,10 @@ def test_reach_by_hand():
 
 
 @given(
-    st.lists(st.tuples(st.integers(-9, 9), st.integers(-9, 9)), min_size=2, max_size=12), st.integers(0, 12), st.floats(-5, 5), st.randoms()
+    st.lists(st.tuples(st.integers(-9, 9), st.integers(-9, 9)), min_size=2, max_size=12),
+    st.integers(0, 12),
+    st.floats(-5, 5),
+    st.randoms(),
 )
 def test_the_choice_does_not_hang_on_order_or_place(points, count, shift, rng):
     fidelity, alignment = np.array(points, float).T
@@ -153,7 +160,11 @@ def test_who_is_stopped_hangs_on_the_rule():
 
 def lacking() -> Records:
     """Two prompts: the first's second candidate is better than its others on both axes, the other's are all equal."""
-    found = {"prompt": np.repeat([0, 1], PER_PROMPT), "fidelity": np.zeros(2 * PER_PROMPT), "alignment": np.zeros(2 * PER_PROMPT)}
+    found = {
+        "prompt": np.repeat([0, 1], PER_PROMPT),
+        "fidelity": np.zeros(2 * PER_PROMPT),
+        "alignment": np.zeros(2 * PER_PROMPT),
+    }
     found["fidelity"][1] = found["alignment"][1] = 1.0
     return found
 
@@ -179,15 +190,27 @@ def test_quality_by_hand(settings):
     found = {"prompt": np.zeros(3, int), "right": np.array([0.0, 0.0, 1.0]), "fidelity": scores, "alignment": scores}
     assert outcome(found, everyone, 0.0, settings).tolist() == [3, 2, 0, 0]
     found["right"] = np.array([1.0, 0.0, 0.0])
-    assert outcome(found, everyone, 0.0, settings.model_copy(update={"max_pairs_per_prompt": 3})).tolist() == [3, 0, 2, 1]
+    assert outcome(found, everyone, 0.0, settings.model_copy(update={"max_pairs_per_prompt": 3})).tolist() == [
+        3,
+        0,
+        2,
+        1,
+    ]
     got = row("all", [found, found], [everyone] * 2, 2.0, settings.model_copy(update={"max_uses": 1}))
     # One pair a concept, the longest: 1.0 a second, none better.
-    assert (got["pairs"], got["pairs_per_s"], got["worse"]) == (2, 1.0, 1.0) and set(got["pairs_per_s_at"].values()) == {0.0}
+    assert (got["pairs"], got["pairs_per_s"], got["worse"]) == (2, 1.0, 1.0) and set(
+        got["pairs_per_s_at"].values()
+    ) == {0.0}
 
 
 def test_pairs_are_those_of_the_settings_rule():
     """One is better on one axis and worse on the other: by the reward a pair, by the window none."""
-    found = {"prompt": np.zeros(2, int), "right": np.ones(2), "fidelity": np.array([0.0, 0.5]), "alignment": np.array([0.1, 0.0])}
+    found = {
+        "prompt": np.zeros(2, int),
+        "right": np.ones(2),
+        "fidelity": np.array([0.0, 0.5]),
+        "alignment": np.array([0.1, 0.0]),
+    }
     counts = [int(outcome(found, np.ones(2, bool), 0.0, s)[0]) for s in (BY_REWARD, OPEN)]
     assert counts == [1, 0]
 
@@ -202,7 +225,12 @@ def test_drafts_in_pairs_are_drawn_in_full_and_no_others():
         found[f"{axis}_draft_3"] = np.array([0.4, 0.2, 0.1, 0.3, 0.5] + [0.0] * (PER_PROMPT - 5))
     one = PairSettings(margin=0.0, max_pairs_per_prompt=1, max_uses=1)
     assert np.nonzero(drafted(found, 4, 3, one))[0].tolist() == [0, 2]
-    assert np.nonzero(drafted(found, 4, 3, one.model_copy(update={"max_pairs_per_prompt": 2})))[0].tolist() == [0, 1, 2, 3]
+    assert np.nonzero(drafted(found, 4, 3, one.model_copy(update={"max_pairs_per_prompt": 2})))[0].tolist() == [
+        0,
+        1,
+        2,
+        3,
+    ]
 
 
 def test_the_cost_of_drafting_is_drafts_looks_and_what_is_drawn_in_full():
@@ -239,9 +267,13 @@ def test_models_have_settings_of_their_size():
 
 def test_the_command_draws_on_both_sides_and_writes_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sampling, "VARIANTS", {"guidance 4 until 0.5": sampling.VARIANTS["guidance 4 until 0.5"]})
-    monkeypatch.setattr(sampling, "sampling_settings", lambda name, **changes: sampling_settings(name, steps=2, **changes))
     monkeypatch.setattr(
-        sys, "argv", ["sampling", "--out", str(tmp_path), "--turns", "1", "--prompts", "1", "--batch", "8", "--device", "cpu"]
+        sampling, "sampling_settings", lambda name, **changes: sampling_settings(name, steps=2, **changes)
+    )
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        ["sampling", "--out", str(tmp_path), "--turns", "1", "--prompts", "1", "--batch", "8", "--device", "cpu"],
     )
     sampling.main()
     (found,) = json.loads((tmp_path / "sampling.json").read_text(encoding="utf-8"))["sampling"]

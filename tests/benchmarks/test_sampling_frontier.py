@@ -16,7 +16,11 @@ def way(name: str, seconds: float, *points: tuple[int, int]) -> dict:
 
 def test_the_frontier_by_hand():
     """Plain 5: 10 pairs a second at .5, 5 at .6; plain 9: 6 at .6, 2 at .7. Drafted: 8 at .7 of 1 second."""
-    rows = [way("plain 5", 1.0, (10, 5), (5, 3)), way("plain 9", 2.0, (12, 8), (4, 3)), way("9 drafted in 3, margin 1", 1.0, (8, 6))]
+    rows = [
+        way("plain 5", 1.0, (10, 5), (5, 3)),
+        way("plain 9", 2.0, (12, 8), (4, 3)),
+        way("9 drafted in 3, margin 1", 1.0, (8, 6)),
+    ]
     found = {f["quality"]: f for f in frontier(rows)}
     assert set(found) == {level for level in LEVELS if level <= 0.75}
     assert [found[q]["plain"]["pairs_per_s"] for q in (0.5, 0.6, 0.66, 0.7)] == [10.0, 6.0, 6.0, 2.0]
@@ -33,7 +37,11 @@ def test_perfect_drafts_are_compared_with_the_quickest_plain_way_as_good():
             one[f"{axis}_draft_4"] = one[axis]
         one["right"] = (one["fidelity"] + one["alignment"] > 0).astype(float)
     found = against_plain(concepts, {**COSTS, "draft_4": 0.0, "decode": 0.0, "score": 0.0}, PairSettings())
-    assert found["ci95"][0] <= found["ratio"] <= found["ci95"][1] and found["ratio"] >= 1 and found["plain"].startswith("plain ")
+    assert (
+        found["ci95"][0] <= found["ratio"] <= found["ci95"][1]
+        and found["ratio"] >= 1
+        and found["plain"].startswith("plain ")
+    )
     dear = against_plain(concepts, {**COSTS, "draft_4": 1.0}, PairSettings())
     assert dear["ratio"] < 0.5 and dear["better"] == found["better"]
     assert against_plain(concepts[:1], COSTS, PairSettings())["ci95"] == [None, None]

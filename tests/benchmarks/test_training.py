@@ -38,7 +38,11 @@ def test_ratios_are_to_the_recipe() -> None:
     rows = {"recipe": _row(4.0), "plain": _row(2.0, peak=80)}
     compare(rows, 2)
     assert rows["recipe"]["speed_ratio"] == rows["recipe"]["memory_ratio"] == 1
-    assert (rows["plain"]["speed_ratio"], rows["plain"]["memory_ratio"], rows["plain"]["added_memory_ratio"]) == (2.0, 0.8, 0.5)
+    assert (rows["plain"]["speed_ratio"], rows["plain"]["memory_ratio"], rows["plain"]["added_memory_ratio"]) == (
+        2.0,
+        0.8,
+        0.5,
+    )
 
 
 def test_a_power_is_found_again() -> None:
@@ -61,7 +65,11 @@ def test_full_sizes_have_their_weights() -> None:
 
 def test_prompts_become_ids_of_one_length() -> None:
     ids = HashTokenizer()(["a robot", "word " * 200]).input_ids
-    assert ids.shape == (2, 77) and int(ids.max()) < 49408 and HashTokenizer()("a robot").input_ids.tolist() == [ids[0].tolist()]
+    assert (
+        ids.shape == (2, 77)
+        and int(ids.max()) < 49408
+        and HashTokenizer()("a robot").input_ids.tolist() == [ids[0].tolist()]
+    )
 
 
 def test_sdxls_additions_stand_apart() -> None:
@@ -111,7 +119,9 @@ def test_the_recipes_weights_are_of_its_precision(precision: str, dtype: torch.d
 
 @pytest.mark.parametrize("variant", ["ours", "peer"])
 def test_a_short_run_of_both_sides(variant: str) -> None:
-    row = measure(Task(**{**TINY.__dict__, "variant": variant, "settings": {"reference_bank": 2} if variant == "ours" else {}}))
+    row = measure(
+        Task(**{**TINY.__dict__, "variant": variant, "settings": {"reference_bank": 2} if variant == "ours" else {}})
+    )
     assert row["seconds_per_step"] > 0 and row["pairs_per_second"] == pytest.approx(1 / row["seconds_per_step"])
     assert row["peak_bytes"] >= row["resting_bytes"] > 0
     assert set(row["phases"]) == set(PHASES) and row["phases"]["backward"] > 0

@@ -29,7 +29,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         chosen = metafunc.config.getoption("--front-ends").split(",")
         marker = metafunc.definition.get_closest_marker("front_ends")
         wanted = marker.args if marker else FRONT_ENDS
-        metafunc.parametrize("server", [name for name in FRONT_ENDS if name in chosen and name in wanted], indirect=True, scope="session")
+        metafunc.parametrize(
+            "server", [name for name in FRONT_ENDS if name in chosen and name in wanted], indirect=True, scope="session"
+        )
 
 
 @pytest.fixture(scope="session")

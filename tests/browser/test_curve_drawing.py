@@ -87,7 +87,14 @@ def test_messages_add_up_and_a_whole_one_mends_gaps(view):
     messages = [{"begin": "a"}, sent(0, 1), sent(2), sent(1, 3, whole=True), "settle"]
     assert view.evaluate(KEEP, ["one", messages]) == [None, [[0, 1]], [[0, 1, 2]], [[1, 3]], None]
     # Nodes of a loop have no output of their own on the canvas: their rounds stay, until the next run.
-    loop = [{"begin": "b"}, sent(0, source="7.0.1"), sent(0, 1, source="7.0.2"), "settle", {"begin": "c"}, sent(0, source="7.0.1")]
+    loop = [
+        {"begin": "b"},
+        sent(0, source="7.0.1"),
+        sent(0, 1, source="7.0.2"),
+        "settle",
+        {"begin": "c"},
+        sent(0, source="7.0.1"),
+    ]
     assert view.evaluate(KEEP, ["two", loop]) == [None, [[0]], [[0], [0, 1]], [[0], [0, 1]], [[0], [0, 1]], [[0]]]
     # They are left once the history has as many, or more: of this run, and not of another.
     read = [{"leave": "other", "curves": 9}, {"leave": "d", "curves": 1}, {"leave": "d", "curves": 2}]

@@ -51,7 +51,9 @@ def test_a_flip_goes_on_and_comes_back(server: Server, view):
     shown = payload(view)
     assert shown["window"] is None and drawn(view) == {"way", "level"}
     says(view, f"reward rises ({int(shown['way'] + 0.5)}°)")
-    lonely = next(p for p in shown["pairs"][5:] if sum(p["winner"] in (o["winner"], o["loser"]) for o in shown["pairs"]) == 1)
+    lonely = next(
+        p for p in shown["pairs"][5:] if sum(p["winner"] in (o["winner"], o["loser"]) for o in shown["pairs"]) == 1
+    )
     view.mouse.move(*point_of(view, lonely["winner"]), steps=3)
     tip = view.locator(".dbdpo-tip")
     tip.wait_for()
@@ -64,7 +66,11 @@ def test_a_flip_goes_on_and_comes_back(server: Server, view):
     view.mouse.click(*point_of(view, lonely["winner"]))
     view.wait_for_timeout(300)
     chosen = view.evaluate("[...document.querySelectorAll('.dbdpo-figures figure:not([hidden]) img')].map(i => i.src)")
-    pair = next(p for p in shown["pairs"] if shown["files"][p["winner"]] in chosen[0] and shown["files"][p["loser"]] in chosen[1])
+    pair = next(
+        p
+        for p in shown["pairs"]
+        if shown["files"][p["winner"]] in chosen[0] and shown["files"][p["loser"]] in chosen[1]
+    )
     button(view, "Swap (S)").click()
     changed(view, 1)
     says(view, "Press Run to hand your decisions on.")
@@ -81,7 +87,9 @@ def test_a_flip_goes_on_and_comes_back(server: Server, view):
     ready(view)
     assert edits(view) == {}
     changed(view, 0)
-    assert view.evaluate(f"document.querySelector('{PANEL}').contains(document.activeElement)"), "keys go on working after an undo"
+    assert view.evaluate(f"document.querySelector('{PANEL}').contains(document.activeElement)"), (
+        "keys go on working after an undo"
+    )
 
 
 def test_the_keyboard_alone(server: Server, view):
@@ -97,7 +105,9 @@ def test_the_keyboard_alone(server: Server, view):
     nodes = view.evaluate("app.graph._nodes.length")
     press(view, "r", "ArrowRight", "s", "ArrowRight", "ArrowLeft", "ArrowRight", "k", "End", "r", "Delete", "Home")
     assert edits(view)["pairs"] == {ids[0]: "reject", ids[1]: "swap", ids[2]: "keep", ids[-1]: "reject"}
-    assert view.evaluate("app.graph._nodes.length") == nodes, "Delete is not for the canvas while the panel has the keys"
+    assert view.evaluate("app.graph._nodes.length") == nodes, (
+        "Delete is not for the canvas while the panel has the keys"
+    )
     changed(view, 3)
     press(view, "u", "Home", "r")
     assert edits(view)["pairs"] == {ids[1]: "swap", ids[2]: "keep"}
@@ -110,7 +120,9 @@ def test_the_keyboard_alone(server: Server, view):
     assert edits(view)["candidates"] == {str(first["loser"]): "down", "0": "down"}
     press(view, "m", "f")
     press(view, *["ArrowDown"] * (1 + shown["prompt"][shown["pairs"][-1]["winner"]]), "Escape", "End", "k")
-    mine = [p["id"] for p in shown["pairs"] if shown["prompt"][p["winner"]] == shown["prompt"][shown["pairs"][-1]["winner"]]]
+    mine = [
+        p["id"] for p in shown["pairs"] if shown["prompt"][p["winner"]] == shown["prompt"][shown["pairs"][-1]["winner"]]
+    ]
     says(view, f"Pair {len(mine)} of {len(mine)}")
     assert edits(view)["pairs"][mine[-1]] == "keep"
 
@@ -139,7 +151,8 @@ def test_two_inspectors_do_not_meddle(server: Server, view):
     for title, name in (("inspector 0", "Swap (S)"), ("inspector 1", "Reject (R)")):
         look_at(view, title)
         spot = view.evaluate(
-            f"title => {{ const n = {NODE}; return app.canvas.ds.convertOffsetToCanvas([n.pos[0] + 600, n.pos[1]]) }}", title
+            f"title => {{ const n = {NODE}; return app.canvas.ds.convertOffsetToCanvas([n.pos[0] + 600, n.pos[1]]) }}",
+            title,
         )
         panels = [view.locator(PANEL).nth(i) for i in range(2)]
         here = min(panels, key=lambda p: abs(p.bounding_box()["x"] + p.bounding_box()["width"] / 2 - spot[0]))
@@ -182,7 +195,9 @@ def test_what_looks_like_a_script_is_text(server: Server, view):
         }"""
     )
     view.wait_for_timeout(1500)
-    sources = view.evaluate(f"[...document.querySelectorAll('{PANEL} img')].map(i => i.getAttribute('src')).filter(s => s)")
+    sources = view.evaluate(
+        f"[...document.querySelectorAll('{PANEL} img')].map(i => i.getAttribute('src')).filter(s => s)"
+    )
     assert sources and all("/dreambooth_dpo/preview?" in source for source in sources)
     assert view.evaluate("window.hacked") is None
     assert view.evaluate(f"document.querySelectorAll('{PANEL} script, {PANEL} b, {PANEL} [onerror]').length") == 0

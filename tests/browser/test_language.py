@@ -8,7 +8,9 @@ import pytest
 from browsing import look_at, tab
 from hosting import ROOT, Server
 
-pytestmark = pytest.mark.front_ends("pinned", "nodes2", why="titles and tooltips: on both canvases the same code shows them")
+pytestmark = pytest.mark.front_ends(
+    "pinned", "nodes2", why="titles and tooltips: on both canvases the same code shows them"
+)
 KIND, WIDGET = "DBDPO_LoadToybox", "steps"
 LANGUAGES = sorted(folder.name for folder in (ROOT / "locales").iterdir())
 PLACE = """([kind, name]) => {

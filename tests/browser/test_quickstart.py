@@ -91,13 +91,17 @@ def test_every_picture_is_seen_and_the_lora_is_saved(server: Server, ran):
         }}""",
         arg=PICTURES,
     )
-    texts = view.evaluate("Object.fromEntries(app.graph._nodes.map(n => [n.title, (app.nodeOutputs[n.id]?.text ?? []).join()]))")
+    texts = view.evaluate(
+        "Object.fromEntries(app.graph._nodes.map(n => [n.title, (app.nodeOutputs[n.id]?.text ?? []).join()]))"
+    )
     assert texts["Save DPO LoRA"].startswith("saved as dreambooth_dpo/toybox_0")
     name = texts["Save DPO LoRA"].removeprefix("saved as ")
     assert (server.folder / "models" / "loras" / name).is_file()
     assert "40 held-out pictures of 20 prompts" in texts["Evaluate Before/After"]
     # The report can be read on the canvas, too.
-    shown = view.evaluate("app.graph._nodes.find(n => n.title === 'Did it get better?').widgets.map(w => String(w.value)).join()")
+    shown = view.evaluate(
+        "app.graph._nodes.find(n => n.title === 'Did it get better?').widgets.map(w => String(w.value)).join()"
+    )
     assert "40 held-out pictures of 20 prompts" in shown
     assert overlaps(view) == []
     assert red(view) == []
@@ -134,7 +138,9 @@ def test_before_and_after_by_mouse_and_keys(ran):
     view, _ = ran
     look_at(view, "DBDPO_Evaluate")
     stage = view.locator(".dbdpo-compare-stage")
-    view.wait_for_function("[...document.querySelectorAll('.dbdpo-compare-stage img')].every(i => i.complete && i.naturalWidth === 64)")
+    view.wait_for_function(
+        "[...document.querySelectorAll('.dbdpo-compare-stage img')].every(i => i.complete && i.naturalWidth === 64)"
+    )
     place = view.evaluate("[...app.graph._nodes.find(n => n.type === 'DBDPO_Evaluate').pos, ...app.canvas.ds.offset]")
     box = stage.bounding_box()
     assert box["width"] > 150 and box["height"] > 150
@@ -144,13 +150,18 @@ def test_before_and_after_by_mouse_and_keys(ran):
     view.mouse.move(box["x"] + box["width"] * 0.2, middle, steps=4)
     view.mouse.up()
     assert float(stage.get_attribute("aria-valuenow")) == pytest.approx(20, abs=2)
-    assert view.evaluate("getComputedStyle(document.querySelector('.dbdpo-compare-after')).clipPath").startswith("inset(0px 0px 0px ")
+    assert view.evaluate("getComputedStyle(document.querySelector('.dbdpo-compare-after')).clipPath").startswith(
+        "inset(0px 0px 0px "
+    )
     view.keyboard.press("ArrowRight")
     assert float(stage.get_attribute("aria-valuenow")) == pytest.approx(22, abs=2)
     view.keyboard.press("End")
     assert stage.get_attribute("aria-valuenow") == "100"
     # Neither the node nor the view has moved with it.
-    assert view.evaluate("[...app.graph._nodes.find(n => n.type === 'DBDPO_Evaluate').pos, ...app.canvas.ds.offset]") == place
+    assert (
+        view.evaluate("[...app.graph._nodes.find(n => n.type === 'DBDPO_Evaluate').pos, ...app.canvas.ds.offset]")
+        == place
+    )
     before = stage.locator("img").first.get_attribute("src")
     view.locator(".dbdpo-compare select").first.select_option(index=3)
     view.get_by_role("button", name="next picture").click()
@@ -173,4 +184,6 @@ def test_the_views_come_back_after_another_tab_a_reload_and_a_cached_run(server:
     assert trained not in executed(history)
     curve_points(view)
     look_at(view, "DBDPO_Evaluate")
-    view.wait_for_function("[...document.querySelectorAll('.dbdpo-compare-stage img')].every(i => i.complete && i.naturalWidth === 64)")
+    view.wait_for_function(
+        "[...document.querySelectorAll('.dbdpo-compare-stage img')].every(i => i.complete && i.naturalWidth === 64)"
+    )

@@ -7,7 +7,9 @@ from browsing import come_back, finished, look_at, open_template, overlaps, pres
 from hosting import Server, executed
 from toy_graphs import FEW_PROMPTS
 
-pytestmark = pytest.mark.front_ends("pinned", "nodes2", why="what comes back and where it is drawn; on both canvases the same")
+pytestmark = pytest.mark.front_ends(
+    "pinned", "nodes2", why="what comes back and where it is drawn; on both canvases the same"
+)
 STEPS = 6
 SMALL = {
     "DBDPO_LoadToybox": {"steps": 10},
@@ -30,7 +32,9 @@ def run(view, server: Server) -> dict:
 def shows(view, rounds: int) -> None:
     """The curves of so many rounds are on the node."""
     look_at(view, "DBDPO_Rounds", 0.5)
-    view.wait_for_function("points => document.querySelector('.dbdpo-curve')?.dataset.points === points", arg=str(rounds * STEPS))
+    view.wait_for_function(
+        "points => document.querySelector('.dbdpo-curve')?.dataset.points === points", arg=str(rounds * STEPS)
+    )
     assert f"{rounds} rounds, step {rounds * STEPS} of {rounds * STEPS}" in view.locator(".dbdpo-curve").inner_text()
     assert view.locator(".dbdpo-curve-border").count() == rounds - 1
 

@@ -32,7 +32,11 @@ COUNT = """text => {
 def graph() -> dict:
     """Every node that says something, behind one another: what one has drawn the next need not draw."""
     whole = toy_loop_graph(
-        toy={"steps": 10}, sample={"run_name": "texts", "steps": 4}, pairs={"max_uses": 10}, train={"train_steps": 4}, prompts=FEW_PROMPTS
+        toy={"steps": 10},
+        sample={"run_name": "texts", "steps": 4},
+        pairs={"max_uses": 10},
+        train={"train_steps": 4},
+        prompts=FEW_PROMPTS,
     )
     del whole["look"]
     model, clip, vae = (["toy", i] for i in range(3))
@@ -40,8 +44,12 @@ def graph() -> dict:
     whole["pairs"]["inputs"]["rule"] = "lambda_harmonic"
     whole["inspect"] = node("InspectPairs", pairs=["pairs", 0], edits="")
     whole["finish"] = node("FinishCandidates", model=model, clip=clip, vae=vae, pairs=["pairs", 0], steps=5)
-    whole["keep"] = node("KeepBest", before=model, after=["train", 0], lora=["train", 1], candidates=["sample", 0], patience=1, **parts)
-    whole["strength"] = node("Strength", model=model, lora=["train", 1], candidates=["sample", 0], strengths="0, 1", **parts)
+    whole["keep"] = node(
+        "KeepBest", before=model, after=["train", 0], lora=["train", 1], candidates=["sample", 0], patience=1, **parts
+    )
+    whole["strength"] = node(
+        "Strength", model=model, lora=["train", 1], candidates=["sample", 0], strengths="0, 1", **parts
+    )
     drawing, pairing, training = ({**whole[name]["inputs"]} for name in ("sample", "pairs", "train"))
     loop = {k: v for k, v in {**drawing, **pairing, **training, **parts}.items() if k not in ("scored", "pairs")}
     whole["rounds"] = node(
@@ -64,8 +72,12 @@ def ran(server: Server, browser):
         history = run(view, server)
         assert history["status"]["status_str"] == "success", history["status"]
         kinds = view.evaluate("Object.fromEntries(app.graph._nodes.map(n => [n.id, n.type]))")
-        said = {kinds[i]: output["text"][0] for i, output in history["outputs"].items() if i in kinds and "text" in output}
-        (said["DBDPO_Rounds"],) = [output["dbdpo_kept"][0] for i, output in history["outputs"].items() if i.endswith("keep_0")]
+        said = {
+            kinds[i]: output["text"][0] for i, output in history["outputs"].items() if i in kinds and "text" in output
+        }
+        (said["DBDPO_Rounds"],) = [
+            output["dbdpo_kept"][0] for i, output in history["outputs"].items() if i.endswith("keep_0")
+        ]
         yield view, said
         assert not view.errors
         assert not view.left
@@ -75,7 +87,9 @@ def reads(view, kind: str, text: str) -> None:
     """A user who looks at the node reads this on it, and no markup."""
     look_at(view, kind, 0.5)
     view.wait_for_function(
-        f"([kind, text]) => {{ const found = ({READ})(kind); return found?.text === text && found.seen }}", arg=[kind, text], timeout=15_000
+        f"([kind, text]) => {{ const found = ({READ})(kind); return found?.text === text && found.seen }}",
+        arg=[kind, text],
+        timeout=15_000,
     )
     assert view.evaluate(READ, kind)["children"] == 0
 

@@ -44,7 +44,9 @@ def test_every_example_opens_from_browse_templates(view):
         saved = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
         kinds = sorted(node["type"] for node in saved["nodes"])
         open_template(view, name)
-        view.wait_for_function("kinds => app.graph._nodes.map(n => n.type).sort().join() === kinds", arg=",".join(kinds))
+        view.wait_for_function(
+            "kinds => app.graph._nodes.map(n => n.type).sort().join() === kinds", arg=",".join(kinds)
+        )
         if name.startswith("toybox"):  # the others name models that the user brings
             assert view.evaluate("app.graph._nodes.filter(n => n.has_errors).map(n => n.type)") == [], name
         assert overlaps(view) == [], name
@@ -58,5 +60,7 @@ def test_every_example_opens_from_browse_templates(view):
             )
             assert sum(inputs) == sum(bool(i["link"]) for i in kept["inputs"]), (name, kept["type"])
             linked = [bool(o["links"]) for o in kept["outputs"]]
-            more = 0 if kept["type"].startswith(OURS) else len(outputs) - len(linked)  # what this host's own node has beside what is used
+            more = (
+                0 if kept["type"].startswith(OURS) else len(outputs) - len(linked)
+            )  # what this host's own node has beside what is used
             assert outputs == linked + more * [False], (name, kept["type"])

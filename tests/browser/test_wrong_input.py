@@ -10,7 +10,9 @@ from browsing import finished, load, press_run, reads, red, set_widgets, unlink
 from hosting import Server
 from workflows import FOLDER
 
-pytestmark = pytest.mark.front_ends("pinned", "newest", why="the messages are the page's, and the same over a canvas and over HTML nodes")
+pytestmark = pytest.mark.front_ends(
+    "pinned", "newest", why="the messages are the page's, and the same over a canvas and over HTML nodes"
+)
 
 
 def quickstart(view) -> None:
@@ -20,7 +22,9 @@ def quickstart(view) -> None:
 
 def test_wrong_values_are_named_before_anything_is_drawn(server: Server, view):
     quickstart(view)
-    set_widgets(view, {"DBDPO_BuildPairs": {"angle_low": 80, "angle_high": 30}, "DBDPO_SampleCandidates": {"run_name": "never"}})
+    set_widgets(
+        view, {"DBDPO_BuildPairs": {"angle_low": 80, "angle_high": 30}, "DBDPO_SampleCandidates": {"run_name": "never"}}
+    )
     status, answer = press_run(view)
     assert status == 400
     assert "angle_low 80 must be below angle_high 30" in json.dumps(answer)

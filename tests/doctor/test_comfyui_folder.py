@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 from comfyui_folders import make_comfyui
 
-from dreambooth_dpo.doctor.comfyui_folder import find_comfyui, find_python, folder_finding, front_end_finding, pinned_front_end
+from dreambooth_dpo.doctor.comfyui_folder import (
+    find_comfyui,
+    find_python,
+    folder_finding,
+    front_end_finding,
+    pinned_front_end,
+)
 from dreambooth_dpo.doctor.findings import FAILED, OK, WARNING
 
 
@@ -57,7 +63,9 @@ def test_a_folder_of_custom_nodes_without_a_comfyui_is_none(tmp_path: Path) -> N
         (None, WARNING, "does not say its version", "use a release from 0.3.64 to 0.33.0"),
     ],
 )
-def test_a_version_is_supported_or_not(tmp_path: Path, version: str | None, status: str, said: str, remedy: str) -> None:
+def test_a_version_is_supported_or_not(
+    tmp_path: Path, version: str | None, status: str, said: str, remedy: str
+) -> None:
     found = folder_finding(make_comfyui(tmp_path / "ComfyUI", version), "--comfyui")
     assert found.status == status and said in found.said and remedy in found.remedy
     assert "\n" not in found.said + found.remedy
@@ -69,7 +77,9 @@ def test_no_comfyui_there(tmp_path: Path) -> None:
     assert found.remedy == "give the folder that main.py lies in: --comfyui DIR"
 
 
-@pytest.mark.parametrize("place", ["venv/bin/python", ".venv/Scripts/python.exe", "../venv/bin/python", "../python_embeded/python.exe"])
+@pytest.mark.parametrize(
+    "place", ["venv/bin/python", ".venv/Scripts/python.exe", "../venv/bin/python", "../python_embeded/python.exe"]
+)
 def test_comfyuis_python_is_found_in_the_usual_places(tmp_path: Path, place: str) -> None:
     folder = make_comfyui(tmp_path / "ComfyUI")
     expected = make_python((folder / place).resolve())
@@ -95,9 +105,16 @@ def test_without_a_venv_it_is_the_python_that_runs_the_doctor(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("installed", "status", "said"),
-    [("1.49.6", OK, "1.49.6"), ("1.58.1", OK, "newer than 1.49.6"), ("1.27.1", WARNING, "older than 1.49.6"), (None, WARNING, "no page")],
+    [
+        ("1.49.6", OK, "1.49.6"),
+        ("1.58.1", OK, "newer than 1.49.6"),
+        ("1.27.1", WARNING, "older than 1.49.6"),
+        (None, WARNING, "no page"),
+    ],
 )
-def test_the_front_end_is_compared_with_the_pinned_one(tmp_path: Path, installed: str | None, status: str, said: str) -> None:
+def test_the_front_end_is_compared_with_the_pinned_one(
+    tmp_path: Path, installed: str | None, status: str, said: str
+) -> None:
     folder = make_comfyui(tmp_path / "ComfyUI")
     assert pinned_front_end(folder) is None
     (folder / "requirements.txt").write_text("torch\ncomfyui-frontend-package==1.49.6\n", encoding="utf-8")

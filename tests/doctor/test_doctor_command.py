@@ -34,7 +34,11 @@ def found(monkeypatch: pytest.MonkeyPatch, *lines: Finding) -> None:
     monkeypatch.setattr(run, "examine", lambda *_: iter([("Part", line) for line in lines]))
 
 
-GOOD, SO_SO, BAD = Finding("a", OK, "fine"), Finding("b", WARNING, "so-so", "mend b"), Finding("c", FAILED, "broken", "mend c")
+GOOD, SO_SO, BAD = (
+    Finding("a", OK, "fine"),
+    Finding("b", WARNING, "so-so", "mend b"),
+    Finding("c", FAILED, "broken", "mend c"),
+)
 
 
 def test_every_option_has_its_help() -> None:
@@ -42,12 +46,16 @@ def test_every_option_has_its_help() -> None:
 
 
 @pytest.mark.parametrize(("lines", "code"), [((GOOD,), 0), ((GOOD, SO_SO), 0), ((GOOD, SO_SO, BAD), 1)])
-def test_the_exit_status_is_0_only_if_nothing_failed(monkeypatch, tmp_path: Path, lines: tuple[Finding, ...], code: int) -> None:
+def test_the_exit_status_is_0_only_if_nothing_failed(
+    monkeypatch, tmp_path: Path, lines: tuple[Finding, ...], code: int
+) -> None:
     found(monkeypatch, *lines)
     result = CliRunner().invoke(app, ["doctor", "--json", "report.json"])
     assert result.exit_code == code, result.output
     kept = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
-    assert [line["status"] for line in kept["lines"]] == [f.status for f in lines] and kept["status"] == lines[-1].status
+    assert [line["status"] for line in kept["lines"]] == [f.status for f in lines] and kept["status"] == lines[
+        -1
+    ].status
     assert all(f"remedy: {f.remedy}" in result.stdout for f in lines if f.remedy)
     assert ("It will work here" in result.stdout) == (code == 0)
 
@@ -55,7 +63,12 @@ def test_the_exit_status_is_0_only_if_nothing_failed(monkeypatch, tmp_path: Path
 def test_plain_lines_in_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
     found(monkeypatch, GOOD, SO_SO)
     said = CliRunner().invoke(app, ["doctor"]).stdout
-    assert said.splitlines()[1:5] == ["Part", f"{'ok':<9}{'a':<18}fine", f"{'warning':<9}{'b':<18}so-so", f"{'':<27}remedy: mend b"]
+    assert said.splitlines()[1:5] == [
+        "Part",
+        f"{'ok':<9}{'a':<18}fine",
+        f"{'warning':<9}{'b':<18}so-so",
+        f"{'':<27}remedy: mend b",
+    ]
     assert said.endswith("It will work here: 1 ok, 1 warning, 0 failed.\n")
 
 
@@ -69,7 +82,10 @@ def test_a_file_is_never_overwritten(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (Options(family="flux"), "family 'flux': the tiny models for diffusers are toybox, sd15; for another one name a ComfyUI"),
+        (
+            Options(family="flux"),
+            "family 'flux': the tiny models for diffusers are toybox, sd15; for another one name a ComfyUI",
+        ),
         (Options(comfyui=Path("x"), family="wan"), "for ComfyUI are toybox, sd15, sdxl, flux."),
         (Options(json=Path("no/such/report.json")), "does not exist. Make it, or name another file"),
     ],
@@ -116,7 +132,11 @@ def test_a_comfyui_that_cannot_be_imported_is_a_failed_line(tmp_path: Path) -> N
     (folder / "comfy" / "options.py").write_text("import not_installed_here\n", encoding="utf-8")
     lines = dict((f.name, f) for _, f in examine(Options(comfyui=folder)))
     broken = lines["ComfyUI starts"]
-    assert broken.status == FAILED and "No module named 'not_installed_here'" in broken.said and "Traceback" not in broken.said
+    assert (
+        broken.status == FAILED
+        and "No module named 'not_installed_here'" in broken.said
+        and "Traceback" not in broken.said
+    )
     assert "-m pip install -r" in broken.remedy and "training" not in lines
 
 
@@ -125,7 +145,10 @@ def test_a_comfyui_that_refuses_its_switches_is_a_failed_line(tmp_path: Path) ->
     (folder / "comfy" / "options.py").write_text("def enable_args_parsing(): raise SystemExit(2)\n", encoding="utf-8")
     request = {"comfyui": str(folder), "args": "--no-such-switch", "device": "cpu", "family": "toybox"}
     said = next(ask(sys.executable, "in_comfyui", request))
-    assert "--no-such-switch --cpu (exit status 2)" in said.value["said"] and said.value["remedy"] == "correct --comfyui-args"
+    assert (
+        "--no-such-switch --cpu (exit status 2)" in said.value["said"]
+        and said.value["remedy"] == "correct --comfyui-args"
+    )
 
 
 def test_a_python_that_cannot_be_started_or_crashes_or_hangs_is_told(tmp_path: Path) -> None:
@@ -155,7 +178,10 @@ def test_ways_to_measure() -> None:
 def test_the_memory_system_is_said_with_the_switches_that_turn_it_off() -> None:
     switches = {"--disable-dynamic-vram": False, "--novram": False, "--cpu": False}
     on = memory_finding("dynamic", switches, "cuda:0").said
-    assert on.startswith("dynamic VRAM: training loads the model a second time") and "--disable-dynamic-vram, --novram" in on
+    assert (
+        on.startswith("dynamic VRAM: training loads the model a second time")
+        and "--disable-dynamic-vram, --novram" in on
+    )
     assert "off by --novram" in memory_finding("classic", {**switches, "--novram": True}, "cuda:0").said
     assert "not on this device (mps)" in memory_finding("classic", switches, "mps").said
     assert "has no dynamic VRAM" in memory_finding("classic", {}, "cuda:0").said
@@ -168,7 +194,9 @@ def imported(*arguments: str, cwd: Path) -> tuple[str, set[str]]:
         "try:\n    runpy.run_module('dreambooth_dpo.cli', run_name='__main__')\nexcept SystemExit: pass\n"
         "print('HEAVY', *sorted({'torch', 'numpy', 'diffusers', 'transformers'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", program, "-", *arguments], cwd=cwd, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program, "-", *arguments], cwd=cwd, capture_output=True, text=True, check=True
+    )
     said, _, heavy = done.stdout.rpartition("HEAVY")
     return said, set(heavy.split())
 

@@ -10,7 +10,14 @@ import pytest
 from dreambooth_dpo.doctor import packages
 from dreambooth_dpo.doctor.findings import FAILED, OK, WARNING, Finding, worst
 from dreambooth_dpo.doctor.packages import CORE, HEADLESS, lacking, package_finding
-from dreambooth_dpo.doctor.probe import built_for, device_of, memory_finding, memory_findings, python_finding, torch_finding
+from dreambooth_dpo.doctor.probe import (
+    built_for,
+    device_of,
+    memory_finding,
+    memory_findings,
+    python_finding,
+    torch_finding,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,10 +31,15 @@ def test_the_packages_are_those_of_the_project() -> None:
 
 def test_what_is_missing_or_too_old_is_lacking() -> None:
     versions = {"pydantic": "1.10.2", "numpy": "2.0", "jinja2": None}
-    assert lacking({"pydantic>=2": "", "numpy": "", "jinja2": ""}, versions) == {"pydantic>=2": "1.10.2 is too old", "jinja2": "missing"}
+    assert lacking({"pydantic>=2": "", "numpy": "", "jinja2": ""}, versions) == {
+        "pydantic>=2": "1.10.2 is too old",
+        "jinja2": "missing",
+    }
 
 
-def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_missing_package_is_named_with_the_command_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(packages, "installed", lambda name: None if name == "open_clip_torch" else "2.1")
     found = package_finding(CORE, "/opt/python", tmp_path, headless=False)
     assert found.status == FAILED and found.said == "not there: open_clip_torch (missing; for scorers)"
@@ -62,12 +74,19 @@ def test_a_pytorch_that_will_not_do_is_named(version: str, device: str, driver: 
 
 def test_what_a_pytorch_is_built_for() -> None:
     assert built_for(SimpleNamespace(cuda="13.0", hip=None)) == "CUDA 13.0"
-    assert built_for(SimpleNamespace(cuda=None, hip="7.1")) == "ROCm 7.1" and built_for(SimpleNamespace(cuda=None)) == "CPUs"
+    assert (
+        built_for(SimpleNamespace(cuda=None, hip="7.1")) == "ROCm 7.1"
+        and built_for(SimpleNamespace(cuda=None)) == "CPUs"
+    )
 
 
 @pytest.mark.parametrize(
     ("free", "status", "words"),
-    [(1e9, FAILED, "1.0 GB free of 24.0: no free memory to train in"), (5e9, WARNING, "little to train in"), (20e9, OK, "20.0 GB free")],
+    [
+        (1e9, FAILED, "1.0 GB free of 24.0: no free memory to train in"),
+        (5e9, WARNING, "little to train in"),
+        (20e9, OK, "20.0 GB free"),
+    ],
 )
 def test_no_free_memory_is_said(free: float, status: str, words: str) -> None:
     found = memory_finding("GPU", "a card", free, 24e9)
@@ -76,14 +95,22 @@ def test_no_free_memory_is_said(free: float, status: str, words: str) -> None:
 
 
 def fake_torch(cuda: bool, free: float = 20e9) -> SimpleNamespace:
-    card = SimpleNamespace(is_available=lambda: cuda, mem_get_info=lambda: (free, 24e9), get_device_name=lambda: "a card")
-    return SimpleNamespace(cuda=card, backends=SimpleNamespace(mps=SimpleNamespace(is_available=lambda: False)), get_num_threads=lambda: 4)
+    card = SimpleNamespace(
+        is_available=lambda: cuda, mem_get_info=lambda: (free, 24e9), get_device_name=lambda: "a card"
+    )
+    return SimpleNamespace(
+        cuda=card, backends=SimpleNamespace(mps=SimpleNamespace(is_available=lambda: False)), get_num_threads=lambda: 4
+    )
 
 
 def test_a_gpu_is_named_with_its_memory_and_a_machine_without_one_is_warned() -> None:
     assert device_of(fake_torch(True)) == "cuda" and device_of(fake_torch(False)) == "cpu"
     gpu, main = memory_findings(fake_torch(True), "cuda")
-    assert (gpu.name, gpu.status, gpu.said) == ("GPU", OK, "a card: 20.0 GB free of 24.0") and main.name == "main memory"
+    assert (gpu.name, gpu.status, gpu.said) == (
+        "GPU",
+        OK,
+        "a card: 20.0 GB free of 24.0",
+    ) and main.name == "main memory"
     none, _ = memory_findings(fake_torch(False), "cpu")
     assert none.status == WARNING and "4 threads" in none.said and "machine with a GPU" in none.remedy
 

@@ -15,7 +15,9 @@ CLIP = "laion/CLIP-ViT-B-32-laion2B-s34B-b79K"
 def test_the_toybox_is_there_and_missed_where_it_is_not(tmp_path: Path) -> None:
     assert toybox_finding().status == OK
     found = toybox_finding(tmp_path)
-    assert found.status == FAILED and "pipeline, reward, judge" in found.said and "restore toybox/weights" in found.remedy
+    assert (
+        found.status == FAILED and "pipeline, reward, judge" in found.said and "restore toybox/weights" in found.remedy
+    )
 
 
 def test_what_is_nowhere_is_named_with_its_download(tmp_path: Path) -> None:

@@ -83,7 +83,10 @@ def test_a_level_that_does_not_fit_warns_while_a_smaller_one_is_left() -> None:
 
 def test_a_measured_level_says_seconds_peak_and_difference() -> None:
     line = full_finding("SDXL", Level("low", True, 1.5, int(7e9), ONE), 2e-7, 1e-3, {"pixels": 128}, False)
-    assert line.status == OK and line.said == "SDXL, low: 1.50 s a step, peak 7.0 GB, gradients within 2.0e-07 of the first level's"
+    assert (
+        line.status == OK
+        and line.said == "SDXL, low: 1.50 s a step, peak 7.0 GB, gradients within 2.0e-07 of the first level's"
+    )
     assert line.data["pixels"] == 128 and line.data["peak_bytes"] == 7e9
     assert full_finding("SDXL", Level("low", True, 1.5, 1, ONE), 0.1, 1e-3, {}, False).status == FAILED
 
@@ -108,13 +111,17 @@ def test_what_goes_wrong_is_a_line(error: Exception, said: str, remedy: str, mon
     assert told[0]["status"] == FAILED and told[0]["said"].startswith(said) and remedy in told[0]["remedy"]
 
 
-def test_full_size_measures_each_level_and_compares_ways(subject, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_full_size_measures_each_level_and_compares_ways(
+    subject, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     told = []
     monkeypatch.setattr(full_size, "say", lambda kind, value: told.append((kind, value)))
     measure(subject, "sd15", "one way", tmp_path)
     measure(subject, "sd15", "another way", tmp_path)
     lines = [value for kind, value in told if kind == "finding"]
-    assert [(line["data"]["way"], line["data"]["level"]) for line in lines] == [(w, n) for w in ("one way", "another way") for n in LEVELS]
+    assert [(line["data"]["way"], line["data"]["level"]) for line in lines] == [
+        (w, n) for w in ("one way", "another way") for n in LEVELS
+    ]
     assert lines[0]["data"]["difference"] is None and all(line["data"]["difference"] < 1e-4 for line in lines[1:])
     assert all(line["status"] == OK for line in lines)
 
@@ -123,7 +130,10 @@ def test_a_machine_that_is_too_small_leaves_a_model_out(monkeypatch: pytest.Monk
     monkeypatch.setattr(probe, "main_memory", lambda: (9e9, 24e9))
     assert lacking("sd15", "cpu", None) is None
     line = lacking("sdxl", "cpu", None)
-    assert line.status == WARNING and "SDXL is left out: it needs 16 GB of free main memory, and 9.0 GB are free" in line.said
+    assert (
+        line.status == WARNING
+        and "SDXL is left out: it needs 16 GB of free main memory, and 9.0 GB are free" in line.said
+    )
     monkeypatch.setattr(full_size.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1e9}))
     line = lacking("sd15", "cpu", tmp_path)
     assert "its file takes 2.0 GB" in line.said and "TMPDIR" in line.remedy

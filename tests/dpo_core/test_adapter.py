@@ -112,7 +112,11 @@ def test_low_rank_is_a_change_of_the_weight(base):
     merged = copy.deepcopy(base)
     flat = 3.0 / 2 * layer.up.flatten(1) @ layer.down.flatten(1)
     merged.weight.data += flat.view_as(base.weight)
-    x = torch.randn(3, 6, generator=generator) if base.weight.ndim == 2 else torch.randn(3, 6, 7, 7, generator=generator)
+    x = (
+        torch.randn(3, 6, generator=generator)
+        if base.weight.ndim == 2
+        else torch.randn(3, 6, 7, 7, generator=generator)
+    )
     with torch.no_grad():
         assert torch.allclose(base(x) + layer(x), merged(x), atol=1e-5)
         assert torch.allclose(layer.weight_change(), flat.view_as(base.weight), atol=1e-6)

@@ -25,7 +25,16 @@ HOW = ("mean", "worst")
 
 def test_names():
     assert [axis_of(n) for n in ("fidelity", "fidelity_2", "alignment_10")] == ["fidelity", "fidelity", "alignment"]
-    for other in ("fidelity_1", "fidelity_02", "fidelity_0", "judge_fidelity", "fidelity_2b", "fidelity_2_3", "diversity", ""):
+    for other in (
+        "fidelity_1",
+        "fidelity_02",
+        "fidelity_0",
+        "judge_fidelity",
+        "fidelity_2b",
+        "fidelity_2_3",
+        "diversity",
+        "",
+    ):
         assert axis_of(other) is None, other
     names = ["alignment", "fidelity_10", "diversity", "fidelity", "judge_fidelity", "fidelity_2"]
     assert names_of("fidelity", names) == ("fidelity", "fidelity_2", "fidelity_10")
@@ -73,7 +82,9 @@ def test_mean_and_worst_are_of_the_standard_deviations(drawn: tuple):
     standard = np.stack([standardise(s, prompt_of) for s in scores])
     mean, worst = (combine(scores, prompt_of, how) for how in HOW)
     np.testing.assert_allclose(mean, standard.mean(axis=0), atol=1e-12)
-    assert (worst <= mean + 1e-12).all() and (worst <= standard).all() and (worst[:, None] == standard.T).any(axis=1).all()
+    assert (
+        (worst <= mean + 1e-12).all() and (worst <= standard).all() and (worst[:, None] == standard.T).any(axis=1).all()
+    )
 
 
 @given(columns, st.sampled_from(HOW), st.sampled_from([0.25, 8.0]), st.integers(-9, 9))
@@ -113,7 +124,9 @@ def test_the_scale_of_the_first_by_hand():
     found = in_units_of(first, np.array([-1.0, 2, 0, 0, 0, 0, 1, -1]), prompt_of)
     half = 0.5**0.5
     np.testing.assert_allclose(found, [2 - half, 2 + 2 * half, 2, 2, 6, 6, 6 + half, 6 - half])
-    assert in_units_of(np.array([0.8, 1.0]), np.array([-9.0, 9.0]), np.zeros(2, int)).tolist() == pytest.approx([0.0, 1.0])
+    assert in_units_of(np.array([0.8, 1.0]), np.array([-9.0, 9.0]), np.zeros(2, int)).tolist() == pytest.approx(
+        [0.0, 1.0]
+    )
     assert in_units_of(np.full(3, 0.2), np.array([-1.0, 0, 1]), np.zeros(3, int)).tolist() == pytest.approx([0.2] * 3)
 
 
@@ -122,7 +135,9 @@ def test_on_any_scale_the_standard_deviations_are_alike(drawn: tuple, how: str):
     scores, prompt_of = np.asarray(drawn[0], float) + 99, np.asarray(drawn[1])
     assume(standardise(scores[0], prompt_of).any())
     standard = combine(scores, prompt_of, how)
-    assume(standardise(standard, prompt_of).any() and np.abs(standard).max() > 1e-6)  # less is what rounding leaves of opposites
+    assume(
+        standardise(standard, prompt_of).any() and np.abs(standard).max() > 1e-6
+    )  # less is what rounding leaves of opposites
     np.testing.assert_allclose(
         standardise(in_units_of(scores[0], standard, prompt_of), prompt_of), standardise(standard, prompt_of), atol=1e-6
     )
@@ -148,7 +163,9 @@ def test_a_round_pairs_by_all_scorers_of_an_axis(tmp_path: Path, how: str):
     run, prompt_of = loop.run, np.asarray([c.prompt_index for c in loop.run.candidates("round_0")])
     both = [run.score_array("round_0", name) for name in ("fidelity", "fidelity_2")]
     fidelity = in_units_of(both[0], combine(both, prompt_of, how), prompt_of)
-    expected, _ = PAIR_RULES[loop.settings.pairs.rule](prompt_of, fidelity, run.score_array("round_0", "alignment"), loop.settings.pairs)
+    expected, _ = PAIR_RULES[loop.settings.pairs.rule](
+        prompt_of, fidelity, run.score_array("round_0", "alignment"), loop.settings.pairs
+    )
     assert run.pairs("round_0") == expected
     np.testing.assert_array_equal(axis_scores(run, "round_0", ("fidelity", "fidelity_2"), how), fidelity)
     alone = loop_of(tmp_path / "alone", three()[:2])
@@ -162,7 +179,9 @@ def test_a_round_pairs_by_all_scorers_of_an_axis(tmp_path: Path, how: str):
 def test_a_set_that_lacks_a_scorer_says_so(tmp_path: Path):
     loop = loop_of(tmp_path / "run", three()[:2])
     loop.candidates(0)
-    with pytest.raises(UserError, match="candidate 0 of round_0 lacks a score by fidelity or fidelity_2: score the set first"):
+    with pytest.raises(
+        UserError, match="candidate 0 of round_0 lacks a score by fidelity or fidelity_2: score the set first"
+    ):
         build_pairs(loop.run, "round_0", loop.settings.pairs, "p", fidelity=("fidelity", "fidelity_2"))
 
 

@@ -43,7 +43,12 @@ def test_no_pair_names_the_rule_and_what_to_do(tmp_path):
         ({"rule": "pareto"}, "no pair is better by the rule pareto: .*Lower the margin, take another rule, or sample"),
         ({"window": "auto"}, r"no pair fits the window 10\.\.80 degrees: .*Move steer"),
     ):
-        assert build_pairs(run, "round_0", PairSettings(**{"rule": "angle_window", "margin": 9.5, **changes}), "round_0").kept == 0
+        assert (
+            build_pairs(
+                run, "round_0", PairSettings(**{"rule": "angle_window", "margin": 9.5, **changes}), "round_0"
+            ).kept
+            == 0
+        )
         with pytest.raises(NoPairs, match=words):
             check_pairs(run, "round_0")
         with pytest.raises(NoPairs, match=words):

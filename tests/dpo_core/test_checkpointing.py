@@ -120,7 +120,9 @@ def test_inputs_written_to_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         vec += 1
         with pytest.raises(RuntimeError, match="modified by an inplace operation"):
             loss.backward()
-        monkeypatch.setattr(checkpointing._Call, "_run", lambda call, given: call.forward(given[0], given["vec"], given["options"]))
+        monkeypatch.setattr(
+            checkpointing._Call, "_run", lambda call, given: call.forward(given[0], given["vec"], given["options"])
+        )
         with pytest.raises(RuntimeError, match="modified by an inplace operation"):
             gradient(net)
 
@@ -267,7 +269,13 @@ def named(*paths: str) -> nn.Module:
     ],
 )  # fmt: skip
 def test_blocks_are_found_by_name_and_not_inside_one_another(path: str) -> None:
-    root = named(f"{path}.transformer_blocks.0", f"{path}.blocks.1.layers.0", f"deeper.{path}.x", "input_layer", "final_layer.blocks")
+    root = named(
+        f"{path}.transformer_blocks.0",
+        f"{path}.blocks.1.layers.0",
+        f"deeper.{path}.x",
+        "input_layer",
+        "final_layer.blocks",
+    )
     assert list(checkpointed_blocks(root)) == [path]
 
 
@@ -277,7 +285,10 @@ def test_the_blocks_of_a_unet(model) -> None:
 
 
 def test_a_model_without_blocks_is_named() -> None:
-    with pytest.raises(UserError, match=r"TinyDenoiser has no blocks.*without checkpointing"), gradient_checkpointing(FakeModel().denoiser):
+    with (
+        pytest.raises(UserError, match=r"TinyDenoiser has no blocks.*without checkpointing"),
+        gradient_checkpointing(FakeModel().denoiser),
+    ):
         pass
     with pytest.raises(UserError):
         checkpointed_blocks(nn.ModuleDict({"blocks": nn.ModuleList([nn.ModuleList()])}))

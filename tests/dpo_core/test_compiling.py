@@ -20,8 +20,13 @@ from dreambooth_dpo.dpo_core.training.memory import compile as compiling
 from dreambooth_dpo.dpo_core.training.memory.compile import check_compiler, compiled
 from dreambooth_dpo.dpo_core.training.steps import train_steps
 
-COMPILES = any(map(shutil.which, ("g++", "clang++", "c++"))) and (Path(sysconfig.get_paths()["include"]) / "Python.h").is_file()
-needs_compiler = pytest.mark.skipif(not COMPILES, reason="torch.compile needs a C++ compiler and Python's headers, and one is not here")
+COMPILES = (
+    any(map(shutil.which, ("g++", "clang++", "c++")))
+    and (Path(sysconfig.get_paths()["include"]) / "Python.h").is_file()
+)
+needs_compiler = pytest.mark.skipif(
+    not COMPILES, reason="torch.compile needs a C++ compiler and Python's headers, and one is not here"
+)
 CPU = torch.device("cpu")
 
 

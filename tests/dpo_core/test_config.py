@@ -52,7 +52,9 @@ def refusal(tmp_path: Path, data: object) -> str:
 
 
 def limits(field) -> dict[str, float]:
-    return {n: getattr(m, n) for m in field.metadata for n in ("ge", "gt", "le", "lt") if getattr(m, n, None) is not None}
+    return {
+        n: getattr(m, n) for m in field.metadata for n in ("ge", "gt", "le", "lt") if getattr(m, n, None) is not None
+    }
 
 
 def test_there_are_settings_to_look_at():
@@ -139,7 +141,11 @@ def test_paths_are_taken_from_the_files_folder(tmp_path, monkeypatch):
 
 
 def test_rewards_may_be_several_each_from_the_files_folder(tmp_path):
-    one, two, none = changed("scorers.reward", "a"), changed("scorers.reward", ["ä b", str(tmp_path / "c")]), changed("scorers.reward", [])
+    one, two, none = (
+        changed("scorers.reward", "a"),
+        changed("scorers.reward", ["ä b", str(tmp_path / "c")]),
+        changed("scorers.reward", []),
+    )
     assert read_config(written(tmp_path, one)).scorers.reward == tmp_path / "a"
     assert read_config(written(tmp_path, two)).scorers.reward == (tmp_path / "ä b", tmp_path / "c")
     assert "at least 1 item" in refusal(tmp_path, none)
@@ -167,14 +173,17 @@ def test_a_number_out_of_range_is_refused_by_name_with_the_value(tmp_path, name,
 
 
 @pytest.mark.parametrize(
-    "place", ["", "sampling.", "pairs.", "adapter.", "train.", "evaluation.", "model.", "concept.", "scorers.", "personalize."]
+    "place",
+    ["", "sampling.", "pairs.", "adapter.", "train.", "evaluation.", "model.", "concept.", "scorers.", "personalize."],
 )
 def test_an_unknown_field_is_refused_by_name(tmp_path, place):
     message = refusal(tmp_path, changed(f"{place}learning_rat", 1))
     assert f"\n{place}learning_rat: is not a setting" in message
 
 
-@pytest.mark.parametrize("name", ["model", "concept", "scorers", "prompts", "output", "model.path", "concept.identifier", "scorers.reward"])
+@pytest.mark.parametrize(
+    "name", ["model", "concept", "scorers", "prompts", "output", "model.path", "concept.identifier", "scorers.reward"]
+)
 def test_a_missing_field_is_refused_by_name(tmp_path, name):
     data = changed(name, None)
     *groups, last = name.split(".")
@@ -197,7 +206,12 @@ def test_a_window_the_wrong_way_round_is_named(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "reason"),
-    [("", "holds no settings"), ("- a\n- b\n", "found list"), ("a: [1\n", "not valid YAML"), ("a: b: c", "not valid YAML")],
+    [
+        ("", "holds no settings"),
+        ("- a\n- b\n", "found list"),
+        ("a: [1\n", "not valid YAML"),
+        ("a: b: c", "not valid YAML"),
+    ],
 )
 def test_what_is_no_config_is_refused(tmp_path, text, reason):
     assert reason in refusal(tmp_path, text)

@@ -130,7 +130,11 @@ def test_the_fingerprint_is_of_prompts_seeds_and_pictures():
 
 
 def near(
-    pairs: list[Pair], rule: str = "angle_window", window=(20.0, 70.0), margin: float = 0.5, scores=((0.0,) * 6, (0.0,) * 6)
+    pairs: list[Pair],
+    rule: str = "angle_window",
+    window=(20.0, 70.0),
+    margin: float = 0.5,
+    scores=((0.0,) * 6, (0.0,) * 6),
 ) -> list[float]:
     settings = PairSettings(rule=rule, margin=margin, angle_low=20, angle_high=70)
     return boundary_distance(pairs, settings, window, np.zeros(6, int), *(np.asarray(s, float) for s in scores))
@@ -144,7 +148,8 @@ def test_the_distance_to_the_window_is_by_hand():
     """At 45 degrees both ends are 25 away: r sin 25. At 30, r sin 10; a short one is nearer to the margin."""
     found = near([at(45, 2), at(30, 2), at(45, 0.6), at(70, 3)])
     assert found == pytest.approx(
-        [1.5 if 2 * np.sin(np.radians(25)) > 1.5 else 2 * np.sin(np.radians(25)), 2 * np.sin(np.radians(10)), 0.1, 0], abs=1e-9
+        [1.5 if 2 * np.sin(np.radians(25)) > 1.5 else 2 * np.sin(np.radians(25)), 2 * np.sin(np.radians(10)), 0.1, 0],
+        abs=1e-9,
     )
 
 
@@ -198,7 +203,9 @@ def trained(run: RunFolder, pairs_name: str, folder: Path, objective: str = "dpo
     """The adapter after six steps on these pairs."""
     model = FakeModel()
     adapter = Adapter(model.denoiser, AdapterSettings(rank=2, alpha=2), seed=1)
-    settings = TrainSettings(steps=6, batch_size=2, learning_rate=1e-2, warmup_steps=1, winner_error_collapse=10, objective=objective)
+    settings = TrainSettings(
+        steps=6, batch_size=2, learning_rate=1e-2, warmup_steps=1, winner_error_collapse=10, objective=objective
+    )
     with RunFolder(folder) as inner:
         train_round(inner, 0, model, adapter, pair_data(run, "round_0", pairs_name, model, objective), settings, 9)
     return adapter.state()
@@ -211,7 +218,13 @@ def same(left: dict, right: dict) -> bool:
 def test_rejecting_wrong_pairs_trains_as_the_clean_ones(run: RunFolder, tmp_path: Path):
     clean = run.pairs("round_0")
     there = {frozenset((p.winner, p.loser)) for p in clean}
-    free = [(a, b) for g in range(3) for a in range(4 * g, 4 * g + 4) for b in range(4 * g, a) if frozenset((a, b)) not in there]
+    free = [
+        (a, b)
+        for g in range(3)
+        for a in range(4 * g, 4 * g + 4)
+        for b in range(4 * g, a)
+        if frozenset((a, b)) not in there
+    ]
     wrong = [Pair(a, b, -1.0, -1.0) for a, b in free]
     assert len(clean) >= 4 and wrong
     planted = [p for i, pair in enumerate(clean) for p in ([wrong[i], pair] if i < len(wrong) else [pair])]
@@ -267,4 +280,6 @@ def test_kto_of_single_pictures_is_by_hand():
 def test_what_training_says_of_thumbs():
     assert thumbs_words({}, "dpo") == ""
     assert thumbs_words({1: "up"}, "kto") == "Thumbs on single candidates counted, too: 1."
-    assert "were not used (2): the objective dpo takes pairs alone; kto takes both" in thumbs_words({1: "up", 2: "down"}, "dpo")
+    assert "were not used (2): the objective dpo takes pairs alone; kto takes both" in thumbs_words(
+        {1: "up", 2: "down"}, "dpo"
+    )

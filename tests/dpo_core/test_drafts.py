@@ -49,7 +49,9 @@ def test_a_draft_has_its_own_steps_and_all_else_of_its_picture() -> None:
 
 @pytest.mark.parametrize("steps", [6, 7])
 def test_a_draft_as_long_as_its_picture_is_refused(steps: int) -> None:
-    with pytest.raises(ValidationError, match=f"draft_steps {steps} must be below steps 6; a third of them is usual, 0 is off"):
+    with pytest.raises(
+        ValidationError, match=f"draft_steps {steps} must be below steps 6; a third of them is usual, 0 is off"
+    ):
         SamplingSettings(steps=6, draft_steps=steps)
 
 
@@ -141,7 +143,10 @@ def test_nothing_is_told_of_a_set_without_drafts_or_of_drafts_that_others_scored
 
 def test_scores_that_do_not_vary_tell_nothing() -> None:
     silent = Told(15, 4, None, None)
-    assert not silent.doubtful and silent.sentence() == "4 of 15 candidates stand in pairs of their drafts and were drawn in full."
+    assert (
+        not silent.doubtful
+        and silent.sentence() == "4 of 15 candidates stand in pairs of their drafts and were drawn in full."
+    )
 
 
 # --- in the loop ---
@@ -169,7 +174,9 @@ def test_evaluation_is_never_drafted(tmp_path: Path) -> None:
     assert np.array_equal(plain.run.images("evaluation_0"), drafted.run.images("evaluation_0"))
 
 
-@pytest.mark.parametrize("stop_at", ["sample drafts_0", "score drafts_0", "pairs drafts_0", "sample round_0", "score round_0"])
+@pytest.mark.parametrize(
+    "stop_at", ["sample drafts_0", "score drafts_0", "pairs drafts_0", "sample round_0", "score round_0"]
+)
 def test_interrupted_anywhere_it_ends_with_the_same_numbers(tmp_path: Path, stop_at: str) -> None:
     whole = make_loop(tmp_path / "whole", settings=DRAFTED)
     whole.go()
@@ -188,7 +195,9 @@ def test_interrupted_anywhere_it_ends_with_the_same_numbers(tmp_path: Path, stop
     resumed = make_loop(tmp_path / "broken", settings=DRAFTED)
     resumed.go()
     for name in ("drafts_0", "round_0", "drafts_1", "round_1"):
-        assert resumed.run.candidates(name) == whole.run.candidates(name) and resumed.run.pairs(name) == whole.run.pairs(name)
+        assert resumed.run.candidates(name) == whole.run.candidates(name) and resumed.run.pairs(
+            name
+        ) == whole.run.pairs(name)
         assert np.array_equal(resumed.run.images(name), whole.run.images(name))
     assert [resumed.run.training(r) for r in (0, 1)] == [whole.run.training(r) for r in (0, 1)]
     for name, tensor in whole.adapter.state().items():

@@ -98,7 +98,10 @@ def test_a_disk_that_fills_while_text_is_written(tmp_path):
 
 def test_a_folder_that_is_a_file_is_a_clear_error(tmp_path):
     (tmp_path / "file").write_text("", encoding="utf-8")
-    with pytest.raises(UserError, match="cannot write .*choose another output folder"), atomic_path(tmp_path / "file" / "a.txt"):
+    with (
+        pytest.raises(UserError, match="cannot write .*choose another output folder"),
+        atomic_path(tmp_path / "file" / "a.txt"),
+    ):
         raise AssertionError("the body must not run")
 
 
@@ -140,7 +143,9 @@ def test_seeds_stay_as_they_are():
 def test_a_seed_is_31_bits_and_repeats(parts):
     seed = derive_seed(*parts)
     assert 0 <= seed < 2**31 and seed == derive_seed(*parts)
-    assert torch.equal(torch.rand(3, generator=generator(*parts)), torch.rand(3, generator=torch.Generator().manual_seed(seed)))
+    assert torch.equal(
+        torch.rand(3, generator=generator(*parts)), torch.rand(3, generator=torch.Generator().manual_seed(seed))
+    )
 
 
 def test_neighbouring_places_have_other_seeds():

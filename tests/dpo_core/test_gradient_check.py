@@ -74,7 +74,9 @@ def bits(adapter: Adapter) -> dict[str, torch.Tensor]:
 
 
 def same_bits(adapter: Adapter, before: dict[str, torch.Tensor]) -> bool:
-    return all(torch.equal(v, before[k]) for k, v in bits(adapter).items()) and all(p.grad is None for p in adapter.parameters())
+    return all(torch.equal(v, before[k]) for k, v in bits(adapter).items()) and all(
+        p.grad is None for p in adapter.parameters()
+    )
 
 
 # --- right gradients ---
@@ -103,7 +105,9 @@ def test_low_precision_has_a_tolerance_of_its_own(weights: bool) -> None:
     model = tiny_text_to_image(precision="fp32" if weights else "bf16")
     if weights:
         model.denoiser.to(torch.bfloat16)
-        model.predict = lambda x, t, cond: model.denoiser(x.bfloat16(), t, cond["encoder_hidden_states"].bfloat16()).sample.float()
+        model.predict = lambda x, t, cond: model.denoiser(
+            x.bfloat16(), t, cond["encoder_hidden_states"].bfloat16()
+        ).sample.float()
     adapter = make_adapter(model)
     error = check(model, adapter)
     assert 1e-6 < error < 0.10
@@ -113,7 +117,9 @@ def test_low_precision_has_a_tolerance_of_its_own(weights: bool) -> None:
 
 def test_a_first_good_step_costs_three_forwards(model, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes, predict = [], model.predict
-    monkeypatch.setattr(model, "predict", lambda x, t, c: (sizes.append((len(x), torch.is_grad_enabled())), predict(x, t, c))[1])
+    monkeypatch.setattr(
+        model, "predict", lambda x, t, c: (sizes.append((len(x), torch.is_grad_enabled())), predict(x, t, c))[1]
+    )
     check(model, make_adapter(model))
     assert sizes == [(2, True), (2, False), (2, False)]
 
@@ -134,7 +140,8 @@ def test_a_gradient_wrong_by_a_tenth_is_refused(model, factor: float) -> None:
     bent(model.denoiser.up_blocks[-1].resnets[-1], factor)
     before = bits(adapter)
     with pytest.raises(
-        UserError, match=r"UNet2DConditionModel failed.*differ by (8\.[3-9]|9\.\d)%.*limit 2\.0%.*PyTorch's attention or fp32"
+        UserError,
+        match=r"UNet2DConditionModel failed.*differ by (8\.[3-9]|9\.\d)%.*limit 2\.0%.*PyTorch's attention or fp32",
     ):
         check(model, adapter)
     assert same_bits(adapter, before)
@@ -176,7 +183,9 @@ def test_a_lost_gradient_is_refused(model, lost: str) -> None:
 def test_a_gradient_that_is_not_finite_is_refused(model, where: str) -> None:
     adapter = make_adapter(model)
     model.denoiser.conv_out.register_forward_hook(
-        lambda _module, _args, output: output * float("nan") if where == "forward" else Scaled.apply(output, float("nan"))
+        lambda _module, _args, output: (
+            output * float("nan") if where == "forward" else Scaled.apply(output, float("nan"))
+        )
     )
     before = bits(adapter)
     with pytest.raises(UserError, match="norm nan, so training would go wrong"):

@@ -66,7 +66,12 @@ def test_exif_orientation_turns_the_photo_upright(tmp_path, orientation, corner)
     size = (40, 20) if orientation in (1, 3) else (20, 40)
     photo = read_photos(tmp_path, *size)[0]
     height, width = photo.shape[:2]
-    places = {"left": (height // 2, 2), "right": (height // 2, width - 3), "top": (2, width // 2), "bottom": (height - 3, width // 2)}
+    places = {
+        "left": (height // 2, 2),
+        "right": (height // 2, width - 3),
+        "top": (2, width // 2),
+        "bottom": (height - 3, width // 2),
+    }
     assert near(photo[places[corner]], RED)
     assert sum(near(photo[p], RED) for p in places.values()) == 1
 
@@ -147,7 +152,8 @@ def test_a_mask_is_cut_as_its_photo_is(folders, size):
 
 @pytest.mark.parametrize("tagged", ["the photo", "both"])
 @pytest.mark.parametrize(
-    ("orientation", "undo"), [(3, Image.Transpose.ROTATE_180), (6, Image.Transpose.ROTATE_90), (8, Image.Transpose.ROTATE_270)]
+    ("orientation", "undo"),
+    [(3, Image.Transpose.ROTATE_180), (6, Image.Transpose.ROTATE_90), (8, Image.Transpose.ROTATE_270)],
 )
 def test_a_mask_lies_on_the_upright_photo(folders, orientation, undo, tagged):
     """A phone's photo is stored turned and tagged; its mask was painted on what is seen, or carries the same tag."""
@@ -187,7 +193,9 @@ def test_a_photo_without_a_mask_is_named(folders):
     with pytest.raises(UserError, match="the folder .*masken ß holds no masks"):
         read_masks(masks, photos, 8, 8)
     spot("L").save(masks / "a.png")
-    with pytest.raises(UserError, match=r"^b\.png has no mask in .*masken ß\. Give every photo one of its name \(b\.png\), or none"):
+    with pytest.raises(
+        UserError, match=r"^b\.png has no mask in .*masken ß\. Give every photo one of its name \(b\.png\), or none"
+    ):
         read_masks(masks, photos, 8, 8)
     with pytest.raises(UserError, match="folder of masks .*none does not exist"):
         read_masks(masks / "none", photos, 8, 8)
@@ -215,7 +223,9 @@ def test_a_subject_that_the_crop_loses_is_not_called_an_empty_mask(folders):
     photos, masks = folders
     spot("RGB").save(photos / "a.png")
     spot("L", box=(0, 0, 10, 20)).save(masks / "a.png")
-    with pytest.raises(UserError, match=r"a\.png: nothing of the subject is left when photos are cut to 20x20\. Crop both"):
+    with pytest.raises(
+        UserError, match=r"a\.png: nothing of the subject is left when photos are cut to 20x20\. Crop both"
+    ):
         read_masks(masks, photos, 20, 20)
 
 

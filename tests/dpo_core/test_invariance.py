@@ -26,7 +26,10 @@ class DrawnByPair(Trainer):
     def _batch(self, step, part):
         first = (step * self.settings.accumulation + part) * self.settings.batch_size
         one_by_one = [self._one(place) for place in self.order(range(first, first + self.settings.batch_size))]
-        halves = [[b.noised.chunk(2), b.target.chunk(2), b.times.chunk(2), {k: v.chunk(2) for k, v in b.cond.items()}] for b in one_by_one]
+        halves = [
+            [b.noised.chunk(2), b.target.chunk(2), b.times.chunk(2), {k: v.chunk(2) for k, v in b.cond.items()}]
+            for b in one_by_one
+        ]
         noised, target, times = (torch.cat([h[i][side] for side in (0, 1) for h in halves]) for i in range(3))
         cond = {k: torch.cat([h[3][k][side] for side in (0, 1) for h in halves]) for k in halves[0][3]}
         picks, epochs = (torch.cat([getattr(b, name) for b in one_by_one]) for name in ("picks", "epochs"))
@@ -37,7 +40,11 @@ class DrawnByPair(Trainer):
 
     def _one(self, place):
         alone = Trainer(
-            self.model, self.adapter, self.data, self.settings.model_copy(update={"batch_size": 1, "accumulation": 1}), self.seed
+            self.model,
+            self.adapter,
+            self.data,
+            self.settings.model_copy(update={"batch_size": 1, "accumulation": 1}),
+            self.seed,
         )
         return alone._batch(place, 0)
 
@@ -54,7 +61,9 @@ def trained(kind: type[Trainer] = Trainer, **settings: object) -> tuple[list[dic
     model = FakeModel()
     data = replace(make_data(gaps=torch.linspace(1, 3, PAIRS)), counts=counts)
     given = {"steps": 6, "warmup_steps": 0, "learning_rate": 1e-3, "beta": BETA[objective], **settings}
-    trainer = kind(model, Adapter(model.denoiser, AdapterSettings(rank=2, alpha=2.0), seed=0), data, TrainSettings(**given), 11)
+    trainer = kind(
+        model, Adapter(model.denoiser, AdapterSettings(rank=2, alpha=2.0), seed=0), data, TrainSettings(**given), 11
+    )
     records = train_steps(trainer)
     return records, torch.cat([p.detach().flatten() for p in trainer.parameters])
 
@@ -68,7 +77,11 @@ def assert_same(one: tuple, other: tuple) -> None:
     assert float((one[1] - other[1]).norm() / one[1].norm()) < 2e-3
 
 
-CASES = [(name, {}) for name in OBJECTIVES] + [("kto", {"weighted": True}), ("dpo", {"loser_guard": 0.6}), ("kto", {"loser_guard": 0.6})]
+CASES = [(name, {}) for name in OBJECTIVES] + [
+    ("kto", {"weighted": True}),
+    ("dpo", {"loser_guard": 0.6}),
+    ("kto", {"loser_guard": 0.6}),
+]
 
 
 @pytest.mark.parametrize(("objective", "more"), CASES, ids=str)
@@ -86,7 +99,9 @@ def test_one_forward_of_five_pairs_is_five_of_one(objective: str, more: dict) ->
 
 @pytest.mark.parametrize(("objective", "more"), CASES, ids=str)
 def test_the_order_of_a_batch_is_of_no_account(objective: str, more: dict) -> None:
-    one, other = (trained(kind, objective=objective, batch_size=5, memory="fast", **more) for kind in (DrawnByPair, Reversed))
+    one, other = (
+        trained(kind, objective=objective, batch_size=5, memory="fast", **more) for kind in (DrawnByPair, Reversed)
+    )
     assert_same(one, other)
 
 

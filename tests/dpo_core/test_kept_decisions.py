@@ -67,7 +67,9 @@ def test_decisions_of_an_older_version_are_found_and_stay(tmp_path: Path):
         assert Edits.model_validate(run.fact(f"decisions_{MARK}")) == old
 
 
-@pytest.mark.parametrize("fact", [{"version": 99}, {"edits": {"version": 99}}, {"edits": 3, "number": "x"}, [1], "text", None])
+@pytest.mark.parametrize(
+    "fact", [{"version": 99}, {"edits": {"version": 99}}, {"edits": 3, "number": "x"}, [1], "text", None]
+)
 def test_kept_decisions_that_cannot_be_read_are_passed_over(fact: object, tmp_path: Path):
     with RunFolder(tmp_path) as run:
         run.set_fact(f"decisions_{MARK}", fact)

@@ -123,7 +123,10 @@ def test_a_convolutions_gradient_is_its_own(conv):
 
 
 def test_what_is_trained_is_trained():
-    net, x = nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8), nn.SiLU(), nn.Conv2d(8, 3, 3)), torch.randn(2, 3, 8, 8)
+    net, x = (
+        nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8), nn.SiLU(), nn.Conv2d(8, 3, 3)),
+        torch.randn(2, 3, 8, 8),
+    )
     plain = gradients(net, x)
     with lean(net):
         assert same(gradients(net, x), plain) and len(plain) == 7

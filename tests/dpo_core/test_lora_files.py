@@ -60,7 +60,10 @@ def distance(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 def text_encoder_lora() -> dict[str, torch.Tensor]:
     """A kohya LoRA of the tiny text encoder (2 layers of width 128), as DreamBooth trainers write beside the UNet's."""
-    shapes = {f"self_attn_{p}_proj": (128, 128) for p in ("q", "k", "v", "out")} | {"mlp_fc1": (128, 512), "mlp_fc2": (512, 128)}
+    shapes = {f"self_attn_{p}_proj": (128, 128) for p in ("q", "k", "v", "out")} | {
+        "mlp_fc1": (128, 512),
+        "mlp_fc2": (512, 128),
+    }
     tensors = {}
     for name, (width_in, width_out) in shapes.items():
         for layer in range(2):
@@ -76,7 +79,11 @@ def test_keys_are_kohyas_over_diffusers_layer_names(model, tmp_path):
     adapter = trained(model)
     save_lora(adapter, tmp_path / "a.safetensors", {})
     tensors = read_lora(tmp_path / "a.safetensors")
-    layers = {f"lora_unet_{name.replace('.', '_')}": layer for name, layer in model.denoiser.named_modules() if name in adapter.layers}
+    layers = {
+        f"lora_unet_{name.replace('.', '_')}": layer
+        for name, layer in model.denoiser.named_modules()
+        if name in adapter.layers
+    }
     assert set(tensors) == {f"{k}.{end}" for k in layers for end in ("lora_down.weight", "lora_up.weight", "alpha")}
     assert "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn1_to_out_0.lora_up.weight" in tensors
     for key, layer in layers.items():
@@ -122,7 +129,9 @@ def test_load_pipeline_merges_the_text_encoders_part_too(model, folder, tmp_path
     save_lora(trained(model, "attention"), tmp_path / "unet.safetensors", {})
     save_file({**read_lora(tmp_path / "unet.safetensors"), **text_encoder_lora()}, tmp_path / "both.safetensors")
     pipe = load_pipeline(folder, lora=tmp_path / "both.safetensors")
-    weight, before = (dict(p.text_encoder.named_parameters())["encoder.layers.0.mlp.fc1.weight"] for p in (pipe, model.pipe))
+    weight, before = (
+        dict(p.text_encoder.named_parameters())["encoder.layers.0.mlp.fc1.weight"] for p in (pipe, model.pipe)
+    )
     # Each element of B A is 2 * 0.1 * 0.1 = 0.02, at alpha 2 and rank 2.
     assert torch.allclose(weight, before + 0.02, atol=1e-6)
 
@@ -222,9 +231,14 @@ def test_a_lora_of_another_model_is_refused(model, folder, tmp_path, kind):
         if kind == "other depth":
             tensors = renamed(tensors, "up_blocks_1", "up_blocks_3")
         elif kind == "other architecture":
-            tensors = {"lora_unet_nowhere.lora_down.weight": torch.zeros(2, 4), "lora_unet_nowhere.lora_up.weight": torch.zeros(4, 2)}
+            tensors = {
+                "lora_unet_nowhere.lora_down.weight": torch.zeros(2, 4),
+                "lora_unet_nowhere.lora_up.weight": torch.zeros(4, 2),
+            }
         else:
             tensors = {f"transformer.blocks.0.attn.to_q.lora_{x}.weight": torch.zeros(2, 2) for x in "AB"}
         save_file(tensors, path)
-    with pytest.raises(UserError, match=r"other\.safetensors does not fit this model: .*Give a LoRA that was trained on this model"):
+    with pytest.raises(
+        UserError, match=r"other\.safetensors does not fit this model: .*Give a LoRA that was trained on this model"
+    ):
         load_pipeline(folder, lora=path)

@@ -31,7 +31,9 @@ def unet_trainer(**settings: object) -> Trainer:
     latents = torch.randn(10, 4, 16, 16, generator=draws)
     data = PairData(latents[:5], latents[5:], model.encode_prompts([f"a photo of a robot {i}" for i in range(5)]))
     given = {"steps": 6, "batch_size": 3, "warmup_steps": 0, "learning_rate": 1e-3, "checkpoint_every": 2, **settings}
-    return Trainer(model, Adapter(model.denoiser, AdapterSettings(rank=2, alpha=2.0), seed=0), data, TrainSettings(**given), 11)
+    return Trainer(
+        model, Adapter(model.denoiser, AdapterSettings(rank=2, alpha=2.0), seed=0), data, TrainSettings(**given), 11
+    )
 
 
 def states_agree(one: Trainer, other: Trainer, tolerance: float = 2e-3) -> bool:
@@ -50,14 +52,18 @@ def test_levels_go_from_quick_to_small_and_only_auto_gives_way() -> None:
     assert next_level(auto, "fast", nn.Linear(2, 2)) == "low"
 
 
-@pytest.mark.parametrize("more", [{}, {"reference_bank": 2, "accumulation": 2}, {"loser_guard": 0.6, "objective": "ipo"}], ids=str)
+@pytest.mark.parametrize(
+    "more", [{}, {"reference_bank": 2, "accumulation": 2}, {"loser_guard": 0.6, "objective": "ipo"}], ids=str
+)
 @pytest.mark.parametrize("level", LEVELS[1:])
 def test_every_level_takes_the_same_steps(level: str, more: dict) -> None:
     fast, other = unet_trainer(memory="fast", **more), unet_trainer(memory=level, **more)
     one, two = train_steps(fast), train_steps(other)
     assert [r["step"] for r in two] == list(range(6))
     for a, b in zip(one, two, strict=True):
-        assert b["loss"] == pytest.approx(a["loss"], rel=2e-3) and b["winner_error"] == pytest.approx(a["winner_error"], abs=2e-6)
+        assert b["loss"] == pytest.approx(a["loss"], rel=2e-3) and b["winner_error"] == pytest.approx(
+            a["winner_error"], abs=2e-6
+        )
     assert states_agree(fast, other)
 
 
@@ -106,7 +112,8 @@ def test_a_chosen_level_that_does_not_fit_is_an_error_with_a_remedy() -> None:
     trainer = unet_trainer(memory="checkpointing")
     short_of_memory(trainer, "low", since=3)
     with pytest.raises(
-        UserError, match=r"3 pairs at once does not fit into memory at the level 'checkpointing'. Set memory to auto or low"
+        UserError,
+        match=r"3 pairs at once does not fit into memory at the level 'checkpointing'. Set memory to auto or low",
     ):
         train_steps(trainer)
     done = unet_trainer(memory="checkpointing", steps=2, schedule="constant")
@@ -159,7 +166,9 @@ def test_layers_of_a_block_stand_in_for_it() -> None:
     root.down_blocks[0].attentions, root.down_blocks[0].resnets = nn.ModuleList([attention]), nn.ModuleList([resnet])
     name = "down_blocks.0.attentions.0"
     assert set(checkpointed_blocks(root)) == {name, "down_blocks.0.resnets.0"}
-    assert set(checkpointed_blocks(root, layers=True)) == {f"{name}.transformer_blocks.{i}" for i in (0, 1)} | {"down_blocks.0.resnets.0"}
+    assert set(checkpointed_blocks(root, layers=True)) == {f"{name}.transformer_blocks.{i}" for i in (0, 1)} | {
+        "down_blocks.0.resnets.0"
+    }
     flux = nn.Module()
     flux.transformer_blocks = nn.ModuleList([nn.Linear(2, 2)])
     assert list(checkpointed_blocks(flux, layers=True)) == ["transformer_blocks.0"]

@@ -58,7 +58,9 @@ def test_denoising_error_is_the_mean_over_the_elements_of_each_sample():
 
 def test_denoising_error_is_float32_for_half_inputs():
     """In bf16 the square of 300 would be 90112; the error must be of the values themselves."""
-    error = denoising_error(torch.full((1, 1, 1, 1), 300.0, dtype=torch.bfloat16), torch.zeros(1, 1, 1, 1, dtype=torch.bfloat16))
+    error = denoising_error(
+        torch.full((1, 1, 1, 1), 300.0, dtype=torch.bfloat16), torch.zeros(1, 1, 1, 1, dtype=torch.bfloat16)
+    )
     assert error.dtype == torch.float32 and error.item() == 90000.0
 
 
@@ -139,7 +141,9 @@ def test_ipo_is_the_papers_up_to_tau_squared(margin, beta):
 
 def test_hinge_by_hand():
     """beta 4: margin 0 -> 1; 1/4 -> 1 - 0.5; 1/2 = 2/beta -> 0; 3 -> 0; -1 -> 1 + 2. Beyond 2/beta nothing pulls."""
-    assert hinge(of_margin(0.0, 0.25, 0.5, 3.0, -1.0, beta=4.0)).tolist() == pytest.approx([1.0, 0.5, 0.0, 0.0, 3.0], abs=1e-12)
+    assert hinge(of_margin(0.0, 0.25, 0.5, 3.0, -1.0, beta=4.0)).tolist() == pytest.approx(
+        [1.0, 0.5, 0.0, 0.0, 3.0], abs=1e-12
+    )
     loser = torch.tensor([0.25, 3.0], requires_grad=True)
     zeros = torch.zeros(2)
     hinge(PairErrors(zeros, zeros, loser, zeros, zeros, beta=4.0)).sum().backward()
@@ -174,7 +178,9 @@ def test_mapo_is_the_authors_formula(winner, loser, beta):
     """snr_value 0.1, 1000 training times, in numpy with expm1."""
     score = [0.1 * e / np.expm1(0.1 * e) for e in (winner, loser)]
     expected = winner + beta * softplus(np.float64(-1000 * (score[0] - score[1])))
-    assert mapo(errors_of([winner], [0.0], [loser], [0.0], beta=beta)).item() == pytest.approx(float(expected), rel=1e-6, abs=1e-6)
+    assert mapo(errors_of([winner], [0.0], [loser], [0.0], beta=beta)).item() == pytest.approx(
+        float(expected), rel=1e-6, abs=1e-6
+    )
 
 
 def test_mapo_in_float32_keeps_its_slope():
@@ -241,7 +247,9 @@ def test_a_better_winner_costs_less(name):
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_reference_free_ones_do_not_ask_the_reference(name):
     values = torch.rand(4, 3, generator=torch.Generator().manual_seed(0))
-    errors = [PairErrors(values[0], ref, values[1], ref / 2, values[2], beta=3.0) for ref in (values[3], values[3] + 0.1)]
+    errors = [
+        PairErrors(values[0], ref, values[1], ref / 2, values[2], beta=3.0) for ref in (values[3], values[3] + 0.1)
+    ]
     losses = [OBJECTIVES[name](e) for e in errors]
     assert torch.equal(*losses) == (name in REFERENCE_FREE)
 

@@ -29,7 +29,9 @@ every_rule = pytest.mark.parametrize("rule", PAIR_RULES)
 
 
 def run_rule(rule, prompt_of, fidelity, alignment, **changes):
-    return rule(np.array(prompt_of), np.array(fidelity, float), np.array(alignment, float), PairSettings(**{**OPEN, **changes}))
+    return rule(
+        np.array(prompt_of), np.array(fidelity, float), np.array(alignment, float), PairSettings(**{**OPEN, **changes})
+    )
 
 
 def indices(pairs):
@@ -81,7 +83,15 @@ def test_a_single_front_gives_no_pair():
 
 @pytest.mark.parametrize(
     ("fidelity", "alignment", "weight", "reward"),
-    [(0, 0.5, 0.5, 0.6), (0.5, 0, 0.5, 0.6), (0, 0.5, 1, 0.5), (0, 0.5, 0, 0.75), (0, 0.5, 0.25, 2 / 3), (1, 1, 0.3, 1), (-1, 1, 0.5, 0)],
+    [
+        (0, 0.5, 0.5, 0.6),
+        (0.5, 0, 0.5, 0.6),
+        (0, 0.5, 1, 0.5),
+        (0, 0.5, 0, 0.75),
+        (0, 0.5, 0.25, 2 / 3),
+        (1, 1, 0.3, 1),
+        (-1, 1, 0.5, 0),
+    ],
 )
 def test_the_harmonic_reward_by_hand(fidelity, alignment, weight, reward):
     """Cosines 0 and 0.5 become 0.5 and 0.75: 1 / (0.5 / 0.5 + 0.5 / 0.75) = 0.6; with lambda 0.25: 1 / (0.5 + 1) = 2/3."""
@@ -103,7 +113,9 @@ def test_scores_that_are_no_cosines_are_refused():
         run_rule(lambda_harmonic_pairs, [0, 0], [0.1, 0.2], [0.5, 21.5])
 
 
-@pytest.mark.parametrize(("weight", "kept"), [(0.5, []), (0.75, [(1, 0)]), (0.25, [(0, 1)]), (1.0, [(1, 0)]), (0.0, [(0, 1)])])
+@pytest.mark.parametrize(
+    ("weight", "kept"), [(0.5, []), (0.75, [(1, 0)]), (0.25, [(0, 1)]), (1.0, [(1, 0)]), (0.0, [(0, 1)])]
+)
 def test_the_weighted_sum_sells_one_axis_for_the_other(weight, kept):
     """Candidate 1 is better in fidelity by 2, worse in alignment by 2: the greater weight wins, and equal weights see no difference."""
     pairs, _ = run_rule(weighted_sum_pairs, [0, 0], [0, 1], [1, 0], fidelity_weight=weight)
@@ -114,7 +126,9 @@ def test_the_weighted_sum_sells_one_axis_for_the_other(weight, kept):
 def test_the_margin_of_the_weighted_sum_is_in_its_own_standard_deviations():
     """Weight 0.75: sums -0.5 and 0.5, spread 0.5, so the difference is 2."""
     for margin, count in ((2.0, 1), (2.001, 0)):
-        assert len(run_rule(weighted_sum_pairs, [0, 0], [0, 1], [1, 0], fidelity_weight=0.75, margin=margin)[0]) == count
+        assert (
+            len(run_rule(weighted_sum_pairs, [0, 0], [0, 1], [1, 0], fidelity_weight=0.75, margin=margin)[0]) == count
+        )
 
 
 # --- the control ---
@@ -174,7 +188,9 @@ def test_every_rule_keeps_the_limits_and_accounts_for_every_pair(rule, drawn):
     assert max(map(ends.count, ends), default=0) <= limits.max_uses
     assert prompts == sorted(prompts) and max(map(prompts.count, prompts), default=0) <= limits.max_pairs_per_prompt
     assert len({frozenset((p.winner, p.loser)) for p in pairs}) == len(pairs) == found.kept
-    assert found.possible == found.not_better + found.below_margin + found.over_uses + found.over_prompt_limit + found.kept
+    assert (
+        found.possible == found.not_better + found.below_margin + found.over_uses + found.over_prompt_limit + found.kept
+    )
     assert (found.window is not None) == (rule == "angle_window")
     assert PairYield.from_dict({"round": 2, **found.as_dict()}) == found
 
@@ -234,7 +250,9 @@ def test_the_auto_window_by_hand(steer, pairs, window):
 
 
 def test_the_rule_uses_and_tells_the_auto_window():
-    pairs, found = run_rule(PAIR_RULES["angle_window"], *ARMS, window="auto", min_pairs=1, angle_low=-90, angle_high=-80)
+    pairs, found = run_rule(
+        PAIR_RULES["angle_window"], *ARMS, window="auto", min_pairs=1, angle_low=-90, angle_high=-80
+    )
     assert indices(pairs) == [(1, 0), (3, 2)] and found.window == (25.0, 65.0)
     assert "0 outside the angle window 25..65 degrees" in found.sentence()
 
@@ -244,10 +262,14 @@ def test_the_rule_uses_and_tells_the_auto_window():
 def test_the_auto_window_follows_steer_and_stays_between_the_axes(one, other, wanted, seed):
     rng = np.random.default_rng(seed)
     scores = np.repeat(np.arange(4), 4), rng.normal(size=16), rng.normal(size=16)
-    windows = [auto_window(*scores, PairSettings(window="auto", steer=s, min_pairs=wanted)) for s in sorted((one, other))]
+    windows = [
+        auto_window(*scores, PairSettings(window="auto", steer=s, min_pairs=wanted)) for s in sorted((one, other))
+    ]
     for low, high in windows:
         assert 0 <= low < high <= 90 and 25 - 1e-9 <= high - low <= 70 + 1e-9
-    narrow, wide = (auto_window(*scores, PairSettings(window="auto", steer=one, min_pairs=n)) for n in (wanted, wanted + 10))
+    narrow, wide = (
+        auto_window(*scores, PairSettings(window="auto", steer=one, min_pairs=n)) for n in (wanted, wanted + 10)
+    )
     assert wide[0] <= narrow[0] and wide[1] >= narrow[1]
 
 
@@ -263,7 +285,10 @@ def test_the_way_a_reward_rises_by_hand():
     third = PairSettings(rule="weighted_sum", fidelity_weight=1.0)
     assert reward_direction(prompts, fidelity, wide, third) == 0
     assert reward_direction(prompts, fidelity, wide, PairSettings(rule="angle_window")) is None
-    assert reward_direction(prompts, np.zeros(4), np.zeros(4), harmonic) is None and reward_direction(prompts[:0], [], [], harmonic) is None
+    assert (
+        reward_direction(prompts, np.zeros(4), np.zeros(4), harmonic) is None
+        and reward_direction(prompts[:0], [], [], harmonic) is None
+    )
 
 
 def test_pairs_of_the_harmonic_reward_point_where_it_rises():

@@ -60,7 +60,9 @@ def test_angles_by_hand(d_fidelity, d_alignment, angle):
 def test_length_by_hand():
     assert Pair(0, 1, 3.0, -4.0).length == 5.0
     # (3 - 4) / sqrt 2 is a loss on balance; at 45 degrees gap and length agree: (1 + 1) / sqrt 2 = sqrt 2.
-    assert Pair(0, 1, 3.0, -4.0).gap == pytest.approx(-0.7071068) and Pair(0, 1, 1.0, 1.0).gap == pytest.approx(Pair(0, 1, 1.0, 1.0).length)
+    assert Pair(0, 1, 3.0, -4.0).gap == pytest.approx(-0.7071068) and Pair(0, 1, 1.0, 1.0).gap == pytest.approx(
+        Pair(0, 1, 1.0, 1.0).length
+    )
 
 
 def test_standardise_by_hand():
@@ -120,7 +122,9 @@ def test_each_direction_of_improvement_by_hand():
     assert kept(0, 90) == [(1, 0), (3, 2), (5, 4)]
 
 
-@pytest.mark.parametrize(("low", "high", "fits"), [(45, 70, True), (20, 45, True), (20, 44.999, False), (45.001, 70, False)])
+@pytest.mark.parametrize(
+    ("low", "high", "fits"), [(45, 70, True), (20, 45, True), (20, 44.999, False), (45.001, 70, False)]
+)
 def test_the_window_holds_its_borders(low, high, fits):
     """Scores 0 and 1 on both axes standardise to -1 and 1: the angle is 45 exactly."""
     pairs, found = pairs_of([0, 0], [0, 1], [0, 1], angle_low=low, angle_high=high)
@@ -167,7 +171,9 @@ def test_a_pair_counts_once_in_a_window_that_holds_both_directions():
 
 def test_the_yield_by_hand():
     """Prompt 0, fidelity 0, 1, 2 (three possible, gain alone); prompt 1, equal candidates (no direction); prompt 2, one candidate."""
-    pairs, found = pairs_of([0, 0, 0, 1, 1, 2], [0, 1, 2, 1, 1, 1], [0] * 6, angle_low=-10, angle_high=10, max_pairs_per_prompt=2)
+    pairs, found = pairs_of(
+        [0, 0, 0, 1, 1, 2], [0, 1, 2, 1, 1, 1], [0] * 6, angle_low=-10, angle_high=10, max_pairs_per_prompt=2
+    )
     assert found.as_dict() == {
         "possible": 4,
         "not_better": 1,
@@ -202,7 +208,9 @@ def test_every_possible_pair_is_accounted_for(drawn):
     pairs, found = angle_window_pairs(prompt_of, fidelity, alignment, window)
     counts = np.unique(prompt_of, return_counts=True)[1]
     assert found.possible == int((counts * (counts - 1) // 2).sum())
-    assert found.possible == found.not_better + found.below_margin + found.over_uses + found.over_prompt_limit + found.kept
+    assert (
+        found.possible == found.not_better + found.below_margin + found.over_uses + found.over_prompt_limit + found.kept
+    )
     assert found.kept == len(pairs) and found.prompts == len(counts)
     assert found.prompts_without_pair == len(counts) - len({int(prompt_of[p.winner]) for p in pairs})
 

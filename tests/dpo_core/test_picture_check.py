@@ -61,8 +61,13 @@ def test_the_same_picture_for_every_seed_is_an_error():
 
 def test_scores_that_differ_by_rounding_alone_are_an_error():
     prompt_of = np.asarray([0, 0, 1, 1])
-    with pytest.raises(UserError, match=r"the fidelity scores of each prompt's candidates are all the same \(about 0.7, by clip, dino\)"):
+    with pytest.raises(
+        UserError,
+        match=r"the fidelity scores of each prompt's candidates are all the same \(about 0.7, by clip, dino\)",
+    ):
         check_scores(np.asarray([0.7, 0.7 + 1e-7, 0.3, 0.3]), prompt_of, "fidelity", ("clip", "dino"))
     check_scores(np.asarray([0.7, 0.701, 0.3, 0.3]), prompt_of, "fidelity", ("clip",))
-    check_scores(np.asarray([0.7, 0.7]), np.asarray([0, 1]), "fidelity", ("clip",))  # one a prompt: a matter for the pair rule
+    check_scores(
+        np.asarray([0.7, 0.7]), np.asarray([0, 1]), "fidelity", ("clip",)
+    )  # one a prompt: a matter for the pair rule
     check_scores(np.asarray([20.0, 20.01]), np.asarray([0, 0]), "alignment", ("pick",))

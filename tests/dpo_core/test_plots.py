@@ -45,7 +45,9 @@ def test_cloud_draws_the_longest_arrows_only():
 def test_cloud_draws_the_window_with_its_margin_left_out():
     from matplotlib.patches import Wedge
 
-    figure = cloud_figure(np.arange(4.0), np.arange(4.0), [], PairSettings(rule="angle_window", angle_low=10, angle_high=55, margin=0.4))
+    figure = cloud_figure(
+        np.arange(4.0), np.arange(4.0), [], PairSettings(rule="angle_window", angle_low=10, angle_high=55, margin=0.4)
+    )
     wedge = next(p for p in figure.axes[0].patches if isinstance(p, Wedge))
     assert (wedge.theta1, wedge.theta2) == (10, 55)
     assert wedge.r - wedge.width == pytest.approx(0.4)
@@ -96,7 +98,9 @@ def test_training_of_few_or_many_records_is_drawn(rounds):
 def test_alarm_lines_are_in_sight_when_they_matter():
     def lines(error: float) -> list[float]:
         ax = training_figure([[{**RECORD, "winner_error": error}] * 5], 0.01, 0.04).axes[3]
-        flat = [line.get_ydata()[0] for line in ax.lines if len(set(line.get_ydata())) == 1 and len(line.get_xdata()) == 2]
+        flat = [
+            line.get_ydata()[0] for line in ax.lines if len(set(line.get_ydata())) == 1 and len(line.get_xdata()) == 2
+        ]
         return [y for y in flat if ax.get_ylim()[0] <= y <= ax.get_ylim()[1]]
 
     assert 0.01 in lines(0.001) and 0.04 not in lines(0.001)

@@ -22,7 +22,9 @@ SETTINGS = changed(rounds=1, stop={"rule": "last"}, strength={"strengths": (0.0,
 
 def point(strength: float, low: float, broken: tuple[str, ...] = (), high: float = 2.0) -> StrengthPoint:
     level = Interval(0.5, 0.4, 0.6)
-    return StrengthPoint(strength, level, level, Interval(0.0 if math.isinf(low) else (low + high) / 2, low, high), broken)
+    return StrengthPoint(
+        strength, level, level, Interval(0.0 if math.isinf(low) else (low + high) / 2, low, high), broken
+    )
 
 
 ORIGINAL = point(0, 0.0, high=0.0)
@@ -79,7 +81,9 @@ def test_a_picture_taken_away_is_named(tmp_path):
     loop.go()
     lost = loop.run.image_path("strength_0.50", 0)
     lost.write_bytes(b"no picture")
-    with pytest.raises(UserError, match="picture of the strength sweep .* cannot be read .*start again in a new output folder"):
+    with pytest.raises(
+        UserError, match="picture of the strength sweep .* cannot be read .*start again in a new output folder"
+    ):
         write_report(loop.run)
     lost.unlink()
     with pytest.raises(UserError, match="is recorded but missing. Put the file back"):

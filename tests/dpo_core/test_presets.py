@@ -17,7 +17,9 @@ from dreambooth_dpo.dpo_core.prompts import fill
 OWN = "own text"
 every_preset = pytest.mark.parametrize("preset", PRESETS)
 # Any word that is no placeholder: identifiers are invented, class nouns come in every language.
-words = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="{}"), min_size=1, max_size=12).filter(str.strip)
+words = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="{}"), min_size=1, max_size=12).filter(
+    str.strip
+)
 BACKGROUND = "a photo of a {identifier} {class_noun} in the "
 
 
@@ -91,7 +93,9 @@ def test_text_is_not_looked_at_where_a_preset_is_chosen(preset):
 
 
 def test_own_text_is_split_by_its_contexts():
-    lines = [f"[place] {BACKGROUND}{x}" for x in ("snow", "jungle", "desert")] + [f"[way] {BACKGROUND}{x} way" for x in ("red", "blue")]
+    lines = [f"[place] {BACKGROUND}{x}" for x in ("snow", "jungle", "desert")] + [
+        f"[way] {BACKGROUND}{x} way" for x in ("red", "blue")
+    ]
     found = made(text="\n".join(["# places first", *lines, "", "   "]), share=0.5)
     assert len(found.train) + len(found.held_out) == 5
     for part in (found.train, found.held_out):
@@ -107,13 +111,23 @@ def test_own_text_without_contexts_is_dealt_by_the_line():
 
 def test_own_text_may_end_its_lines_in_any_way():
     lines = [BACKGROUND + x for x in "abcd"]
-    assert made(text="\r\n".join(lines)) == made(text="\n".join(lines)) == made(text="\n\n".join(f"  {x}\t" for x in lines))
+    assert (
+        made(text="\r\n".join(lines))
+        == made(text="\n".join(lines))
+        == made(text="\n\n".join(f"  {x}\t" for x in lines))
+    )
 
 
 @pytest.mark.parametrize("preset", [*PRESETS, OWN])
 def test_held_out_text_takes_the_place_of_the_split(preset):
     text = "\n".join(BACKGROUND + x for x in ("snow", "sea", "snow"))
-    found = made(preset, text, f"# only measured\n[tag] {BACKGROUND}night\n{BACKGROUND}night\n{BACKGROUND}rain", share=0.8, seed=3)
+    found = made(
+        preset,
+        text,
+        f"# only measured\n[tag] {BACKGROUND}night\n{BACKGROUND}night\n{BACKGROUND}rain",
+        share=0.8,
+        seed=3,
+    )
     assert found.held_out == ("a photo of a sks dog in the night", "a photo of a sks dog in the rain")
     every = [fill(template, concept()) for _, template in PRESETS.get(preset, [])]
     assert found.train == tuple(every or ["a photo of a sks dog in the snow", "a photo of a sks dog in the sea"])
@@ -126,11 +140,17 @@ def test_held_out_text_of_spaces_is_none():
 @pytest.mark.parametrize(
     ("given_", "said"),
     [
-        ({"text": ""}, "the text of the prompt set holds no prompt. Write one a line, such as 'a photo of a {identifier} {class_noun}"),
+        (
+            {"text": ""},
+            "the text of the prompt set holds no prompt. Write one a line, such as 'a photo of a {identifier} {class_noun}",
+        ),
         ({"text": "# nothing\n\n"}, "the text of the prompt set holds no prompt"),
         ({"text": BACKGROUND + "snow", "held_out_text": "# nothing"}, "the held-out text holds no prompt"),
         ({"text": "a dog in the snow"}, "'a dog in the snow' does not name the concept"),
-        ({"text": "a {subject} in the snow"}, "has the unknown placeholder {subject}; use {identifier} and {class_noun}"),
+        (
+            {"text": "a {subject} in the snow"},
+            "has the unknown placeholder {subject}; use {identifier} and {class_noun}",
+        ),
         ({"text": BACKGROUND + "snow", "held_out_text": "a dog"}, "'a dog' does not name the concept"),
         ({"text": BACKGROUND + "snow", "held_out_text": BACKGROUND + "snow"}, "is in training and held out"),
         ({"text": BACKGROUND + "snow"}, "no held_out prompt. Write four prompts or more"),

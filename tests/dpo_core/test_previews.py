@@ -13,7 +13,13 @@ from PIL import Image
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.records import Candidate
 from dreambooth_dpo.dpo_core.run.folder import RunFolder
-from dreambooth_dpo.dpo_core.run.previews import candidate_previews, find_preview, picture_mark, previews_folder, reference_previews
+from dreambooth_dpo.dpo_core.run.previews import (
+    candidate_previews,
+    find_preview,
+    picture_mark,
+    previews_folder,
+    reference_previews,
+)
 
 SET = "candidates_0123456789ab"
 

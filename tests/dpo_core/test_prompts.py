@@ -102,7 +102,8 @@ def test_an_unknown_placeholder_is_named(name):
 
 
 @pytest.mark.parametrize(
-    "template", ["a robot on grass", "a {class_noun}", "a {identifier} on grass", "{class_noun} {identifier}", "he asks robot"]
+    "template",
+    ["a robot on grass", "a {class_noun}", "a {identifier} on grass", "{class_noun} {identifier}", "he asks robot"],
 )
 def test_a_prompt_that_lacks_the_subject_is_refused(template):
     with pytest.raises(UserError, match="does not name the concept.*'sks robot'"):
@@ -113,7 +114,10 @@ def test_a_prompt_that_lacks_the_subject_is_refused(template):
 
 
 def test_tags_comments_and_empty_lines(tmp_path):
-    path = written(tmp_path, "# mine\n\n[grass] a sks robot on grass\n  [at the sea]   a sks robot, sea  \na sks robot alone\n[x]\n")
+    path = written(
+        tmp_path,
+        "# mine\n\n[grass] a sks robot on grass\n  [at the sea]   a sks robot, sea  \na sks robot alone\n[x]\n",
+    )
     assert read_templates(path) == [
         ("grass", "a sks robot on grass"),
         ("at the sea", "a sks robot, sea"),
@@ -152,7 +156,11 @@ def test_an_empty_list_is_refused(tmp_path, text):
 
 
 def templates(*sizes: int) -> list[tuple[str, str]]:
-    return [(f"context {c}", f"a {{identifier}} {{class_noun}} in place {c}, view {i}") for c, n in enumerate(sizes) for i in range(n)]
+    return [
+        (f"context {c}", f"a {{identifier}} {{class_noun}} in place {c}, view {i}")
+        for c, n in enumerate(sizes)
+        for i in range(n)
+    ]
 
 
 def contexts(prompts) -> set[str]:

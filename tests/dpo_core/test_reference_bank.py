@@ -59,7 +59,10 @@ def test_errors_are_those_worked_out_by_hand() -> None:
             draws = generator(trainer.seed, 5, pair, k)
             share = torch.randint(1, 10, (1,), generator=draws)[0] / 10
             noise = torch.randn(3, 8, 8, generator=draws)
-            for kept, latents in ((trainer.bank.winner, trainer.data.winners), (trainer.bank.loser, trainer.data.losers)):
+            for kept, latents in (
+                (trainer.bank.winner, trainer.data.winners),
+                (trainer.bank.loser, trainer.data.losers),
+            ):
                 x = (1 - share) * latents[pair] + share * noise + trainer.data.cond["shift"][pair] + share
                 hidden = torch.nn.functional.conv2d(x[None], one, denoiser.down_blocks[0].bias, padding=1)
                 raw = torch.nn.functional.conv2d(torch.tanh(hidden), two, denoiser.down_blocks[1].bias)[0]
@@ -121,7 +124,9 @@ def test_the_first_step_stands_at_log_2_to_the_bit() -> None:
     assert (record["winner_error"], record["loser_error"], record["margin"]) == (0.0, 0.0, 0.0)
 
 
-@pytest.mark.parametrize("more", [{}, {"loser_guard": 0.6}, {"objective": "ipo", "beta": 500.0}, {"log_every": 4, "accumulation": 2}])
+@pytest.mark.parametrize(
+    "more", [{}, {"loser_guard": 0.6}, {"objective": "ipo", "beta": 500.0}, {"log_every": 4, "accumulation": 2}]
+)
 def test_a_loaded_state_goes_on_bit_by_bit(more: dict) -> None:
     kept: dict[int, tuple] = {}
     whole = make_trainer(steps=8, reference_bank=2, checkpoint_every=3, **more)
@@ -155,7 +160,10 @@ def test_nan_stops_with_the_last_saved_adapter() -> None:
     trainer, states = make_trainer(Poisoned(3), steps=8, checkpoint_every=2, reference_bank=2), {}
     with pytest.raises(TrainingStopped, match="at step 3") as caught:
         train_steps(trainer, save=lambda step, state, fresh: states.update({step: state}))
-    assert max(states) == 2 and difference(trainer.adapter.state(), {k[7:]: v for k, v in states[2].items() if k[:7] == "policy."}) == 0
+    assert (
+        max(states) == 2
+        and difference(trainer.adapter.state(), {k[7:]: v for k, v in states[2].items() if k[:7] == "policy."}) == 0
+    )
     assert [r["step"] for r in caught.value.records] == [2]
 
 

@@ -19,7 +19,10 @@ from dreambooth_dpo.dpo_core.run.folder import RunFolder
 from dreambooth_dpo.dpo_core.settings import LoopSettings
 
 EVIL = 'a photo of a sks robot <script>alert(1)</script> & "friends"'
-PROMPTS = [EVIL, *(f"a photo of a sks robot on {c}" for c in ("grass", "snow", "sand", "brick", "water", "wood", "checker"))]
+PROMPTS = [
+    EVIL,
+    *(f"a photo of a sks robot on {c}" for c in ("grass", "snow", "sand", "brick", "water", "wood", "checker")),
+]
 SCORERS = {
     "fidelity": {"role": "reward", "title": "Fidelity", "higher_is_better": True},
     "alignment": {"role": "reward", "title": "Alignment", "higher_is_better": True},
@@ -36,7 +39,10 @@ SEEDS = 2
 def add_set(run: RunFolder, name: str, per_prompt: int) -> list[Candidate]:
     """Pictures of random blocks: 8 prompts, `per_prompt` seeds each."""
     rng = np.random.default_rng(len(name) + ord(name[-1]))
-    found = [Candidate(i, i // per_prompt, PROMPTS[i // per_prompt], 1000 + i, 0, i) for i in range(len(PROMPTS) * per_prompt)]
+    found = [
+        Candidate(i, i // per_prompt, PROMPTS[i // per_prompt], 1000 + i, 0, i)
+        for i in range(len(PROMPTS) * per_prompt)
+    ]
     blocks = rng.integers(0, 256, (len(found), 4, 4, 3), dtype=np.uint8)
     run.add_chunk(name, found, torch.zeros(len(found), 1, 2, 2), blocks.repeat(16, 1).repeat(16, 2))
     return found
@@ -82,8 +88,12 @@ def make_run(path, gains: dict[str, float] = UP, evaluations: int = 3, rounds: i
     run.set_fact("concept", {"identifier": "sks", "class_noun": "robot", "name": "cyan robot, pink belly", "seed": 3})
     run.set_fact("scorers", {n: SCORERS[n] for n in gains})
     run.set_fact("unseen", PROMPTS[-2:])
-    run.set_fact("start", {"step": 240, "extended": False, "under_fitted": False, "sentence": "Personalized in 240 steps."})
-    curve = [{"step": s, "fidelity": 0.2 + 0.05 * i, "alignment": 0.55 - 0.03 * i} for i, s in enumerate((0, 60, 120, 240))]
+    run.set_fact(
+        "start", {"step": 240, "extended": False, "under_fitted": False, "sentence": "Personalized in 240 steps."}
+    )
+    curve = [
+        {"step": s, "fidelity": 0.2 + 0.05 * i, "alignment": 0.55 - 0.03 * i} for i, s in enumerate((0, 60, 120, 240))
+    ]
     run.set_fact("dreambooth_curve", curve)
     (run.path / "references").mkdir()
     Image.fromarray(np.full((64, 64, 3), 120, np.uint8)).save(run.path / "references" / "00.png")
@@ -141,7 +151,9 @@ def test_page_is_self_contained_and_escaped(planted):
     page = (run.path / "report" / "report.html").read_text(encoding="utf-8")
     assert page.startswith("<!doctype html>")
     assert "<script" not in page
-    assert not re.search(r"(src|href)\s*=\s*[\"']?\s*(https?:|//)", page) and "@import" not in page and "url(" not in page
+    assert (
+        not re.search(r"(src|href)\s*=\s*[\"']?\s*(https?:|//)", page) and "@import" not in page and "url(" not in page
+    )
     assert len(re.findall(r'src="data:image/png;base64,', page)) == 8
     assert report["headline"] in page
     assert page.index(report["headline"]) < page.index("Every score, before and after")
@@ -186,8 +198,16 @@ def verdicts(**words: str) -> dict:
         ({"fidelity": "down", "alignment": "unclear"}, "worse", "It got worse: fidelity fell."),
         ({"fidelity": "up", "alignment": "up", "oracle_all_right": "down"}, "hacked", "the truth fell: looks hacked"),
         ({"fidelity": "up", "alignment": "up", "judge_fidelity": "down"}, "hacked", "the judge fell: looks hacked"),
-        ({"fidelity": "up", "alignment": "up", "oracle_all_right": "unclear"}, "better", "the truth shows no clear gain"),
-        ({"fidelity": "up", "alignment": "up", "judge_fidelity": "down", "oracle_all_right": "up"}, "better", "It got better"),
+        (
+            {"fidelity": "up", "alignment": "up", "oracle_all_right": "unclear"},
+            "better",
+            "the truth shows no clear gain",
+        ),
+        (
+            {"fidelity": "up", "alignment": "up", "judge_fidelity": "down", "oracle_all_right": "up"},
+            "better",
+            "It got better",
+        ),
     ],
 )
 def test_the_answer_follows_the_rule(words, status, said):

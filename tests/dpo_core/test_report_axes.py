@@ -24,20 +24,38 @@ SCORERS = {
 
 def gain(verdict: str) -> dict:
     change, ci95 = SHAPES[verdict]
-    return {"before": 0.5, "after": 0.5 + change, "gain": change, "ci95": ci95, "images": 120, "prompts": 20, "verdict": verdict}
+    return {
+        "before": 0.5,
+        "after": 0.5 + change,
+        "gain": change,
+        "ci95": ci95,
+        "images": 120,
+        "prompts": 20,
+        "verdict": verdict,
+    }
 
 
 def numbers(first: str, second: str, both: str) -> dict:
     """Verdicts of the two scorers of fidelity and of both together; alignment shows no change."""
     change, ci95 = SHAPES[both]
     joint = {"scorers": ["fidelity", "fidelity_2"], "gain": change, "ci95": ci95, "verdict": both}
-    found = {"fidelity": gain(first), "fidelity_2": gain(second), "alignment": gain("unclear"), "axes": {"fidelity": joint}}
+    found = {
+        "fidelity": gain(first),
+        "fidelity_2": gain(second),
+        "alignment": gain("unclear"),
+        "axes": {"fidelity": joint},
+    }
     return {**found, "training": {"steps": [], "warnings": []}, "evaluated_rounds": [0, 1], "rounds": 1, "pairs": []}
 
 
 @pytest.mark.parametrize(
     ("first", "second", "both", "status"),
-    [("up", "down", "unclear", "none"), ("up", "down", "down", "worse"), ("unclear", "up", "up", "better"), ("up", "up", "up", "better")],
+    [
+        ("up", "down", "unclear", "none"),
+        ("up", "down", "down", "worse"),
+        ("unclear", "up", "up", "better"),
+        ("up", "up", "up", "better"),
+    ],
 )
 def test_the_answer_is_that_of_all_scorers_of_an_axis(first: str, second: str, both: str, status: str) -> None:
     found = answer(numbers(first, second, both), SCORERS)

@@ -173,7 +173,9 @@ def kill_and_resume(nursery: Nursery, unbroken: Unbroken, folder: Path, stage: s
 @pytest.mark.skipif(os.name == "nt", reason="Windows has neither fork nor SIGKILL")
 @pytest.mark.parametrize("seed", MOMENTS)
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_kill_in_any_stage_changes_nothing(tmp_path: Path, nursery: Nursery, unbroken: Unbroken, stage: str, seed: int) -> None:
+def test_a_kill_in_any_stage_changes_nothing(
+    tmp_path: Path, nursery: Nursery, unbroken: Unbroken, stage: str, seed: int
+) -> None:
     kill_and_resume(nursery, unbroken, tmp_path / "run", stage, seed)
     agree(RunFolder(tmp_path / "run"), unbroken, 1e-6)
 

@@ -30,7 +30,11 @@ def fake(tmp_path_factory) -> Loop:
 @pytest.fixture(scope="module")
 def real(tmp_path_factory) -> Loop:
     """The same on a StableDiffusionPipeline of random weights, 64 pixels."""
-    loop = make_loop(tmp_path_factory.mktemp("real") / "run", tiny_text_to_image(), changed(train={"learning_rate": 1e-3, "steps": 4}))
+    loop = make_loop(
+        tmp_path_factory.mktemp("real") / "run",
+        tiny_text_to_image(),
+        changed(train={"learning_rate": 1e-3, "steps": 4}),
+    )
     assert loop.go() == 2
     return loop
 
@@ -42,7 +46,11 @@ def done(request) -> Loop:
 
 def test_the_records_are_complete(done: Loop) -> None:
     run, steps = done.run, done.settings.train.steps
-    for name, count, prompts in (("round_0", 12, PROMPTS.train), ("round_1", 12, PROMPTS.train), ("evaluation_0", 6, PROMPTS.held_out)):
+    for name, count, prompts in (
+        ("round_0", 12, PROMPTS.train),
+        ("round_1", 12, PROMPTS.train),
+        ("evaluation_0", 6, PROMPTS.held_out),
+    ):
         assert [c.position for c in run.candidates(name)] == list(range(count))
         assert tuple(dict.fromkeys(c.prompt for c in run.candidates(name))) == prompts
         assert len(run.latents(name)) == count and run.images(name).dtype == np.uint8
@@ -171,7 +179,9 @@ def test_rewards_need_both_axes_and_names_of_their_own(tmp_path: Path) -> None:
 
 def test_a_window_that_no_pair_fits_is_said_and_may_be_widened(tmp_path: Path) -> None:
     narrow = changed(pairs={"angle_low": 44.9, "angle_high": 45.0})
-    with pytest.raises(NoPairs, match=r"no pair fits the window 44\.9\.\.45 degrees: 0 pairs from 18 possible.*\(angle_low"):
+    with pytest.raises(
+        NoPairs, match=r"no pair fits the window 44\.9\.\.45 degrees: 0 pairs from 18 possible.*\(angle_low"
+    ):
         make_loop(tmp_path / "run", settings=narrow).go()
     model = FakeModel()
     loop = make_loop(tmp_path / "run", model)
@@ -204,7 +214,9 @@ def test_a_later_round_without_pairs_ends_the_loop_with_what_there_is(tmp_path: 
     for _ in range(2):  # the second time it is resumed
         loop = make()
         assert loop.go() == 1
-        assert loop.run.fact("stopped")["round"] == 1 and "nearly all of one colour" in loop.run.fact("stopped")["reason"]
+        assert (
+            loop.run.fact("stopped")["round"] == 1 and "nearly all of one colour" in loop.run.fact("stopped")["reason"]
+        )
         assert difference(loop.adapter.state(), loop.run.load_state("adapter_1")[0]) == 0
         assert len(loop.run.candidates("evaluation_1")) == 6 and loop.run.load_state("adapter_2") is None
 

@@ -86,7 +86,9 @@ def full_disk_in_safetensors(*_: object, **__: object) -> None:
 
 
 @pytest.mark.parametrize("where", ["rename", "safetensors"])
-def test_a_full_disk_leaves_the_earlier_chunks_and_goes_on(run: RunFolder, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_the_earlier_chunks_and_goes_on(
+    run: RunFolder, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run.add_chunk("round_0", *chunk(0))
     with monkeypatch.context() as patch:
         if where == "rename":

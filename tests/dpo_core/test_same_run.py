@@ -41,7 +41,9 @@ def test_other_settings_are_refused_by_name(run: RunFolder) -> None:
     check_same_run(run, DESCRIBED, resume=False)
     other = {**DESCRIBED, "model": "def", "settings": {**DESCRIBED["settings"], "rounds": 1}}
     for resume in (True, False):
-        with pytest.raises(UserError, match=r"model was 'abc', is 'def'; settings\.rounds was 2, is 1.*another output folder"):
+        with pytest.raises(
+            UserError, match=r"model was 'abc', is 'def'; settings\.rounds was 2, is 1.*another output folder"
+        ):
             check_same_run(run, other, resume)
     check_same_run(run, DESCRIBED, resume=True)
 
@@ -55,7 +57,10 @@ def test_more_rounds_and_another_stop_rule_may_be_asked_for(run: RunFolder) -> N
 
 def test_pair_and_training_settings_may_change_until_something_is_trained(run: RunFolder) -> None:
     """The remedy of "no pair fits the window" is to widen it: the same folder must then take the wider one."""
-    wider = {**DESCRIBED, "settings": {**DESCRIBED["settings"], "pairs": {**DESCRIBED["settings"]["pairs"], "angle_low": -20.0}}}
+    wider = {
+        **DESCRIBED,
+        "settings": {**DESCRIBED["settings"], "pairs": {**DESCRIBED["settings"]["pairs"], "angle_low": -20.0}},
+    }
     check_same_run(run, DESCRIBED, resume=False)
     check_same_run(run, wider, resume=True)
     assert run.fact("described") == wider
@@ -66,7 +71,10 @@ def test_pair_and_training_settings_may_change_until_something_is_trained(run: R
 
 def test_the_precision_may_not_change_once_there_are_pictures(run: RunFolder) -> None:
     """It draws them, too: half of a set in bf16 would be another set."""
-    other = {**DESCRIBED, "settings": {**DESCRIBED["settings"], "train": {**DESCRIBED["settings"]["train"], "precision": "bf16"}}}
+    other = {
+        **DESCRIBED,
+        "settings": {**DESCRIBED["settings"], "train": {**DESCRIBED["settings"]["train"], "precision": "bf16"}},
+    }
     check_same_run(run, DESCRIBED, resume=False)
     check_same_run(run, other, resume=True)
     check_same_run(run, DESCRIBED, resume=True)

@@ -41,7 +41,9 @@ class Small(FakeModel):
         return super().decode(latents)
 
 
-def fill(folder: Path, model: FakeModel, settings: SamplingSettings = SETTINGS, per_prompt: int = 3, **more) -> RunFolder:
+def fill(
+    folder: Path, model: FakeModel, settings: SamplingSettings = SETTINGS, per_prompt: int = 3, **more
+) -> RunFolder:
     run = RunFolder(folder)
     sample_set(run, "round_0", model, PROMPTS, per_prompt, settings, seed=7, salt=0, **more)
     return run
@@ -52,7 +54,17 @@ def test_the_plan_goes_prompt_by_prompt() -> None:
     planned = plan(PROMPTS, 3, seed=7, salt=0, chunk_size=4)
     assert [c.prompt_index for c in planned] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert [c.prompt for c in planned[::3]] == list(PROMPTS)
-    assert [(c.chunk, c.row) for c in planned] == [(0, 0), (0, 1), (0, 2), (0, 3), (1, 0), (1, 1), (1, 2), (1, 3), (2, 0)]
+    assert [(c.chunk, c.row) for c in planned] == [
+        (0, 0),
+        (0, 1),
+        (0, 2),
+        (0, 3),
+        (1, 0),
+        (1, 1),
+        (1, 2),
+        (1, 3),
+        (2, 0),
+    ]
     assert len({c.seed for c in planned}) == 9
 
 

@@ -78,7 +78,9 @@ def test_scores_of_a_changed_scorer_are_never_mixed_with_older_ones(run: RunFold
     score_set(run, "round_1", [Mean("fidelity", 1, fingerprint="2")])
     np.testing.assert_array_equal(*comparable(run, ["round_0", "round_1"], "fidelity"))
     score_set(run, "round_1", [Mean("fidelity", 1, fingerprint="3")])
-    with pytest.raises(UserError, match=r"two scorers named 'fidelity' .*\(round_0, round_1\): score all of them again"):
+    with pytest.raises(
+        UserError, match=r"two scorers named 'fidelity' .*\(round_0, round_1\): score all of them again"
+    ):
         comparable(run, ["round_0", "round_1"], "fidelity")
 
 

@@ -75,7 +75,10 @@ def test_a_self_test_that_fits_at_no_level_has_not_passed(tmp_path: Path) -> Non
     with pytest.raises(UserError, match="does not fit into memory at the level 'low'"):
         loop.go()
     assert loop.run.fact("self_test") is None and loop.run.load_state("adapter_1") is None
-    assert self_test.passed(loop.model, loop.adapter, "fast") is None and self_test.passed(loop.model, loop.adapter, "low") is None
+    assert (
+        self_test.passed(loop.model, loop.adapter, "fast") is None
+        and self_test.passed(loop.model, loop.adapter, "low") is None
+    )
 
 
 def test_it_runs_once_for_a_model_and_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +94,9 @@ def test_it_runs_once_for_a_model_and_leaves_no_trace(tmp_path: Path, monkeypatc
     tested.go()
     assert len(asked) == 1 and asked[0] < 0.02
     assert not [stage for stage in told if "test" in stage]
-    assert make_loop(tmp_path / "tested", settings=changed(rounds=3)).go() == 3 and len(asked) == 2, "another process, another model"
+    assert make_loop(tmp_path / "tested", settings=changed(rounds=3)).go() == 3 and len(asked) == 2, (
+        "another process, another model"
+    )
     monkeypatch.setattr(self_test, "check_gradient", lambda *_: 0.0)
     untested = make_loop(tmp_path / "untested")
     untested.go()

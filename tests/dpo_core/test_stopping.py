@@ -127,7 +127,13 @@ def test_an_alarm_of_the_winners_error_ends():
 def test_a_single_prompt_is_never_enough():
     """Its interval is open: the lower bound is minus infinity, and the original stays."""
     found = standing(
-        1, _scores(fidelity=[0, 2], alignment=[0, 2]), _scores(fidelity=[9, 9], alignment=[9, 9]), np.zeros(2, int), SETTINGS, 0, 200
+        1,
+        _scores(fidelity=[0, 2], alignment=[0, 2]),
+        _scores(fidelity=[9, 9], alignment=[9, 9]),
+        np.zeros(2, int),
+        SETTINGS,
+        0,
+        200,
     )
     assert decide([found], SETTINGS, 0.01).kept == 0
 

@@ -39,7 +39,11 @@ def test_strengths_are_rising_each_once_with_the_original():
     assert StrengthSettings().strengths == (0, 0.25, 0.5, 0.75, 1, 1.25, 1.5)
     assert read_strengths(" 1,0.50, ,4") == (0.0, 0.5, 1.0, 4.0)
     settings = LoopSettings(strength={"strengths": [0.3, 0.07]})
-    assert LoopSettings.model_validate_json(settings.model_dump_json()) == settings and settings.strength.strengths == (0, 0.07, 0.3)
+    assert LoopSettings.model_validate_json(settings.model_dump_json()) == settings and settings.strength.strengths == (
+        0,
+        0.07,
+        0.3,
+    )
 
 
 @pytest.mark.parametrize(
@@ -85,21 +89,31 @@ def test_of_equal_bounds_the_smaller_strength():
 
 
 def test_a_strength_where_a_guard_fell_is_not_recommended():
-    value, words = recommend([ORIGINAL, point(0.5, 0.2), point(1, 0.4, ("pictures of a prompt are alike",)), point(1.5, 0.1)])
+    value, words = recommend(
+        [ORIGINAL, point(0.5, 0.2), point(1, 0.4, ("pictures of a prompt are alike",)), point(1.5, 0.1)]
+    )
     assert value == 0.5 and words.endswith(" Strength 1 rose more, but pictures of a prompt are alike.")
     value, words = recommend([ORIGINAL, point(1, 0.4, ("the judge fell", "pictures copy"))])
-    assert (value, words) == (0.0, "Keep the original (strength 0): strength 1 rose, but the judge fell and pictures copy.")
+    assert (value, words) == (
+        0.0,
+        "Keep the original (strength 0): strength 1 rose, but the judge fell and pictures copy.",
+    )
 
 
 def test_without_a_sure_gain_the_original():
     value, words = recommend([ORIGINAL, point(0.5, -0.1), point(1, 0.0)])
-    assert (value, words) == (0.0, "Keep the original (strength 0): no strength shows a gain on held-out prompts that is more than chance.")
+    assert (value, words) == (
+        0.0,
+        "Keep the original (strength 0): no strength shows a gain on held-out prompts that is more than chance.",
+    )
     value, words = recommend([ORIGINAL, point(1, -math.inf, high=math.inf)])
     assert value == 0.0 and "a single held-out prompt has no interval" in words
 
 
 def test_the_highest_strength_tried_may_not_be_the_end():
-    assert recommend([ORIGINAL, point(0.5, 0.1), point(1, 0.2)])[1].endswith("It is the highest that was tried: a higher one may do more.")
+    assert recommend([ORIGINAL, point(0.5, 0.1), point(1, 0.2)])[1].endswith(
+        "It is the highest that was tried: a higher one may do more."
+    )
 
 
 def test_gains_guards_and_means_by_hand():
@@ -108,13 +122,19 @@ def test_gains_guards_and_means_by_hand():
     A copy-paste that rises by 0.2 on both prompts breaks its guard (0.1); a single value for all prompts has intervals of width 0.
     """
     prompt_of = np.asarray([0, 0, 1, 1])
-    start = {"fidelity": np.asarray([0.4, 0.6, 0.3, 0.5]), "alignment": np.asarray([0.1, 0.3, 0.5, 0.7]), "copy_paste": np.zeros(4)}
+    start = {
+        "fidelity": np.asarray([0.4, 0.6, 0.3, 0.5]),
+        "alignment": np.asarray([0.1, 0.3, 0.5, 0.7]),
+        "copy_paste": np.zeros(4),
+    }
     half = {"fidelity": start["fidelity"] + 0.1, "alignment": start["alignment"] + 0.05, "copy_paste": np.full(4, 0.05)}
     full = {"fidelity": start["fidelity"] + 0.2, "alignment": start["alignment"] + 0.1, "copy_paste": np.full(4, 0.2)}
     points = measure({1.0: full, 0.0: start, 0.5: half}, prompt_of, StopSettings(), 500)
     assert [p.strength for p in points] == [0, 0.5, 1]
     assert points[0].gain == Interval(0, 0, 0) and not points[0].broken
-    assert [v for p in points[1:] for v in (p.gain.mean, p.gain.low, p.gain.high)] == pytest.approx([0.75] * 3 + [1.5] * 3)
+    assert [v for p in points[1:] for v in (p.gain.mean, p.gain.low, p.gain.high)] == pytest.approx(
+        [0.75] * 3 + [1.5] * 3
+    )
     assert [p.fidelity.mean for p in points] == pytest.approx([0.45, 0.55, 0.65])
     assert (points[0].fidelity.low, points[0].fidelity.high) == pytest.approx((0.4, 0.5))
     assert [p.alignment.mean for p in points] == pytest.approx([0.4, 0.45, 0.5])

@@ -26,7 +26,9 @@ def without_gain(folder: Path, monkeypatch) -> Loop:
         return decision
 
     monkeypatch.setattr(rounds, "watch", turned_down)
-    loop = make_loop(folder, settings=SETTINGS.model_copy(update={"stop": SETTINGS.stop.model_copy(update={"rule": "best"})}))
+    loop = make_loop(
+        folder, settings=SETTINGS.model_copy(update={"stop": SETTINGS.stop.model_copy(update={"rule": "best"})})
+    )
     assert loop.go() == 0
     loop.run.set_fact("settings", loop.settings.model_dump(mode="json"))
     return loop

@@ -157,7 +157,9 @@ def test_a_few_steps_lower_the_loss() -> None:
     assert records[-1]["loss"] < 0.9 * math.log(2) and records[-1]["accuracy"] > 0.5
 
 
-@pytest.mark.parametrize(("warmup", "expected"), [(4, [0.25, 0.5, 0.75, 1, 1]), (0, [1, 1, 1, 1, 1]), (1, [1, 1, 1, 1, 1])])
+@pytest.mark.parametrize(
+    ("warmup", "expected"), [(4, [0.25, 0.5, 0.75, 1, 1]), (0, [1, 1, 1, 1, 1]), (1, [1, 1, 1, 1, 1])]
+)
 def test_warm_up_rises_in_a_line(warmup: int, expected: list[float]) -> None:
     trainer = make_trainer(warmup_steps=warmup, learning_rate=1e-3, schedule="constant")
     rates = [r["learning_rate"] for r in steps_of(trainer, *range(5))]
@@ -170,7 +172,10 @@ def test_gradients_are_clipped_to_the_norm_and_logged_before() -> None:
     norms = {}
     for name, trainer in (("free", free), ("held", held)):
         norms[name] = steps_of(trainer, 0)[0]["grad_norm"]
-    lengths = {n: float(torch.cat([p.grad.flatten() for p in t.parameters]).norm()) for n, t in (("free", free), ("held", held))}
+    lengths = {
+        n: float(torch.cat([p.grad.flatten() for p in t.parameters]).norm())
+        for n, t in (("free", free), ("held", held))
+    }
     assert norms["free"] == norms["held"] == pytest.approx(lengths["free"], rel=1e-5)
     assert lengths["held"] == pytest.approx(0.01, rel=1e-4)
     assert lengths["free"] > 0.1
@@ -205,7 +210,9 @@ def test_a_loaded_state_goes_on_bit_by_bit() -> None:
 
 def test_the_last_step_is_saved_where_checkpoints_do_not_fall() -> None:
     saved = []
-    train_steps(make_trainer(steps=5, checkpoint_every=3), save=lambda step, state, fresh: saved.append((step, len(fresh))))
+    train_steps(
+        make_trainer(steps=5, checkpoint_every=3), save=lambda step, state, fresh: saved.append((step, len(fresh)))
+    )
     assert saved == [(3, 3), (5, 2)]
 
 

@@ -43,7 +43,9 @@ def test_a_nan_step_is_never_saved(at: int, last_saved: int) -> None:
 def test_the_winner_alarm_stops_at_the_same_step() -> None:
     ends = []
     for every in (1, 4):
-        trainer = make_trainer(steps=8, checkpoint_every=8, learning_rate=1.0, warmup_steps=0, winner_error_collapse=0.01, log_every=every)
+        trainer = make_trainer(
+            steps=8, checkpoint_every=8, learning_rate=1.0, warmup_steps=0, winner_error_collapse=0.01, log_every=every
+        )
         with pytest.raises(TrainingStopped, match="collapsing") as caught:
             train_steps(trainer)
         ends.append((str(caught.value), caught.value.records))
@@ -63,7 +65,11 @@ def test_nothing_in_a_step_waits_for_the_gpu(monkeypatch: pytest.MonkeyPatch) ->
     trainer.model.device = device
     trainer.model.denoiser.to(device)
     trainer = type(trainer)(
-        trainer.model, type(trainer.adapter)(trainer.model.denoiser, trainer.adapter.settings), make_data(), trainer.settings, 1
+        trainer.model,
+        type(trainer.adapter)(trainer.model.denoiser, trainer.adapter.settings),
+        make_data(),
+        trainer.settings,
+        1,
     )
     assert trainer.data.winners.is_cuda
     monkeypatch.setattr(pair_data, "RESIDENT_SHARE", 0.0)

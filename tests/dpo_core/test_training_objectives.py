@@ -20,7 +20,13 @@ BETAS = {"ipo": 500.0, "mapo": 0.1, "kto": 300.0}
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_every_objective_trains(objective: str) -> None:
     """The loss falls, and winner and loser are logged against the reference whether the objective needs it or not."""
-    changes = {"objective": objective, "beta": BETAS.get(objective, 2000.0), "steps": 30, "batch_size": 5, "learning_rate": 3e-3}
+    changes = {
+        "objective": objective,
+        "beta": BETAS.get(objective, 2000.0),
+        "steps": 30,
+        "batch_size": 5,
+        "learning_rate": 3e-3,
+    }
     records = train_steps(make_trainer(gaps=torch.linspace(1, 3, PAIRS), **changes))
     assert records[0]["winner_error"] == records[0]["margin"] == 0.0
     assert sum(r["loss"] for r in records[-10:]) < sum(r["loss"] for r in records[:10])
@@ -54,7 +60,9 @@ def test_missing_gaps_are_zeros_and_wrong_ones_are_refused() -> None:
 
 def test_the_loser_guard_keeps_the_winner_down() -> None:
     """Guarded, the winner's error falls further; the record has the mean scale, which mu 0.9 makes small."""
-    free, held = (train_steps(make_trainer(steps=20, batch_size=5, learning_rate=3e-3, loser_guard=mu)) for mu in (None, 0.9))
+    free, held = (
+        train_steps(make_trainer(steps=20, batch_size=5, learning_rate=3e-3, loser_guard=mu)) for mu in (None, 0.9)
+    )
     assert held[-1]["winner_error"] < free[-1]["winner_error"]
     assert all(0 < r["loser_scale"] < 0.5 for r in held) and all("loser_scale" not in r for r in free)
     assert held[0]["loss"] == free[0]["loss"]

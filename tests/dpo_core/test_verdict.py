@@ -21,7 +21,15 @@ CI = {"up": (0.05, 0.15), "down": (-0.15, -0.05), "unclear": (-0.05, 0.05)}
 def gain(way: str) -> dict:
     low, high = CI[way]
     mean = (low + high) / 2
-    return {"before": 0.4, "after": 0.4 + mean, "gain": mean, "ci95": [low, high], "images": 40, "prompts": 20, "verdict": way}
+    return {
+        "before": 0.4,
+        "after": 0.4 + mean,
+        "gain": mean,
+        "ci95": [low, high],
+        "images": 40,
+        "prompts": 20,
+        "verdict": way,
+    }
 
 
 def gains(*ways: str) -> dict[str, dict]:

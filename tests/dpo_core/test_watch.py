@@ -110,4 +110,7 @@ def test_a_finished_run_takes_more_rounds(tmp_path: Path) -> None:
     assert first.go() == 2
     more = _loop(tmp_path / "run", levels[3:], changed(rounds=4, stop=RULE))
     assert more.go() == 4
-    assert more.run.fact("watch") == whole.run.fact("watch") and difference(more.adapter.state(), whole.adapter.state()) == 0
+    assert (
+        more.run.fact("watch") == whole.run.fact("watch")
+        and difference(more.adapter.state(), whole.adapter.state()) == 0
+    )

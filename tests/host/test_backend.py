@@ -154,7 +154,9 @@ def test_a_riding_adapter_acts_on_its_own_model_alone(toybox):
     assert furthest(changed, before) > 0.1 and len(left_behind(riding)) == 129
     assert torch.equal(said(model), before) and not left_behind(model)
     assert torch.equal(said(riding), changed)  # loaded once more
-    assert torch.equal(said(without_live_adapter(riding)), before) and live_adapter(without_live_adapter(riding)) is None
+    assert (
+        torch.equal(said(without_live_adapter(riding)), before) and live_adapter(without_live_adapter(riding)) is None
+    )
     said(riding)
     management.unload_all_models()
     assert not left_behind(model) and same(weights_of(model), weights)
@@ -229,7 +231,11 @@ def test_fingerprints_tell_models_apart(toybox):
     different = [model, random_model(), *loras, *kinds, *riding, with_live_adapter(loras[0], random_live(model))]
     prints = [ComfyTextToImage(m).fingerprint for m in different]
     assert len(set(prints)) == len(different)
-    same_ones = [*(m.clone() for m in different), without_live_adapter(riding[0]), with_live_adapter(riding[1], random_live(model))]
+    same_ones = [
+        *(m.clone() for m in different),
+        without_live_adapter(riding[0]),
+        with_live_adapter(riding[1], random_live(model)),
+    ]
     assert [ComfyTextToImage(m).fingerprint for m in same_ones] == [*prints, prints[0], prints[6]]
     for loaded in different:
         said(loaded)
@@ -275,7 +281,10 @@ def test_the_lora_acts_as_the_riding_adapter(toybox, native, twin, tmp_path):
     [
         (AdapterSettings(rank=8, alpha=2), "another rank.*Use the rank"),
         (AdapterSettings(rank=4, alpha=4), "alpha 2, the adapter has 4.*Set alpha to 2"),
-        (AdapterSettings(rank=4, alpha=2, targets="attention"), "another model or target choice.*Use the model and targets"),
+        (
+            AdapterSettings(rank=4, alpha=2, targets="attention"),
+            "another model or target choice.*Use the model and targets",
+        ),
     ],
 )
 def test_a_lora_of_other_settings_is_refused(toybox, settings, match):

@@ -71,7 +71,9 @@ def test_every_sample_has_its_own_sigma():
 
 
 @pytest.mark.parametrize(
-    ("backend", "kind"), [(m, k) for m, k in zip(MODELS, ["eps", "v", "flow", "eps", "flow"], strict=True)], indirect=["backend"]
+    ("backend", "kind"),
+    [(m, k) for m, k in zip(MODELS, ["eps", "v", "flow", "eps", "flow"], strict=True)],
+    indirect=["backend"],
 )
 def test_the_raw_prediction_is_what_the_network_says(backend, kind):
     """Over the whole table of sigmas, ends included. It is recovered from x - sigma times itself: rounding grows as 1 / sigma.
@@ -95,7 +97,8 @@ def test_the_raw_prediction_is_what_the_network_says(backend, kind):
 @pytest.mark.parametrize("model_type", ["EDM", "IMG_TO_IMG", "FLOW_COSMOS"])
 def test_other_kinds_are_refused(model_type):
     with pytest.raises(
-        UserError, match=r"models of type ModelSampling\w+ (EDM|IMG_TO_IMG|COSMOS_RFLOW) cannot be trained here; eps, v and flow"
+        UserError,
+        match=r"models of type ModelSampling\w+ (EDM|IMG_TO_IMG|COSMOS_RFLOW) cannot be trained here; eps, v and flow",
     ):
         ComfyTextToImage(random_model(model_type=model_type))
 
@@ -115,7 +118,9 @@ def test_a_patched_kind_counts_before_the_model_is_loaded():
 
     (as_v,) = ModelSamplingDiscrete().patch(random_model(), "v_prediction", True)
     backend = ComfyTextToImage(as_v)
-    assert backend.kind == "v" and backend.draw_timesteps(4000, torch.Generator().manual_seed(0)).max() > 1000  # zero terminal SNR
+    assert (
+        backend.kind == "v" and backend.draw_timesteps(4000, torch.Generator().manual_seed(0)).max() > 1000
+    )  # zero terminal SNR
     (shifted,) = ModelSamplingSD3().patch(random_model(model_type="FLOW"), 3.0)
     drawn = ComfyTextToImage(shifted).draw_timesteps(4000, torch.Generator().manual_seed(0))
     # Uniform t, shifted: 3 t / (1 + 2 t), whose median is 0.75.
@@ -129,7 +134,9 @@ def test_a_patched_kind_counts_before_the_model_is_loaded():
 def test_training_conditions_as_the_sampler_does(backend):
     """What the denoiser is given for a batch of prompts while sampling; SDXL's `y` holds the size too, Flux' `guidance` is its 3.5."""
     seen = []
-    backend.patcher.set_model_unet_function_wrapper(lambda apply, a: seen.append(a["c"]) or apply(a["input"], a["timestep"], **a["c"]))
+    backend.patcher.set_model_unet_function_wrapper(
+        lambda apply, a: seen.append(a["c"]) or apply(a["input"], a["timestep"], **a["c"])
+    )
     backend.sample(PROMPTS, [1, 2, 3, 4], DRAWING)
     with backend.training():
         cond = backend.encode_prompts(PROMPTS)
@@ -182,7 +189,9 @@ def test_bfloat16_weights_train(text_encoder, kind, compute):
         with torch.no_grad():
             base = backend.predict(data.winners, times, data.cond)
             with adapter.attached():
-                assert torch.equal(backend.predict(data.winners, times, data.cond), base) and base.dtype == torch.float32
+                assert (
+                    torch.equal(backend.predict(data.winners, times, data.cond), base) and base.dtype == torch.float32
+                )
         assert self_test(backend, adapter, data, "fast") < (0.02 if compute else 0.1)
         trainer = Trainer(backend, adapter, data, TrainSettings(batch_size=2, warmup_steps=0, learning_rate=1e-3), 7)
         with adapter.attached():

@@ -75,7 +75,19 @@ def test_it_is_two_runs_of_the_stock_sampler_one_after_the_other(toybox, sampler
 
     def part(cfg: float, first: int, last: int, given: torch.Tensor, latent: torch.Tensor) -> torch.Tensor:
         return comfy.sample.sample(
-            toybox[0], given, 4, cfg, sampler, scheduler, cond, plain, latent, start_step=first, last_step=last, seed=1, disable_pbar=True
+            toybox[0],
+            given,
+            4,
+            cfg,
+            sampler,
+            scheduler,
+            cond,
+            plain,
+            latent,
+            start_step=first,
+            last_step=last,
+            seed=1,
+            disable_pbar=True,
         )
 
     half = part(3.0, 0, 2, start, torch.zeros_like(start))
@@ -99,7 +111,9 @@ def test_other_kinds_of_models(toybox):
 
 
 def test_an_adapter_acts_and_steps_are_told_and_nothing_stays_behind(toybox, native):
-    riding = ComfyTextToImage(with_live_adapter(toybox[0], random_live(toybox[0])), *toybox[1:], 64, 64, negative="a blue bear")
+    riding = ComfyTextToImage(
+        with_live_adapter(toybox[0], random_live(toybox[0])), *toybox[1:], 64, 64, negative="a blue bear"
+    )
     options = dict(toybox[0].model_options)
     plain, told, steps = native.sample(PROMPTS[:3], SEEDS, until(0.5)), [], []
     riding.watch = lambda step, of, denoised: told.append((step, of, tuple(denoised.shape)))

@@ -58,13 +58,17 @@ def trained(backend: ComfyTextToImage, adapter: Adapter, level: str | None) -> t
 def test_gradients_are_the_same_and_less_is_kept(text_encoder, monkeypatch, kind, model_type, dtype, compute, share):
     """Flux has neither convolutions nor group norms nor GEGLU: nothing changes there. Small tensors count here as large ones do."""
     monkeypatch.setattr(module, "WORTH", 0)
-    backend = ComfyTextToImage(random_model(kind, model_type, dtype, compute), text_encoder, None, 128, 128, "euler", "normal")
+    backend = ComfyTextToImage(
+        random_model(kind, model_type, dtype, compute), text_encoder, None, 128, 128, "euler", "normal"
+    )
     with backend.training():
         adapter = Adapter(backend.denoiser, AdapterSettings(rank=2, alpha=2.0, targets="attention"), seed=3)
         for p in adapter.parameters():
             p.data.normal_(0, 0.05, generator=torch.Generator().manual_seed(1))
         before = [dict(m.__dict__) for m in backend.denoiser.modules()]
         (plain, much), (found, little) = trained(backend, adapter, None), trained(backend, adapter, "fast")
-        assert all(torch.equal(a, b) for a, b in zip(plain, found, strict=True)) and any(p.abs().max() > 0 for p in plain)
+        assert all(torch.equal(a, b) for a, b in zip(plain, found, strict=True)) and any(
+            p.abs().max() > 0 for p in plain
+        )
         assert little <= share * much
         assert [dict(m.__dict__).keys() for m in backend.denoiser.modules()] == [b.keys() for b in before]

@@ -71,7 +71,9 @@ def test_the_model_is_loaded_before_and_room_is_asked_for_all(native, told, monk
     assert any(loaded is native.patcher for loaded in management.loaded_models())
 
 
-@pytest.mark.parametrize(("sampler", "count"), [("euler_ancestral", 8), ("lcm", 8), ("dpmpp_2m_sde", 8), ("dpmpp_2m", 1)])
+@pytest.mark.parametrize(
+    ("sampler", "count"), [("euler_ancestral", 8), ("lcm", 8), ("dpmpp_2m_sde", 8), ("dpmpp_2m", 1)]
+)
 def test_where_the_number_shows_in_the_pictures_memory_has_no_say(native, told, sampler, count):
     told(1)
     native.sampler = sampler
@@ -98,6 +100,8 @@ def test_by_this_machines_own_figures(native):
     import comfy.model_management as management
 
     each = native.patcher.model.memory_required([2, 4, 16, 16])
-    expected = max(1, min(16, int(0.8 * (management.get_free_memory(native.device) - management.extra_reserved_memory()) / each)))
+    expected = max(
+        1, min(16, int(0.8 * (management.get_free_memory(native.device) - management.extra_reserved_memory()) / each))
+    )
     assert native.pictures_at_once(AUTO, 16) == pytest.approx(expected, abs=1)
     assert native.sample(PROMPTS[:expected], list(range(len(PROMPTS[:expected]))), AUTO).isfinite().all()

@@ -83,7 +83,16 @@ def test_latents_and_pictures_are_those_of_the_stock_nodes(toybox, scale):
     drawn = torch.stack([noise(4, 16, 16, seed=s) for s in SEEDS[:2]])
     cond, plain = (CLIPTextEncode().encode(toybox[1], text)[0] for text in (PROMPTS[0], "a bear"))
     samples = comfy.sample.sample(
-        model, drawn, DRAWING.steps, DRAWING.guidance, "euler", "normal", cond, plain, torch.zeros_like(drawn), disable_pbar=True
+        model,
+        drawn,
+        DRAWING.steps,
+        DRAWING.guidance,
+        "euler",
+        "normal",
+        cond,
+        plain,
+        torch.zeros_like(drawn),
+        disable_pbar=True,
     )
     latents = native.sample([PROMPTS[0]] * 2, SEEDS[:2], DRAWING)
     assert furthest(latents, samples * factor) < 1e-5 * latents.abs().max()
@@ -116,7 +125,9 @@ def test_every_step_is_told_and_may_raise(toybox, native):
     riding.watch = None
     assert torch.equal(riding.sample(PROMPTS[:2], [1, 2], DRAWING), expected)
     assert torch.equal(native.sample(PROMPTS[:2], [1, 2], DRAWING), plain)
-    assert not left_behind(toybox[0]) and all(torch.equal(v, weights[k]) for k, v in toybox[0].model.state_dict().items())
+    assert not left_behind(toybox[0]) and all(
+        torch.equal(v, weights[k]) for k, v in toybox[0].model.state_dict().items()
+    )
 
 
 # --- prompts ---
@@ -150,7 +161,10 @@ def test_batches_hold_one_row_a_prompt():
     """[1, 2, 1] and [1, 3, 1] tokens become 6; the pooled texts are joined, what is equal is kept."""
     short, long = torch.tensor([[[1.0], [2.0]]]), torch.tensor([[[3.0], [4.0], [5.0]]])
     ((tensor, extras),) = batch(
-        [(short, {"pooled_output": torch.ones(1, 2), "guidance": 3.5}), (long, {"pooled_output": torch.zeros(1, 2), "guidance": 3.5})]
+        [
+            (short, {"pooled_output": torch.ones(1, 2), "guidance": 3.5}),
+            (long, {"pooled_output": torch.zeros(1, 2), "guidance": 3.5}),
+        ]
     )
     assert tensor[:, :, 0].tolist() == [[1, 2, 1, 2, 1, 2], [3, 4, 5, 3, 4, 5]]
     assert extras["pooled_output"].tolist() == [[1, 1], [0, 0]] and extras["guidance"] == 3.5
@@ -221,7 +235,13 @@ def dino(tmp_path_factory) -> Path:
     torch.manual_seed(0)
     config = Dinov2Config(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=56, patch_size=14)
     Dinov2Model(config).save_pretrained(folder)
-    settings = {"do_center_crop": True, "crop_size": 56, "size": {"shortest_edge": 64}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    settings = {
+        "do_center_crop": True,
+        "crop_size": 56,
+        "size": {"shortest_edge": 64},
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+    }
     (folder / "preprocessor_config.json").write_text(json.dumps(settings), encoding="utf-8")
     return folder
 
@@ -242,6 +262,8 @@ def test_resident_embedders_say_the_same(dino, which):
         assert not management.loaded_models()
     texts = bare.embed_texts(PROMPTS)
     if which == "open_clip":
-        assert np.array_equal(resident.embed_texts(PROMPTS), texts) and management.loaded_models() == [resident._patcher]
+        assert np.array_equal(resident.embed_texts(PROMPTS), texts) and management.loaded_models() == [
+            resident._patcher
+        ]
     else:
         assert resident.embed_texts(PROMPTS) is None and texts is None

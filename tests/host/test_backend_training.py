@@ -7,10 +7,26 @@ from pathlib import Path
 
 import pytest
 import torch
-from native_models import ADAPTER, DRAWING, PROMPTS, adapter_state, furthest, left_behind, noise, random_live, same, weights_of
+from native_models import (
+    ADAPTER,
+    DRAWING,
+    PROMPTS,
+    adapter_state,
+    furthest,
+    left_behind,
+    noise,
+    random_live,
+    same,
+    weights_of,
+)
 from torch import nn
 
-from dreambooth_dpo.dpo_core.backends.comfyui import ComfyTextToImage, lora_prefixes, with_live_adapter, without_live_adapter
+from dreambooth_dpo.dpo_core.backends.comfyui import (
+    ComfyTextToImage,
+    lora_prefixes,
+    with_live_adapter,
+    without_live_adapter,
+)
 from dreambooth_dpo.dpo_core.progress import Progress, silent
 from dreambooth_dpo.dpo_core.run.folder import RunFolder
 from dreambooth_dpo.dpo_core.settings import TrainSettings
@@ -26,7 +42,13 @@ pytestmark = pytest.mark.usefixtures("as_nodes_run")
 
 # Gradients clipped to below AdamW's epsilon: its division would turn the rounding of a gradient near zero into a whole step.
 SETTINGS = TrainSettings(
-    steps=4, batch_size=1, learning_rate=1e-2, warmup_steps=0, max_grad_norm=1e-6, checkpoint_every=2, winner_error_collapse=10
+    steps=4,
+    batch_size=1,
+    learning_rate=1e-2,
+    warmup_steps=0,
+    max_grad_norm=1e-6,
+    checkpoint_every=2,
+    winner_error_collapse=10,
 )
 
 
@@ -56,7 +78,11 @@ def with_lora(model, strength: float = 1.0):
 
 
 def train(
-    backend: ComfyTextToImage, folder: Path, progress: Progress = silent, checkpointing: bool = False, settings: TrainSettings = SETTINGS
+    backend: ComfyTextToImage,
+    folder: Path,
+    progress: Progress = silent,
+    checkpointing: bool = False,
+    settings: TrainSettings = SETTINGS,
 ) -> dict[str, torch.Tensor]:
     """What the training node does; the state of the trained adapter."""
     with RunFolder(folder) as run, backend.training():
@@ -83,7 +109,11 @@ def test_weights_made_under_inference_mode_train(native, expected, tmp_path):
     assert all(p.is_inference() for p in native.denoiser.parameters())
     weights, before, fingerprint = weights_of(native.patcher), draw(native), native.fingerprint
     assert same(train(native, tmp_path / "run"), expected)
-    assert torch.equal(draw(native), before) and same(weights_of(native.patcher), weights) and not left_behind(native.patcher)
+    assert (
+        torch.equal(draw(native), before)
+        and same(weights_of(native.patcher), weights)
+        and not left_behind(native.patcher)
+    )
     assert ComfyTextToImage(native.patcher, native.clip, native.vae).fingerprint == fingerprint
     assert same(train(native, tmp_path / "again"), expected)
 
@@ -117,7 +147,9 @@ def test_a_lora_on_the_model_stays_and_counts(native, expected, tmp_path, loaded
 
 def test_training_goes_beside_a_riding_adapter(native, expected, tmp_path):
     """The node takes it off for training; the loaded MODEL that carries it is put aside."""
-    riding = ComfyTextToImage(with_live_adapter(native.patcher, random_live(native.patcher)), native.clip, native.vae, 64, 64)
+    riding = ComfyTextToImage(
+        with_live_adapter(native.patcher, random_live(native.patcher)), native.clip, native.vae, 64, 64
+    )
     before = draw(riding)
     assert same(train(ComfyTextToImage(without_live_adapter(riding.patcher), native.clip), tmp_path / "run"), expected)
     assert torch.equal(draw(riding), before)
@@ -160,7 +192,9 @@ def test_a_reference_bank_spares_the_reference_forwards(native, monkeypatch, tmp
     assert same(train(native, tmp_path / "stopped", settings=settings), first)
     assert passes == [True] * 3, "resumed at the checkpoint after step 4, with the kept bank"
     passes.clear()
-    assert not same(train(native, tmp_path / "without", settings=settings.model_copy(update={"reference_bank": 0})), first)
+    assert not same(
+        train(native, tmp_path / "without", settings=settings.model_copy(update={"reference_bank": 0})), first
+    )
     assert sorted(passes) == [False] * 7 + [True] * 7
 
 

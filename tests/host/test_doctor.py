@@ -24,9 +24,19 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def doctor(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """By its folder, as where nothing of it is installed; with the ComfyUI that the tests are run for."""
-    command = [sys.executable, str(ROOT / "doctor"), "--comfyui", str(comfyui_path()), "--python", sys.executable, *arguments]
+    command = [
+        sys.executable,
+        str(ROOT / "doctor"),
+        "--comfyui",
+        str(comfyui_path()),
+        "--python",
+        sys.executable,
+        *arguments,
+    ]
     environment = {**os.environ, "HF_HOME": str(folder / "hf")}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, encoding="utf-8", check=False)
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, encoding="utf-8", check=False
+    )
 
 
 def test_a_comfyui_that_works_is_told_line_by_line(comfyui: Path, tmp_path: Path) -> None:
@@ -43,7 +53,10 @@ def test_a_comfyui_that_works_is_told_line_by_line(comfyui: Path, tmp_path: Path
     expected = ("Python", "packages", "PyTorch", "main memory", "front end", "toybox", "gradients", "training")
     assert [name for name in expected if lines[name]["status"] != OK] == [], done.stdout
     assert lines["training"]["data"]["levels"] == ["fast", "checkpointing", "low"]
-    assert 0 < max(lines["training"]["data"]["self_test"]) < 0.02 and lines["training"]["data"]["largest_difference"] < 1e-4
+    assert (
+        0 < max(lines["training"]["data"]["self_test"]) < 0.02
+        and lines["training"]["data"]["largest_difference"] < 1e-4
+    )
     assert done.stdout.rstrip().splitlines()[-2].startswith("It will work here: ")
 
 
@@ -51,7 +64,9 @@ def test_switches_that_this_comfyui_does_not_know_are_named(comfyui: Path, tmp_p
     if not (comfyui / "main.py").is_file():
         pytest.skip("no ComfyUI here")
     done = doctor(tmp_path, "--comfyui-args=--no-such-switch")
-    assert done.returncode == 1 and "--no-such-switch" in done.stdout and "remedy: correct --comfyui-args" in done.stdout
+    assert (
+        done.returncode == 1 and "--no-such-switch" in done.stdout and "remedy: correct --comfyui-args" in done.stdout
+    )
 
 
 @pytest.mark.parametrize("family", [f for f in FAMILIES["comfyui"] if f != "toybox"])

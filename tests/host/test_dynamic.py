@@ -100,7 +100,10 @@ def test_without_care_the_stand_in_makes_gradients_wrong(kind, monkeypatch):
 
 def test_a_loader_that_cannot_be_called_again_is_refused_by_name():
     backend = backend_of(streamed(plain_model("toybox"), dynamic=True), "toybox")
-    with pytest.raises(UserError, match="dynamic VRAM.*Load it with Load Checkpoint.*--disable-dynamic-vram"), backend.training():
+    with (
+        pytest.raises(UserError, match="dynamic VRAM.*Load it with Load Checkpoint.*--disable-dynamic-vram"),
+        backend.training(),
+    ):
         raise AssertionError("trained")
 
 

@@ -13,7 +13,15 @@ from example_workflows import graphs
 pytestmark = pytest.mark.usefixtures("comfyui")
 NAMES = sorted(graphs())
 # Only sizes are made smaller: every node runs, wired as shipped.
-SMALL = {"candidates_per_prompt": 3, "train_steps": 4, "pairs_per_step": 4, "seeds_per_prompt": 2, "steps": 6, "rounds": 2, "max_uses": 10}
+SMALL = {
+    "candidates_per_prompt": 3,
+    "train_steps": 4,
+    "pairs_per_step": 4,
+    "seeds_per_prompt": 2,
+    "steps": 6,
+    "rounds": 2,
+    "max_uses": 10,
+}
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +59,9 @@ def test_an_example_is_what_its_source_says(name: str, info: dict):
 def test_an_example_uses_core_nodes_and_ours_and_leaves_no_required_input_open(name: str, info: dict):
     for node in to_api(shipped(name), info).values():
         definition = info[node["class_type"]]
-        assert definition["python_module"].split(".")[0] in ("nodes", "comfy_extras") or node["class_type"].startswith("DBDPO_")
+        assert definition["python_module"].split(".")[0] in ("nodes", "comfy_extras") or node["class_type"].startswith(
+            "DBDPO_"
+        )
         assert set(definition["input"]["required"]) <= set(node["inputs"]), node["class_type"]
 
 
@@ -62,11 +72,17 @@ def test_a_toybox_example_runs(name: str, server: Server, info: dict):
         for key in node["inputs"].keys() & SMALL:
             if not isinstance(node["inputs"][key], list):
                 small = SMALL[key]
-                node["inputs"][key] = min(small, node["inputs"][key]) if key == "steps" else small  # drafts have fewer already
+                node["inputs"][key] = (
+                    min(small, node["inputs"][key]) if key == "steps" else small
+                )  # drafts have fewer already
         if node["class_type"] == "DBDPO_LoadToybox":
             node["inputs"]["steps"] = 20
     shown = server.run(graph)["outputs"]
     kinds = {graph[n]["class_type"]: shown[n] for n in shown if n in graph}
     assert kinds["DBDPO_SaveLora"]["text"][0].startswith("saved as dreambooth_dpo/toybox_")
     assert "40 held-out pictures of 20 prompts" in kinds["DBDPO_Evaluate"]["text"][0]
-    assert all(shown[n]["images"] for n in graph if graph[n]["class_type"] in ("DBDPO_Evaluate", "PreviewImage", "DBDPO_TrainStep"))
+    assert all(
+        shown[n]["images"]
+        for n in graph
+        if graph[n]["class_type"] in ("DBDPO_Evaluate", "PreviewImage", "DBDPO_TrainStep")
+    )

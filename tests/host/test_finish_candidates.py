@@ -101,13 +101,22 @@ def test_what_cannot_be_finished_is_refused_by_name(server: Server, changes: dic
 
 def test_dpo_rounds_drafts_every_round(server: Server):
     graph = rounds_in_one(2)
-    graph["rounds"]["inputs"] |= {"run_name": "rounds drafted", "draft_steps": DRAFT_STEPS, "steps": STEPS, "train_steps": 2}
+    graph["rounds"]["inputs"] |= {
+        "run_name": "rounds drafted",
+        "draft_steps": DRAFT_STEPS,
+        "steps": STEPS,
+        "train_steps": 2,
+    }
     server.run(graph)
     path = run_path(server, "rounds drafted")
     assert len(sets(path, "candidates")) == len(sets(path, "finished")) == 2
     with RunFolder(path) as run:
         for name in sets(path, "finished"):
-            assert run.fact(f"told_{name}")["finished"] == len(run.candidates(name)) < 0.9 * run.fact(f"told_{name}")["drafted"]
+            assert (
+                run.fact(f"told_{name}")["finished"]
+                == len(run.candidates(name))
+                < 0.9 * run.fact(f"told_{name}")["drafted"]
+            )
 
 
 LINKS = {name: [name, 0] for name in ("model", "clip", "vae", "concept", "prompts", "scorer")}
@@ -118,14 +127,19 @@ def test_dpo_rounds_looks_at_the_pairs_of_drafts_before_anything_is_finished(com
 
     graph = Rounds.execute(**LINKS, rounds=2, run_name="x", draft_steps=2, **SAMPLING, **PAIRS, **TRAINING).expand
     by_kind = {
-        kind: [k for k in graph if graph[k]["class_type"] == f"DBDPO_{kind}"] for kind in ("KeepBest", "BuildPairs", "FinishCandidates")
+        kind: [k for k in graph if graph[k]["class_type"] == f"DBDPO_{kind}"]
+        for kind in ("KeepBest", "BuildPairs", "FinishCandidates")
     }
     first, second = (graph[k]["inputs"] for k in by_kind["KeepBest"])
     of_drafts = [graph[k]["inputs"]["pairs"] for k in by_kind["FinishCandidates"]]
     assert "drafts" not in first and second["drafts"] == of_drafts[1] != second["pairs"]
     assert [k["candidates"] for k in (first, second)] == [[k, 0] for k in by_kind["FinishCandidates"]]
     assert len(by_kind["BuildPairs"]) == 4
-    steps = sorted(n["inputs"]["steps"] for n in graph.values() if n["class_type"] in ("DBDPO_SampleCandidates", "DBDPO_FinishCandidates"))
+    steps = sorted(
+        n["inputs"]["steps"]
+        for n in graph.values()
+        if n["class_type"] in ("DBDPO_SampleCandidates", "DBDPO_FinishCandidates")
+    )
     assert steps == [2, 2, SAMPLING["steps"], SAMPLING["steps"]]
 
 
@@ -139,7 +153,11 @@ def test_keep_best_asks_for_drafts_then_pairs_and_for_no_more_where_either_is_no
     assert node_.check_lazy_status(so_far=going, **{**links, "drafts": "empty"}) == []
     assert node_.check_lazy_status(so_far=going, **{**links, "drafts": "some"}) == ["pairs"]
     assert node_.check_lazy_status(so_far=going, **{**links, "drafts": "some", "pairs": "empty"}) == []
-    assert node_.check_lazy_status(so_far=going, **{**links, "drafts": "some", "pairs": "some"}) == ["after", "lora", "candidates"]
+    assert node_.check_lazy_status(so_far=going, **{**links, "drafts": "some", "pairs": "some"}) == [
+        "after",
+        "lora",
+        "candidates",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,13 @@ def example(kind: str, info: dict) -> dict:
 
 def stock_graph(checkpoint: str, lora: str, pixels: int | None) -> dict:
     """The checkpoint and a LoRA by core nodes only, and one sampler step with them where `pixels` says how large."""
-    loaded = {"model": ["checkpoint", 0], "clip": ["checkpoint", 1], "lora_name": lora, "strength_model": 1.0, "strength_clip": 1.0}
+    loaded = {
+        "model": ["checkpoint", 0],
+        "clip": ["checkpoint", 1],
+        "lora_name": lora,
+        "strength_model": 1.0,
+        "strength_clip": 1.0,
+    }
     graph = {
         "checkpoint": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": checkpoint}},
         "lora": {"class_type": "LoraLoader", "inputs": loaded},
@@ -60,7 +66,10 @@ def stock_graph(checkpoint: str, lora: str, pixels: int | None) -> dict:
         drawn |= {"model": ["lora", 0], "positive": ["text", 0], "negative": ["text", 0], "latent_image": ["latent", 0]}
         graph |= {
             "text": {"class_type": "CLIPTextEncode", "inputs": {"clip": ["lora", 1], "text": "a sks dog"}},
-            "latent": {"class_type": "EmptyLatentImage", "inputs": {"width": pixels, "height": pixels, "batch_size": 1}},
+            "latent": {
+                "class_type": "EmptyLatentImage",
+                "inputs": {"width": pixels, "height": pixels, "batch_size": 1},
+            },
             "sample": {"class_type": "KSampler", "inputs": drawn},
             "picture": {"class_type": "VAEDecode", "inputs": {"samples": ["sample", 0], "vae": ["checkpoint", 2]}},
             "look": {"class_type": "PreviewImage", "inputs": {"images": ["picture", 0]}},
@@ -80,7 +89,9 @@ def test_an_example_runs_on_a_checkpoint_of_full_size(kind: str, folder: Path, m
         pytest.skip("no ComfyUI here")
     memory, disk = psutil.virtual_memory().available / 1e9, shutil.disk_usage(folder).free / 1e9
     if memory < MEMORY[kind] or disk < DISK[kind]:
-        pytest.skip(f"{kind} needs {MEMORY[kind]} GB of free memory and {DISK[kind]} GB of free disk; here are {memory:.0f} and {disk:.0f}")
+        pytest.skip(
+            f"{kind} needs {MEMORY[kind]} GB of free memory and {DISK[kind]} GB of free disk; here are {memory:.0f} and {disk:.0f}"
+        )
     layout = checkpoint_layout(kind)
     assert sum(t.numel() for n, t in layout.items() if n.startswith("model.diffusion_model.")) == WEIGHTS[kind]
     shipped = json.loads((FOLDER / f"{kind}_lora_improve.json").read_text(encoding="utf-8"))
@@ -111,6 +122,13 @@ def test_an_example_runs_on_a_checkpoint_of_full_size(kind: str, folder: Path, m
     for layer in layers:
         up, down = (tensors[f"{layer}.lora_{side}.weight"] for side in ("up", "down"))
         assert (up.shape[0], *down.shape[1:]) == shapes[layer], layer
-    for complaint in ("lora key not loaded", "NOT LOADED", "ERROR lora", "SHAPE MISMATCH", "Traceback", "DreamBooth DPO:"):
+    for complaint in (
+        "lora key not loaded",
+        "NOT LOADED",
+        "ERROR lora",
+        "SHAPE MISMATCH",
+        "Traceback",
+        "DreamBooth DPO:",
+    ):
         assert complaint not in log
     assert not re.search(r"dreambooth_dpo/\S*: \w*Warning", log)

@@ -31,7 +31,9 @@ def test_every_entry_has_a_contract():
     """One test an entry, in this file or the one on models; its name holds the entry's."""
     texts = [path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_host_contract*.py")]
     tests = "\n".join(name for text in texts for name in re.findall(r"^def (test_\w+)", text, re.M))
-    untested = [name for name in host.__all__ if name.islower() and f"_{name}_" not in f"{tests}\n".replace("\n", "_\n")]
+    untested = [
+        name for name in host.__all__ if name.islower() and f"_{name}_" not in f"{tests}\n".replace("\n", "_\n")
+    ]
     assert untested == []
 
 
@@ -39,7 +41,10 @@ def test_every_entry_has_a_contract():
 
 
 def test_version_and_numbers_of_this_host(comfyui):
-    assert host.numbers("0.3.64") == (0, 3, 64) < host.numbers("0.33.0") < host.numbers("1.0") and host.numbers("unknown") == ()
+    assert (
+        host.numbers("0.3.64") == (0, 3, 64) < host.numbers("0.33.0") < host.numbers("1.0")
+        and host.numbers("unknown") == ()
+    )
     said = (comfyui / "comfyui_version.py").read_text(encoding="utf-8")
     assert f'"{host.version()}"' in said, changed("comfyui_version.__version__ is not what its file says")
 
@@ -50,7 +55,9 @@ def test_missing_refusal_and_check_on_this_host():
     host.check()
 
 
-@pytest.mark.parametrize("age, words", [("0.3.50", "needs ComfyUI 0.3.64 or newer, and this is 0.3.50: update ComfyUI")])
+@pytest.mark.parametrize(
+    "age, words", [("0.3.50", "needs ComfyUI 0.3.64 or newer, and this is 0.3.50: update ComfyUI")]
+)
 def test_an_older_host_is_refused_in_one_line(age, words, monkeypatch):
     monkeypatch.setattr(host_check, "version", lambda: age)
     assert words in host.refusal() and "\n" not in host.refusal()
@@ -60,7 +67,9 @@ def test_an_older_host_is_refused_in_one_line(age, words, monkeypatch):
 
 
 def test_a_host_without_an_internal_is_refused_by_its_name(monkeypatch):
-    monkeypatch.setattr(host_check, "_NEEDED", (*host_check._NEEDED, "comfy.samplers:NoSuchThing", "comfy.no_such_module:Anything"))
+    monkeypatch.setattr(
+        host_check, "_NEEDED", (*host_check._NEEDED, "comfy.samplers:NoSuchThing", "comfy.no_such_module:Anything")
+    )
     assert host.missing() == ["comfy.samplers:NoSuchThing", "comfy.no_such_module:Anything"]
     assert "has no comfy.samplers:NoSuchThing, comfy.no_such_module:Anything: update DreamBooth DPO" in host.refusal()
 
@@ -112,7 +121,9 @@ def test_load_and_unload_one_model_alone(toybox):
         host.load(model, 0, whole=True)
     host.unload(other)
     left = [loaded.model for loaded in management.current_loaded_models]
-    assert toybox[0] in left and other not in left, changed("free_memory(keep_loaded=...) unloads others, or not the one")
+    assert toybox[0] in left and other not in left, changed(
+        "free_memory(keep_loaded=...) unloads others, or not the one"
+    )
 
 
 def test_load_says_that_a_model_does_not_fit(toybox, monkeypatch):
@@ -140,7 +151,9 @@ def test_managed_modules_are_loaded_where_they_work(comfyui):
 
     patcher = host.managed(Small())
     host.load(patcher, 0, whole=True)
-    assert patcher.model.inner.weight.device == patcher.load_device, changed("a managed module is not on its load device")
+    assert patcher.model.inner.weight.device == patcher.load_device, changed(
+        "a managed module is not on its load device"
+    )
 
 
 def test_cast_at_use_marks_layers_that_stay_behind(toybox):
@@ -199,7 +212,9 @@ def test_register_gradients_matches_the_eager_code(comfyui):
         pytest.skip(f"{HERE} has no comfy_kitchen without gradients")
     from comfy_kitchen.backends.eager import rope
 
-    assert set(host.register_gradients()) == set(host_rope.OPERATORS), changed("an operator is gone, or has a formula now")
+    assert set(host.register_gradients()) == set(host_rope.OPERATORS), changed(
+        "an operator is gone, or has a formula now"
+    )
     with torch.inference_mode(False), torch.enable_grad():
         angles = noise(1, 1, 5, 4, 1, seed=1)
         freqs = torch.cat([angles.cos(), -angles.sin(), angles.sin(), angles.cos()], -1).view(1, 1, 5, 4, 2, 2)
@@ -215,7 +230,10 @@ def test_register_gradients_matches_the_eager_code(comfyui):
 def _gradients(function, tensors: list[torch.Tensor]) -> list[float]:
     own = [t.clone().requires_grad_() for t in tensors]
     found = function(*own)
-    loss = sum((i + 1) * f.square().mul(torch.arange(8.0)).sum() for i, f in enumerate(found if isinstance(found, tuple) else (found,)))
+    loss = sum(
+        (i + 1) * f.square().mul(torch.arange(8.0)).sum()
+        for i, f in enumerate(found if isinstance(found, tuple) else (found,))
+    )
     loss.backward()
     return [value for tensor in own for value in tensor.grad.flatten().tolist()]
 
@@ -225,7 +243,9 @@ def _gradients(function, tensors: list[torch.Tensor]) -> list[float]:
 
 def test_with_injection_and_without_injection_call_at_load_and_unload(toybox):
     told = []
-    riding = host.with_injection(toybox[0], "contract", lambda p: told.append("in"), lambda p: told.append("out"), "cargo")
+    riding = host.with_injection(
+        toybox[0], "contract", lambda p: told.append("in"), lambda p: told.append("out"), "cargo"
+    )
     assert riding.attachments["contract"] == "cargo" and "contract" not in toybox[0].attachments
     host.load(riding, 0)
     assert told == ["in"], changed("inject is not called, once, when a MODEL is loaded")
@@ -253,4 +273,6 @@ def test_hooks_heard_asks_layers_that_can_be_passed_over(comfyui):
 def test_unet_names_are_those_of_diffusers(toybox):
     names = host.unet_names(toybox[0].model)
     assert names["input_blocks.0.0"] == "conv_in" and names["middle_block.0.in_layers.2"] == "mid_block.resnets.0.conv1"
-    assert host.unet_names(random_model("flux", "FLUX").model) == {}, changed("unet_to_diffusers takes a transformer's config")
+    assert host.unet_names(random_model("flux", "FLUX").model) == {}, changed(
+        "unet_to_diffusers takes a transformer's config"
+    )

@@ -43,7 +43,9 @@ def test_kinds_compute_what_their_names_say(comfyui):
     expected = {"eps": 1.5, "v": 2 / 1.25 - 0.5 / 1.25**0.5, "flow": 1.5}
     for name, kind in host.kinds().items():
         sampling = type("Sampling", (kind,), {"sigma_data": 1.0})()
-        assert float(sampling.calculate_denoised(sigma, output, x)) == pytest.approx(expected[name]), changed(f"kind {name}")
+        assert float(sampling.calculate_denoised(sigma, output, x)) == pytest.approx(expected[name]), changed(
+            f"kind {name}"
+        )
 
 
 def test_sample_and_sample_guided_agree_where_guidance_never_ends(toybox):
@@ -126,7 +128,9 @@ def test_checkpoint_model_recognises_a_checkpoint(comfyui, tmp_path, monkeypatch
     random_models.write_denoiser("sd15", tmp_path / "shallow.safetensors")
     found = host.checkpoint_model(tmp_path / "shallow.safetensors")
     assert len(found.model.diffusion_model.input_blocks) == 2 and host.unet_names(found.model), changed("its loader")
-    assert host.numbers(host.version()) < (0, 33) or found.cached_patcher_init, changed("loaders leave no cached_patcher_init")
+    assert host.numbers(host.version()) < (0, 33) or found.cached_patcher_init, changed(
+        "loaders leave no cached_patcher_init"
+    )
 
 
 def test_with_lora_patches_the_layers_that_it_names(toybox):
@@ -137,7 +141,7 @@ def test_with_lora_patches_the_layers_that_it_names(toybox):
         f"{name}.lora_down.weight": torch.ones(2, width),
         f"{name}.alpha": torch.tensor(2.0),
     }
-    assert list(host.with_lora(toybox[0], lora).patches) == ["diffusion_model.middle_block.1.transformer_blocks.0.attn1.to_q.weight"], (
-        changed("LoRA keys")
-    )
+    assert list(host.with_lora(toybox[0], lora).patches) == [
+        "diffusion_model.middle_block.1.transformer_blocks.0.attn1.to_q.weight"
+    ], changed("LoRA keys")
     assert not toybox[0].patches

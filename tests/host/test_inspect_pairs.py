@@ -122,7 +122,9 @@ def test_a_decision_runs_the_inspector_and_what_follows_alone(server: Server, pa
     history = server.run(graph(edits))
     assert executed(history) == {"inspect", "look"}
     said = history["outputs"]["inspect"]["text"][0]
-    assert said.startswith(f"{len(payload['pairs']) - 1} pairs; 2 changed: 1 swapped, 1 rejected; 0 kept. Thumbs: 1 up, 0 down")
+    assert said.startswith(
+        f"{len(payload['pairs']) - 1} pairs; 2 changed: 1 swapped, 1 rejected; 0 kept. Thumbs: 1 up, 0 down"
+    )
     again = shown(history)
     assert again["pairs"] == payload["pairs"], "the panel goes on showing the pairs that came in"
     assert again["taken"] == json.dumps(edits) and again["stale"] == 0
@@ -135,7 +137,12 @@ def test_a_decision_runs_the_inspector_and_what_follows_alone(server: Server, pa
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("{", "cannot be read"), ('{"pairs": {"1-1": "keep"}}', "with itself"), ('{"pairs": {"1-2": "burn"}}', "pairs.1-2")]
+    ("text", "said"),
+    [
+        ("{", "cannot be read"),
+        ('{"pairs": {"1-1": "keep"}}', "with itself"),
+        ('{"pairs": {"1-2": "burn"}}', "pairs.1-2"),
+    ],
 )
 def test_wrong_text_is_refused_before_anything_runs(server: Server, text: str, said: str):
     with pytest.raises(ValueError) as error:
@@ -220,11 +227,16 @@ def test_wrong_pairs_that_are_rejected_train_as_the_clean_ones(server: Server, p
     with RunFolder(folder) as run:
         names = [name.removeprefix("yield_") for name in run.facts("yield_")]
         name = next(
-            n for n in names if {(p.winner, p.loser) for p in run.pairs(n)} == {(p["winner"], p["loser"]) for p in payload["pairs"]}
+            n
+            for n in names
+            if {(p.winner, p.loser) for p in run.pairs(n)} == {(p["winner"], p["loser"]) for p in payload["pairs"]}
         )
         rule = run.pairs(name)
         assert len(rule) >= CLEAN + WRONG
-        clean, wrong = rule[:CLEAN], [Pair(p.loser, p.winner, -p.d_fidelity, -p.d_alignment) for p in rule[CLEAN : CLEAN + WRONG]]
+        clean, wrong = (
+            rule[:CLEAN],
+            [Pair(p.loser, p.winner, -p.d_fidelity, -p.d_alignment) for p in rule[CLEAN : CLEAN + WRONG]],
+        )
         planted = list(clean)
         for i, pair in enumerate(wrong):
             planted.insert(5 * i, pair)
@@ -234,7 +246,9 @@ def test_wrong_pairs_that_are_rejected_train_as_the_clean_ones(server: Server, p
             mended, said = trained(server, graph(reject, "train", "save"))
             spoilt, _ = trained(server, graph(decided(payload, {}, {"0": "up"}), "train", "save"))
             run.set_pairs(name, clean)
-            straight = graph(decided(payload, {}, {"1": "up"}), "train", "save")  # another text: the inspector reads the list again
+            straight = graph(
+                decided(payload, {}, {"1": "up"}), "train", "save"
+            )  # another text: the inspector reads the list again
             pure, _ = trained(server, straight)
         finally:
             run.set_pairs(name, rule)
@@ -282,11 +296,15 @@ def test_a_preview_is_served_as_the_picture_that_it_is(server: Server, payload: 
     ],
 )  # fmt: skip
 def test_names_that_lead_elsewhere_are_refused(server: Server, payload: dict, wrong: dict):
-    status, headers, data = fetch(server, **{"run": "inspect", "set": payload["set"], "name": payload["files"][0], **wrong})
+    status, headers, data = fetch(
+        server, **{"run": "inspect", "set": payload["set"], "name": payload["files"][0], **wrong}
+    )
     assert status == 400 and data == b"no such preview" and headers["Content-Type"].startswith("text/plain")
 
 
-@pytest.mark.parametrize("wrong", [{"run": "nobody"}, {"set": "candidates_000000000000"}, {"name": f"99999_{'0' * 12}.webp"}])
+@pytest.mark.parametrize(
+    "wrong", [{"run": "nobody"}, {"set": "candidates_000000000000"}, {"name": f"99999_{'0' * 12}.webp"}]
+)
 def test_what_is_not_there_is_not_found(server: Server, payload: dict, wrong: dict):
     assert fetch(server, **{"run": "inspect", "set": payload["set"], "name": payload["files"][0], **wrong})[0] == 404
     assert not (server.folder / "output" / "dreambooth_dpo" / "nobody").exists()
@@ -294,4 +312,6 @@ def test_what_is_not_there_is_not_found(server: Server, payload: dict, wrong: di
 
 def test_the_route_only_reads(server: Server):
     with pytest.raises(urllib.error.HTTPError, match="405"):
-        urllib.request.urlopen(urllib.request.Request(f"{server.url}/dreambooth_dpo/preview", b"", method="POST"), timeout=30)
+        urllib.request.urlopen(
+            urllib.request.Request(f"{server.url}/dreambooth_dpo/preview", b"", method="POST"), timeout=30
+        )

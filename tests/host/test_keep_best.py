@@ -26,7 +26,12 @@ def server(tmp_path_factory) -> Iterator[Server]:
 
 def rounds_graph(run_name: str, rounds: int, training: dict | None = None, **given: object) -> dict:
     graph = toy_loop_graph(train=training or {})
-    taken = {**graph["sample"]["inputs"], **graph["pairs"]["inputs"], **graph["train"]["inputs"], "scorer": ["scorer", 0]}
+    taken = {
+        **graph["sample"]["inputs"],
+        **graph["pairs"]["inputs"],
+        **graph["train"]["inputs"],
+        "scorer": ["scorer", 0],
+    }
     inputs = {k: v for k, v in taken.items() if k not in ("scored", "pairs")}
     inputs |= {"model": ["toy", 0], "run_name": run_name, "rounds": rounds, **given}
     kept = {k: graph[k] for k in ("toy", "concept", "prompts", "scorer", "judge", "save")}
@@ -65,7 +70,10 @@ def lora(server: Server, name: str) -> dict:
 def test_a_chain_gives_out_model_and_lora_of_the_round_that_it_names(server: Server):
     graph = rounds_by_hand("chain", train_steps=20, learning_rate=4e-4)
     graph |= {
-        f"save_{n}": {"class_type": "DBDPO_SaveLora", "inputs": {"lora": [f"train_{n}", 1], "filename_prefix": f"round {n}"}}
+        f"save_{n}": {
+            "class_type": "DBDPO_SaveLora",
+            "inputs": {"lora": [f"train_{n}", 1], "filename_prefix": f"round {n}"},
+        }
         for n in (1, 2)
     }
     done = server.run(graph)
@@ -78,7 +86,9 @@ def test_a_chain_gives_out_model_and_lora_of_the_round_that_it_names(server: Ser
     assert {"text", "images"} <= set(done["outputs"]["keep_1"]) and done["outputs"]["keep_2"]["text"] == [said]
     # Pictures of the model that is given out are found as they were drawn for the rule.
     inputs = {
-        k: v for k, v in graph["keep_2"]["inputs"].items() if k in ("before", "clip", "vae", "scorer", "judge", "seeds_per_prompt", "seed")
+        k: v
+        for k, v in graph["keep_2"]["inputs"].items()
+        if k in ("before", "clip", "vae", "scorer", "judge", "seeds_per_prompt", "seed")
     }
     inputs |= {"after": ["keep_2", 0], "candidates": ["keep_2", 5]}
     before = written(server, "chain")
@@ -91,12 +101,20 @@ def test_a_harmful_round_keeps_the_original_and_the_next_is_never_drawn(server: 
     graph = rounds_by_hand("harm", **HARM)
     done = server.run(graph)
     assert counted(server, "harm") == (1, 1, 2), "round 2 was drawn, trained or measured"
-    assert report(done).startswith("The original is kept: ") and "Stopped: " in report(done) and "\nRound 2" not in report(done)
-    assert done["outputs"]["keep_2"]["text"] == done["outputs"]["keep_1"]["text"], "the stop is said by the later node, too"
+    assert (
+        report(done).startswith("The original is kept: ")
+        and "Stopped: " in report(done)
+        and "\nRound 2" not in report(done)
+    )
+    assert done["outputs"]["keep_2"]["text"] == done["outputs"]["keep_1"]["text"], (
+        "the stop is said by the later node, too"
+    )
     saved = done["outputs"]["save"]["text"][0]
     assert saved == "saved as harm_00001.safetensors: it changes nothing, because the original is kept"
     kept = lora(server, "harm")
-    assert all(not kept[k].any() for k in kept if ".lora_up" in k) and any(kept[k].any() for k in kept if ".lora_down" in k)
+    assert all(not kept[k].any() for k in kept if ".lora_up" in k) and any(
+        kept[k].any() for k in kept if ".lora_down" in k
+    )
     # The model that is given out names the same set of candidates as the one that came in: nothing is drawn.
     again = {"class_type": "DBDPO_SampleCandidates", "inputs": {**graph["sample_1"]["inputs"], "model": ["keep_2", 0]}}
     server.run({**graph, "again": again, "seen": {"class_type": "PreviewImage", "inputs": {"images": ["again", 1]}}})
@@ -109,7 +127,10 @@ def test_an_original_that_carries_an_adapter_keeps_that_one(server: Server):
     graph["train_2"]["inputs"] |= HARM
     del graph["keep_1"], graph["keep_2"]["inputs"]["so_far"]
     graph["keep_2"]["inputs"]["before"] = ["train_1", 0]
-    graph["first"] = {"class_type": "DBDPO_SaveLora", "inputs": {"lora": ["train_1", 1], "filename_prefix": "rider first"}}
+    graph["first"] = {
+        "class_type": "DBDPO_SaveLora",
+        "inputs": {"lora": ["train_1", 1], "filename_prefix": "rider first"},
+    }
     done = server.run(graph)
     assert report(done).startswith("The original is kept: ")
     assert done["outputs"]["save"]["text"][0].endswith("it is the one that came in, because the original is kept")
@@ -142,9 +163,13 @@ def test_a_training_that_ended_by_itself_ends_the_rounds(comfyui: Path):
 
     good = Standing(1, Interval(0.4, 0.2, 0.6))
     assert not _decide([good], StopSettings(), None).stop
-    decision = _decide([good], StopSettings(), "the loss is nan and the gradient norm nan at step 3: training stopped. Lower it.")
+    decision = _decide(
+        [good], StopSettings(), "the loss is nan and the gradient norm nan at step 3: training stopped. Lower it."
+    )
     assert (decision.stop, decision.kept) == (True, 1)
-    assert decision.reason == "training of round 1 ended by itself (the loss is nan and the gradient norm nan at step 3)"
+    assert (
+        decision.reason == "training of round 1 ended by itself (the loss is nan and the gradient norm nan at step 3)"
+    )
 
 
 # --- DPO Rounds ---

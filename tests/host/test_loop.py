@@ -74,23 +74,40 @@ def test_the_saved_lora_acts_in_the_stock_loader_and_the_live_model_like_it(serv
 
     def loader(strength: float) -> dict:
         name = "dreambooth_dpo/quick_00001.safetensors"
-        return {"class_type": "LoraLoaderModelOnly", "inputs": {"model": ["toy", 0], "lora_name": name, "strength_model": strength}}
+        return {
+            "class_type": "LoraLoaderModelOnly",
+            "inputs": {"model": ["toy", 0], "lora_name": name, "strength_model": strength},
+        }
 
     graph = {
         **toy_loop_graph(train={"learning_rate": 1e-4}),
-        "text": {"class_type": "CLIPTextEncode", "inputs": {"clip": ["toy", 1], "text": "a photo of a sks robot on grass"}},
+        "text": {
+            "class_type": "CLIPTextEncode",
+            "inputs": {"clip": ["toy", 1], "text": "a photo of a sks robot on grass"},
+        },
         "empty": {"class_type": "EmptyLatentImage", "inputs": {"width": 128, "height": 128, "batch_size": 1}},
         "file": loader(1.0),
         "nothing": loader(0.0),
         "stock": lora_by_socket(["toy", 0], ["train", 1], 1.0),
     }
-    sources = {"live": ["train", 0], "by_file": ["file", 0], "by_socket": ["stock", 0], "base": ["nothing", 0], "before": ["toy", 0]}
+    sources = {
+        "live": ["train", 0],
+        "by_file": ["file", 0],
+        "by_socket": ["stock", 0],
+        "base": ["nothing", 0],
+        "before": ["toy", 0],
+    }
     for name, source in sources.items():
         graph[name] = picture(source)
         graph[f"{name}_picture"] = {"class_type": "VAEDecode", "inputs": {"samples": [name, 0], "vae": ["toy", 2]}}
-        graph[f"{name}_saved"] = {"class_type": "SaveImage", "inputs": {"images": [f"{name}_picture", 0], "filename_prefix": name}}
+        graph[f"{name}_saved"] = {
+            "class_type": "SaveImage",
+            "inputs": {"images": [f"{name}_picture", 0], "filename_prefix": name},
+        }
     found = server.run(graph)["outputs"]
-    pixels = {name: _pixels(server.folder / "output" / found[f"{name}_saved"]["images"][0]["filename"]) for name in sources}
+    pixels = {
+        name: _pixels(server.folder / "output" / found[f"{name}_saved"]["images"][0]["filename"]) for name in sources
+    }
     apart = {name: abs(pixels[name] - pixels["before"]).mean() for name in sources}
     assert apart["base"] == 0
     assert apart["live"] > 0.02, "the adapter changed nothing"
@@ -115,7 +132,11 @@ def test_a_second_round_goes_on_from_the_adapter_that_rides_on_the_model(server:
     graph["train_2"]["inputs"] |= {"model": ["train", 0], "pairs": ["pairs_2", 0], "train_seed": 1}
     graph["save"]["inputs"]["lora"] = ["train_2", 1]
     ran = server.run(graph)
-    assert {"sample_2", "score_2", "pairs_2", "train_2", "save"} <= executed(ran) <= {"sample_2", "score_2", "pairs_2", "train_2", "save"}
+    assert (
+        {"sample_2", "score_2", "pairs_2", "train_2", "save"}
+        <= executed(ran)
+        <= {"sample_2", "score_2", "pairs_2", "train_2", "save"}
+    )
 
 
 def test_one_round_more_runs_nothing_of_the_earlier_ones(server: Server):
@@ -170,7 +191,13 @@ def test_a_run_folder_taken_away_is_drawn_again(server: Server, done: dict):
 
 @pytest.mark.parametrize(
     ("rule", "objective"),
-    [("angle_window", "ipo"), ("pareto", "kto"), ("lambda_harmonic", "mapo"), ("weighted_sum", "hinge"), ("random", "raft")],
+    [
+        ("angle_window", "ipo"),
+        ("pareto", "kto"),
+        ("lambda_harmonic", "mapo"),
+        ("weighted_sum", "hinge"),
+        ("random", "raft"),
+    ],
 )
 def test_other_rules_and_objectives_run_from_the_same_candidates(server: Server, done: dict, rule: str, objective: str):
     graph = toy_loop_graph(
@@ -189,11 +216,16 @@ def test_other_rules_and_objectives_run_from_the_same_candidates(server: Server,
 def test_younger_widgets_run_and_make_a_set_of_their_own(server: Server, done: dict):
     """Guidance in half of the steps, free memory that decides the batch, a bank of reference errors."""
     graph = toy_loop_graph(
-        sample={"run_name": "younger", "cfg": 3.0, "guidance_until": 0.5, "batch_size": 0}, train={"reference_bank": 1, "train_steps": 6}
+        sample={"run_name": "younger", "cfg": 3.0, "guidance_until": 0.5, "batch_size": 0},
+        train={"reference_bank": 1, "train_steps": 6},
     )
     del graph["look"], graph["save"]
     ran = server.run(graph)
-    assert ran["outputs"]["train"]["text"][0].startswith("6 steps on ") and executed(ran) >= {"sample", "train", "evaluate"}
+    assert ran["outputs"]["train"]["text"][0].startswith("6 steps on ") and executed(ran) >= {
+        "sample",
+        "train",
+        "evaluate",
+    }
     (folder,) = run_path(server, "younger").glob("candidates_*")
     with RunFolder(run_path(server, "younger")) as run:
         kept = run.candidates(folder.name)
@@ -248,7 +280,9 @@ def test_an_interrupt_while_training_resumes_to_the_unbroken_run(server: Server,
     unbroken = toy_loop_graph(train=steps, sample={"run_name": "never stopped"}, save={"filename_prefix": "unbroken"})
     del unbroken["evaluate"]
     server.run(unbroken)
-    one, two = (load_file(server.folder / "models" / "loras" / f"{name}_00001.safetensors") for name in ("resumed", "unbroken"))
+    one, two = (
+        load_file(server.folder / "models" / "loras" / f"{name}_00001.safetensors") for name in ("resumed", "unbroken")
+    )
     assert one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
 
 

@@ -58,7 +58,11 @@ def test_a_lora_is_saved_with_its_rank_and_metadata(loras):
     found = load_file(loras / name)
     assert found.keys() == lora.keys() and all(torch.equal(found[k], lora[k]) for k in lora)
     told = header(loras / name)
-    assert (told["ss_network_dim"], told["ss_network_alpha"], told["ss_network_module"]) == ("4", "2.0", "networks.lora")
+    assert (told["ss_network_dim"], told["ss_network_alpha"], told["ss_network_module"]) == (
+        "4",
+        "2.0",
+        "networks.lora",
+    )
     assert told.items() >= Lora.metadata.items()
 
 
@@ -101,7 +105,23 @@ def test_a_file_that_only_the_file_system_takes_for_the_same_is_kept(loras, monk
 
 
 @pytest.mark.parametrize(
-    "prefix", ["", "/x", "x/", "../x", "a/../b", "a//b", "C:\\x", "C:/x", "..\\..\\x", "a/con", "a/b.", "~/../x", "x\n", "\ud800"]
+    "prefix",
+    [
+        "",
+        "/x",
+        "x/",
+        "../x",
+        "a/../b",
+        "a//b",
+        "C:\\x",
+        "C:/x",
+        "..\\..\\x",
+        "a/con",
+        "a/b.",
+        "~/../x",
+        "x\n",
+        "\ud800",
+    ],
 )
 def test_a_prefix_that_leaves_the_folder_is_refused(loras, prefix):
     assert check_prefix(prefix).startswith(f"filename_prefix {prefix!r} is no name under models/loras")

@@ -29,7 +29,11 @@ SCENES = [
     Scene("robot", "yellow", "blue", "night"),
 ]
 CAPTIONS = [full_caption(scene) for scene in SCENES]
-UNET, TEXT, VAE = "unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors", "vae/diffusion_pytorch_model.safetensors"
+UNET, TEXT, VAE = (
+    "unet/diffusion_pytorch_model.safetensors",
+    "text_encoder/model.safetensors",
+    "vae/diffusion_pytorch_model.safetensors",
+)
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +134,9 @@ def test_vae_encodes_as_diffusers_does(native, twin, pictures):
 def test_vae_decodes_as_diffusers_does(native, twin, pictures):
     from nodes import VAEDecodeTiled
 
-    latents = torch.cat([twin.encode_images(pictures), 3 * torch.randn(4, 4, 16, 16, generator=torch.Generator().manual_seed(0))])
+    latents = torch.cat(
+        [twin.encode_images(pictures), 3 * torch.randn(4, 4, 16, 16, generator=torch.Generator().manual_seed(0))]
+    )
     expected = twin.pipe.vae.decode(latents).sample.add(1).div(2).clamp(0, 1).permute(0, 2, 3, 1)
     images = decode(native[2], latents)
     assert furthest(images, expected) < 1e-5
@@ -155,7 +161,9 @@ def test_same_noise_gives_the_picture_of_diffusers(native, twin):
     expected = twin.sample([CAPTIONS[0]] * 2, [5, 6], settings)
     noise = torch.stack([torch.randn(4, 16, 16, generator=torch.Generator().manual_seed(seed)) for seed in (5, 6)])
     cond, plain = encode(clip, CAPTIONS[0]), encode(clip, "")
-    latents = comfy.sample.sample(model, noise, 27, 3.0, "dpmpp_2m", "sgm_uniform", cond, plain, torch.zeros_like(noise), disable_pbar=True)
+    latents = comfy.sample.sample(
+        model, noise, 27, 3.0, "dpmpp_2m", "sgm_uniform", cond, plain, torch.zeros_like(noise), disable_pbar=True
+    )
     assert furthest(latents, expected) < 1e-4
     assert np.abs(decode(vae, latents).mul(255).round().numpy() - twin.decode(expected)).mean() < 0.01  # grey values
 
@@ -235,5 +243,7 @@ args.cpu = True
 from dreambooth_dpo.toybox.native import native_toybox
 print(*(type(part).__name__ for part in native_toybox()))
 """
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, encoding="utf-8", check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, encoding="utf-8", check=False
+    )
     assert (done.returncode, done.stdout.split()) == (0, ["ModelPatcher", "CLIP", "VAE"]), done.stderr

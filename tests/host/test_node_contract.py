@@ -33,7 +33,18 @@ IDS = [
     "DBDPO_Rounds",
 ]
 every_node = pytest.mark.parametrize("name", IDS)
-HEAVY = ("torch", "numpy", "comfy", "comfy_api", "comfy_execution", "folder_paths", "nodes", "diffusers", "transformers", "pydantic")
+HEAVY = (
+    "torch",
+    "numpy",
+    "comfy",
+    "comfy_api",
+    "comfy_execution",
+    "folder_paths",
+    "nodes",
+    "diffusers",
+    "transformers",
+    "pydantic",
+)
 LONGEST = 30
 
 
@@ -68,7 +79,9 @@ assert sys.path == path
 loaded = {{m.partition(".")[0] for m in set(sys.modules) - before}}
 print(*sorted(loaded & set({HEAVY!r})), *sorted(m for m in sys.modules if m.startswith("pack.")))
 """
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, encoding="utf-8", check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, encoding="utf-8", check=False
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "\n", "")
     assert list(tmp_path.iterdir()) == []
 
@@ -158,7 +171,9 @@ def table(page: str, heading: str) -> dict[str, list[str]]:
     """The rows of the table under a heading, by the name in the first column, which is set as code."""
     part = re.search(rf"^## {heading}\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)
     assert part, f"no part {heading!r}"
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in part[1].splitlines() if line.startswith("| `")]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in part[1].splitlines() if line.startswith("| `")
+    ]
     return {row[0].strip("`"): row[1:] for row in rows}
 
 

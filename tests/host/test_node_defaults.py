@@ -55,7 +55,10 @@ MEANINGS = {
     "DBDPO_BuildPairs": PAIRS,
     "DBDPO_TrainStep": TRAINING,
     "DBDPO_Evaluate": MEASURING,
-    "DBDPO_Strength": {"seed": (EvaluationSettings, "seed"), "seeds_per_prompt": (EvaluationSettings, "seeds_per_prompt")},
+    "DBDPO_Strength": {
+        "seed": (EvaluationSettings, "seed"),
+        "seeds_per_prompt": (EvaluationSettings, "seeds_per_prompt"),
+    },
     "DBDPO_KeepBest": {**MEASURING, "patience": (StopSettings, "patience")},
     "DBDPO_Rounds": {
         "rounds": (LoopSettings, "rounds"),
@@ -114,7 +117,10 @@ def test_other_defaults_that_mean_the_same(nodes):
     from nodes import KSampler
 
     assert KSampler.INPUT_TYPES()["required"]["steps"][1]["default"] == KSAMPLER_STEPS
-    assert widget_of(nodes, "DBDPO_PromptSet", "held_out_share").default == inspect.signature(split).parameters["held_out_share"].default
+    assert (
+        widget_of(nodes, "DBDPO_PromptSet", "held_out_share").default
+        == inspect.signature(split).parameters["held_out_share"].default
+    )
 
 
 def test_the_strengths_are_the_engines(nodes):

@@ -38,12 +38,21 @@ def test_nine_of_ten_pictures_of_stock_nodes_are_right(server: Server):
     }
     how = {"steps": 14, "cfg": 4.0, "sampler_name": "dpmpp_2m", "scheduler": "normal", "denoise": 1.0}
     for i, scene in enumerate(SCENES):
-        drawn = {"model": ["toy", 0], "positive": [f"text{i}", 0], "negative": ["none", 0], "latent_image": ["empty", 0], "seed": i}
+        drawn = {
+            "model": ["toy", 0],
+            "positive": [f"text{i}", 0],
+            "negative": ["none", 0],
+            "latent_image": ["empty", 0],
+            "seed": i,
+        }
         core |= {
             f"text{i}": {"class_type": "CLIPTextEncode", "inputs": {"clip": ["toy", 1], "text": full_caption(scene)}},
             f"draw{i}": {"class_type": "KSampler", "inputs": {**drawn, **how}},
             f"decode{i}": {"class_type": "VAEDecode", "inputs": {"samples": [f"draw{i}", 0], "vae": ["toy", 2]}},
-            f"save{i}": {"class_type": "SaveImage", "inputs": {"images": [f"decode{i}", 0], "filename_prefix": f"scene{i}"}},
+            f"save{i}": {
+                "class_type": "SaveImage",
+                "inputs": {"images": [f"decode{i}", 0], "filename_prefix": f"scene{i}"},
+            },
         }
     shown = server.run(core)["outputs"]
     files = [server.folder / "output" / shown[f"save{i}"]["images"][0]["filename"] for i in range(len(SCENES))]

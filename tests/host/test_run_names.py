@@ -146,7 +146,9 @@ def test_pixels_of_unusual_images():
 
 
 @settings(deadline=None)
-@given(count=st.integers(1, 20), most=st.integers(1, 20), size=st.sampled_from([(5, 129), (128, 3), (64, 40), (33, 64)]))
+@given(
+    count=st.integers(1, 20), most=st.integers(1, 20), size=st.sampled_from([(5, 129), (128, 3), (64, 40), (33, 64)])
+)
 def test_tiles_hold_the_first_pictures_in_rows(count, most, size):
     shots = pictures(count, *size)
     sheet = np.asarray(tiles(shots, most))
@@ -154,9 +156,15 @@ def test_tiles_hold_the_first_pictures_in_rows(count, most, size):
     height, width = (times * side for side in size)
     columns = math.ceil(math.sqrt(shown))
     assert sheet.shape == (math.ceil(shown / columns) * height, columns * width, 3)
-    cells = [sheet[r : r + height, c : c + width] for r in range(0, len(sheet), height) for c in range(0, sheet.shape[1], width)]
+    cells = [
+        sheet[r : r + height, c : c + width]
+        for r in range(0, len(sheet), height)
+        for c in range(0, sheet.shape[1], width)
+    ]
     for shot, cell in zip(shots[:shown], cells, strict=False):
-        assert np.array_equal(cell[::times, ::times], shot) and np.array_equal(cell[times - 1 :: times, times - 1 :: times], shot)
+        assert np.array_equal(cell[::times, ::times], shot) and np.array_equal(
+            cell[times - 1 :: times, times - 1 :: times], shot
+        )
     assert all((cell == 255).all() for cell in cells[shown:])
 
 
@@ -188,7 +196,11 @@ def test_unlike_inputs_make_unlike_marks(one, other):
 
 
 def test_a_mark_is_the_same_on_every_machine_and_day():
-    assert mark("a", {"b": 1, "größe": [2.5, None]}, ("x",)) == mark("a", {"größe": (2.5, None), "b": 1}, ["x"]) == "5194398c0cce"
+    assert (
+        mark("a", {"b": 1, "größe": [2.5, None]}, ("x",))
+        == mark("a", {"größe": (2.5, None), "b": 1}, ["x"])
+        == "5194398c0cce"
+    )
     assert mark("a", "b") != mark("ab") != mark(["a", "b"])
     assert mark() != mark(None) != mark("null")
 

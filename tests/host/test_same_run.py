@@ -50,9 +50,17 @@ def headless(hosted: Path, tmp_path_factory) -> Path:
         "evaluation": {"seeds_per_prompt": 1, "every_round": False},
     }
     update = {name: getattr(TOY_SETTINGS, name).model_copy(update=values) for name, values in groups.items()}
-    settings = TOY_SETTINGS.model_copy(update={"rounds": ROUNDS, "stop": StopSettings(rule="last"), "sweep": False, **update})
+    settings = TOY_SETTINGS.model_copy(
+        update={"rounds": ROUNDS, "stop": StopSettings(rule="last"), "sweep": False, **update}
+    )
     assert (settings.train.learning_rate, settings.train.schedule) == (RATE, "linear")
-    loop = toy_loop(concept_from_seed(0), tmp_path_factory.mktemp("headless") / "run", (start, {"curve": []}), settings, resume=False)
+    loop = toy_loop(
+        concept_from_seed(0),
+        tmp_path_factory.mktemp("headless") / "run",
+        (start, {"curve": []}),
+        settings,
+        resume=False,
+    )
     finish(loop, loop.go(), "lora")
     loop.run.close()
     return loop.run.path
@@ -72,13 +80,17 @@ def test_candidates_scores_and_pairs_of_a_round_are_the_same(hosted: Path, headl
         ours = here.candidates(f"round_{number}")
         drawn = {p.name: there.candidates(p.name) for p in folder.iterdir() if p.name.startswith("candidates_")}
         assert len(drawn) == ROUNDS
-        (name,) = (n for n, found in drawn.items() if [(c.prompt, c.seed) for c in found] == [(c.prompt, c.seed) for c in ours])
+        (name,) = (
+            n for n, found in drawn.items() if [(c.prompt, c.seed) for c in found] == [(c.prompt, c.seed) for c in ours]
+        )
         assert len(ours) == 120
         apart = (here.latents(f"round_{number}") - there.latents(name)).abs()
         assert apart.max() < 2e-4 if number == 0 else apart.mean() < 2e-3, (apart.max(), apart.mean())
         for axis in ("fidelity", "alignment"):
             scored = there.score_array(name, scorer_of(there, axis))
-            np.testing.assert_allclose(here.score_array(f"round_{number}", axis), scored, atol=5e-3 if number == 0 else 2e-2)
+            np.testing.assert_allclose(
+                here.score_array(f"round_{number}", axis), scored, atol=5e-3 if number == 0 else 2e-2
+            )
             assert scored.std() > 0.02
         pairs_name = next(iter(there.facts(f"yield_{name}_pairs_"))).removeprefix("yield_")
         ours, theirs = here.pairs(f"round_{number}"), there.pairs(pairs_name)

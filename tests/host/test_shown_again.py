@@ -24,7 +24,10 @@ def heard(server: Server, graph: dict) -> tuple[dict, dict]:
 
     async def listen() -> dict:
         told = {}
-        async with aiohttp.ClientSession() as session, session.ws_connect(f"{server.url}/ws?clientId={client}") as socket:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.ws_connect(f"{server.url}/ws?clientId={client}") as socket,
+        ):
             await socket.receive()  # it is known to the server now
             async with session.post(f"{server.url}/prompt", json={"prompt": graph, "client_id": client}) as answer:
                 told["prompt"] = (await answer.json())["prompt_id"]

@@ -86,7 +86,8 @@ def test_a_lora_gives_back_the_adapter_that_it_was_made_of(kind, targets):
 def test_a_lora_that_does_not_fit_is_refused(toybox):
     _, other = lora_of(random_model("sd"))
     with pytest.raises(
-        UserError, match=r"this LoRA does not fit this MODEL: its \d+ layers .*Connect the lora output of DPO LoRA Train Step"
+        UserError,
+        match=r"this LoRA does not fit this MODEL: its \d+ layers .*Connect the lora output of DPO LoRA Train Step",
     ):
         adapter_of_lora(toybox[0], other, "this LoRA")
     _, own = lora_of(toybox[0])
@@ -117,7 +118,10 @@ def sweep_graph(**changes: object) -> dict:
         "inputs": {**inputs, "model": ["toy", 0], "lora": ["train", 1], "strengths": "1, 0.5", **changes},
     }
     graph["loader"] = lora_by_socket(["toy", 0], ["train", 1], ["sweep", 2])
-    graph["text"] = {"class_type": "CLIPTextEncode", "inputs": {"clip": ["toy", 1], "text": "a photo of a sks robot on grass"}}
+    graph["text"] = {
+        "class_type": "CLIPTextEncode",
+        "inputs": {"clip": ["toy", 1], "text": "a photo of a sks robot on grass"},
+    }
     graph["empty"] = {"class_type": "EmptyLatentImage", "inputs": {"width": 128, "height": 128, "batch_size": 1}}
     graph["picture"] = {
         "class_type": "KSampler",
@@ -171,7 +175,11 @@ def test_evaluate_and_the_sweep_share_their_pictures(server: Server, done: dict)
 
 
 def test_wrong_strengths_are_refused_before_anything_runs(server: Server):
-    for text, said in (("0, 9", "strength 9 is outside 0 to 4"), ("half", "Write them like 0, 0.5, 1."), ("0", "no strength is above 0")):
+    for text, said in (
+        ("0, 9", "strength 9 is outside 0 to 4"),
+        ("half", "Write them like 0, 0.5, 1."),
+        ("0", "no strength is above 0"),
+    ):
         status, answer = server.post("/prompt", {"prompt": sweep_graph(strengths=text)})
         assert said in str(answer["node_errors"])
         if status == 200:  # other branches still run: let them end
@@ -182,4 +190,7 @@ def test_a_model_that_wears_an_adapter_already_is_refused(server: Server, done: 
     found = server.wait(server.queue(sweep_graph(model=["train", 0])))
     error = next(data for name, data in found["status"]["messages"] if name == "execution_error")
     assert error["node_id"] == "sweep"
-    assert "already carries a trained adapter" in error["exception_message"] and "before training" in error["exception_message"]
+    assert (
+        "already carries a trained adapter" in error["exception_message"]
+        and "before training" in error["exception_message"]
+    )

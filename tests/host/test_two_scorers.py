@@ -28,7 +28,10 @@ def server(tmp_path_factory):
 def second_scorer(graph: dict, node: str) -> dict:
     """The graph with the judge's model as a second scorer of a node that scores."""
     graph[node]["inputs"]["scorer_2"] = ["scorer_2", 0]
-    second = {"class_type": "DBDPO_LoadScorer", "inputs": {"scorer": "toybox judge", "architecture": "", "augment": True}}
+    second = {
+        "class_type": "DBDPO_LoadScorer",
+        "inputs": {"scorer": "toybox judge", "architecture": "", "augment": True},
+    }
     return {**graph, "scorer_2": second}
 
 
@@ -51,10 +54,18 @@ def test_a_round_with_two_scorers_pairs_by_the_worse_of_them(server: Server):
         scorers = sorted(row[0] for row in records.execute("SELECT DISTINCT scorer FROM scores"))
         assert sorted(s.rpartition("_")[0] for s in scorers) == ["alignment", "alignment_2", "fidelity", "fidelity_2"]
         # The first scorer before the second, as the node names them: scores are combined on the first one's scale.
-        axes = [sorted((s for s in scorers if s.startswith(axis)), key=lambda s: "_2_" in s) for axis in ("fidelity", "alignment")]
+        axes = [
+            sorted((s for s in scorers if s.startswith(axis)), key=lambda s: "_2_" in s)
+            for axis in ("fidelity", "alignment")
+        ]
         prompt_of = np.asarray([c.prompt_index for c in run.candidates(name)])
-        limits = {k: both["pairs"]["inputs"][k] for k in ("angle_low", "angle_high", "margin", "max_pairs_per_prompt", "max_uses")}
-        expected, _ = angle_window_pairs(prompt_of, *(axis_scores(run, name, names, "worst") for names in axes), PairSettings(**limits))
+        limits = {
+            k: both["pairs"]["inputs"][k]
+            for k in ("angle_low", "angle_high", "margin", "max_pairs_per_prompt", "max_uses")
+        }
+        expected, _ = angle_window_pairs(
+            prompt_of, *(axis_scores(run, name, names, "worst") for names in axes), PairSettings(**limits)
+        )
         lists = [run.pairs(fact.removeprefix("yield_")) for fact in run.facts(f"yield_{name}_pairs_")]
     assert len(lists) == 2 and lists[0] != lists[1] and expected in lists
 

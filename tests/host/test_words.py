@@ -21,7 +21,9 @@ def info(comfyui) -> dict[str, dict]:
 
 def test_the_english_texts_are_those_of_the_schemas(info: dict[str, dict]):
     kept = (FOLDER / "en" / "nodeDefs.json").read_text(encoding="utf-8")
-    assert kept == text(definitions(info)), "the nodes' texts have changed: python tools/make_locales.py, then the other languages by hand"
+    assert kept == text(definitions(info)), (
+        "the nodes' texts have changed: python tools/make_locales.py, then the other languages by hand"
+    )
 
 
 def test_every_output_has_a_tooltip(info: dict[str, dict]):
@@ -31,7 +33,9 @@ def test_every_output_has_a_tooltip(info: dict[str, dict]):
 
 
 def test_signs_of_the_message_format_are_shown_as_they_are():
-    assert message("a prompt with {identifier} | $5 @home") == "a prompt with {'{'}identifier{'}'} {'|'} {'$'}5 {'@'}home"
+    assert (
+        message("a prompt with {identifier} | $5 @home") == "a prompt with {'{'}identifier{'}'} {'|'} {'$'}5 {'@'}home"
+    )
     assert json.loads(text({"a": {"b": "ä"}})) == {"a": {"b": "ä"}}
 
 

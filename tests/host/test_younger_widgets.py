@@ -26,7 +26,17 @@ PAIRING = [
 SAVED = {
     "DBDPO_SampleCandidates": ["run_name", *DRAWING],
     "DBDPO_TrainStep": [*LEARNING, "memory"],
-    "DBDPO_Rounds": ["rounds", "run_name", *DRAWING, *PAIRING, *LEARNING, "combine", "keep", "seeds_per_prompt", "memory"],
+    "DBDPO_Rounds": [
+        "rounds",
+        "run_name",
+        *DRAWING,
+        *PAIRING,
+        *LEARNING,
+        "combine",
+        "keep",
+        "seeds_per_prompt",
+        "memory",
+    ],
 }
 """Widgets in the order in which graphs hold their values."""
 YOUNGER = {
@@ -94,7 +104,9 @@ def test_rounds_hands_on_what_a_graph_has_and_nothing_else(comfyui: Path):
             own = {k for k, v in inputs.items() if not isinstance(v, list)} - {"run_name"}
             assert own == {*taken, *(["round"] if number else [])}, kind
             assert inputs.get("round", 0) == number
-            assert all(inputs[name] == taken[name] for name in ("seed", "train_seed") if name in taken), "the round tells them apart"
+            assert all(inputs[name] == taken[name] for name in ("seed", "train_seed") if name in taken), (
+                "the round tells them apart"
+            )
     for inputs in inner("DBDPO_SampleCandidates", guidance_until=0.0, reference_bank=2):
         assert inputs["guidance_until"] == 0.0 and "reference_bank" not in inputs
     for inputs in inner("DBDPO_TrainStep", guidance_until=0.0, reference_bank=2):

@@ -51,7 +51,9 @@ def test_a_hole_is_filled_from_its_rim_by_hand():
 
 
 photos = arrays(np.uint8, (9, 7, 3))
-masks = arrays(np.uint8, (9, 7), elements=st.sampled_from([0, 0, 0, 0, 0, 255])).filter(lambda m: place_of(m).any() and m.any())
+masks = arrays(np.uint8, (9, 7), elements=st.sampled_from([0, 0, 0, 0, 0, 255])).filter(
+    lambda m: place_of(m).any() and m.any()
+)
 
 
 @given(photos, masks, st.integers(0, 255))
@@ -109,7 +111,10 @@ def test_fingerprint_holds_all_that_a_score_depends_on():
     other.fingerprint = "2"
     given = ((Colour(), places, marks), (Colour(), changed, marks), (Colour(), places, moved), (other, places, marks))
     assert len({BackgroundScorer(*parts).fingerprint for parts in given}) == 4
-    assert BackgroundScorer(*given[0]).fingerprint == BackgroundScorer(Colour(), places.copy(), marks.copy(), "other").fingerprint
+    assert (
+        BackgroundScorer(*given[0]).fingerprint
+        == BackgroundScorer(Colour(), places.copy(), marks.copy(), "other").fingerprint
+    )
 
 
 @pytest.mark.parametrize("number", [0, 1, 2, 3])
@@ -124,4 +129,6 @@ def test_the_toyboxs_own_place_scores_high_whoever_stands_there(number: int):
 
     for who in (toy, stranger):
         elsewhere = [mean(who, place) for place in BACKGROUNDS if place != toy.background]
-        assert mean(who, toy.background) > np.mean(elsewhere) + 0.2 and mean(who, toy.background) > max(elsewhere) + 0.05, elsewhere
+        assert (
+            mean(who, toy.background) > np.mean(elsewhere) + 0.2 and mean(who, toy.background) > max(elsewhere) + 0.05
+        ), elsewhere

@@ -274,7 +274,9 @@ def test_square_pictures_are_seen_whole():
     assert (seen[12:44, 12:44] < 0.1).all()
 
 
-@pytest.mark.parametrize("changes", [{"resize_mode": "stretch"}, {"interpolation": "nearest"}, {"std": (0, 1, 1)}, {"mean": (0.5,)}])
+@pytest.mark.parametrize(
+    "changes", [{"resize_mode": "stretch"}, {"interpolation": "nearest"}, {"std": (0, 1, 1)}, {"mean": (0.5,)}]
+)
 def test_impossible_preprocessing_is_refused(changes):
     with pytest.raises(MetricsError):
         Preprocess(**{"size": (8, 8), "mean": HALF, "std": HALF, **changes})

@@ -152,7 +152,9 @@ def test_copy_paste_scorer():
     """Red was trained on, green held out: red scores 1, green -1, yellow (45 degrees from both) 0. Photos are embedded once."""
     embedder = FirstPixelEmbedder()
     scorer = CopyPasteScorer(embedder, held_out=flat((0, 200, 0)), references=flat((200, 0, 0)))
-    np.testing.assert_allclose(scorer.score(flat((90, 0, 0), (0, 90, 0), (90, 90, 0)), ["p"] * 3), [1, -1, 0], atol=1e-6)
+    np.testing.assert_allclose(
+        scorer.score(flat((90, 0, 0), (0, 90, 0), (90, 90, 0)), ["p"] * 3), [1, -1, 0], atol=1e-6
+    )
     assert embedder.calls == 3
     scorer.score(flat((90, 0, 0)), ["p"])
     assert embedder.calls == 4

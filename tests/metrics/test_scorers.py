@@ -13,7 +13,11 @@ from dreambooth_dpo.metrics.errors import MetricsError
 from dreambooth_dpo.metrics.scorers import AlignmentScorer, FidelityScorer, on_plain_backgrounds
 from dreambooth_dpo.toybox.world import Scene, render, subject_mask
 
-PROMPTS = ["a photo of a sks robot on grass", "a sks robot wearing a red hat in snow", "a photo of a sks robot on grass"]
+PROMPTS = [
+    "a photo of a sks robot on grass",
+    "a sks robot wearing a red hat in snow",
+    "a photo of a sks robot on grass",
+]
 
 
 def strip(prompt: str) -> str:
@@ -69,7 +73,10 @@ def test_batch_size_does_not_change_scores(clip_folder, monkeypatch):
         monkeypatch.setattr(embedders, "BATCH", batch)
         embedder = OpenClipEmbedder(clip_folder)
         scores.append(
-            (FidelityScorer(embedder, images[:2]).score(images, prompts), AlignmentScorer(embedder, strip).score(images, prompts))
+            (
+                FidelityScorer(embedder, images[:2]).score(images, prompts),
+                AlignmentScorer(embedder, strip).score(images, prompts),
+            )
         )
     for other in scores[1:]:
         np.testing.assert_allclose(other, scores[0], atol=1e-6)
@@ -250,7 +257,9 @@ def test_masks_are_part_of_the_fingerprint(reward_folder):
 )
 def test_masks_of_another_form_are_refused(reward_folder, wrong, seen):
     photos, masks = photos_and_masks(2)
-    with pytest.raises(MetricsError, match=rf"masks are {seen}: one numpy array uint8 \[2, 64, 64\] is needed, one mask a photo"):
+    with pytest.raises(
+        MetricsError, match=rf"masks are {seen}: one numpy array uint8 \[2, 64, 64\] is needed, one mask a photo"
+    ):
         FidelityScorer(OpenClipEmbedder(reward_folder), photos, masks=wrong(masks))
 
 

@@ -39,7 +39,9 @@ def test_roles_of_all_names():
     assert [role_of(f"alignment_{n}")[1] for n in (3, 4, 11, 12, 22, 101)] == [
         f"Alignment ({n} scorer)" for n in ("3rd", "4th", "11th", "12th", "22nd", "101st")
     ]
-    assert [role_of(n) for n in ("fidelity_1", "fidelity_02", "fidelity_", "judge_fidelity_2", "oracle_hat")] == [None] * 5
+    assert [role_of(n) for n in ("fidelity_1", "fidelity_02", "fidelity_", "judge_fidelity_2", "oracle_hat")] == [
+        None
+    ] * 5
     assert role_of("judge_background") == ("guard", "Likeness to the photos' place (judge)", False)
 
 
@@ -60,7 +62,9 @@ def test_further_scorers_are_numbered_and_dino_adds_to_fidelity_alone(clip, dino
 def test_wrong_sets_of_scorers_are_refused(clip, dino, concept):
     with pytest.raises(MetricsError, match="there is no reward scorer: name at least one"):
         reward_scorers([], concept)
-    with pytest.raises(MetricsError, match=r"open_clip reward stands twice among the rewards.*choose another model, or leave it out"):
+    with pytest.raises(
+        MetricsError, match=r"open_clip reward stands twice among the rewards.*choose another model, or leave it out"
+    ):
         reward_scorers([clip, dino, clip], concept)
     with pytest.raises(MetricsError, match="has no text tower"):
         reward_scorers([dino, clip], concept)

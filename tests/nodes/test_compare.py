@@ -17,7 +17,9 @@ from dreambooth_dpo.nodes.host.compare import compare
 @pytest.fixture
 def output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """ComfyUI's output folder."""
-    monkeypatch.setitem(sys.modules, "folder_paths", SimpleNamespace(get_output_directory=lambda: str(tmp_path / "output")))
+    monkeypatch.setitem(
+        sys.modules, "folder_paths", SimpleNamespace(get_output_directory=lambda: str(tmp_path / "output"))
+    )
     return tmp_path / "output"
 
 
@@ -39,7 +41,10 @@ def test_pairs_name_their_files_and_scores(output: Path):
     assert [(p["prompt"], p["seed"], p["name"]) for p in found["pairs"]] == [
         (0, 1, "00000.png"), (0, 2, "00001.png"), (1, 1, "00002.png"), (1, 2, "00003.png"),
     ]  # fmt: skip
-    assert [(title, round(now - old, 3)) for title, old, now in found["pairs"][3]["scores"]] == [("Fidelity", 0.5), ("Alignment", 0.5)]
+    assert [(title, round(now - old, 3)) for title, old, now in found["pairs"][3]["scores"]] == [
+        ("Fidelity", 0.5),
+        ("Alignment", 0.5),
+    ]
 
 
 def test_of_many_pictures_some_are_offered_evenly(output: Path):

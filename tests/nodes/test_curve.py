@@ -18,7 +18,14 @@ GRAPH = {"workflow": {"id": "a-graph"}}
 
 
 def record(step: int, loss: float = 0.5) -> dict[str, float]:
-    return {"step": step, "loss": loss, "margin": 0.001 * step, "winner_error": -0.002, "winner_alarm": 0.001, "accuracy": 1.0}
+    return {
+        "step": step,
+        "loss": loss,
+        "margin": 0.001 * step,
+        "winner_error": -0.002,
+        "winner_alarm": 0.001,
+        "accuracy": 1.0,
+    }
 
 
 class FakeServer:
@@ -42,7 +49,11 @@ def server(monkeypatch: pytest.MonkeyPatch) -> FakeServer:
 def test_a_curve_is_plain_json_with_its_lines():
     found = json.loads(json.dumps(curve([record(0, math.nan), record(1)], SETTINGS), allow_nan=False))
     assert found["points"] == [[0, None, 0.0, -0.002, 0.001], [1, 0.5, 0.001, -0.002, 0.001]]
-    assert (found["steps"], found["warning"], found["collapse"]) == (6, SETTINGS.winner_error_warning, SETTINGS.winner_error_collapse)
+    assert (found["steps"], found["warning"], found["collapse"]) == (
+        6,
+        SETTINGS.winner_error_warning,
+        SETTINGS.winner_error_collapse,
+    )
     assert found["level"] == pytest.approx(math.log(2))
 
 

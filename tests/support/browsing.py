@@ -119,7 +119,8 @@ def open_template(view, name: str) -> None:
     with Image.open(FOLDER / f"{name}.jpg") as thumbnail:
         size = thumbnail.size
     view.wait_for_function(
-        "([i, w, h]) => i.complete && i.naturalWidth === w && i.naturalHeight === h", arg=[picture.element_handle(), *size]
+        "([i, w, h]) => i.complete && i.naturalWidth === w && i.naturalHeight === h",
+        arg=[picture.element_handle(), *size],
     )
     card.click()
     card.wait_for(state="hidden")
@@ -185,7 +186,9 @@ def run(view, server: Server, timeout: float = 600) -> dict:
     with view.expect_response(lambda r: r.url.endswith("/prompt") and r.request.method == "POST") as found:
         view.evaluate("async () => { await app.queuePrompt(0, 1) }")
     answer = found.value.json()
-    assert found.value.status == 200 and not answer["node_errors"], answer  # with errors of some outputs' nodes the others would run
+    assert found.value.status == 200 and not answer["node_errors"], (
+        answer
+    )  # with errors of some outputs' nodes the others would run
     return finished(view, server, answer["prompt_id"], timeout)
 
 
@@ -248,7 +251,11 @@ def overlaps(view) -> list[tuple[str, str]]:
         })"""
     )
     pairs = itertools.combinations(boxes, 2)
-    return [(a[0], b[0]) for a, b in pairs if min(a[3], b[3]) - max(a[1], b[1]) > 1 and min(a[4], b[4]) - max(a[2], b[2]) > 1]
+    return [
+        (a[0], b[0])
+        for a, b in pairs
+        if min(a[3], b[3]) - max(a[1], b[1]) > 1 and min(a[4], b[4]) - max(a[2], b[2]) > 1
+    ]
 
 
 def heights(view) -> dict[str, float]:
@@ -266,4 +273,6 @@ def heights(view) -> dict[str, float]:
 def come_back(view, kind: str) -> None:
     """The page is loaded anew, and the workflow with a node of this type is there again."""
     view.reload()
-    view.wait_for_function("kind => window.app?.vueAppReady && app.graph?._nodes?.some(n => n.type === kind)", arg=kind, timeout=300_000)
+    view.wait_for_function(
+        "kind => window.app?.vueAppReady && app.graph?._nodes?.some(n => n.type === kind)", arg=kind, timeout=300_000
+    )

@@ -20,5 +20,7 @@ BAD = [
 texts = st.one_of(
     st.text(),
     st.lists(st.sampled_from([*"./\\:~ -$%con1\n", "../", "..\\", "\x7f", "¹", "é", "İ"]), max_size=12).map("".join),
-    st.sampled_from([*GOOD, *BAD]).flatmap(lambda name: st.sampled_from([name, f"{name}.txt", f"{name} ", name.upper(), f"../{name}"])),
+    st.sampled_from([*GOOD, *BAD]).flatmap(
+        lambda name: st.sampled_from([name, f"{name}.txt", f"{name} ", name.upper(), f"../{name}"])
+    ),
 )

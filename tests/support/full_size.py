@@ -14,7 +14,9 @@ from dreambooth_dpo.dpo_core.backends.comfyui.random_models import lora_layers, 
 def subject_lora(kind: str, rank: int = 4) -> dict[str, torch.Tensor]:
     """A LoRA as a user brings one: kohya's names, random and small, on a few attention layers of UNet and text encoder."""
     generator, tensors = torch.Generator().manual_seed(1), {}
-    layers = [(name, shape) for name, shape in lora_layers(kind).items() if name.endswith(("attn1_to_q", "attn2_to_v"))][:6]
+    layers = [
+        (name, shape) for name, shape in lora_layers(kind).items() if name.endswith(("attn1_to_q", "attn2_to_v"))
+    ][:6]
     encoder = {"sd15": "lora_te", "sdxl": "lora_te1"}[kind]
     layers += [(f"{encoder}_text_model_encoder_layers_{i}_self_attn_q_proj", (768, 768)) for i in range(2)]
     for name, (rows, columns) in layers:

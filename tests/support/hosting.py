@@ -49,7 +49,15 @@ class Server:
 
     def start(self, timeout: float = 300) -> None:
         self.log = (self.folder / "server.log").open("a", encoding="utf-8")
-        command = [sys.executable, str(comfyui_path() / "main.py"), "--cpu", "--port", str(self.port), "--base-directory", str(self.folder)]
+        command = [
+            sys.executable,
+            str(comfyui_path() / "main.py"),
+            "--cpu",
+            "--port",
+            str(self.port),
+            "--base-directory",
+            str(self.folder),
+        ]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
         self.process = subprocess.Popen(
             [*command, *self.arguments], stdout=self.log, stderr=subprocess.STDOUT, cwd=self.folder, env=environment

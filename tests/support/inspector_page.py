@@ -23,7 +23,11 @@ def workflow(server: Server, inspectors: int = 1, edits: str = "", **changes: di
         graph[f"inspect_{i}"] = {
             "class_type": "DBDPO_InspectPairs", "inputs": {"pairs": ["pairs", 0], "edits": edits}, "size": [1240, 960], "title": f"inspector {i}",
         }  # fmt: skip
-        graph[f"words_{i}"] = {"class_type": "PreviewAny", "inputs": {"source": [f"inspect_{i}", 1]}, "title": f"words {i}"}
+        graph[f"words_{i}"] = {
+            "class_type": "PreviewAny",
+            "inputs": {"source": [f"inspect_{i}", 1]},
+            "title": f"words {i}",
+        }
     for i, node in enumerate(graph.values()):
         node["pos"] = [-1700 + 400 * (i % 4), 500 * (i // 4)]
     for i in range(inspectors):

@@ -29,7 +29,9 @@ def least_height(node: dict) -> float:
         return SLOT + TEXT + GAP + END
     widgets = [slot["name"] for slot in node["inputs"] if "widget" in slot]
     heights = [TEXT if name in SEVERAL_LINES else WIDGET for name in widgets]
-    heights += [WIDGET] * (len(node["widgets_values"]) - len(widgets))  # what the front end adds, as "control after generate"
+    heights += [WIDGET] * (
+        len(node["widgets_values"]) - len(widgets)
+    )  # what the front end adds, as "control after generate"
     if node["type"] == "PreviewAny":
         heights += [WIDGET, TEXT]
     heights += [VIEWS[node["type"]]] if node["type"] in VIEWS else []
@@ -60,7 +62,9 @@ def html_height(node: dict) -> float:
 
 def tallest(node: dict) -> float:
     """Below its title, in whichever front end takes most, after a run."""
-    fills = node["type"] in VIEWS or node["type"] in TEXTS or any(slot["name"] in SEVERAL_LINES for slot in node["inputs"])
+    fills = (
+        node["type"] in VIEWS or node["type"] in TEXTS or any(slot["name"] in SEVERAL_LINES for slot in node["inputs"])
+    )
     grows = HTML_PICTURE if fills and node["type"] in SHOW_PICTURES else 0
     return max(node["size"][1], least_height(node), html_height(node)) + grows
 

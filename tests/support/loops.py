@@ -36,7 +36,15 @@ PROMPTS = PromptSet(
 SETTINGS = LoopSettings.model_validate(
     {
         "rounds": 2,
-        "sampling": {"candidates_per_prompt": 4, "steps": 2, "guidance": 2.0, "width": 64, "height": 64, "batch_size": 4, "seed": 5},
+        "sampling": {
+            "candidates_per_prompt": 4,
+            "steps": 2,
+            "guidance": 2.0,
+            "width": 64,
+            "height": 64,
+            "batch_size": 4,
+            "seed": 5,
+        },
         "pairs": {"rule": "angle_window", "angle_low": -10.0, "angle_high": 100.0, "margin": 0.1},
         "adapter": {"rank": 2, "alpha": 2.0},
         "train": {
@@ -56,10 +64,15 @@ SETTINGS = LoopSettings.model_validate(
 def changed(**sections: object) -> LoopSettings:
     """SETTINGS with some values changed, e.g. `changed(rounds=1, train={"steps": 3})`."""
     kept = SETTINGS.model_dump()
-    return LoopSettings.model_validate({**kept, **{k: {**kept[k], **v} if isinstance(v, dict) else v for k, v in sections.items()}})
+    return LoopSettings.model_validate(
+        {**kept, **{k: {**kept[k], **v} if isinstance(v, dict) else v for k, v in sections.items()}}
+    )
 
 
-DRAFTED = changed(sampling={"candidates_per_prompt": 6, "steps": 6, "draft_steps": 3}, pairs={"max_pairs_per_prompt": 2, "max_uses": 1})
+DRAFTED = changed(
+    sampling={"candidates_per_prompt": 6, "steps": 6, "draft_steps": 3},
+    pairs={"max_pairs_per_prompt": 2, "max_uses": 1},
+)
 """With drafts, of which some are finished."""
 
 
@@ -107,14 +120,21 @@ class FakeModel:
         return {"shift": torch.tensor([crc32(p.encode()) % 97 / 97 for p in prompts]).view(-1, 1, 1, 1)}
 
     def sample(
-        self, prompts: Sequence[str], seeds: Sequence[int], settings: SamplingSettings, on_step: Callable[[int], None] | None = None
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        settings: SamplingSettings,
+        on_step: Callable[[int], None] | None = None,
     ) -> torch.Tensor:
         self.batches.append(len(seeds))
         latents = torch.stack([torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(s)) for s in seeds])
         # One by one: not even rounding may depend on the batch.
         with torch.no_grad():
             for _ in range(settings.steps):
-                change = [self.denoiser(x[None] + self.encode_prompts([p])["shift"]) for x, p in zip(latents, prompts, strict=True)]
+                change = [
+                    self.denoiser(x[None] + self.encode_prompts([p])["shift"])
+                    for x, p in zip(latents, prompts, strict=True)
+                ]
                 latents = latents + 0.5 * torch.cat(change)
         return latents
 
@@ -153,13 +173,19 @@ class Poisoned(FakeModel):
 
 
 def make_loop(
-    folder: Path, model: TextToImage | None = None, settings: LoopSettings = SETTINGS, progress: Progress = silent, judges: Sequence = ()
+    folder: Path,
+    model: TextToImage | None = None,
+    settings: LoopSettings = SETTINGS,
+    progress: Progress = silent,
+    judges: Sequence = (),
 ) -> Loop:
     """A loop as a new process would make it: fresh model, fresh adapter."""
     model = model or FakeModel()
     adapter = Adapter(model.denoiser, settings.adapter, seed=settings.sampling.seed)
     rewards = [Mean("fidelity", 0), Mean("alignment", 2)]
-    return Loop(RunFolder(folder), model, adapter, PROMPTS, rewards, judges or [Mean("judge_fidelity", 1)], settings, progress)
+    return Loop(
+        RunFolder(folder), model, adapter, PROMPTS, rewards, judges or [Mean("judge_fidelity", 1)], settings, progress
+    )
 
 
 def outcome(run: RunFolder, rounds: int = 2) -> dict:
@@ -190,7 +216,9 @@ class Nursery:
 
     def __init__(self, folder: Path, pipeline: str = "", settings: LoopSettings = SETTINGS) -> None:
         command = [sys.executable, __file__, str(folder / "warm"), pipeline, settings.model_dump_json()]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8", bufsize=1)
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8", bufsize=1
+        )
         assert self._line() == "ready"
 
     def _line(self) -> str:

@@ -16,7 +16,9 @@ SIZE = 64  # pixels; the VAE divides by 4, so latents are [4, 16, 16]
 SAMPLING = SamplingSettings(steps=3, guidance=3.0, width=SIZE, height=SIZE, batch_size=4, candidates_per_prompt=2)
 
 
-def tiny_stable_diffusion(prediction_type: PredictionType = "epsilon", seed: int = 0, channels: tuple[int, int] = (32, 64)):
+def tiny_stable_diffusion(
+    prediction_type: PredictionType = "epsilon", seed: int = 0, channels: tuple[int, int] = (32, 64)
+):
     """A StableDiffusionPipeline of the toybox's VAE, text encoder, tokenizer and scheduler with a tiny UNet; 64 x 64 pixels, fp32."""
     from diffusers import StableDiffusionPipeline
 
@@ -42,12 +44,16 @@ def tiny_stable_diffusion(prediction_type: PredictionType = "epsilon", seed: int
     return pipe
 
 
-def tiny_pipeline(folder: Path, prediction_type: PredictionType = "epsilon", seed: int = 0, channels: tuple[int, int] = (32, 64)) -> Path:
+def tiny_pipeline(
+    folder: Path, prediction_type: PredictionType = "epsilon", seed: int = 0, channels: tuple[int, int] = (32, 64)
+) -> Path:
     """Write the tiny pipeline as a diffusers folder (fp32 safetensors) and return the folder."""
     tiny_stable_diffusion(prediction_type, seed, channels).save_pretrained(folder, safe_serialization=True)
     return Path(folder)
 
 
-def tiny_text_to_image(prediction_type: PredictionType = "epsilon", seed: int = 0, precision: str = "fp32") -> DiffusersTextToImage:
+def tiny_text_to_image(
+    prediction_type: PredictionType = "epsilon", seed: int = 0, precision: str = "fp32"
+) -> DiffusersTextToImage:
     """The tiny pipeline behind the TextToImage protocol, on the CPU."""
     return DiffusersTextToImage(tiny_stable_diffusion(prediction_type, seed), precision)

@@ -45,7 +45,11 @@ def random_live(model: Any, settings: AdapterSettings = ADAPTER) -> LiveAdapter:
 def left_behind(model: Any) -> list[str]:
     """Modules of a MODEL that carry a hook or a forward of their own."""
     marks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return [n for n, m in model.model.named_modules() if "forward" in vars(m) or any(len(getattr(m, mark)) for mark in marks)]
+    return [
+        n
+        for n, m in model.model.named_modules()
+        if "forward" in vars(m) or any(len(getattr(m, mark)) for mark in marks)
+    ]
 
 
 def weights_of(model: Any) -> dict[str, torch.Tensor]:

@@ -32,7 +32,13 @@ def _node(found: ast.ClassDef) -> Node | None:
     named = {keyword.arg: keyword.value for keyword in schemas[0].keywords if keyword.arg}
     spread = [_called(k.value) for k in schemas[0].keywords if k.arg is None and isinstance(k.value, ast.Call)]
     shows = any(keyword.arg == "ui" for call in calls if _called(call) == "NodeOutput" for keyword in call.keywords)
-    keys = [key.value for part in ast.walk(found) if isinstance(part, ast.Dict) for key in part.keys if isinstance(key, ast.Constant)]
+    keys = [
+        key.value
+        for part in ast.walk(found)
+        if isinstance(part, ast.Dict)
+        for key in part.keys
+        if isinstance(key, ast.Constant)
+    ]
     text = shows and ("text" in keys or any(_called(call) == "PreviewText" for call in calls))
     return Node(ast.literal_eval(named["node_id"]), shows, text, "shown_again" in spread, "enable_expand" in named)
 

@@ -43,7 +43,10 @@ def node(kind: str, **inputs: object) -> dict:
 
 def lora_by_socket(model: list, lora: list, strength: object) -> dict:
     """The stock loader of a LORA_MODEL. Newer hosts ask for `bypass`; 0.3.64 passes over an input that it does not know."""
-    return {"class_type": "LoraModelLoader", "inputs": {"model": model, "lora": lora, "strength_model": strength, "bypass": False}}
+    return {
+        "class_type": "LoraModelLoader",
+        "inputs": {"model": model, "lora": lora, "strength_model": strength, "bypass": False},
+    }
 
 
 def words(source: list) -> dict:
@@ -70,7 +73,9 @@ def toy_loop_graph(**changes: dict) -> dict:
         "look": node("PreviewPairs", pairs=["pairs", 0], page=1, pairs_per_page=4),
         "train": node("TrainStep", model=model, clip=clip, pairs=["pairs", 0], **TRAINING),
         "save": node("SaveLora", lora=["train", 1], filename_prefix="dreambooth_dpo/quick"),
-        "evaluate": node("Evaluate", before=model, after=["train", 0], clip=clip, vae=vae, candidates=["sample", 0], **measuring),
+        "evaluate": node(
+            "Evaluate", before=model, after=["train", 0], clip=clip, vae=vae, candidates=["sample", 0], **measuring
+        ),
     }
     for name, inputs in changes.items():
         graph[name]["inputs"].update(inputs)
@@ -103,8 +108,18 @@ def rounds_by_hand(run_name: str, rounds: int = 2, **training: object) -> dict:
 def rounds_in_one(rounds: int) -> dict:
     """DPO Rounds that keeps the last one; the run is called rounds."""
     graph = toy_loop_graph()
-    taken = {**graph["sample"]["inputs"], **graph["pairs"]["inputs"], **graph["train"]["inputs"], "scorer": ["scorer", 0], "rounds": rounds}
-    inputs = {k: v for k, v in taken.items() if k not in ("scored", "pairs")} | {"model": ["toy", 0], "run_name": "rounds", "keep": "last"}
+    taken = {
+        **graph["sample"]["inputs"],
+        **graph["pairs"]["inputs"],
+        **graph["train"]["inputs"],
+        "scorer": ["scorer", 0],
+        "rounds": rounds,
+    }
+    inputs = {k: v for k, v in taken.items() if k not in ("scored", "pairs")} | {
+        "model": ["toy", 0],
+        "run_name": "rounds",
+        "keep": "last",
+    }
     kept = {k: graph[k] for k in ("toy", "concept", "prompts", "scorer")}
     look = {"class_type": "PreviewImage", "inputs": {"images": ["rounds", 2]}}
     return {**kept, "rounds": node("Rounds", **inputs), "look": look}

@@ -20,7 +20,11 @@ def make_data(count: int = PAIRS, model: FakeModel | None = None, gaps: torch.Te
 
 
 def make_trainer(
-    model: FakeModel | None = None, moved: bool = False, seed: int = 11, gaps: torch.Tensor | None = None, **train: object
+    model: FakeModel | None = None,
+    moved: bool = False,
+    seed: int = 11,
+    gaps: torch.Tensor | None = None,
+    **train: object,
 ) -> Trainer:
     """A trainer on five pairs. `moved`: the policy has left its reference."""
     settings, model = changed(train=train), model or FakeModel()

@@ -72,7 +72,9 @@ def to_ui(graph: dict, info: dict, notes: list[dict] = ()) -> dict:
     for made, name in zip(nodes, graph, strict=True):
         for i, output in enumerate(made["outputs"]):
             output["links"] = outgoing.get((name, i), [])
-        made["outputs"] = _lasting(made["outputs"], made["type"].startswith(OURS), [bool(o["links"]) for o in made["outputs"]])
+        made["outputs"] = _lasting(
+            made["outputs"], made["type"].startswith(OURS), [bool(o["links"]) for o in made["outputs"]]
+        )
     for i, note in enumerate(notes):
         nodes.append({
             "id": len(graph) + i + 1, "type": "MarkdownNote", "pos": note["pos"], "size": note["size"], "flags": {}, "order": len(graph) + i,

@@ -50,7 +50,9 @@ def test_a_caption_says_the_hat_always_and_never_another_background(seed):
 def test_chances_of_one_and_nought():
     scene, rng = Scene("robot", "red", "blue", "snow", "pink"), np.random.default_rng(0)
     everything = caption(scene, rng, colours=1, background=1, identifier=1).split()
-    assert " ".join(w for w in everything if w not in IDENTIFIERS).endswith("a red robot with a blue belly wearing a pink hat in snow")
+    assert " ".join(w for w in everything if w not in IDENTIFIERS).endswith(
+        "a red robot with a blue belly wearing a pink hat in snow"
+    )
     assert set(everything) & set(IDENTIFIERS)
     assert caption(scene, rng, colours=0, background=0, identifier=0).endswith("a robot wearing a pink hat")
 

@@ -36,7 +36,9 @@ def test_photos_show_the_concept_bare_headed_on_the_backgrounds_that_are_told():
     for concept in FIRST[:4]:
         assert concept.references.shape == concept.held_out.shape == (5, 64, 64, 3)
         assert concept.references.dtype == concept.held_out.dtype == np.uint8
-        assert oracle.judge(concept.references, [concept.scene_for(BACKGROUND_PHRASES[concept.background])] * 5).all_right.all()
+        assert oracle.judge(
+            concept.references, [concept.scene_for(BACKGROUND_PHRASES[concept.background])] * 5
+        ).all_right.all()
         readings = oracle.read(concept.held_out, [concept.noun] * 5)
         assert {(r.body, r.belly, r.hat) for r in readings} == {(concept.body, concept.belly, None)}
         elsewhere = {r.background for r in readings}

@@ -9,7 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dreambooth_dpo.toybox.oracle import UNCLEAR, Oracle, Reading, Verdict, background_distances, colour_map
-from dreambooth_dpo.toybox.world import BACKGROUNDS, CLASSES, COLOURS, HAT_COLOURS, Placement, Scene, part_masks, random_scene, render
+from dreambooth_dpo.toybox.world import (
+    BACKGROUNDS,
+    CLASSES,
+    COLOURS,
+    HAT_COLOURS,
+    Placement,
+    Scene,
+    part_masks,
+    random_scene,
+    render,
+)
 
 PARTS = ("background", "body", "belly", "hat")
 
@@ -24,7 +34,9 @@ def _every_attribute() -> list[Scene]:
     for i, (noun, background, body) in enumerate(itertools.product(CLASSES, BACKGROUNDS, COLOURS)):
         bellies = [c for c in COLOURS if c != body]
         hats = [None, *(c for c in HAT_COLOURS if c != body)]
-        scenes += [Scene(noun, body, bellies[(i + j) % 5], background, hats[(i // 6 + i + j) % len(hats)]) for j in range(2)]
+        scenes += [
+            Scene(noun, body, bellies[(i + j) % 5], background, hats[(i // 6 + i + j) % len(hats)]) for j in range(2)
+        ]
     return scenes
 
 
@@ -51,8 +63,13 @@ def test_clean_renders_are_right_whatever_they_show(clean, part, by):
 
 def _changed(scene: Scene, part: str, rng: np.random.Generator) -> Scene:
     """The scene with another value of one part, never one that hides another part."""
-    values = {"background": BACKGROUNDS, "body": tuple(COLOURS), "belly": tuple(COLOURS), "hat": (None, *HAT_COLOURS)}[part]
-    taken = {getattr(scene, part), *({scene.body, scene.belly, scene.hat} if part in ("body", "belly") else {scene.body})}
+    values = {"background": BACKGROUNDS, "body": tuple(COLOURS), "belly": tuple(COLOURS), "hat": (None, *HAT_COLOURS)}[
+        part
+    ]
+    taken = {
+        getattr(scene, part),
+        *({scene.body, scene.belly, scene.hat} if part in ("body", "belly") else {scene.body}),
+    }
     free = [v for v in values if v == getattr(scene, part) or v not in taken]
     return scene.with_(**{part: free[(free.index(getattr(scene, part)) + int(rng.integers(1, len(free)))) % len(free)]})
 
@@ -73,7 +90,12 @@ def test_one_changed_attribute_is_wrong_and_the_others_stay_right(part):
 @pytest.mark.parametrize("hat", HAT_COLOURS)
 def test_a_missing_hat_and_an_unwanted_hat_are_wrong(hat):
     bodies = [c for c in COLOURS if c != hat]
-    bare = [Scene(noun, body, bodies[i - 1], b) for noun in CLASSES for b in BACKGROUNDS[::4] for i, body in enumerate(bodies)]
+    bare = [
+        Scene(noun, body, bodies[i - 1], b)
+        for noun in CLASSES
+        for b in BACKGROUNDS[::4]
+        for i, body in enumerate(bodies)
+    ]
     worn = [s.with_(hat=hat) for s in bare]
     oracle = Oracle()
     assert (~oracle.judge(_render_all(bare, 100), worn).hat).mean() >= 0.98
@@ -119,7 +141,9 @@ def test_two_backgrounds_side_by_side_are_none():
     assert Oracle().read(both[None], ["bear"]) == [Reading(None, "red", "blue", None)]
 
 
-@given(st.floats(27, 37), st.floats(35, 41), st.floats(19, 23), st.sampled_from(CLASSES), st.sampled_from((None, "yellow")))
+@given(
+    st.floats(27, 37), st.floats(35, 41), st.floats(19, 23), st.sampled_from(CLASSES), st.sampled_from((None, "yellow"))
+)
 @settings(max_examples=30, deadline=None)
 def test_it_finds_the_subject_wherever_it_stands(x, y, scale, noun, hat):
     image = render(Scene(noun, "green", "pink", "wood", hat), 8, Placement(x, y, scale))
@@ -140,7 +164,15 @@ def test_part_of_a_hat_is_unclear(kept, hat):
 
 def test_colours_of_pixels():
     """Index in COLOURS; ink, grey, black and the tones of brick and water are no colour."""
-    pixels = [*COLOURS.values(), (28, 24, 30), (128, 128, 128), (0, 0, 0), (150, 72, 56), (44, 108, 156), (255, 255, 255)]
+    pixels = [
+        *COLOURS.values(),
+        (28, 24, 30),
+        (128, 128, 128),
+        (0, 0, 0),
+        (150, 72, 56),
+        (44, 108, 156),
+        (255, 255, 255),
+    ]
     image = np.zeros((1, 64, 64, 3), np.uint8)
     image[0, 0, : len(pixels)] = pixels
     assert colour_map(image)[0, : len(pixels)].tolist() == [0, 1, 2, 3, 4, 5, -1, -1, -1, -1, -1, -1]

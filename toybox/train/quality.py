@@ -14,7 +14,9 @@ from .data import distinct_scenes
 HELD_OUT_SEED = 987_654
 
 
-def base_quality(pipeline: Path, count: int = 200, steps: int = 14, guidance: float = 4.0, device: str = "cpu") -> dict[str, float]:
+def base_quality(
+    pipeline: Path, count: int = 200, steps: int = 14, guidance: float = 4.0, device: str = "cpu"
+) -> dict[str, float]:
     """Shares (0..1) of pictures of held-out scenes, drawn from their full captions, that the oracle finds right."""
     from ...dpo_core.backends.diffusers.model import DiffusersTextToImage, load_pipeline
     from ...dpo_core.settings import SamplingSettings

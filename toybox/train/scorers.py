@@ -89,7 +89,9 @@ def train_scorer(kind: str, out: Path, steps: int, device: str, seed: int, log) 
     scenes, pixels = scenes_and_images(20000, seed + 1)
     model = CLIP(**model_cfg(kind), output_dict=False).to(device)
     chances = CHANCES[kind]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1.5e-3 if kind == "reward" else 1e-3, weight_decay=0.05, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=1.5e-3 if kind == "reward" else 1e-3, weight_decay=0.05, betas=(0.9, 0.98)
+    )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: cosine_with_warmup(s, steps))
     tokenizer, target = build_tokenizer(), torch.arange(batch, device=device)
     for step in range(steps):

@@ -85,7 +85,15 @@ def _draw_timesteps(count: int) -> torch.Tensor:
 
 
 def train_unet(
-    out: Path, vae_folder: Path, steps: int, device: str, seed: int, log, batch: int = 24, pictures: int = 24000, lr: float = 1.2e-3
+    out: Path,
+    vae_folder: Path,
+    steps: int,
+    device: str,
+    seed: int,
+    log,
+    batch: int = 24,
+    pictures: int = 24000,
+    lr: float = 1.2e-3,
 ) -> dict:
     """Joint training of UNet and text encoder on (latent, caption) pairs; saves the EMA weights every 500 steps."""
     from diffusers import AutoencoderTiny

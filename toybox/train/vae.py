@@ -41,7 +41,9 @@ def _loss(vae, x: torch.Tensor, train_encoder: bool, noise: float) -> torch.Tens
     return F.mse_loss(y, x) + 0.1 * F.l1_loss(y, x) + 0.02 * spread
 
 
-def train_vae(out: Path, steps: int, device: str, seed: int, log, start: Path | None = None, noise: float = 0.08) -> dict:
+def train_vae(
+    out: Path, steps: int, device: str, seed: int, log, start: Path | None = None, noise: float = 0.08
+) -> dict:
     """Train on 32x32 crops and save a diffusers folder. With `start`, its encoder is kept frozen and only the decoder learns."""
     from diffusers import AutoencoderTiny
 
@@ -56,7 +58,9 @@ def train_vae(out: Path, steps: int, device: str, seed: int, log, start: Path | 
     for step in range(steps):
         top, left = rng.integers(0, 9, 2) * 4
         pick = torch.from_numpy(rng.integers(0, len(pixels), 16))
-        x = to_model_range(pixels[pick, :, top : top + 32, left : left + 32]).to(device, memory_format=torch.channels_last)
+        x = to_model_range(pixels[pick, :, top : top + 32, left : left + 32]).to(
+            device, memory_format=torch.channels_last
+        )
         loss = _loss(vae, x, start is None, noise)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from .live import LiveAdapter, adapter_of_lora, diffusers_names, live_adapter, lora_prefixes, with_live_adapter, without_live_adapter
+from .live import (
+    LiveAdapter,
+    adapter_of_lora,
+    diffusers_names,
+    live_adapter,
+    lora_prefixes,
+    with_live_adapter,
+    without_live_adapter,
+)
 from .model import BATCH_INVARIANT, ComfyTextToImage
 from .residents import ResidentEmbedder
 

@@ -39,7 +39,9 @@ def batch(entries: Sequence[Entry]) -> list[list]:
         value = values[0]
         if any(isinstance(v, torch.Tensor) for v in values):
             if any(not isinstance(v, torch.Tensor) or v.shape != value.shape for v in values):
-                raise UserError(f"prompts of one batch have unlike {key!r}: set the batch size to 1, or use prompts of about equal length.")
+                raise UserError(
+                    f"prompts of one batch have unlike {key!r}: set the batch size to 1, or use prompts of about equal length."
+                )
             extras[key] = torch.cat(values)
         elif all(v == value for v in values):
             extras[key] = value
@@ -52,11 +54,15 @@ def _to_one_length(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     length = math.lcm(*(t.shape[1] for t in tensors))
     if length > 8 * max(t.shape[1] for t in tensors):
         lengths = sorted({t.shape[1] for t in tensors})
-        raise UserError(f"prompts of one batch have {lengths} tokens, which do not go together: use prompts of about equal length.")
+        raise UserError(
+            f"prompts of one batch have {lengths} tokens, which do not go together: use prompts of about equal length."
+        )
     return [t.repeat(1, length // t.shape[1], 1) for t in tensors]
 
 
-def denoiser_cond(model: Any, entry: Entry, latent_shape: Sequence[int], device: torch.device) -> dict[str, torch.Tensor]:
+def denoiser_cond(
+    model: Any, entry: Entry, latent_shape: Sequence[int], device: torch.device
+) -> dict[str, torch.Tensor]:
     """The tensors [1, ...] that the denoiser takes for one prompt, as the samplers make them (c_crossattn; y of SDXL; ...).
 
     Raises UserError for a model that wants more than prompts (inpainting, control).

@@ -31,4 +31,6 @@ def sample(patcher: Any, noise: torch.Tensor, settings: SamplingSettings, *given
     From there on it is the host's own sampling at cfg 1: one forward a prompt, except with samplers and patches that ask for
     the other one at any cfg (euler_cfg_pp).
     """
-    return host.sample_guided(patcher, noise, settings, *given, lambda sigmas: guided_above(sigmas, settings.guidance_until))
+    return host.sample_guided(
+        patcher, noise, settings, *given, lambda sigmas: guided_above(sigmas, settings.guidance_until)
+    )

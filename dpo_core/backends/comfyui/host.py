@@ -20,7 +20,15 @@ from .host_check import NEWEST, OLDEST, check, memory_switches, missing, numbers
 from .host_models import checkpoint_model, image_codec, text_encoder, unet_model, with_lora
 from .host_patches import hooks_heard, unet_names, with_injection, without_injection
 from .host_rope import register_gradients
-from .host_sampling import check_interrupt, previewer, progress_bar, sample, sample_guided, sampler_names, scheduler_names
+from .host_sampling import (
+    check_interrupt,
+    previewer,
+    progress_bar,
+    sample,
+    sample_guided,
+    sampler_names,
+    scheduler_names,
+)
 
 __all__ = [
     "NEWEST",
@@ -128,7 +136,9 @@ def load(patcher: Any, memory: float, least: float | None = None, whole: bool = 
     import comfy.model_management as management
 
     try:
-        management.load_models_gpu([patcher], memory_required=memory, minimum_memory_required=least, force_full_load=whole)
+        management.load_models_gpu(
+            [patcher], memory_required=memory, minimum_memory_required=least, force_full_load=whole
+        )
     except torch.OutOfMemoryError as error:
         raise UserError(
             f"the model ({patcher.model_size() / 1e9:.1f} GB) does not fit onto {patcher.load_device} as a whole, which training "
@@ -229,7 +239,9 @@ def model_conds(model: Any, entry: Sequence[Any], latent_shape: Sequence[int], d
     noise = torch.zeros(1, *latent_shape, device=device)
     # With an empty latent, as in sampling: inpainting models look at it.
     given = {"latent_image": noise, "denoise_mask": None}
-    found = comfy.samplers.encode_model_conds(model.extra_conds, converted, noise, device, "positive", **given)[0]["model_conds"]
+    found = comfy.samplers.encode_model_conds(model.extra_conds, converted, noise, device, "positive", **given)[0][
+        "model_conds"
+    ]
     return {key: value.process_cond(batch_size=1, area=None) for key, value in found.items()}
 
 

@@ -12,7 +12,10 @@ from torch import nn
 
 
 def unet_model(
-    config: Mapping[str, Any], latent: Mapping[str, Any], fill: Callable[[nn.Module, dict[str, str]], None], again: tuple
+    config: Mapping[str, Any],
+    latent: Mapping[str, Any],
+    fill: Callable[[nn.Module, dict[str, str]], None],
+    again: tuple,
 ) -> Any:
     """A MODEL around an SD-layout UNet, eps prediction, float32, on the host's offload device.
 
@@ -40,7 +43,9 @@ def unet_model(
     return patcher
 
 
-def text_encoder(config: Mapping[str, Any], words: type, tokenizer_path: Any, parameters: int, fill: Callable[[nn.Module], None]) -> Any:
+def text_encoder(
+    config: Mapping[str, Any], words: type, tokenizer_path: Any, parameters: int, fill: Callable[[nn.Module], None]
+) -> Any:
     """A CLIP around a CLIP-L text model of its own size: last hidden state after the final norm, padded on the right with <pad>.
 
     config: transformers' CLIPTextConfig as a dict. words: a tokenizer class as the host calls one (from_pretrained,
@@ -53,7 +58,9 @@ def text_encoder(config: Mapping[str, Any], words: type, tokenizer_path: Any, pa
 
         def __init__(self, config, dtype, device, operations):
             super().__init__(config, dtype, device, operations)
-            self.set_input_embeddings(operations.Embedding(config["vocab_size"], config["hidden_size"], dtype=dtype, device=device))
+            self.set_input_embeddings(
+                operations.Embedding(config["vocab_size"], config["hidden_size"], dtype=dtype, device=device)
+            )
 
     special = {"start": config["bos_token_id"], "end": config["eos_token_id"], "pad": config["pad_token_id"]}
     section = partial(

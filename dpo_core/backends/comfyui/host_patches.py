@@ -22,7 +22,9 @@ def without_injection(patcher: Any, key: str) -> Any:
     return clone
 
 
-def with_injection(patcher: Any, key: str, inject: Callable[[Any], None], eject: Callable[[Any], None], attachment: object) -> Any:
+def with_injection(
+    patcher: Any, key: str, inject: Callable[[Any], None], eject: Callable[[Any], None], attachment: object
+) -> Any:
     """A clone of the MODEL: the host calls `inject(patcher)` when it has loaded it, `eject(patcher)` when it unloads it."""
     from comfy.patcher_extension import PatcherInjection
 
@@ -56,4 +58,8 @@ def unet_names(model: Any) -> dict[str, str]:
     import comfy.utils
 
     keys = comfy.utils.unet_to_diffusers(model.model_config.unet_config)
-    return {native.removesuffix(".weight"): theirs.removesuffix(".weight") for theirs, native in keys.items() if native.endswith(".weight")}
+    return {
+        native.removesuffix(".weight"): theirs.removesuffix(".weight")
+        for theirs, native in keys.items()
+        if native.endswith(".weight")
+    }

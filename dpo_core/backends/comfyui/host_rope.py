@@ -66,7 +66,11 @@ def _formula(eager: Callable) -> tuple[Callable, Callable]:
         results = results if isinstance(results, tuple) else (results,)
         wanted = [i for i in ctx.tensors if ctx.needs_input_grad[i]]
         given = [torch.zeros_like(r) if g is None else g for g, r in zip(gradients, results, strict=True)]
-        found = dict(zip(wanted, torch.autograd.grad(results, [values[i] for i in wanted], given, allow_unused=True), strict=True))
+        found = dict(
+            zip(
+                wanted, torch.autograd.grad(results, [values[i] for i in wanted], given, allow_unused=True), strict=True
+            )
+        )
         return tuple(found.get(i) for i in range(len(values)))
 
     return backward, setup

@@ -42,7 +42,17 @@ def sample(
     """Latents [n, C, h, w] as the host's KSampler draws them from an empty latent and this noise."""
     import comfy.sample
 
-    given = patcher, noise, settings.steps, settings.guidance, sampler, scheduler, positive, negative, torch.zeros_like(noise)
+    given = (
+        patcher,
+        noise,
+        settings.steps,
+        settings.guidance,
+        sampler,
+        scheduler,
+        positive,
+        negative,
+        torch.zeros_like(noise),
+    )
     return comfy.sample.sample(*given, callback=callback, disable_pbar=True, seed=seed)
 
 
@@ -64,7 +74,13 @@ def sample_guided(
     import comfy.samplers
 
     steps = comfy.samplers.KSampler(
-        patcher, settings.steps, patcher.load_device, sampler, scheduler, denoise=1.0, model_options=patcher.model_options
+        patcher,
+        settings.steps,
+        patcher.load_device,
+        sampler,
+        scheduler,
+        denoise=1.0,
+        model_options=patcher.model_options,
     )
     above = guided_above(steps.sigmas.tolist())
 
@@ -78,7 +94,9 @@ def sample_guided(
     guider = Guider(patcher)
     guider.set_conds(positive, negative)
     method = comfy.samplers.sampler_object(steps.sampler)
-    drawn = guider.sample(noise, torch.zeros_like(noise), method, steps.sigmas, callback=callback, disable_pbar=True, seed=seed)
+    drawn = guider.sample(
+        noise, torch.zeros_like(noise), method, steps.sigmas, callback=callback, disable_pbar=True, seed=seed
+    )
     return drawn.to(comfy.model_management.intermediate_device())
 
 

@@ -77,7 +77,9 @@ class ComfyTextToImage:
     def _entry(self, prompt: str) -> Entry:
         if prompt not in self._entries:
             if self.clip is None:
-                raise UserError("no CLIP is connected, and the prompts must be encoded: connect the CLIP of this MODEL.")
+                raise UserError(
+                    "no CLIP is connected, and the prompts must be encoded: connect the CLIP of this MODEL."
+                )
             with torch.no_grad():
                 self._entries[prompt] = encode(self.clip, prompt)
         return self._entries[prompt]
@@ -93,20 +95,29 @@ class ComfyTextToImage:
         with torch.no_grad():
             for prompt in new:
                 tensor, extras = self._entry(prompt)
-                entry = (tensor.clone(), {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in extras.items()})
+                entry = (
+                    tensor.clone(),
+                    {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in extras.items()},
+                )
                 self._conds[prompt] = denoiser_cond(self.patcher.model, entry, self.latent_shape, self.device)
         return stack([self._conds[p] for p in prompts])
 
     # --- sampling ---
 
     def sample(
-        self, prompts: Sequence[str], seeds: Sequence[int], settings: SamplingSettings, on_step: Callable[[int], None] | None = None
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        settings: SamplingSettings,
+        on_step: Callable[[int], None] | None = None,
     ) -> torch.Tensor:
         """Latents float32 [n, C, h, w] in the denoiser's space, from one noise per seed.
 
         With a sampler of BATCH_INVARIANT a candidate depends on its prompt and seed alone; others draw noise for the batch as a whole.
         """
-        noise = torch.stack([torch.randn(self.latent_shape, generator=torch.Generator().manual_seed(int(s))) for s in seeds])
+        noise = torch.stack(
+            [torch.randn(self.latent_shape, generator=torch.Generator().manual_seed(int(s))) for s in seeds]
+        )
 
         def callback(step: int, denoised: torch.Tensor, _x: torch.Tensor, steps: int) -> None:
             if on_step:
@@ -118,7 +129,9 @@ class ComfyTextToImage:
             how, seed = (self.sampler, self.scheduler), int(seeds[0])
             conds = batch([self._entry(p) for p in prompts]), batch([self._entry(self.negative)] * len(prompts))
             given = self.patcher, noise, settings, *how, *conds, callback, seed
-            samples = guidance.sample(*given) if settings.guidance_until < 1 < settings.guidance else host.sample(*given)
+            samples = (
+                guidance.sample(*given) if settings.guidance_until < 1 < settings.guidance else host.sample(*given)
+            )
             return self.patcher.model.process_latent_in(samples.float()).cpu()
 
     def pictures_at_once(self, settings: SamplingSettings, most: int) -> int:
@@ -185,7 +198,9 @@ class ComfyTextToImage:
             if "input_blocks" not in dict(self.denoiser.named_children()):
                 # Transformers write in place after their norms, which would corrupt what autograd has kept.
                 for norm in [m for m in self.denoiser.modules() if isinstance(m, nn.LayerNorm)]:
-                    stack_.callback(norm.register_forward_pre_hook(lambda _m, args: (args[0].clone(), *args[1:])).remove)
+                    stack_.callback(
+                        norm.register_forward_pre_hook(lambda _m, args: (args[0].clone(), *args[1:])).remove
+                    )
             yield
 
     def _take(self, patcher: Any, denoiser: nn.Module, model_sampling: Any) -> None:

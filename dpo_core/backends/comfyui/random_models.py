@@ -81,7 +81,9 @@ def random_weights(module: nn.Module) -> None:
     module.eval().requires_grad_(False)
 
 
-def random_model(kind: str = "sd", model_type: str = "EPS", dtype: torch.dtype = torch.float32, compute: torch.dtype | None = None) -> Any:
+def random_model(
+    kind: str = "sd", model_type: str = "EPS", dtype: torch.dtype = torch.float32, compute: torch.dtype | None = None
+) -> Any:
     """A tiny MODEL of random weights of `dtype`, that computes in `compute` if that is another.
 
     `kind`: "sd", "sdxl" (both UNets with latents [4, h, w], prompts of width 128) or "flux" ([16, h, w]). `model_type`: a name of
@@ -105,7 +107,9 @@ def random_model(kind: str = "sd", model_type: str = "EPS", dtype: torch.dtype =
     with torch.inference_mode(False):
         model = build(config, model_type=model_base.ModelType[model_type])
         random_weights(model.diffusion_model)
-    return model_patcher.ModelPatcher(model, model_management.get_torch_device(), model_management.unet_offload_device())
+    return model_patcher.ModelPatcher(
+        model, model_management.get_torch_device(), model_management.unet_offload_device()
+    )
 
 
 def _parameters_of_flux() -> set[str]:
@@ -164,4 +168,8 @@ def lora_layers(kind: str) -> Mapping[str, torch.Size]:
     """Weight shapes of every layer of the UNet, by kohya's names."""
     model = _configuration(kind).get_model({}, device="meta")
     shapes = {name.removesuffix(".weight"): tensor.shape for name, tensor in model.diffusion_model.state_dict().items()}
-    return {"lora_unet_" + theirs.replace(".", "_"): shapes[ours] for ours, theirs in host.unet_names(model).items() if ours in shapes}
+    return {
+        "lora_unet_" + theirs.replace(".", "_"): shapes[ours]
+        for ours, theirs in host.unet_names(model).items()
+        if ours in shapes
+    }

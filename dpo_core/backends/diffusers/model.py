@@ -33,7 +33,9 @@ def load_pipeline(folder: str | Path, device: str = "cpu", lora: Path | None = N
 
     folder = Path(folder)
     if not (folder / "model_index.json").is_file():
-        raise UserError(f"model folder {folder} has no model_index.json. Give a diffusers folder, as pipeline.save_pretrained() writes it.")
+        raise UserError(
+            f"model folder {folder} has no model_index.json. Give a diffusers folder, as pipeline.save_pretrained() writes it."
+        )
     try:
         pipe = StableDiffusionPipeline.from_pretrained(
             folder,
@@ -66,7 +68,9 @@ def _merge_lora(pipe, lora: Path, strength: float) -> None:
         pipe.unload_lora_weights()
     except (RuntimeError, ValueError, KeyError, IndexError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"LoRA {lora} does not fit this model: {reason}. Give a LoRA that was trained on this model.") from error
+        raise UserError(
+            f"LoRA {lora} does not fit this model: {reason}. Give a LoRA that was trained on this model."
+        ) from error
 
 
 class DiffusersTextToImage:
@@ -93,7 +97,9 @@ class DiffusersTextToImage:
         self.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
         self.prediction_type = self.scheduler.config.prediction_type
         if self.prediction_type not in ("epsilon", "v_prediction"):
-            raise UserError(f"prediction type {self.prediction_type!r} of this model is not supported; epsilon and v_prediction are.")
+            raise UserError(
+                f"prediction type {self.prediction_type!r} of this model is not supported; epsilon and v_prediction are."
+            )
         self.alphas = self.scheduler.alphas_cumprod.to(self.device)
         self._cond: dict[str, torch.Tensor] = {}
         self._shelf = torch.device("cpu") if self.device.type == "cuda" else None
@@ -118,7 +124,11 @@ class DiffusersTextToImage:
             self._wake(self.pipe.text_encoder)
         for prompt in new:
             tokens = self.pipe.tokenizer(
-                prompt, padding="max_length", max_length=self.pipe.tokenizer.model_max_length, truncation=True, return_tensors="pt"
+                prompt,
+                padding="max_length",
+                max_length=self.pipe.tokenizer.model_max_length,
+                truncation=True,
+                return_tensors="pt",
             ).input_ids
             self._cond[prompt] = self.pipe.text_encoder(tokens.to(self.device))[0][0]
         return {"encoder_hidden_states": torch.stack([self._cond[p] for p in prompts])}
@@ -129,7 +139,11 @@ class DiffusersTextToImage:
 
     @torch.no_grad()
     def sample(
-        self, prompts: Sequence[str], seeds: Sequence[int], settings: SamplingSettings, on_step: Callable[[int], None] | None = None
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        settings: SamplingSettings,
+        on_step: Callable[[int], None] | None = None,
     ) -> torch.Tensor:
         """DPM-Solver++ 2M from one noise per seed: deterministic, so a candidate depends on its prompt and seed alone (to rounding).
 
@@ -174,7 +188,9 @@ class DiffusersTextToImage:
     @torch.no_grad()
     def encode_images(self, images: np.ndarray) -> torch.Tensor:
         self._wake(self.pipe.vae)
-        pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float().div(127.5).sub(1).to(self.device)
+        pixels = (
+            torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float().div(127.5).sub(1).to(self.device)
+        )
         encoded = self.pipe.vae.encode(pixels)
         latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
         return (latents * self.pipe.vae.config.scaling_factor).float().cpu()

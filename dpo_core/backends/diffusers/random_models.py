@@ -11,8 +11,20 @@ import torch
 from ...protocols import Cond
 from .model import DiffusersTextToImage
 
-CLIP_L = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12, "projection_dim": 768}
-CLIP_G = {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 20, "projection_dim": 1280}
+CLIP_L = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "projection_dim": 768,
+}
+CLIP_G = {
+    "hidden_size": 1280,
+    "intermediate_size": 5120,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 20,
+    "projection_dim": 1280,
+}
 VAE = {
     "block_out_channels": (128, 256, 512, 512), "layers_per_block": 2, "latent_channels": 4,
     "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4,
@@ -88,12 +100,18 @@ def random_pipeline(name: str, device: str):
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        parts = {"unet": unet(name), "vae": AutoencoderKL(scaling_factor=0.18215, **VAE), "text_encoder": _text_encoder(CLIP_L)}
+        parts = {
+            "unet": unet(name),
+            "vae": AutoencoderKL(scaling_factor=0.18215, **VAE),
+            "text_encoder": _text_encoder(CLIP_L),
+        }
         if name == "sdxl":
             parts["text_encoder_2"] = _text_encoder(CLIP_G, projected=True)
     scheduler = DPMSolverMultistepScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
     parts = {key: part.to(device).eval().requires_grad_(False) for key, part in parts.items()}
-    return SimpleNamespace(**parts, scheduler=scheduler, tokenizer=HashTokenizer(), device=torch.device(device), vae_scale_factor=8)
+    return SimpleNamespace(
+        **parts, scheduler=scheduler, tokenizer=HashTokenizer(), device=torch.device(device), vae_scale_factor=8
+    )
 
 
 class RandomXL(DiffusersTextToImage):

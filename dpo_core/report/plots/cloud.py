@@ -23,7 +23,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL.Image import Image
 
-BLUE, VERMILLION, GREEN, PURPLE, ORANGE, GREY, INK = "#0072B2", "#D55E00", "#009E73", "#AA4499", "#E69F00", "#8A8F98", "#1D2430"
+BLUE, VERMILLION, GREEN, PURPLE, ORANGE, GREY, INK = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#AA4499",
+    "#E69F00",
+    "#8A8F98",
+    "#1D2430",
+)
 DPI = 128
 MOST_ARROWS = 60
 
@@ -126,13 +134,19 @@ def _reward_way(ax: Axes, degrees: float, reach: float) -> None:
     across, up = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     far = 0.8 * reach
     ends = (0, 0), (far * across, far * up)
-    ax.add_patch(FancyArrowPatch(*ends, arrowstyle="-|>", color=ORANGE, linewidth=4, mutation_scale=26, shrinkA=0, shrinkB=0, zorder=4))
+    ax.add_patch(
+        FancyArrowPatch(
+            *ends, arrowstyle="-|>", color=ORANGE, linewidth=4, mutation_scale=26, shrinkA=0, shrinkB=0, zorder=4
+        )
+    )
     ax.plot([], [], color=ORANGE, linewidth=4, label=f"reward rises ({degrees:.0f}°)")
     along = np.array([-1.5, 1.5]) * reach
     ax.plot(-along * up, along * across, color=ORANGE, linestyle="--", linewidth=1.5, zorder=1, label="equal reward")
 
 
-def _wedge(ax: Axes, x: np.ndarray, y: np.ndarray, pairs: Sequence[Pair], window: Interval, margin: float, reach: float) -> None:
+def _wedge(
+    ax: Axes, x: np.ndarray, y: np.ndarray, pairs: Sequence[Pair], window: Interval, margin: float, reach: float
+) -> None:
     from matplotlib.patches import Wedge
 
     losers = [p.loser for p in pairs]
@@ -188,9 +202,30 @@ def scores_figure(fidelity: np.ndarray, alignment: np.ndarray, prompt_of: np.nda
     ax.scatter(fidelity, alignment, s=22, c=BLUE, alpha=0.45, linewidths=0, label=f"candidates ({len(fidelity)})")
     prompts = np.unique(prompt_of)
     means = np.asarray([[v[prompt_of == p].mean() for v in (fidelity, alignment)] for p in prompts])
-    ax.scatter(means[:, 0], means[:, 1], s=52, c=VERMILLION, marker="D", linewidths=0, label=f"mean of each prompt ({len(prompts)})")
-    dress(ax, "fidelity (cosine)", "alignment (cosine)", f"means: fidelity {fidelity.mean():.3f}, alignment {alignment.mean():.3f}", 14)
-    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=12, frameon=False, handletextpad=0.3)
+    ax.scatter(
+        means[:, 0],
+        means[:, 1],
+        s=52,
+        c=VERMILLION,
+        marker="D",
+        linewidths=0,
+        label=f"mean of each prompt ({len(prompts)})",
+    )
+    dress(
+        ax,
+        "fidelity (cosine)",
+        "alignment (cosine)",
+        f"means: fidelity {fidelity.mean():.3f}, alignment {alignment.mean():.3f}",
+        14,
+    )
+    figure.legend(
+        *ax.get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=2,
+        fontsize=12,
+        frameon=False,
+        handletextpad=0.3,
+    )
     return figure
 
 
@@ -206,7 +241,9 @@ def path_figure(rounds: Sequence[PathPoint], curve: Sequence[Mapping[str, float]
     ax = axes[0, 0]
     if curve:
         look = {"color": GREY, "linestyle": "--", "linewidth": 2, "marker": "s", "markersize": 7, "zorder": 2}
-        ax.plot([c["fidelity"] for c in curve], [c["alignment"] for c in curve], **look, label="DreamBooth alone (steps)")
+        ax.plot(
+            [c["fidelity"] for c in curve], [c["alignment"] for c in curve], **look, label="DreamBooth alone (steps)"
+        )
     for point in rounds:
         _error_bars(ax, point)
     x, y = [p.fidelity for p in rounds], [p.alignment for p in rounds]
@@ -214,7 +251,15 @@ def path_figure(rounds: Sequence[PathPoint], curve: Sequence[Mapping[str, float]
     for i, point in enumerate(rounds):
         # One by one, so that a later round covers an earlier one with its number.
         spot = {"color": "white", "fontsize": 12, "fontweight": "bold", "ha": "center", "va": "center"}
-        ax.plot(point.fidelity, point.alignment, color=BLUE, marker="o", markersize=16.5, markeredgecolor="white", zorder=5 + 2 * i)
+        ax.plot(
+            point.fidelity,
+            point.alignment,
+            color=BLUE,
+            marker="o",
+            markersize=16.5,
+            markeredgecolor="white",
+            zorder=5 + 2 * i,
+        )
         ax.annotate(point.label, (point.fidelity, point.alignment), **spot, zorder=6 + 2 * i)
     ax.margins(0.12)
     dress(ax, "fidelity (mean of held-out pictures)", "alignment (mean of held-out pictures)", title, 14)

@@ -65,7 +65,9 @@ def fit(picture: np.ndarray, cell: int = CELL) -> Image:
         factor = max(1, cell // longer)
         return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
     scale = cell / longer
-    return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.LANCZOS)
+    return image.resize(
+        (max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.LANCZOS
+    )
 
 
 def wrap(text: str, width: int, lines: int, letters: FreeTypeFont) -> list[str]:
@@ -101,7 +103,9 @@ def _canvas(width: int, height: int) -> tuple[Image, ImageDraw]:
     return image, ImageDraw.Draw(image)
 
 
-def before_after_grid(before: Sequence[np.ndarray], after: Sequence[np.ndarray], prompts: Sequence[str], cell: int = CELL) -> Image:
+def before_after_grid(
+    before: Sequence[np.ndarray], after: Sequence[np.ndarray], prompts: Sequence[str], cell: int = CELL
+) -> Image:
     """One row a prompt, two columns a seed: before and after of the same seed stand side by side.
 
     before, after: for each prompt uint8 [seeds, H, W, 3]; seeds may differ between prompts. Prompts must not be empty.
@@ -127,7 +131,9 @@ def before_after_grid(before: Sequence[np.ndarray], after: Sequence[np.ndarray],
     return image
 
 
-def _text_block(draw: ImageDraw, text: str, box: tuple[int, int, int, int], sizes: Sequence[int] = (21, 18, 15)) -> None:
+def _text_block(
+    draw: ImageDraw, text: str, box: tuple[int, int, int, int], sizes: Sequence[int] = (21, 18, 15)
+) -> None:
     """Text at the left of a box (x, y, width, height), centred in height: in the largest size in which all of it fits, else cut."""
     left, top, width, height = box
     for size in sizes:
@@ -136,7 +142,9 @@ def _text_block(draw: ImageDraw, text: str, box: tuple[int, int, int, int], size
         if not (lines and lines[-1].endswith("…")):
             break
     for i, line in enumerate(lines):
-        draw.text((left, top + height / 2 + (i - (len(lines) - 1) / 2) * step), line, fill=INK, font=font(size), anchor="lm")
+        draw.text(
+            (left, top + height / 2 + (i - (len(lines) - 1) / 2) * step), line, fill=INK, font=font(size), anchor="lm"
+        )
 
 
 def pairs_grid(pairs: Sequence[PairPicture], cell: int = CELL, columns: int = 2) -> Image:
@@ -157,14 +165,22 @@ def _pair_block(image: Image, draw: ImageDraw, pair: PairPicture, box: tuple[int
     left, top, width, tile_h = box
     draw.line((left, top, left + width, top), fill="#D5D9DF", width=1)
     _text_block(draw, pair.prompt, (left, top + 4, width, 42), sizes=(17, 15))
-    draw.text((left, top + 60), f"angle {pair.angle:.0f}°, length {pair.length:.2f} SD", fill=FAINT, font=font(17), anchor="lm")
+    draw.text(
+        (left, top + 60),
+        f"angle {pair.angle:.0f}°, length {pair.length:.2f} SD",
+        fill=FAINT,
+        font=font(17),
+        anchor="lm",
+    )
     half = width // 2
     sides = (("winner", AFTER, pair.winner, pair.winner_scores), ("loser", LOSER, pair.loser, pair.loser_scores))
     for x, (name, colour, pixels, scores) in zip((left, left + half), sides, strict=True):
         picture, bottom = fit(pixels, cell), top + PAIR_HEAD + tile_h
         image.paste(picture, (x + (half - picture.width) // 2, top + PAIR_HEAD + (tile_h - picture.height) // 2))
         draw.text((x + half / 2, bottom + 15), name, fill=colour, font=font(17, True), anchor="mm")
-        draw.text((x + half / 2, bottom + 38), f"F {scores[0]:.3f}  A {scores[1]:.3f}", fill=INK, font=font(16), anchor="mm")
+        draw.text(
+            (x + half / 2, bottom + 38), f"F {scores[0]:.3f}  A {scores[1]:.3f}", fill=INK, font=font(16), anchor="mm"
+        )
 
 
 def references_strip(references: Sequence[np.ndarray], cell: int = CELL, most: int = 8) -> Image:
@@ -196,8 +212,16 @@ def columns_grid(
         left = text_w + GAP + number * (cell + GAP)
         if number == marked:
             draw.rectangle((left - GAP // 2, 2, left + cell + GAP // 2 - 1, height - 3), outline=AFTER, width=3)
-        draw.text((left + cell / 2, 25), label, fill=AFTER if number == marked else INK, font=font(20, number == marked), anchor="mm")
+        draw.text(
+            (left + cell / 2, 25),
+            label,
+            fill=AFTER if number == marked else INK,
+            font=font(20, number == marked),
+            anchor="mm",
+        )
         for row, picture in enumerate(column):
             tile = fit(picture, cell)
-            image.paste(tile, (left + (cell - tile.width) // 2, head + row * (tile_h + GAP) + (tile_h - tile.height) // 2))
+            image.paste(
+                tile, (left + (cell - tile.width) // 2, head + row * (tile_h + GAP) + (tile_h - tile.height) // 2)
+            )
     return image

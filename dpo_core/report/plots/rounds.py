@@ -22,12 +22,28 @@ def watch_figure(standings: Sequence[Standing], decision: Decision, title: str =
     rounds, gains = [s.round for s in standings], [s.gain.mean for s in standings]
     finite = [s for s in standings if s.gain.high < float("inf")]
     ax.axhline(0, color=GREY, linestyle=":", linewidth=1.5)
-    ax.plot([0, *(s.round for s in finite)], [0, *(s.gain.low for s in finite)], color=ORANGE, linewidth=1.8, label="lower bound")
+    ax.plot(
+        [0, *(s.round for s in finite)],
+        [0, *(s.gain.low for s in finite)],
+        color=ORANGE,
+        linewidth=1.8,
+        label="lower bound",
+    )
     for s in finite:
-        ax.plot([s.round, s.round], [s.gain.low, s.gain.high], color=BLUE, linewidth=2.5, alpha=0.6, solid_capstyle="round")
+        ax.plot(
+            [s.round, s.round], [s.gain.low, s.gain.high], color=BLUE, linewidth=2.5, alpha=0.6, solid_capstyle="round"
+        )
     ax.plot(rounds, gains, "o", color=BLUE, markersize=7, label="gain")
     if fallen := [s for s in standings if s.broken]:
-        ax.plot([s.round for s in fallen], [s.gain.mean for s in fallen], "x", color=VERMILLION, markersize=13, mew=3, label="a guard fell")
+        ax.plot(
+            [s.round for s in fallen],
+            [s.gain.mean for s in fallen],
+            "x",
+            color=VERMILLION,
+            markersize=13,
+            mew=3,
+            label="a guard fell",
+        )
     at = next((s.gain.mean for s in standings if s.round == decision.kept), 0.0)
     ax.plot([decision.kept], [at], "*", color="black", markersize=17, label="kept", zorder=5)
     ax.set_xticks([0, *rounds], ["start", *map(str, rounds)])

@@ -35,11 +35,25 @@ def strength_figure(points: Sequence[StrengthPoint], value: float, title: str = 
     ax.axhline(0, color=GREY, linewidth=1.5, linestyle="--")
     _curve(ax, at, [p.gain for p in points], INK, "gain")
     if fallen := [p for p in points if p.broken]:
-        look = {"color": VERMILLION, "linestyle": "none", "marker": "x", "markersize": 15, "markeredgewidth": 3.5, "zorder": 6}
+        look = {
+            "color": VERMILLION,
+            "linestyle": "none",
+            "marker": "x",
+            "markersize": 15,
+            "markeredgewidth": 3.5,
+            "zorder": 6,
+        }
         ax.plot([p.strength for p in fallen], [p.gain.mean for p in fallen], **look, label="a guard fell")
     chosen = next((p.gain.mean for p in points if p.strength == value), 0.0)
     words = f"recommended: {value:g}" if value else "recommended: 0, the original"
-    star = {"color": VERMILLION, "marker": "*", "markersize": 21, "markeredgecolor": "white", "linestyle": "none", "zorder": 7}
+    star = {
+        "color": VERMILLION,
+        "marker": "*",
+        "markersize": 21,
+        "markeredgecolor": "white",
+        "linestyle": "none",
+        "zorder": 7,
+    }
     ax.plot([value], [chosen], **star, label=words)
     for other in axes[:, 0]:
         other.axvline(value, color=VERMILLION, linestyle=":", linewidth=2, zorder=1)
@@ -47,7 +61,14 @@ def strength_figure(points: Sequence[StrengthPoint], value: float, title: str = 
     dress(axes[0, 0], "", "fidelity (mean)", title, 15)
     dress(axes[1, 0], "", "alignment (mean)", "", 15)
     dress(ax, "strength of the LoRA", "gain (SD)", "", 15)
-    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=14, frameon=False, handletextpad=0.4)
+    figure.legend(
+        *ax.get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=3,
+        fontsize=14,
+        frameon=False,
+        handletextpad=0.4,
+    )
     return figure
 
 

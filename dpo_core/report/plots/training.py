@@ -20,7 +20,9 @@ Records = Sequence[Sequence[Mapping[str, float]]]
 """Training records: of each round, of each step."""
 
 
-def training_figure(rounds: Records, warning: float, collapse: float, title: str = "", objective: str = "dpo") -> Figure:
+def training_figure(
+    rounds: Records, warning: float, collapse: float, title: str = "", objective: str = "dpo"
+) -> Figure:
     """Loss, implicit accuracy, margin, winner and loser error of all rounds in a row; thin: each step, thick: mean of the last 20.
 
     rounds: records of each round (fields loss, accuracy, margin, winner_error, loser_error); a round may be empty.
@@ -67,7 +69,15 @@ def _curve(ax: Axes, rounds: Records, field: str, colour: str, style: str = "-",
         steps = np.arange(first, first + len(values))
         marker = "o" if len(values) == 1 else None
         ax.plot(steps, values, color=colour, alpha=0.25, linewidth=1)
-        ax.plot(steps, running_mean(values), color=colour, linewidth=2.2, linestyle=style, marker=marker, label=label or None)
+        ax.plot(
+            steps,
+            running_mean(values),
+            color=colour,
+            linewidth=2.2,
+            linestyle=style,
+            marker=marker,
+            label=label or None,
+        )
         first, label = first + len(values), label if len(values) == 0 else ""
 
 

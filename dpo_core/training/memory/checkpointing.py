@@ -193,7 +193,12 @@ def _autocasts(device_types: set[str]) -> list[dict[str, object]]:
     """The autocast state of forward, as arguments of torch.autocast: backward runs outside its context, or in a thread of its own."""
     cache = torch.is_autocast_cache_enabled()
     return [
-        {"device_type": d, "enabled": torch.is_autocast_enabled(d), "dtype": torch.get_autocast_dtype(d), "cache_enabled": cache}
+        {
+            "device_type": d,
+            "enabled": torch.is_autocast_enabled(d),
+            "dtype": torch.get_autocast_dtype(d),
+            "cache_enabled": cache,
+        }
         for d in sorted(device_types)
         if torch.amp.is_autocast_available(d)
     ]

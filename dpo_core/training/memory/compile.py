@@ -50,7 +50,9 @@ def compiled(denoiser: nn.Module, device: torch.device) -> Iterator[None]:
 
     before = denoiser.__dict__.get("forward")
     # By default hooks are not guarded: another adapter's would be taken for those that were compiled.
-    strict = torch._dynamo.config.patch(skip_nnmodule_hook_guards=False, fail_on_recompile_limit_hit=True, suppress_errors=False)
+    strict = torch._dynamo.config.patch(
+        skip_nnmodule_hook_guards=False, fail_on_recompile_limit_hit=True, suppress_errors=False
+    )
     try:
         with strict:
             denoiser.forward = torch.compile(denoiser.forward, dynamic=False)

@@ -48,7 +48,9 @@ class _SiluOfNorm(torch.autograd.Function):
     """F.silu of y = norm(x), of which x is kept and y computed again. x: the norm's input, without gradient."""
 
     @staticmethod
-    def forward(ctx: Any, y: torch.Tensor, x: torch.Tensor, norm: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    def forward(
+        ctx: Any, y: torch.Tensor, x: torch.Tensor, norm: Callable[[torch.Tensor], torch.Tensor]
+    ) -> torch.Tensor:
         ctx.save_for_backward(x)
         ctx.norm = norm
         return F.silu(y)

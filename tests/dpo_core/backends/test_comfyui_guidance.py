@@ -27,7 +27,9 @@ def test_as_many_steps_begin_above_it_as_the_core_counts(steps, until):
     """A flow model's levels, whose steps are small at the start."""
     levels = [12 * t / (1 + 11 * t) for t in (1 - i / steps for i in range(steps + 1))]
     above = guided_above(levels, until)
-    assert sum(level > above for level in levels[:-1]) == SamplingSettings(steps=steps, guidance_until=until).guided_steps
+    assert (
+        sum(level > above for level in levels[:-1]) == SamplingSettings(steps=steps, guidance_until=until).guided_steps
+    )
 
 
 def test_rounding_does_not_decide():

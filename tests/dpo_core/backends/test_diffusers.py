@@ -62,7 +62,11 @@ def test_noised_and_target_by_hand(model):
 
 
 def test_noised_agrees_with_the_scheduler(model):
-    x0, noise, times = noise_of(1)[None].repeat(3, 1, 1, 1), noise_of(2)[None].repeat(3, 1, 1, 1), torch.tensor([1, 400, 990])
+    x0, noise, times = (
+        noise_of(1)[None].repeat(3, 1, 1, 1),
+        noise_of(2)[None].repeat(3, 1, 1, 1),
+        torch.tensor([1, 400, 990]),
+    )
     noised, target = model.noised(x0, noise, times)
     from diffusers import DDPMScheduler
 
@@ -98,7 +102,9 @@ def test_predict_is_the_denoisers_raw_output(model):
     cond = model.encode_prompts(PROMPTS[:2])
     with torch.no_grad():
         found = model.predict(x, times, cond)
-        one_by_one = [model.denoiser(x[i : i + 1], times[i], cond["encoder_hidden_states"][i : i + 1]).sample for i in range(2)]
+        one_by_one = [
+            model.denoiser(x[i : i + 1], times[i], cond["encoder_hidden_states"][i : i + 1]).sample for i in range(2)
+        ]
     assert found.dtype == torch.float32 and torch.allclose(found, torch.cat(one_by_one), atol=1e-5)
 
 
@@ -156,7 +162,12 @@ def test_the_scheduler_of_stable_diffusion_1_is_taken():
 
     pipe = tiny_stable_diffusion()
     pipe.scheduler = PNDMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True, steps_offset=1, set_alpha_to_one=False
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        skip_prk_steps=True,
+        steps_offset=1,
+        set_alpha_to_one=False,
     )
     model = DiffusersTextToImage(pipe)
     assert np.abs(model.alphas.numpy() - alphas_by_hand()).max() < 1e-6

@@ -36,7 +36,9 @@ def test_a_folder_that_is_no_model_is_refused(tmp_path):
             load_pipeline(path)
 
 
-@pytest.mark.parametrize("damage", ["no weights", "cut weights", "noise", "pickle only", "no component", "other pipeline", "no json"])
+@pytest.mark.parametrize(
+    "damage", ["no weights", "cut weights", "noise", "pickle only", "no component", "other pipeline", "no json"]
+)
 def test_a_damaged_folder_is_refused(folder, tmp_path, damage):
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
@@ -53,7 +55,9 @@ def test_a_damaged_folder_is_refused(folder, tmp_path, damage):
     elif damage == "no component":
         shutil.rmtree(copy / "text_encoder")
     elif damage == "other pipeline":
-        index.write_text(json.dumps({"_class_name": "FluxPipeline", "transformer": ["diffusers", "Nothing"]}), encoding="utf-8")
+        index.write_text(
+            json.dumps({"_class_name": "FluxPipeline", "transformer": ["diffusers", "Nothing"]}), encoding="utf-8"
+        )
     else:
         index.write_text("{", encoding="utf-8")
     with pytest.raises(UserError, match="copy cannot be loaded as a StableDiffusionPipeline"):

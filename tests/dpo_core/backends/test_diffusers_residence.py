@@ -22,7 +22,11 @@ class Moves:
         self.told: list[tuple[str, str]] = []
         for name in ("unet", "vae", "text_encoder"):
             part = getattr(model.pipe, name)
-            monkeypatch.setattr(part, "to", lambda where, name=name: self.told.append((name, "home" if where is model.device else "aside")))
+            monkeypatch.setattr(
+                part,
+                "to",
+                lambda where, name=name: self.told.append((name, "home" if where is model.device else "aside")),
+            )
 
     def since(self) -> list[tuple[str, str]]:
         found, self.told = self.told, []
@@ -80,6 +84,10 @@ def test_a_gpu_holds_the_denoiser_alone_while_it_trains():
     before = model.decode(model.sample(["a sks robot"], [1], SAMPLING))
     with model.training():
         assert devices() == ["cuda", "cpu", "cpu"]
-        assert model.encode_prompts(["another robot"])["encoder_hidden_states"].is_cuda and devices() == ["cuda", "cpu", "cuda"]
+        assert model.encode_prompts(["another robot"])["encoder_hidden_states"].is_cuda and devices() == [
+            "cuda",
+            "cpu",
+            "cuda",
+        ]
     after = model.decode(model.sample(["a sks robot"], [1], SAMPLING))
     assert devices() == ["cuda", "cuda", "cuda"] and np.abs(before.astype(int) - after).max() <= 1

@@ -65,7 +65,9 @@ def guided_by_hand(model, guidance: float, guided_steps: int) -> torch.Tensor:
                 plain, prompted = model.denoiser(double, t, encoder_hidden_states=both).sample.float().chunk(2)
                 raw = plain + guidance * (prompted - plain)
             else:
-                raw = model.denoiser(scheduler.scale_model_input(latents, t), t, encoder_hidden_states=cond).sample.float()
+                raw = model.denoiser(
+                    scheduler.scale_model_input(latents, t), t, encoder_hidden_states=cond
+                ).sample.float()
             latents = scheduler.step(raw, t, latents).prev_sample
     return latents.float()
 
