@@ -266,7 +266,9 @@ def doctor(
     full: Annotated[bool, typer.Option("--full", help=HELP["full"])] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help=HELP["json"])] = None,
 ) -> None:
-    """Will it work here? Looks at ComfyUI, Python, device, packages and scorers, trains a tiny model, and says the remedies."""
+    """Will it work here? Looks at ComfyUI, Python, device, packages and scorers, trains a tiny model, and says the
+    remedies.
+    """
     from .doctor.run import run
 
     raise typer.Exit(run(Options(comfyui, python, comfyui_args, family, full, json_file)))

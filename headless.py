@@ -1,4 +1,6 @@
-"""Runs without a host: model, scorers, prompts and loop put together on diffusers, from a config or for a toybox concept."""
+"""Runs without a host: model, scorers, prompts and loop put together on diffusers, from a config or for a toybox
+concept.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,10 @@ if TYPE_CHECKING:
 
 
 def pick_device(name: str) -> str:
-    """ "auto" -> cuda, mps or cpu, as the machine has it. Raises UserError for a device that is unknown or not there."""
+    """ "auto" -> cuda, mps or cpu, as the machine has it.
+
+    Raises UserError for a device that is unknown or not there.
+    """
     import torch
 
     if name == "auto":
@@ -123,7 +128,9 @@ def loop_from_config(config: RunConfig, resume: bool, progress: Progress = silen
 
 
 def evaluate_lora(config: RunConfig, lora: Path, resume: bool, progress: Progress = silent) -> dict:
-    """Held-out pictures without and with a LoRA that `run` wrote, and the report into `config.output`; returns its numbers."""
+    """Held-out pictures without and with a LoRA that `run` wrote, and the report into `config.output`; returns its
+    numbers.
+    """
     from .dpo_core.report.page import write_report
     from .dpo_core.training.lora_files import load_into_adapter
 
@@ -141,7 +148,8 @@ def evaluate_lora(config: RunConfig, lora: Path, resume: bool, progress: Progres
 
 
 def sweep_lora(config: RunConfig, lora: Path, resume: bool, progress: Progress = silent) -> Sweep:
-    """A LoRA that `run` wrote at the strengths of `config.strength`: curve.png, strip.png and strength.json in `config.output`.
+    """A LoRA that `run` wrote at the strengths of `config.strength`: curve.png, strip.png and strength.json in
+    `config.output`.
 
     The LoRA is not changed. Raises UserError when it is of another model, rank, alpha or target choice.
     """
@@ -164,7 +172,10 @@ def sweep_lora(config: RunConfig, lora: Path, resume: bool, progress: Progress =
 def personalize_from_config(
     config: RunConfig, out: Path | None = None, progress: Progress = silent
 ) -> tuple[Path, dict]:
-    """DreamBooth LoRA of the config's model and photos: (its path, its record). A kept one of the same settings is not made again."""
+    """DreamBooth LoRA of the config's model and photos: (its path, its record).
+
+    A kept one of the same settings is not made again.
+    """
     from .dpo_core.training.dreambooth import personalize
 
     folder = out or config.output.with_name(config.output.name + "_start")

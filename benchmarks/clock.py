@@ -1,4 +1,6 @@
-"""Seconds for benchmarks: of the CPU where one thread computes, so that waiting on a busy machine does not count; else of the wall."""
+"""Seconds for benchmarks: of the CPU where one thread computes, so that waiting on a busy machine does not count; else
+of the wall.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,10 @@ from contextlib import contextmanager
 
 
 class Clock:
-    """Seconds by phase; a phase inside another is taken out of it. `device`: "cpu", "cuda", ... Make it once the threads are set."""
+    """Seconds by phase; a phase inside another is taken out of it.
+
+    `device`: "cpu", "cuda", ... Make it once the threads are set.
+    """
 
     def __init__(self, device: str = "cpu", phases: Sequence[str] = ()) -> None:
         import torch

@@ -1,9 +1,11 @@
-"""Gains on toybox concepts: the paper's angle window, two others for steering, and one long round, from the same starts.
+"""Gains on toybox concepts: the paper's angle window, two others for steering, and one long round, from the same
+starts.
 
     python -m dreambooth_dpo.benchmarks.concepts --concepts 0-9
 
-Every variant of a concept shares its personalized start and held-out pictures; windows share the first round's candidates too. Prints a
-table of mean gains over concepts with a bootstrap interval over concepts, and writes JSON and a picture. Kept results are not made again.
+Every variant of a concept shares its personalized start and held-out pictures; windows share the first round's
+candidates too. Prints a table of mean gains over concepts with a bootstrap interval over concepts, and writes JSON and
+a picture. Kept results are not made again.
 """
 
 from __future__ import annotations

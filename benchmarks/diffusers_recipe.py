@@ -1,12 +1,14 @@
-"""The peer: a training step as diffusers' example train_diffusion_dpo.py takes it, written anew, on the same model, pairs and LoRA.
+"""The peer: a training step as diffusers' example train_diffusion_dpo.py takes it, written anew, on the same model,
+pairs and LoRA.
 
-From pixels and token ids, every step: encode pictures by the VAE and prompts by the text encoder, one noise and time for both pictures of
-a pair, the UNet with a peft LoRA, the UNet again with the LoRA off and without gradient, the mean of the log-sigmoids, AdamW.
-Reading files and resizing are left out on both sides.
+From pixels and token ids, every step: encode pictures by the VAE and prompts by the text encoder, one noise and time
+for both pictures of a pair, the UNet with a peft LoRA, the UNet again with the LoRA off and without gradient, the mean
+of the log-sigmoids, AdamW. Reading files and resizing are left out on both sides.
 
-In bf16 the weights of UNet, VAE and text encoder are cast before the LoRA is added, latents and noise are bf16, and the UNet alone runs
-under autocast. The LoRA is bf16 as well, with AdamW's moments: peft gives it the type of the layer that it hangs on, and the example puts
-it back into float32 for fp16 alone. The example for SDXL keeps its VAE in float32; here it is cast there too, which is quicker.
+In bf16 the weights of UNet, VAE and text encoder are cast before the LoRA is added, latents and noise are bf16, and the
+UNet alone runs under autocast. The LoRA is bf16 as well, with AdamW's moments: peft gives it the type of the layer that
+it hangs on, and the example puts it back into float32 for fp16 alone. The example for SDXL keeps its VAE in float32;
+here it is cast there too, which is quicker.
 """
 
 from __future__ import annotations

@@ -1,11 +1,13 @@
-"""Drafted candidates in the whole loop, beside plain ones: seconds, pairs and their quality, and what the model learns from them.
+"""Drafted candidates in the whole loop, beside plain ones: seconds, pairs and their quality, and what the model learns
+from them.
 
     python -m dreambooth_dpo.benchmarks.drafts --concepts 5-14 --out runs/benchmark_drafts
 
-Every variant runs the rounds of the toybox's settings from the same start, prompts and seeds; its candidates, their number, drafts and the
-pairs' margin alone are others. Drawing is the time until a round's candidates are scored, drafts included. Quality is the share of pairs
-whose winner is right by the oracle and whose loser is not. Truth is the gain in right held-out pictures, with the same seeds before
-and after. Intervals are of the bootstrap over concepts. Kept results are not made again. Writes drafts.json.
+Every variant runs the rounds of the toybox's settings from the same start, prompts and seeds; its candidates, their
+number, drafts and the pairs' margin alone are others. Drawing is the time until a round's candidates are scored, drafts
+included. Quality is the share of pairs whose winner is right by the oracle and whose loser is not. Truth is the gain in
+right held-out pictures, with the same seeds before and after. Intervals are of the bootstrap over concepts. Kept
+results are not made again. Writes drafts.json.
 """
 
 from __future__ import annotations
@@ -52,7 +54,9 @@ def settings_of(name: str) -> LoopSettings:
 
 
 def run_variant(seed: int, name: str, out: Path) -> dict:
-    """{"seconds": by phase, "pairs", "better" (pairs), "drawn", "told" (by round), "gain": by measure} of one variant on one concept."""
+    """{"seconds": by phase, "pairs", "better" (pairs), "drawn", "told" (by round), "gain": by measure} of one variant
+    on one concept.
+    """
     from ..toybox.concepts import concept_from_seed
     from ..toybox.run import start_of, toy_loop
 
@@ -107,7 +111,9 @@ def interval(values: list[float]) -> list[float | None]:
 
 
 def summary(results: dict[int, dict[str, dict]]) -> dict[str, dict]:
-    """By variant: sums and means over concepts, and ratios and differences to the default and to the peer of equal rule, with intervals."""
+    """By variant: sums and means over concepts, and ratios and differences to the default and to the peer of equal
+    rule, with intervals.
+    """
     table = {}
     for name in next(iter(results.values())):
         rows = [results[seed][name] for seed in results]

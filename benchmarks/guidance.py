@@ -2,11 +2,11 @@
 
     python -m dreambooth_dpo.benchmarks.guidance --concepts 0-1
 
-Every loop starts from the same start; candidates of all its rounds are drawn at one guidance scale, and its result (and the start's) is
-looked at in several. Objectives that pull on winners (RAFT, the loser-gradient guard) stand beside plain DPO, and two controls beside
-RAFT: one imitates any candidates, so that what it loses is the price of imitation alone; the other those of a sampler with four times the
-steps. The table names, too, how often the imitated pictures were right. Prints a table of the truth, and writes guidance.json and
-guidance.png. Kept results are not made again.
+Every loop starts from the same start; candidates of all its rounds are drawn at one guidance scale, and its result (and
+the start's) is looked at in several. Objectives that pull on winners (RAFT, the loser-gradient guard) stand beside
+plain DPO, and two controls beside RAFT: one imitates any candidates, so that what it loses is the price of imitation
+alone; the other those of a sampler with four times the steps. The table names, too, how often the imitated pictures
+were right. Prints a table of the truth, and writes guidance.json and guidance.png. Kept results are not made again.
 """
 
 from __future__ import annotations
@@ -62,7 +62,9 @@ def _look(loop, number: int) -> dict[str, float]:
 
 
 def _drawn(loop, number: int, toy) -> dict[str, float]:
-    """How right a round's candidates were, and the winners among them: {"candidates oracle_body": share, "winners oracle_body": share}."""
+    """How right a round's candidates were, and the winners among them: {"candidates oracle_body": share, "winners
+    oracle_body": share}.
+    """
     from ..toybox.models import oracle_scorers
 
     name = f"round_{number}"

@@ -2,7 +2,8 @@
 
     python -m dreambooth_dpo.benchmarks.hashing --gigabytes 2 --out runs/benchmark_hashing.json
 
-Beside it, as the peer on the same machine and bytes: sha256 of the standard library, and reading the bytes once (a sum of floats).
+Beside it, as the peer on the same machine and bytes: sha256 of the standard library, and reading the bytes once (a sum
+of floats).
 """
 
 from __future__ import annotations

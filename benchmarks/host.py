@@ -1,11 +1,13 @@
-"""What the pack costs a ComfyUI: seconds added to its start, and its two heavy nodes against stock ones on the same work.
+"""What the pack costs a ComfyUI: seconds added to its start, and its two heavy nodes against stock ones on the same
+work.
 
     COMFYUI_PATH=~/ComfyUI python -m dreambooth_dpo.benchmarks.host --out runs/benchmark_host.json
 
-Start: importing the pack as ComfyUI does and listing its nodes, in a process in which ComfyUI is imported already; median of several
-processes. Sampling: the same batches of toybox pictures by the stock KSampler and VAEDecode functions, written by the stock SaveImage
-function, and by Sample Candidates' own stage, which also keeps latents and records; turn by turn, median of the ratios. Training: DPO LoRA
-Train Step against the stock Train LoRA, see host_training.py.
+Start: importing the pack as ComfyUI does and listing its nodes, in a process in which ComfyUI is imported already;
+median of several processes. Sampling: the same batches of toybox pictures by the stock KSampler and VAEDecode
+functions, written by the stock SaveImage function, and by Sample Candidates' own stage, which also keeps latents and
+records; turn by turn, median of the ratios. Training: DPO LoRA Train Step against the stock Train LoRA, see
+host_training.py.
 """
 
 from __future__ import annotations
@@ -46,7 +48,9 @@ print(json.dumps([listed - begun, time.perf_counter() - begun]))
 
 
 def start_cost(times: int) -> dict:
-    """Median seconds over processes: until the nodes are listed, and until their schemas are made too (asked for by the first page)."""
+    """Median seconds over processes: until the nodes are listed, and until their schemas are made too (asked for by the
+    first page).
+    """
     root = str(Path(__file__).parents[1])
     rows = []
     for _ in range(times):
@@ -66,7 +70,9 @@ def start_cost(times: int) -> dict:
 
 
 def sampling_cost(batch: int, batches: int, steps: int, turns: int) -> dict:
-    """Seconds of both sides on `batches` batches of toybox pictures, and the ratio stock / ours (above 1: ours is quicker)."""
+    """Seconds of both sides on `batches` batches of toybox pictures, and the ratio stock / ours (above 1: ours is
+    quicker).
+    """
     open_comfyui()
     import torch
 

@@ -1,9 +1,9 @@
 """DPO LoRA Train Step beside ComfyUI's own Train LoRA node: seconds a step on the native toybox.
 
-Both train a LoRA of one rank on the same denoiser, latents and prompts, with as many pictures a step: float32, on the CPU, one thread,
-AdamW, nothing computed again in the backward pass. Each node's own function is called for a short and for a long run, and a step costs the
-difference by the steps between: what a call does once (adapters, the bank, curves) is left out, and stands beside it. The sides take turns;
-seconds are those of clock.py. What is not equal:
+Both train a LoRA of one rank on the same denoiser, latents and prompts, with as many pictures a step: float32, on the
+CPU, one thread, AdamW, nothing computed again in the backward pass. Each node's own function is called for a short and
+for a long run, and a step costs the difference by the steps between: what a call does once (adapters, the bank, curves)
+is left out, and stands beside it. The sides take turns; seconds are those of clock.py. What is not equal:
 
 - Theirs is supervised: a forward and a backward for each picture, and no reference. Ours has a forward more, by the reference. With a
   backward as two forwards, a picture costs ours 4 forwards and theirs 3; both are given, seconds a step and seconds a forward. Where
@@ -30,11 +30,14 @@ from .in_comfyui import Quiet, open_comfyui
 OURS, BANK = "DPO LoRA Train Step", "DPO LoRA Train Step, filled bank"
 BATCH, SINGLE = "Train LoRA, a batch", "Train LoRA, one at a time"
 FORWARDS = {OURS: 2.0, BANK: 3.0, BATCH: 3.0, SINGLE: 3.0}
-"""Forwards' worth of a picture that goes through the denoiser: 3 with a backward; of ours without a bank every other one has it."""
+"""Forwards' worth of a picture that goes through the denoiser: 3 with a backward; of ours without a bank every other
+one has it.
+"""
 
 
 def training_cost(pairs: int, rank: int, steps: tuple[int, int], turns: int) -> dict:
-    """Figures of each side, and the median ratios over turns of theirs to ours (above 1: ours is quicker), by step and by forward.
+    """Figures of each side, and the median ratios over turns of theirs to ours (above 1: ours is quicker), by step and
+    by forward.
 
     pairs: a step of ours; theirs takes 2 * pairs pictures. steps: of the short and of the long run.
     """
@@ -62,7 +65,8 @@ def training_cost(pairs: int, rank: int, steps: tuple[int, int], turns: int) -> 
 
 
 def step_of(short: tuple[float, int], long: tuple[float, int], few: int, many: int) -> tuple[float, float, float]:
-    """(seconds, pictures through the denoiser) of a short and a long run -> both of one step, and the seconds of what a call does once.
+    """(seconds, pictures through the denoiser) of a short and a long run -> both of one step, and the seconds of what a
+    call does once.
 
     3 s of 2 steps and 7 s of 6: a step is 1 s, and 1 s is left.
     """
@@ -71,7 +75,9 @@ def step_of(short: tuple[float, int], long: tuple[float, int], few: int, many: i
 
 
 def figures(timed: dict[str, list[tuple[float, float, float]]], pictures: int) -> dict[str, Any]:
-    """Medians of each side, from (seconds a step, pictures through the denoiser, seconds once) of its turns; ratios of theirs to ours."""
+    """Medians of each side, from (seconds a step, pictures through the denoiser, seconds once) of its turns; ratios of
+    theirs to ours.
+    """
     found: dict[str, Any] = {"sides": {}, "ratios": []}
     for name, turns in timed.items():
         seconds, rows, once = (statistics.median(column) for column in zip(*turns, strict=True))
@@ -117,7 +123,10 @@ def _sides(folder: Path, pairs: int, rank: int, clock: Clock) -> dict[str, Calla
 def _train_step(
     model, clip, handle, bank: int, pairs: int, rank: int, steps: int, seed: int, clock: Clock
 ) -> tuple[float, int]:
-    """Our node's stage. `bank`: draws of each pair; a run of two steps visits every pair, and so fills a bank of one."""
+    """Our node's stage.
+
+    `bank`: draws of each pair; a run of two steps visits every pair, and so fills a bank of one.
+    """
     from ..nodes.host.curve import CurveFeed
     from ..nodes.stages.train import train_step
 
@@ -153,7 +162,9 @@ def _train_lora(
 
 
 def _stock_trainer(**inputs: Any) -> None:
-    """Core's own node. 0.3.64 calls it `train`; newer hosts call it `execute`, ask for more, and put each input into a list."""
+    """Core's own node. 0.3.64 calls it `train`; newer hosts call it `execute`, ask for more, and put each input into a
+    list.
+    """
     from comfy_extras.nodes_train import TrainLoraNode
 
     if hasattr(TrainLoraNode, "train"):
@@ -171,7 +182,9 @@ def _stock_trainer(**inputs: Any) -> None:
 
 @contextmanager
 def _counted() -> Iterator[list[int]]:
-    """The batch sizes that go through any MODEL's denoiser: newer trainers of core's work on a MODEL that they load themselves."""
+    """The batch sizes that go through any MODEL's denoiser: newer trainers of core's work on a MODEL that they load
+    themselves.
+    """
     from comfy.model_base import BaseModel
 
     rows: list[int] = []

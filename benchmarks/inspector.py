@@ -2,10 +2,11 @@
 
     COMFYUI_PATH=~/ComfyUI python -m dreambooth_dpo.benchmarks.inspector --out runs/benchmark_inspector.json
 
-A real ComfyUI runs a toybox graph up to Inspect Pairs, in a real Chromium (needs playwright; nothing is downloaded). Times are wall
-milliseconds in the page, so on a busy machine they are upper bounds. First paint: from the node's result being handed to a new panel until
-the frame is on the screen, and until its large pictures and photos are there. Hover: from the pointer's event until the frame with the
-candidate's text is on the screen, and until its thumbnail is. Key: the same for a step to the next pair and for a decision.
+A real ComfyUI runs a toybox graph up to Inspect Pairs, in a real Chromium (needs playwright; nothing is downloaded).
+Times are wall milliseconds in the page, so on a busy machine they are upper bounds. First paint: from the node's result
+being handed to a new panel until the frame is on the screen, and until its large pictures and photos are there. Hover:
+from the pointer's event until the frame with the candidate's text is on the screen, and until its thumbnail is. Key:
+the same for a step to the next pair and for a decision.
 """
 
 from __future__ import annotations

@@ -15,13 +15,17 @@ Ends = Mapping[int, tuple[dict, int, int]]
 
 
 def mean_path(found: Ends, score: str) -> np.ndarray:
-    """Means over concepts of a score from the start to the end, [points]; concepts that ended sooner count as far as all go."""
+    """Means over concepts of a score from the start to the end, [points]; concepts that ended sooner count as far as
+    all go.
+    """
     length = min(at - since for _, since, at in found.values())
     return np.mean([m["scores"][score]["all"][since : since + length + 1] for m, since, _ in found.values()], axis=0)
 
 
 def methods_figure(results: Mapping[int, dict], rows: Mapping[str, Ends]) -> Figure:
-    """rows: of each method and concept (measures, index of the start, index of the end); results tells how many concepts there are."""
+    """rows: of each method and concept (measures, index of the start, index of the end); results tells how many
+    concepts there are.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(15, 6.4), layout="constrained")

@@ -15,7 +15,9 @@ BACKWARD = 2
 
 @dataclass(frozen=True)
 class Row:
-    """One method: the loop's settings, what rewards it ("plain", "augmented", "mean of two", "worst of two"), and why it stands here."""
+    """One method: the loop's settings, what rewards it ("plain", "augmented", "mean of two", "worst of two"), and why
+    it stands here.
+    """
 
     settings: LoopSettings
     about: str
@@ -28,7 +30,10 @@ def _changed(base: LoopSettings, rounds: int | None = None, **groups: Mapping) -
 
 
 def rows(base: LoopSettings) -> dict[str, Row]:
-    """Every row that trains on pairs, by name; the default first. No training and longer DreamBooth are not among them."""
+    """Every row that trains on pairs, by name; the default first.
+
+    No training and longer DreamBooth are not among them.
+    """
 
     def row(about: str, reward: str = "plain", rounds: int | None = None, **groups: Mapping) -> Row:
         return Row(_changed(base, rounds, **groups), about, reward)
@@ -106,11 +111,12 @@ def rows(base: LoopSettings) -> dict[str, Row]:
 
 
 def image_forwards(settings: LoopSettings, prompts: int) -> int:
-    """What a row spends: denoiser forwards of one image, a backward counted as two. Left out: evaluation, which all share,
-    and what a reference bank saves.
+    """What a row spends: denoiser forwards of one image, a backward counted as two. Left out: evaluation, which all
+    share, and what a reference bank saves.
 
-    Candidates: sampler steps, twice with guidance. A training step: both pictures of each pair, reference forward, policy forward and
-    backward. 24 prompts x 10 candidates x 12 steps and 60 steps of 8 pairs make 2,880 + 60 * 16 * 4 = 6,720 a round.
+    Candidates: sampler steps, twice with guidance. A training step: both pictures of each pair, reference forward,
+    policy forward and backward. 24 prompts x 10 candidates x 12 steps and 60 steps of 8 pairs make 2,880 + 60 * 16 * 4
+    = 6,720 a round.
     """
     drawing, train = settings.sampling, settings.train
     sampled = prompts * drawing.candidates_per_prompt * drawing.steps * (2 if drawing.guidance > 1 else 1)

@@ -36,7 +36,8 @@ def _loop(seed: int, path: Path, shared: Path, settings: LoopSettings, reward: s
 
 
 def row_scorers(toy, reward: str):
-    """Scorers of a row by its kind of reward. Where that is not the plain one, the plain one measures too, as plain_fidelity and so on.
+    """Scorers of a row by its kind of reward. Where that is not the plain one, the plain one measures too, as
+    plain_fidelity and so on.
 
     "mean of two" and "worst of two" train on the judge as well, so in these rows it is no judge: the oracle alone is.
     """
@@ -80,7 +81,9 @@ def _copied(shared: Path, target: Path, drop_candidates: bool) -> None:
 
 
 def _measured(run: RunFolder, rounds: Sequence[int]) -> dict:
-    """Means by prompt of every score after each round, of all held-out pictures, of contexts seen and never seen in training."""
+    """Means by prompt of every score after each round, of all held-out pictures, of contexts seen and never seen in
+    training.
+    """
     pictures = run.candidates("evaluation_0")
     prompt_of = np.asarray([c.prompt_index for c in pictures])
     unseen = np.isin([c.prompt for c in pictures], run.fact("unseen"))
@@ -130,8 +133,8 @@ def _stop_rule(loop, rounds: int) -> dict:
 def run_row(seed: int, folder: Path, name: str, table: dict[str, Row], rounds: int | None = None) -> dict:
     """A row's measures after each round, kept as <name>.json; `rounds`: more of them than the row has.
 
-    {"rounds": [0, ...], "scores": {score: {"all" | "seen" | "unseen": [mean, ...]}}, "winner_alarms", "stopped", "image_forwards",
-    "seconds"}
+    {"rounds": [0, ...], "scores": {score: {"all" | "seen" | "unseen": [mean, ...]}}, "winner_alarms", "stopped",
+    "image_forwards", "seconds"}
     """
     kept, row, earlier = folder / f"{name}.json", table[name], 0.0
     settings = row.settings.model_copy(update={"rounds": rounds or row.settings.rounds})
@@ -159,7 +162,8 @@ def run_row(seed: int, folder: Path, name: str, table: dict[str, Row], rounds: i
 
 
 def run_dreambooth(seed: int, folder: Path, table: dict[str, Row]) -> dict:
-    """The whole curve of longer DreamBooth, on the same held-out pictures: measures after each of "steps"; kept as dreambooth.json.
+    """The whole curve of longer DreamBooth, on the same held-out pictures: measures after each of "steps"; kept as
+    dreambooth.json.
 
     The last point has had the start's steps and as many more as cost what the loop costs.
     """

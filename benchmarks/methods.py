@@ -1,9 +1,10 @@
-"""Methods against each other on toybox concepts: the same start, prompts, seeds and compute, judged by reward, judge, guards and truth.
+"""Methods against each other on toybox concepts: the same start, prompts, seeds and compute, judged by reward, judge,
+guards and truth.
 
     python -m dreambooth_dpo.benchmarks.methods --concepts 5-14
 
-One row a method. Concepts 5..14 are for figures: 0..4 chose the defaults. Prints tables of mean gains over concepts with bootstrap
-intervals over concepts, and writes methods.json and methods.png. Kept results are not made again.
+One row a method. Concepts 5..14 are for figures: 0..4 chose the defaults. Prints tables of mean gains over concepts
+with bootstrap intervals over concepts, and writes methods.json and methods.png. Kept results are not made again.
 """
 
 from __future__ import annotations
@@ -78,8 +79,8 @@ def gain_of(measures: dict, score: str, at: int, part: str = "all", since: int =
 def ends(results: dict[int, dict], name: str) -> dict[int, tuple[dict, int, int]]:
     """Of each concept: (measures, index of the start, index of the end) of a row.
 
-    dreambooth_equal ends at the loop's compute; dreambooth_best where the truth of the points after the start is highest: no user could
-    choose so well. The default ends after its own number of rounds, however many were run.
+    dreambooth_equal ends at the loop's compute; dreambooth_best where the truth of the points after the start is
+    highest: no user could choose so well. The default ends after its own number of rounds, however many were run.
     """
     found = {}
     for seed, kept in results.items():
@@ -106,7 +107,9 @@ def _mean(values: list[float]) -> dict:
 
 
 def summarise(results: dict[int, dict], name: str) -> dict:
-    """Mean gains of a row over concepts with intervals, in seen and unseen contexts apart, drift of the winner's error, seconds."""
+    """Mean gains of a row over concepts with intervals, in seen and unseen contexts apart, drift of the winner's error,
+    seconds.
+    """
     found = list(ends(results, name).values())
     table = {
         part: {
@@ -138,9 +141,11 @@ def difference(results: dict[int, dict], first: str, second: str, score: str = T
 
 
 def stop_study(results: dict[int, dict]) -> list[dict]:
-    """Of each concept that was left to run: the round that the stop rule keeps, its truth, that of the best round and of the start.
+    """Of each concept that was left to run: the round that the stop rule keeps, its truth, that of the best round and
+    of the start.
 
-    Concepts that ended after the row's own rounds, or sooner, are left out: there the rule had nothing to choose to stop before.
+    Concepts that ended after the row's own rounds, or sooner, are left out: there the rule had nothing to choose to
+    stop before.
     """
     found, usual = [], rows(_settings())[DEFAULT].settings.rounds
     for seed, kept in results.items():

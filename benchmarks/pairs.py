@@ -1,10 +1,11 @@
-"""What pair building costs: seconds and memory of every rule, how they grow, and the share of a round that scoring and pairing take.
+"""What pair building costs: seconds and memory of every rule, how they grow, and the share of a round that scoring and
+pairing take.
 
     python -m dreambooth_dpo.benchmarks.pairs --out runs/benchmark_pairs
 
-Scores are drawn at random, 10 candidates a prompt. Seconds are those of one CPU
-thread. Memory is what Python and NumPy allocate at most while a rule runs. The round is one of
-the toybox (fresh adapter, no personalization: it costs the same), each stage timed apart. Prints tables, writes pairs.json and pairs.png.
+Scores are drawn at random, 10 candidates a prompt. Seconds are those of one CPU thread. Memory is what Python and NumPy
+allocate at most while a rule runs. The round is one of the toybox (fresh adapter, no personalization: it costs the
+same), each stage timed apart. Prints tables, writes pairs.json and pairs.png.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ FULL_ROUND = 2000
 
 
 def scored(prompts: int, per_prompt: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """prompt_of int [n], fidelity and alignment float [n] in -1..1, n = prompts * per_prompt; the axes pull against each other."""
+    """prompt_of int [n], fidelity and alignment float [n] in -1..1, n = prompts * per_prompt; the axes pull against
+    each other.
+    """
     rng = np.random.default_rng(seed)
     prompt_of = np.repeat(np.arange(prompts), per_prompt)
     plain = (
@@ -76,7 +79,9 @@ def exponent(sizes: list[int], seconds: list[float]) -> float:
 
 
 def growth(rule: str, times: int = 3) -> dict:
-    """Seconds over the number of prompts (10 candidates each), and over the candidates of 20 prompts, with fitted exponents."""
+    """Seconds over the number of prompts (10 candidates each), and over the candidates of 20 prompts, with fitted
+    exponents.
+    """
     found = {}
     grown = {
         "more_prompts": [(n // 10, 10) for n in SIZES],
@@ -92,7 +97,9 @@ def growth(rule: str, times: int = 3) -> dict:
 
 
 def round_shares(candidates: int, settings: LoopSettings | None = None) -> dict:
-    """Seconds of each stage of a toybox round with about so many candidates, and the share of scoring and pairing in their sum."""
+    """Seconds of each stage of a toybox round with about so many candidates, and the share of scoring and pairing in
+    their sum.
+    """
     from ..dpo_core.backends.diffusers.model import DiffusersTextToImage
     from ..dpo_core.loop.rounds import Loop
     from ..dpo_core.run.folder import RunFolder

@@ -2,8 +2,9 @@
 
     python -m dreambooth_dpo.benchmarks.rules --concepts 0-3
 
-Every rule pairs the same candidates: those of the first round, drawn from each concept's personalized start. Prints a table of means over
-concepts and writes rules.json. What training makes of the pairs is measured by `benchmarks.methods`, whose folders this reads and fills.
+Every rule pairs the same candidates: those of the first round, drawn from each concept's personalized start. Prints a
+table of means over concepts and writes rules.json. What training makes of the pairs is measured by
+`benchmarks.methods`, whose folders this reads and fills.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ def rule_settings(base: PairSettings) -> dict[str, PairSettings]:
 def truth_of_pairs(pairs: Sequence[Pair], right: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Number of pairs, share of right winners, and how much more often winners are right than losers, for each truth.
 
-    right: of each truth 0 or 1 by candidate, [n]. Winners 1 1 0 over losers 0 1 0: winners right 2/3, more often by 1/3.
+    right: of each truth 0 or 1 by candidate, [n]. Winners 1 1 0 over losers 0 1 0: winners right 2/3, more often by
+    1/3.
     """
     winners, losers = [p.winner for p in pairs], [p.loser for p in pairs]
     found = {"pairs": float(len(pairs))}

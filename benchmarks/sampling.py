@@ -2,10 +2,11 @@
 
     python -m dreambooth_dpo.benchmarks.sampling --model toybox --out runs/benchmark_sampling
 
-Both sides draw the same prompts in equal batches, with the same scheduler, steps, size and precision, and write PNGs; ours also keeps
-latents and records. They take turns, and seconds are those of clock.py; the ratio is the median over turns of ours to the peer's pictures a
-second. The peer's pipeline guides all steps, also beside `guidance_until`, which it has no name for. `--concepts 5-7` adds, on the toybox,
-what sparing candidates brings under the pair rule `--rule`: see sampling_pairs.py. Prints tables, writes sampling.json and frontier.png.
+Both sides draw the same prompts in equal batches, with the same scheduler, steps, size and precision, and write PNGs;
+ours also keeps latents and records. They take turns, and seconds are those of clock.py; the ratio is the median over
+turns of ours to the peer's pictures a second. The peer's pipeline guides all steps, also beside `guidance_until`, which
+it has no name for. `--concepts 5-7` adds, on the toybox, what sparing candidates brings under the pair rule `--rule`:
+see sampling_pairs.py. Prints tables, writes sampling.json and frontier.png.
 """
 
 from __future__ import annotations
@@ -162,7 +163,9 @@ def _show(name: str, found: dict) -> None:
 
 
 def spared(seeds: list[int], out: Path, rule: str, guidance: float, noises: int) -> dict:
-    """Pairs a second by a rule on toybox concepts, plain and sparing: at the measured costs, and if looking cost 3 % of denoising."""
+    """Pairs a second by a rule on toybox concepts, plain and sparing: at the measured costs, and if looking cost 3 % of
+    denoising.
+    """
     from ..dpo_core.report.plots.cloud import figure_image
     from ..toybox.defaults import TOY_SETTINGS
     from .sampling_frontier import against_plain, correlations, figure, frontier

@@ -1,4 +1,6 @@
-"""Pairs a second by their quality: the best plain way against the best drafted one, and one way of drafting that was chosen before."""
+"""Pairs a second by their quality: the best plain way against the best drafted one, and one way of drafting that was
+chosen before.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,11 @@ RESAMPLES = 2000
 
 
 def frontier(rows: list[dict]) -> list[dict]:
-    """At each level of quality that either reaches the quickest plain and the quickest drafted way: [{"quality", "plain", "drafted"}, ...].
+    """At each level of quality that either reaches the quickest plain and the quickest drafted way: [{"quality",
+    "plain", "drafted"}, ...].
 
-    rows: those of `sampling_pairs.table`. A way is {"way", "margin", "pairs_per_s"}, or None where none reaches the level.
+    rows: those of `sampling_pairs.table`. A way is {"way", "margin", "pairs_per_s"}, or None where none reaches the
+    level.
     """
 
     def best(level: float, kind: str) -> dict | None:
@@ -42,10 +46,11 @@ def _counts(records: Records, kept: np.ndarray, margin: float, settings: PairSet
 def against_plain(
     concepts: list[Records], seconds: dict[str, float], settings: PairSettings, chosen: tuple = CHOSEN
 ) -> dict:
-    """The chosen way of drafting against the quickest plain way of any number and margin whose pairs are as good: ratio of pairs a second.
+    """The chosen way of drafting against the quickest plain way of any number and margin whose pairs are as good: ratio
+    of pairs a second.
 
-    95 % by bootstrap over concepts; the plain way is chosen anew in each resample, which favours it. Where none is as good, that of the
-    best quality stands in for it.
+    95 % by bootstrap over concepts; the plain way is chosen anew in each resample, which favours it. Where none is as
+    good, that of the best quality stands in for it.
     """
     count, steps, margin = chosen
     denoise, look = seconds["denoise"], seconds["decode"] + seconds["score"]
@@ -82,7 +87,9 @@ def against_plain(
 
 
 def correlations(concepts: list[Records], settings: PairSettings) -> dict[str, float]:
-    """Mean correlation, within prompts, of the reward that the rule holds against the margin with that of the whole picture, by look."""
+    """Mean correlation, within prompts, of the reward that the rule holds against the margin with that of the whole
+    picture, by look.
+    """
     from ..dpo_core.pairs.rules import reward_of
 
     looks = sorted({name.removeprefix("fidelity_") for name in concepts[0] if name.startswith("fidelity_")})

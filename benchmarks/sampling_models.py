@@ -1,4 +1,6 @@
-"""Pipelines to measure sampling on: the trained toybox, and larger ones of random weights, which cost what trained ones do."""
+"""Pipelines to measure sampling on: the trained toybox, and larger ones of random weights, which cost what trained ones
+do.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Would it pay to spare candidates? Pairs per second and their quality, read off toybox candidates drawn in full.
 
-Every prompt of a concept gets 20 candidates from its personalized start; the predicted x0 is decoded and scored part-way as well, and so
-are drafts in few steps from the same noise. From these records and the seconds of each phase, every way of sparing is played through
-(sampling_ways.py):
+Every prompt of a concept gets 20 candidates from its personalized start; the predicted x0 is decoded and scored
+part-way as well, and so are drafts in few steps from the same noise. From these records and the seconds of each phase,
+every way of sparing is played through (sampling_ways.py):
 
 - plain n: n candidates each;
 - drafted: n drafts each, of which those that stand in pairs, at a margin, are drawn in full;
@@ -11,10 +11,10 @@ are drafts in few steps from the same noise. From these records and the seconds 
 - waves: half of n first, the rest only for prompts with fewer than so many pairs;
 - until: four at a time, until a prompt has so many pairs of a margin.
 
-Quality is the share of pairs whose winner is right by the oracle and whose loser is not ("better"), and the reverse ("worse"). A longer
-margin buys quality with pairs: "pairs/s at q" is the most pairs a second of any margin at which at least q of the pairs are better. Pairs,
-shares and "at cap", the share of prompts with as many pairs as a prompt may have, are those of the smallest margin. A picture is taken to
-cost the same in a small batch as in a large one.
+Quality is the share of pairs whose winner is right by the oracle and whose loser is not ("better"), and the reverse
+("worse"). A longer margin buys quality with pairs: "pairs/s at q" is the most pairs a second of any margin at which at
+least q of the pairs are better. Pairs, shares and "at cap", the share of prompts with as many pairs as a prompt may
+have, are those of the smallest margin. A picture is taken to cost the same in a small batch as in a large one.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ UNTIL = ((3, 1.0), (3, 2.0), (6, 0.5), (6, 1.0), (6, 1.5), (6, 2.0), (6, 2.5))
 
 
 def draw(seed: int, out: Path, guidance: float = 1.0, noises: int = 0) -> tuple[Records, dict[str, float]]:
-    """Candidates of a concept's training prompts, and seconds a picture of denoise, draft_<steps>, decode and score; kept ones not anew."""
+    """Candidates of a concept's training prompts, and seconds a picture of denoise, draft_<steps>, decode and score;
+    kept ones not anew.
+    """
     from ..toybox.concepts import concept_from_seed
     from ..toybox.run import start_of
 
@@ -180,9 +182,11 @@ def ways(
 
 
 def table(concepts: list[Records], seconds: dict[str, float], settings: PairSettings, steps: int = 12) -> list[dict]:
-    """A row a way of drawing, each with its ratios by quality, to the plain way of the nearest cost and to the best plain one of any cost.
+    """A row a way of drawing, each with its ratios by quality, to the plain way of the nearest cost and to the best
+    plain one of any cost.
 
-    How many pairs one way has at a quality hangs on few of them, and so does a ratio to it; the best of all plain ways is steadier.
+    How many pairs one way has at a quality hangs on few of them, and so does a ratio to it; the best of all plain ways
+    is steadier.
     """
     rows = [row(name, concepts, kept, cost, settings) for name, kept, cost in ways(concepts, seconds, settings, steps)]
     plain = [r for r in rows if r["way"].startswith("plain")]

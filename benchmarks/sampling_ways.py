@@ -1,4 +1,6 @@
-"""Ways of sparing candidates, as choices among toybox candidates that were drawn in full: whom to stop, and when to draw no more."""
+"""Ways of sparing candidates, as choices among toybox candidates that were drawn in full: whom to stop, and when to
+draw no more.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,8 @@ RULES = ("lambda_harmonic", "weighted_sum", "angle_window")
 """Pair rules that tell a candidate's prospects from its predicted scores."""
 
 Records = dict[str, np.ndarray]
-"""Of one concept, by candidate: prompt, right, fidelity, alignment; fidelity_<step> and alignment_<step> of the predicted x0 after so many
-steps; fidelity_draft_<steps> and alignment_draft_<steps> of a draft in so many."""
+"""Of one concept, by candidate: prompt, right, fidelity, alignment; fidelity_<step> and alignment_<step> of the
+predicted x0 after so many steps; fidelity_draft_<steps> and alignment_draft_<steps> of a draft in so many."""
 
 
 def first_of(records: Records, per_prompt: int) -> np.ndarray:
@@ -28,10 +30,11 @@ def first_of(records: Records, per_prompt: int) -> np.ndarray:
 
 
 def hope_of_reward(reward: np.ndarray) -> np.ndarray:
-    """How long a candidate's pairs can be expected to be, where a reward decides: its mean gap to its prompt's other rewards, float [k].
+    """How long a candidate's pairs can be expected to be, where a reward decides: its mean gap to its prompt's other
+    rewards, float [k].
 
-    Either end may win or lose a long pair; the middling ones are near to all. Of 0, 4, 6 and 10 the sums are 20, 12, 12 and 20: means
-    over four (oneself among them) 5, 3, 3 and 5.
+    Either end may win or lose a long pair; the middling ones are near to all. Of 0, 4, 6 and 10 the sums are 20, 12, 12
+    and 20: means over four (oneself among them) 5, 3, 3 and 5.
     """
     return np.abs(reward[:, None] - reward).mean(axis=0)
 
@@ -39,10 +42,11 @@ def hope_of_reward(reward: np.ndarray) -> np.ndarray:
 def hope_in_window(
     fidelity: np.ndarray, alignment: np.ndarray, window: tuple[float, float] = (20.0, 70.0)
 ) -> np.ndarray:
-    """The same, float [k], where a window of angles (degrees) decides. fidelity, alignment: float [k], in standard deviations.
+    """The same, float [k], where a window of angles (degrees) decides. fidelity, alignment: float [k], in standard
+    deviations.
 
-    How far an improvement reaches into the window is its length in the window's nearest direction, 0 beyond a right angle. A candidate's
-    hope is the mean of that over its partners, as winner or as loser, whichever is more.
+    How far an improvement reaches into the window is its length in the window's nearest direction, 0 beyond a right
+    angle. A candidate's hope is the mean of that over its partners, as winner or as loser, whichever is more.
     """
     d_fidelity, d_alignment = fidelity[:, None] - fidelity, alignment[:, None] - alignment
     angle = angle_degrees(d_alignment, d_fidelity)
@@ -52,7 +56,10 @@ def hope_in_window(
 
 
 def hopes(prompt_of: np.ndarray, fidelity: np.ndarray, alignment: np.ndarray, settings: PairSettings) -> np.ndarray:
-    """The hope of each candidate by the settings' rule, float [n], from raw scores, float [n]. Raises SystemExit for a rule without one."""
+    """The hope of each candidate by the settings' rule, float [n], from raw scores, float [n].
+
+    Raises SystemExit for a rule without one.
+    """
     f, a = (standardise(values, prompt_of) for values in (fidelity, alignment))
     if settings.rule not in RULES:
         raise SystemExit(f"the rule {settings.rule} does not tell whom to stop; {', '.join(RULES)} do.")
@@ -65,14 +72,19 @@ def hopes(prompt_of: np.ndarray, fidelity: np.ndarray, alignment: np.ndarray, se
 
 
 def least(hope: np.ndarray, count: int) -> np.ndarray:
-    """Indices of the `count` candidates that can hardly stand in a pair: int [count], rising. Of equal ones the first go."""
+    """Indices of the `count` candidates that can hardly stand in a pair: int [count], rising.
+
+    Of equal ones the first go.
+    """
     return np.sort(np.argsort(hope, kind="stable")[:count])
 
 
 def stopped(
     records: Records, per_prompt: int, step: int, settings: PairSettings, by_chance: bool = False
 ) -> np.ndarray:
-    """Which candidates go on, bool [n]: of the first `per_prompt` of each prompt, half (rounded down) is stopped after `step` steps."""
+    """Which candidates go on, bool [n]: of the first `per_prompt` of each prompt, half (rounded down) is stopped after
+    `step` steps.
+    """
     goes_on, prompt_of = first_of(records, per_prompt), records["prompt"]
     begun, hope = np.nonzero(goes_on)[0], np.zeros(len(prompt_of))
     hope[begun] = hopes(
@@ -93,7 +105,9 @@ def stopped(
 
 
 def drafted(records: Records, per_prompt: int, steps: int, settings: PairSettings) -> np.ndarray:
-    """Which candidates are drawn in full, bool [n]: of the first `per_prompt` of each prompt those in pairs of drafts in `steps` steps."""
+    """Which candidates are drawn in full, bool [n]: of the first `per_prompt` of each prompt those in pairs of drafts
+    in `steps` steps.
+    """
     begun = np.nonzero(first_of(records, per_prompt))[0]
     scores = (records[f"{axis}_draft_{steps}"][begun] for axis in ("fidelity", "alignment"))
     pairs, _ = PAIR_RULES[settings.rule](records["prompt"][begun], *scores, settings)
@@ -106,10 +120,11 @@ def drafted(records: Records, per_prompt: int, steps: int, settings: PairSetting
 
 
 def until(records: Records, wave: int, enough: int, settings: PairSettings, most: int = PER_PROMPT) -> np.ndarray:
-    """Which candidates are drawn, bool [n]: a wave of each prompt, then further ones for prompts with fewer than `enough` pairs.
+    """Which candidates are drawn, bool [n]: a wave of each prompt, then further ones for prompts with fewer than
+    `enough` pairs.
 
-    `wave`: candidates of a prompt at a time; `most`: of a prompt in all. Pairs are those that the settings' rule and margin make of all
-    that is drawn so far.
+    `wave`: candidates of a prompt at a time; `most`: of a prompt in all. Pairs are those that the settings' rule and
+    margin make of all that is drawn so far.
     """
     prompt_of = records["prompt"]
     drawn = first_of(records, min(wave, most))

@@ -1,12 +1,14 @@
-"""What a training step costs, beside the recipe of diffusers' example train_diffusion_dpo.py on the same model, batch and LoRA.
+"""What a training step costs, beside the recipe of diffusers' example train_diffusion_dpo.py on the same model, batch
+and LoRA.
 
     python -m dreambooth_dpo.benchmarks.training --model toybox --steps 10 --batch 8
     python -m dreambooth_dpo.benchmarks.training --model toybox --growth
 
-Every variant runs in a process of its own. On the CPU, seconds are those that the process computed for, so that a busy machine counts
-less (set OMP_NUM_THREADS=1), and memory is the peak of the resident set; on a GPU, the wall clock and the most that was allocated. Ratios
-are to the recipe. sd15 and sdxl have full size and random weights: meant for GPUs, on the CPU a step takes minutes. The floor is the
-time that a step's floating-point operations would take at the speed of a large matrix product.
+Every variant runs in a process of its own. On the CPU, seconds are those that the process computed for, so that a busy
+machine counts less (set OMP_NUM_THREADS=1), and memory is the peak of the resident set; on a GPU, the wall clock and
+the most that was allocated. Ratios are to the recipe. sd15 and sdxl have full size and random weights: meant for GPUs,
+on the CPU a step takes minutes. The floor is the time that a step's floating-point operations would take at the speed
+of a large matrix product.
 """
 
 from __future__ import annotations
@@ -76,7 +78,9 @@ def peak_flops(device: torch.device, size: int = 2048, times: int = 5) -> float:
 def spread_bank(
     row: dict, batch: int, draws: int, pairs: int = ROUND_PAIRS, steps: int | None = None, size: int | None = None
 ) -> float:
-    """Pairs a second over a whole round, the filling of its bank included: `steps` steps of `size` pairs visit draws of `pairs` pairs."""
+    """Pairs a second over a whole round, the filling of its bank included: `steps` steps of `size` pairs visit draws of
+    `pairs` pairs.
+    """
     steps, size = steps or TrainSettings().steps, size or TrainSettings().batch_size
     filled = min(steps * size, pairs * draws) * row["bank_seconds_per_draw"]
     return steps * size / (steps * size * row["seconds_per_step"] / batch + filled)
@@ -101,11 +105,14 @@ def compare(rows: dict[str, dict], batch: int) -> None:
 
 
 def floor(task: Task, rows: dict[str, dict]) -> dict:
-    """Operations of one step with and without the reference's forward, the machine's speed, and what share of it the variants reach."""
+    """Operations of one step with and without the reference's forward, the machine's speed, and what share of it the
+    variants reach.
+    """
     one = replace(task, flops=True, steps=1, warm_up=0)
     plain = run(replace(one, settings={}))["flops"]
     bank = run(replace(one, settings={"reference_bank": 1}))["flops"]
-    # The plain step has one forward more, by the reference; where its adapter is 0, without the adapter's small products.
+    # The plain step has one forward more, by the reference; where its adapter is 0, without the adapter's small
+    # products.
     forward = plain - bank
     speed = peak_flops(torch.device(task.device))
     found = {"peak_flops": speed, "forward_flops": forward, "step_flops": bank, "rule_of_three_flops": 3 * forward}

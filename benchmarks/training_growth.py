@@ -1,4 +1,6 @@
-"""How a training step's cost grows with resolution, rank and batch: measured seconds with fitted powers, as PNG and JSON."""
+"""How a training step's cost grows with resolution, rank and batch: measured seconds with fitted powers, as PNG and
+JSON.
+"""
 
 from __future__ import annotations
 

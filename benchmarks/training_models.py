@@ -1,4 +1,7 @@
-"""Models to train on for the training benchmark: the shipped toybox, and full-size shapes with random weights. Nothing is downloaded."""
+"""Models to train on for the training benchmark: the shipped toybox, and full-size shapes with random weights.
+
+Nothing is downloaded.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""One variant of the training benchmark in a process of its own: seconds a step, peak memory, phases and floating-point operations.
+"""One variant of the training benchmark in a process of its own: seconds a step, peak memory, phases and floating-point
+operations.
 
 python -m dreambooth_dpo.benchmarks.training_worker '{"model": "toybox", ...}'     (see Task; prints one line of JSON)
 """
@@ -30,7 +31,10 @@ PHASES = ("data", "reference", "policy forward", "backward", "optimizer")
 
 @dataclass(frozen=True)
 class Task:
-    """What one process measures. `variant`: "ours" or "peer"; `settings`: fields of TrainSettings; `flops`: count one step, untimed."""
+    """What one process measures.
+
+    `variant`: "ours" or "peer"; `settings`: fields of TrainSettings; `flops`: count one step, untimed.
+    """
 
     model: str
     variant: str
@@ -89,7 +93,9 @@ class Watch:
 
 
 def clock(device: torch.device) -> float:
-    """Seconds: on the CPU those that this process has computed for, so that a busy machine counts less; by the wall on a GPU."""
+    """Seconds: on the CPU those that this process has computed for, so that a busy machine counts less; by the wall on
+    a GPU.
+    """
     return time.perf_counter() if device.type == "cuda" else time.process_time()
 
 
@@ -99,7 +105,9 @@ def prompts(count: int) -> list[str]:
 
 @contextmanager
 def ours(task: Task, found: Subject, watch: Watch):
-    """The pack's own trainer on latents as its sampler keeps them; yields (call of a step, seconds that the bank took, its forwards)."""
+    """The pack's own trainer on latents as its sampler keeps them; yields (call of a step, seconds that the bank took,
+    its forwards).
+    """
     draws = torch.Generator().manual_seed(0)
     model = found.make(task.train.precision)
     winners, losers = (torch.randn(task.batch, *found.latent, generator=draws) for _ in range(2))
@@ -220,7 +228,9 @@ def _keeps_plainly(settings: TrainSettings) -> bool:
 
 
 def kept_bytes(call: Callable[[], object], module: torch.nn.Module) -> int:
-    """Bytes that autograd keeps of activations between forward and backward in a call; a storage counts once, parameters do not."""
+    """Bytes that autograd keeps of activations between forward and backward in a call; a storage counts once,
+    parameters do not.
+    """
     own = {p.untyped_storage().data_ptr() for p in module.parameters()}
     found: dict[int, torch.UntypedStorage] = {}
 
@@ -235,7 +245,9 @@ def kept_bytes(call: Callable[[], object], module: torch.nn.Module) -> int:
 
 
 def count_flops(call: Callable[[], object]) -> int:
-    """Floating-point operations of matrix products, convolutions and attention in a call, with its backward; the rest is small."""
+    """Floating-point operations of matrix products, convolutions and attention in a call, with its backward; the rest
+    is small.
+    """
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter:

@@ -1,4 +1,6 @@
-"""`python <this folder>`: the doctor by the standard library alone, where the command line's packages are not installed."""
+"""`python <this folder>`: the doctor by the standard library alone, where the command line's packages are not
+installed.
+"""
 
 from __future__ import annotations
 

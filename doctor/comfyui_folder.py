@@ -1,4 +1,7 @@
-"""Which ComfyUI is looked at, whether it is one that is supported, and which Python runs it. By files alone: nothing is imported."""
+"""Which ComfyUI is looked at, whether it is one that is supported, and which Python runs it.
+
+By files alone: nothing is imported.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,9 @@ _PYTHONS = (
     "../python_embedded",
     "../standalone-env",
 )
-"""Where installers put ComfyUI's Python, from its folder: manual and comfy-cli, the portable one for Windows, the desktop app."""
+"""Where installers put ComfyUI's Python, from its folder: manual and comfy-cli, the portable one for Windows, the
+desktop app.
+"""
 
 
 def find_comfyui(

@@ -87,7 +87,10 @@ def _comfyui(options: Options, folder: Path, named_by: str, doing: Doing) -> Ite
 
 
 def ways_of(system: str, given: str) -> dict[str, str]:
-    """Names of the memory systems to measure, and ComfyUI's switches for each. Plain is the first: the other one is compared with it."""
+    """Names of the memory systems to measure, and ComfyUI's switches for each.
+
+    Plain is the first: the other one is compared with it.
+    """
     if system != "dynamic":
         return {"ComfyUI's classic memory system": given}
     return {"without dynamic VRAM": f"{given} --disable-dynamic-vram".strip(), "with dynamic VRAM": given}

@@ -1,4 +1,7 @@
-"""SD 1.5 and SDXL of full size at every memory level: what is measured, in which sizes, and what it needs. Of any backend."""
+"""SD 1.5 and SDXL of full size at every memory level: what is measured, in which sizes, and what it needs.
+
+Of any backend.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,9 @@ def kind_of_device(device: str) -> str:
 
 
 def lacking(kind: str, device: str, folder: Path | None) -> Finding | None:
-    """Why this model is left out, where main memory or the disk of `folder` (None: no file is written) is too full for it."""
+    """Why this model is left out, where main memory or the disk of `folder` (None: no file is written) is too full for
+    it.
+    """
     from .probe import main_memory
 
     needed, (free, _) = MAIN_MEMORY[kind_of_device(device)][kind], main_memory()
@@ -44,7 +49,10 @@ def lacking(kind: str, device: str, folder: Path | None) -> Finding | None:
 
 
 def measure(subject: Subject, kind: str, way: str, folder: Path) -> None:
-    """Say a line for each memory level. The first way's `fast` gradients are kept in `folder`: all others are compared with them."""
+    """Say a line for each memory level.
+
+    The first way's `fast` gradients are kept in `folder`: all others are compared with them.
+    """
     from safetensors.torch import load_file, save_file
 
     from ..dpo_core.training.memory.levels import LEVELS

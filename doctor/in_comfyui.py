@@ -1,6 +1,8 @@
-"""The pack in a ComfyUI that starts as it always does, but for its server: in a process of its own, by ComfyUI's own Python.
+"""The pack in a ComfyUI that starts as it always does, but for its server: in a process of its own, by ComfyUI's own
+Python.
 
-main.py is imported and not run: it reads the switches and sets up the memory system (dynamic VRAM is switched on nowhere else).
+main.py is imported and not run: it reads the switches and sets up the memory system (dynamic VRAM is switched on
+nowhere else).
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ _QUIET = ("--disable-all-custom-nodes", "--disable-api-nodes")
 
 
 def answer(request: dict[str, Any]) -> None:
-    """request: comfyui (folder), args (switches as one text), device, python, and `family` of a tiny model, or `full`, the kind of a
-    large one, with the `folder` for its file and gradients."""
+    """request: comfyui (folder), args (switches as one text), device, python, and `family` of a tiny model, or `full`,
+    the kind of a large one, with the `folder` for its file and gradients."""
     folder, device = Path(request["comfyui"]), request["device"]
     if not _started(folder, request["args"], device):
         return

@@ -13,7 +13,9 @@ TINY_SIDE = 64
 
 
 def answer(request: dict[str, Any]) -> None:
-    """request: device, and `family` of a tiny model, or `full`, the kind of a large one, with the `folder` where gradients are kept."""
+    """request: device, and `family` of a tiny model, or `full`, the kind of a large one, with the `folder` where
+    gradients are kept.
+    """
     kind, device = request.get("full"), request["device"]
     if kind is None:
         guarded("training", lambda: _self_check(request["family"], device))
@@ -46,7 +48,9 @@ def _full(kind: str, device: str, folder: Path) -> None:
 
 
 def tiny_pipeline(family: str, device: str):
-    """A StableDiffusionPipeline: the toybox's, or the toybox's parts around a UNet of one block of each kind, with random weights."""
+    """A StableDiffusionPipeline: the toybox's, or the toybox's parts around a UNet of one block of each kind, with
+    random weights.
+    """
     from ..dpo_core.backends.diffusers.model import load_pipeline
     from ..dpo_core.backends.diffusers.quiet import quiet_libraries
     from ..dpo_core.backends.diffusers.random_models import tiny_unet

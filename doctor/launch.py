@@ -28,7 +28,10 @@ importlib.import_module("dreambooth_dpo.doctor." + module).answer(json.loads(req
 
 
 class Ended(Exception):
-    """The process did not come to its end. The text says how it ended, with its last words; `remedy` what can be done."""
+    """The process did not come to its end.
+
+    The text says how it ended, with its last words; `remedy` what can be done.
+    """
 
     def __init__(self, said: str, remedy: str) -> None:
         super().__init__(said)

@@ -1,4 +1,6 @@
-"""What the doctor can be asked, written once: the command line and `python doctor` take names, defaults and help from here."""
+"""What the doctor can be asked, written once: the command line and `python doctor` take names, defaults and help from
+here.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FAMILIES = {"comfyui": ("toybox", "sd15", "sdxl", "flux"), "diffusers": ("toybox", "sd15")}
-"""Of each backend, the families that it can train a tiny model of. Of the toybox the shipped weights, else random ones."""
+"""Of each backend, the families that it can train a tiny model of.
+
+Of the toybox the shipped weights, else random ones.
+"""
 
 
 @dataclass(frozen=True)

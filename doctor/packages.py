@@ -42,7 +42,9 @@ def installed(name: str) -> str | None:
 
 
 def lacking(needed: dict[str, str], versions: dict[str, str | None]) -> dict[str, str]:
-    """Of `needed`, the requirements that `versions` (by name) do not meet, each with why: "missing", or the version that is too old."""
+    """Of `needed`, the requirements that `versions` (by name) do not meet, each with why: "missing", or the version
+    that is too old.
+    """
     found = {}
     for requirement in needed:
         name, _, least = requirement.partition(">=")

@@ -1,4 +1,7 @@
-"""Asked of a Python before anything is trained in it: its version, packages, PyTorch, device and free memory. Runs in that Python."""
+"""Asked of a Python before anything is trained in it: its version, packages, PyTorch, device and free memory.
+
+Runs in that Python.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,10 @@ LITTLE, TOO_LITTLE = 6e9, 1.5e9
 
 
 def answer(request: dict[str, Any]) -> None:
-    """request: headless (bool). Says findings, and "device": cuda, mps, xpu or cpu; the latter only where PyTorch can be imported."""
+    """request: headless (bool).
+
+    Says findings, and "device": cuda, mps, xpu or cpu; the latter only where PyTorch can be imported.
+    """
     headless = request["headless"]
     say("finding", python_finding(sys.version_info[:3], sys.executable).as_dict())
     say(

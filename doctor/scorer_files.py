@@ -1,4 +1,7 @@
-"""Scorers' files: the toybox's own, those that lie in a folder for scorers, and those in the Hugging Face cache. Downloads nothing."""
+"""Scorers' files: the toybox's own, those that lie in a folder for scorers, and those in the Hugging Face cache.
+
+Downloads nothing.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,9 @@ def toybox_finding(weights: Path = WEIGHTS) -> Finding:
 
 
 def scorer_findings(roots: Sequence[Path], environment: Mapping[str, str] = os.environ) -> list[Finding]:
-    """What lies in `roots` (folders of scorers), each checked by its files; then of the usual ones those that are nowhere."""
+    """What lies in `roots` (folders of scorers), each checked by its files; then of the usual ones those that are
+    nowhere.
+    """
     whole, broken = _checked(roots)
     findings = [Finding("scorer", WARNING, f"{name}: {why[0]}", why[1], {"name": name}) for name, why in broken.items()]
     cached = {name: path for name in USUAL if (path := _cached(name, environment)) is not None}

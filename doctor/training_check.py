@@ -1,4 +1,7 @@
-"""Training at every memory level, by the engine's own self-test and trainer, on any backend. Runs in the process of the model."""
+"""Training at every memory level, by the engine's own self-test and trainer, on any backend.
+
+Runs in the process of the model.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,9 @@ Gradients = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Subject:
-    """A model to train, and how to get at its latents' shape [C, h, w], its layers' diffusers names, and the work that goes before."""
+    """A model to train, and how to get at its latents' shape [C, h, w], its layers' diffusers names, and the work that
+    goes before.
+    """
 
     model: TextToImage
     latent: Callable[[], tuple[int, ...]]
@@ -59,7 +64,8 @@ def tiny(subject: Subject) -> Iterator[Level]:
 
 
 def train_levels(subject: Subject, steps: int, pairs: int, test: bool) -> Iterator[Level]:
-    """Each level from the same adapter and the same pairs: a first step, whose gradients are kept, and `steps` more, which are timed.
+    """Each level from the same adapter and the same pairs: a first step, whose gradients are kept, and `steps` more,
+    which are timed.
 
     `test`: the engine's gradient self-test goes before, at each level. Raises UserError where it fails.
     """
@@ -111,7 +117,10 @@ def _settings(level: str, steps: int, pairs: int, flow: bool) -> TrainSettings:
 
 
 def _adapter(subject: Subject) -> Adapter:
-    """An adapter that acts: both of its matrices have gradients. The reference is its copy, so that no loss is saturated."""
+    """An adapter that acts: both of its matrices have gradients.
+
+    The reference is its copy, so that no loss is saturated.
+    """
     adapter = Adapter(subject.model.denoiser, ADAPTER, 0, subject.model.device, subject.names())
     generator = torch.Generator().manual_seed(1)
     state = {
@@ -131,8 +140,8 @@ def _data(subject: Subject, pairs: int) -> PairData:
 
 
 SMALLEST = 1e-4
-"""Of the whole gradient's norm: a matrix whose gradient is smaller is compared against this share. In some layers it is 0 but for rounding
-(what shifts a whole group before its norm), and the relative difference of rounding noise is 1."""
+"""Of the whole gradient's norm: a matrix whose gradient is smaller is compared against this share. In some layers it is
+0 but for rounding (what shifts a whole group before its norm), and the relative difference of rounding noise is 1."""
 
 
 def difference(one: Gradients, other: Gradients) -> float:

@@ -35,7 +35,8 @@ def self_check_findings(title: str, levels: list[Any], limit: float) -> list[Fin
 def full_finding(
     title: str, level: Any, to_first: float | None, limit: float, facts: dict[str, Any], smaller: bool
 ) -> Finding:
-    """Of a level of a full-size model. to_first: largest relative difference of its gradients to those of the first way and level.
+    """Of a level of a full-size model. to_first: largest relative difference of its gradients to those of the first way
+    and level.
 
     smaller: whether a smaller level is tried after it.
     """
@@ -67,7 +68,10 @@ def full_finding(
 
 
 def guarded(name: str, work: Callable[[], Any]) -> Any:
-    """What `work` returns; where it raises, a failed line is said, and None is returned. An error that a user can mend has its remedy."""
+    """What `work` returns; where it raises, a failed line is said, and None is returned.
+
+    An error that a user can mend has its remedy.
+    """
     from ..dpo_core.errors import UserError
 
     try:

@@ -1,1 +1,4 @@
-"""The engine: candidates, scores, pairs, preference training, rounds. Knows torch; knows nothing of nodes or of any one backend."""
+"""The engine: candidates, scores, pairs, preference training, rounds.
+
+Knows torch; knows nothing of nodes or of any one backend.
+"""

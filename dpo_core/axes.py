@@ -15,7 +15,9 @@ _NAME = re.compile(r"(fidelity|alignment)(?:_([2-9]|[1-9][0-9]+))?")
 
 
 def axis_of(name: str) -> str | None:
-    """The axis of a reward scorer by its name: "fidelity" of "fidelity", "fidelity_2", "fidelity_3", ...; None for other names."""
+    """The axis of a reward scorer by its name: "fidelity" of "fidelity", "fidelity_2", "fidelity_3", ...; None for
+    other names.
+    """
     found = _NAME.fullmatch(name)
     return found[1] if found else None
 
@@ -28,10 +30,10 @@ def names_of(axis: str, names: Iterable[str]) -> tuple[str, ...]:
 def combine(scores: Sequence[np.ndarray], prompt_of: np.ndarray, how: str) -> np.ndarray:
     """One score of an axis, float64 [n], from those of its scorers (each float [n]); prompt_of: int [n].
 
-    Each scorer's scores are taken in standard deviations of the round, see `statistics.standardise`, so that no scorer counts for more
-    because its numbers spread wider. "mean": their mean. "worst": their minimum, so a candidate is as good as its strictest scorer says.
-    A single scorer's scores come back as they are. Raises UserError for no scores, unlike numbers of them, a score that is
-    not finite, or another `how`.
+    Each scorer's scores are taken in standard deviations of the round, see `statistics.standardise`, so that no scorer
+    counts for more because its numbers spread wider. "mean": their mean. "worst": their minimum, so a candidate is as
+    good as its strictest scorer says. A single scorer's scores come back as they are. Raises UserError for no scores,
+    unlike numbers of them, a score that is not finite, or another `how`.
     """
     arrays = [np.asarray(values, np.float64) for values in scores]
     if not arrays:
@@ -54,7 +56,8 @@ def combine(scores: Sequence[np.ndarray], prompt_of: np.ndarray, how: str) -> np
 
 
 def in_units_of(first: np.ndarray, standard: np.ndarray, prompt_of: np.ndarray) -> np.ndarray:
-    """Scores in standard deviations (float [n]) on the scale of `first` (float [n]): around its mean of each prompt, as wide as it spreads.
+    """Scores in standard deviations (float [n]) on the scale of `first` (float [n]): around its mean of each prompt, as
+    wide as it spreads.
 
     For first 1 1 3 3 of one prompt (mean 2, spread 1) and standard -1 0 0 1: 1 2 2 3. Cosines stay between -1 and 1.
     """

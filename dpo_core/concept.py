@@ -14,8 +14,8 @@ from .errors import UserError
 class Concept:
     """Identifier token ("sks"), class noun ("robot") and reference pictures uint8 [r, H, W, 3].
 
-    `held_out`: further photos [h, H, W, 3] that training never sees, for guards; None where there are none.
-    `masks`: uint8 [r, H, W], 255 where a reference picture shows the subject; with them fidelity is that of the subject alone.
+    `held_out`: further photos [h, H, W, 3] that training never sees, for guards; None where there are none. `masks`:
+    uint8 [r, H, W], 255 where a reference picture shows the subject; with them fidelity is that of the subject alone.
     Raises UserError for an empty identifier or class noun, no reference picture, or masks that do not fit the pictures.
     """
 

@@ -36,7 +36,9 @@ class ModelConfig(Settings):
 
 
 class ScorerConfig(Settings):
-    """Scorers by local folder: open_clip (open_clip_config.json, open_clip_model.safetensors, tokenizer), DINOv2 beside it."""
+    """Scorers by local folder: open_clip (open_clip_config.json, open_clip_model.safetensors, tokenizer), DINOv2 beside
+    it.
+    """
 
     reward: Path | Annotated[tuple[Path, ...], Field(min_length=1)] = Field(
         description="Folder of the scorer that trains (fidelity and alignment), or a list of them; after the first, dinov2 too."

@@ -13,10 +13,12 @@ _CPU_CHUNK, _GPU_CHUNK = 2**15, 2**24
 
 
 def update_with_tensor(digest: Any, tensor: torch.Tensor) -> None:
-    """Feed a hashlib object with a tensor's bytes as 32-bit integers: the first 4096 as they are, and the sum of all, modulo 2^64.
+    """Feed a hashlib object with a tensor's bytes as 32-bit integers: the first 4096 as they are, and the sum of all,
+    modulo 2^64.
 
-    One changed value always changes the sum; sums of integers, unlike those of floats, do not depend on their order. Every byte is read
-    once, on the tensor's own device: `python -m dreambooth_dpo.benchmarks.hashing` measures the seconds.
+    One changed value always changes the sum; sums of integers, unlike those of floats, do not depend on their order.
+    Every byte is read once, on the tensor's own device: `python -m dreambooth_dpo.benchmarks.hashing` measures the
+    seconds.
     """
     data = tensor.detach().contiguous().flatten().view(torch.uint8)
     words = F.pad(data, (0, -len(data) % 4)) if len(data) % 4 else data

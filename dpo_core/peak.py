@@ -24,7 +24,9 @@ def reset_peak(device: torch.device) -> None:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """Highest memory since `reset_peak`: allocated on the GPU, or the process's resident set (since its start where there is no /proc)."""
+    """Highest memory since `reset_peak`: allocated on the GPU, or the process's resident set (since its start where
+    there is no /proc).
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status")

@@ -78,7 +78,10 @@ PRESETS = {"objects": [*_SHARED, *_OBJECT], "living things": [*_SHARED, *_LIVING
 def prompt_set(
     concept: Concept, preset: str, text: str, held_out_text: str, held_out_share: float, seed: int
 ) -> PromptSet:
-    """A preset, or own text ("own text"), split; with `held_out_text` nothing is split. Raises UserError for an empty or wrong prompt."""
+    """A preset, or own text ("own text"), split; with `held_out_text` nothing is split.
+
+    Raises UserError for an empty or wrong prompt.
+    """
     if preset in PRESETS:
         templates = PRESETS[preset]
     elif preset == "own text":

@@ -16,7 +16,10 @@ _TAG = re.compile(r"^\[(?P<context>[^\]]+)\]\s*(?P<prompt>.+)$")
 
 @dataclass(frozen=True)
 class PromptSet:
-    """Prompts as given to the model (placeholders filled). `unseen`: held-out prompts whose context no training prompt names."""
+    """Prompts as given to the model (placeholders filled).
+
+    `unseen`: held-out prompts whose context no training prompt names.
+    """
 
     train: tuple[str, ...]
     held_out: tuple[str, ...]
@@ -35,7 +38,10 @@ class PromptSet:
 
 
 def fill(template: str, concept: Concept) -> str:
-    """Put identifier and class noun into a template. Raises UserError when it lacks the concept, or names an unknown placeholder."""
+    """Put identifier and class noun into a template.
+
+    Raises UserError when it lacks the concept, or names an unknown placeholder.
+    """
     for name in re.findall(r"\{([^}]*)\}", template):
         if name not in ("identifier", "class_noun"):
             raise UserError(
@@ -53,7 +59,8 @@ def fill(template: str, concept: Concept) -> str:
 
 
 def read_templates(path: Path) -> list[tuple[str, str]]:
-    """(context, template) of each line of a UTF-8 text file; `[context] prompt` tags a context, else the line is its own.
+    """(context, template) of each line of a UTF-8 text file; `[context] prompt` tags a context, else the line is its
+    own.
 
     Empty lines and lines that start with # are passed over. Raises UserError for a missing, unreadable or empty file.
     """

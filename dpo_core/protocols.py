@@ -17,13 +17,15 @@ Cond = dict[str, torch.Tensor]
 class Scorer(Protocol):
     """Maps pictures to one number each.
 
-    A scorer may have a method `rest()`, after which it takes no room on the accelerator until the next score: it is called before the
-    model draws or trains.
+    A scorer may have a method `rest()`, after which it takes no room on the accelerator until the next score: it is
+    called before the model draws or trains.
     """
 
     name: str
     fingerprint: str
-    """Hash of all that a score depends on (weights, references, settings); a kept score is used only under the same fingerprint."""
+    """Hash of all that a score depends on (weights, references, settings); a kept score is used only under the same
+    fingerprint.
+    """
 
     def score(self, images: np.ndarray, prompts: Sequence[str]) -> np.ndarray:
         """float64 [n] for uint8 images [n, H, W, 3] and the n prompts they were sampled from (identifier included)."""
@@ -31,7 +33,10 @@ class Scorer(Protocol):
 
 
 class TextToImage(Protocol):
-    """A text-to-image model whose denoiser can carry an adapter. All latents are in the denoiser's own (scaled) space."""
+    """A text-to-image model whose denoiser can carry an adapter.
+
+    All latents are in the denoiser's own (scaled) space.
+    """
 
     fingerprint: str
     denoiser: torch.nn.Module
@@ -52,11 +57,15 @@ class TextToImage(Protocol):
         settings: object,
         on_step: Callable[[int], None] | None = None,
     ) -> torch.Tensor:
-        """Latents float32 [n, C, h, w] on the CPU. Candidate i depends on prompts[i] and seeds[i] alone, whatever the batch."""
+        """Latents float32 [n, C, h, w] on the CPU. Candidate i depends on prompts[i] and seeds[i] alone, whatever the
+        batch.
+        """
         ...
 
     def pictures_at_once(self, settings: object, most: int) -> int | None:
-        """How many pictures, 1 to `most`, the host's own figures of memory let `sample` draw at once; None where it has none."""
+        """How many pictures, 1 to `most`, the host's own figures of memory let `sample` draw at once; None where it has
+        none.
+        """
         ...
 
     def decode(self, latents: torch.Tensor) -> np.ndarray:

@@ -21,7 +21,9 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Pair:
-    """Indices of two candidates of one prompt, and the improvement from loser to winner in standard deviations and degrees."""
+    """Indices of two candidates of one prompt, and the improvement from loser to winner in standard deviations and
+    degrees.
+    """
 
     winner: int
     loser: int
@@ -38,5 +40,7 @@ class Pair:
 
     @property
     def gap(self) -> float:
-        """Signed improvement along the direction of equal gain, (d_fidelity + d_alignment) / sqrt 2; at 45 degrees it is the length."""
+        """Signed improvement along the direction of equal gain, (d_fidelity + d_alignment) / sqrt 2; at 45 degrees it
+        is the length.
+        """
         return (self.d_fidelity + self.d_alignment) / 2**0.5

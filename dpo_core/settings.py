@@ -8,7 +8,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 AUTO_CHUNK = 16
-"""Pictures committed together where free memory decides how many are drawn at once: a set must be planned alike on any machine."""
+"""Pictures committed together where free memory decides how many are drawn at once: a set must be planned alike on any
+machine.
+"""
 
 
 class Settings(BaseModel):
@@ -70,7 +72,9 @@ class SamplingSettings(Settings):
         return self
 
     def described(self) -> dict[str, Any]:
-        """As JSON, to recognise what was drawn with equal settings; younger settings stand in it only where they are set."""
+        """As JSON, to recognise what was drawn with equal settings; younger settings stand in it only where they are
+        set.
+        """
         unset = {name for name, off in (("guidance_until", 1), ("draft_steps", 0)) if getattr(self, name) == off}
         return self.model_dump(mode="json", exclude=unset)
 

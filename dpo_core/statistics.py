@@ -12,7 +12,9 @@ def prompt_means(values: np.ndarray, prompt_of: np.ndarray | None = None) -> np.
 
 
 def spread_within(values: np.ndarray, prompt_of: np.ndarray | None = None) -> float:
-    """Standard deviation of values (float [n]) from their prompts' own means, pooled over all; 0 where they agree but for rounding."""
+    """Standard deviation of values (float [n]) from their prompts' own means, pooled over all; 0 where they agree but
+    for rounding.
+    """
     values = np.asarray(values, np.float64)
     spread = float(np.sqrt(np.mean((values - prompt_means(values, prompt_of)) ** 2))) if len(values) else 0.0
     # Equal values leave rounding noise in the deviation: treat it as none.
@@ -22,8 +24,9 @@ def spread_within(values: np.ndarray, prompt_of: np.ndarray | None = None) -> fl
 def standardise(values: np.ndarray, prompt_of: np.ndarray | None = None) -> np.ndarray:
     """Scores in standard deviations of the round: float [n] -> float64 [n]; zeros where all values agree.
 
-    With `prompt_of` (int [n]) the deviations are from each prompt's own mean, and their spread is pooled over the round. Pairs compare
-    candidates of one prompt only; how much easier one prompt is than another must not shrink the axis on which they differ.
+    With `prompt_of` (int [n]) the deviations are from each prompt's own mean, and their spread is pooled over the
+    round. Pairs compare candidates of one prompt only; how much easier one prompt is than another must not shrink the
+    axis on which they differ.
     """
     values = np.asarray(values, np.float64)
     spread = spread_within(values, prompt_of)
@@ -31,7 +34,10 @@ def standardise(values: np.ndarray, prompt_of: np.ndarray | None = None) -> np.n
 
 
 def bootstrap_interval(values: np.ndarray, resamples: int, seed: int = 0, level: float = 0.95) -> tuple[float, float]:
-    """Percentile bootstrap of the mean of `values` [n] (one per prompt or concept). A single value gives an infinite interval."""
+    """Percentile bootstrap of the mean of `values` [n] (one per prompt or concept).
+
+    A single value gives an infinite interval.
+    """
     values = np.asarray(values, np.float64)
     if len(values) < 2:
         return (-np.inf, np.inf)

@@ -1,4 +1,7 @@
-"""Which versions of ComfyUI are supported, and which version lies in a folder. Imports nothing: it is asked before anything else works."""
+"""Which versions of ComfyUI are supported, and which version lies in a folder.
+
+Imports nothing: it is asked before anything else works.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,9 @@ def too_old(version: str) -> str | None:
 
 
 def version_in(folder: Path) -> str | None:
-    """The version that a ComfyUI folder says of itself, "unknown" where it does not; None where the folder holds no ComfyUI."""
+    """The version that a ComfyUI folder says of itself, "unknown" where it does not; None where the folder holds no
+    ComfyUI.
+    """
     if not (folder / "main.py").is_file() or not (folder / "comfy" / "sd.py").is_file():
         return None
     file = folder / "comfyui_version.py"

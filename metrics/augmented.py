@@ -17,7 +17,9 @@ VIEWS = ("itself", "flipped left to right", "shifted down and right", "shifted u
 
 
 def shifted(images: np.ndarray, down: int, right: int) -> np.ndarray:
-    """Pictures uint8 [n, H, W, 3] moved by whole pixels (negative: up, left); what comes in at the edges repeats the edge."""
+    """Pictures uint8 [n, H, W, 3] moved by whole pixels (negative: up, left); what comes in at the edges repeats the
+    edge.
+    """
     rows = np.clip(np.arange(images.shape[1]) - down, 0, images.shape[1] - 1)
     columns = np.clip(np.arange(images.shape[2]) - right, 0, images.shape[2] - 1)
     return images[:, rows][:, :, columns]
@@ -35,11 +37,13 @@ def views(images: np.ndarray) -> list[np.ndarray]:
 
 
 class AugmentedEmbedder:
-    """Wraps an Embedder: a picture's embedding is the normalised mean of the unit embeddings of its `views`. Texts pass through.
+    """Wraps an Embedder: a picture's embedding is the normalised mean of the unit embeddings of its `views`. Texts pass
+    through.
 
-    A reward that is averaged over small changes of the picture is harder to hack: what only one exact placement of pixels earns, the
-    mean takes away. Measured by tests/metrics/test_augmented.py: pictures tuned pixel by pixel against the toybox's reward gain less where
-    the wrapped one scores. It costs a forward for each view. The last pictures' embeddings are kept, as the embedders keep theirs.
+    A reward that is averaged over small changes of the picture is harder to hack: what only one exact placement of
+    pixels earns, the mean takes away. Measured by tests/metrics/test_augmented.py: pictures tuned pixel by pixel
+    against the toybox's reward gain less where the wrapped one scores. It costs a forward for each view. The last
+    pictures' embeddings are kept, as the embedders keep theirs.
     """
 
     def __init__(self, embedder: Embedder) -> None:
@@ -49,7 +53,9 @@ class AugmentedEmbedder:
         self._last: tuple[bytes, np.ndarray] | None = None
 
     def embed_images(self, images: np.ndarray) -> np.ndarray:
-        """float32 [n, d] of norm 1, of uint8 images [n, H, W, 3]; MetricsError for another form, or views whose mean has no direction."""
+        """float32 [n, d] of norm 1, of uint8 images [n, H, W, 3]; MetricsError for another form, or views whose mean
+        has no direction.
+        """
         check_images(images)
         key = hashlib.sha256(str(images.shape).encode() + images.tobytes()).digest()
         if self._last is None or self._last[0] != key:

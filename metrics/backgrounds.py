@@ -1,4 +1,6 @@
-"""The guard against the photos' place: how much a picture looks like where the reference photos were taken, the subject left out."""
+"""The guard against the photos' place: how much a picture looks like where the reference photos were taken, the subject
+left out.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +14,21 @@ from .errors import MetricsError
 from .pictures import check_images, check_masks
 
 SUBJECT = 32
-"""A mask's grey from which on a pixel counts as the subject's; what is fainter is an edge, or noise of the file's compression."""
+"""A mask's grey from which on a pixel counts as the subject's; what is fainter is an edge, or noise of the file's
+compression.
+"""
 WIDER = 0.03
-"""How far the subject is grown before it is taken out, as a share of the longer side: edges, soft shadows and outlines go with it."""
+"""How far the subject is grown before it is taken out, as a share of the longer side: edges, soft shadows and outlines
+go with it.
+"""
 LEAST_PLACE = 0.05
 """Share of a photo that must be left without the subject; a photo with less shows no place."""
 
 
 def _box_sums(values: np.ndarray, reach: int) -> np.ndarray:
-    """Sums over the square of 2 * reach + 1 pixels around each pixel, cut at the edges. values [H, W, c]; float64 of that form."""
+    """Sums over the square of 2 * reach + 1 pixels around each pixel, cut at the edges. values [H, W, c]; float64 of
+    that form.
+    """
     for axis in (0, 1):
         size = values.shape[axis]
         running = np.insert(np.cumsum(values, axis=axis, dtype=np.float64), 0, 0.0, axis=axis)
@@ -30,22 +38,28 @@ def _box_sums(values: np.ndarray, reach: int) -> np.ndarray:
 
 
 def place_of(mask: np.ndarray) -> np.ndarray:
-    """bool [H, W]: where a photo shows its place, of a mask uint8 [H, W] (255 = subject). The subject is grown by 3 %, 1 pixel at least."""
+    """bool [H, W]: where a photo shows its place, of a mask uint8 [H, W] (255 = subject).
+
+    The subject is grown by 3 %, 1 pixel at least.
+    """
     reach = max(1, round(WIDER * max(mask.shape)))
     return _box_sums((mask >= SUBJECT)[..., None], reach)[..., 0] < 0.5
 
 
 def shows_place(masks: np.ndarray) -> np.ndarray:
-    """bool [r]: which photos show enough of their place, of masks uint8 [r, H, W]; False where the subject fills all but 5 %."""
+    """bool [r]: which photos show enough of their place, of masks uint8 [r, H, W]; False where the subject fills all
+    but 5 %.
+    """
     return np.asarray([place_of(mask).mean() >= LEAST_PLACE for mask in masks], bool)
 
 
 def without_subject(photo: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """The photo with the subject taken out and the hole filled from around it, uint8 [H, W, 3].
 
-    The hole is filled from its rim inwards: each pixel takes the mean of what is known in a square around it, 1 pixel to each side at
-    first, then 2, 4, ... once nothing nearer is left. Colours and brightness go on into it, texture fades. Pixels outside it stay.
-    photo uint8 [H, W, 3], mask uint8 [H, W] (255 = subject). Raises MetricsError where the grown subject leaves no pixel to fill from.
+    The hole is filled from its rim inwards: each pixel takes the mean of what is known in a square around it, 1 pixel
+    to each side at first, then 2, 4, ... once nothing nearer is left. Colours and brightness go on into it, texture
+    fades. Pixels outside it stay. photo uint8 [H, W, 3], mask uint8 [H, W] (255 = subject). Raises MetricsError where
+    the grown subject leaves no pixel to fill from.
     """
     known = place_of(mask)
     if not known.any():
@@ -64,14 +78,17 @@ def without_subject(photo: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 class BackgroundScorer(OnEmbedder):
-    """Mean cosine (-1..1) between a picture and the reference photos with the subject taken out; fits the Scorer protocol.
+    """Mean cosine (-1..1) between a picture and the reference photos with the subject taken out; fits the Scorer
+    protocol.
 
-    It tells how much a picture looks like the place where the photos were taken, whoever stands in it. Nothing trains on it: a model
-    that puts the photos' place where prompts ask for another one raises it. A prompt that asks for a place like the photos' own raises
-    it with good reason, so compare before and after over the same prompts, and look at alignment beside it.
+    It tells how much a picture looks like the place where the photos were taken, whoever stands in it. Nothing trains
+    on it: a model that puts the photos' place where prompts ask for another one raises it. A prompt that asks for a
+    place like the photos' own raises it with good reason, so compare before and after over the same prompts, and look
+    at alignment beside it.
 
-    references uint8 [r, H, W, 3], masks uint8 [r, H, W] (255 = subject); photos that the subject fills are left out, see `shows_place`.
-    Filled and embedded once, at the first score. Raises MetricsError for another form, a mask without a subject, or no place at all.
+    references uint8 [r, H, W, 3], masks uint8 [r, H, W] (255 = subject); photos that the subject fills are left out,
+    see `shows_place`. Filled and embedded once, at the first score. Raises MetricsError for another form, a mask
+    without a subject, or no place at all.
     """
 
     def __init__(
@@ -94,7 +111,10 @@ class BackgroundScorer(OnEmbedder):
         self._mean: np.ndarray | None = None
 
     def score(self, images: np.ndarray, prompts: Sequence[str]) -> np.ndarray:
-        """float64 [n], -1..1, of uint8 images [n, H, W, 3], higher = more like the photos' place. Prompts are not looked at."""
+        """float64 [n], -1..1, of uint8 images [n, H, W, 3], higher = more like the photos' place.
+
+        Prompts are not looked at.
+        """
         if len(check_images(images)) == 0:
             return np.zeros(0)
         if self._mean is None:

@@ -62,7 +62,9 @@ class Embedder(Protocol):
 
 
 def rest(embedder: Embedder) -> None:
-    """Let an embedder's model leave the GPU until it is asked again, where it can: a host's own memory management needs no word."""
+    """Let an embedder's model leave the GPU until it is asked again, where it can: a host's own memory management needs
+    no word.
+    """
     if callable(leave := getattr(embedder, "rest", None)):
         leave()
 
@@ -80,8 +82,8 @@ class OnEmbedder:
 class _TorchEmbedder:
     """What the embedders share: batches, devices, the fingerprint, and a memory of the last pictures.
 
-    Fidelity, alignment and the guards ask for the same pictures one after the other, so the last result is kept. On a GPU the model may
-    `rest` in main memory between two calls.
+    Fidelity, alignment and the guards ask for the same pictures one after the other, so the last result is kept. On a
+    GPU the model may `rest` in main memory between two calls.
     """
 
     def __init__(
@@ -111,7 +113,9 @@ class _TorchEmbedder:
 
     @torch.inference_mode()
     def embed_images(self, images: np.ndarray) -> np.ndarray:
-        """float32 [n, d] of norm 1, of uint8 images [n, H, W, 3]; MetricsError for another form or a NaN that comes out."""
+        """float32 [n, d] of norm 1, of uint8 images [n, H, W, 3]; MetricsError for another form or a NaN that comes
+        out.
+        """
         check_images(images)
         key = hashlib.sha256(str(images.shape).encode() + images.tobytes()).digest()
         if self._last is None or self._last[0] != key:
@@ -174,10 +178,11 @@ class OpenClipEmbedder(_TorchEmbedder):
 
 
 class DinoV2Embedder(_TorchEmbedder):
-    """The class token of DINOv2, or another vision transformer that AutoModel loads from a folder, in float32. It reads no text.
+    """The class token of DINOv2, or another vision transformer that AutoModel loads from a folder, in float32. It reads
+    no text.
 
-    `folder` holds config.json, preprocessor_config.json and model.safetensors. Raises MetricsError that says which file is missing
-    and how to get it, or that the weights do not fit the config.
+    `folder` holds config.json, preprocessor_config.json and model.safetensors. Raises MetricsError that says which file
+    is missing and how to get it, or that the weights do not fit the config.
     """
 
     def __init__(self, folder: str | Path, device: str = "cpu") -> None:
@@ -194,7 +199,8 @@ class DinoV2Embedder(_TorchEmbedder):
             raise MetricsError(
                 f"cannot load {folder}: {error}. Do {DINO_WEIGHTS} and config.json belong together?"
             ) from error
-        # transformers fills what the file lacks with random numbers and only warns; the mask token alone is never used here.
+        # transformers fills what the file lacks with random numbers and only warns; the mask token alone is never used
+        # here.
         missing = sorted(k for k in info["missing_keys"] if not k.endswith("mask_token"))
         if missing:
             raise MetricsError(
@@ -212,7 +218,8 @@ class DinoV2Embedder(_TorchEmbedder):
 
 
 def load_embedder(source: str | Path, device: str = "cpu") -> Embedder:
-    """The embedder that `source` names: a folder (open_clip or DINOv2), "<architecture>=<file>.safetensors", or "hf-hub:<name>".
+    """The embedder that `source` names: a folder (open_clip or DINOv2), "<architecture>=<file>.safetensors", or
+    "hf-hub:<name>".
 
     Raises MetricsError that says what is missing and where to put it.
     """
@@ -246,7 +253,9 @@ def _clip_parts(source: str, architecture: str | None, changes: dict) -> tuple[t
 
 
 def _open_clip(name: str, pretrained: str | None, preprocess: dict, remedy: str) -> tuple[torch.nn.Module, object]:
-    """open_clip's model (float32, on the CPU, with all of its weights) and tokenizer; MetricsError when either does not load."""
+    """open_clip's model (float32, on the CPU, with all of its weights) and tokenizer; MetricsError when either does not
+    load.
+    """
     import open_clip
 
     try:

@@ -13,10 +13,12 @@ from .sets import Scorers, concept_scorers
 def clip_scorers(
     reward: Path | Sequence[Path], judge: ScorerConfig | None, concept: Concept, device: str = "cpu"
 ) -> Scorers:
-    """Fidelity and alignment by the reward models, the same by the judge if one is given; guards by the judge, else by the first reward.
+    """Fidelity and alignment by the reward models, the same by the judge if one is given; guards by the judge, else by
+    the first reward.
 
-    reward: the folder of an open_clip model, or several folders; those after the first may be DINOv2's. With `judge.augment` rewards take
-    the mean over views of a picture; the judge never does. Raises MetricsError that says which file or model is wrong.
+    reward: the folder of an open_clip model, or several folders; those after the first may be DINOv2's. With
+    `judge.augment` rewards take the mean over views of a picture; the judge never does. Raises MetricsError that says
+    which file or model is wrong.
     """
     from .augmented import AugmentedEmbedder
     from .embedders import DinoV2Embedder, OpenClipEmbedder, load_embedder

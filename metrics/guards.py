@@ -1,4 +1,6 @@
-"""Guards: nothing trains on them, so they tell a gain from a cheat (copying training photos, drawing one picture for all)."""
+"""Guards: nothing trains on them, so they tell a gain from a cheat (copying training photos, drawing one picture for
+all).
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,10 @@ SMALLEST_ANGLE = 1e-6
 
 
 def _unit(embeddings: np.ndarray, what: str, at_least: int) -> np.ndarray:
-    """The rows in float64 at norm 1 (float32 rows are off by 1e-7, which small angles show). MetricsError where there is none."""
+    """The rows in float64 at norm 1 (float32 rows are off by 1e-7, which small angles show).
+
+    MetricsError where there is none.
+    """
     rows = np.asarray(embeddings, dtype=np.float64)
     if rows.ndim != 2 or len(rows) < at_least:
         raise MetricsError(
@@ -31,7 +36,9 @@ def _unit(embeddings: np.ndarray, what: str, at_least: int) -> np.ndarray:
 
 
 def _angles(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Angles [n, m], radians 0..pi, of unit rows a [n, d] and b [m, d]; exact near 0 and pi, where arccos of the cosine is not."""
+    """Angles [n, m], radians 0..pi, of unit rows a [n, d] and b [m, d]; exact near 0 and pi, where arccos of the cosine
+    is not.
+    """
     columns = [2 * np.arctan2(np.linalg.norm(a - row, axis=1), np.linalg.norm(a + row, axis=1)) for row in b]
     return np.stack(columns, axis=1)
 
@@ -41,15 +48,16 @@ def copy_paste(generated: np.ndarray, held_out: np.ndarray, references: np.ndarr
 
         M = (theta_gt - theta_gr) / max(theta_tr, eps)
 
-    with angles between embeddings of the generated picture g, a true photo t of the subject that training never saw, and a
-    training reference r. +1: g is the training photo; -1: g is the held-out photo; 0: as near to one as to the other. So a model
-    that has learned the subject stays near 0, and one that copies its references rises.
+    with angles between embeddings of the generated picture g, a true photo t of the subject that training never saw,
+    and a training reference r. +1: g is the training photo; -1: g is the held-out photo; 0: as near to one as to the
+    other. So a model that has learned the subject stays near 0, and one that copies its references rises.
 
-    The paper has one t and one r. Of several, each picture is measured against *its nearest* r (the likeliest source of a copy)
-    and *its nearest* t: the same rule on both sides, so that with as many photos of either kind, alike in kind, the mean of M is 0.
-    (A mean embedding on one side would break this: a centroid is nearer to everything.) With more references than held-out photos
-    M leans to copying a little; then compare M before and after training rather than with 0. theta_tr is the angle between those
-    two photos, so the triangle inequality bounds M, and clipping only takes rounding away.
+    The paper has one t and one r. Of several, each picture is measured against *its nearest* r (the likeliest source of
+    a copy) and *its nearest* t: the same rule on both sides, so that with as many photos of either kind, alike in kind,
+    the mean of M is 0. (A mean embedding on one side would break this: a centroid is nearer to everything.) With more
+    references than held-out photos M leans to copying a little; then compare M before and after training rather than
+    with 0. theta_tr is the angle between those two photos, so the triangle inequality bounds M, and clipping only takes
+    rounding away.
 
     generated [n, d], held_out [h, d], references [r, d]: embeddings of any length above 0; n may be 0, h and r may not.
     Raises MetricsError for other shapes, unlike d, or embeddings without a direction.
@@ -66,7 +74,8 @@ def copy_paste(generated: np.ndarray, held_out: np.ndarray, references: np.ndarr
 
 
 def vendi_score(embeddings: np.ndarray) -> float:
-    """How many different pictures there are: 1 (all the same) to n (all orthogonal). Friedman & Dieng, arXiv 2210.02410.
+    """How many different pictures there are: 1 (all the same) to n (all orthogonal). Friedman & Dieng, arXiv
+    2210.02410.
 
     exp(-sum_i l_i log l_i), l_i the eigenvalues of K/n, K_ij = cosine of embeddings i and j (definition 3.1).
     embeddings [n, d], n >= 1. Raises MetricsError for no embeddings or ones without a direction.
@@ -79,7 +88,8 @@ def vendi_score(embeddings: np.ndarray) -> float:
 
 
 def vendi_by_prompt(embeddings: np.ndarray, prompts: Sequence[str]) -> dict[str, float]:
-    """Vendi score of the pictures of each prompt, in order of first appearance. embeddings [n, d], n prompts; {} for none.
+    """Vendi score of the pictures of each prompt, in order of first appearance. embeddings [n, d], n prompts; {} for
+    none.
 
     A score is at most the number of the prompt's pictures: compare prompts, or before and after, only at equal numbers.
     Raises MetricsError when the counts differ.
@@ -94,9 +104,11 @@ def vendi_by_prompt(embeddings: np.ndarray, prompts: Sequence[str]) -> dict[str,
 
 
 class CopyPasteScorer(OnEmbedder):
-    """`copy_paste` of pictures against held-out photos and training references of the subject; fits the Scorer protocol.
+    """`copy_paste` of pictures against held-out photos and training references of the subject; fits the Scorer
+    protocol.
 
-    held_out [h, H', W', 3] and references [r, H, W, 3] are uint8. Raises MetricsError when either is empty or not of that form.
+    held_out [h, H', W', 3] and references [r, H, W, 3] are uint8. Raises MetricsError when either is empty or not of
+    that form.
     """
 
     def __init__(
@@ -115,7 +127,10 @@ class CopyPasteScorer(OnEmbedder):
         self._embedded: tuple[np.ndarray, np.ndarray] | None = None
 
     def score(self, images: np.ndarray, prompts: Sequence[str]) -> np.ndarray:
-        """float64 [n] in [-1, 1], higher = nearer to a training photo than to a held-out one. Prompts are not looked at."""
+        """float64 [n] in [-1, 1], higher = nearer to a training photo than to a held-out one.
+
+        Prompts are not looked at.
+        """
         if len(check_images(images)) == 0:
             return np.zeros(0)
         if self._embedded is None:

@@ -37,7 +37,9 @@ def read_json(path: Path) -> dict:
 
 
 def check_safetensors(path: Path) -> Path:
-    """`path` when it is a .safetensors file that exists; MetricsError otherwise (a pickle can run code when it is opened)."""
+    """`path` when it is a .safetensors file that exists; MetricsError otherwise (a pickle can run code when it is
+    opened).
+    """
     if path.suffix != ".safetensors":
         raise MetricsError(
             f"{path} is a {path.suffix or 'nameless'} file: only .safetensors weights are loaded, since a pickle can run code. "

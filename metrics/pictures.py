@@ -46,9 +46,9 @@ def check_masks(masks: np.ndarray, images: np.ndarray) -> np.ndarray:
 class Preprocess:
     """What a vision tower was trained to see: size (height, width) in pixels, mean and std of the channels at 0..1.
 
-    `resize_mode`: "shortest" (the shorter side fits, the longer is cropped about its centre), "squash" (aspect ignored) or
-    "longest" (the longer side fits, the rest is filled with `fill`, 0..255). A square picture is always seen whole: the margin
-    that some recipes crop away (resize to 256, keep 224) is kept, since the subject may reach into it.
+    `resize_mode`: "shortest" (the shorter side fits, the longer is cropped about its centre), "squash" (aspect ignored)
+    or "longest" (the longer side fits, the rest is filled with `fill`, 0..255). A square picture is always seen whole:
+    the margin that some recipes crop away (resize to 256, keep 224) is kept, since the subject may reach into it.
     """
 
     size: tuple[int, int]
@@ -73,7 +73,10 @@ class Preprocess:
             )
 
     def __call__(self, images: np.ndarray) -> torch.Tensor:
-        """float32 [n, 3, *size] on the CPU, normalised, of uint8 [n, H, W, 3]. Nothing is resampled where the size fits already."""
+        """float32 [n, 3, *size] on the CPU, normalised, of uint8 [n, H, W, 3].
+
+        Nothing is resampled where the size fits already.
+        """
         pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255
         if tuple(pixels.shape[2:]) != self.size:
             pixels = self._fit(pixels)
@@ -90,7 +93,8 @@ class Preprocess:
             ratios = [min(ratios)] * 2
         target = [max(1, round(o * r)) for o, r in zip(old, ratios, strict=True)]
         if target != list(old):
-            # Bicubic overshoots at edges; PIL clips to the picture's range, and the towers were trained on PIL's output.
+            # Bicubic overshoots at edges; PIL clips to the picture's range, and the towers were trained on PIL's
+            # output.
             pixels = F.interpolate(
                 pixels, size=target, mode=self.interpolation, antialias=True, align_corners=False
             ).clamp(0, 1)

@@ -31,11 +31,13 @@ def on_plain_backgrounds(photo: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 class FidelityScorer(OnEmbedder):
-    """Mean cosine (-1..1) between a picture and the concept's reference photos: CLIP-I and DINO of DreamBooth (arXiv 2208.12242).
+    """Mean cosine (-1..1) between a picture and the concept's reference photos: CLIP-I and DINO of DreamBooth (arXiv
+    2208.12242).
 
-    concept_references: uint8 [r, H, W, 3], r >= 1; embedded once, at the first score. With `masks` (uint8 [r, H, W], 255 = subject)
-    the photos are the subject on 27 plain colours in place of its own background: likeness of the subject then is what earns, and
-    the place where the photos were taken earns nothing. Raises MetricsError for no photos, another form, or a mask without a subject.
+    concept_references: uint8 [r, H, W, 3], r >= 1; embedded once, at the first score. With `masks` (uint8 [r, H, W],
+    255 = subject) the photos are the subject on 27 plain colours in place of its own background: likeness of the
+    subject then is what earns, and the place where the photos were taken earns nothing. Raises MetricsError for no
+    photos, another form, or a mask without a subject.
     """
 
     def __init__(
@@ -79,10 +81,10 @@ class FidelityScorer(OnEmbedder):
 class AlignmentScorer(OnEmbedder):
     """Cosine (-1..1) between a picture and its prompt's text (CLIP-T of DreamBooth, arXiv 2208.12242).
 
-    `strip` turns the prompt as the model got it into the text to compare with: it takes the identifier out, which a text tower
-    does not know, and keeps the class noun ("a photo of a sks robot" -> "a photo of a robot"). `identifier`, the word it takes
-    out, only enters the fingerprint, a function having none. Texts are embedded once each.
-    Raises MetricsError when the embedder has no text tower.
+    `strip` turns the prompt as the model got it into the text to compare with: it takes the identifier out, which a
+    text tower does not know, and keeps the class noun ("a photo of a sks robot" -> "a photo of a robot"). `identifier`,
+    the word it takes out, only enters the fingerprint, a function having none. Texts are embedded once each. Raises
+    MetricsError when the embedder has no text tower.
     """
 
     def __init__(

@@ -28,7 +28,9 @@ _FURTHER = re.compile(r"(fidelity|alignment)_([2-9]|[1-9][0-9]+)")
 
 
 def role_of(name: str) -> tuple[str, str, bool] | None:
-    """Role, title, and whether higher is better, also of "fidelity_2", "alignment_3", ...; None for a name that is not known here."""
+    """Role, title, and whether higher is better, also of "fidelity_2", "alignment_3", ...; None for a name that is not
+    known here.
+    """
     if further := _FURTHER.fullmatch(name):
         role, title, higher = ROLES[further[1]]
         return role, f"{title} ({_ordinal(int(further[2]))} scorer)", higher
@@ -52,8 +54,8 @@ class Scorers:
 def reward_scorers(rewards: Embedder | Sequence[Embedder], concept: Any) -> list[Any]:
     """Fidelity and alignment by one embedder or several: "fidelity", "alignment", "fidelity_2", "alignment_2", ...
 
-    The first must read text; a further one without a text tower (DINOv2) adds to fidelity alone. concept: as for `concept_scorers`.
-    Raises MetricsError for no embedder, one that stands twice, or a first one without a text tower.
+    The first must read text; a further one without a text tower (DINOv2) adds to fidelity alone. concept: as for
+    `concept_scorers`. Raises MetricsError for no embedder, one that stands twice, or a first one without a text tower.
     """
     embedders = list(rewards) if isinstance(rewards, Sequence) else [rewards]
     if not embedders:
@@ -73,12 +75,13 @@ def reward_scorers(rewards: Embedder | Sequence[Embedder], concept: Any) -> list
 
 
 def concept_scorers(reward: Embedder | Sequence[Embedder], judge: Embedder | None, concept: Any) -> Scorers:
-    """Fidelity and alignment by `reward`, the same by `judge` if given (alignment if it reads text); guards by the judge, else reward.
+    """Fidelity and alignment by `reward`, the same by `judge` if given (alignment if it reads text); guards by the
+    judge, else reward.
 
-    reward: one embedder, or several that share the axes, see `reward_scorers`; without a judge the first of them is the guards'.
-    concept: references, masks, held_out, identifier and without_identifier of a subject. With held-out photos there is a guard against
-    copies, with masks one against the photos' place (where a photo shows any), named "judge_background" or, without a judge, "background".
-    Raises MetricsError for what a scorer cannot do.
+    reward: one embedder, or several that share the axes, see `reward_scorers`; without a judge the first of them is the
+    guards'. concept: references, masks, held_out, identifier and without_identifier of a subject. With held-out photos
+    there is a guard against copies, with masks one against the photos' place (where a photo shows any), named
+    "judge_background" or, without a judge, "background". Raises MetricsError for what a scorer cannot do.
     """
     rewards = reward_scorers(reward, concept)
     judges: list[Any] = []
@@ -99,6 +102,8 @@ def concept_scorers(reward: Embedder | Sequence[Embedder], judge: Embedder | Non
 
 
 def about_scorers(loop: Any, titles: Mapping[str, str] | None = None) -> dict[str, tuple[str, str, bool]]:
-    """Role, title, and whether higher is better, of all scorers of a loop (`rewards`, `judges`); `titles`: those of oracles, by name."""
+    """Role, title, and whether higher is better, of all scorers of a loop (`rewards`, `judges`); `titles`: those of
+    oracles, by name.
+    """
     scorers = [*loop.rewards, *loop.judges]
     return {s.name: role_of(s.name) or ("oracle", (titles or {}).get(s.name, s.name), True) for s in scorers}

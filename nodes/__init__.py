@@ -1,4 +1,7 @@
-"""The nodes: schema/ what a user drags in, stages/ what they do, host/ what only a ComfyUI page needs. Same stem, same stage."""
+"""The nodes: schema/ what a user drags in, stages/ what they do, host/ what only a ComfyUI page needs.
+
+Same stem, same stage.
+"""
 
 from __future__ import annotations
 

@@ -22,7 +22,8 @@ def found_by(*words: str) -> dict[str, list[str]]:
 
 
 def shown_again() -> dict[str, bool]:
-    """For io.Schema of every node that gives `ui`: what it showed is sent again where its result is at hand, on hosts that can do so.
+    """For io.Schema of every node that gives `ui`: what it showed is sent again where its result is at hand, on hosts
+    that can do so.
 
     0.3.64 lacks the argument, and sends again what output nodes showed, and no others.
     """
@@ -82,7 +83,10 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Kept:
-    """Rounds measured so far, the decision on them, and what it gives out. `start` names what they were measured against, and how."""
+    """Rounds measured so far, the decision on them, and what it gives out.
+
+    `start` names what they were measured against, and how.
+    """
 
     start: str
     standings: tuple[Standing, ...]

@@ -26,7 +26,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(optionalhook=True)  # pytest-xdist's, which need not be there
 def pytest_xdist_make_scheduler(config: pytest.Config, log):
-    """What shares fixtures that are dear to make stays in one process: the tests of a file, and all that open one front end."""
+    """What shares fixtures that are dear to make stays in one process: the tests of a file, and all that open one front
+    end.
+    """
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):

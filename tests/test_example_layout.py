@@ -1,4 +1,6 @@
-"""The examples on the canvas: no node lies over another one or under a group's title, none is too small for what it shows."""
+"""The examples on the canvas: no node lies over another one or under a group's title, none is too small for what it
+shows.
+"""
 
 from __future__ import annotations
 

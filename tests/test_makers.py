@@ -1,4 +1,6 @@
-"""The programs in tools/ that make pictures, locales and examples: each can be started, with all that it takes from the tests' modules."""
+"""The programs in tools/ that make pictures, locales and examples: each can be started, with all that it takes from the
+tests' modules.
+"""
 
 from __future__ import annotations
 

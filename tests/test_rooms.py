@@ -1,4 +1,6 @@
-"""The import rule: arrows point down, there is no import cycle, no room is deeper than three levels; and tools/rooms.py detects a violation."""
+"""The import rule: arrows point down, there is no import cycle, no room is deeper than three levels; and tools/rooms.py
+detects a violation.
+"""
 
 from __future__ import annotations
 

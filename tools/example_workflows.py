@@ -163,7 +163,9 @@ def inspected(toy: dict) -> dict:
 
 
 def drafted(toy: dict) -> dict:
-    """The quickstart with drafts: many candidates in few steps, of which those in pairs are finished, scored and paired anew."""
+    """The quickstart with drafts: many candidates in few steps, of which those in pairs are finished, scored and paired
+    anew.
+    """
     drawing = {**TOY_DRAWING, "candidates_per_prompt": 16, "steps": 4}
     graph = {**toy_parts(), **loop(*toy.values(), drawing, {}, "toybox_drafts")}
     graph["pairs"]["inputs"]["margin"] = 1.0
@@ -205,8 +207,8 @@ def drafted(toy: dict) -> dict:
 
 
 def graphs() -> dict[str, tuple[dict, list[dict]]]:
-    # Every output hangs on the stages: with an output beside them, the host would run that one, and the front end say nothing of what
-    # is wrong.
+    # Every output hangs on the stages: with an output beside them, the host would run that one, and the front end say
+    # nothing of what is wrong.
     toy = {"model": ["toy", 0], "clip": ["toy", 1], "vae": ["toy", 2]}
     quick = {
         **toy_parts(),

@@ -1,10 +1,12 @@
-"""Runs the host and browser tests on every ComfyUI that is present, each in a virtual environment of its own under .hosts/.
+"""Runs the host and browser tests on every ComfyUI that is present, each in a virtual environment of its own under
+.hosts/.
 
     python tools/hosts.py [pytest's arguments]      # all of them, one after the other
     python tools/hosts.py --list                    # which are found, and where
 
-COMFYUI_PATH names one folder or several, separated as in PATH; without it ~/ComfyUI and ~/ComfyUI-* are looked at. tools/hosts.toml says
-which versions are supported and what each is installed with. A host that cannot be imported is skipped with one line that says why.
+COMFYUI_PATH names one folder or several, separated as in PATH; without it ~/ComfyUI and ~/ComfyUI-* are looked at.
+tools/hosts.toml says which versions are supported and what each is installed with. A host that cannot be imported is
+skipped with one line that says why.
 """
 
 from __future__ import annotations
@@ -123,7 +125,9 @@ def interpreter(versions: list[str]) -> str:
 
 
 def install(host: Host) -> None:
-    """Make or reuse the host's environment: its torch, what its requirements ask for, and this package with its tests' needs."""
+    """Make or reuse the host's environment: its torch, what its requirements ask for, and this package with its tests'
+    needs.
+    """
     requirements = host.folder / "requirements.txt"
     torch = [f"{name}=={host.entry[name]}" for name in _TORCH]
     recipe = [*torch, requirements.read_text(encoding="utf-8"), (ROOT / "pyproject.toml").read_text(encoding="utf-8")]
@@ -174,7 +178,10 @@ def cannot_import(host: Host) -> str | None:
 
 
 def selected(host: Host) -> list[str]:
-    """pytest's arguments for what is run on this host. The oldest: what touches its internals, every example, one browser pass."""
+    """pytest's arguments for what is run on this host.
+
+    The oldest: what touches its internals, every example, one browser pass.
+    """
     if host.entry["scope"] == "all":
         return ["tests/host", "tests/browser"]
     return [*host.entry["tests"], "--front-ends", "pinned"]

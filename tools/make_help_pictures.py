@@ -1,6 +1,8 @@
-"""Pictures of the nodes for their help pages. `python tests/make_help_pictures.py [node ids]` writes web/docs/img/<node id>.webp.
+"""Pictures of the nodes for their help pages. `python tests/make_help_pictures.py [node ids]` writes web/docs/img/<node
+id>.webp.
 
-One graph with every node in it is run to the end in a real ComfyUI with a real browser, and each node is cut out as it then looks.
+One graph with every node in it is run to the end in a real ComfyUI with a real browser, and each node is cut out as it
+then looks.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ SEEN = "kind => app.graph._nodes.filter(n => n.type === kind).every(n => !n.imgs
 
 
 def every_node() -> dict:
-    """The quickstart with what it lacks: the stop rule, the strength dial, the inspector, and the whole loop in one node."""
+    """The quickstart with what it lacks: the stop rule, the strength dial, the inspector, and the whole loop in one
+    node.
+    """
     graph = dict(graphs()["toybox_quickstart"][0])
     toy = {"model": ["toy", 0], "clip": ["toy", 1], "vae": ["toy", 2]}
     shared = {

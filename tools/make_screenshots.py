@@ -1,6 +1,8 @@
-"""An example as each front end shows it after a run. `python tools/make_screenshots.py [names]` writes docs/img/front_ends_<name>.jpg.
+"""An example as each front end shows it after a run. `python tools/make_screenshots.py [names]` writes
+docs/img/front_ends_<name>.jpg.
 
-The front ends are those of the browser tests: the one that ComfyUI pins, the newest, and the newest with HTML nodes (Nodes 2.0).
+The front ends are those of the browser tests: the one that ComfyUI pins, the newest, and the newest with HTML nodes
+(Nodes 2.0).
 """
 
 from __future__ import annotations

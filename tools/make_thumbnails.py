@@ -1,6 +1,8 @@
-"""Pictures of the example workflows for Browse Templates. `python tools/make_thumbnails.py [names]` writes example_workflows/<name>.jpg.
+"""Pictures of the example workflows for Browse Templates. `python tools/make_thumbnails.py [names]` writes
+example_workflows/<name>.jpg.
 
-The toybox examples are run to the end in a real ComfyUI with a real browser; the others, whose models are the user's, are only opened.
+The toybox examples are run to the end in a real ComfyUI with a real browser; the others, whose models are the user's,
+are only opened.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""The layout from its imports: rooms (packages), files and arrows (imports) of each, import cycles, and arrows that point up.
+"""The layout from its imports: rooms (packages), files and arrows (imports) of each, import cycles, and arrows that
+point up.
 
     python tools/rooms.py            # a table; exit status 1 where the import rule is broken
     python tools/rooms.py --arrows   # every arrow between rooms, with the number of imports
 
-The import rule: an arrow points down ORDER, never up, and no module is on a circle. Imports inside functions count; those under
-TYPE_CHECKING do not.
+The import rule: an arrow points down ORDER, never up, and no module is on a circle. Imports inside functions count;
+those under TYPE_CHECKING do not.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ def modules(root: Path = ROOT) -> dict[str, Path]:
 
 
 def room_of(module: str) -> str:
-    """ "dpo_core.training.memory.levels" -> "dpo_core/training"; a file beside the rooms -> "dpo_core"; a file of the root: its name."""
+    """ "dpo_core.training.memory.levels" -> "dpo_core/training"; a file beside the rooms -> "dpo_core"; a file of the
+    root: its name.
+    """
     parts = module.split(".")
     for count in (2, 1):
         if (name := "/".join(parts[:count])) in ORDER and len(parts) >= count:

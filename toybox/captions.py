@@ -52,8 +52,9 @@ def caption(
 ) -> str:
     """Say what a scene shows, leaving things out at random.
 
-    `colours`, `background`, `identifier` and `hat` are the chances (0..1) that the body and belly colours, the background, a
-    (meaningless) identifier token and a hat are said. With `hat` at 1 a caption without one means a bare head.
+    `colours`, `background`, `identifier` and `hat` are the chances (0..1) that the body and belly colours, the
+    background, a (meaningless) identifier token and a hat are said. With `hat` at 1 a caption without one means a bare
+    head.
     """
     words = [str(rng.choice(OPENINGS)), "a"]
     if rng.random() < identifier:

@@ -1,4 +1,6 @@
-"""The toybox's trained models, and what is wired from them: the pipeline, the reward, the judge and the oracle as scorers."""
+"""The toybox's trained models, and what is wired from them: the pipeline, the reward, the judge and the oracle as
+scorers.
+"""
 
 from __future__ import annotations
 
@@ -69,9 +71,9 @@ class OracleScorer:
 class SpreadScorer:
     """How differently the pictures of a prompt place their subject; fits the core's Scorer protocol.
 
-    It is what every prompt leaves open, so unlike the Vendi score it does not count mistakes. Each picture gets its prompt's root mean
-    square of the standard deviations of x, y and size, each in units of the world's own: 1 = as various as the world, 0 = all alike.
-    A call must hold all pictures of a prompt; a prompt of one picture has 0.
+    It is what every prompt leaves open, so unlike the Vendi score it does not count mistakes. Each picture gets its
+    prompt's root mean square of the standard deviations of x, y and size, each in units of the world's own: 1 = as
+    various as the world, 0 = all alike. A call must hold all pictures of a prompt; a prompt of one picture has 0.
     """
 
     def __init__(self, concept: ToyConcept, name: str = "oracle_spread") -> None:

@@ -1,7 +1,8 @@
 """The toybox's trained models as ComfyUI's own MODEL, CLIP and VAE, read from the diffusers folder without diffusers.
 
-The latents are 4 times smaller than the picture; ComfyUI's "Empty Latent Image" divides by 8. In a graph of stock nodes ask it for
-twice the size: 128 x 128 there gives [4, 16, 16] latents, which decode to the 64 x 64 pixels that the toybox is trained on.
+The latents are 4 times smaller than the picture; ComfyUI's "Empty Latent Image" divides by 8. In a graph of stock nodes
+ask it for twice the size: 128 x 128 there gives [4, 16, 16] latents, which decode to the 64 x 64 pixels that the toybox
+is trained on.
 """
 
 from __future__ import annotations
@@ -22,19 +23,21 @@ if TYPE_CHECKING:
     from comfy.sd import CLIP, VAE
 
 _WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
-# Previews: RGB (-1..1) as a linear map of the latent's four channels, by least squares over 600 renders encoded by the VAE and pooled
-# to 16 x 16. On 200 further ones the mean absolute difference is 0.19, against 0.44 of one grey for all.
+# Previews: RGB (-1..1) as a linear map of the latent's four channels, by least squares over 600 renders encoded by the
+# VAE and pooled to 16 x 16. On 200 further ones the mean absolute difference is 0.19, against 0.44 of one grey for all.
 _RGB_FACTORS = [[-0.357, -0.0962, 0.0281], [-0.0431, 0.327, 0.27], [0.1754, 0.008, 0.2662], [0.2038, 0.0465, -0.1235]]
 _RGB_BIAS = [0.08, -0.0065, -0.0612]
 
 
 def native_toybox(root: Path = WEIGHTS) -> tuple[ModelPatcher, CLIP, VAE]:
-    """Build (MODEL, CLIP, VAE) from the weights under `root`/pipeline: float32 on ComfyUI's offload devices, frozen, in eval mode.
+    """Build (MODEL, CLIP, VAE) from the weights under `root`/pipeline: float32 on ComfyUI's offload devices, frozen, in
+    eval mode.
 
-    MODEL: latents [n, 4, h, w] with scale 1, epsilon prediction on Stable Diffusion's noise schedule. CLIP: conditioning
-    [1, 24, 128], a further 24 tokens for each section of a longer prompt. VAE: images [n, H, W, 3] in 0..1 <-> [n, 4, H/4, W/4].
-    The weights are ordinary tensors, also when called by a node, which ComfyUI runs under inference_mode: they can be trained on.
-    Raises UserError when a file is missing, cannot be read, or does not hold exactly the weights that are expected.
+    MODEL: latents [n, 4, h, w] with scale 1, epsilon prediction on Stable Diffusion's noise schedule. CLIP:
+    conditioning [1, 24, 128], a further 24 tokens for each section of a longer prompt. VAE: images [n, H, W, 3] in 0..1
+    <-> [n, 4, H/4, W/4]. The weights are ordinary tensors, also when called by a node, which ComfyUI runs under
+    inference_mode: they can be trained on. Raises UserError when a file is missing, cannot be read, or does not hold
+    exactly the weights that are expected.
     """
     host.check()
     folder = weights_folder("pipeline", root)
@@ -70,7 +73,10 @@ def _tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _fill(module: nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> None:
-    """Load every weight and freeze it. Strict: ComfyUI's layers are not initialised, a weight left out would be what lay in memory."""
+    """Load every weight and freeze it.
+
+    Strict: ComfyUI's layers are not initialised, a weight left out would be what lay in memory.
+    """
     try:
         module.load_state_dict(tensors, strict=True)
     except RuntimeError as error:
@@ -81,8 +87,9 @@ def _fill(module: nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> No
 def _unet_config(config: dict) -> dict:
     """diffusers' UNet2DConditionModel config in the words of ComfyUI's UNetModel.
 
-    All of these keys are needed: some by the constructor, the lists by ComfyUI's maps of LoRA keys as well. ComfyUI reads
-    `transformer_depth_output` from its end, the deepest block first. `attention_head_dim` is, for SD layouts, the number of heads.
+    All of these keys are needed: some by the constructor, the lists by ComfyUI's maps of LoRA keys as well. ComfyUI
+    reads `transformer_depth_output` from its end, the deepest block first. `attention_head_dim` is, for SD layouts, the
+    number of heads.
     """
     channels, layers = config["block_out_channels"], config["layers_per_block"]
     down = [int("CrossAttn" in kind) for kind in config["down_block_types"] for _ in range(layers)]
@@ -126,7 +133,9 @@ def _again(root: Path, disable_dynamic: bool = True) -> Any:
 
 
 class _Words:
-    """The word-level tokenizer in the form in which ComfyUI's SDTokenizer calls one; any release of transformers brings `tokenizers`."""
+    """The word-level tokenizer in the form in which ComfyUI's SDTokenizer calls one; any release of transformers brings
+    `tokenizers`.
+    """
 
     def __init__(self, path: Path) -> None:
         from tokenizers import Tokenizer
@@ -152,7 +161,8 @@ def _clip(folder: Path, tokenizer_folder: Path) -> Any:
     config, path = _config(folder), folder / "model.safetensors"
     tensors = _tensors(path)
     parameters = sum(tensor.numel() for tensor in tensors.values())
-    # Older releases of transformers write the prefix, newer ones do not. The encoder has no projection: the identity stands for none.
+    # Older releases of transformers write the prefix, newer ones do not. The encoder has no projection: the identity
+    # stands for none.
     named = {f"text_model.{k.removeprefix('text_model.')}": v for k, v in tensors.items()}
     named["text_projection.weight"] = torch.eye(config["hidden_size"])
     return host.text_encoder(config, _Words, tokenizer_folder, parameters, lambda encoder: _fill(encoder, named, path))

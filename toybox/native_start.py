@@ -12,8 +12,8 @@ from .prompts import train_and_held_out
 
 
 def load_native(seed: int, steps: int, folder: Path, progress: Progress) -> tuple[Any, ...]:
-    """MODEL, CLIP, VAE, references and held-out photos (IMAGE [5, 64, 64, 3]), masks (MASK [5, 64, 64]), identifier, class noun, and the
-    training and held-out prompts (a template a line).
+    """MODEL, CLIP, VAE, references and held-out photos (IMAGE [5, 64, 64, 3]), masks (MASK [5, 64, 64]), identifier,
+    class noun, and the training and held-out prompts (a template a line).
 
     `steps` > 0: a DreamBooth LoRA of as many steps is on the MODEL; it is trained once and kept in `folder`.
     """

@@ -1,25 +1,26 @@
 """The toybox's truth: an oracle that checks pixels.
 
-Version 1, frozen. Every number below was chosen on clean renders, on VAE round trips of renders (some with noise on their
-latents), and on pictures that must fail (noise, plain colours, halves of two renders), never on sampled pictures. A change of
-any of them makes another oracle: raise ORACLE_VERSION.
+Version 1, frozen. Every number below was chosen on clean renders, on VAE round trips of renders (some with noise on
+their latents), and on pictures that must fail (noise, plain colours, halves of two renders), never on sampled pictures.
+A change of any of them makes another oracle: raise ORACLE_VERSION.
 
-The oracle reads a picture first and compares with the expected scene afterwards. Of the expectation only the class noun is
-given to the reading: it says which template to look for. The shape itself is not judged: a robot painted in a bear's colours
-can pass for the bear.
+The oracle reads a picture first and compares with the expected scene afterwards. Of the expectation only the class noun
+is given to the reading: it says which template to look for. The shape itself is not judged: a robot painted in a bear's
+colours can pass for the bear.
 
-Background: statistics of three regions that no subject reaches (columns 0..8, columns 55..63, rows 0..4): mean and standard
-deviation of red, green and blue, mean absolute difference of grey values 4 pixels and 1 pixel apart to the right and downwards.
-Each is compared with its mean over 64 drawings of each background (32, and the same blurred) in units of its deviation there,
-but of FLOORS at least. A region's distance is the root mean square over its statistics; the background is the one whose worst
-region is nearest, None beyond BACKGROUND_LIMIT (2.5).
+Background: statistics of three regions that no subject reaches (columns 0..8, columns 55..63, rows 0..4): mean and
+standard deviation of red, green and blue, mean absolute difference of grey values 4 pixels and 1 pixel apart to the
+right and downwards. Each is compared with its mean over 64 drawings of each background (32, and the same blurred) in
+units of its deviation there, but of FLOORS at least. A region's distance is the root mean square over its statistics;
+the background is the one whose worst region is nearest, None beyond BACKGROUND_LIMIT (2.5).
 
-Subject: every pixel takes the nearest palette colour, or none when that is COLOUR_LIMIT (RGB distance 75) or more away, or when
-ink or one of BACKGROUND_TONES is nearer. The placement is the one of the grid (GRID_*) that is best in: share of the body in
-one colour + share of the belly in another - half the share of the body's colour in the 2 pixels around the subject. There, with
-masks one pixel smaller: the body's colour is the one found if it fills FILLED (0.6) of the body, else None; the belly's
-likewise. The hat (what of it lies beyond a bare head) has the colour that fills HAT_FILLED (0.5) of it; it is None, a bare
-head, when no colour fills HAT_TRACE (0.3); in between it is UNCLEAR, which is never right.
+Subject: every pixel takes the nearest palette colour, or none when that is COLOUR_LIMIT (RGB distance 75) or more away,
+or when ink or one of BACKGROUND_TONES is nearer. The placement is the one of the grid (GRID_*) that is best in: share
+of the body in one colour + share of the belly in another - half the share of the body's colour in the 2 pixels around
+the subject. There, with masks one pixel smaller: the body's colour is the one found if it fills FILLED (0.6) of the
+body, else None; the belly's likewise. The hat (what of it lies beyond a bare head) has the colour that fills HAT_FILLED
+(0.5) of it; it is None, a bare head, when no colour fills HAT_TRACE (0.3); in between it is UNCLEAR, which is never
+right.
 """
 
 from __future__ import annotations
@@ -98,7 +99,9 @@ def _difference(grey: np.ndarray, lag: int, axis: int) -> np.ndarray:
 
 
 def _region_statistics(region: np.ndarray) -> np.ndarray:
-    """[n, h, w, 3] float to [n, 10]: mean RGB, std RGB, differences of grey at 4 pixels and at 1, each to the right and downwards."""
+    """[n, h, w, 3] float to [n, 10]: mean RGB, std RGB, differences of grey at 4 pixels and at 1, each to the right and
+    downwards.
+    """
     grey = region.mean(-1)
     differences = [_difference(grey, lag, axis) for lag in (4, 1) for axis in (2, 1)]
     return np.concatenate([region.mean((1, 2)), region.std((1, 2)), *differences], axis=1)
@@ -137,7 +140,9 @@ def background_distances(images: np.ndarray) -> np.ndarray:
 
 
 def colour_map(images: np.ndarray) -> np.ndarray:
-    """Index of each pixel's colour in COLOURS: int8 [n, 4096]; -1 for ink, a background's tone and what is far from all."""
+    """Index of each pixel's colour in COLOURS: int8 [n, 4096]; -1 for ink, a background's tone and what is far from
+    all.
+    """
     known = np.asarray([*COLOURS.values(), INK, *BACKGROUND_TONES], np.float32)
     pixels = images.reshape(-1, 3).astype(np.float32)
     # |p - c|^2 as a matrix product: the pixel's own square is the same for every colour.
@@ -165,7 +170,10 @@ def _eroded(masks: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Templates:
-    """Masks of every placement of the grid. `find_*` are weights [4096, p] of the search, the others eroded masks [p, 4096]."""
+    """Masks of every placement of the grid.
+
+    `find_*` are weights [4096, p] of the search, the others eroded masks [p, 4096].
+    """
 
     find_body: np.ndarray
     find_belly: np.ndarray
@@ -236,7 +244,9 @@ def _check(images: np.ndarray, nouns: Sequence[str]) -> None:
 
 
 class Oracle:
-    """Reads pictures of the toybox world and compares them with expected scenes; see the module's docstring for the rules."""
+    """Reads pictures of the toybox world and compares them with expected scenes; see the module's docstring for the
+    rules.
+    """
 
     def read(self, images: np.ndarray, nouns: Sequence[str]) -> list[Reading]:
         """What images uint8 [n, 64, 64, 3] show; `nouns`: the n class nouns whose templates to look for.
@@ -254,7 +264,10 @@ class Oracle:
         return [r for r in found if r is not None]
 
     def placements(self, images: np.ndarray, nouns: Sequence[str]) -> np.ndarray:
-        """Where the best template stands in each picture: float [n, 3], x, y and scale in pixels. Raises ValueError as `read` does."""
+        """Where the best template stands in each picture: float [n, 3], x, y and scale in pixels.
+
+        Raises ValueError as `read` does.
+        """
         _check(images, nouns)
         found = np.zeros((len(images), 3))
         for noun in sorted(set(nouns)):

@@ -29,9 +29,10 @@ def prompt_templates() -> list[str]:
 def train_and_held_out(concept: ToyConcept) -> tuple[list[str], list[str]]:
     """30 training and 20 held-out templates for a concept, always the same ones; 40 % of either ask for a bare head.
 
-    Every background stands in both halves, and so do the bare head and every hat that is not of the body's colour (a hat that could not be
-    told from the body is left out). No scene stands in both, in whatever wording: of six backgrounds the bare head and one
-    hat are trained on and two hats held out; of four, three hats are trained on and the bare head is held out.
+    Every background stands in both halves, and so do the bare head and every hat that is not of the body's colour (a
+    hat that could not be told from the body is left out). No scene stands in both, in whatever wording: of six
+    backgrounds the bare head and one hat are trained on and two hats held out; of four, three hats are trained on and
+    the bare head is held out.
     """
     rng = np.random.default_rng([3020, concept.seed])
     hats = [HAT_COLOURS[i] for i in rng.permutation(len(HAT_COLOURS)) if HAT_COLOURS[i] != concept.body]
@@ -52,7 +53,8 @@ def train_and_held_out(concept: ToyConcept) -> tuple[list[str], list[str]]:
 
 
 def with_unseen_contexts(concept: ToyConcept, count: int) -> tuple[list[str], list[str], list[str]]:
-    """24 training templates, 16 held-out ones of the same backgrounds, and 6 of backgrounds that training never names (for `count` 2).
+    """24 training templates, 16 held-out ones of the same backgrounds, and 6 of backgrounds that training never names
+    (for `count` 2).
 
     The templates are those of `train_and_held_out`. The photos' own background is never among the unseen ones.
     """

@@ -25,7 +25,9 @@ from .prompts import train_and_held_out, with_unseen_contexts
 
 
 def toy_prompts(toy: ToyConcept, unseen: int = 0) -> PromptSet:
-    """Prompts of a toybox concept; every background and accessory stands in both halves, but for `unseen` backgrounds never trained on."""
+    """Prompts of a toybox concept; every background and accessory stands in both halves, but for `unseen` backgrounds
+    never trained on.
+    """
     concept = toy.to_concept()
     if unseen:
         train, held_out, never = ([fill(t, concept) for t in part] for part in with_unseen_contexts(toy, unseen))
@@ -42,7 +44,9 @@ def toy_scorers(toy: ToyConcept, device: str = "cpu", augment: bool = False) -> 
 
 
 def toy_pipeline(device: str = "cpu", lora: Path | None = None):
-    """The toybox's pipeline, with a LoRA merged in if one is given; sets torch to one CPU thread, which is fastest at this size."""
+    """The toybox's pipeline, with a LoRA merged in if one is given; sets torch to one CPU thread, which is fastest at
+    this size.
+    """
     import torch
 
     from ..dpo_core.backends.diffusers.model import load_pipeline
@@ -60,7 +64,10 @@ def start_of(
     device: str = "cpu",
     progress: Progress = silent,
 ) -> tuple[Path, dict]:
-    """Personalize the base model to a concept: the LoRA's path and its record (curve, rule's sentence). Kept ones are not made again."""
+    """Personalize the base model to a concept: the LoRA's path and its record (curve, rule's sentence).
+
+    Kept ones are not made again.
+    """
     from ..dpo_core.backends.diffusers.model import DiffusersTextToImage
 
     lora = folder / "start.safetensors"
@@ -95,7 +102,9 @@ def toy_loop(
     prompts: PromptSet | None = None,
     scorers: Scorers | None = None,
 ) -> Loop:
-    """The loop of a toybox concept on top of its personalized start, ready to go; other prompts and scorers than the usual may be given."""
+    """The loop of a toybox concept on top of its personalized start, ready to go; other prompts and scorers than the
+    usual may be given.
+    """
     from ..dpo_core.backends.diffusers.model import DiffusersTextToImage
 
     lora, record = start

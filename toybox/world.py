@@ -1,7 +1,8 @@
 """The toybox world: what can be in a picture, and the renderer that draws it.
 
-A picture is 64x64 RGB: one subject (class noun, body colour, belly colour, optional hat) before one background. Everything that
-varies without a word for it (place, size, texture phase, shade) is drawn from a seed, so that a scene and a seed give one picture.
+A picture is 64x64 RGB: one subject (class noun, body colour, belly colour, optional hat) before one background.
+Everything that varies without a word for it (place, size, texture phase, shade) is drawn from a seed, so that a scene
+and a seed give one picture.
 """
 
 from __future__ import annotations
@@ -60,7 +61,9 @@ class Placement:
 
 
 def random_scene(rng: np.random.Generator) -> Scene:
-    """A scene with every attribute uniform, body and belly different, half of the time a hat of another colour than the body."""
+    """A scene with every attribute uniform, body and belly different, half of the time a hat of another colour than the
+    body.
+    """
     body, belly = rng.choice(list(COLOURS), size=2, replace=False)
     hat = str(rng.choice([c for c in HAT_COLOURS if c != body])) if rng.random() < 0.5 else None
     return Scene(str(rng.choice(CLASSES)), str(body), str(belly), str(rng.choice(BACKGROUNDS)), hat)

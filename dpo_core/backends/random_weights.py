@@ -1,4 +1,6 @@
-"""Checkpoint files of random weights: names and shapes of a real one, written tensor by tensor, so that any size fits into memory."""
+"""Checkpoint files of random weights: names and shapes of a real one, written tensor by tensor, so that any size fits
+into memory.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ def random_tensor(name: str, shape: torch.Size, generator: torch.Generator) -> t
 
 
 def write_random_checkpoint(layout: Mapping[str, torch.Tensor], path: Path, seed: int = 0) -> None:
-    """A float16 safetensors file of the names and shapes of `layout` (tensors on the meta device will do); equal seeds, equal files.
+    """A float16 safetensors file of the names and shapes of `layout` (tensors on the meta device will do); equal seeds,
+    equal files.
 
     No more than one tensor is in memory. Raises UserError when the disk is full.
     """

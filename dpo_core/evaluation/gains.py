@@ -38,8 +38,8 @@ def paired_gain(
 ) -> Gain:
     """Gain of paired pictures: before, after float [n], same prompt and seed at each index; prompt_of [n].
 
-    Prompts are resampled, not pictures: pictures of one prompt are not independent. Raises UserError when the lengths differ
-    or there is no picture.
+    Prompts are resampled, not pictures: pictures of one prompt are not independent. Raises UserError when the lengths
+    differ or there is no picture.
     """
     if not len(before) == len(after) == len(prompt_of):
         raise UserError(

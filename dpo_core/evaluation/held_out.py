@@ -1,4 +1,6 @@
-"""Held-out prompts drawn and scored by one plan, so that the pictures of any two models pair up: same prompts, seeds and settings."""
+"""Held-out prompts drawn and scored by one plan, so that the pictures of any two models pair up: same prompts, seeds
+and settings.
+"""
 
 from __future__ import annotations
 
@@ -58,21 +60,28 @@ def read_measured(run: RunFolder, sets: Sequence[str], titles: Mapping[str, str]
 
 @dataclass(frozen=True)
 class HeldOutPlan:
-    """What every model that is compared draws, and who scores it. `sampling.seed` is not used: `seed` is that of the evaluation."""
+    """What every model that is compared draws, and who scores it.
+
+    `sampling.seed` is not used: `seed` is that of the evaluation.
+    """
 
     prompts: tuple[str, ...]
     seeds_per_prompt: int
     sampling: SamplingSettings
     seed: int
     scorers: Mapping[str, Scorer]
-    """By title: "fidelity", "judge_alignment", ...; a scorer's own name is the one under which the run folder keeps its scores."""
+    """By title: "fidelity", "judge_alignment", ...; a scorer's own name is the one under which the run folder keeps its
+    scores.
+    """
 
     def measure(
         self, run: RunFolder, models: Mapping[str, AbstractContextManager[TextToImage]], progress: Progress = silent
     ) -> Measured:
-        """Draw what is missing of each set (name -> context in which its model draws), then score what is missing of them all.
+        """Draw what is missing of each set (name -> context in which its model draws), then score what is missing of
+        them all.
 
-        All drawing comes first: model and scorers take turns on the device once. Raises UserError as `sample_set` and `score_set` do.
+        All drawing comes first: model and scorers take turns on the device once. Raises UserError as `sample_set` and
+        `score_set` do.
         """
         for name, drawing in models.items():
             with drawing as model:

@@ -11,7 +11,10 @@ from .stop_rule import Decision, Standing, decide, kept_words
 
 
 def standings(run: RunFolder, rounds: Sequence[int], scorers: Sequence[str], settings: LoopSettings) -> list[Standing]:
-    """Where each of these evaluated rounds (without the start) stands against the start. Raises UserError for scores of unlike scorers."""
+    """Where each of these evaluated rounds (without the start) stands against the start.
+
+    Raises UserError for scores of unlike scorers.
+    """
     start = "evaluation_0"
     measured = read_measured(
         run, [start, *(f"evaluation_{number}" for number in rounds)], {name: name for name in scorers}

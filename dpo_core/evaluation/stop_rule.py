@@ -1,7 +1,8 @@
 """The watch over rounds: which round is kept, and when there is no use in another. Pure; numbers in, a decision out.
 
-Every round is measured against the start on the same held-out prompts and seeds. Rounds are compared by the lower bound of their gain, so
-that a round must not only look better but be shown to be. The original is round 0 and its gain 0 by definition: keeping it is an outcome.
+Every round is measured against the start on the same held-out prompts and seeds. Rounds are compared by the lower bound
+of their gain, so that a round must not only look better but be shown to be. The original is round 0 and its gain 0 by
+definition: keeping it is an outcome.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from ..settings import StopSettings
 from ..statistics import bootstrap_interval, by_prompt, spread_within
 
 Scores = Mapping[str, np.ndarray]
-"""Scores of all held-out pictures by scorer name, float [n]: "fidelity", "alignment", more of an axis as "fidelity_2", and what the judge
-says as "judge_fidelity", "judge_alignment"; the guards "copy_paste", "diversity"."""
+"""Scores of all held-out pictures by scorer name, float [n]: "fidelity", "alignment", more of an axis as "fidelity_2",
+and what the judge says as "judge_fidelity", "judge_alignment"; the guards "copy_paste", "diversity"."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,9 @@ class Interval:
 
 @dataclass(frozen=True)
 class Standing:
-    """A round against the start: `gain`, see `gain_by_prompt`; `broken`, guards that fell, in words; `winner_alarm`, its highest."""
+    """A round against the start: `gain`, see `gain_by_prompt`; `broken`, guards that fell, in words; `winner_alarm`,
+    its highest.
+    """
 
     round: int
     gain: Interval
@@ -53,7 +56,9 @@ class Standing:
 
 @dataclass(frozen=True)
 class Decision:
-    """`kept`: the round to give back, 0 for the original; `best`: the round with the highest lower bound; `stop`: whether to end here."""
+    """`kept`: the round to give back, 0 for the original; `best`: the round with the highest lower bound; `stop`:
+    whether to end here.
+    """
 
     kept: int
     best: int
@@ -65,21 +70,25 @@ class Decision:
 
 
 def _standard_gain(before: np.ndarray, after: np.ndarray, prompt_of: np.ndarray) -> np.ndarray:
-    """[prompts]: mean difference of each prompt's pictures in standard deviations of the start; zeros where the start has no spread."""
+    """[prompts]: mean difference of each prompt's pictures in standard deviations of the start; zeros where the start
+    has no spread.
+    """
     spread = spread_within(before, prompt_of)
     return by_prompt(after - before, prompt_of) / spread if spread > 0 else np.zeros(len(np.unique(prompt_of)))
 
 
 def axis_gain(axis: str, before: Scores, after: Scores, prompt_of: np.ndarray) -> np.ndarray:
-    """[prompts]: the gain of an axis by its reward scorers, the mean of theirs in standard deviations of the start within prompts."""
+    """[prompts]: the gain of an axis by its reward scorers, the mean of theirs in standard deviations of the start
+    within prompts.
+    """
     return np.mean([_standard_gain(before[n], after[n], prompt_of) for n in names_of(axis, before)], axis=0)
 
 
 def gain_by_prompt(before: Scores, after: Scores, prompt_of: np.ndarray, judge_share: float) -> np.ndarray:
     """The combined gain of each held-out prompt, float64 [prompts], in standard deviations of the start within prompts.
 
-    The mean of both axes; of an axis, the mean of its reward scorers, and where a judge scores it too
-    (1 - judge_share) * reward + judge_share * judge: what only the trained-on scorer sees counts for less. With fidelity up by one
+    The mean of both axes; of an axis, the mean of its reward scorers, and where a judge scores it too (1 - judge_share)
+    * reward + judge_share * judge: what only the trained-on scorer sees counts for less. With fidelity up by one
     standard deviation, alignment up by half of one and no judge, the gain is 0.75.
     """
     axes = []
@@ -94,7 +103,9 @@ def gain_by_prompt(before: Scores, after: Scores, prompt_of: np.ndarray, judge_s
 def broken_guards(
     before: Scores, after: Scores, prompt_of: np.ndarray, settings: StopSettings, resamples: int
 ) -> tuple[str, ...]:
-    """What speaks against a round, in words: the judge fell, pictures copy the photos more, pictures of a prompt are all alike."""
+    """What speaks against a round, in words: the judge fell, pictures copy the photos more, pictures of a prompt are
+    all alike.
+    """
     found = []
     judged = [n for n in (f"judge_{a}" for a in AXES) if n in before]
     if judged:
@@ -124,17 +135,20 @@ def standing(
     winner_alarm: float,
     resamples: int,
 ) -> Standing:
-    """Where the model stands after `round_number` rounds. before, after: scores of the same pictures, see `Scores`; prompt_of int [n]."""
+    """Where the model stands after `round_number` rounds. before, after: scores of the same pictures, see `Scores`;
+    prompt_of int [n].
+    """
     gain = Interval.of(gain_by_prompt(before, after, prompt_of, settings.judge_share), resamples)
     return Standing(round_number, gain, broken_guards(before, after, prompt_of, settings, resamples), winner_alarm)
 
 
 def decide(standings: Sequence[Standing], settings: StopSettings, winner_error_warning: float) -> Decision:
-    """Which round to keep, and whether to stop, from the standings of the rounds so far in their order (none: keep the original, go on).
+    """Which round to keep, and whether to stop, from the standings of the rounds so far in their order (none: keep the
+    original, go on).
 
-    A round may be kept when its gain's lower bound is above 0 and no guard fell; the one with the highest lower bound is. The loop
-    stops when a guard falls, when training raised the winner's error above its warning, or when `patience` rounds in a row have not
-    raised the lower bound.
+    A round may be kept when its gain's lower bound is above 0 and no guard fell; the one with the highest lower bound
+    is. The loop stops when a guard falls, when training raised the winner's error above its warning, or when `patience`
+    rounds in a row have not raised the lower bound.
     """
     good = [s for s in standings if s.gain.low > 0 and not s.broken]
     kept = max(good, key=lambda s: (s.gain.low, -s.round)).round if good else 0

@@ -1,7 +1,8 @@
 """The strength dial: which strength of a trained LoRA serves best, by pictures of held-out prompts at each of them.
 
-Every strength is measured as a round is: the same prompts and seeds as the original (strength 0), the gain in standard deviations, the
-guards. Strength s multiplies the adapter's `up` matrices, and so the change of every layer, by s: what LoRA loaders do.
+Every strength is measured as a round is: the same prompts and seeds as the original (strength 0), the gain in standard
+deviations, the guards. Strength s multiplies the adapter's `up` matrices, and so the change of every layer, by s: what
+LoRA loaders do.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from .stop_rule import Interval, Scores, standing
 
 @dataclass(frozen=True)
 class StrengthPoint:
-    """One strength: raw means of both axes (first reward scorer), the gain against strength 0, and guards that fell, in words.
+    """One strength: raw means of both axes (first reward scorer), the gain against strength 0, and guards that fell, in
+    words.
 
     The gain is that of `stop_rule.gain_by_prompt`, in standard deviations of strength 0 within prompts.
     """
@@ -38,7 +40,9 @@ class StrengthPoint:
 
 @dataclass(frozen=True)
 class Sweep:
-    """All strengths in rising order, the set of pictures of each, the recommended strength (0: keep the original), and why."""
+    """All strengths in rising order, the set of pictures of each, the recommended strength (0: keep the original), and
+    why.
+    """
 
     points: tuple[StrengthPoint, ...]
     sets: tuple[str, ...]
@@ -75,7 +79,10 @@ def _interval(kept: Mapping[str, float | None]) -> Interval:
 
 
 def read_strengths(text: str) -> tuple[float, ...]:
-    """ "0, 0.5, 1" -> (0.0, 0.5, 1.0), rising, each once, 0 always among them. Raises UserError for what is no list of strengths."""
+    """ "0, 0.5, 1" -> (0.0, 0.5, 1.0), rising, each once, 0 always among them.
+
+    Raises UserError for what is no list of strengths.
+    """
     try:
         return StrengthSettings(strengths=tuple(float(part) for part in text.split(",") if part.strip())).strengths
     except ValidationError as error:
@@ -89,8 +96,8 @@ def read_strengths(text: str) -> tuple[float, ...]:
 def measure(
     scores: Mapping[float, Scores], prompt_of: np.ndarray, stop: StopSettings, resamples: int
 ) -> tuple[StrengthPoint, ...]:
-    """Every strength against strength 0, which must be among them. scores: of the same prompts and seeds [n] in one order, see
-    `stop_rule.Scores`; prompt_of: int [n]."""
+    """Every strength against strength 0, which must be among them. scores: of the same prompts and seeds [n] in one
+    order, see `stop_rule.Scores`; prompt_of: int [n]."""
     points = []
     for strength in sorted(scores):
         found = standing(0, scores[0.0], scores[strength], prompt_of, stop, 0.0, resamples)
@@ -102,8 +109,8 @@ def measure(
 def recommend(points: Sequence[StrengthPoint]) -> tuple[float, str]:
     """The strength to use, and why in words.
 
-    Of the strengths whose gain has a lower bound above 0 and for which no guard fell, the one with the highest lower bound; of equal
-    ones the smaller; 0 (keep the original) where there is none.
+    Of the strengths whose gain has a lower bound above 0 and for which no guard fell, the one with the highest lower
+    bound; of equal ones the smaller; 0 (keep the original) where there is none.
     """
     tried = [p for p in points if p.strength > 0]
     good = [p for p in tried if p.gain.low > 0 and not p.broken]

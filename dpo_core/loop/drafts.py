@@ -1,12 +1,15 @@
-"""Cost-aware candidates: every candidate is drafted in few steps, and only those that stand in the drafts' pairs are drawn in full.
+"""Cost-aware candidates: every candidate is drafted in few steps, and only those that stand in the drafts' pairs are
+drawn in full.
 
-A sampler without noise of its own follows one path from a noise to its picture, and few steps follow it roughly: a draft from a
-candidate's own noise shows nearly what the candidate will show, at a fraction of the cost. It tells a candidate's scores far better
-than the x0 predicted part-way, which after as many steps is a blur: at a third of the steps the rewards of drafts and pictures
-correlate by .93 in the toybox, those of predicted x0 and pictures by .73 (docs/method.md).
+A sampler without noise of its own follows one path from a noise to its picture, and few steps follow it roughly: a
+draft from a candidate's own noise shows nearly what the candidate will show, at a fraction of the cost. It tells a
+candidate's scores far better than the x0 predicted part-way, which after as many steps is a blur: at a third of the
+steps the rewards of drafts and pictures correlate by .93 in the toybox, those of predicted x0 and pictures by .73
+(docs/method.md).
 
-The drafts are a set of their own, scored and paired by the same rule as the pictures. A candidate in none of their pairs is hopeless,
-and no prompt gets more pictures in full than its pairs need. The pairs that train are made anew from the scores of the pictures.
+The drafts are a set of their own, scored and paired by the same rule as the pictures. A candidate in none of their
+pairs is hopeless, and no prompt gets more pictures in full than its pairs need. The pairs that train are made anew from
+the scores of the pictures.
 """
 
 from __future__ import annotations
@@ -42,7 +45,9 @@ def in_pairs(run: RunFolder, pairs_name: str) -> list[int]:
 
 
 def finish_plan(drafts: Sequence[Candidate], positions: Sequence[int], chunk_size: int) -> list[Candidate]:
-    """The candidates at some of the drafts' positions, planned as a set of their own: same prompts and seeds, places and batches anew."""
+    """The candidates at some of the drafts' positions, planned as a set of their own: same prompts and seeds, places
+    and batches anew.
+    """
     chosen = [drafts[position] for position in positions]
     return [
         Candidate(i, c.prompt_index, c.prompt, c.seed, i // chunk_size, i % chunk_size) for i, c in enumerate(chosen)
@@ -60,8 +65,8 @@ def finish_set(
 ) -> None:
     """Draw in full, as the set `set_name`, those candidates of the set `drafts` that stand in the pairs `pairs_name`.
 
-    Which ones is kept as the fact "finished_<set_name>" before the first is drawn: a set that was begun stays the one that it was, also
-    where it is resumed under another pair rule. Raises NoPairs where there is no pair.
+    Which ones is kept as the fact "finished_<set_name>" before the first is drawn: a set that was begun stays the one
+    that it was, also where it is resumed under another pair rule. Raises NoPairs where there is no pair.
     """
     fact = f"finished_{set_name}"
     if (kept := run.fact(fact)) is None:
@@ -73,7 +78,10 @@ def finish_set(
 
 @dataclass(frozen=True)
 class Told:
-    """What drafts told about the pictures. Correlations, -1..1, within prompts over the finished candidates; None where nothing varies."""
+    """What drafts told about the pictures.
+
+    Correlations, -1..1, within prompts over the finished candidates; None where nothing varies.
+    """
 
     drafted: int
     finished: int
@@ -97,7 +105,8 @@ class Told:
 
 
 def told(run: RunFolder, set_name: str, axes: Sequence[Sequence[str]], how: str) -> Told | None:
-    """How well drafts told the scores of the set that was chosen by them; `axes`: names of fidelity's scorers and of alignment's.
+    """How well drafts told the scores of the set that was chosen by them; `axes`: names of fidelity's scorers and of
+    alignment's.
 
     None where the set was not chosen by drafts, or others scored them. Kept as the fact "told_<set_name>".
     """

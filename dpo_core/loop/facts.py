@@ -13,7 +13,9 @@ from .rounds import Loop
 
 
 def keep_facts(loop: Loop, concept_fact: dict, concept: Concept, about: Mapping[str, tuple[str, str, bool]]) -> None:
-    """What the report needs to know about a run. about: of each scorer its role, its title, and whether higher is better."""
+    """What the report needs to know about a run. about: of each scorer its role, its title, and whether higher is
+    better.
+    """
     from PIL import Image
 
     run = loop.run
@@ -34,8 +36,8 @@ def keep_facts(loop: Loop, concept_fact: dict, concept: Concept, about: Mapping[
 def finish(loop: Loop, rounds: int, name: str) -> Path:
     """Write the LoRA of the adapter as it stands; returns its path.
 
-    Where the original is kept (`rounds` 0) that LoRA changes nothing; the best round that was tried is written too, beside it, as
-    <name>_tried_round_<k>.
+    Where the original is kept (`rounds` 0) that LoRA changes nothing; the best round that was tried is written too,
+    beside it, as <name>_tried_round_<k>.
     """
     concept = json.dumps(loop.run.fact("concept"), ensure_ascii=False)
 

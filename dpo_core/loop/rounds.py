@@ -32,7 +32,8 @@ from .strength_sweep import sweep_kept
 class Loop:
     """Everything that the stages of a run share; `judges` only measure.
 
-    `rewards` must hold scorers named "fidelity" and "alignment"; further ones of an axis are "fidelity_2", "alignment_2", ...
+    `rewards` must hold scorers named "fidelity" and "alignment"; further ones of an axis are "fidelity_2",
+    "alignment_2", ...
     """
 
     run: RunFolder
@@ -69,7 +70,9 @@ class Loop:
     # --- stages ---
 
     def evaluate(self, round_index: int) -> None:
-        """Held-out pictures and scores of the model as it stands after `round_index` rounds (0: as it came), where they are missing."""
+        """Held-out pictures and scores of the model as it stands after `round_index` rounds (0: as it came), where they
+        are missing.
+        """
         self.held_out().measure(self.run, {f"evaluation_{round_index}": self.worn()}, self.progress)
 
     def held_out(self, seeds_per_prompt: int | None = None) -> HeldOutPlan:
@@ -122,7 +125,10 @@ class Loop:
             )
 
     def pair(self, round_index: int) -> None:
-        """Pairs of this round by the pair rule, with the yield that says where the rest went. Raises NoPairs where there is none."""
+        """Pairs of this round by the pair rule, with the yield that says where the rest went.
+
+        Raises NoPairs where there is none.
+        """
         name = f"round_{round_index}"
         build_pairs(self.run, name, self.settings.pairs, name, self.progress, *self.axes)
         check_pairs(self.run, name)
@@ -131,7 +137,9 @@ class Loop:
         return pair_data(self.run, f"round_{round_index}", f"round_{round_index}", self.model)
 
     def train(self, round_index: int) -> str | None:
-        """Train on this round's pairs from the adapter as it stands, and keep the result; returns why a guard stopped it, if one did."""
+        """Train on this round's pairs from the adapter as it stands, and keep the result; returns why a guard stopped
+        it, if one did.
+        """
         self._put_scorers_aside()
         with self.model.training():
             data, seed = self.pair_data(round_index), training_seed(self.settings.sampling.seed, round_index)
@@ -142,7 +150,9 @@ class Loop:
     # --- the whole ---
 
     def begin(self, round_index: int) -> None:
-        """Put the adapter as it stood when this round began; round 0 keeps it, so that an interrupted training leaves no trace."""
+        """Put the adapter as it stood when this round began; round 0 keeps it, so that an interrupted training leaves
+        no trace.
+        """
         if kept := self.run.load_state(f"adapter_{round_index}"):
             self.adapter.load(kept[0])
         elif round_index == 0:
@@ -153,7 +163,10 @@ class Loop:
             )
 
     def improve(self, round_index: int) -> str | None:
-        """Sample, score, pair and train a round, and keep its adapter; a kept one is only put on. Returns why training stopped, or None."""
+        """Sample, score, pair and train a round, and keep its adapter; a kept one is only put on.
+
+        Returns why training stopped, or None.
+        """
         if kept := self.run.load_state(f"adapter_{round_index + 1}"):
             self.adapter.load(kept[0])
             return stop_reason(self.run, round_index)
@@ -163,12 +176,13 @@ class Loop:
         return self.train(round_index)
 
     def go(self) -> int:
-        """Run the rounds, doing only what is missing; returns the number of the round that is kept, whose adapter then stands.
+        """Run the rounds, doing only what is missing; returns the number of the round that is kept, whose adapter then
+        stands.
 
-        By the stop rule (settings.stop) that is the round whose gain is surest, 0 if the original is not beaten; with the rule off, the
-        last. A training that a guard stops, or a later round without any pair or whose candidates show nothing, ends the loop with the
-        last good adapter (fact "stopped").
-        With settings.sweep the kept adapter is then tried at several strengths (fact "strength").
+        By the stop rule (settings.stop) that is the round whose gain is surest, 0 if the original is not beaten; with
+        the rule off, the last. A training that a guard stops, or a later round without any pair or whose candidates
+        show nothing, ends the loop with the last good adapter (fact "stopped"). With settings.sweep the kept adapter is
+        then tried at several strengths (fact "strength").
         """
         self.begin(0)
         self.evaluate(0)

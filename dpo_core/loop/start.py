@@ -23,10 +23,11 @@ from ..training.lora_files import save_lora
 
 
 def photos_fidelity(fidelity: Scorer, concept: Concept) -> float:
-    """What pictures of the concept in other places score: the held-out photos' mean, or each reference's against the others.
+    """What pictures of the concept in other places score: the held-out photos' mean, or each reference's against the
+    others.
 
-    A mean cosine with all n references holds a picture's own 1 when it is one of them; (n m - 1)/(n - 1) takes it out. With masks the
-    references are cut out, and none equals a photo.
+    A mean cosine with all n references holds a picture's own 1 when it is one of them; (n m - 1)/(n - 1) takes it out.
+    With masks the references are cut out, and none equals a photo.
     """
     photos = concept.references if concept.held_out is None else concept.held_out
     mean, count = float(np.mean(fidelity.score(photos, [concept.subject] * len(photos)))), len(photos)

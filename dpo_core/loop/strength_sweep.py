@@ -54,9 +54,11 @@ def _at_strength(loop: Loop, strength: float) -> Iterator[TextToImage]:
 
 
 def sweep(loop: Loop, drawn: Mapping[float, str] | None = None) -> Sweep:
-    """Draw, score and judge the adapter as it stands at every strength of `settings.strength`; kept as the fact "strength".
+    """Draw, score and judge the adapter as it stands at every strength of `settings.strength`; kept as the fact
+    "strength".
 
-    Does only what is missing. drawn: sets with the pictures of some strengths, used where the sweep asks for as many seeds as evaluation.
+    Does only what is missing. drawn: sets with the pictures of some strengths, used where the sweep asks for as many
+    seeds as evaluation.
     """
     settings = loop.settings
     # One picture a prompt has no spread, which is the unit of the gain.
@@ -75,7 +77,8 @@ def sweep(loop: Loop, drawn: Mapping[float, str] | None = None) -> Sweep:
 def sweep_kept(loop: Loop, kept: int) -> None:
     """The sweep at a run's end, with the adapter of round `kept` on; strengths 0 and 1 are that run's evaluations.
 
-    Where the original is kept (0), the best round that was tried is swept: its LoRA is written too, and less of it may do.
+    Where the original is kept (0), the best round that was tried is swept: its LoRA is written too, and less of it may
+    do.
     """
     swept = kept or (loop.run.fact("kept") or {}).get("best", 0)
     if not swept:

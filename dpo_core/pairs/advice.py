@@ -24,10 +24,11 @@ def _looser(settings: PairSettings) -> str:
 
 
 def pairs_advice(found: PairYield, settings: PairSettings, candidates_per_prompt: int) -> str | None:
-    """A warning when fewer than `settings.min_pairs` pairs are kept, with how many more candidates would do; None when there are enough.
+    """A warning when fewer than `settings.min_pairs` pairs are kept, with how many more candidates would do; None when
+    there are enough.
 
-    An estimate: with n candidates a prompt has n(n-1)/2 possible pairs, and the share of them that is kept is taken to stay as it is. Where
-    the limits (max_pairs_per_prompt, max_uses) hold the pairs back, it says so instead. Pure.
+    An estimate: with n candidates a prompt has n(n-1)/2 possible pairs, and the share of them that is kept is taken to
+    stay as it is. Where the limits (max_pairs_per_prompt, max_uses) hold the pairs back, it says so instead. Pure.
     """
     need, kept, n = settings.min_pairs, found.kept, candidates_per_prompt
     if kept >= need:

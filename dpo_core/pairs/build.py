@@ -32,10 +32,11 @@ def build_pairs(
 ) -> PairYield:
     """Pairs of a scored set by the pair rule, kept under `pairs_name`.
 
-    Returns the yield, which is kept as the fact "yield_<pairs_name>"; the angles of the window, where the rule has one, are the fact
-    "window_<pairs_name>". Where no pair is left, the fact "no_pairs_<pairs_name>" says why and what to do, see `check_pairs`.
-    `fidelity` and `alignment` name the scorers whose kept scores count; several of an axis are combined as `settings.combine` says.
-    Raises UserError when a score is missing, and where the scores of an axis do not vary (see check_scores).
+    Returns the yield, which is kept as the fact "yield_<pairs_name>"; the angles of the window, where the rule has one,
+    are the fact "window_<pairs_name>". Where no pair is left, the fact "no_pairs_<pairs_name>" says why and what to do,
+    see `check_pairs`. `fidelity` and `alignment` name the scorers whose kept scores count; several of an axis are
+    combined as `settings.combine` says. Raises UserError when a score is missing, and where the scores of an axis do
+    not vary (see check_scores).
     """
     axes = [(names,) if isinstance(names, str) else tuple(names) for names in (fidelity, alignment)]
     prompt_of = np.asarray([c.prompt_index for c in run.candidates(set_name)])

@@ -18,7 +18,8 @@ from ..statistics import standardise
 class PairYield:
     """Where the possible pairs went. `possible` counts every unordered pair of candidates of one prompt.
 
-    `not_better`: neither candidate is better than the other by the rule. `window`: the angles in degrees, where the rule has any.
+    `not_better`: neither candidate is better than the other by the rule. `window`: the angles in degrees, where the
+    rule has any.
     """
 
     possible: int
@@ -64,8 +65,8 @@ def angle_degrees(d_alignment: np.ndarray, d_fidelity: np.ndarray) -> np.ndarray
 class Group:
     """Candidates of one prompt with every ordered (winner, loser) of them.
 
-    prompt: its place among the round's prompts; members: int [k]; winner, loser: int [m], m = k * (k - 1), in candidate order;
-    d_fidelity, d_alignment: float [m], from loser to winner in standard deviations of the round.
+    prompt: its place among the round's prompts; members: int [k]; winner, loser: int [m], m = k * (k - 1), in candidate
+    order; d_fidelity, d_alignment: float [m], from loser to winner in standard deviations of the round.
     """
 
     prompt: int
@@ -81,13 +82,18 @@ class Group:
 
 
 Judge = Callable[[Group], tuple[np.ndarray, np.ndarray]]
-"""A pair rule's view of one prompt: bool [m], which (winner, loser) are better, and float [m], by how much, for margin and order."""
+"""A pair rule's view of one prompt: bool [m], which (winner, loser) are better, and float [m], by how much, for margin
+and order.
+"""
 
 
 def checked(
     prompt_of: np.ndarray, fidelity: np.ndarray, alignment: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """prompt_of and both scores standardised. Raises UserError when a score is not finite or no prompt has two candidates."""
+    """prompt_of and both scores standardised.
+
+    Raises UserError when a score is not finite or no prompt has two candidates.
+    """
     prompt_of = np.asarray(prompt_of)
     _check_scores(prompt_of, fidelity, alignment)
     return prompt_of, standardise(fidelity, prompt_of), standardise(alignment, prompt_of)
@@ -110,10 +116,12 @@ def choose(
     window: tuple[float, float] | None = None,
     margin: float | None = None,
 ) -> tuple[list[Pair], PairYield]:
-    """Pairs that `judge` calls better by the margin (that of the settings, unless given), the greatest improvement first.
+    """Pairs that `judge` calls better by the margin (that of the settings, unless given), the greatest improvement
+    first.
 
-    prompt_of: int [n]; f, a: float [n], standardised. Returns pairs ordered by prompt, then improvement (ties by candidate order), and
-    where the rest went. A pair that the rule takes in both directions counts once, by the greater (then the first) of the two.
+    prompt_of: int [n]; f, a: float [n], standardised. Returns pairs ordered by prompt, then improvement (ties by
+    candidate order), and where the rest went. A pair that the rule takes in both directions counts once, by the greater
+    (then the first) of the two.
     """
     pairs: list[Pair] = []
     tally = dict.fromkeys(("possible", "not_better", "below_margin", "over_uses", "over_prompt_limit"), 0)

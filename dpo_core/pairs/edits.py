@@ -1,7 +1,7 @@
 """Manual overrides of selected pairs: parse, validate, apply.
 
-Decisions are kept by the pair's id, "<winner>-<loser>" as the rule gave it, and by the fingerprint of the candidates that were looked at:
-what was said of other candidates is never applied to these.
+Decisions are kept by the pair's id, "<winner>-<loser>" as the rule gave it, and by the fingerprint of the candidates
+that were looked at: what was said of other candidates is never applied to these.
 """
 
 from __future__ import annotations
@@ -62,7 +62,10 @@ class Edits(BaseModel):
 
 
 def read_edits(text: str) -> Edits:
-    """The edits of a text; an empty one has none. Raises UserError for anything that the inspector would not have written."""
+    """The edits of a text; an empty one has none.
+
+    Raises UserError for anything that the inspector would not have written.
+    """
     if not text.strip():
         return Edits()
     remedy = "Empty the text for no decisions, or take what the Inspect Pairs node writes."
@@ -92,7 +95,10 @@ def candidates_fingerprint(candidates: Sequence[Candidate], pictures: Sequence[s
 
 @dataclass(frozen=True)
 class Overruled:
-    """Pairs after a person's decisions, in their old order. `thumbs`: "up" or "down" by position. Counts are of applied decisions."""
+    """Pairs after a person's decisions, in their old order.
+
+    `thumbs`: "up" or "down" by position. Counts are of applied decisions.
+    """
 
     pairs: list[Pair]
     thumbs: dict[int, str] = field(default_factory=dict)
@@ -122,9 +128,11 @@ class Overruled:
 
 
 def apply_edits(pairs: Sequence[Pair], edits: Edits, fingerprint: str, candidates: int) -> Overruled:
-    """Put decisions over pairs of `candidates` candidates: a swapped pair has its improvement negated, a rejected one is left out.
+    """Put decisions over pairs of `candidates` candidates: a swapped pair has its improvement negated, a rejected one
+    is left out.
 
-    Stale, so not applied: all edits under another fingerprint, and decisions on pairs that are not there (this way round).
+    Stale, so not applied: all edits under another fingerprint, and decisions on pairs that are not there (this way
+    round).
     """
     if len(edits) and edits.fingerprint != fingerprint:
         return Overruled(list(pairs), stale=len(edits), other=True)
@@ -152,7 +160,9 @@ def apply_edits(pairs: Sequence[Pair], edits: Edits, fingerprint: str, candidate
 
 @dataclass(frozen=True)
 class Place:
-    """Where decisions were made: the workflow's id, the node's in it, and a mark of the pairs that came in. "" where it is not known."""
+    """Where decisions were made: the workflow's id, the node's in it, and a mark of the pairs that came in. "" where it
+    is not known.
+    """
 
     workflow: str = ""
     node: str = ""
@@ -168,7 +178,9 @@ class Kept:
 
 
 def keep_decisions(run: RunFolder, edits: Edits, place: Place = Place()) -> None:
-    """Keep the decisions on these candidates, in place of earlier ones of the same node in the same workflow; other nodes' stay."""
+    """Keep the decisions on these candidates, in place of earlier ones of the same node in the same workflow; other
+    nodes' stay.
+    """
     number = 1 + max((_number(fact) for fact in run.facts(f"decisions_{edits.fingerprint}").values()), default=0)
     where = hashlib.sha256(json.dumps([place.workflow, place.node]).encode()).hexdigest()[:MARK]
     run.set_fact(
@@ -177,9 +189,11 @@ def keep_decisions(run: RunFolder, edits: Edits, place: Place = Place()) -> None
 
 
 def kept_decisions(run: RunFolder, fingerprint: str, place: Place = Place()) -> Kept | None:
-    """The decisions on these candidates that the run keeps for this place: its own; else those of the same pairs; else the latest.
+    """The decisions on these candidates that the run keeps for this place: its own; else those of the same pairs; else
+    the latest.
 
-    So each of two inspectors finds its own, and a lone one finds what there is: in another workflow, as another node, of an older version.
+    So each of two inspectors finds its own, and a lone one finds what there is: in another workflow, as another node,
+    of an older version.
     """
     found: list[tuple[tuple, Kept]] = []
     for fact in run.facts(f"decisions_{fingerprint}").values():
@@ -231,12 +245,13 @@ def boundary_distance(
     fidelity: np.ndarray,
     alignment: np.ndarray,
 ) -> list[float]:
-    """How little would have made the rule decide otherwise, for each pair, in standard deviations of the round; smallest = look first.
+    """How little would have made the rule decide otherwise, for each pair, in standard deviations of the round;
+    smallest = look first.
 
-    angle_window: how far the tip of the improvement lies from the edge of the region that the rule accepts, min(|r - margin|, r sin d),
-    with r its length and d the degrees to the nearer end of the window (r where d is 90 or more). One number of both, since both are
-    distances in one plane. pareto: |r - margin|. lambda_harmonic, weighted_sum: |g - margin|, g the difference of the reward in its
-    standard deviations. random: 0, it has no boundary.
+    angle_window: how far the tip of the improvement lies from the edge of the region that the rule accepts, min(|r -
+    margin|, r sin d), with r its length and d the degrees to the nearer end of the window (r where d is 90 or more).
+    One number of both, since both are distances in one plane. pareto: |r - margin|. lambda_harmonic, weighted_sum: |g -
+    margin|, g the difference of the reward in its standard deviations. random: 0, it has no boundary.
     """
     if settings.rule == "random":
         return [0.0] * len(pairs)

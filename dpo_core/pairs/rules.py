@@ -1,8 +1,8 @@
 """The pair rules: which of two candidates of a prompt is better, each a pure function of the round's scores.
 
-All take prompt_of: int [n], the prompt of each candidate; fidelity, alignment: float [n], raw scores; and the settings. All return pairs
-ordered by prompt, then improvement, with the yield, keep `max_pairs_per_prompt` and `max_uses`, and raise UserError when a score is not
-finite or no prompt has two candidates.
+All take prompt_of: int [n], the prompt of each candidate; fidelity, alignment: float [n], raw scores; and the settings.
+All return pairs ordered by prompt, then improvement, with the yield, keep `max_pairs_per_prompt` and `max_uses`, and
+raise UserError when a score is not finite or no prompt has two candidates.
 """
 
 from __future__ import annotations
@@ -33,10 +33,12 @@ ROUNDING = 1e-9
 def angle_window_pairs(
     prompt_of: np.ndarray, fidelity: np.ndarray, alignment: np.ndarray, settings: PairSettings
 ) -> tuple[list[Pair], PairYield]:
-    """DreamBoothDPO (arXiv 2505.20975, section 3): pairs whose improvement points into the window, longest first within each prompt.
+    """DreamBoothDPO (arXiv 2505.20975, section 3): pairs whose improvement points into the window, longest first within
+    each prompt.
 
-    low <= degrees(atan2(d alignment, d fidelity)) <= high, with the differences in standard deviations, see `standardise`.
-    The margin is for the length of the improvement. The window is the settings' own, or the one that `auto_window` finds.
+    low <= degrees(atan2(d alignment, d fidelity)) <= high, with the differences in standard deviations, see
+    `standardise`. The margin is for the length of the improvement. The window is the settings' own, or the one that
+    `auto_window` finds.
     """
     prompt_of, f, a = checked(prompt_of, fidelity, alignment)
     window = (
@@ -56,10 +58,12 @@ def _points_into(window: Window) -> Judge:
 
 
 def auto_window(prompt_of: np.ndarray, fidelity: np.ndarray, alignment: np.ndarray, settings: PairSettings) -> Window:
-    """The window for the direction that `settings.steer` asks for, as narrow as the cloud of the round allows. Unit: degrees.
+    """The window for the direction that `settings.steer` asks for, as narrow as the cloud of the round allows. Unit:
+    degrees.
 
-    Its centre is 10 + 70 * steer, so that 0.5 is an equal gain on both axes. It reaches 15 degrees to either side, and 5 more until
-    `settings.min_pairs` pairs are kept, 35 at most; it never goes below 0 or above 90, where one axis would be sold for the other.
+    Its centre is 10 + 70 * steer, so that 0.5 is an equal gain on both axes. It reaches 15 degrees to either side, and
+    5 more until `settings.min_pairs` pairs are kept, 35 at most; it never goes below 0 or above 90, where one axis
+    would be sold for the other.
     """
     return _auto_window(*checked(prompt_of, fidelity, alignment), settings)
 
@@ -77,7 +81,8 @@ def _auto_window(prompt_of: np.ndarray, f: np.ndarray, a: np.ndarray, settings: 
 
 
 def pareto_fronts(fidelity: np.ndarray, alignment: np.ndarray) -> np.ndarray:
-    """The front of each candidate, int [k]: 0 is dominated by none; the next is dominated by none once the fronts before are gone.
+    """The front of each candidate, int [k]: 0 is dominated by none; the next is dominated by none once the fronts
+    before are gone.
 
     One candidate dominates another when it is no worse on both axes and better on one. fidelity, alignment: float [k].
     """
@@ -93,11 +98,13 @@ def pareto_fronts(fidelity: np.ndarray, alignment: np.ndarray) -> np.ndarray:
 def pareto_pairs(
     prompt_of: np.ndarray, fidelity: np.ndarray, alignment: np.ndarray, settings: PairSettings
 ) -> tuple[list[Pair], PairYield]:
-    """CaPO's pairs from Pareto fronts (arXiv 2502.02588): winners from a prompt's first front, losers from its last, longest first.
+    """CaPO's pairs from Pareto fronts (arXiv 2502.02588): winners from a prompt's first front, losers from its last,
+    longest first.
 
-    F0 = {i : no j dominates i}, and so on for what is left, see `pareto_fronts`; a pair is any (i in F0, j in FK) with K > 0, the last.
-    Its winner need not dominate its loser, but no candidate dominates the winner, and some do the loser. CaPO draws among these
-    pairs at random; here the longest improvements come first, and the margin is for their length, as in the angle window.
+    F0 = {i : no j dominates i}, and so on for what is left, see `pareto_fronts`; a pair is any (i in F0, j in FK) with
+    K > 0, the last. Its winner need not dominate its loser, but no candidate dominates the winner, and some do the
+    loser. CaPO draws among these pairs at random; here the longest improvements come first, and the margin is for their
+    length, as in the angle window.
     """
     prompt_of, f, a = checked(prompt_of, fidelity, alignment)
     front = np.zeros(len(prompt_of), int)
@@ -127,8 +134,8 @@ def _by_reward(prompt_of: np.ndarray, f: np.ndarray, a: np.ndarray, reward: np.n
 def lambda_harmonic(fidelity: np.ndarray, alignment: np.ndarray, weight: float) -> np.ndarray:
     """RPO's reward (arXiv 2407.12164): r = 1 / (lambda / IS' + (1 - lambda) / TS'), s' = (s + 1) / 2, lambda = weight.
 
-    fidelity (IS), alignment (TS): cosines, float [n] -> float64 [n], 0..1. The lower score counts for more than in a weighted sum.
-    For cosines 0 and 0.5 (s' 0.5 and 0.75) and lambda 0.5: 1 / (1 + 2/3) = 0.6, below their mean 0.625.
+    fidelity (IS), alignment (TS): cosines, float [n] -> float64 [n], 0..1. The lower score counts for more than in a
+    weighted sum. For cosines 0 and 0.5 (s' 0.5 and 0.75) and lambda 0.5: 1 / (1 + 2/3) = 0.6, below their mean 0.625.
     Raises UserError for scores that are no cosines.
     """
     parts = []
@@ -147,7 +154,8 @@ def lambda_harmonic(fidelity: np.ndarray, alignment: np.ndarray, weight: float) 
 def lambda_harmonic_pairs(
     prompt_of: np.ndarray, fidelity: np.ndarray, alignment: np.ndarray, settings: PairSettings
 ) -> tuple[list[Pair], PairYield]:
-    """RPO's pairs (arXiv 2407.12164): by the reward of `lambda_harmonic` with lambda = fidelity_weight, best over worst first.
+    """RPO's pairs (arXiv 2407.12164): by the reward of `lambda_harmonic` with lambda = fidelity_weight, best over worst
+    first.
 
     The margin is for the difference of r in its standard deviations over the round.
     """
@@ -158,10 +166,11 @@ def lambda_harmonic_pairs(
 def weighted_sum_pairs(
     prompt_of: np.ndarray, fidelity: np.ndarray, alignment: np.ndarray, settings: PairSettings
 ) -> tuple[list[Pair], PairYield]:
-    """The baseline that DreamBoothDPO rejects (arXiv 2505.20975): r = w * fidelity + (1 - w) * alignment, both in standard deviations.
+    """The baseline that DreamBoothDPO rejects (arXiv 2505.20975): r = w * fidelity + (1 - w) * alignment, both in
+    standard deviations.
 
-    w = fidelity_weight. A great gain on one axis pays for a loss on the other. The margin is for the difference of r in its standard
-    deviations over the round.
+    w = fidelity_weight. A great gain on one axis pays for a loss on the other. The margin is for the difference of r in
+    its standard deviations over the round.
     """
     prompt_of, f, a = checked(prompt_of, fidelity, alignment)
     return _by_reward(prompt_of, f, a, weighted_sum(prompt_of, fidelity, alignment, settings.fidelity_weight), settings)
@@ -175,7 +184,8 @@ def weighted_sum(prompt_of: np.ndarray, fidelity: np.ndarray, alignment: np.ndar
 def reward_of(
     prompt_of: np.ndarray, fidelity: np.ndarray, alignment: np.ndarray, settings: PairSettings
 ) -> np.ndarray | None:
-    """What lambda_harmonic and weighted_sum hold against the margin, in its standard deviations, float64 [n]; None for rules without it.
+    """What lambda_harmonic and weighted_sum hold against the margin, in its standard deviations, float64 [n]; None for
+    rules without it.
 
     Raises UserError for scores that are no cosines, under lambda_harmonic.
     """
@@ -189,11 +199,12 @@ def reward_of(
 def reward_direction(
     prompt_of: np.ndarray, fidelity: np.ndarray, alignment: np.ndarray, settings: PairSettings
 ) -> float | None:
-    """Where the reward of lambda_harmonic or weighted_sum rises fastest from the mean candidate, in the plane of standard deviations.
+    """Where the reward of lambda_harmonic or weighted_sum rises fastest from the mean candidate, in the plane of
+    standard deviations.
 
-    degrees(atan2(dr / d alignment, dr / d fidelity)), each partial times its score's spread; None for rules without a reward. Raw scores,
-    float [n]. weighted_sum with w 0.5: 45. lambda_harmonic with w 0.5, means 0 and 0.5 and equal spreads: dr goes by 1 / s'^2 =
-    4 and 16/9, 24 degrees: fidelity, the lower one, counts for more.
+    degrees(atan2(dr / d alignment, dr / d fidelity)), each partial times its score's spread; None for rules without a
+    reward. Raw scores, float [n]. weighted_sum with w 0.5: 45. lambda_harmonic with w 0.5, means 0 and 0.5 and equal
+    spreads: dr goes by 1 / s'^2 = 4 and 16/9, 24 degrees: fidelity, the lower one, counts for more.
     """
     w = settings.fidelity_weight
     if settings.rule == "weighted_sum":
@@ -213,16 +224,19 @@ def reward_direction(
 def random_pairs(
     prompt_of: np.ndarray, fidelity: np.ndarray, alignment: np.ndarray, settings: PairSettings
 ) -> tuple[list[Pair], PairYield]:
-    """The control: pairs in random order and direction, whatever their scores; no margin. What it gains, no preference has brought.
+    """The control: pairs in random order and direction, whatever their scores; no margin. What it gains, no preference
+    has brought.
 
-    Order and direction are drawn from (settings.seed, prompt, number of its candidates), one draw of each for every possible pair.
+    Order and direction are drawn from (settings.seed, prompt, number of its candidates), one draw of each for every
+    possible pair.
     """
     prompt_of, f, a = checked(prompt_of, fidelity, alignment)
 
     def judge(group: Group) -> tuple[np.ndarray, np.ndarray]:
         rng = np.random.default_rng((settings.seed, group.prompt, len(group.members)))
         first = group.winner < group.loser
-        # winner and loser run in candidate order, so both directions of a pair come in one order, by their lower, then higher index.
+        # winner and loser run in candidate order, so both directions of a pair come in one order, by their lower, then
+        # higher index.
         forward, order = rng.random(first.sum()) < 0.5, rng.random(first.sum())
         back = np.lexsort((group.winner[~first], group.loser[~first]))
         better, strength = np.zeros(len(first), bool), np.zeros(len(first))

@@ -30,8 +30,8 @@ DEFAULT_SCORERS = {
 class Evaluations:
     """The finished evaluations of a run: round indices, the pictures that all share, and scores [n] by (round, scorer).
 
-    `shown`: the round that is compared with the start: the one that is kept; of a run that keeps the original the best one tried, of a run
-    without the stop rule, or not at its end, the last.
+    `shown`: the round that is compared with the start: the one that is kept; of a run that keeps the original the best
+    one tried, of a run without the stop rule, or not at its end, the last.
     """
 
     rounds: tuple[int, ...]
@@ -56,9 +56,11 @@ class Evaluations:
 
 
 def read_evaluations(run: RunFolder) -> Evaluations:
-    """Collect "evaluation_0", "evaluation_1", ...; those that lack pictures of the first, or reward scores by its scorers, are unfinished.
+    """Collect "evaluation_0", "evaluation_1", ...; those that lack pictures of the first, or reward scores by its
+    scorers, are unfinished.
 
-    Raises UserError when the start (evaluation_0) is not there or not scored by fidelity and alignment: nothing can be compared.
+    Raises UserError when the start (evaluation_0) is not there or not scored by fidelity and alignment: nothing can be
+    compared.
     """
     start = run.candidates("evaluation_0")
     known = {**DEFAULT_SCORERS, **(run.fact("scorers") or {})}
@@ -92,14 +94,19 @@ def read_evaluations(run: RunFolder) -> Evaluations:
 
 
 def _evaluated(run: RunFolder) -> list[int]:
-    """Rounds after which pictures were drawn, the start left out. Evaluations of some rounds may be missing in between."""
+    """Rounds after which pictures were drawn, the start left out.
+
+    Evaluations of some rounds may be missing in between.
+    """
     settings = run.fact("settings") or {}
     most = max(int(run.fact("rounds") or 0), int(settings.get("rounds", 0)))
     return [k for k in range(1, most + 1) if run.chunks(f"evaluation_{k}")]
 
 
 def _complete(run: RunFolder, index: int, scorer: str, start: Sequence[Candidate]) -> np.ndarray | None:
-    """Scores in the order of `start`, found by prompt and seed; None where one is missing or not by the scorer that measured the start."""
+    """Scores in the order of `start`, found by prompt and seed; None where one is missing or not by the scorer that
+    measured the start.
+    """
     name = f"evaluation_{index}"
     if len(run.score_marks(name, scorer) | run.score_marks("evaluation_0", scorer)) > 1:
         return None
@@ -134,7 +141,8 @@ def gains(found: Evaluations, resamples: int, only: np.ndarray | None = None) ->
 
 
 def axis_gains(found: Evaluations, resamples: int) -> dict[str, dict]:
-    """The gain of each axis that several scorers reward, as the stop rule counts it (`stop_rule.axis_gain`): scorers, gain, ci95, verdict.
+    """The gain of each axis that several scorers reward, as the stop rule counts it (`stop_rule.axis_gain`): scorers,
+    gain, ci95, verdict.
 
     Left out where nothing was trained, and with one picture a prompt, which has no spread to count in.
     """
@@ -164,7 +172,8 @@ def mean_interval(found: Evaluations, index: int, scorer: str, resamples: int) -
 
 
 def pair_yields(run: RunFolder, rounds: int) -> list[dict]:
-    """The yield of each round that has one: [{"round": 0, "possible": ..., "kept": ..., "advice": a warning or None, "drafts": ...}, ...].
+    """The yield of each round that has one: [{"round": 0, "possible": ..., "kept": ..., "advice": a warning or None,
+    "drafts": ...}, ...].
 
     "drafts": what they told about the pictures, see `drafts.Told`; None where nothing was drafted.
     """
@@ -179,7 +188,9 @@ def pair_yields(run: RunFolder, rounds: int) -> list[dict]:
 
 
 def training_summary(records: Sequence[Sequence[dict]], settings: TrainSettings, stopped: dict | None) -> dict:
-    """Highest winner alarm of each round (None without records), accuracy and margin of the last 20 steps, warnings in words."""
+    """Highest winner alarm of each round (None without records), accuracy and margin of the last 20 steps, warnings in
+    words.
+    """
     alarms = [max((float(r.get("winner_alarm", 0.0)) for r in part), default=None) for part in records]
     last = next((part for part in reversed(records) if part), [])[-20:]
     warnings = [

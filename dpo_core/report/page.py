@@ -41,10 +41,9 @@ def write_report(run: RunFolder, out: Path | None = None) -> dict:
     """Write report.html, its PNGs and report.json into `out` (default: <run>/report); returns what report.json holds.
 
     Keys: `concept`, `rounds`, one object a scorer (`before`, `after`, `gain`, `ci95`, `images`, `prompts`, `verdict`),
-    `axes` (of each axis with several scorers: their joint gain in standard deviations), `unseen` (one object a scorer over held-out
-    prompts in unseen contexts), `per_round`, `pairs`, `training`, `strength` (what a sweep found, or None), `status`, `headline`,
-    `answer`, `distrust`.
-    Raises UserError when the start was never evaluated.
+    `axes` (of each axis with several scorers: their joint gain in standard deviations), `unseen` (one object a scorer
+    over held-out prompts in unseen contexts), `per_round`, `pairs`, `training`, `strength` (what a sweep found, or
+    None), `status`, `headline`, `answer`, `distrust`. Raises UserError when the start was never evaluated.
     """
     out = Path(out) if out else run.path / "report"
     found = read_evaluations(run)

@@ -12,7 +12,10 @@ from .words import measurers
 
 
 def strength_pictures(run: RunFolder) -> list[Picture]:
-    """Curve ("strength") and strip ("strength_strip") of a run that was swept; none of another. Raises UserError for a lost picture."""
+    """Curve ("strength") and strip ("strength_strip") of a run that was swept; none of another.
+
+    Raises UserError for a lost picture.
+    """
     kept = run.fact("strength")
     if not kept or not kept["points"]:
         return []

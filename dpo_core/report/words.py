@@ -15,7 +15,9 @@ FEW_PROMPTS, FEW_PICTURES = 20, 100
 
 @dataclass(frozen=True)
 class Answer:
-    """status: "better", "mixed", "hacked", "worse", "none", "original" or "untrained"; a headline and the sentences under it."""
+    """status: "better", "mixed", "hacked", "worse", "none", "original" or "untrained"; a headline and the sentences
+    under it.
+    """
 
     status: str
     headline: str
@@ -67,10 +69,12 @@ def axis_verdict(numbers: Mapping, axis: str) -> str:
 
 
 def answer(numbers: Mapping, scorers: Mapping[str, Mapping]) -> Answer:
-    """Whether it got better, by the rule: neither reward axis down and at least one up, each by its interval over prompts.
+    """Whether it got better, by the rule: neither reward axis down and at least one up, each by its interval over
+    prompts.
 
-    An axis of several scorers is the mean of theirs in standard deviations ("axes" of the numbers), as in the stop rule.
-    When the rewards rose and the truth (or, where no truth is scored or it shows no rise, a judge) fell, it is called hacked.
+    An axis of several scorers is the mean of theirs in standard deviations ("axes" of the numbers), as in the stop
+    rule. When the rewards rose and the truth (or, where no truth is scored or it shows no rise, a judge) fell, it is
+    called hacked.
     """
     first = numbers["fidelity"]
     counted = f"{plural(first['prompts'], 'held-out prompt')} ({plural(first['images'], 'picture')}"
@@ -101,9 +105,11 @@ def answer(numbers: Mapping, scorers: Mapping[str, Mapping]) -> Answer:
 
 
 def verdict(numbers: Mapping, scorers: Mapping[str, Mapping]) -> tuple[str, str]:
-    """(status, headline) of gains by scorer name, each with its "verdict": the same rule and words for the report, a node and a terminal.
+    """(status, headline) of gains by scorer name, each with its "verdict": the same rule and words for the report, a
+    node and a terminal.
 
-    Better is: neither reward axis down and at least one up, no judge down on either axis, each by its interval over prompts. See `Answer`.
+    Better is: neither reward axis down and at least one up, no judge down on either axis, each by its interval over
+    prompts. See `Answer`.
     """
     up, down = ([n for n in REWARDS if axis_verdict(numbers, n) == way] for way in ("up", "down"))
     fallen = [n for n in _judges(numbers, scorers) if numbers[n]["verdict"] == "down"]
@@ -111,7 +117,9 @@ def verdict(numbers: Mapping, scorers: Mapping[str, Mapping]) -> tuple[str, str]
 
 
 def evaluation_words(numbers: Mapping[str, Mapping], scorers: Mapping[str, Mapping]) -> str:
-    """The verdict, then one line a score: before, after, gain with its interval, and what that means. numbers: as `verdict` takes them."""
+    """The verdict, then one line a score: before, after, gain with its interval, and what that means. numbers: as
+    `verdict` takes them.
+    """
     first = next(iter(numbers.values()))
     counted = f"{plural(first['images'], 'held-out picture')} of {plural(first['prompts'], 'prompt')}"
     lines = [verdict(numbers, scorers)[1], f"{counted}, equal seeds; 95 % intervals over prompts."]
@@ -173,8 +181,8 @@ def _judges_words(judges: Sequence[str], numbers: Mapping, scorers: Mapping[str,
 def distrust(numbers: Mapping, scorers: Mapping[str, Mapping], facts: Mapping) -> list[str]:
     """What speaks against the numbers, the gravest first.
 
-    facts: "settings_rounds" (asked for), "finished" (the loop came to its end), "unfinished" (evaluations left out), "unseen"
-    (list or None), "start" (dict or None).
+    facts: "settings_rounds" (asked for), "finished" (the loop came to its end), "unfinished" (evaluations left out),
+    "unseen" (list or None), "start" (dict or None).
     """
     first = numbers["fidelity"]
     found: list[str] = []

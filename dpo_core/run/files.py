@@ -18,8 +18,8 @@ from ..errors import UserError
 def atomic_path(path: Path) -> Iterator[Path]:
     """Give a temporary sibling to write to; rename it over `path` on success, remove it on failure.
 
-    When this returns, the file is on the disk under its name: a record that names it may be committed. Raises UserError when the disk is
-    full or the folder cannot be written.
+    When this returns, the file is on the disk under its name: a record that names it may be committed. Raises UserError
+    when the disk is full or the folder cannot be written.
     """
     path = Path(path)
     beside = path.with_name(f".{path.stem}.{uuid4().hex[:8]}.part{path.suffix}")

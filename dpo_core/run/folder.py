@@ -1,6 +1,7 @@
 """A run is a folder: records in one SQLite file, latents and adapters as safetensors, pictures as PNG.
 
-Whatever is recorded is whole on disk: files are written and renamed first, then their rows are committed in one transaction.
+Whatever is recorded is whole on disk: files are written and renamed first, then their rows are committed in one
+transaction.
 """
 
 from __future__ import annotations
@@ -193,7 +194,9 @@ class RunFolder:
         return {p: v for p, v, mark in rows if fingerprint in (None, mark)}
 
     def score_marks(self, set_name: str, scorer: str) -> set[str]:
-        """The fingerprints under which kept scores were made: two where scoring anew by a changed scorer was broken off."""
+        """The fingerprints under which kept scores were made: two where scoring anew by a changed scorer was broken
+        off.
+        """
         rows = self._db.execute(
             "SELECT DISTINCT fingerprint FROM scores WHERE set_name = ? AND scorer = ?", (set_name, scorer)
         )

@@ -16,7 +16,8 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 def read_photos(folder: Path, width: int, height: int, what: str = "reference photos") -> np.ndarray:
-    """Every picture of a folder by name, turned upright, cropped to the aspect and resized: uint8 [n, height, width, 3].
+    """Every picture of a folder by name, turned upright, cropped to the aspect and resized: uint8 [n, height, width,
+    3].
 
     Raises UserError for a missing or empty folder, and for a file that is no readable picture (by name).
     """
@@ -28,7 +29,8 @@ def read_masks(folder: Path, photos: Path, width: int, height: int) -> np.ndarra
 
     A cut-out (a picture with transparent parts) is a mask too: what is opaque is the subject.
 
-    Raises UserError that names a photo without a mask, an unreadable file, a mask of another size than its photo, or one without white.
+    Raises UserError that names a photo without a mask, an unreadable file, a mask of another size than its photo, or
+    one without white.
     """
     if Path(folder).resolve() == Path(photos).resolve():
         raise UserError(

@@ -1,6 +1,8 @@
-"""Small pictures for looking: WebP copies of a set's candidates and of the reference photos, made once, in <run>/<set>/previews.
+"""Small pictures for looking: WebP copies of a set's candidates and of the reference photos, made once, in
+<run>/<set>/previews.
 
-A preview's name holds a mark of the picture's content: another picture gets another name, and a browser may keep what it has.
+A preview's name holds a mark of the picture's content: another picture gets another name, and a browser may keep what
+it has.
 """
 
 from __future__ import annotations
@@ -38,8 +40,8 @@ def picture_mark(pixels: np.ndarray) -> str:
 def candidate_previews(run: RunFolder, set_name: str, progress: Progress = silent) -> tuple[list[str], list[str]]:
     """Names of the previews of a whole set, and marks of its pictures, both by position; what is missing is made.
 
-    Marks are kept as the fact "pictures_<set>" with time and size of the picture's file: one that was changed is looked at again.
-    Raises UserError when a picture is missing.
+    Marks are kept as the fact "pictures_<set>" with time and size of the picture's file: one that was changed is looked
+    at again. Raises UserError when a picture is missing.
     """
     candidates, folder = run.candidates(set_name), previews_folder(run.path, set_name)
     kept = run.fact(f"pictures_{set_name}") or {}
@@ -73,7 +75,9 @@ def reference_previews(run: RunFolder, set_name: str, references: Sequence[np.nd
 
 
 def find_preview(run: Path, set_name: str, name: str) -> Path | None:
-    """The file of a preview; None where there is none, and for names that are none, or that lead out of the run's folder of previews."""
+    """The file of a preview; None where there is none, and for names that are none, or that lead out of the run's
+    folder of previews.
+    """
     if not (SET.fullmatch(set_name) and NAME.fullmatch(name)):
         return None
     folder = previews_folder(run.resolve(), set_name)

@@ -14,9 +14,10 @@ from .folder import RunFolder
 def check_same_run(run: RunFolder, described: dict, resume: bool) -> None:
     """A run folder holds one run: the same settings go on (with resume), others are refused by name.
 
-    More rounds, another stop rule and a sweep of strengths may always be asked for: what is there stays as it is. Before anything is
-    trained, settings of pairs and training may change too: a window that no pair fits can be widened, and the kept candidates are used.
-    The precision draws pictures as well: it may not change any more once there is one. Raises UserError; writes the fact "described".
+    More rounds, another stop rule and a sweep of strengths may always be asked for: what is there stays as it is.
+    Before anything is trained, settings of pairs and training may change too: a window that no pair fits can be
+    widened, and the kept candidates are used. The precision draws pictures as well: it may not change any more once
+    there is one. Raises UserError; writes the fact "described".
     """
     kept = run.fact("described")
     if kept is not None:

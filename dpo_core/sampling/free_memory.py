@@ -7,13 +7,19 @@ from typing import Protocol
 import torch
 
 SHARE = 0.8
-"""Of free memory that pictures may fill. The rest is for what does not grow evenly with their number, and for gaps between blocks."""
+"""Of free memory that pictures may fill.
+
+The rest is for what does not grow evenly with their number, and for gaps between blocks.
+"""
 UNMEASURED = 8
 """Fallback batch size when free memory is unknown or must not affect results: the default of sampling.batch_size."""
 
 
 def fitting(free: float, each: float, most: int) -> int:
-    """How many pictures of `each` bytes go into `free` bytes with a margin of 20 %: 1 to `most`. One is always tried."""
+    """How many pictures of `each` bytes go into `free` bytes with a margin of 20 %: 1 to `most`.
+
+    One is always tried.
+    """
     return max(1, min(most, int(SHARE * free / each))) if each > 0 else most
 
 

@@ -15,7 +15,8 @@ class NothingToCompare(UserError):
 
 
 FLAT_LEVELS = 8
-"""A pixel is of a picture's one colour when each channel lies within so many levels (of 255) of the picture's median."""
+"""A pixel is of a picture's one colour when each channel lies within so many levels (of 255) of the picture's median.
+"""
 FLAT_SHARE = 0.99
 """Of a picture's pixels that are of one colour, from which on it counts as flat."""
 ENOUGH = 4
@@ -68,7 +69,8 @@ class PictureCheck:
 def check_scores(scores: np.ndarray, prompt_of: np.ndarray, axis: str, names: Sequence[str]) -> None:
     """scores: float [n] of one axis; prompt_of: int [n].
 
-    Raises NothingToCompare where no prompt with several candidates has scores that differ by more than rounding: pairs would be noise.
+    Raises NothingToCompare where no prompt with several candidates has scores that differ by more than rounding: pairs
+    would be noise.
     """
     groups = [scores[prompt_of == prompt] for prompt in np.unique(prompt_of)]
     spreads = [float(np.ptp(group)) for group in groups if len(group) > 1]

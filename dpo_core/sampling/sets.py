@@ -19,7 +19,9 @@ from .picture_check import ENOUGH, PictureCheck
 
 
 def plan(prompts: Sequence[str], per_prompt: int, seed: int, salt: int, chunk_size: int) -> list[Candidate]:
-    """Every candidate of a set: prompt by prompt, each with a noise seed of its own derived from (seed, salt, position)."""
+    """Every candidate of a set: prompt by prompt, each with a noise seed of its own derived from (seed, salt,
+    position).
+    """
     if not prompts:
         raise UserError("the prompt list is empty: nothing to sample. Add prompts.")
     return [
@@ -57,10 +59,12 @@ def draw_set(
     progress: Progress = silent,
     compared: bool = False,
 ) -> None:
-    """Draw what is missing of a set. A finished batch is committed whole; the batches are fixed by the plan, so resuming changes nothing.
+    """Draw what is missing of a set. A finished batch is committed whole; the batches are fixed by the plan, so
+    resuming changes nothing.
 
-    compared: these are candidates, from which pairs are made. Raises UserError when the set on disk was planned otherwise (other
-    prompts, counts, seeds or batch size), and NothingToCompare for candidates that show nothing, which are not kept.
+    compared: these are candidates, from which pairs are made. Raises UserError when the set on disk was planned
+    otherwise (other prompts, counts, seeds or batch size), and NothingToCompare for candidates that show nothing, which
+    are not kept.
     """
     _check_kept(run, set_name, planned)
     done, drawer, check = run.chunks(set_name), _Drawer(model, settings), PictureCheck()
@@ -86,10 +90,11 @@ def pictures(
 
 
 class _Drawer:
-    """Draws batches in parts that fit into memory. The size that ran out of it is halved, and not tried again by later batches.
+    """Draws batches in parts that fit into memory. The size that ran out of it is halved, and not tried again by later
+    batches.
 
-    Where free memory decides the parts' size, it does so once: by the host's figures, by what a first part of one picture took, or, where
-    neither can be had, it is a constant.
+    Where free memory decides the parts' size, it does so once: by the host's figures, by what a first part of one
+    picture took, or, where neither can be had, it is a constant.
     """
 
     def __init__(self, model: TextToImage, settings: SamplingSettings) -> None:
@@ -98,7 +103,10 @@ class _Drawer:
         self.meter: Meter | None = None
 
     def _decide(self) -> int:
-        """The size of the first part. Under a meter it is one picture, whose drawing then sets the size of the others."""
+        """The size of the first part.
+
+        Under a meter it is one picture, whose drawing then sets the size of the others.
+        """
         most = self.settings.chunk_size
         known = self.model.pictures_at_once(self.settings, most)
         if known is None:
@@ -107,7 +115,10 @@ class _Drawer:
         return known
 
     def draw(self, members: Sequence[Candidate]) -> tuple[torch.Tensor, np.ndarray]:
-        """Latents [b, C, h, w] and pictures [b, H, W, 3] of one batch. Raises UserError where a single picture does not fit."""
+        """Latents [b, C, h, w] and pictures [b, H, W, 3] of one batch.
+
+        Raises UserError where a single picture does not fit.
+        """
         if self.room is None:
             self.room = self._decide()
         parts: list[tuple[torch.Tensor, np.ndarray]] = []

@@ -47,7 +47,10 @@ def score_set(run: RunFolder, set_name: str, scorers: Sequence[Scorer], progress
 
 
 def comparable(run: RunFolder, sets: Sequence[str], scorer: str) -> list[np.ndarray]:
-    """Kept scores of several sets, float64 [n] each, by one scorer. Raises UserError where a changed scorer of that name made some."""
+    """Kept scores of several sets, float64 [n] each, by one scorer.
+
+    Raises UserError where a changed scorer of that name made some.
+    """
     arrays = [run.score_array(name, scorer) for name in sets]
     if len(set().union(*(run.score_marks(name, scorer) for name in sets))) > 1:
         raise UserError(
@@ -73,8 +76,8 @@ def missing_positions(run: RunFolder, set_name: str, scorer: str, fingerprint: s
 
 
 def axis_scores(run: RunFolder, set_name: str, names: Sequence[str], how: str) -> np.ndarray:
-    """The kept scores of a set on one axis, float64 [n]; of several scorers `combine`d, on the scale of the first, so that rules which take
-    cosines have them too. Raises UserError where one is missing."""
+    """The kept scores of a set on one axis, float64 [n]; of several scorers `combine`d, on the scale of the first, so
+    that rules which take cosines have them too. Raises UserError where one is missing."""
     prompt_of = np.asarray([c.prompt_index for c in run.candidates(set_name)])
     try:
         kept = [run.score_array(set_name, name) for name in names]

@@ -100,10 +100,10 @@ def target_layers(denoiser: nn.Module, targets: str) -> dict[str, nn.Module]:
 class Adapter:
     """Policy and reference weights for every target layer of one denoiser.
 
-    Hooks live only inside `attached()`; which weights answer is switched by `reference()` and `off()`, which restore in finally.
-    The base weights are never touched. `device`: where the adapter's weights live; None: where each layer's weight is now.
-    `names`: what diffusers calls a layer that goes by another name here. Initial weights are drawn in diffusers' order, so that one
-    seed gives one adapter wherever the model is loaded.
+    Hooks live only inside `attached()`; which weights answer is switched by `reference()` and `off()`, which restore in
+    finally. The base weights are never touched. `device`: where the adapter's weights live; None: where each layer's
+    weight is now. `names`: what diffusers calls a layer that goes by another name here. Initial weights are drawn in
+    diffusers' order, so that one seed gives one adapter wherever the model is loaded.
     """
 
     def __init__(
@@ -200,11 +200,13 @@ class Adapter:
 
     @contextmanager
     def merged(self) -> Iterator[Adapter]:
-        """Policy weights added into the layers for the time of sampling: the same output (to rounding) without the hooks' cost.
+        """Policy weights added into the layers for the time of sampling: the same output (to rounding) without the
+        hooks' cost.
 
-        Every layer gets its very own weight tensor back in any case, so the base stays bit-identical. Needs memory for one copy of the
-        adapted layers. Layers below float32 keep hooks: a merged weight would be rounded to their type (5e-3 relative for bf16).
-        Inside, `reference()` and `off()` raise RuntimeError: a merged weight cannot be switched.
+        Every layer gets its very own weight tensor back in any case, so the base stays bit-identical. Needs memory for
+        one copy of the adapted layers. Layers below float32 keep hooks: a merged weight would be rounded to their type
+        (5e-3 relative for bf16). Inside, `reference()` and `off()` raise RuntimeError: a merged weight cannot be
+        switched.
         """
         with self._placing(), self._switched("merged"):
             with self._weights_merged():

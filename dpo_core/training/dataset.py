@@ -28,9 +28,13 @@ class PairData:
     gaps: torch.Tensor | None = None
     """Reward gaps float32 [n], in standard deviations of the round (`Pair.gap`); None becomes zeros."""
     counts: torch.Tensor | None = None
-    """For unpaired objectives: float32 [n, 2], whether a row's winner, and its loser, is a picture that counts (1) or stands in (0)."""
+    """For unpaired objectives: float32 [n, 2], whether a row's winner, and its loser, is a picture that counts (1) or
+    stands in (0).
+    """
     rows: torch.Tensor | None = None
-    """The row of `cond` that is a pair's prompt, int64 [n] on the CPU; None becomes one row for each pair, in their order."""
+    """The row of `cond` that is a pair's prompt, int64 [n] on the CPU; None becomes one row for each pair, in their
+    order.
+    """
 
     def __post_init__(self) -> None:
         if self.rows is None:
@@ -61,7 +65,9 @@ class PairData:
 
 @dataclass(frozen=True)
 class Batch:
-    """One forward's inputs on the model's device: 2b pictures, the b winners first; `picks`, `epochs` int64 [b] on the CPU."""
+    """One forward's inputs on the model's device: 2b pictures, the b winners first; `picks`, `epochs` int64 [b] on the
+    CPU.
+    """
 
     picks: torch.Tensor
     epochs: torch.Tensor
@@ -97,7 +103,9 @@ def gather(tensor: torch.Tensor, picks: torch.Tensor, device: torch.device) -> t
 
 
 def resident(data: PairData, device: torch.device) -> PairData:
-    """The pairs on a GPU for the whole round, if they take at most a tenth of its free memory; else as they are, moved batch by batch."""
+    """The pairs on a GPU for the whole round, if they take at most a tenth of its free memory; else as they are, moved
+    batch by batch.
+    """
     if device.type != "cuda":
         return data
     waiting = sum(t.nbytes for t in data.tensors() if t.device.type != "cuda")
@@ -109,7 +117,8 @@ def resident(data: PairData, device: torch.device) -> PairData:
 
 
 def visits(seed: int, pairs: int, first: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Places first..first+count-1 of shuffled epochs in a row: which pair stands there, and the epoch, which is how often it came before.
+    """Places first..first+count-1 of shuffled epochs in a row: which pair stands there, and the epoch, which is how
+    often it came before.
 
     Both int64 [count] on the CPU, of (seed, pairs, place) alone.
     """
@@ -120,7 +129,8 @@ def visits(seed: int, pairs: int, first: int, count: int) -> tuple[torch.Tensor,
 
 
 def pair_data(run: RunFolder, set_name: str, pairs_name: str, model: TextToImage, objective: str = "dpo") -> PairData:
-    """Latents, conditioning and reward gaps of kept pairs; for an unpaired objective, also of the candidates with thumbs on them.
+    """Latents, conditioning and reward gaps of kept pairs; for an unpaired objective, also of the candidates with
+    thumbs on them.
 
     Raises NoPairs where there is none.
     """
@@ -139,7 +149,8 @@ def pair_data(run: RunFolder, set_name: str, pairs_name: str, model: TextToImage
 
 
 def _with_thumbs(rows: list[tuple], thumbs: dict[int, str]) -> list[tuple]:
-    """Rows (winner, loser, whether either counts, gap) in which a candidate with a thumb counts once, by it, and not by its pairs.
+    """Rows (winner, loser, whether either counts, gap) in which a candidate with a thumb counts once, by it, and not by
+    its pairs.
 
     Such a candidate has a row of its own; the missing partner is filled with the same sample and masked out.
     """

@@ -1,4 +1,6 @@
-"""DreamBooth by LoRA (arXiv 2208.12242): the step before preference training, and the trade-off curve that it has to beat."""
+"""DreamBooth by LoRA (arXiv 2208.12242): the step before preference training, and the trade-off curve that it has to
+beat.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,8 @@ class Start:
 
 
 def is_under_fitted(fidelity: float, untrained: float, photos: float, share: float) -> bool:
-    """The rule, fixed beforehand: fidelity has risen less than `share` of the way from the untrained model's to the photos' own.
+    """The rule, fixed beforehand: fidelity has risen less than `share` of the way from the untrained model's to the
+    photos' own.
 
     `photos` is the fidelity of held-out (or reference) photos, what a perfect likeness in other places would score.
     """
@@ -98,11 +101,14 @@ def personalize(
     photos_fidelity: float,
     progress: Progress = silent,
 ) -> Start:
-    """Train to `settings.steps`; while the rule calls the start under-fitted, train on in steps of a quarter, up to `max_steps`.
+    """Train to `settings.steps`; while the rule calls the start under-fitted, train on in steps of a quarter, up to
+    `max_steps`.
 
-    The adapter then holds the start. `settings.curve` may go beyond it: those points show what longer DreamBooth would have given.
+    The adapter then holds the start. `settings.curve` may go beyond it: those points show what longer DreamBooth would
+    have given.
 
-    `probe.scorers` must hold one named "fidelity"; `photos_fidelity` is that scorer's mean on held-out photos of the concept.
+    `probe.scorers` must hold one named "fidelity"; `photos_fidelity` is that scorer's mean on held-out photos of the
+    concept.
     """
     trainer = Personalizer(model, adapter, concept, settings)
     stops = sorted({s for s in settings.curve if s <= settings.steps} | {0, settings.steps})

@@ -32,14 +32,15 @@ class Probe(NamedTuple):
 
 
 FINE = Probe((5e-5, 2e-5, 1e-5), 3.0, 0.02)
-"""Float32 on the CPU: exact enough for steps so short that the loss does not bend along a random direction. Right gradients of tiny SD
-UNets, Flux, Chroma and SD3 read below 0.6 %. Gradients of a tiny Chroma under torch.utils.checkpoint, which are about 10 % wrong, were
-refused in 12 of 12 draws; the derivative along the gradient alone let 3 of them pass."""
+"""Float32 on the CPU: exact enough for steps so short that the loss does not bend along a random direction. Right
+gradients of tiny SD UNets, Flux, Chroma and SD3 read below 0.6 %. Gradients of a tiny Chroma under
+torch.utils.checkpoint, which are about 10 % wrong, were refused in 12 of 12 draws; the derivative along the gradient
+alone let 3 of them pass."""
 PLAIN = Probe((0.02, 0.005, 0.00125), 0.0, 0.02)
 """Float32 on devices that may shorten it (TF32)."""
 ROUGH = Probe((0.05, 0.2, 0.01), 0.0, 0.10)
-"""Fewer than 32 bits a weight, or a forward that computes in fewer: short steps drown in rounding. Right gradients of tiny SD UNets in
-bf16 were refused in 1 of 72 draws, and in 15 of 72 with the steps of PLAIN."""
+"""Fewer than 32 bits a weight, or a forward that computes in fewer: short steps drown in rounding. Right gradients of
+tiny SD UNets in bf16 were refused in 1 of 72 draws, and in 15 of 72 with the steps of PLAIN."""
 
 
 def check_gradient(
@@ -50,19 +51,22 @@ def check_gradient(
     seed: int = 0,
     tolerance: float | None = None,
 ) -> float:
-    """Relative error of autograd's gradient g of the adapter's `up` weights: |g| against a finite difference along g / |g|.
+    """Relative error of autograd's gradient g of the adapter's `up` weights: |g| against a finite difference along g /
+    |g|.
 
-    The loss is the mean squared error of the raw prediction for the first two of `latents` [n, C, h, w] (the denoiser's space) with
-    `cond` of n samples, at times and noise drawn from `seed`. Its derivative along g / |g|, and along g / |g| plus anything at right
-    angles to g, is |g|; measured, (loss(up + step) - loss(up - step)) / (2 step). Of `up` alone: at B = 0 `down` has no gradient. One
-    forward with backward and two without grad; two more for each of at most two retries.
+    The loss is the mean squared error of the raw prediction for the first two of `latents` [n, C, h, w] (the denoiser's
+    space) with `cond` of n samples, at times and noise drawn from `seed`. Its derivative along g / |g|, and along g /
+    |g| plus anything at right angles to g, is |g|; measured, (loss(up + step) - loss(up - step)) / (2 step). Of `up`
+    alone: at B = 0 `down` has no gradient. One forward with backward and two without grad; two more for each of at most
+    two retries.
 
-    In fp32 on the CPU the direction has a random part at right angles to g, so that nearly any wrong gradient shows. Elsewhere rounding
-    drowns it: there an error of g at right angles to g is not seen, only a gradient that is scaled, lost or wrong in a large share.
+    In fp32 on the CPU the direction has a random part at right angles to g, so that nearly any wrong gradient shows.
+    Elsewhere rounding drowns it: there an error of g at right angles to g is not seen, only a gradient that is scaled,
+    lost or wrong in a large share.
 
-    Call it inside `model.training()`, outside `adapter.attached()`: it attaches the adapter itself, and leaves its weights as they
-    were, bit for bit. Raises UserError when the error is above `tolerance` (2 %; 10 % below fp32), when the gradient is zero or not
-    finite, and when autograd cannot differentiate the model.
+    Call it inside `model.training()`, outside `adapter.attached()`: it attaches the adapter itself, and leaves its
+    weights as they were, bit for bit. Raises UserError when the error is above `tolerance` (2 %; 10 % below fp32), when
+    the gradient is zero or not finite, and when autograd cannot differentiate the model.
     """
     probe = _probe(model)
     tolerance = probe.tolerance if tolerance is None else tolerance
@@ -78,7 +82,8 @@ def check_gradient(
         try:
             for share in probe.steps:
                 difference = _central_difference(loss_of, ups, before, direction, share * loss / norm)
-                # A step may be too long for a bent loss or too short for its rounding; a wrong gradient is wrong at every length.
+                # A step may be too long for a bent loss or too short for its rounding; a wrong gradient is wrong at
+                # every length.
                 error = min(error, abs(norm / difference - 1) if difference else math.inf)
                 if error <= tolerance:
                     return error

@@ -20,7 +20,9 @@ def _key(layer: str) -> str:
 
 
 def lora_tensors(adapter: Adapter, prefixes: Mapping[str, str] | None = None) -> dict[str, torch.Tensor]:
-    """The adapter as a LoRA's tensors, float32 on the CPU. `prefixes`: what each layer is called; None: kohya's name of its own."""
+    """The adapter as a LoRA's tensors, float32 on the CPU. `prefixes`: what each layer is called; None: kohya's name of
+    its own.
+    """
     tensors: dict[str, torch.Tensor] = {}
     for name, layer in adapter.policy.items():
         key = prefixes[name] if prefixes else _key(name)
@@ -31,10 +33,12 @@ def lora_tensors(adapter: Adapter, prefixes: Mapping[str, str] | None = None) ->
 
 
 def save_lora(adapter: Adapter, path: Path, metadata: dict[str, str]) -> None:
-    """Write `lora_unet_<diffusers layer>.lora_down/lora_up.weight` and `.alpha`: what ComfyUI, kohya tools and diffusers read.
+    """Write `lora_unet_<diffusers layer>.lora_down/lora_up.weight` and `.alpha`: what ComfyUI, kohya tools and
+    diffusers read.
 
-    Weights are kept in float32: a LoRA is small, and the file then acts as the live adapter did. `metadata`: string to string.
-    Raises UserError when the file cannot be written; an existing file is replaced only once the new one is whole.
+    Weights are kept in float32: a LoRA is small, and the file then acts as the live adapter did. `metadata`: string to
+    string. Raises UserError when the file cannot be written; an existing file is replaced only once the new one is
+    whole.
     """
     write_lora(lora_tensors(adapter), path, adapter.settings.rank, adapter.settings.alpha, metadata)
 
@@ -75,14 +79,20 @@ def read_lora(path: Path) -> dict[str, torch.Tensor]:
 
 
 def load_into_adapter(adapter: Adapter, path: Path) -> None:
-    """Continue from a file that `save_lora` wrote. Raises UserError when it is of another model, rank, alpha or target choice."""
+    """Continue from a file that `save_lora` wrote.
+
+    Raises UserError when it is of another model, rank, alpha or target choice.
+    """
     load_tensors(adapter, read_lora(path), str(path))
 
 
 def load_tensors(
     adapter: Adapter, tensors: Mapping[str, torch.Tensor], path: str, prefixes: Mapping[str, str] | None = None
 ) -> None:
-    """Continue from a LoRA's tensors, as `lora_tensors` gives them; `path` is what errors call them. Raises UserError as above."""
+    """Continue from a LoRA's tensors, as `lora_tensors` gives them; `path` is what errors call them.
+
+    Raises UserError as above.
+    """
     tensors = dict(tensors)
     state: dict[str, torch.Tensor] = {}
     for name in adapter.policy:

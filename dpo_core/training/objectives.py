@@ -1,7 +1,8 @@
 """Preference objectives: pure functions of per-sample denoising errors.
 
-Every objective takes the errors of n pairs and gives a loss of each pair; the mean over pairs comes after it. Errors are means over the
-latent's elements (see `denoising_error`), and `beta` depends on that reduction: with sums it would be smaller by the number of elements.
+Every objective takes the errors of n pairs and gives a loss of each pair; the mean over pairs comes after it. Errors
+are means over the latent's elements (see `denoising_error`), and `beta` depends on that reduction: with sums it would
+be smaller by the number of elements.
 """
 
 from __future__ import annotations
@@ -36,7 +37,10 @@ def implicit_margin(
 
 @dataclass(frozen=True)
 class PairErrors:
-    """Denoising errors of n pairs under policy and reference, and what else a loss of pairs may need. Tensors are [n]."""
+    """Denoising errors of n pairs under policy and reference, and what else a loss of pairs may need.
+
+    Tensors are [n].
+    """
 
     winner: torch.Tensor
     winner_reference: torch.Tensor
@@ -46,7 +50,10 @@ class PairErrors:
     """Reward gap: signed improvement from loser to winner (`Pair.gap`), in standard deviations of the round."""
     beta: float
     counts: torch.Tensor | None = None
-    """Unpaired objectives: 1 where a row's winner, and its loser, is a picture that counts, else 0: [n, 2]. None: all do."""
+    """Unpaired objectives: 1 where a row's winner, and its loser, is a picture that counts, else 0: [n, 2].
+
+    None: all do.
+    """
     point: torch.Tensor | None = None
     """KTO's z, a scalar over all pictures of the optimizer step. None: these are all of them."""
 
@@ -60,7 +67,9 @@ class PairErrors:
 
     @property
     def rises(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """How far winners and losers, those that count, lie above the reference in the mean: two scalars, 0 where none counts."""
+        """How far winners and losers, those that count, lie above the reference in the mean: two scalars, 0 where none
+        counts.
+        """
         both = torch.stack([self.winner - self.winner_reference, self.loser - self.loser_reference], 1)
         counts = torch.ones_like(both) if self.counts is None else self.counts
         means = (both * counts).sum(0) / counts.sum(0).clamp(min=1)
@@ -91,16 +100,18 @@ def dpo(errors: PairErrors) -> torch.Tensor:
 
 
 def ipo(errors: PairErrors) -> torch.Tensor:
-    """IPO (arXiv 2310.12036, eq. 17), (margin - 1/(2 tau))^2, with tau = beta/2 and times tau^2: (beta/2 * margin - 1/2)^2.
+    """IPO (arXiv 2310.12036, eq. 17), (margin - 1/(2 tau))^2, with tau = beta/2 and times tau^2: (beta/2 * margin -
+    1/2)^2.
 
-    The factor changes no minimum: it gives the gradient DPO's size. The margin is drawn to 1/beta and held there, so beta sets how far a
-    round goes: mean errors that move by 0.002 want beta 500. 1/4 when policy and reference agree.
+    The factor changes no minimum: it gives the gradient DPO's size. The margin is drawn to 1/beta and held there, so
+    beta sets how far a round goes: mean errors that move by 0.002 want beta 500. 1/4 when policy and reference agree.
     """
     return (errors.reward - 0.5).square()
 
 
 def hinge(errors: PairErrors) -> torch.Tensor:
-    """Hinge (SLiC, arXiv 2305.10425, on DPO's implicit reward as in RSO, arXiv 2309.06657): max(0, 1 - beta/2 * margin).
+    """Hinge (SLiC, arXiv 2305.10425, on DPO's implicit reward as in RSO, arXiv 2309.06657): max(0, 1 - beta/2 *
+    margin).
 
     A pair whose margin has reached 2/beta pulls no more. 1 when policy and reference agree. beta as for `dpo`.
     """
@@ -108,10 +119,11 @@ def hinge(errors: PairErrors) -> torch.Tensor:
 
 
 def reward_gap(errors: PairErrors) -> torch.Tensor:
-    """Regression of the implicit reward to the true one (RDP of PRDP, arXiv 2402.08714; CaPO, arXiv 2502.02588): (beta/2 * margin - gap)^2.
+    """Regression of the implicit reward to the true one (RDP of PRDP, arXiv 2402.08714; CaPO, arXiv 2502.02588):
+    (beta/2 * margin - gap)^2.
 
-    The gap here is in standard deviations of the round (PRDP: raw rewards; CaPO: win rates in 0..1). The margin is drawn to 2 gap/beta:
-    a gap of 2 and beta 2000 make 0.002.
+    The gap here is in standard deviations of the round (PRDP: raw rewards; CaPO: win rates in 0..1). The margin is
+    drawn to 2 gap/beta: a gap of 2 and beta 2000 make 0.002.
     """
     return (errors.reward - errors.gap).square()
 
@@ -119,9 +131,9 @@ def reward_gap(errors: PairErrors) -> torch.Tensor:
 def mapo(errors: PairErrors) -> torch.Tensor:
     """MaPO (arXiv 2406.06424), without a reference: e_w - beta * log sigmoid(T * (score(e_w) - score(e_l))).
 
-    score(e) = s e / (exp(s e) - 1) falls from 1 by s/2 per unit of error; s = 0.1 and T = 1000 as in the authors' code. beta weighs the
-    margin against the winner's error: 0.5 in the authors' code, 0.1 in what was measured here. DPO's thousands would drown the winner's
-    error, and nothing holds the model.
+    score(e) = s e / (exp(s e) - 1) falls from 1 by s/2 per unit of error; s = 0.1 and T = 1000 as in the authors' code.
+    beta weighs the margin against the winner's error: 0.5 in the authors' code, 0.1 in what was measured here. DPO's
+    thousands would drown the winner's error, and nothing holds the model.
     """
     return errors.winner - errors.beta * F.logsigmoid(MAPO_TIMES * (_score(errors.winner) - _score(errors.loser)))
 
@@ -134,12 +146,14 @@ def _score(error: torch.Tensor) -> torch.Tensor:
 
 
 def kto(errors: PairErrors) -> torch.Tensor:
-    """Diffusion-KTO (arXiv 2404.04465), unpaired: half of 1 - sigmoid(beta (g_w - z)) and of 1 - sigmoid(-beta (g_l - z)).
+    """Diffusion-KTO (arXiv 2404.04465), unpaired: half of 1 - sigmoid(beta (g_w - z)) and of 1 - sigmoid(-beta (g_l -
+    z)).
 
-    g = e_ref - e is how much the policy improved a picture; winners are desirable, losers undesirable. z is the mean of g over all pictures
-    of the optimizer step, at least 0, without gradient (`PairErrors.point`, see `kto_improvement`). 1/2 when policy and reference agree.
-    beta: the paper's is 5000 (eps models); it multiplies g whole, where DPO takes the half. With `counts` a row may hold one picture alone:
-    the other adds nothing, to z neither, so that every picture has the same weight.
+    g = e_ref - e is how much the policy improved a picture; winners are desirable, losers undesirable. z is the mean of
+    g over all pictures of the optimizer step, at least 0, without gradient (`PairErrors.point`, see `kto_improvement`).
+    1/2 when policy and reference agree. beta: the paper's is 5000 (eps models); it multiplies g whole, where DPO takes
+    the half. With `counts` a row may hold one picture alone: the other adds nothing, to z neither, so that every
+    picture has the same weight.
     """
     total, count = kto_improvement(errors)
     point = (total / count.clamp(min=1)).clamp(min=0).detach() if errors.point is None else errors.point
@@ -151,7 +165,9 @@ def kto(errors: PairErrors) -> torch.Tensor:
 
 
 def kto_improvement(errors: PairErrors) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sum of g over the pictures that count, and their number, two scalars: of several forwards both are added up, and z is their ratio."""
+    """Sum of g over the pictures that count, and their number, two scalars: of several forwards both are added up, and
+    z is their ratio.
+    """
     g = torch.stack([errors.winner_reference - errors.winner, errors.loser_reference - errors.loser], 1)
     counts = torch.ones_like(g) if errors.counts is None else errors.counts
     return (g * counts).sum(), counts.sum()

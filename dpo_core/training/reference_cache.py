@@ -48,7 +48,9 @@ class ReferenceBank:
         return not bool(self.known[picks, epochs % self.draws].all())
 
     def keep(self, picks: torch.Tensor, epochs: torch.Tensor, errors: Errors) -> None:
-        """Keep the errors of visits; those that are kept already stay, so that a resumed round has the unbroken one's to the bit."""
+        """Keep the errors of visits; those that are kept already stay, so that a resumed round has the unbroken one's
+        to the bit.
+        """
         for i, (pair, k) in enumerate(zip(picks.tolist(), (epochs % self.draws).tolist(), strict=True)):
             if not self.known[pair, k]:
                 self.winner[pair, k], self.loser[pair, k] = errors[0][i], errors[1][i]
@@ -59,7 +61,10 @@ class ReferenceBank:
         return {"winner": self.winner.clone(), "loser": self.loser.clone()} if self.known.any() else {}
 
     def load(self, state: dict[str, torch.Tensor]) -> None:
-        """Take up kept errors; of an empty state, nothing. Raises UserError when they are of other pairs or another K."""
+        """Take up kept errors; of an empty state, nothing.
+
+        Raises UserError when they are of other pairs or another K.
+        """
         for name in state:
             own = getattr(self, name)
             if state[name].shape != own.shape:
@@ -73,7 +78,9 @@ class ReferenceBank:
 
 
 def forwards_of(pairs: int, draws: int, batch_size: int, planned: int) -> int:
-    """How many of a round's `planned` forwards of `batch_size` pairs, from the first, hold every draw that the round visits."""
+    """How many of a round's `planned` forwards of `batch_size` pairs, from the first, hold every draw that the round
+    visits.
+    """
     return min(planned, math.ceil(pairs * draws / batch_size))
 
 
@@ -84,10 +91,11 @@ def fill(
     errors_of: Callable[[int], Errors],
     tell: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Compute what is missing of forwards 0..forwards-1, in the very batches in which training will first visit the draws: the reference
-    is then rounded as the policy is, and at B = 0 both agree to the bit.
+    """Compute what is missing of forwards 0..forwards-1, in the very batches in which training will first visit the
+    draws: the reference is then rounded as the policy is, and at B = 0 both agree to the bit.
 
-    visits_of, errors_of: pairs and epochs of a forward, and the reference's errors of it. tell: called with (done, of) after each.
+    visits_of, errors_of: pairs and epochs of a forward, and the reference's errors of it. tell: called with (done, of)
+    after each.
     """
     for number in range(forwards):
         picks, epochs = visits_of(number)

@@ -1,4 +1,6 @@
-"""One round of training, whole: resume, gradient self-test, steps, fallback where memory runs out, and what is kept of it."""
+"""One round of training, whole: resume, gradient self-test, steps, fallback where memory runs out, and what is kept of
+it.
+"""
 
 from __future__ import annotations
 
@@ -27,13 +29,15 @@ def train_round(
     progress: Progress = silent,
     watch: Callable[[dict], None] | None = None,
 ) -> str | None:
-    """One round of training from the adapter as it stands, which becomes the reference; returns why a guard ended it, or None.
+    """One round of training from the adapter as it stands, which becomes the reference; returns why a guard ended it,
+    or None.
 
-    A finished round is read back; one that was stopped resumes from its last checkpoint in `run`. Else: gradient self-test, steps,
-    fallback to a lower memory level where memory runs out (see `train_steps`). The result is kept as the state
-    "adapter_<round_index + 1>", and why a guard ended it as the fact "stopped". The memory level that `auto` has found is the fact
-    "memory", and the next round begins there. Must run inside `model.training()`. `watch` gets the record of every step, from the round's
-    first on. Raises UserError where gradients are wrong or no memory level fits.
+    A finished round is read back; one that was stopped resumes from its last checkpoint in `run`. Else: gradient
+    self-test, steps, fallback to a lower memory level where memory runs out (see `train_steps`). The result is kept as
+    the state "adapter_<round_index + 1>", and why a guard ended it as the fact "stopped". The memory level that `auto`
+    has found is the fact "memory", and the next round begins there. Must run inside `model.training()`. `watch` gets
+    the record of every step, from the round's first on. Raises UserError where gradients are wrong or no memory level
+    fits.
     """
     name = f"adapter_{round_index + 1}"
     if kept := run.load_state(name):
@@ -64,7 +68,10 @@ def stop_reason(run: RunFolder, round_index: int) -> str | None:
 def _remaining_steps(
     run: RunFolder, round_index: int, trainer: Trainer, progress: Progress, watch: Callable[[dict], None] | None
 ) -> None:
-    """The steps that are missing. Raises TrainingStopped when a guard ends them: the adapter then holds the last good state."""
+    """The steps that are missing.
+
+    Raises TrainingStopped when a guard ends them: the adapter then holds the last good state.
+    """
     model, settings = trainer.model, trainer.settings
     if settings.memory == "auto" and not settings.compile:
         trainer.level = str(run.fact("memory") or trainer.level)

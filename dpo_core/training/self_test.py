@@ -1,4 +1,6 @@
-"""Whether a model's gradients were found right, once for each model, precision, memory level and set of trained layers of a process."""
+"""Whether a model's gradients were found right, once for each model, precision, memory level and set of trained layers
+of a process.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +19,11 @@ _passed: WeakKeyDictionary[nn.Module, dict[tuple, float]] = WeakKeyDictionary()
 
 
 def self_test(model: TextToImage, adapter: Adapter, data: PairData, level: str) -> float:
-    """Relative error of the gradient for the first pair's winner (see check_gradient); one that passed before is only looked up.
+    """Relative error of the gradient for the first pair's winner (see check_gradient); one that passed before is only
+    looked up.
 
-    Call it inside `model.training()` and `levels.at_level(model.denoiser, level)`. Raises UserError where gradients are wrong, and
-    torch.OutOfMemoryError where one sample does not fit at this level: then nothing counts as passed.
+    Call it inside `model.training()` and `levels.at_level(model.denoiser, level)`. Raises UserError where gradients are
+    wrong, and torch.OutOfMemoryError where one sample does not fit at this level: then nothing counts as passed.
     """
     found = passed(model, adapter, level)
     if found is None:

@@ -48,14 +48,15 @@ def train_steps(
     tell: Callable[[dict], None] | None = None,
     tell_bank: Callable[[int, int], None] | None = None,
 ) -> list[dict]:
-    """Run the trainer to its last step; `save(next_step, state, new_records)` is called every `checkpoint_every` steps and at the end.
+    """Run the trainer to its last step; `save(next_step, state, new_records)` is called every `checkpoint_every` steps
+    and at the end.
 
-    Before the first step, and at each further memory level, the gradient self-test has to pass. Numbers are looked at every `log_every`
-    steps, and before a save in any case; `tell` gets the records then. `tell_bank(done, of)` is called while the reference bank is
-    filled. Where the self-test or a step runs out of memory, the round goes on from its last good state at the next memory level
-    (`trainer.level`). Raises UserError where gradients are wrong and where no level is left, and TrainingStopped on a
-    loss that is not finite, or when the winner's error runs away (`winner_error_collapse`), at most `log_every` steps late: the adapter
-    then holds the last saved state.
+    Before the first step, and at each further memory level, the gradient self-test has to pass. Numbers are looked at
+    every `log_every` steps, and before a save in any case; `tell` gets the records then. `tell_bank(done, of)` is
+    called while the reference bank is filled. Where the self-test or a step runs out of memory, the round goes on from
+    its last good state at the next memory level (`trainer.level`). Raises UserError where gradients are wrong and where
+    no level is left, and TrainingStopped on a loss that is not finite, or when the winner's error runs away
+    (`winner_error_collapse`), at most `log_every` steps late: the adapter then holds the last saved state.
     """
     done = _Progress(list(earlier or []), trainer.state(), first_step)
     while not _at_one_level(trainer, done, save, tell, tell_bank):
@@ -118,8 +119,9 @@ def _steps(trainer: Trainer, done: _Progress, save: Save | None, tell: Callable 
 
 
 def _looked_through(trainer: Trainer, waiting: Sequence[Pending], records: list[dict], fresh: list[dict]) -> list[dict]:
-    """The records of done steps, appended to both lists one by one. Raises TrainingStopped at the first that is not finite, or whose
-    alarm is beyond the limit; the records before it are appended, and in the second case it as well."""
+    """The records of done steps, appended to both lists one by one. Raises TrainingStopped at the first that is not
+    finite, or whose alarm is beyond the limit; the records before it are appended, and in the second case it as
+    well."""
     settings, stop = trainer.settings, None
     try:
         found = trainer.fetch(waiting)

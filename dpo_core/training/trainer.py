@@ -25,7 +25,10 @@ Weighted = dict[str, tuple[torch.Tensor, torch.Tensor]]
 
 
 class TrainingStopped(UserError):
-    """Training was ended by a guard; the adapter was put back to the last good state. `records`: steps after that state, for the curves."""
+    """Training was ended by a guard; the adapter was put back to the last good state.
+
+    `records`: steps after that state, for the curves.
+    """
 
     records: Sequence[dict] = ()
 
@@ -41,7 +44,10 @@ class Pending:
 
 
 class Trainer:
-    """AdamW on the adapter, step by step. Every draw depends on (seed, step) alone, so a resumed run repeats the unbroken one."""
+    """AdamW on the adapter, step by step.
+
+    Every draw depends on (seed, step) alone, so a resumed run repeats the unbroken one.
+    """
 
     def __init__(
         self, model: TextToImage, adapter: Adapter, data: PairData, settings: TrainSettings, seed: int
@@ -72,7 +78,10 @@ class Trainer:
         return self.visits(step, part)[0]
 
     def step(self, step: int) -> dict[str, float]:
-        """One optimizer step and its record. Must run inside `adapter.attached()`. Raises TrainingStopped on NaN, after the step."""
+        """One optimizer step and its record.
+
+        Must run inside `adapter.attached()`. Raises TrainingStopped on NaN, after the step.
+        """
         return self.fetch([self.advance(step)])[0]
 
     def advance(self, step: int) -> Pending:
@@ -85,7 +94,8 @@ class Trainer:
         pairs = self.settings.accumulation * self.settings.batch_size
         point, references = self._step_point(step)
         for number, piece in enumerate(self._forwards(step)):
-            # Where the objective needs no reference, too: the winner-error alarm and the margin are measured against it.
+            # Where the objective needs no reference, too: the winner-error alarm and the margin are measured against
+            # it.
             reference = references[number] if references else self._reference(piece)
             loss, numbers = self._policy(piece, reference, point)
             self._backward(loss * (len(piece.picks) / pairs))
@@ -115,8 +125,8 @@ class Trainer:
 
     @staticmethod
     def fetch(steps: Sequence[Pending]) -> list[dict[str, float]]:
-        """Records of done steps, by one copy from the device. Raises TrainingStopped, with the records before it, at the first that is
-        not finite."""
+        """Records of done steps, by one copy from the device. Raises TrainingStopped, with the records before it, at
+        the first that is not finite."""
         records: list[dict[str, float]] = []
         for done, row in zip(steps, torch.stack([s.numbers for s in steps]).tolist(), strict=True):
             record = {"step": done.step, **dict(zip(done.names, row, strict=True)), "learning_rate": done.learning_rate}
@@ -137,7 +147,10 @@ class Trainer:
         return after is not None
 
     def fill_bank(self, tell: Callable[[int, int], None] | None = None) -> None:
-        """Compute the reference errors that the planned steps will ask for; nothing without a bank. Must run inside `attached()`."""
+        """Compute the reference errors that the planned steps will ask for; nothing without a bank.
+
+        Must run inside `attached()`.
+        """
         if self.bank is None:
             return
         settings = self.settings
@@ -204,8 +217,8 @@ class Trainer:
     def _policy(
         self, batch: Batch, reference: Errors, point: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, Weighted]:
-        """Loss (scalar) and the numbers of its record: loss, winner and loser error above the reference's, margin, accuracy; with the
-        loser guard, the mean scale of the losers' gradients too."""
+        """Loss (scalar) and the numbers of its record: loss, winner and loser error above the reference's, margin,
+        accuracy; with the loser guard, the mean scale of the losers' gradients too."""
         errors, prediction = self._errors(batch, reference, point)
         scale = None
         if self.settings.loser_guard is not None:
@@ -261,7 +274,9 @@ def _numbers(loss: torch.Tensor, errors: PairErrors, scale: torch.Tensor | None)
 
 
 class _Means:
-    """Weighted means over the forwards of a step, on the device: a forward counts by what it holds, so that cutting it changes nothing."""
+    """Weighted means over the forwards of a step, on the device: a forward counts by what it holds, so that cutting it
+    changes nothing.
+    """
 
     def __init__(self) -> None:
         self._sums: dict[str, torch.Tensor] = {}
@@ -278,7 +293,8 @@ class _Means:
 
 
 def learning_rate(settings: TrainSettings, step: int) -> float:
-    """AdamW's rate at a step 0..steps-1: linear warm-up, then constant, or falling linearly to learning_rate / steps at the last step.
+    """AdamW's rate at a step 0..steps-1: linear warm-up, then constant, or falling linearly to learning_rate / steps at
+    the last step.
 
     For 10 steps, warm-up 2 and rate 1: 0.5, 0.9, 0.8, ... 0.1 when it falls; 0.5, 1, 1, ... when constant.
     """

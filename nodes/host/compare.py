@@ -1,4 +1,7 @@
-"""What the page's before/after slider shows: names of pictures that lie in the run folder. Nothing is written, and no picture is sent."""
+"""What the page's before/after slider shows: names of pictures that lie in the run folder.
+
+Nothing is written, and no picture is sent.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +23,8 @@ _PROMPTS, _SEEDS = 24, 3
 def compare(
     run: RunFolder, measured: Measured, sets: Sequence[str], prompts: Sequence[str], seeds: int
 ) -> dict[str, Any]:
-    """Prompts, the folders of both sets (before, after) under ComfyUI's output, and each pair: prompt, seed (from 1), name, and scores as
-    [title, before, after].
+    """Prompts, the folders of both sets (before, after) under ComfyUI's output, and each pair: prompt, seed (from 1),
+    name, and scores as [title, before, after].
 
     Empty where the run does not lie under ComfyUI's output: its /view shows nothing else.
     """

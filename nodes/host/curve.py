@@ -19,11 +19,16 @@ _MOST = 400
 _PAUSE = 0.25
 """Between two messages. Unit: seconds."""
 _WHOLE = 10.0
-"""Between two messages that hold the whole curve: what a page missed while it was loaded anew comes with the next. Unit: seconds."""
+"""Between two messages that hold the whole curve: what a page missed while it was loaded anew comes with the next.
+
+Unit: seconds.
+"""
 
 
 def curve(records: Sequence[Mapping[str, float]], settings: TrainSettings) -> dict[str, Any]:
-    """All that the page draws of a training: points [step, loss, margin, winner error, its mean of 20 steps], and the lines beside them."""
+    """All that the page draws of a training: points [step, loss, margin, winner error, its mean of 20 steps], and the
+    lines beside them.
+    """
     return {
         "steps": settings.steps,
         "level": NO_PREFERENCE.get(settings.objective),
@@ -64,7 +69,10 @@ def _highest(part: list[list]) -> float | None:
 
 
 class CurveFeed:
-    """Sends a training's new points to the page that queued it. Where there is no server or no page, it does nothing."""
+    """Sends a training's new points to the page that queued it.
+
+    Where there is no server or no page, it does nothing.
+    """
 
     def __init__(self, node_id: str | None, graph: Any = None) -> None:
         """node_id: as the host gives it to the node. graph: the host's extra_pnginfo, whose workflow has an id."""
@@ -92,7 +100,9 @@ class CurveFeed:
         return tell
 
     def _send(self, message: dict[str, Any]) -> None:
-        """To the client that queued the prompt, under the node that it sees: a node of an expanded loop stands for the loop's node."""
+        """To the client that queued the prompt, under the node that it sees: a node of an expanded loop stands for the
+        loop's node.
+        """
         try:
             server = self._server
             shown = getattr(server, "last_node_id", None) or self._node

@@ -1,4 +1,7 @@
-"""The pack's one route: small pictures of a run, for the inspector. It reads, and only what lies in a run's folder of previews."""
+"""The pack's one route: small pictures of a run, for the inspector.
+
+It reads, and only what lies in a run's folder of previews.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,10 @@ KEEP = "private, max-age=31536000, immutable"
 
 
 def register() -> None:
-    """Add the route to the running server. Where there is none (a script that opens the pack) there is nothing to add to."""
+    """Add the route to the running server.
+
+    Where there is none (a script that opens the pack) there is nothing to add to.
+    """
     server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
     if server is not None:
         server.routes.get(PREVIEW)(preview)

@@ -55,7 +55,9 @@ def run_path(name: str) -> Path:
 
 
 def generation(name: str) -> int:
-    """How often this run's folder was taken away since the server started: a cache key that makes lost candidates be drawn again."""
+    """How often this run's folder was taken away since the server started: a cache key that makes lost candidates be
+    drawn again.
+    """
     if check_name(name):
         return 0
     path = run_path(name)
@@ -95,11 +97,15 @@ class NodeProgress:
         )
 
     def show(self, picture: Any) -> None:
-        """The finished PIL picture as the last preview: the front end goes on showing previews in place of a node's own pictures."""
+        """The finished PIL picture as the last preview: the front end goes on showing previews in place of a node's own
+        pictures.
+        """
         self._bar.update_absolute(self._total * _PARTS, self._total * _PARTS, ("JPEG", picture, 2 * _PREVIEW))
 
     def watch(self, model: Any) -> Any:
-        """For the backend: moves the bar within a batch after each sampler step, and shows the first picture as it comes out."""
+        """For the backend: moves the bar within a batch after each sampler step, and shows the first picture as it
+        comes out.
+        """
         previewer = host.previewer(model) if self._pictures else None
 
         def after_step(step: int, steps: int, denoised: Any) -> None:

@@ -14,7 +14,9 @@ _TOYBOX = {"toybox reward": "reward", "toybox judge": "judge"}
 
 
 def roots() -> list[Path]:
-    """The registered folders; the first call registers models/dreambooth_dpo_scorers (extra_model_paths.yaml may name more)."""
+    """The registered folders; the first call registers models/dreambooth_dpo_scorers (extra_model_paths.yaml may name
+    more).
+    """
     import folder_paths
 
     folder_paths.add_model_folder_path(FOLDER, os.path.join(folder_paths.models_dir, FOLDER), is_default=True)
@@ -51,7 +53,8 @@ def check_scorer(name: str, architecture: str) -> str | None:
 
 
 def load_scorer(name: str, architecture: str, augment: bool = False) -> Any:
-    """An embedder under ComfyUI's memory management, one for each choice; with `augment` the mean over views of a picture.
+    """An embedder under ComfyUI's memory management, one for each choice; with `augment` the mean over views of a
+    picture.
 
     Raises UserError or MetricsError that says what is missing.
     """

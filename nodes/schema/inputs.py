@@ -18,7 +18,9 @@ def seeds_input(tooltip: str, least: int = 2, **more) -> io.Input:
 
 
 def witness_inputs(says: str, **more) -> list:
-    """What is measured and by whom: candidates (`more`: for their socket), the scorer that trained, the judge (`says`: see there)."""
+    """What is measured and by whom: candidates (`more`: for their socket), the scorer that trained, the judge (`says`:
+    see there).
+    """
     return [
         CandidatesType.Input(
             "candidates", tooltip="Tells concept, held-out prompts, sampler settings and run folder.", **more

@@ -1,4 +1,6 @@
-"""Keep Best Round: the round that held-out prompts show to be surest, or the original; and no more rounds when they are of no use."""
+"""Keep Best Round: the round that held-out prompts show to be surest, or the original; and no more rounds when they are
+of no use.
+"""
 
 from __future__ import annotations
 

@@ -28,7 +28,9 @@ def _scorers(first: Any, second: Any) -> dict[str, Any]:
 
 
 def _given(names: tuple[str, ...], *values: Any) -> dict[str, Any]:
-    """The optional widgets that a graph has; those that it lacks are not set, and so keep no earlier result from being found."""
+    """The optional widgets that a graph has; those that it lacks are not set, and so keep no earlier result from being
+    found.
+    """
     return {name: value for name, value in zip(names, values, strict=True) if value is not None}
 
 
@@ -46,7 +48,9 @@ def _measuring(judge: Any, seeds_per_prompt: int | None) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Drawn:
-    """The nodes of a round before training: where its candidates come from, its pairs, and those of its drafts, if it has any."""
+    """The nodes of a round before training: where its candidates come from, its pairs, and those of its drafts, if it
+    has any.
+    """
 
     candidates: Any
     pairs: Any
@@ -62,7 +66,10 @@ def _drawn(
     pairing: dict[str, Any],
     drafts: int,
 ) -> _Drawn:
-    """Sample, score and pair. `drafts`: their steps; it is they then that are sampled, and those in pairs are finished and paired anew."""
+    """Sample, score and pair.
+
+    `drafts`: their steps; it is they then that are sampled, and those in pairs are finished and paired anew.
+    """
     steps = drawing["steps"]
     drawing = {**drawing, **_later(number), "steps": drafts or steps}
 
@@ -82,7 +89,10 @@ def _drawn(
 
 
 def _keep_best(graph: Any, number: int, drawn: _Drawn, train: Any, earlier: Any, parts: dict[str, Any]) -> Any:
-    """Keep Best Round behind a round. Inputs are lazy: after an early stop nothing upstream runs; without pairs training is skipped."""
+    """Keep Best Round behind a round.
+
+    Inputs are lazy: after an early stop nothing upstream runs; without pairs training is skipped.
+    """
     so_far = {} if earlier is None else {"so_far": earlier.out(2), "pairs": drawn.pairs.out(0)}
     if so_far and drawn.drafts is not None:
         so_far["drafts"] = drawn.drafts.out(0)
@@ -114,7 +124,8 @@ class Rounds(io.ComfyNode):
             description="Sample, score, pair and train, several times over, each round on fresh candidates of the model so far.",
             **found_by("diffusion dpo", "loop", "train lora", "preference training"),
             inputs=[
-                # The links themselves are passed on, not their values: another round more then finds the earlier ones cached.
+                # The links themselves are passed on, not their values: another round more then finds the earlier ones
+                # cached.
                 io.Model.Input("model", extra_dict=_LINKED, tooltip="The personalized model."),
                 io.Clip.Input("clip", extra_dict=_LINKED, tooltip="Its text encoder."),
                 io.Vae.Input("vae", extra_dict=_LINKED, tooltip="Its VAE."),

@@ -65,7 +65,9 @@ def training_inputs() -> list:
 
 
 def _younger_inputs() -> list:
-    """Optional, so that graphs from before they were there stay valid; a new one comes last, since saved graphs know widgets by order."""
+    """Optional, so that graphs from before they were there stay valid; a new one comes last, since saved graphs know
+    widgets by order.
+    """
     return [
         io.Combo.Input(
             "objective",

@@ -26,7 +26,9 @@ _SHOWN_PROMPTS, _SHOWN_SEEDS = 6, 3
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What the node gives out: the grid (PIL), the report in plain words, and what the page's slider shows (nodes/host/compare.py)."""
+    """What the node gives out: the grid (PIL), the report in plain words, and what the page's slider shows
+    (nodes/host/compare.py).
+    """
 
     grid: Any
     report: str

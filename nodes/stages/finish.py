@@ -19,9 +19,11 @@ from .sample import backend_for, drawn_by
 def finish_candidates(
     model: Any, clip: Any, vae: Any, handle: Pairs, steps: int, progress: NodeProgress
 ) -> tuple[Candidates, np.ndarray, str]:
-    """Draw in full, in `steps` steps, the drafts that stand in these pairs: (their handle, one picture of each prompt, what was done).
+    """Draw in full, in `steps` steps, the drafts that stand in these pairs: (their handle, one picture of each prompt,
+    what was done).
 
-    Raises UserError for drafts of as many steps, of a sampler that does not come near its picture in few of them, or of another MODEL.
+    Raises UserError for drafts of as many steps, of a sampler that does not come near its picture in few of them, or of
+    another MODEL.
     """
     drafts = handle.scored.candidates
     if wrong := drafts_refused(drafts.settings.steps, steps, drafts.sampler.name):

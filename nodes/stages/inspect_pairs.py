@@ -49,10 +49,11 @@ def place_of(node_id: str | None, graph: Any) -> Place:
 
 
 def inspect_pairs(handle: Pairs, text: str, progress: NodeProgress, place: Place) -> Inspected:
-    """The pairs under the decisions of `text` (the edits as JSON), and what there is to look at: the pairs as they came in.
+    """The pairs under the decisions of `text` (the edits as JSON), and what there is to look at: the pairs as they came
+    in.
 
-    Where a decision changes something the result is kept under a name of its own, else the handle comes back as it was. Where every pair
-    is rejected, or none came in, what follows says so. Raises UserError for edits that cannot be read.
+    Where a decision changes something the result is kept under a name of its own, else the handle comes back as it was.
+    Where every pair is rejected, or none came in, what follows says so. Raises UserError for edits that cannot be read.
     """
     edits, candidates = read_edits(text), handle.scored.candidates
     with RunFolder(candidates.folder) as run:
@@ -75,7 +76,9 @@ def inspect_pairs(handle: Pairs, text: str, progress: NodeProgress, place: Place
 
 
 def _result(run: RunFolder, handle: Pairs, came: list[Pair], done: Overruled) -> Pairs:
-    """The handle of what is left, kept in the run; named by its content, so that equal decisions find what was trained on them."""
+    """The handle of what is left, kept in the run; named by its content, so that equal decisions find what was trained
+    on them.
+    """
     thumbs = {**thumbs_of(run, handle.name), **done.thumbs}
     if done.pairs == came and thumbs == thumbs_of(run, handle.name):
         return handle
@@ -90,9 +93,11 @@ def _result(run: RunFolder, handle: Pairs, came: list[Pair], done: Overruled) ->
 
 
 def _cloud(run: RunFolder, handle: Pairs, drawn: Sequence[Candidate], pairs: Sequence[Pair]) -> dict[str, Any]:
-    """Columns by candidate (x, y: where the pair rule sees it, see `standardise`), and pairs, the nearest to the rule's boundary first.
+    """Columns by candidate (x, y: where the pair rule sees it, see `standardise`), and pairs, the nearest to the rule's
+    boundary first.
 
-    window: lowest and highest angle, way: the angle at which the reward rises; each None for rules without one. Degrees.
+    window: lowest and highest angle, way: the angle at which the reward rises; each None for rules without one.
+    Degrees.
     """
     scored, settings = handle.scored, handle.settings
     prompt_of = np.asarray([c.prompt_index for c in drawn])

@@ -36,7 +36,8 @@ def keep_best(
     so_far: Kept | None,
     progress: NodeProgress,
 ) -> Kept:
-    """Measure a round (the model before all rounds, the model after this one) and say what is kept of it and those in `so_far`.
+    """Measure a round (the model before all rounds, the model after this one) and say what is kept of it and those in
+    `so_far`.
 
     scorers: the one that trained, a second one or None, the judge or None; drawing: pictures a prompt, and their seed.
     Raises UserError when `lora` is not of the model after, or `so_far` was measured from another start.
@@ -81,7 +82,9 @@ def picture(kept: Kept) -> Any:
 
 
 def unchanged(before: Any, lora: DPOLora) -> DPOLora:
-    """The LoRA that stands for the original: the adapter that rides on it already, else one of the same layers that changes nothing."""
+    """The LoRA that stands for the original: the adapter that rides on it already, else one of the same layers that
+    changes nothing.
+    """
     same = DPOLora(lora)
     riding = live_adapter(before)
     if riding is None:
@@ -146,7 +149,10 @@ def _heading(measured: Measured) -> str:
 
 
 def _line(now: Standing, gains: Mapping[str, Gain]) -> str:
-    """A round's gain with its interval in standard deviations, and what its scores did. Guards that fell are told by `kept_words`."""
+    """A round's gain with its interval in standard deviations, and what its scores did.
+
+    Guards that fell are told by `kept_words`.
+    """
     interval = f" ({now.gain.low:+.2f} to {now.gain.high:+.2f})" if now.gain.high < float("inf") else ""
     scores = ", ".join(f"{role_of(name)[1]} {gain.gain:+.3f}" for name, gain in gains.items())
     return f"Round {now.round}: {now.gain.mean:+.2f} SD{interval}; {scores}."

@@ -17,7 +17,9 @@ from ..sockets import Candidates, Sampler
 
 
 def sampling_of(widgets: Mapping[str, Any]) -> tuple[SamplingSettings, Sampler]:
-    """The core's settings, and what only ComfyUI knows, from a sampling node's widgets; `guidance_until` may be missing or None."""
+    """The core's settings, and what only ComfyUI knows, from a sampling node's widgets; `guidance_until` may be missing
+    or None.
+    """
     names = {"candidates_per_prompt", "steps", "width", "height", "batch_size", "seed"}
     until = widgets.get("guidance_until")
     settings = SamplingSettings(
@@ -38,7 +40,9 @@ def backend_for(model: Any, clip: Any, vae: Any, candidates: Candidates, progres
 def draw_candidates(
     model: Any, clip: Any, vae: Any, handle: Candidates, progress: NodeProgress
 ) -> tuple[Candidates, np.ndarray]:
-    """Draw what is missing of the set that model, prompts and settings name; returns its handle and one picture of each prompt."""
+    """Draw what is missing of the set that model, prompts and settings name; returns its handle and one picture of each
+    prompt.
+    """
     backend = backend_for(model, clip, vae, handle, progress)
     settings, prompts = handle.settings, handle.prompts.train
     name = drawn_by(backend, handle)

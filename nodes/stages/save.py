@@ -21,7 +21,8 @@ def check_prefix(prefix: str) -> str | None:
 
 
 def save_numbered(lora: Mapping[str, Any], prefix: str) -> str:
-    """Write to <first loras folder>/<prefix>_<number>.safetensors, the number one above the last; returns the name that LoraLoader lists.
+    """Write to <first loras folder>/<prefix>_<number>.safetensors, the number one above the last; returns the name that
+    LoraLoader lists.
 
     Raises UserError for a LoRA without weights or a prefix that is no plain name.
     """

@@ -26,7 +26,9 @@ Cloud = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def score_candidates(candidates: Candidates, embedders: list[Any], progress: NodeProgress) -> tuple[Scored, Cloud]:
-    """Score what is not scored yet, by one embedder or several; returns the handle, and the scores that the first one gave."""
+    """Score what is not scored yet, by one embedder or several; returns the handle, and the scores that the first one
+    gave.
+    """
     scorers = reward_scorers(embedders, candidates.concept)
     axis = [axis_of(scorer.name) for scorer in scorers]
     names = [named(scorer).name for scorer in scorers]
@@ -40,7 +42,9 @@ def score_candidates(candidates: Candidates, embedders: list[Any], progress: Nod
 
 
 def scores_of(run: RunFolder, scored: Scored, how: str = "worst") -> Cloud:
-    """As the pair rule takes them: of an axis with several scorers the combined ones (mean or worst), in standard deviations."""
+    """As the pair rule takes them: of an axis with several scorers the combined ones (mean or worst), in standard
+    deviations.
+    """
     name = scored.candidates.set_name
     prompt_of = np.asarray([c.prompt_index for c in run.candidates(name)])
     fidelity, alignment = (axis_scores(run, name, names, how) for names in (scored.fidelity, scored.alignment))

@@ -42,8 +42,8 @@ def strength_sweep(
 ) -> Swept:
     """Draw and score held-out pictures at every strength, and recommend one. parts: MODEL without adapter, CLIP, VAE.
 
-    Sets are named as Evaluate's: what it drew with the same model, prompts and seeds is not drawn again. Raises UserError for a MODEL that
-    carries an adapter already, and for a LoRA that does not fit it.
+    Sets are named as Evaluate's: what it drew with the same model, prompts and seeds is not drawn again. Raises
+    UserError for a MODEL that carries an adapter already, and for a LoRA that does not fit it.
     """
     model, clip, vae = parts
     if live_adapter(model) is not None:

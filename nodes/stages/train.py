@@ -88,7 +88,9 @@ def _level(memory: str, checkpointing: bool) -> str:
 def train_step(
     model: Any, clip: Any, pairs: Pairs, widgets: Mapping[str, Any], lora: Any, progress: NodeProgress, feed: CurveFeed
 ) -> Trained:
-    """One round from the adapter that rides on the MODEL, or the connected LoRA, or from nothing; a finished one is only read back."""
+    """One round from the adapter that rides on the MODEL, or the connected LoRA, or from nothing; a finished one is
+    only read back.
+    """
     adapter_settings, settings = settings_of(widgets)
     riding = live_adapter(model)
     _check_start(riding, lora, adapter_settings)

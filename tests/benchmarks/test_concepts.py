@@ -31,7 +31,9 @@ def test_windows_differ_in_their_angles_alone():
 
 
 def test_mean_over_concepts_by_hand():
-    """Gains 0.1, 0.3, -0.1: mean 0.1, two of three up; the bootstrap's interval lies between the smallest and the largest."""
+    """Gains 0.1, 0.3, -0.1: mean 0.1, two of three up; the bootstrap's interval lies between the smallest and the
+    largest.
+    """
     results = {i: {"a": _gains(v)} for i, v in enumerate((0.1, 0.3, -0.1))}
     summary = summarise(results, "a")["fidelity"]
     assert summary["gain"] == pytest.approx(0.1) and summary["concepts_up"] == 2 and summary["concepts"] == 3

@@ -29,7 +29,10 @@ def test_variants_differ_in_candidates_and_margin_alone():
 
 
 def test_quality_by_hand(tmp_path: Path):
-    """Two rounds of four pictures whose redness is the truth: 9 1 / 5 5. Pairs 0>1 and 1>0 of the first prompt, 2>3 of the other."""
+    """Two rounds of four pictures whose redness is the truth: 9 1 / 5 5.
+
+    Pairs 0>1 and 1>0 of the first prompt, 2>3 of the other.
+    """
     oracle = SimpleNamespace(name="oracle_all_right", score=lambda images, prompts: images[:, 0, 0, 0].astype(float))
     with RunFolder(tmp_path) as run:
         for r in (0, 1):
@@ -62,7 +65,10 @@ RESULTS = {
 
 
 def test_summary_by_hand():
-    """Pairs a second: default 10 and 10, peer 5 and 6, drafts 7.5 and 10. To the peer 1.5 and 1.667, truth +.1 and 0."""
+    """Pairs a second: default 10 and 10, peer 5 and 6, drafts 7.5 and 10.
+
+    To the peer 1.5 and 1.667, truth +.1 and 0.
+    """
     table = summary(RESULTS)
     ours = table[DRAFTS]
     assert (ours["pairs"], ours["pairs_per_s"], ours["better"]) == (

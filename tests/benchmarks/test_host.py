@@ -16,9 +16,11 @@ def test_a_step_is_what_a_longer_run_adds():
 
 
 def test_figures_by_hand(capsys):
-    """Two pictures a step: ours 4 through the denoiser (policy and reference), with a bank 2, a batch of theirs 4, one at a time 2.
+    """Two pictures a step: ours 4 through the denoiser (policy and reference), with a bank 2, a batch of theirs 4, one
+    at a time 2.
 
-    Forwards' worth: ours 4 * 2 = 8 and 2 * 3 = 6, theirs 4 * 3 = 12 and 2 * 3 = 6. The second of the three turns has the median ratios.
+    Forwards' worth: ours 4 * 2 = 8 and 2 * 3 = 6, theirs 4 * 3 = 12 and 2 * 3 = 6. The second of the three turns has
+    the median ratios.
     """
     timed = {
         OURS: [(8.0, 4, 0.5), (4.0, 4, 0.5), (2.0, 4, 0.5)],

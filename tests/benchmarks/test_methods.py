@@ -34,7 +34,9 @@ def test_every_row_spends_the_same():
 
 
 def test_spending_by_hand():
-    """Of 24 prompts a round draws 240 pictures in 12 steps (2,880) and trains 60 steps of 16 pictures at 4 forwards (3,840)."""
+    """Of 24 prompts a round draws 240 pictures in 12 steps (2,880) and trains 60 steps of 16 pictures at 4 forwards
+    (3,840).
+    """
     assert TOY_SETTINGS.rounds == 3 and TOY_SETTINGS.sampling.guidance == 1
     assert image_forwards(TOY_SETTINGS, 24) == 3 * (2880 + 3840)
     # A DreamBooth step is 8 pictures at 3 forwards: 20,160 / 24.

@@ -12,7 +12,10 @@ from dreambooth_dpo.toybox.defaults import TOY_SETTINGS
 
 
 def test_truth_of_pairs_by_hand():
-    """Candidates right 1 1 0 0 1; pairs 0>2, 1>4, 3>2: winners 1 1 0, losers 0 1 0. Two of three winners right, one more than losers."""
+    """Candidates right 1 1 0 0 1; pairs 0>2, 1>4, 3>2: winners 1 1 0, losers 0 1 0.
+
+    Two of three winners right, one more than losers.
+    """
     pairs = [Pair(0, 2, 1, 1), Pair(1, 4, 1, 1), Pair(3, 2, 1, 1)]
     found = truth_of_pairs(pairs, {"body": np.array([1.0, 1, 0, 0, 1])})
     assert found == {"pairs": 3, "winners body": pytest.approx(2 / 3), "gap body": pytest.approx(1 / 3)}

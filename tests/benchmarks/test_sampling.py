@@ -60,7 +60,9 @@ def test_a_wait_does_not_count_for_one_thread():
 
 
 def test_the_middling_ones_have_the_least_hope():
-    """On the diagonal at 0, 4, 5 and 10: an improvement from 0 to 10 is 14.1 long at 45 degrees, 4 and 5 are near everyone's middle."""
+    """On the diagonal at 0, 4, 5 and 10: an improvement from 0 to 10 is 14.1 long at 45 degrees, 4 and 5 are near
+    everyone's middle.
+    """
     scores = np.array([0.0, 4.0, 5.0, 10.0])
     assert least(hope_in_window(scores, scores), 2).tolist() == least(hope_of_reward(scores), 2).tolist() == [1, 2]
 
@@ -73,7 +75,10 @@ def test_gaps_of_a_reward_by_hand():
 
 @pytest.mark.parametrize("rule", RULES)
 def test_hope_is_of_ones_own_prompt_by_the_rule(rule):
-    """Two prompts; the second's scores are those of the first, a trifle higher. The hopes are the same, and none is another rule's."""
+    """Two prompts; the second's scores are those of the first, a trifle higher.
+
+    The hopes are the same, and none is another rule's.
+    """
     rng = np.random.default_rng(3)
     prompt_of, settings = np.repeat([0, 1], 5), OPEN.model_copy(update={"rule": rule})
     fidelity, alignment = (np.tile(rng.uniform(-0.01, 0.01, 5), 2) for _ in range(2))
@@ -94,10 +99,11 @@ def test_a_rule_that_does_not_tell_is_refused(rule):
 
 
 def test_reach_by_hand():
-    """From the first to the second 0 degrees and 10 long, 20 beside the window: reach 9.4. From the first to the third 45 degrees and 7.07.
+    """From the first to the second 0 degrees and 10 long, 20 beside the window: reach 9.4. From the first to the third
+    45 degrees and 7.07.
 
-    Second over third is -45 degrees, 65 beside, third over second 135, as much: reach 3.0 both. Means over three (oneself among them): the
-    first, as loser, 5.5; the second, as winner, 4.1; the third, as winner, 3.4.
+    Second over third is -45 degrees, 65 beside, third over second 135, as much: reach 3.0 both. Means over three
+    (oneself among them): the first, as loser, 5.5; the second, as winner, 4.1; the third, as winner, 3.4.
     """
     fidelity, alignment = np.array([0.0, 10.0, 5.0]), np.array([0.0, 0.0, 5.0])
     assert hope_in_window(fidelity, alignment) == pytest.approx([5.5, 4.1, 3.4], abs=0.1)
@@ -147,8 +153,9 @@ def test_half_of_every_prompt_goes_on(rule, by_chance):
 def test_who_is_stopped_hangs_on_the_rule():
     """0 and 1 lie across the diagonal, 2 above and 3 below them on it.
 
-    Rewards (harmonic means of 0.7 and 0.4, and so on) 0.509, 0.509, 0.55 and 0.45: the two across are the middling ones. To the window they
-    reach, at 65 degrees beside it, 0.849 cos 65 = 0.36 over each other, and 2 has the least: 0.64 over its partners, against 0.97 and 1.16.
+    Rewards (harmonic means of 0.7 and 0.4, and so on) 0.509, 0.509, 0.55 and 0.45: the two across are the middling
+    ones. To the window they reach, at 65 degrees beside it, 0.849 cos 65 = 0.36 over each other, and 2 has the least:
+    0.64 over its partners, against 0.97 and 1.16.
     """
     found = {"prompt": np.zeros(PER_PROMPT, int)}
     for axis, values in (("fidelity", [0.4, -0.2, 0.1, -0.1]), ("alignment", [-0.2, 0.4, 0.1, -0.1])):
@@ -171,7 +178,9 @@ def lacking() -> Records:
 
 @pytest.mark.parametrize("settings", [OPEN, BY_REWARD])
 def test_a_further_wave_is_for_prompts_that_lack_pairs(settings):
-    """Two in the first wave, one pair of the first prompt, none of the other; four have three pairs of the first prompt."""
+    """Two in the first wave, one pair of the first prompt, none of the other; four have three pairs of the first
+    prompt.
+    """
     found = lacking()
 
     def drawn(*args) -> list[int]:
@@ -216,7 +225,8 @@ def test_pairs_are_those_of_the_settings_rule():
 
 
 def test_drafts_in_pairs_are_drawn_in_full_and_no_others():
-    """Rewards of the drafts 4, 2, 1, 3 of one prompt and no other that differs: with one pair a prompt first over third go on.
+    """Rewards of the drafts 4, 2, 1, 3 of one prompt and no other that differs: with one pair a prompt first over third
+    go on.
 
     The fifth, whose draft is better yet, is not among the first four.
     """

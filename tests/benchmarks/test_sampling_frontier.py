@@ -30,7 +30,9 @@ def test_the_frontier_by_hand():
 
 
 def test_perfect_drafts_are_compared_with_the_quickest_plain_way_as_good():
-    """Drafts that tell all, at no cost, draw what stands in pairs alone: they can be no slower than the plain way of as many candidates."""
+    """Drafts that tell all, at no cost, draw what stands in pairs alone: they can be no slower than the plain way of as
+    many candidates.
+    """
     concepts = [records(6, s) for s in range(3)]
     for one in concepts:
         for axis in ("fidelity", "alignment"):

@@ -28,7 +28,10 @@ def _row(seconds: float, bank: float = 0.0, peak: int = 100, resting: int = 60) 
 
 
 def test_a_banks_cost_is_spread_over_its_round() -> None:
-    """10 steps of 4 pairs at 0.5 s a pair are 20 s; 5 pairs with 2 draws of 1 s are 10 s more. No more draws than visits are filled."""
+    """10 steps of 4 pairs at 0.5 s a pair are 20 s; 5 pairs with 2 draws of 1 s are 10 s more.
+
+    No more draws than visits are filled.
+    """
     assert spread_bank(_row(1.0, 1.0), 2, 2, pairs=5, steps=10, size=4) == pytest.approx(40 / 30)
     assert spread_bank(_row(1.0, 1.0), 2, 100, pairs=5, steps=10, size=4) == pytest.approx(40 / 60)
     assert spread_bank(_row(1.0), 2, 0) == pytest.approx(2.0)
@@ -98,7 +101,9 @@ def test_the_recipes_loss_by_hand() -> None:
 
 @pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
 def test_the_recipes_weights_are_of_its_precision(precision: str, dtype: torch.dtype) -> None:
-    """Frozen and trained ones, as the example's are; a step changes the LoRA alone, and its loss before it is log 2, for B is 0."""
+    """Frozen and trained ones, as the example's are; a step changes the LoRA alone, and its loss before it is log 2,
+    for B is 0.
+    """
     found = subject("toybox", 32, "cpu")
     settings = TrainSettings(batch_size=2, precision=precision, learning_rate=1e-3)
     recipe = DiffusersRecipe(

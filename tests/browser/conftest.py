@@ -1,6 +1,7 @@
 """What browser tests need: a ComfyUI to start, a Chromium, and playwright.
 
-Each test runs on every front end, but for those that say by the marker `front_ends` on which it makes a difference, and why.
+Each test runs on every front end, but for those that say by the marker `front_ends` on which it makes a difference, and
+why.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""The curve's own parts, fed by hand in a page: alarm lines, rounds in a row, missing numbers, and what is kept of the server's messages."""
+"""The curve's own parts, fed by hand in a page: alarm lines, rounds in a row, missing numbers, and what is kept of the
+server's messages.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The inspector in a real browser: what it shows, what mouse and keys do, what the graph keeps of it, and what it must never run."""
+"""The inspector in a real browser: what it shows, what mouse and keys do, what the graph keeps of it, and what it must
+never run.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Another language than English, in a real browser: where ComfyUI is set to it, a node's title, its widgets and what they say are in it."""
+"""Another language than English, in a real browser: where ComfyUI is set to it, a node's title, its widgets and what
+they say are in it.
+"""
 
 from __future__ import annotations
 
@@ -29,9 +31,11 @@ PLACE = """([kind, name]) => {
 
 @pytest.fixture(params=LANGUAGES)
 def speaking(request: pytest.FixtureRequest, server: Server, browser):
-    """A page of a ComfyUI that is set to the language, with one node on it, and what the pack says in the language that is then shown.
+    """A page of a ComfyUI that is set to the language, with one node on it, and what the pack says in the language that
+    is then shown.
 
-    Front end 1.27 shows any language; 1.49 and later the languages that they have themselves, and English in place of any other.
+    Front end 1.27 shows any language; 1.49 and later the languages that they have themselves, and English in place of
+    any other.
     """
     assert server.post("/api/settings/Comfy.Locale", request.param)[0] == 200
     try:

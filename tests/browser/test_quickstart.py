@@ -1,4 +1,7 @@
-"""A first run, in a real browser on a real ComfyUI: open the quickstart, press Run, look. One run a front end; every test looks at it."""
+"""A first run, in a real browser on a real ComfyUI: open the quickstart, press Run, look.
+
+One run a front end; every test looks at it.
+"""
 
 from __future__ import annotations
 
@@ -108,7 +111,9 @@ def test_every_picture_is_seen_and_the_lora_is_saved(server: Server, ran):
 
 
 def test_before_and_after_is_the_one_picture_of_its_node(server: Server, ran):
-    """The grid is in the history, for whoever lists runs, but not on the node: neither as its picture nor as a preview that stayed."""
+    """The grid is in the history, for whoever lists runs, but not on the node: neither as its picture nor as a preview
+    that stayed.
+    """
     view, history = ran
     look_at(view, "DBDPO_Evaluate")
     stage = view.locator(".dbdpo-compare-stage")

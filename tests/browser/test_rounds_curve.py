@@ -1,4 +1,6 @@
-"""The curves of DPO Rounds in a real browser: one after the other while it trains, and again after a reload and with earlier rounds at hand."""
+"""The curves of DPO Rounds in a real browser: one after the other while it trains, and again after a reload and with
+earlier rounds at hand.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What every node says after a run, in a real browser: it can be read on the node, once, and comes back. One run a front end holds them all."""
+"""What every node says after a run, in a real browser: it can be read on the node, once, and comes back.
+
+One run a front end holds them all.
+"""
 
 from __future__ import annotations
 
@@ -116,7 +119,8 @@ def test_all_of_them_said_something(ran):
 def test_a_node_says_it_where_it_is_read(kind: str, ran):
     view, said = ran
     reads(view, kind, said[kind])
-    # Rounds says what Keep Best Round said beside it, on the same pictures: word for word the same where the seeds agree.
+    # Rounds says what Keep Best Round said beside it, on the same pictures: word for word the same where the seeds
+    # agree.
     assert view.evaluate(COUNT, said[kind]) == sum(text == said[kind] for text in said.values())
 
 

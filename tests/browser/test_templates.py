@@ -1,4 +1,6 @@
-"""A first visit, in a real browser on a real ComfyUI: every example opens from Browse Templates, every node has its help page."""
+"""A first visit, in a real browser on a real ComfyUI: every example opens from Browse Templates, every node has its
+help page.
+"""
 
 from __future__ import annotations
 

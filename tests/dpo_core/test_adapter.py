@@ -123,7 +123,10 @@ def test_low_rank_is_a_change_of_the_weight(base):
 
 
 def test_targets_of_the_diffusers_unet(model):
-    """Attention has 8 projections a transformer block; four blocks (down, mid, two up) make 32. Nothing outside the blocks is taken."""
+    """Attention has 8 projections a transformer block; four blocks (down, mid, two up) make 32.
+
+    Nothing outside the blocks is taken.
+    """
     attention, ff, everything = (target_layers(model.denoiser, t) for t in ("attention", "attention+ff", "all"))
     assert len(attention) == 32 and all(n.rsplit(".", 1)[-1] in ("to_q", "to_k", "to_v", "0") for n in attention)
     assert len(ff) == 32 + 4 * 4 and set(attention) < set(ff) < set(everything)
@@ -147,8 +150,8 @@ def test_at_zero_all_modes_are_the_incoming_model_bit_for_bit(model, inputs, pre
 def test_reference_is_the_adapter_at_the_rounds_start_and_not_the_adapter_switched_off(model, inputs):
     """Round 0 trains from zero; round 1 freezes what round 0 has learned and trains on.
 
-    In round 1 the reference must go on answering as the policy did at its start. "Off" would answer as the incoming model: the last two
-    assertions fail for an adapter that takes that for the reference.
+    In round 1 the reference must go on answering as the policy did at its start. "Off" would answer as the incoming
+    model: the last two assertions fail for an adapter that takes that for the reference.
     """
     with untouched(model.denoiser):
         adapter = Adapter(model.denoiser, SETTINGS)

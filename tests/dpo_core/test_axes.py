@@ -42,14 +42,19 @@ def test_names():
 
 
 def test_combined_by_hand():
-    """One prompt. 1 1 3 3 is -1 -1 1 1 in standard deviations, 0 40 0 40 is -1 1 -1 1: their mean -1 0 0 1, the worse of them -1 -1 -1 1."""
+    """One prompt. 1 1 3 3 is -1 -1 1 1 in standard deviations, 0 40 0 40 is -1 1 -1 1: their mean -1 0 0 1, the worse
+    of them -1 -1 -1 1.
+    """
     scores, prompt_of = [np.array([1.0, 1, 3, 3]), np.array([0.0, 40, 0, 40])], np.zeros(4, int)
     assert combine(scores, prompt_of, "mean").tolist() == [-1, 0, 0, 1]
     assert combine(scores, prompt_of, "worst").tolist() == [-1, -1, -1, 1]
 
 
 def test_prompts_are_combined_around_their_own_means_by_hand():
-    """Two prompts, 0 2 and 100 102: both are -1 1, whatever their means. With 6 4 6 4, which is 1 -1 1 -1, nothing is left of either."""
+    """Two prompts, 0 2 and 100 102: both are -1 1, whatever their means.
+
+    With 6 4 6 4, which is 1 -1 1 -1, nothing is left of either.
+    """
     scores, prompt_of = [np.array([0.0, 2, 100, 102]), np.array([6.0, 4, 6, 4])], np.array([7, 7, 3, 3])
     assert combine(scores, prompt_of, "mean").tolist() == [0, 0, 0, 0]
     assert combine(scores, prompt_of, "worst").tolist() == [-1, -1, -1, -1]
@@ -118,8 +123,8 @@ def test_what_cannot_be_combined_is_refused():
 
 
 def test_the_scale_of_the_first_by_hand():
-    """Two prompts. 1 1 3 3 and 6 6 6 6 have means 2 and 6 and spread root 1/2: half of eight are 1 away. -1 2 0 0 | 0 0 1 -1 lands around
-    them; cosines are cut at 1."""
+    """Two prompts. 1 1 3 3 and 6 6 6 6 have means 2 and 6 and spread root 1/2: half of eight are 1 away. -1 2 0 0 | 0 0
+    1 -1 lands around them; cosines are cut at 1."""
     first, prompt_of = np.array([1.0, 1, 3, 3, 6, 6, 6, 6]), np.repeat([0, 1], 4)
     found = in_units_of(first, np.array([-1.0, 2, 0, 0, 0, 0, 1, -1]), prompt_of)
     half = 0.5**0.5

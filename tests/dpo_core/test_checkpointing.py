@@ -30,7 +30,10 @@ ADD = {
 
 
 class Block(nn.Module):
-    """A transformer block; `writes`: what it writes in place of the stream that it adds to. Those of Flux and Chroma do."""
+    """A transformer block; `writes`: what it writes in place of the stream that it adds to.
+
+    Those of Flux and Chroma do.
+    """
 
     def __init__(self, writes: str) -> None:
         super().__init__()

@@ -1,4 +1,6 @@
-"""Cost-aware candidates: drafts choose who is drawn in full, and what is drawn in full is what would have been drawn without them."""
+"""Cost-aware candidates: drafts choose who is drawn in full, and what is drawn in full is what would have been drawn
+without them.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +71,9 @@ def test_those_in_pairs_are_each_once_and_in_order(tmp_path: Path) -> None:
 
 
 def test_the_plan_keeps_prompts_and_seeds_and_counts_places_anew() -> None:
-    """Of 3 prompts x 5 drafts those at 1, 6, 9, 14 in batches of 3: prompts 0, 1, 1, 2; one is left for the second batch."""
+    """Of 3 prompts x 5 drafts those at 1, 6, 9, 14 in batches of 3: prompts 0, 1, 1, 2; one is left for the second
+    batch.
+    """
     drafts = plan(PROMPTS.train, 5, 7, 0, 4)
     found = finish_plan(drafts, [1, 6, 9, 14], 3)
     assert [(c.position, c.chunk, c.row) for c in found] == [(0, 0, 0), (1, 0, 1), (2, 0, 2), (3, 1, 0)]
@@ -113,8 +117,8 @@ def test_without_a_pair_nothing_is_drawn_and_nothing_decided(tmp_path: Path) -> 
 def test_told_is_the_correlation_within_prompts(tmp_path: Path) -> None:
     """Finished: 0, 1 of prompt 0 and 5, 6 of prompt 1. Deviations from each prompt's mean:
 
-    fidelity of drafts -1 1 -1 1 (of .1 .3 .5 .7), of pictures -1 1 -1 1 (of 2 4 1 3): 1, though the prompts' means go opposite ways.
-    alignment of drafts -1 1 -1 1, of pictures -1 1 1 -1: 0.
+    fidelity of drafts -1 1 -1 1 (of .1 .3 .5 .7), of pictures -1 1 -1 1 (of 2 4 1 3): 1, though the prompts' means go
+    opposite ways. alignment of drafts -1 1 -1 1, of pictures -1 1 1 -1: 0.
     """
     run = with_drafts(tmp_path, [pair(1, 0), pair(6, 5)])
     finish_set(run, "drafts_0", "drafts_0", "round_0", FakeModel(), SETTINGS)

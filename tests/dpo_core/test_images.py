@@ -59,7 +59,9 @@ def test_width_and_height_are_not_mixed_up(tmp_path):
 
 @pytest.mark.parametrize(("orientation", "corner"), [(1, "left"), (3, "right"), (6, "top"), (8, "bottom")])
 def test_exif_orientation_turns_the_photo_upright(tmp_path, orientation, corner):
-    """Stored with red on the left. 3 is turned by 180 degrees; 6 must be turned clockwise, which brings left to the top; 8 the other way."""
+    """Stored with red on the left. 3 is turned by 180 degrees; 6 must be turned clockwise, which brings left to the
+    top; 8 the other way.
+    """
     exif = Image.Exif()
     exif[0x0112] = orientation
     halves().save(tmp_path / "a.jpg", exif=exif, quality=95)

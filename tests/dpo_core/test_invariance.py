@@ -1,4 +1,6 @@
-"""One trajectory: how a step's pairs are cut into forwards, by memory level or accumulation, changes no objective's steps or records."""
+"""One trajectory: how a step's pairs are cut into forwards, by memory level or accumulation, changes no objective's
+steps or records.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ WEIGHTS = torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [0.0, 1.
 
 
 class DrawnByPair(Trainer):
-    """Times and noise of a pair belong to the place at which it comes up, not to the forward: else accumulation is another training."""
+    """Times and noise of a pair belong to the place at which it comes up, not to the forward: else accumulation is
+    another training.
+    """
 
     def _batch(self, step, part):
         first = (step * self.settings.accumulation + part) * self.settings.batch_size
@@ -69,7 +73,9 @@ def trained(kind: type[Trainer] = Trainer, **settings: object) -> tuple[list[dic
 
 
 def assert_same(one: tuple, other: tuple) -> None:
-    """Records to rounding; weights to 2e-3 of their size, as AdamW turns a rounding of a tiny gradient into a whole step."""
+    """Records to rounding; weights to 2e-3 of their size, as AdamW turns a rounding of a tiny gradient into a whole
+    step.
+    """
     for a, b in zip(one[0], other[0], strict=True):
         assert a.keys() == b.keys()
         for name in a:

@@ -41,7 +41,9 @@ def test_two_inspectors_find_each_its_own(tmp_path: Path):
 
 
 def test_a_lone_inspector_elsewhere_finds_what_there_is(tmp_path: Path):
-    """A new node, a workflow saved under another name, a call without a page: the same pairs first, then the node, then the latest."""
+    """A new node, a workflow saved under another name, a call without a page: the same pairs first, then the node, then
+    the latest.
+    """
     left, right = Place("a graph", "7", "narrow"), Place("a graph", "8", "wide")
     with RunFolder(tmp_path) as run:
         keep_decisions(run, edits({"0-1": "swap"}), left)

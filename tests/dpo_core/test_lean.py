@@ -28,7 +28,9 @@ def frozen(part: nn.Module) -> nn.Module:
 
 
 def kept(call: Callable[[], torch.Tensor], weights: nn.Module) -> int:
-    """Bytes that a forward keeps for backward, weights and buffers of `weights` left out; a storage that is kept twice counts once."""
+    """Bytes that a forward keeps for backward, weights and buffers of `weights` left out; a storage that is kept twice
+    counts once.
+    """
     own = {t.untyped_storage().data_ptr() for t in (*weights.parameters(), *weights.buffers())}
     found: dict[int, torch.UntypedStorage] = {}
 
@@ -53,7 +55,10 @@ def test_a_frozen_convolution_keeps_nothing_but_its_weight():
 
 
 def test_of_a_norm_and_a_silu_the_norms_input_is_kept():
-    """16 channels of 8 x 8, two pictures, in float32: 8,192 bytes of input; mean and deviation of 2 x 4 groups: 64. The output is as large."""
+    """16 channels of 8 x 8, two pictures, in float32: 8,192 bytes of input; mean and deviation of 2 x 4 groups: 64.
+
+    The output is as large.
+    """
     net, x = frozen(nn.Sequential(nn.GroupNorm(4, 16), nn.SiLU())), torch.randn(2, 16, 8, 8, requires_grad=True)
     assert kept(lambda: net(x), net) == 2 * 8192 + 64
     with lean(net):

@@ -221,7 +221,9 @@ def renamed(tensors: dict[str, torch.Tensor], old: str, new: str) -> dict[str, t
 
 @pytest.mark.parametrize("kind", ["other width", "other depth", "other architecture", "other family"])
 def test_a_lora_of_another_model_is_refused(model, folder, tmp_path, kind):
-    """diffusers itself raises for other shapes, logs a line for layers that it does not find, and says nothing for another family's keys."""
+    """diffusers itself raises for other shapes, logs a line for layers that it does not find, and says nothing for
+    another family's keys.
+    """
     path = tmp_path / "other.safetensors"
     if kind == "other width":
         save_lora(trained(DiffusersTextToImage(tiny_stable_diffusion(channels=(48, 96)))), path, {})

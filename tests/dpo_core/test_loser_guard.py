@@ -12,8 +12,8 @@ from dreambooth_dpo.dpo_core.training.objectives import OBJECTIVES, PairErrors, 
 def test_the_scale_by_hand():
     """g_w = (2, 0), |g_w|^2 = 4, mu 0.5.
 
-    g_l = (4, 1): g_l.g_w = 8 -> 0.5 * 4 / 8 = 0.25. (1, 9): 2 -> 2 / 2 = 1. (0.5, 0): 1 -> 2, clipped to 1. (-3, 1): apart -> 1.
-    (0, 5): at right angles -> 1.
+    g_l = (4, 1): g_l.g_w = 8 -> 0.5 * 4 / 8 = 0.25. (1, 9): 2 -> 2 / 2 = 1. (0.5, 0): 1 -> 2, clipped to 1. (-3, 1):
+    apart -> 1. (0, 5): at right angles -> 1.
     """
     g_w = torch.tensor([[2.0, 0.0]] * 5)
     g_l = torch.tensor([[4.0, 1.0], [1.0, 9.0], [0.5, 0.0], [-3.0, 1.0], [0.0, 5.0]])
@@ -34,7 +34,9 @@ def test_gradients_of_pictures_are_flattened_and_zeros_do_no_harm():
 
 
 def batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Prediction, reference and target of three pairs; the first pair's losers pull along, the last one's pulls the other way."""
+    """Prediction, reference and target of three pairs; the first pair's losers pull along, the last one's pulls the
+    other way.
+    """
     draws = torch.Generator().manual_seed(2)
     apart = torch.randn(3, 2, 4, 4, generator=draws)
     loser = torch.stack([2 * apart[0], torch.randn(2, 4, 4, generator=draws), -apart[2]])
@@ -70,7 +72,8 @@ def test_the_losers_gradient_is_scaled_and_nothing_else(name: str, mu: float) ->
 
 
 def test_dpos_scale_is_that_of_the_errors_own_gradients() -> None:
-    """Winner and loser weigh the same in DPO, so the loss drops out: clip((1 - mu) |d_w|^2 / (d_l . d_w)), d = prediction - target.
+    """Winner and loser weigh the same in DPO, so the loss drops out: clip((1 - mu) |d_w|^2 / (d_l . d_w)), d =
+    prediction - target.
 
     Pair 0: d_l = 2 d_w, so lambda = (1 - 0.6) / 2 = 0.2.
     """

@@ -73,7 +73,8 @@ def test_margin_by_hand():
 def test_loss_by_hand():
     """beta 2 gives log(1 + exp(-margin)).
 
-    margin 0: log 2 = 0.693147. margin 0.5: log(1 + 0.606531) = 0.474077. margin -0.5: log(1 + 1.648721) = 0.974077 (0.5 more).
+    margin 0: log 2 = 0.693147. margin 0.5: log(1 + 0.606531) = 0.474077. margin -0.5: log(1 + 1.648721) = 0.974077 (0.5
+    more).
     """
     loss = dpo(errors_of([0.4, 0.3, 0.6], [0.4, 0.5, 0.6], [0.7, 0.9, 0.1], [0.7, 0.6, 0.6]))
     assert loss.tolist() == pytest.approx([0.693147, 0.474077, 0.974077], abs=1e-6)
@@ -94,7 +95,9 @@ def test_loss_is_log_2_where_policy_and_reference_agree(winner, loser, beta):
 
 
 def test_float32_agrees_at_the_usual_beta():
-    """At beta 2000 and error differences of 1e-3 the sigmoid's argument is of order 1; float32 keeps it to 1e-6 relative to float64."""
+    """At beta 2000 and error differences of 1e-3 the sigmoid's argument is of order 1; float32 keeps it to 1e-6
+    relative to float64.
+    """
     values = np.random.default_rng(0).normal(0, 1e-3, (5, 64))
     double = dpo(PairErrors(*(torch.tensor(v) for v in values), beta=2000.0))
     single = dpo(PairErrors(*(torch.tensor(v, dtype=torch.float32) for v in values), beta=2000.0))
@@ -102,7 +105,9 @@ def test_float32_agrees_at_the_usual_beta():
 
 
 def test_the_loss_comes_per_pair_so_that_the_mean_is_taken_after_the_sigmoid():
-    """Margins 4 and -4 at beta 2: mean of losses (0.018150 + 4.018150) / 2 = 2.018150; a mean inside the sigmoid would give log 2."""
+    """Margins 4 and -4 at beta 2: mean of losses (0.018150 + 4.018150) / 2 = 2.018150; a mean inside the sigmoid would
+    give log 2.
+    """
     loss = dpo(errors_of([0.0, 4.0], [4.0, 0.0], [0.0, 0.0], [0.0, 0.0]))
     assert loss.shape == (2,)
     assert loss.mean().item() == pytest.approx(2.018150, abs=1e-6)
@@ -127,7 +132,9 @@ def test_gradients_lower_the_winners_error_and_raise_the_losers():
 
 
 def test_ipo_by_hand():
-    """beta 4, tau 2: margin 0 -> (0 - 1/2)^2 = 0.25; 1/4 = 1/(2 tau) -> 0; 1 -> (2 - 0.5)^2 = 2.25; -1/4 -> (-0.5 - 0.5)^2 = 1."""
+    """beta 4, tau 2: margin 0 -> (0 - 1/2)^2 = 0.25; 1/4 = 1/(2 tau) -> 0; 1 -> (2 - 0.5)^2 = 2.25; -1/4 -> (-0.5 -
+    0.5)^2 = 1.
+    """
     assert ipo(of_margin(0.0, 0.25, 1.0, -0.25, beta=4.0)).tolist() == pytest.approx([0.25, 0.0, 2.25, 1.0], abs=1e-12)
 
 
@@ -151,14 +158,18 @@ def test_hinge_by_hand():
 
 
 def test_reward_gap_by_hand():
-    """beta 2000, r = 1000 margin: 0.002 with gap 2 -> 0; 0 with gap 2 -> 4; 0.001 with gap 3 -> 4; -0.001 with gap 0.5 -> 2.25."""
+    """beta 2000, r = 1000 margin: 0.002 with gap 2 -> 0; 0 with gap 2 -> 4; 0.001 with gap 3 -> 4; -0.001 with gap 0.5
+    -> 2.25.
+    """
     loss = reward_gap(of_margin(0.002, 0.0, 0.001, -0.001, beta=2000.0, gap=[2.0, 2.0, 3.0, 0.5]))
     assert loss.tolist() == pytest.approx([0.0, 4.0, 4.0, 2.25], abs=1e-9)
 
 
 @given(st.floats(-0.01, 0.01), st.floats(0.1, 5000), st.floats(0, 10))
 def test_reward_gap_is_the_difference_of_two_implicit_rewards_against_the_true_one(margin, beta, gap):
-    """PRDP: r = beta' log(p / p_ref) of each picture, -beta/2 (e - e_ref) here; squared distance of their difference to the gap."""
+    """PRDP: r = beta' log(p / p_ref) of each picture, -beta/2 (e - e_ref) here; squared distance of their difference to
+    the gap.
+    """
     winner, loser = -beta / 2 * (0.3 - margin - 0.3), -beta / 2 * 0.0
     found = reward_gap(errors_of([0.3 - margin], [0.3], [0.7], [0.7], beta=beta, gap=[gap])).item()
     assert found == pytest.approx((winner - loser - gap) ** 2, rel=1e-6, abs=1e-6)
@@ -167,7 +178,8 @@ def test_reward_gap_is_the_difference_of_two_implicit_rewards_against_the_true_o
 def test_mapo_by_hand():
     """Errors 1 and 2: scores 0.1/(e^0.1 - 1) = 0.950833 and 0.2/(e^0.2 - 1) = 0.903331, 47.5021 apart after times 1000.
 
-    Right way round the margin costs nothing: 1. The other way round 2 + 0.1 * 47.50208 = 6.750208. Equal: 1 + 0.1 log 2 = 1.069315.
+    Right way round the margin costs nothing: 1. The other way round 2 + 0.1 * 47.50208 = 6.750208. Equal: 1 + 0.1 log 2
+    = 1.069315.
     """
     loss = mapo(errors_of([1.0, 2.0, 1.0], [9.0] * 3, [2.0, 1.0, 1.0], [9.0] * 3, beta=0.1))
     assert loss.tolist() == pytest.approx([1.0, 6.750208, 1.069315], abs=1e-6)
@@ -184,7 +196,9 @@ def test_mapo_is_the_authors_formula(winner, loser, beta):
 
 
 def test_mapo_in_float32_keeps_its_slope():
-    """The score falls by s/2 = 0.05 per unit of error: d loss / d e_w = 1 + 0.1 * 1000 * 0.05 / 2 = 3.5 at equality, for the loser -2.5."""
+    """The score falls by s/2 = 0.05 per unit of error: d loss / d e_w = 1 + 0.1 * 1000 * 0.05 / 2 = 3.5 at equality,
+    for the loser -2.5.
+    """
     for error in (0.0, 1e-4, 1e-2):
         winner, loser = (torch.tensor([error], requires_grad=True) for _ in range(2))
         mapo(PairErrors(winner, winner.detach(), loser, loser.detach(), torch.zeros(1), beta=0.1)).sum().backward()
@@ -194,20 +208,25 @@ def test_mapo_in_float32_keeps_its_slope():
 def test_kto_by_hand():
     """beta 2. Pair 0: g_w = 0.3, g_l = 0.1; pair 1: g_w = 0.2, g_l = -0.2; their mean z = 0.1.
 
-    Pair 0: (sigmoid(-0.4) + sigmoid(0)) / 2 = (0.401312 + 0.5) / 2. Pair 1: (sigmoid(-0.2) + sigmoid(-0.6)) / 2 = (0.450166 + 0.354344) / 2.
+    Pair 0: (sigmoid(-0.4) + sigmoid(0)) / 2 = (0.401312 + 0.5) / 2. Pair 1: (sigmoid(-0.2) + sigmoid(-0.6)) / 2 =
+    (0.450166 + 0.354344) / 2.
     """
     loss = kto(errors_of([0.2, 0.3], [0.5, 0.5], [0.4, 0.7], [0.5, 0.5]))
     assert loss.tolist() == pytest.approx([0.450656, 0.402255], abs=1e-6)
 
 
 def test_ktos_reference_point_is_not_below_zero():
-    """g_w = -0.1 and g_l = -0.3: z = 0 in place of -0.2; (sigmoid(0.2) + sigmoid(-0.6)) / 2 = (0.549834 + 0.354344) / 2."""
+    """g_w = -0.1 and g_l = -0.3: z = 0 in place of -0.2; (sigmoid(0.2) + sigmoid(-0.6)) / 2 = (0.549834 + 0.354344) /
+    2.
+    """
     assert kto(errors_of([0.6], [0.5], [0.8], [0.5])).item() == pytest.approx(0.452089, abs=1e-6)
 
 
 @given(st.lists(st.tuples(ERROR, ERROR, ERROR, ERROR), min_size=1, max_size=6), st.floats(0.1, 50))
 def test_kto_is_the_authors_formula(rows, beta):
-    """1 - sigmoid(sign * beta * (g - kl)) over all pictures, kl their mean clipped at 0; a pair has the mean of its two."""
+    """1 - sigmoid(sign * beta * (g - kl)) over all pictures, kl their mean clipped at 0; a pair has the mean of its
+    two.
+    """
     winner, winner_ref, loser, loser_ref = np.asarray(rows, np.float64).T
     g = np.concatenate([winner_ref - winner, loser_ref - loser])
     sign = np.repeat([1.0, -1.0], len(rows))
@@ -217,7 +236,9 @@ def test_kto_is_the_authors_formula(rows, beta):
 
 
 def test_ktos_reference_point_has_no_gradient():
-    """One pair, g_w = g_l = 0.2 = z: d loss / d e_w = beta / 8 = 1, and the loser's -1; with a gradient through z both would differ."""
+    """One pair, g_w = g_l = 0.2 = z: d loss / d e_w = beta / 8 = 1, and the loser's -1; with a gradient through z both
+    would differ.
+    """
     winner, loser = (torch.tensor([0.3], requires_grad=True) for _ in range(2))
     half = torch.tensor([0.5])
     kto(PairErrors(winner, half, loser, half, torch.zeros(1), beta=8.0)).sum().backward()

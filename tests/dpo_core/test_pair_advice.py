@@ -29,7 +29,9 @@ def test_enough_pairs_need_no_advice(kept):
     [(24, 48, 12, 4), (47, 48, 9, 1), (1, 48, 53, 45), (24, 96, 16, 8), (12, 48, 16, 8)],
 )
 def test_candidates_by_hand(kept, needed, candidates, more):
-    """24 of 48: twice 8 * 7 = 112 is wanted; 11 * 10 = 110 is short of it, 12 * 11 = 132 not. 1 of 48: 2688; 52 * 51 = 2652, 53 * 52 = 2756."""
+    """24 of 48: twice 8 * 7 = 112 is wanted; 11 * 10 = 110 is short of it, 12 * 11 = 132 not. 1 of 48: 2688; 52 * 51 =
+    2652, 53 * 52 = 2756.
+    """
     said = pairs_advice(found(kept), PairSettings(min_pairs=needed, **WIDE), 8)
     assert said.startswith(f"Few pairs: {kept}, where {needed} or more are wanted")
     assert f"About {candidates} candidates per prompt ({more} more) would do" in said
@@ -49,7 +51,9 @@ def test_limits_are_named_where_they_hold_pairs_back():
 
 
 def test_prompts_are_asked_for_where_candidates_would_be_too_many():
-    """1 of 5000 from 1000 prompts: 8 * 7 * 5000 = 280000 needs 530 candidates a prompt, more than the 256 that may be drawn."""
+    """1 of 5000 from 1000 prompts: 8 * 7 * 5000 = 280000 needs 530 candidates a prompt, more than the 256 that may be
+    drawn.
+    """
     assert "About 5000000 prompts in place of 1000" in pairs_advice(
         found(1, 1000), PairSettings(min_pairs=5000, **WIDE), 8
     )

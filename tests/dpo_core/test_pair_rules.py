@@ -1,4 +1,6 @@
-"""The pair rules beside the angle window, and the window that finds itself, on cases worked out by hand; their promises by hypothesis."""
+"""The pair rules beside the angle window, and the window that finds itself, on cases worked out by hand; their promises
+by hypothesis.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ def indices(pairs):
 # --- Pareto fronts ---
 
 CORNER = ([0, 1, 2, 0, 1], [2, 1, 0, 0, 0])
-"""A(0,2), B(1,1), C(2,0) are dominated by none; E(1,0) by B and C; D(0,0) by all the others, and so by E once the first front is gone."""
+"""A(0,2), B(1,1), C(2,0) are dominated by none; E(1,0) by B and C; D(0,0) by all the others, and so by E once the first
+front is gone.
+"""
 
 
 def test_fronts_by_hand():
@@ -56,7 +60,8 @@ def test_equal_candidates_do_not_dominate_each_other():
 def test_first_front_over_last_by_hand():
     """Spreads: fidelity sqrt(2.8 / 5) = 0.748331, alignment sqrt(3.2 / 5) = 0.8. The loser is D.
 
-    Lengths: C 2 / 0.748331 = 2.672612, A 2 / 0.8 = 2.5, B sqrt(1.336306^2 + 1.25^2) = 1.829813. The other 7 of 10 pairs are none.
+    Lengths: C 2 / 0.748331 = 2.672612, A 2 / 0.8 = 2.5, B sqrt(1.336306^2 + 1.25^2) = 1.829813. The other 7 of 10 pairs
+    are none.
     """
     pairs, found = run_rule(pareto_pairs, [0] * 5, *CORNER)
     assert indices(pairs) == [(2, 3), (0, 3), (1, 3)]
@@ -99,7 +104,9 @@ def test_the_harmonic_reward_by_hand(fidelity, alignment, weight, reward):
 
 
 def test_harmonic_pairs_by_hand():
-    """Rewards 0.6, 0.6, 1: mean 0.733333, spread sqrt((2 * 0.017778 + 0.071111) / 3) = 0.188562; 0.4 of it are 2.121320."""
+    """Rewards 0.6, 0.6, 1: mean 0.733333, spread sqrt((2 * 0.017778 + 0.071111) / 3) = 0.188562; 0.4 of it are
+    2.121320.
+    """
     scores = ([0] * 3, [0, 0.5, 1], [0.5, 0, 1])
     pairs, found = run_rule(lambda_harmonic_pairs, *scores, margin=2.12)
     assert indices(pairs) == [(2, 0), (2, 1)] and found.not_better == 1
@@ -117,7 +124,9 @@ def test_scores_that_are_no_cosines_are_refused():
     ("weight", "kept"), [(0.5, []), (0.75, [(1, 0)]), (0.25, [(0, 1)]), (1.0, [(1, 0)]), (0.0, [(0, 1)])]
 )
 def test_the_weighted_sum_sells_one_axis_for_the_other(weight, kept):
-    """Candidate 1 is better in fidelity by 2, worse in alignment by 2: the greater weight wins, and equal weights see no difference."""
+    """Candidate 1 is better in fidelity by 2, worse in alignment by 2: the greater weight wins, and equal weights see
+    no difference.
+    """
     pairs, _ = run_rule(weighted_sum_pairs, [0, 0], [0, 1], [1, 0], fidelity_weight=weight)
     assert indices(pairs) == kept
     assert [p.angle for p in pairs] == pytest.approx([-45.0 if kept == [(1, 0)] else 135.0] * len(kept))
@@ -244,7 +253,9 @@ ARMS = ([0, 0, 1, 1], [0, 1, 0, 2], [0, 2, 0, 1])
     ],
 )  # fmt: skip
 def test_the_auto_window_by_hand(steer, pairs, window):
-    """Half-widths 15, 20, ..: at 45 degrees, 30..60 holds none of the arms and 25..65 both; at 10 degrees, 0..30 is the first with one."""
+    """Half-widths 15, 20, ..: at 45 degrees, 30..60 holds none of the arms and 25..65 both; at 10 degrees, 0..30 is the
+    first with one.
+    """
     limits = PairSettings(window="auto", steer=steer, min_pairs=pairs, margin=0.0)
     assert auto_window(*map(np.array, ARMS), limits) == pytest.approx(window)
 
@@ -274,7 +285,10 @@ def test_the_auto_window_follows_steer_and_stays_between_the_axes(one, other, wa
 
 
 def test_the_way_a_reward_rises_by_hand():
-    """Means 0 and .5, equal spreads: 1 / s'^2 is 4 and 16/9, so atan2(16/9, 4) = 23.96 degrees. Twice the spread of alignment: 41.63."""
+    """Means 0 and .5, equal spreads: 1 / s'^2 is 4 and 16/9, so atan2(16/9, 4) = 23.96 degrees.
+
+    Twice the spread of alignment: 41.63.
+    """
     prompts, fidelity = np.zeros(4, int), np.array([-0.1, 0.1, -0.1, 0.1])
     alignment = np.array([0.4, 0.4, 0.6, 0.6])
     harmonic = PairSettings(rule="lambda_harmonic")
@@ -304,7 +318,9 @@ def test_pairs_of_the_harmonic_reward_point_where_it_rises():
 
 @pytest.mark.parametrize("rule", ["lambda_harmonic", "weighted_sum"])
 def test_the_margin_is_held_against_the_reward_that_is_told(rule):
-    """Of 5 prompts with 6 candidates: every pair gains at least the margin in `reward_of`, and the longest gap of each prompt is a pair."""
+    """Of 5 prompts with 6 candidates: every pair gains at least the margin in `reward_of`, and the longest gap of each
+    prompt is a pair.
+    """
     rng = np.random.default_rng(3)
     prompt_of, fidelity, alignment = np.repeat(np.arange(5), 6), *rng.uniform(-0.9, 0.9, (2, 30))
     settings = PairSettings(rule=rule, margin=1.0, fidelity_weight=0.3)

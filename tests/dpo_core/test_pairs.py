@@ -80,20 +80,26 @@ def test_standardise_keeps_small_but_real_differences():
 
 
 def test_deviations_are_from_the_prompts_mean():
-    """Prompts (0, 2) and (100, 102): deviations -1, 1, -1, 1, their spread 1. Over all at once the spread would be 50.0099."""
+    """Prompts (0, 2) and (100, 102): deviations -1, 1, -1, 1, their spread 1.
+
+    Over all at once the spread would be 50.0099.
+    """
     values, prompts = np.array([0.0, 2.0, 100.0, 102.0]), np.array([0, 0, 1, 1])
     assert standardise(values, prompts).tolist() == [-1.0, 1.0, -1.0, 1.0]
     assert standardise(values).tolist() == pytest.approx([-1.019796, -0.979804, 0.979804, 1.019796], abs=1e-6)
 
 
 def test_an_easy_prompt_does_not_turn_the_angles_of_another():
-    """Alignment of prompt 1 lies 5 higher than that of prompt 0; within either prompt both axes differ alike, so every angle is 45."""
+    """Alignment of prompt 1 lies 5 higher than that of prompt 0; within either prompt both axes differ alike, so every
+    angle is 45.
+    """
     pairs, _ = pairs_of([0, 0, 1, 1], [0, 1, 0, 1], [0, 1, 5, 6])
     assert [p.angle for p in pairs] == pytest.approx([45.0, 45.0])
 
 
 def test_the_spread_is_pooled_over_the_round():
-    """Fidelities 0, 10, 4, 6: deviations 5, 5, 1, 1 from the prompts' means, variance (25 + 25 + 1 + 1) / 4 = 13, deviation 3.605551.
+    """Fidelities 0, 10, 4, 6: deviations 5, 5, 1, 1 from the prompts' means, variance (25 + 25 + 1 + 1) / 4 = 13,
+    deviation 3.605551.
 
     Prompt 0 differs by 10 / 3.605551 = 2.773501, prompt 1 by 2 / 3.605551 = 0.554700; per prompt both would be 2.
     """
@@ -106,8 +112,9 @@ def test_the_spread_is_pooled_over_the_round():
 def test_each_direction_of_improvement_by_hand():
     """Two candidates a prompt, scores 0 and 1: both axes have one spread, so the angles are exact.
 
-    Prompt 0: 1 better in both (45). Prompt 1: candidate 3 better in fidelity alone (0). Prompt 2: candidate 5 better in alignment alone (90).
-    Prompt 3: candidate 7 better in fidelity, worse in alignment (-45, seen from candidate 6: 135).
+    Prompt 0: 1 better in both (45). Prompt 1: candidate 3 better in fidelity alone (0). Prompt 2: candidate 5 better in
+    alignment alone (90). Prompt 3: candidate 7 better in fidelity, worse in alignment (-45, seen from candidate 6:
+    135).
     """
     scores = ([0, 0, 1, 1, 2, 2, 3, 3], [0, 1, 0, 1, 0, 0, 0, 1], [0, 1, 0, 0, 0, 1, 1, 0])
 
@@ -170,7 +177,9 @@ def test_a_pair_counts_once_in_a_window_that_holds_both_directions():
 
 
 def test_the_yield_by_hand():
-    """Prompt 0, fidelity 0, 1, 2 (three possible, gain alone); prompt 1, equal candidates (no direction); prompt 2, one candidate."""
+    """Prompt 0, fidelity 0, 1, 2 (three possible, gain alone); prompt 1, equal candidates (no direction); prompt 2, one
+    candidate.
+    """
     pairs, found = pairs_of(
         [0, 0, 0, 1, 1, 2], [0, 1, 2, 1, 1, 1], [0] * 6, angle_low=-10, angle_high=10, max_pairs_per_prompt=2
     )
@@ -237,7 +246,10 @@ def test_every_pair_keeps_the_rules(drawn):
 @given(st.integers(0, 2**31), st.integers(-90, 150), st.floats(0.01, 1000), st.floats(-100, 100))
 @settings(max_examples=50)
 def test_shifting_and_scaling_the_raw_scores_changes_no_pair(seed, low, scale, shift):
-    """Scorers of other units give the same pairs. A score hit to the last bit by a border may fall either way, so those are left out."""
+    """Scorers of other units give the same pairs.
+
+    A score hit to the last bit by a border may fall either way, so those are left out.
+    """
     rng = np.random.default_rng(seed)
     prompt_of, fidelity, alignment = rng.integers(0, 3, 12), rng.normal(size=12), rng.normal(size=12)
     window = PairSettings(angle_low=low, angle_high=low + 30, margin=0.25)

@@ -70,7 +70,9 @@ def test_errors_are_those_worked_out_by_hand() -> None:
 
 
 def test_errors_are_those_of_the_plain_path_for_the_same_draws() -> None:
-    """To the bit where the batch is the same; and a step from the bank is the step with a reference forward on its draws."""
+    """To the bit where the batch is the same; and a step from the bank is the step with a reference forward on its
+    draws.
+    """
     trainer = filled(reference_bank=3, steps=10, batch_size=2, accumulation=2)
     with trainer.adapter.attached():
         for step, part in ((0, 0), (1, 1), (2, 0)):

@@ -49,7 +49,9 @@ def add_set(run: RunFolder, name: str, per_prompt: int) -> list[Candidate]:
 
 
 def add_evaluation(run: RunFolder, index: int, gains: dict[str, float]) -> None:
-    """Scores .4 + .01 * prompt, plus index/2 of the gain, times 0.5 for even prompts and 1.5 for odd ones: 1 in the mean."""
+    """Scores .4 + .01 * prompt, plus index/2 of the gain, times 0.5 for even prompts and 1.5 for odd ones: 1 in the
+    mean.
+    """
     found = add_set(run, f"evaluation_{index}", SEEDS)
     prompt = np.asarray([c.prompt_index for c in found])
     for name, gain in gains.items():
@@ -113,7 +115,9 @@ def planted(tmp_path_factory):
 
 
 def test_numbers_are_the_planted_ones(planted):
-    """Fidelity of prompt p is .4 + .01 p before (mean .435); even prompts gain .03, odd ones .09: mean gain .06, after .495."""
+    """Fidelity of prompt p is .4 + .01 p before (mean .435); even prompts gain .03, odd ones .09: mean gain .06, after
+    .495.
+    """
     run, report = planted
     fidelity = report["fidelity"]
     assert fidelity["before"] == pytest.approx(0.435)
@@ -257,7 +261,9 @@ def test_only_the_start_reports_that_nothing_was_trained(tmp_path):
 
 
 def test_missing_middle_and_unfinished_evaluations(tmp_path):
-    """After round 1 nothing was evaluated; evaluation_2 lacks scores of two pictures: only the start counts, as it says."""
+    """After round 1 nothing was evaluated; evaluation_2 lacks scores of two pictures: only the start counts, as it
+    says.
+    """
     run = make_run(tmp_path, evaluations=1, rounds=0)
     found = add_set(run, "evaluation_2", SEEDS)
     for name in UP:

@@ -72,7 +72,8 @@ def test_a_scorer_that_fell_while_its_axis_rose_is_told() -> None:
 
 
 def two_scorers(path: Path) -> RunFolder:
-    """A run scored by hand: fidelity rises by half a standard deviation of its start, fidelity_2 falls by one and a half; so their mean by a half.
+    """A run scored by hand: fidelity rises by half a standard deviation of its start, fidelity_2 falls by one and a
+    half; so their mean by a half.
 
     Alignment stays. Spread within prompts: 0.1 of fidelity, 0.2 of fidelity_2.
     """

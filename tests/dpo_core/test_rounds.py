@@ -268,7 +268,9 @@ def test_a_stopped_run_stays_stopped_when_it_is_resumed(tmp_path: Path) -> None:
 
 
 def test_a_stop_that_is_broken_off_stops_again_in_the_same_place(tmp_path: Path) -> None:
-    """Killed after the fact was written, before the adapter was: the training is resumed from its checkpoint and ends as before."""
+    """Killed after the fact was written, before the adapter was: the training is resumed from its checkpoint and ends
+    as before.
+    """
     settings = changed(rounds=4)
     loop = make_loop(tmp_path / "run", Poisoned(3), settings)
     loop.go()

@@ -209,7 +209,9 @@ def test_two_connections_do_not_lose_each_others_records(tmp_path: Path) -> None
 
 
 def test_the_loop_tells_of_a_full_disk_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The disk fills while the third file of the first round is renamed; what was there counts, and the same call goes on."""
+    """The disk fills while the third file of the first round is renamed; what was there counts, and the same call goes
+    on.
+    """
     replace, renamed = os.replace, []
 
     def failing(source: Path, target: Path) -> None:

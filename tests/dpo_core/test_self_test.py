@@ -1,4 +1,6 @@
-"""The gradient self-test of a run: once, before anything is trained; nothing is left of it, and wrong gradients end the run."""
+"""The gradient self-test of a run: once, before anything is trained; nothing is left of it, and wrong gradients end the
+run.
+"""
 
 from __future__ import annotations
 

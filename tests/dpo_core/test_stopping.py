@@ -31,9 +31,11 @@ def _scores(**values: list[float]) -> dict[str, np.ndarray]:
 
 
 def test_gain_by_hand():
-    """Fidelity within prompts is -1 and 1 around its mean: spread 1. It rises by 1 and 3: 2 and 2 in the mean, so (1+1)/2=1 and (3+3)/2=3.
+    """Fidelity within prompts is -1 and 1 around its mean: spread 1. It rises by 1 and 3: 2 and 2 in the mean, so
+    (1+1)/2=1 and (3+3)/2=3.
 
-    Alignment has spread 2 and rises by 1 everywhere: 0.5. Without a judge the gains are (1 + 0.5) / 2 = 0.75 and (3 + 0.5) / 2 = 1.75.
+    Alignment has spread 2 and rises by 1 everywhere: 0.5. Without a judge the gains are (1 + 0.5) / 2 = 0.75 and (3 +
+    0.5) / 2 = 1.75.
     """
     before = _scores(fidelity=[4, 6, 1, 3], alignment=[0, 4, 8, 12])
     after = _scores(fidelity=[5, 7, 4, 6], alignment=[1, 5, 9, 13])
@@ -41,7 +43,9 @@ def test_gain_by_hand():
 
 
 def test_the_judge_has_its_share():
-    """Reward fidelity +1 SD, judge fidelity -1 SD: share 0.5 makes 0, share 0.25 makes 0.5; alignment is unmoved, so half of that."""
+    """Reward fidelity +1 SD, judge fidelity -1 SD: share 0.5 makes 0, share 0.25 makes 0.5; alignment is unmoved, so
+    half of that.
+    """
     before = _scores(fidelity=[4, 6, 1, 3], alignment=[0, 4, 8, 12], judge_fidelity=[0, 2, 0, 2])
     after = _scores(fidelity=[5, 7, 2, 4], alignment=[0, 4, 8, 12], judge_fidelity=[-1, 1, -1, 1])
     assert gain_by_prompt(before, after, PROMPT_OF, 0.5) == pytest.approx([0, 0])
@@ -140,7 +144,9 @@ def test_a_single_prompt_is_never_enough():
 
 @given(st.lists(st.tuples(st.floats(-2, 2), st.booleans()), min_size=1, max_size=12), st.integers(1, 4))
 def test_what_is_kept_is_sound(rounds: list[tuple[float, bool]], patience: int):
-    """Kept rounds are unbroken, above 0, and no unbroken round has a higher lower bound; without any it is the original."""
+    """Kept rounds are unbroken, above 0, and no unbroken round has a higher lower bound; without any it is the
+    original.
+    """
     found = [_round(i + 1, low, ("x",) if broken else ()) for i, (low, broken) in enumerate(rounds)]
     decision = decide(found, StopSettings(patience=patience), 0.01)
     good = {s.round: s.gain.low for s in found if not s.broken and s.gain.low > 0}

@@ -117,9 +117,11 @@ def test_the_highest_strength_tried_may_not_be_the_end():
 
 
 def test_gains_guards_and_means_by_hand():
-    """Two prompts of two pictures, spread 0.1 within each: fidelity +0.1 and alignment +0.05 are +1 and +0.5, so the gain is 0.75.
+    """Two prompts of two pictures, spread 0.1 within each: fidelity +0.1 and alignment +0.05 are +1 and +0.5, so the
+    gain is 0.75.
 
-    A copy-paste that rises by 0.2 on both prompts breaks its guard (0.1); a single value for all prompts has intervals of width 0.
+    A copy-paste that rises by 0.2 on both prompts breaks its guard (0.1); a single value for all prompts has intervals
+    of width 0.
     """
     prompt_of = np.asarray([0, 0, 1, 1])
     start = {

@@ -110,7 +110,9 @@ def test_the_first_step_stands_at_log_2() -> None:
 
 
 def test_a_step_is_the_papers_formula() -> None:
-    """-log sigmoid(-(beta/2) [(e_w - e_w_ref) - (e_l - e_l_ref)]), by explicit weights, one pair at a time, without hooks."""
+    """-log sigmoid(-(beta/2) [(e_w - e_w_ref) - (e_l - e_l_ref)]), by explicit weights, one pair at a time, without
+    hooks.
+    """
     trainer = make_trainer(moved=True, batch_size=3)
     record, draws = steps_of(trainer, 6)[0], generator(trainer.seed, 2, 6, 0)
     fresh = make_trainer(moved=True, batch_size=3)  # before the optimizer's step

@@ -1,4 +1,6 @@
-"""Numbers that are looked at every few steps: the same records, guards that come a little later, and nothing bad that is kept."""
+"""Numbers that are looked at every few steps: the same records, guards that come a little later, and nothing bad that
+is kept.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""One function words the verdict: the node's first line is the report's headline, and a judge that fell on either axis is never passed over."""
+"""One function words the verdict: the node's first line is the report's headline, and a judge that fell on either axis
+is never passed over.
+"""
 
 from __future__ import annotations
 

@@ -18,7 +18,9 @@ RULE = {"rule": "best", "patience": 2}
 
 
 class Told:
-    """A scorer that gives every set of held-out pictures a level fixed beforehand, by the order in which sets are scored."""
+    """A scorer that gives every set of held-out pictures a level fixed beforehand, by the order in which sets are
+    scored.
+    """
 
     fingerprint = "told"
 
@@ -39,7 +41,9 @@ def _loop(folder: Path, levels: list[float], settings: LoopSettings, progress=si
 
 
 def test_the_best_round_is_kept_and_the_loop_ends(tmp_path: Path) -> None:
-    """Levels 0 (start), 1, 3, 2, 2: round 2 is kept; after two rounds without more the loop ends, though eight are allowed."""
+    """Levels 0 (start), 1, 3, 2, 2: round 2 is kept; after two rounds without more the loop ends, though eight are
+    allowed.
+    """
     loop = _loop(tmp_path / "run", [0, 1, 3, 2, 2], changed(rounds=8, stop=RULE))
     assert loop.go() == 2
     assert loop.run.fact("rounds") == 4 and loop.run.load_state("adapter_5") is None
@@ -102,7 +106,9 @@ def test_a_run_from_before_the_rule_was_there_can_be_resumed(tmp_path: Path) -> 
 
 
 def test_a_finished_run_takes_more_rounds(tmp_path: Path) -> None:
-    """Two rounds, then two more in the same folder: the earlier ones are not made again, and the four are those of one run of four."""
+    """Two rounds, then two more in the same folder: the earlier ones are not made again, and the four are those of one
+    run of four.
+    """
     levels = [0, 1, 3, 4, 5]
     whole = _loop(tmp_path / "whole", levels, changed(rounds=4, stop=RULE))
     assert whole.go() == 4

@@ -26,11 +26,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def comfyui() -> Path:
-    """ComfyUI's folder ($COMFYUI_PATH, else ~/ComfyUI), its modules importable (`comfy`, `nodes`, ...) and set to the CPU."""
+    """ComfyUI's folder ($COMFYUI_PATH, else ~/ComfyUI), its modules importable (`comfy`, `nodes`, ...) and set to the
+    CPU.
+    """
     folder = Path(os.environ.get("COMFYUI_PATH") or Path.home() / "ComfyUI").resolve()
     if not (folder / "comfy" / "sd.py").is_file():
         pytest.skip(f"no ComfyUI in {folder}: {HOW}")
-    # `python -m pytest` puts the working folder first; there `import nodes`, by ComfyUI's code too, would find this pack's.
+    # `python -m pytest` puts the working folder first; there `import nodes`, by ComfyUI's code too, would find this
+    # pack's.
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
     # Last: ComfyUI has folders named tests, utils and models.
     sys.path.append(str(folder))

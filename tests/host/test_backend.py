@@ -96,9 +96,11 @@ def test_errors_are_those_of_diffusers(native, twin):
 
 
 def test_training_ends_with_the_adapter_of_diffusers(native, twin):
-    """Gradients are clipped to below AdamW's epsilon: its division would turn the rounding of a gradient near zero into a whole step.
+    """Gradients are clipped to below AdamW's epsilon: its division would turn the rounding of a gradient near zero into
+    a whole step.
 
-    Measured: 5e-7, of changes up to 0.027; at the usual clipping 1e-4 relative, and 6 weights in a million off by more than 1e-5.
+    Measured: 5e-7, of changes up to 0.027; at the usual clipping 1e-4 relative, and 6 weights in a million off by more
+    than 1e-5.
     """
     limits = {"max_grad_norm": 1e-6, "winner_error_collapse": 10}
     settings = TrainSettings(steps=3, batch_size=2, learning_rate=1e-2, schedule="constant", warmup_steps=0, **limits)
@@ -246,7 +248,9 @@ def test_fingerprints_tell_models_apart(toybox):
 
 
 def test_the_lora_acts_as_the_riding_adapter(toybox, native, twin, tmp_path):
-    """Measured: 4e-6 through ComfyUI's loader and 2e-6 through diffusers', of a change of 0.28 (0.17 of the raw prediction)."""
+    """Measured: 4e-6 through ComfyUI's loader and 2e-6 through diffusers', of a change of 0.28 (0.17 of the raw
+    prediction).
+    """
     import comfy.sd
 
     model, live = toybox[0], random_live(toybox[0])

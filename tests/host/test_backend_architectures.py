@@ -76,9 +76,11 @@ def test_every_sample_has_its_own_sigma():
     indirect=["backend"],
 )
 def test_the_raw_prediction_is_what_the_network_says(backend, kind):
-    """Over the whole table of sigmas, ends included. It is recovered from x - sigma times itself: rounding grows as 1 / sigma.
+    """Over the whole table of sigmas, ends included. It is recovered from x - sigma times itself: rounding grows as 1 /
+    sigma.
 
-    Measured: below 5e-7 from sigma 0.3 up; 4e-6 at SD's smallest, 0.029; 1.2e-4 at flow's, 0.001; 7e-4 at Flux', 0.0003.
+    Measured: below 5e-7 from sigma 0.3 up; 4e-6 at SD's smallest, 0.029; 1.2e-4 at flow's, 0.001; 7e-4 at Flux',
+    0.0003.
     """
     assert backend.kind == kind and backend.precision == "fp32"
     with backend.training(), torch.no_grad():
@@ -132,7 +134,9 @@ def test_a_patched_kind_counts_before_the_model_is_loaded():
 
 @pytest.mark.parametrize("backend", MODELS, indirect=True)
 def test_training_conditions_as_the_sampler_does(backend):
-    """What the denoiser is given for a batch of prompts while sampling; SDXL's `y` holds the size too, Flux' `guidance` is its 3.5."""
+    """What the denoiser is given for a batch of prompts while sampling; SDXL's `y` holds the size too, Flux' `guidance`
+    is its 3.5.
+    """
     seen = []
     backend.patcher.set_model_unet_function_wrapper(
         lambda apply, a: seen.append(a["c"]) or apply(a["input"], a["timestep"], **a["c"])

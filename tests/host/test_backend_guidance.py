@@ -15,8 +15,8 @@ from dreambooth_dpo.toybox.native import native_toybox
 pytestmark = pytest.mark.usefixtures("as_nodes_run")
 
 SEEDS = [1, 2, 3]
-# Two of four steps are guided: 2 rows a picture, then 1. heun asks at the end of a step too, which is where the next begins; dpm_2 in
-# its middle; neither in the last step.
+# Two of four steps are guided: 2 rows a picture, then 1. heun asks at the end of a step too, which is where the next
+# begins; dpm_2 in its middle; neither in the last step.
 ROWS = {"heun": [2, 2, 2, 1, 1, 1, 1], "dpm_2": [2, 2, 2, 2, 1, 1, 1]}
 
 
@@ -64,7 +64,10 @@ def test_shares_are_rounded_to_whole_steps(native, share, guided):
 
 @pytest.mark.parametrize(("sampler", "scheduler"), [("euler", "normal"), ("ddim", "karras")])
 def test_it_is_two_runs_of_the_stock_sampler_one_after_the_other(toybox, sampler, scheduler):
-    """As KSampler (Advanced) twice: two steps at cfg 3 that leave the noise in, the rest at cfg 1. For samplers that keep no history."""
+    """As KSampler (Advanced) twice: two steps at cfg 3 that leave the noise in, the rest at cfg 1.
+
+    For samplers that keep no history.
+    """
     import comfy.sample
 
     from nodes import CLIPTextEncode

@@ -1,4 +1,6 @@
-"""What training keeps for backward on ComfyUI's own layers: less, and the same gradients, with weights that are cast as well."""
+"""What training keeps for backward on ComfyUI's own layers: less, and the same gradients, with weights that are cast as
+well.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,10 @@ def trained(backend: ComfyTextToImage, adapter: Adapter, level: str | None) -> t
     ],
 )
 def test_gradients_are_the_same_and_less_is_kept(text_encoder, monkeypatch, kind, model_type, dtype, compute, share):
-    """Flux has neither convolutions nor group norms nor GEGLU: nothing changes there. Small tensors count here as large ones do."""
+    """Flux has neither convolutions nor group norms nor GEGLU: nothing changes there.
+
+    Small tensors count here as large ones do.
+    """
     monkeypatch.setattr(module, "WORTH", 0)
     backend = ComfyTextToImage(
         random_model(kind, model_type, dtype, compute), text_encoder, None, 128, 128, "euler", "normal"

@@ -40,7 +40,8 @@ from dreambooth_dpo.toybox.native import native_toybox
 
 pytestmark = pytest.mark.usefixtures("as_nodes_run")
 
-# Gradients clipped to below AdamW's epsilon: its division would turn the rounding of a gradient near zero into a whole step.
+# Gradients clipped to below AdamW's epsilon: its division would turn the rounding of a gradient near zero into a whole
+# step.
 SETTINGS = TrainSettings(
     steps=4,
     batch_size=1,
@@ -169,7 +170,9 @@ def test_the_gradient_self_test_passes(native):
 
 
 def test_a_reference_bank_spares_the_reference_forwards(native, monkeypatch, tmp_path):
-    """Seven steps of one pair of three, with one draw of each: the reference is asked in the first three steps' batches alone."""
+    """Seven steps of one pair of three, with one draw of each: the reference is asked in the first three steps' batches
+    alone.
+    """
     train(native, tmp_path / "tested")  # its self-test asks too, once
     passes, predict = [], native.predict
 

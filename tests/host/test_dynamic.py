@@ -1,4 +1,6 @@
-"""Training and drawing where the host streams weights, on a stand-in (tests/support/streamed.py): no GPU is needed, and none is claimed."""
+"""Training and drawing where the host streams weights, on a stand-in (tests/support/streamed.py): no GPU is needed, and
+none is claimed.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Finish Candidates on a running ComfyUI: drafts choose, and what is finished is what would have been drawn without them."""
+"""Finish Candidates on a running ComfyUI: drafts choose, and what is finished is what would have been drawn without
+them.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""The examples for a user's own model, on checkpoints of full size (random weights): every layer, name and shape is the real one.
+"""The examples for a user's own model, on checkpoints of full size (random weights): every layer, name and shape is the
+real one.
 
-On two CPU cores: SD1.5 two minutes and 9 GB, SDXL eight minutes and 10.5 GB, and 7 GB of its file that the system may drop again.
+On two CPU cores: SD1.5 two minutes and 9 GB, SDXL eight minutes and 10.5 GB, and 7 GB of its file that the system may
+drop again.
 """
 
 from __future__ import annotations
@@ -21,18 +23,21 @@ from workflows import FOLDER, to_api
 from dreambooth_dpo.dpo_core.backends.comfyui.random_models import UNETS, checkpoint_layout, lora_layers
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("comfyui")]
-# Only sizes are made smaller, and the window is wide open: any two candidates that differ are then a pair, whatever random weights draw.
+# Only sizes are made smaller, and the window is wide open: any two candidates that differ are then a pair, whatever
+# random weights draw.
 SMALL = {
     "candidates_per_prompt": 3, "steps": 2, "train_steps": 2, "pairs_per_step": 1, "accumulation": 1, "seeds_per_prompt": 1,
     "angle_low": -90, "angle_high": 180, "margin": 0.0, "preset": "own text", "held_out_share": 0.5,
     "text": "\n".join(f"a {{identifier}} {{class_noun}} {place}" for place in ("on a beach", "in the snow", "on a chair", "at night")),
 }  # fmt: skip
 PIXELS = {"sd15": 64, "sdxl": 128}
-# SDXL's UNet takes 10 GB in float32, which is what ComfyUI chooses on a CPU, and 5 GB in bf16. ComfyUI then casts every layer to float32
-# as it is used: what it does on a graphics card without bf16, and the case in which checkpointing must keep the casts out of memory.
+# SDXL's UNet takes 10 GB in float32, which is what ComfyUI chooses on a CPU, and 5 GB in bf16. ComfyUI then casts every
+# layer to float32 as it is used: what it does on a graphics card without bf16, and the case in which checkpointing must
+# keep the casts out of memory.
 ARGUMENTS = {"sd15": (), "sdxl": ("--bf16-unet",)}
 WEIGHTS = {"sd15": 859_520_964, "sdxl": 2_567_463_684}  # of the published UNets
-# The stock path keeps every weight that a LoRA changes twice, so SDXL's is loaded by it but not sampled with: names and shapes decide.
+# The stock path keeps every weight that a LoRA changes twice, so SDXL's is loaded by it but not sampled with: names and
+# shapes decide.
 MEMORY = {"sd15": 10, "sdxl": 14}  # GB that must be free
 DISK = {"sd15": 4, "sdxl": 9}
 MINUTES = 45

@@ -1,4 +1,6 @@
-"""What dpo_core/backends/comfyui/host.py relies on, entry by entry, on the ComfyUI at hand: a failure says what the host has changed."""
+"""What dpo_core/backends/comfyui/host.py relies on, entry by entry, on the ComfyUI at hand: a failure says what the
+host has changed.
+"""
 
 from __future__ import annotations
 

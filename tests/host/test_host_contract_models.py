@@ -38,7 +38,9 @@ def test_sampler_names_and_scheduler_names_hold_the_usual_ones(comfyui):
 
 
 def test_kinds_compute_what_their_names_say(comfyui):
-    """x0 from a raw output: eps x - s e; v x/(s^2+1) - v s/sqrt(s^2+1); flow x - s v; each with sigma_data 1, s = .5, x = 2, output 1."""
+    """x0 from a raw output: eps x - s e; v x/(s^2+1) - v s/sqrt(s^2+1); flow x - s v; each with sigma_data 1, s = .5, x
+    = 2, output 1.
+    """
     sigma, x, output = torch.tensor([0.5]), torch.full((1, 1, 1, 1), 2.0), torch.ones(1, 1, 1, 1)
     expected = {"eps": 1.5, "v": 2 / 1.25 - 0.5 / 1.25**0.5, "flow": 1.5}
     for name, kind in host.kinds().items():

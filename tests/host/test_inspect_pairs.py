@@ -1,4 +1,6 @@
-"""Inspect Pairs on a real ComfyUI: decisions as text, what runs again, what training makes of them, and the route of the previews."""
+"""Inspect Pairs on a real ComfyUI: decisions as text, what runs again, what training makes of them, and the route of
+the previews.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Keep Best Round on a running ComfyUI: what it keeps, that a stop spares the later rounds, and the same behind DPO Rounds."""
+"""Keep Best Round on a running ComfyUI: what it keeps, that a stop spares the later rounds, and the same behind DPO
+Rounds.
+"""
 
 from __future__ import annotations
 

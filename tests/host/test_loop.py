@@ -61,7 +61,9 @@ def test_unchanged_inputs_run_nothing_and_a_window_never_draws_again(server: Ser
 
 
 def test_the_saved_lora_acts_in_the_stock_loader_and_the_live_model_like_it(server: Server, done: dict):
-    """The same seed through the stock KSampler: the live adapter and the file in LoraLoaderModelOnly draw the same; strength 0 does not."""
+    """The same seed through the stock KSampler: the live adapter and the file in LoraLoaderModelOnly draw the same;
+    strength 0 does not.
+    """
 
     def picture(model: list) -> dict:
         return {
@@ -244,7 +246,9 @@ def interrupt_when(server: Server, graph: dict, run_name: str, pattern: str, cou
 
 
 def draws_as_before(server: Server, run_name: str) -> bool:
-    """Whether the MODEL, as it is now, draws the small graph's first set into a new run byte for byte as it did into the run quick."""
+    """Whether the MODEL, as it is now, draws the small graph's first set into a new run byte for byte as it did into
+    the run quick.
+    """
     graph = toy_loop_graph(sample={"run_name": run_name})
     for node in ("train", "evaluate", "save", "look", "pairs"):
         del graph[node]

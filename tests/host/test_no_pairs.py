@@ -44,7 +44,9 @@ def counted(server: Server, run_name: str) -> tuple[int, int, int]:
 
 
 def test_a_later_round_without_pairs_ends_with_what_was_kept_and_says_why(server: Server):
-    """Round 2 is drawn and neither trained nor measured, round 3 not even drawn; model and LoRA are those kept after round 1."""
+    """Round 2 is drawn and neither trained nor measured, round 3 not even drawn; model and LoRA are those kept after
+    round 1.
+    """
     graph = chain("later", barren=2)
     graph["first"] = node("SaveLora", lora=["keep_1", 1], filename_prefix="later first")
     done = server.run(graph)

@@ -1,4 +1,6 @@
-"""What every node owes its user and its host: names, tooltips, help pages, defaults, and a pack that opens as ComfyUI opens it."""
+"""What every node owes its user and its host: names, tooltips, help pages, defaults, and a pack that opens as ComfyUI
+opens it.
+"""
 
 from __future__ import annotations
 

@@ -85,9 +85,9 @@ DIFFERENT = {
         for name in ("max_pairs_per_prompt", "max_uses")
     },
 }
-"""Defaults that differ from the engine's on purpose: the toybox is personalized as in its own settings; steps are those of ComfyUI's
-KSampler, since samplers and schedules are ComfyUI's; a number cannot be empty, so 0 turns the loser guard off; pairs per prompt and
-uses are those that the loop was measured with on the toybox."""
+"""Defaults that differ from the engine's on purpose: the toybox is personalized as in its own settings; steps are those
+of ComfyUI's KSampler, since samplers and schedules are ComfyUI's; a number cannot be empty, so 0 turns the loser guard
+off; pairs per prompt and uses are those that the loop was measured with on the toybox."""
 
 
 @pytest.mark.parametrize(("node", "name"), MEANT)

@@ -1,4 +1,6 @@
-"""Right pictures on this host: from Load Toybox through stock nodes in a real server, judged by the oracle; and a VAE that gives wrong ones."""
+"""Right pictures on this host: from Load Toybox through stock nodes in a real server, judged by the oracle; and a VAE
+that gives wrong ones.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +64,9 @@ def test_nine_of_ten_pictures_of_stock_nodes_are_right(server: Server):
 
 
 def test_a_vae_that_gives_wrong_colours_is_refused_and_never_drawn_with():
-    """A pack's own VAE whose process_output returns a new picture: 0.3.64 takes it, 0.33 ignores it and leaves values in -1 to 1."""
+    """A pack's own VAE whose process_output returns a new picture: 0.3.64 takes it, 0.33 ignores it and leaves values
+    in -1 to 1.
+    """
     model, clip, vae = native_toybox()
     latents = noise(2, 4, 16, 16, seed=4)
     with torch.inference_mode():

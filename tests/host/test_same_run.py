@@ -73,8 +73,9 @@ def scorer_of(run: RunFolder, axis: str) -> str:
 
 @pytest.mark.parametrize("number", range(ROUNDS))
 def test_candidates_scores_and_pairs_of_a_round_are_the_same(hosted: Path, headless: Path, number: int):
-    """Latents to 2e-4 of values up to about 5 (the start is merged by two programs), in later rounds to 2e-3 of the mean (a training lies
-    between); scores to 5e-3 (grey values round); pairs equal, but for a few that stand on the edge of the rule in later rounds."""
+    """Latents to 2e-4 of values up to about 5 (the start is merged by two programs), in later rounds to 2e-3 of the
+    mean (a training lies between); scores to 5e-3 (grey values round); pairs equal, but for a few that stand on the
+    edge of the rule in later rounds."""
     folder = hosted / "output" / "dreambooth_dpo" / "rounds"
     with RunFolder(folder) as there, RunFolder(headless) as here:
         ours = here.candidates(f"round_{number}")

@@ -1,4 +1,6 @@
-"""The strength dial on a real ComfyUI: the pictures of its stock LoRA loader at every strength, and the node in a graph."""
+"""The strength dial on a real ComfyUI: the pictures of its stock LoRA loader at every strength, and the node in a
+graph.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Two Inspect Pairs nodes on the same pairs, on a real ComfyUI: each is offered its own decisions, and no other's are lost."""
+"""Two Inspect Pairs nodes on the same pairs, on a real ComfyUI: each is offered its own decisions, and no other's are
+lost.
+"""
 
 from __future__ import annotations
 

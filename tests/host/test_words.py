@@ -1,4 +1,6 @@
-"""What the nodes say of themselves in the front end: English from their schemas, tooltips on all sockets, words that find them."""
+"""What the nodes say of themselves in the front end: English from their schemas, tooltips on all sockets, words that
+find them.
+"""
 
 from __future__ import annotations
 

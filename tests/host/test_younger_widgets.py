@@ -1,4 +1,6 @@
-"""Widgets that came after graphs were saved: they stand last, and a graph without them means, and is recognised as, what it did before."""
+"""Widgets that came after graphs were saved: they stand last, and a graph without them means, and is recognised as,
+what it did before.
+"""
 
 from __future__ import annotations
 

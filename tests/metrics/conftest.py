@@ -23,7 +23,9 @@ DINO_SETTINGS = {
 
 
 def write_clip(folder: Path, kind: str, seed: int = 0) -> Path:
-    """An open_clip folder with the toybox's `kind` ("reward" or "judge") of random weights, in half precision as shipped."""
+    """An open_clip folder with the toybox's `kind` ("reward" or "judge") of random weights, in half precision as
+    shipped.
+    """
     from open_clip.model import CLIP
 
     torch.manual_seed(seed)

@@ -1,4 +1,6 @@
-"""The mean over views: by hand on an embedder of four directions, its promises, and what it is for on the toybox's reward."""
+"""The mean over views: by hand on an embedder of four directions, its promises, and what it is for on the toybox's
+reward.
+"""
 
 from __future__ import annotations
 
@@ -115,7 +117,9 @@ def test_it_is_an_embedder_of_its_own_fingerprint(reward_folder, dino_folder):
 
 
 def tuned(embedder: OpenClipEmbedder, images: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Pictures uint8 [n, H, W, 3] with each value moved by up to 4, by the sign of the gradient, so that the bare embedding nears `target`."""
+    """Pictures uint8 [n, H, W, 3] with each value moved by up to 4, by the sign of the gradient, so that the bare
+    embedding nears `target`.
+    """
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (embedder.preprocess.mean, embedder.preprocess.std))
     start, goal = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255, torch.from_numpy(target).float()
     x = start.clone()

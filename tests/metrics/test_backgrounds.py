@@ -37,7 +37,9 @@ def spot(size: int, value: int = 255) -> np.ndarray:
 
 
 def test_the_subject_is_grown_by_hand():
-    """5 x 5, one pixel of the subject: a square of 3 is out, 16 pixels are the place. 100 x 100: 3 pixels to each side, 49 are out."""
+    """5 x 5, one pixel of the subject: a square of 3 is out, 16 pixels are the place. 100 x 100: 3 pixels to each side,
+    49 are out.
+    """
     assert place_of(spot(5)).sum() == 16 and not place_of(spot(5))[1:4, 1:4].any()
     assert (~place_of(spot(100))).sum() == 49
     assert place_of(spot(5, 31)).all() and place_of(spot(5, 32)).sum() == 16

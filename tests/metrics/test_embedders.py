@@ -76,7 +76,9 @@ def test_fingerprint_follows_weights_and_preprocessing(reward_folder, tmp_path):
 
 @pytest.fixture
 def tiny_clip(tmp_path, monkeypatch) -> str:
-    """The name of a small architecture of ours, put among those that open_clip knows by name, with open_clip's own tokenizer."""
+    """The name of a small architecture of ours, put among those that open_clip knows by name, with open_clip's own
+    tokenizer.
+    """
     import open_clip
 
     from dreambooth_dpo.toybox.train.scorers import model_cfg
@@ -246,9 +248,11 @@ def test_pictures_of_the_right_size_are_only_normalised():
 
 @pytest.mark.parametrize("mode", ["shortest", "squash", "longest"])
 def test_resize_modes_on_a_wide_picture(mode):
-    """A picture 8 high, 16 wide: black for 4 columns, white for 8, black for 4; the mode says which of it is seen at 8x8.
+    """A picture 8 high, 16 wide: black for 4 columns, white for 8, black for 4; the mode says which of it is seen at
+    8x8.
 
-    shortest: no resize, the white middle only. squash: black, white, black in quarters. longest: 4 rows of it between fill.
+    shortest: no resize, the white middle only. squash: black, white, black in quarters. longest: 4 rows of it between
+    fill.
     """
     image = np.zeros((1, 8, 16, 3), np.uint8)
     image[:, :, 4:12] = 255

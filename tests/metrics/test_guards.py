@@ -28,8 +28,9 @@ def embeddings(rows: st.SearchStrategy[int], d: int = 4) -> st.SearchStrategy[np
 def test_copy_paste_on_an_arc():
     """Reference at 0 degrees, held-out photo at 60, so theta_tr = 60. Pictures between and outside:
 
-    0 -> (60 - 0)/60 = 1; 60 -> (0 - 60)/60 = -1; 30 -> 0; 15 -> (45 - 15)/60 = 0.5; 45 -> (15 - 45)/60 = -0.5;
-    -30 -> (90 - 30)/60 = 1 (beyond the reference: as much a copy as can be); 90 -> (30 - 90)/60 = -1; 210 -> (150 - 150)/60 = 0.
+    0 -> (60 - 0)/60 = 1; 60 -> (0 - 60)/60 = -1; 30 -> 0; 15 -> (45 - 15)/60 = 0.5; 45 -> (15 - 45)/60 = -0.5; -30 ->
+    (90 - 30)/60 = 1 (beyond the reference: as much a copy as can be); 90 -> (30 - 90)/60 = -1; 210 -> (150 - 150)/60 =
+    0.
     """
     m = copy_paste(at(0, 60, 30, 15, 45, -30, 90, 210), at(60), at(0))
     assert m.dtype == np.float64
@@ -51,7 +52,10 @@ def test_copy_paste_where_reference_and_held_out_coincide():
 
 
 def test_copy_paste_sees_angles_that_a_cosine_cannot():
-    """Reference at 0 and held-out photo at 1e-4 degrees: cosine 1 - 1.5e-12. A picture at a quarter gives (0.75 - 0.25)/1 = 0.5."""
+    """Reference at 0 and held-out photo at 1e-4 degrees: cosine 1 - 1.5e-12.
+
+    A picture at a quarter gives (0.75 - 0.25)/1 = 0.5.
+    """
     np.testing.assert_allclose(copy_paste(at(0.25e-4), at(1e-4), at(0)), [0.5], atol=1e-6)
 
 
@@ -85,7 +89,9 @@ def test_copy_paste_refuses_what_has_no_angle(g, t, r, words):
 
 
 def test_vendi_of_two_vectors_at_60_degrees():
-    """Cosine 1/2: K/n = [[.5, .25], [.25, .5]], eigenvalues .75 and .25: exp(-.75 ln .75 - .25 ln .25) = e^.562335 = 1.754765."""
+    """Cosine 1/2: K/n = [[.5, .25], [.25, .5]], eigenvalues .75 and .25: exp(-.75 ln .75 - .25 ln .25) = e^.562335 =
+    1.754765.
+    """
     assert vendi_score(at(0, 60)) == pytest.approx(1.754765, abs=1e-6)
 
 
@@ -149,7 +155,10 @@ def flat(*colours: tuple[int, int, int]) -> np.ndarray:
 
 
 def test_copy_paste_scorer():
-    """Red was trained on, green held out: red scores 1, green -1, yellow (45 degrees from both) 0. Photos are embedded once."""
+    """Red was trained on, green held out: red scores 1, green -1, yellow (45 degrees from both) 0.
+
+    Photos are embedded once.
+    """
     embedder = FirstPixelEmbedder()
     scorer = CopyPasteScorer(embedder, held_out=flat((0, 200, 0)), references=flat((200, 0, 0)))
     np.testing.assert_allclose(

@@ -1,4 +1,7 @@
-"""Scorers' models leave a GPU between two scores, and come back with the next. Without a GPU it is watched that they are told to."""
+"""Scorers' models leave a GPU between two scores, and come back with the next.
+
+Without a GPU it is watched that they are told to.
+"""
 
 from __future__ import annotations
 

@@ -56,7 +56,9 @@ def test_scores_are_open_clips_cosines(clip_folder):
 
 
 def test_resized_pictures_score_as_with_pil(clip_folder):
-    """128x160 pictures: PIL rounds to uint8 between resize and model, so the cosine of the embeddings is 1 to a few 1e-4."""
+    """128x160 pictures: PIL rounds to uint8 between resize and model, so the cosine of the embeddings is 1 to a few
+    1e-4.
+    """
     tall = np.repeat(np.repeat(pictures(2, 7), 2, axis=1), 2, axis=2)
     wide = np.concatenate([tall[:, :, :16], tall, tall[:, :, -16:]], axis=2)
     theirs, _ = by_open_clip(clip_folder, wide, ["a robot"])
@@ -188,7 +190,9 @@ def test_a_masked_score_is_the_mean_cosine_with_the_subject_on_27_plain_colours(
 
 
 def test_a_soft_edge_is_mixed_with_each_colour_and_the_colours_mean_is_grey():
-    """Mask 0, 51, 255 is a share of 0, 0.2, 1: on (32, 128, 224) a photo's (100, 0, 200) becomes that, (45.6, 102.4, 219.2), itself."""
+    """Mask 0, 51, 255 is a share of 0, 0.2, 1: on (32, 128, 224) a photo's (100, 0, 200) becomes that, (45.6, 102.4,
+    219.2), itself.
+    """
     photo = np.tile(np.uint8([100, 0, 200]), (1, 3, 1))
     made = on_plain_backgrounds(photo, np.uint8([[0, 51, 255]]))
     assert made.shape == (27, 1, 3, 3) and made.dtype == np.uint8

@@ -29,8 +29,8 @@ SETTINGS = {
 }
 # The pinned front end throws this one itself, at start.
 OWN_ERRORS = ("reading 'id'",)
-# The newest one asks a hub for the models of its own default graph, at start, and the registry for a node's pack where an error is read.
-# (No name of another machine is found.)
+# The newest one asks a hub for the models of its own default graph, at start, and the registry for a node's pack where
+# an error is read. (No name of another machine is found.)
 OWN_REQUESTS = (
     "https://huggingface.co/Comfy-Org/z_image_turbo/",
     "https://api.comfy.org/comfy-nodes/",
@@ -40,7 +40,9 @@ OWN_REQUESTS = (
 
 @dataclass(frozen=True)
 class FrontEnd:
-    """What the server is started with for it, and its settings: these live on the server, so each front end has a server of its own."""
+    """What the server is started with for it, and its settings: these live on the server, so each front end has a
+    server of its own.
+    """
 
     arguments: tuple[str, ...] = ()
     settings: dict[str, object] = field(default_factory=dict)
@@ -67,7 +69,10 @@ def seed_settings(folder: Path, **more: object) -> None:
 
 @contextmanager
 def window(width: int = 1600, height: int = 1000) -> Iterator:
-    """A Chromium for several pages, which knows no other machine than this one. Pages share its cache: the second of a server is quicker."""
+    """A Chromium for several pages, which knows no other machine than this one.
+
+    Pages share its cache: the second of a server is quicker.
+    """
     from playwright.sync_api import sync_playwright
 
     arguments = ["--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
@@ -79,7 +84,10 @@ def window(width: int = 1600, height: int = 1000) -> Iterator:
 
 @contextmanager
 def tab(window, server: Server) -> Iterator:
-    """An open, ready page, as on a first visit. `errors` and `left` (requests to anywhere else) hold what is not the front end's own."""
+    """An open, ready page, as on a first visit.
+
+    `errors` and `left` (requests to anywhere else) hold what is not the front end's own.
+    """
     view = window.new_page()
     view.set_default_timeout(120_000)
     view.errors, view.left = [], []
@@ -160,7 +168,9 @@ def press_run(view) -> tuple[int, dict]:
 
 
 def reads(view, text: str | re.Pattern[str]) -> None:
-    """A user can read this now: in a dialog or message over the canvas; in the newest front end behind "View details" and an input's info."""
+    """A user can read this now: in a dialog or message over the canvas; in the newest front end behind "View details"
+    and an input's info.
+    """
     details = view.get_by_test_id("error-overlay-see-errors")
     info = view.get_by_role("button", name=re.compile("^Info for")).first
     shown = view.get_by_text(text).filter(visible=True).first
@@ -193,7 +203,10 @@ def run(view, server: Server, timeout: float = 600) -> dict:
 
 
 def finished(view, server: Server, prompt_id: str, timeout: float = 600) -> dict:
-    """The history entry of a prompt, once it is there. The page goes on working meanwhile: its requests are let through by this thread."""
+    """The history entry of a prompt, once it is there.
+
+    The page goes on working meanwhile: its requests are let through by this thread.
+    """
     until = time.monotonic() + timeout
     while not (found := server.get(f"/history/{prompt_id}")):
         assert time.monotonic() < until, f"prompt {prompt_id} did not end in {timeout:g} s: {server.said()[-2000:]}"

@@ -28,7 +28,9 @@ def free_port() -> int:
 
 
 class Server:
-    """`with Server(folder) as server:` runs main.py with base directory `folder`; the pack is linked into its custom_nodes."""
+    """`with Server(folder) as server:` runs main.py with base directory `folder`; the pack is linked into its
+    custom_nodes.
+    """
 
     def __init__(self, folder: Path, *arguments: str) -> None:
         self.folder, self.arguments, self.port = folder, arguments, free_port()

@@ -1,4 +1,6 @@
-"""How much room nodes of a saved workflow take on ComfyUI's canvas, reckoned from the file alone; tests/browser holds it against the front ends."""
+"""How much room nodes of a saved workflow take on ComfyUI's canvas, reckoned from the file alone; tests/browser holds
+it against the front ends.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,10 @@ def least_height(node: dict) -> float:
 
 
 HTML_SLOT, HTML_WIDGET, HTML_TEXT, HTML_REST, HTML_PICTURE = 20, 32, 60, 46, 240
-"""The same where nodes are HTML; rather too much. The rest is a row of badges. A picture is added below where something else takes the room left."""
+"""The same where nodes are HTML; rather too much.
+
+The rest is a row of badges. A picture is added below where something else takes the room left.
+"""
 
 NAMES_A_FILE, HTML_MESSAGE = {"DBDPO_LoadScorer", "CheckpointLoaderSimple", "LoraLoader", "LoadImage"}, 26
 """Nodes under which the front end writes that their file is missing."""

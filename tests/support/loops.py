@@ -1,4 +1,5 @@
-"""A loop small enough to run in a blink: a few-weights model, colour scorers. Run as a script, it bears the processes to kill.
+"""A loop small enough to run in a blink: a few-weights model, colour scorers. Run as a script, it bears the processes
+to kill.
 
 python loops.py FOLDER PIPELINE SETTINGS   (a folder, or empty; JSON)
 """
@@ -225,7 +226,9 @@ class Nursery:
         return self.process.stdout.readline().rstrip("\n")
 
     def run(self, folder: Path, kill_after: int | None = None, delay: float = 0.0) -> tuple[int, list[str]]:
-        """Run a loop in a folder, killed `delay` seconds after its n-th progress line: (exit status, its progress lines)."""
+        """Run a loop in a folder, killed `delay` seconds after its n-th progress line: (exit status, its progress
+        lines).
+        """
         self.process.stdin.write(f"{folder}\n")
         self.process.stdin.flush()
         pid, events = 0, []
@@ -267,7 +270,8 @@ def _one(folder: str, model: TextToImage, settings: LoopSettings) -> None:
 
 
 def main(warm_folder: str, pipeline: str, settings_json: str) -> None:
-    """For every folder on stdin, fork a process that runs the loop there: the imports are paid once. Lines: pid, stages, exit status.
+    """For every folder on stdin, fork a process that runs the loop there: the imports are paid once. Lines: pid,
+    stages, exit status.
 
     The loop is slowed down where a kill would hurt most: around renames and commits.
     """

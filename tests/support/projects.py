@@ -1,4 +1,7 @@
-"""What a user has on the disk, in small: a pipeline of random weights, photos, prompts, a config. Names are not plain ASCII."""
+"""What a user has on the disk, in small: a pipeline of random weights, photos, prompts, a config.
+
+Names are not plain ASCII.
+"""
 
 from __future__ import annotations
 

@@ -11,7 +11,9 @@ FOLDER = Path(__file__).parents[2] / "nodes" / "schema"
 
 @dataclass(frozen=True)
 class Node:
-    """Of a node class: whether it gives the page something to show (`ui`), a text among it, and whether its schema asks for it to be sent again."""
+    """Of a node class: whether it gives the page something to show (`ui`), a text among it, and whether its schema asks
+    for it to be sent again.
+    """
 
     name: str
     shows: bool
@@ -51,5 +53,7 @@ def nodes() -> list[Node]:
 
 
 def with_text() -> list[str]:
-    """Node ids of those on which a text can be read after a run: their own, or that of the nodes that ran in their place."""
+    """Node ids of those on which a text can be read after a run: their own, or that of the nodes that ran in their
+    place.
+    """
     return [node.name for node in nodes() if node.text or node.expands]

@@ -1,4 +1,5 @@
-"""A stand-in for memory systems that no CPU has: weights that are brought to the device layer by layer, through one buffer.
+"""A stand-in for memory systems that no CPU has: weights that are brought to the device layer by layer, through one
+buffer.
 
 ComfyUI does so with models larger than the card (low VRAM), and by default under dynamic VRAM. What it stands in for:
 - a weight lies in a scratch buffer that the next layer's weight overwrites, with nothing that PyTorch could notice it by;
@@ -32,7 +33,9 @@ def _views(like: list[torch.Tensor | None], memory: bytearray) -> list[torch.Ten
 
 @contextmanager
 def scratch_buffer(size: int = 2**24) -> Iterator[list[str]]:
-    """Inside, layers that are marked as streamed compute with weights in one buffer; gives the names of classes that did."""
+    """Inside, layers that are marked as streamed compute with weights in one buffer; gives the names of classes that
+    did.
+    """
     import comfy.ops
 
     memory, used, plain = bytearray(size), [], comfy.ops.cast_bias_weight

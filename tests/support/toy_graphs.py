@@ -42,7 +42,9 @@ def node(kind: str, **inputs: object) -> dict:
 
 
 def lora_by_socket(model: list, lora: list, strength: object) -> dict:
-    """The stock loader of a LORA_MODEL. Newer hosts ask for `bypass`; 0.3.64 passes over an input that it does not know."""
+    """The stock loader of a LORA_MODEL. Newer hosts ask for `bypass`; 0.3.64 passes over an input that it does not
+    know.
+    """
     return {
         "class_type": "LoraModelLoader",
         "inputs": {"model": model, "lora": lora, "strength_model": strength, "bypass": False},
@@ -83,7 +85,10 @@ def toy_loop_graph(**changes: dict) -> dict:
 
 
 def rounds_by_hand(run_name: str, rounds: int = 2, **training: object) -> dict:
-    """Rounds by hand, each with Keep Best Round behind it; only what the last one keeps is asked for. Nodes of round n end with _n."""
+    """Rounds by hand, each with Keep Best Round behind it; only what the last one keeps is asked for.
+
+    Nodes of round n end with _n.
+    """
     graph = toy_loop_graph(sample={"run_name": run_name}, train=training)
     keep = {k: v for k, v in graph["evaluate"]["inputs"].items() if k != "after"}
     stages = {name: graph.pop(name) for name in ("sample", "score", "pairs", "train")}

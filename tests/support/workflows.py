@@ -1,4 +1,6 @@
-"""Workflows as the front end saves them: made from short graphs by the server's own node definitions, and turned into what the server runs."""
+"""Workflows as the front end saves them: made from short graphs by the server's own node definitions, and turned into
+what the server runs.
+"""
 
 from __future__ import annotations
 
@@ -34,12 +36,17 @@ def _controlled(name: str, spec: list) -> bool:
 
 
 def _lasting(slots: list, ours: bool, used: list[bool]) -> list:
-    """Of a host's own node the slots up to the last one that is used: hosts differ in what comes after it, and the front end adds what they have."""
+    """Of a host's own node the slots up to the last one that is used: hosts differ in what comes after it, and the
+    front end adds what they have.
+    """
     return slots if ours else slots[: max((i + 1 for i, is_used in enumerate(used) if is_used), default=0)]
 
 
 def to_ui(graph: dict, info: dict, notes: list[dict] = ()) -> dict:
-    """A graph {id: {class_type, inputs, pos, size?, title?}} as the front end saves it. Inputs not given take their defaults."""
+    """A graph {id: {class_type, inputs, pos, size?, title?}} as the front end saves it.
+
+    Inputs not given take their defaults.
+    """
     numbers = {name: i + 1 for i, name in enumerate(graph)}
     links, nodes, outgoing = [], [], {}
     for name, node in graph.items():

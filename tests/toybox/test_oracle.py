@@ -29,7 +29,9 @@ def _render_all(scenes: list[Scene], seed: int) -> np.ndarray:
 
 
 def _every_attribute() -> list[Scene]:
-    """Each noun on each background with each body colour and each hat, 180 x 2 scenes in all; bellies and hats take turns."""
+    """Each noun on each background with each body colour and each hat, 180 x 2 scenes in all; bellies and hats take
+    turns.
+    """
     scenes = []
     for i, (noun, background, body) in enumerate(itertools.product(CLASSES, BACKGROUNDS, COLOURS)):
         bellies = [c for c in COLOURS if c != body]
@@ -152,7 +154,9 @@ def test_it_finds_the_subject_wherever_it_stands(x, y, scale, noun, hat):
 
 @pytest.mark.parametrize("kept, hat", [(0.9, "blue"), (0.4, UNCLEAR), (0.1, None)])
 def test_part_of_a_hat_is_unclear(kept, hat):
-    """The hat's pixels kept at random, the others painted white: 90 % is a hat, 40 % neither hat nor bare head, 10 % a bare head."""
+    """The hat's pixels kept at random, the others painted white: 90 % is a hat, 40 % neither hat nor bare head, 10 % a
+    bare head.
+    """
     place = Placement(32, 38, 21)
     image = render(Scene("robot", "red", "green", "snow", "blue"), 2, place)
     gone = part_masks("robot", place, True)["hat"] & (np.random.default_rng(3).random((64, 64)) > kept)

@@ -84,7 +84,9 @@ def test_parts_have_their_colours_up_to_one_shade():
 @given(st.sampled_from(CLASSES), st.sampled_from((None, *HAT_COLOURS)), SEEDS)
 @settings(max_examples=40, deadline=None)
 def test_the_subjects_mask_is_what_another_place_does_not_change(noun, hat, seed):
-    """Grass and snow take the same draws and share no colour: what is equal in both pictures is the subject, hat and ink included."""
+    """Grass and snow take the same draws and share no colour: what is equal in both pictures is the subject, hat and
+    ink included.
+    """
     scene = Scene(noun, "cyan", "pink", "grass", hat)
     mask = subject_mask(scene, seed)
     assert mask.dtype == np.uint8 and mask.shape == (SIZE, SIZE) and set(np.unique(mask)) == {0, 255}

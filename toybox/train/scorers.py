@@ -1,4 +1,6 @@
-"""Train the toybox's two contrastive scorers: the reward (a ViT) and the judge (a ResNet on other data), both open_clip models."""
+"""Train the toybox's two contrastive scorers: the reward (a ViT) and the judge (a ResNet on other data), both open_clip
+models.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,9 @@ from ..captions import CONTEXT_LENGTH, VOCABULARY, build_tokenizer, full_caption
 from ..world import render
 from .data import captions_for, cosine_with_warmup, distinct_scenes, scenes_and_images
 
-# Captions that leave much out make the reward's embedding a sum of attributes: two pictures that share a subject are then alike although
-# hat and background differ. Captions that say nearly everything make it a hash of the whole picture, nearly blind to the subject.
+# Captions that leave much out make the reward's embedding a sum of attributes: two pictures that share a subject are
+# then alike although hat and background differ. Captions that say nearly everything make it a hash of the whole
+# picture, nearly blind to the subject.
 CHANCES = {
     "reward": {"colours": 0.6, "background": 0.6, "identifier": 0.0, "hat": 0.6},
     "judge": {"colours": 0.8, "background": 0.9, "identifier": 0.1},

@@ -44,7 +44,10 @@ def _loss(vae, x: torch.Tensor, train_encoder: bool, noise: float) -> torch.Tens
 def train_vae(
     out: Path, steps: int, device: str, seed: int, log, start: Path | None = None, noise: float = 0.08
 ) -> dict:
-    """Train on 32x32 crops and save a diffusers folder. With `start`, its encoder is kept frozen and only the decoder learns."""
+    """Train on 32x32 crops and save a diffusers folder.
+
+    With `start`, its encoder is kept frozen and only the decoder learns.
+    """
     from diffusers import AutoencoderTiny
 
     torch.manual_seed(seed)

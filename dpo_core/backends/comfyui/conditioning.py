@@ -28,7 +28,8 @@ def encode(clip: Any, prompt: str) -> Entry:
 
 
 def batch(entries: Sequence[Entry]) -> list[list]:
-    """CONDITIONING whose tensors hold a row for every sample of a batch: n entries -> [[float [n, tokens, width], {...}]].
+    """CONDITIONING whose tensors hold a row for every sample of a batch: n entries -> [[float [n, tokens, width],
+    {...}]].
 
     Embeddings of different lengths are repeated to a common one, which leaves attention over them unchanged.
     Raises UserError where entries carry different things.
@@ -63,7 +64,8 @@ def _to_one_length(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
 def denoiser_cond(
     model: Any, entry: Entry, latent_shape: Sequence[int], device: torch.device
 ) -> dict[str, torch.Tensor]:
-    """The tensors [1, ...] that the denoiser takes for one prompt, as the samplers make them (c_crossattn; y of SDXL; ...).
+    """The tensors [1, ...] that the denoiser takes for one prompt, as the samplers make them (c_crossattn; y of SDXL;
+    ...).
 
     Raises UserError for a model that wants more than prompts (inpainting, control).
     """

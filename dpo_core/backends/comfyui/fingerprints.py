@@ -15,7 +15,8 @@ from .live import live_adapter
 def fingerprint(model: Any, clip: Any = None, vae: Any = None) -> str:
     """16 hex digits of a MODEL and, where given, its CLIP and VAE.
 
-    Every weight counts whole (see hashing.py); patches on them, the kind of sampling, a riding adapter and CLIP's skipped layers count.
+    Every weight counts whole (see hashing.py); patches on them, the kind of sampling, a riding adapter and CLIP's
+    skipped layers count.
     """
     sampling = model.get_model_object("model_sampling")
     digest = hashlib.sha256(prediction.type_name(sampling).encode())

@@ -13,10 +13,12 @@ from . import host
 
 
 def guided_above(sigmas: Sequence[float], until: float) -> float:
-    """The noise level above which there is guidance: the first round(until * steps) steps begin above it, the others below.
+    """The noise level above which there is guidance: the first round(until * steps) steps begin above it, the others
+    below.
 
-    sigmas: falling, one more than there are steps. By the level and not by the step, since some samplers ask the model twice a step. It
-    lies a hundredth of a step above the first step without guidance, so that no rounding decides; infinite where no step is guided.
+    sigmas: falling, one more than there are steps. By the level and not by the step, since some samplers ask the model
+    twice a step. It lies a hundredth of a step above the first step without guidance, so that no rounding decides;
+    infinite where no step is guided.
     """
     guided = round(until * (len(sigmas) - 1))
     if not guided:
@@ -28,8 +30,8 @@ def guided_above(sigmas: Sequence[float], until: float) -> float:
 def sample(patcher: Any, noise: torch.Tensor, settings: SamplingSettings, *given: Any) -> torch.Tensor:
     """As host.sample, with the negative prompt in the first `settings.guidance_until` of the steps alone.
 
-    From there on it is the host's own sampling at cfg 1: one forward a prompt, except with samplers and patches that ask for
-    the other one at any cfg (euler_cfg_pp).
+    From there on it is the host's own sampling at cfg 1: one forward a prompt, except with samplers and patches that
+    ask for the other one at any cfg (euler_cfg_pp).
     """
     return host.sample_guided(
         patcher, noise, settings, *given, lambda sigmas: guided_above(sigmas, settings.guidance_until)

@@ -1,8 +1,9 @@
 """What of ComfyUI is internal to it: one function a need, and the versions where it changed.
 
-Its documented node API (comfy_api, folder_paths, and the methods of CLIP and VAE that nodes call) is used where it is needed. Everything
-else goes through here, through `host_models` (models built without a checkpoint), `random_models` (random weights) and `host_rope`.
-tests/host/test_host_contract.py runs every entry on every supported host and says what a host has changed. docs/hosts.md: what was run.
+Its documented node API (comfy_api, folder_paths, and the methods of CLIP and VAE that nodes call) is used where it is
+needed. Everything else goes through here, through `host_models` (models built without a checkpoint), `random_models`
+(random weights) and `host_rope`. tests/host/test_host_contract.py runs every entry on every supported host and says
+what a host has changed. docs/hosts.md: what was run.
 """
 
 from __future__ import annotations
@@ -101,8 +102,8 @@ def memory_system() -> str:
 def plain_copy(patcher: Any) -> Any:
     """A MODEL of the same weights and patches that is loaded as a whole; the given one where that is so already.
 
-    Under dynamic VRAM the loader reads the file once more (0.33: `clone(disable_dynamic=True)`, by the `cached_patcher_init` that core's
-    loaders leave on the MODEL). Raises UserError for a MODEL whose loader left none.
+    Under dynamic VRAM the loader reads the file once more (0.33: `clone(disable_dynamic=True)`, by the
+    `cached_patcher_init` that core's loaders leave on the MODEL). Raises UserError for a MODEL whose loader left none.
     """
     if not is_dynamic(patcher):
         return patcher
@@ -129,9 +130,11 @@ def unload(patcher: Any) -> None:
 
 
 def load(patcher: Any, memory: float, least: float | None = None, whole: bool = False) -> None:
-    """Have the MODEL loaded beside `memory` bytes that work will take (at the least `least`); `whole`: no layer may stay behind.
+    """Have the MODEL loaded beside `memory` bytes that work will take (at the least `least`); `whole`: no layer may
+    stay behind.
 
-    Raises UserError where a whole one does not fit. (--novram leaves layers behind whatever is asked: see `cast_at_use`.)
+    Raises UserError where a whole one does not fit. (--novram leaves layers behind whatever is asked: see
+    `cast_at_use`.)
     """
     import comfy.model_management as management
 
@@ -147,7 +150,9 @@ def load(patcher: Any, memory: float, least: float | None = None, whole: bool = 
 
 
 def free_memory(patcher: Any) -> float:
-    """Bytes that this MODEL's device has left for work, what other models can be made to leave included (0.33: the MODEL's own method)."""
+    """Bytes that this MODEL's device has left for work, what other models can be made to leave included (0.33: the
+    MODEL's own method).
+    """
     import comfy.model_management as management
 
     own = getattr(patcher, "get_free_memory", management.get_free_memory)
@@ -169,12 +174,13 @@ def cast_at_use(model: nn.Module) -> list[nn.Module]:
 
 @contextmanager
 def for_training(patcher: Any, memory: float) -> Iterator[Any]:
-    """Inside, a MODEL of the same weights and patches is loaded, frozen, and safe to differentiate; it is what the context gives.
+    """Inside, a MODEL of the same weights and patches is loaded, frozen, and safe to differentiate; it is what the
+    context gives.
 
-    It is the given one, or its `plain_copy`, dropped at the end. Weights that a node's inference mode made are replaced by
-    equal ordinary tensors. `in_training` (0.33) selects operators with gradients. Layers that stay behind (low VRAM) give copies
-    of their own: 0.33 brings them through buffers that the next layer writes over, and autograd would keep these. Flags,
-    functions and hooks are put back in any case.
+    It is the given one, or its `plain_copy`, dropped at the end. Weights that a node's inference mode made are replaced
+    by equal ordinary tensors. `in_training` (0.33) selects operators with gradients. Layers that stay behind (low VRAM)
+    give copies of their own: 0.33 brings them through buffers that the next layer writes over, and autograd would keep
+    these. Flags, functions and hooks are put back in any case.
     """
     import comfy.model_management as management
 
@@ -210,9 +216,11 @@ def _own_casts(model: nn.Module) -> Iterator[None]:
 
 
 def own_tensors(module: nn.Module) -> None:
-    """Replace parameters and buffers that were made under inference mode by clones of the same values: autograd refuses the former.
+    """Replace parameters and buffers that were made under inference mode by clones of the same values: autograd refuses
+    the former.
 
-    Quantized tensors (0.33 on) stay: what they compute with is made anew in each forward, and the host could not unload a clone.
+    Quantized tensors (0.33 on) stay: what they compute with is made anew in each forward, and the host could not unload
+    a clone.
     """
     for part in module.modules():
         for name, parameter in part._parameters.items():

@@ -68,7 +68,8 @@ def _there(name: str) -> bool:
 
 
 def memory_switches() -> dict[str, bool]:
-    """The command-line switches that turn dynamic VRAM off, and whether this ComfyUI was started with them; {} where it has no such thing.
+    """The command-line switches that turn dynamic VRAM off, and whether this ComfyUI was started with them; {} where it
+    has no such thing.
 
     Read in 0.33: comfy.cli_args.enables_dynamic_vram.
     """

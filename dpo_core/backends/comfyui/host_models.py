@@ -1,4 +1,7 @@
-"""MODEL, CLIP and VAE built from modules and tensors, without a checkpoint; and a LoRA put on as the host does it. Entries of `host`."""
+"""MODEL, CLIP and VAE built from modules and tensors, without a checkpoint; and a LoRA put on as the host does it.
+
+Entries of `host`.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +24,10 @@ def unet_model(
 
     config: words of the host's UNetModel. Keys image_size, in_channels, out_channels, model_channels, num_res_blocks,
     channel_mult, transformer_depth, transformer_depth_output, transformer_depth_middle, context_dim and
-    use_spatial_transformer are all needed (0.3.64, 0.33), the lists by its maps of LoRA keys, too.
-    latent: attributes of its latent format. fill(denoiser, names): loads and freezes the weights; `names` are what diffusers
-    calls them. again: (function, arguments, place) that build this MODEL once more, for hosts that ask for it
-    (0.33: `cached_patcher_init`; without it the host's own trainer refuses the MODEL).
+    use_spatial_transformer are all needed (0.3.64, 0.33), the lists by its maps of LoRA keys, too. latent: attributes
+    of its latent format. fill(denoiser, names): loads and freezes the weights; `names` are what diffusers calls them.
+    again: (function, arguments, place) that build this MODEL once more, for hosts that ask for it (0.33:
+    `cached_patcher_init`; without it the host's own trainer refuses the MODEL).
     """
     from comfy import latent_formats, model_base, model_management, model_patcher, supported_models_base, utils
 
@@ -46,7 +49,8 @@ def unet_model(
 def text_encoder(
     config: Mapping[str, Any], words: type, tokenizer_path: Any, parameters: int, fill: Callable[[nn.Module], None]
 ) -> Any:
-    """A CLIP around a CLIP-L text model of its own size: last hidden state after the final norm, padded on the right with <pad>.
+    """A CLIP around a CLIP-L text model of its own size: last hidden state after the final norm, padded on the right
+    with <pad>.
 
     config: transformers' CLIPTextConfig as a dict. words: a tokenizer class as the host calls one (from_pretrained,
     get_vocab, call -> {"input_ids"}). fill(transformer): loads and freezes the weights.
@@ -96,8 +100,8 @@ def image_codec(module: nn.Module, latent_channels: int, channels: int, ratio: i
     """
     from comfy import model_management, model_patcher, sd
 
-    # The host picks the architecture by key. The one without weights sets every attribute of a VAE to the host's own default,
-    # also those that later versions add; what differs is set below.
+    # The host picks the architecture by key. The one without weights sets every attribute of a VAE to the host's own
+    # default, also those that later versions add; what differs is set below.
     vae = sd.VAE(sd={"pixel_space_vae": torch.ones(())}, dtype=torch.float32)
     offload = model_management.vae_offload_device()
     vae.first_stage_model = module.to(offload)
@@ -124,7 +128,9 @@ def with_lora(patcher: Any, tensors: Mapping[str, torch.Tensor], strength: float
 
 
 def checkpoint_model(path: Path) -> Any:
-    """The MODEL of a checkpoint file, by the host's own loader and under its own memory system; text encoder and VAE are left out."""
+    """The MODEL of a checkpoint file, by the host's own loader and under its own memory system; text encoder and VAE
+    are left out.
+    """
     import comfy.sd
 
     return comfy.sd.load_checkpoint_guess_config(str(path), output_vae=False, output_clip=False)[0]

@@ -25,7 +25,9 @@ def without_injection(patcher: Any, key: str) -> Any:
 def with_injection(
     patcher: Any, key: str, inject: Callable[[Any], None], eject: Callable[[Any], None], attachment: object
 ) -> Any:
-    """A clone of the MODEL: the host calls `inject(patcher)` when it has loaded it, `eject(patcher)` when it unloads it."""
+    """A clone of the MODEL: the host calls `inject(patcher)` when it has loaded it, `eject(patcher)` when it unloads
+    it.
+    """
     from comfy.patcher_extension import PatcherInjection
 
     clone = without_injection(patcher, key)
@@ -36,9 +38,11 @@ def with_injection(
 
 @contextmanager
 def hooks_heard(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Inside, the host calls these layers, and so their hooks, where it would rather run a fused operator on their weights.
+    """Inside, the host calls these layers, and so their hooks, where it would rather run a fused operator on their
+    weights.
 
-    Read in 0.40: layers have `comfy_force_forward` for it. Before, only int8 layers were passed over (0.33), with no way to ask.
+    Read in 0.40: layers have `comfy_force_forward` for it. Before, only int8 layers were passed over (0.33), with no
+    way to ask.
     """
     asked = [module for module in modules if hasattr(type(module), "comfy_force_forward")]
     before = [vars(module).get("comfy_force_forward") for module in asked]
@@ -54,7 +58,9 @@ def hooks_heard(modules: Iterable[nn.Module]) -> Iterator[None]:
 
 
 def unet_names(model: Any) -> dict[str, str]:
-    """What diffusers calls the layers of a UNet (`model`: comfy's BaseModel), by their native names; {} where it is no UNet."""
+    """What diffusers calls the layers of a UNet (`model`: comfy's BaseModel), by their native names; {} where it is no
+    UNet.
+    """
     import comfy.utils
 
     keys = comfy.utils.unet_to_diffusers(model.model_config.unet_config)

@@ -1,7 +1,8 @@
-"""Gradients of the fused rotary operators that newer hosts bring with comfy_kitchen (0.33: no autograd formula, so no transformer trains).
+"""Gradients of the fused rotary operators that newer hosts bring with comfy_kitchen (0.33: no autograd formula, so no
+transformer trains).
 
-`in_training` makes most architectures take eager code instead, but not Ernie, Anima, Cosmos and JoyImage (0.33). With a formula of its own
-each operator trains, whoever calls it.
+`in_training` makes most architectures take eager code instead, but not Ernie, Anima, Cosmos and JoyImage (0.33). With a
+formula of its own each operator trains, whoever calls it.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ _registered: set[str] = set()
 def register_gradients() -> list[str]:
     """Give every operator of `OPERATORS` a backward pass, once a process; returns those that have one from here.
 
-    It computes the operator again in the library's own eager code and differentiates that. Nothing happens where the host has no
-    comfy_kitchen (0.3.64), lacks an operator, or brings a formula of its own. Forward results stay as they are.
+    It computes the operator again in the library's own eager code and differentiates that. Nothing happens where the
+    host has no comfy_kitchen (0.3.64), lacks an operator, or brings a formula of its own. Forward results stay as they
+    are.
     """
     try:
         eager = importlib.import_module(f"{_NAMESPACE}.backends.eager.rope")
@@ -45,7 +47,9 @@ def register_gradients() -> list[str]:
 
 
 def _has_formula(operator: Any) -> bool:
-    """Whether a torch.library operator has a backward pass; True for what is no such operator, which is then left alone."""
+    """Whether a torch.library operator has a backward pass; True for what is no such operator, which is then left
+    alone.
+    """
     return getattr(operator, "_backward_fn", True) is not None
 
 

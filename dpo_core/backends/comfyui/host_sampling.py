@@ -115,7 +115,9 @@ def progress_bar(total: int, node_id: str | None) -> Any:
 
 
 def previewer(model: Any) -> Any:
-    """The host's fast decoder for previews of this MODEL: decode_latent_to_preview_image("JPEG", latents); None where it has none."""
+    """The host's fast decoder for previews of this MODEL: decode_latent_to_preview_image("JPEG", latents); None where
+    it has none.
+    """
     import latent_preview
 
     return latent_preview.get_previewer(model.load_device, model.get_model_object("latent_format"))

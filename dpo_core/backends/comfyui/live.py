@@ -1,4 +1,6 @@
-"""An adapter that rides on a MODEL: by hooks, while ComfyUI has it loaded; and the names that LoRA files give its layers."""
+"""An adapter that rides on a MODEL: by hooks, while ComfyUI has it loaded; and the names that LoRA files give its
+layers.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ _UP = ".lora_up.weight"
 class LiveAdapter:
     """Adapter weights (`Adapter.state()`) and the settings they were made with.
 
-    ComfyUI calls `inject` when it has loaded the MODEL and `eject` when it unloads it; no other MODEL on the same weights sees the hooks.
+    ComfyUI calls `inject` when it has loaded the MODEL and `eject` when it unloads it; no other MODEL on the same
+    weights sees the hooks.
     """
 
     def __init__(self, state: Mapping[str, torch.Tensor], settings: AdapterSettings) -> None:
@@ -74,8 +77,8 @@ def diffusers_names(model: Any) -> dict[str, str]:
 def lora_prefixes(model: Any, layers: Mapping[str, object]) -> dict[str, str]:
     """What a LoRA file calls each layer of `model` (comfy's BaseModel).
 
-    UNets: kohya's names over diffusers' layer names, which ComfyUI, kohya's tools and diffusers read. Other architectures:
-    "diffusion_model.<layer>", which ComfyUI reads.
+    UNets: kohya's names over diffusers' layer names, which ComfyUI, kohya's tools and diffusers read. Other
+    architectures: "diffusion_model.<layer>", which ComfyUI reads.
     """
     theirs = diffusers_names(model)
     if not theirs:
@@ -84,9 +87,11 @@ def lora_prefixes(model: Any, layers: Mapping[str, object]) -> dict[str, str]:
 
 
 def adapter_of_lora(patcher: Any, lora: Mapping[str, torch.Tensor], called: str) -> LiveAdapter:
-    """The adapter of a LoRA's tensors, on the layers that they name; rank and alpha are its own, or read off the tensors.
+    """The adapter of a LoRA's tensors, on the layers that they name; rank and alpha are its own, or read off the
+    tensors.
 
-    `called`: what errors call the LoRA. Raises UserError when it is not one that the train step makes, or not of this MODEL.
+    `called`: what errors call the LoRA. Raises UserError when it is not one that the train step makes, or not of this
+    MODEL.
     """
     ups = {key.removesuffix(_UP) for key in lora if key.endswith(_UP)}
     denoiser = patcher.model.diffusion_model

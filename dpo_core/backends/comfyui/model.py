@@ -25,17 +25,22 @@ TRAINING_SHARE = 3.0
 """Memory that a training step of n latents takes, in units of ComfyUI's own estimate for sampling as many."""
 
 RANGE_SLACK = 0.05
-"""What a VAE's pictures may lie outside of 0 to 1. ComfyUI clamps them; one that is not clamped here is not brought to that range."""
+"""What a VAE's pictures may lie outside of 0 to 1.
+
+ComfyUI clamps them; one that is not clamped here is not brought to that range.
+"""
 
 Watch = Callable[[int, int, torch.Tensor], None]
 
 
 class ComfyTextToImage:
-    """Sampling by any of ComfyUI's samplers and schedulers, prediction by `apply_model`, memory by ComfyUI's management.
+    """Sampling by any of ComfyUI's samplers and schedulers, prediction by `apply_model`, memory by ComfyUI's
+    management.
 
-    `model`: a MODEL; an adapter that rides on it acts while sampling. `vae` may be None where only training is wanted, and `clip` where
-    nothing is encoded. `watch(step, steps, denoised)` is called after each sampler step with the picture's latents so far; it may raise to
-    interrupt. Raises UserError for kinds of models that are not eps, v or flow, and for video models.
+    `model`: a MODEL; an adapter that rides on it acts while sampling. `vae` may be None where only training is wanted,
+    and `clip` where nothing is encoded. `watch(step, steps, denoised)` is called after each sampler step with the
+    picture's latents so far; it may raise to interrupt. Raises UserError for kinds of models that are not eps, v or
+    flow, and for video models.
     """
 
     merges_adapter = False
@@ -85,12 +90,16 @@ class ComfyTextToImage:
         return self._entries[prompt]
 
     def encode_texts(self, prompts: Sequence[str]) -> None:
-        """Run the text encoder on what it has not seen yet: before `training`, so that it does not push the MODEL out of memory."""
+        """Run the text encoder on what it has not seen yet: before `training`, so that it does not push the MODEL out
+        of memory.
+        """
         for prompt in dict.fromkeys(prompts):
             self._entry(prompt)
 
     def encode_prompts(self, prompts: Sequence[str]) -> Cond:
-        """The denoiser's own conditioning of n prompts on the load device, each encoded once; needs the MODEL loaded (see `training`)."""
+        """The denoiser's own conditioning of n prompts on the load device, each encoded once; needs the MODEL loaded
+        (see `training`).
+        """
         new = [p for p in dict.fromkeys(prompts) if p not in self._conds]
         with torch.no_grad():
             for prompt in new:
@@ -113,7 +122,8 @@ class ComfyTextToImage:
     ) -> torch.Tensor:
         """Latents float32 [n, C, h, w] in the denoiser's space, from one noise per seed.
 
-        With a sampler of BATCH_INVARIANT a candidate depends on its prompt and seed alone; others draw noise for the batch as a whole.
+        With a sampler of BATCH_INVARIANT a candidate depends on its prompt and seed alone; others draw noise for the
+        batch as a whole.
         """
         noise = torch.stack(
             [torch.randn(self.latent_shape, generator=torch.Generator().manual_seed(int(s))) for s in seeds]
@@ -135,7 +145,8 @@ class ComfyTextToImage:
             return self.patcher.model.process_latent_in(samples.float()).cpu()
 
     def pictures_at_once(self, settings: SamplingSettings, most: int) -> int:
-        """As many as fit, by ComfyUI's own estimate for sampling, beside the MODEL, which it loads. Other models make room.
+        """As many as fit, by ComfyUI's own estimate for sampling, beside the MODEL, which it loads. Other models make
+        room.
 
         A fixed number for samplers that draw noise of their own: there it decides what the pictures show.
         """
@@ -147,7 +158,10 @@ class ComfyTextToImage:
         return fitting(host.free_memory(self.patcher), each, most)
 
     def decode(self, latents: torch.Tensor) -> np.ndarray:
-        """uint8 [n, H, W, 3] of latents in the denoiser's space. Raises UserError for a VAE whose pictures are not in 0 to 1."""
+        """uint8 [n, H, W, 3] of latents in the denoiser's space.
+
+        Raises UserError for a VAE whose pictures are not in 0 to 1.
+        """
         with torch.no_grad():
             pixels = self.vae.decode(self.patcher.model.process_latent_out(latents)).float()
         low, high = float(pixels.min()), float(pixels.max())

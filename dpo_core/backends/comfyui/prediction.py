@@ -1,4 +1,5 @@
-"""Noising, regression target and raw prediction of ComfyUI's model types, through the denoised picture that `apply_model` gives.
+"""Noising, regression target and raw prediction of ComfyUI's model types, through the denoised picture that
+`apply_model` gives.
 
 With x the noised latent, s its sigma, D the denoised picture (x0-hat) and e the noise:
     eps:  x = x0 + s e;        raw (x - D) / s;                                target e
@@ -19,7 +20,8 @@ from . import host
 
 def kind_of(model_sampling: Any) -> str:
     """ "eps", "v" or "flow". Raises UserError for any other kind of model."""
-    # By the method, not by isinstance: EDM, X0 and the LCM of ComfyUI's ModelSamplingDiscrete node are EPS by inheritance.
+    # By the method, not by isinstance: EDM, X0 and the LCM of ComfyUI's ModelSamplingDiscrete node are EPS by
+    # inheritance.
     denoised = getattr(type(model_sampling), "calculate_denoised", None)
     for name, kind in host.kinds().items():
         if denoised is kind.calculate_denoised and hasattr(model_sampling, "sigmas"):

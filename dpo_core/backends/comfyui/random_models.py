@@ -1,4 +1,5 @@
-"""MODELs of random weights: tiny ones of several families, and checkpoints of full size. For self-tests and measurements.
+"""MODELs of random weights: tiny ones of several families, and checkpoints of full size. For self-tests and
+measurements.
 
 Beside `host_models` and `host_rope` the only module that builds on ComfyUI's own classes of models.
 """
@@ -51,7 +52,9 @@ TEXTS = {"sd15": (77, 768, 0), "sdxl": (77, 2048, 1280)}
 
 
 class RandomText:
-    """In place of a CLIP: every prompt gets an embedding of its own, drawn from its letters. text: one of `TINY_TEXTS` or `TEXTS`."""
+    """In place of a CLIP: every prompt gets an embedding of its own, drawn from its letters. text: one of `TINY_TEXTS`
+    or `TEXTS`.
+    """
 
     def __init__(self, text: tuple[int, int, int]) -> None:
         self.tokens, self.width, self.pooled = text
@@ -86,8 +89,8 @@ def random_model(
 ) -> Any:
     """A tiny MODEL of random weights of `dtype`, that computes in `compute` if that is another.
 
-    `kind`: "sd", "sdxl" (both UNets with latents [4, h, w], prompts of width 128) or "flux" ([16, h, w]). `model_type`: a name of
-    comfy.model_base.ModelType.
+    `kind`: "sd", "sdxl" (both UNets with latents [4, h, w], prompts of width 128) or "flux" ([16, h, w]). `model_type`:
+    a name of comfy.model_base.ModelType.
     """
     from comfy import latent_formats, model_base, model_management, model_patcher, supported_models_base
 
@@ -155,7 +158,9 @@ def checkpoint_layout(kind: str) -> dict[str, torch.Tensor]:
 
 
 def write_checkpoint(kind: str, path: Path) -> None:
-    """A whole checkpoint of `kind` ("sd15": 2.1 GB, "sdxl": 6.9 GB), which the host's Load Checkpoint takes for a real one."""
+    """A whole checkpoint of `kind` ("sd15": 2.1 GB, "sdxl": 6.9 GB), which the host's Load Checkpoint takes for a real
+    one.
+    """
     write_random_checkpoint(checkpoint_layout(kind), path)
 
 

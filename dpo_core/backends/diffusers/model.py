@@ -19,13 +19,19 @@ from ...settings import SamplingSettings
 _DOWN = re.compile(r"lora[._](down|A)(\.\w+)?\.weight$")
 """Keys of the first matrix of a LoRA layer, in kohya's, PEFT's and older diffusers' spelling: one a layer."""
 _DECODE_PIXELS = 2**19
-"""Pixels decoded at once: two pictures of 512 x 512. A VAE's decoder needs far more memory a picture than the denoiser."""
+"""Pixels decoded at once: two pictures of 512 x 512.
+
+A VAE's decoder needs far more memory a picture than the denoiser.
+"""
 _DECODE_PIXELS_CPU = 2**15
-"""The same on a CPU, whose caches decide: on the toybox 1.6 times as quick as 32 pictures at once (channels last: 2.1 times)."""
+"""The same on a CPU, whose caches decide: on the toybox 1.6 times as quick as 32 pictures at once (channels last: 2.1
+times).
+"""
 
 
 def load_pipeline(folder: str | Path, device: str = "cpu", lora: Path | None = None, lora_strength: float = 1.0):
-    """Load a StableDiffusionPipeline folder (safetensors only), with the user's LoRA merged into its weights if one is given.
+    """Load a StableDiffusionPipeline folder (safetensors only), with the user's LoRA merged into its weights if one is
+    given.
 
     Raises UserError when the folder is no such pipeline or the LoRA is of another model.
     """
@@ -76,7 +82,8 @@ def _merge_lora(pipe, lora: Path, strength: float) -> None:
 class DiffusersTextToImage:
     """Sampling, prediction and decoding by a StableDiffusionPipeline; its weights are frozen.
 
-    `precision`: "fp32", or "bf16" for autocast in `predict` and `sample`, for which the denoiser's weights are kept in bf16.
+    `precision`: "fp32", or "bf16" for autocast in `predict` and `sample`, for which the denoiser's weights are kept in
+    bf16.
     """
 
     merges_adapter = True
@@ -145,7 +152,8 @@ class DiffusersTextToImage:
         settings: SamplingSettings,
         on_step: Callable[[int], None] | None = None,
     ) -> torch.Tensor:
-        """DPM-Solver++ 2M from one noise per seed: deterministic, so a candidate depends on its prompt and seed alone (to rounding).
+        """DPM-Solver++ 2M from one noise per seed: deterministic, so a candidate depends on its prompt and seed alone
+        (to rounding).
 
         Steps after the first `settings.guided_steps` run the prompted forward alone.
         """

@@ -1,4 +1,7 @@
-"""Stable Diffusion models of full size, and a tiny one, with random weights, as diffusers builds them. Nothing is downloaded."""
+"""Stable Diffusion models of full size, and a tiny one, with random weights, as diffusers builds them.
+
+Nothing is downloaded.
+"""
 
 from __future__ import annotations
 

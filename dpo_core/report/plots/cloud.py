@@ -1,7 +1,7 @@
 """Pictures of a run's numbers: the cloud of a round and the path of the means.
 
-Pure: arrays in, a matplotlib Figure out, no global pyplot state. Colours are told apart by colour-blind eyes (Okabe and Ito's), and
-backed by shape or line style. Sizes are chosen to be readable at half scale, 512 pixels wide.
+Pure: arrays in, a matplotlib Figure out, no global pyplot state. Colours are told apart by colour-blind eyes (Okabe and
+Ito's), and backed by shape or line style. Sizes are chosen to be readable at half scale, 512 pixels wide.
 """
 
 from __future__ import annotations
@@ -94,12 +94,14 @@ def cloud_figure(
     most_arrows: int = MOST_ARROWS,
     window: Interval | None = None,
 ) -> Figure:
-    """Candidates of one round in the plane where pairs are chosen (deviations from the prompt's mean), with pairs and angle window.
+    """Candidates of one round in the plane where pairs are chosen (deviations from the prompt's mean), with pairs and
+    angle window.
 
-    fidelity, alignment: raw scores, float [n], n >= 0; `pairs` index into them; prompt_of: int [n], without it one prompt is taken.
-    Arrows run from loser to winner; of many pairs the `most_arrows` longest are drawn.
-    window: the angles that were used; without it, a fixed window is that of the settings. Other rules than the angle window have none;
-    where they have a reward, an arrow shows the way that it rises. The wedge stands at the mean loser, its hole is the margin.
+    fidelity, alignment: raw scores, float [n], n >= 0; `pairs` index into them; prompt_of: int [n], without it one
+    prompt is taken. Arrows run from loser to winner; of many pairs the `most_arrows` longest are drawn. window: the
+    angles that were used; without it, a fixed window is that of the settings. Other rules than the angle window have
+    none; where they have a reward, an arrow shows the way that it rises. The wedge stands at the mean loser, its hole
+    is the margin.
     """
     figure, axes = new_figure(8, 8.1)
     ax = axes[0, 0]
@@ -196,7 +198,9 @@ def _roles(ax: Axes, x: np.ndarray, y: np.ndarray, pairs: Sequence[Pair]) -> Non
 
 
 def scores_figure(fidelity: np.ndarray, alignment: np.ndarray, prompt_of: np.ndarray) -> Figure:
-    """Candidates by their raw scores, and the mean of each prompt. fidelity, alignment float [n], prompt_of int [n], n >= 1."""
+    """Candidates by their raw scores, and the mean of each prompt. fidelity, alignment float [n], prompt_of int [n], n
+    >= 1.
+    """
     figure, axes = new_figure(8, 7)
     ax = axes[0, 0]
     ax.scatter(fidelity, alignment, s=22, c=BLUE, alpha=0.45, linewidths=0, label=f"candidates ({len(fidelity)})")
@@ -235,7 +239,8 @@ def scores_figure(fidelity: np.ndarray, alignment: np.ndarray, prompt_of: np.nda
 def path_figure(rounds: Sequence[PathPoint], curve: Sequence[Mapping[str, float]] = (), title: str = "") -> Figure:
     """Means over rounds in the raw fidelity-alignment plane, against the curve of plain personalization.
 
-    rounds: in order, the first is the start. curve: items {"step", "fidelity", "alignment"}, in order of steps; may be empty.
+    rounds: in order, the first is the start. curve: items {"step", "fidelity", "alignment"}, in order of steps; may be
+    empty.
     """
     figure, axes = new_figure(8, 6.4)
     ax = axes[0, 0]
@@ -295,7 +300,9 @@ def _place_labels(
     others: Sequence[tuple[float, float]],
     distance: float = 20,
 ) -> None:
-    """Put each text beside its point where it is farthest from `others` and texts placed before (greedy, eight directions)."""
+    """Put each text beside its point where it is farthest from `others` and texts placed before (greedy, eight
+    directions).
+    """
     if not labelled:
         return
     figure.draw_without_rendering()

@@ -1,6 +1,7 @@
 """Pictures put side by side: before and after by prompt and seed, pairs with their scores, the references.
 
-Pure: uint8 arrays in, a PIL image out. Small pictures are enlarged by whole pixels (nearest), large ones reduced (Lanczos).
+Pure: uint8 arrays in, a PIL image out. Small pictures are enlarged by whole pixels (nearest), large ones reduced
+(Lanczos).
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ def font(size: int, bold: bool = False) -> FreeTypeFont:
 
 
 def fit(picture: np.ndarray, cell: int = CELL) -> Image:
-    """One picture uint8 [H, W, 3] with its longer side at most `cell`: enlarged by a whole factor, or reduced; aspect kept."""
+    """One picture uint8 [H, W, 3] with its longer side at most `cell`: enlarged by a whole factor, or reduced; aspect
+    kept.
+    """
     from PIL import Image
 
     image = Image.fromarray(np.ascontiguousarray(picture))
@@ -71,7 +74,9 @@ def fit(picture: np.ndarray, cell: int = CELL) -> Image:
 
 
 def wrap(text: str, width: int, lines: int, letters: FreeTypeFont) -> list[str]:
-    """`text` broken at spaces (inside over-long words) into at most `lines` lines of `width` pixels; an ellipsis marks a cut."""
+    """`text` broken at spaces (inside over-long words) into at most `lines` lines of `width` pixels; an ellipsis marks
+    a cut.
+    """
     done: list[str] = []
     line = ""
     for word in text.split():
@@ -134,7 +139,9 @@ def before_after_grid(
 def _text_block(
     draw: ImageDraw, text: str, box: tuple[int, int, int, int], sizes: Sequence[int] = (21, 18, 15)
 ) -> None:
-    """Text at the left of a box (x, y, width, height), centred in height: in the largest size in which all of it fits, else cut."""
+    """Text at the left of a box (x, y, width, height), centred in height: in the largest size in which all of it fits,
+    else cut.
+    """
     left, top, width, height = box
     for size in sizes:
         step = round(1.25 * size)
@@ -148,7 +155,10 @@ def _text_block(
 
 
 def pairs_grid(pairs: Sequence[PairPicture], cell: int = CELL, columns: int = 2) -> Image:
-    """Winner and loser side by side, each over its raw scores, under prompt, angle and length. `pairs` must not be empty."""
+    """Winner and loser side by side, each over its raw scores, under prompt, angle and length.
+
+    `pairs` must not be empty.
+    """
     columns = min(columns, len(pairs))
     block_w, pad = 2 * cell + 12 + 2 * 40, 20
     tile_h = max(fit(p.winner, cell).height for p in pairs)
@@ -200,7 +210,8 @@ def columns_grid(
 ) -> Image:
     """One row a prompt, one labelled column a way of drawing: pictures of one seed side by side.
 
-    columns: for each label the pictures (uint8 [H, W, 3]) of the prompts. `marked`: the column that is set off by a frame and bold type.
+    columns: for each label the pictures (uint8 [H, W, 3]) of the prompts. `marked`: the column that is set off by a
+    frame and bold type.
     """
     cell, text_w, head = CELL, 2 * CELL, 46
     tile_h = max(fit(picture, cell).height for column in columns for picture in column)

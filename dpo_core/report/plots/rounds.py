@@ -13,9 +13,11 @@ if TYPE_CHECKING:
 
 
 def watch_figure(standings: Sequence[Standing], decision: Decision, title: str = "") -> Figure:
-    """Gain of every round against the start, in standard deviations, with 95 % intervals; the line joins the lower bounds.
+    """Gain of every round against the start, in standard deviations, with 95 % intervals; the line joins the lower
+    bounds.
 
-    A star marks the round that is kept (at 0 the original), a cross a round whose guards fell. Intervals of a single prompt are left out.
+    A star marks the round that is kept (at 0 the original), a cross a round whose guards fell. Intervals of a single
+    prompt are left out.
     """
     figure, axes = new_figure(7, 4.2)
     ax = axes[0, 0]

@@ -1,4 +1,6 @@
-"""The strength dial as pictures: scores, gain and guards against strength, and held-out pictures from one noise at every strength."""
+"""The strength dial as pictures: scores, gain and guards against strength, and held-out pictures from one noise at
+every strength.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +26,8 @@ STRIP_PROMPTS = 6
 def strength_figure(points: Sequence[StrengthPoint], value: float, title: str = "") -> Figure:
     """Mean fidelity, mean alignment and the combined gain against strength, each with 95 % intervals over prompts.
 
-    points: in rising order, at least one. A star and a dotted line mark `value`, the recommended strength (0: the original); crosses are
-    strengths at which a guard fell. Intervals of a single prompt are left out.
+    points: in rising order, at least one. A star and a dotted line mark `value`, the recommended strength (0: the
+    original); crosses are strengths at which a guard fell. Intervals of a single prompt are left out.
     """
     figure, axes = new_figure(8, 9.6, 3, 1)
     at = [p.strength for p in points]
@@ -83,7 +85,8 @@ def _curve(ax: Axes, at: Sequence[float], values: Sequence[Interval], colour: st
 
 
 def strength_strip(run: RunFolder, found: Sweep, most: int = STRIP_PROMPTS) -> Image:
-    """Up to `most` held-out prompts, evenly spaced over the list, by strength: the first seed of each, the recommended column framed.
+    """Up to `most` held-out prompts, evenly spaced over the list, by strength: the first seed of each, the recommended
+    column framed.
 
     Raises UserError when a picture was taken away.
     """

@@ -23,7 +23,8 @@ Records = Sequence[Sequence[Mapping[str, float]]]
 def training_figure(
     rounds: Records, warning: float, collapse: float, title: str = "", objective: str = "dpo"
 ) -> Figure:
-    """Loss, implicit accuracy, margin, winner and loser error of all rounds in a row; thin: each step, thick: mean of the last 20.
+    """Loss, implicit accuracy, margin, winner and loser error of all rounds in a row; thin: each step, thick: mean of
+    the last 20.
 
     rounds: records of each round (fields loss, accuracy, margin, winner_error, loser_error); a round may be empty.
     warning, collapse: limits of the winner's error above the reference's, mean of 20 steps.

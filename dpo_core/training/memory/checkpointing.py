@@ -1,9 +1,11 @@
-"""Gradient checkpointing by blocks: what a block saves for backward is computed again in backward instead of being kept.
+"""Gradient checkpointing by blocks: what a block saves for backward is computed again in backward instead of being
+kept.
 
-Not by torch.utils.checkpoint: where a block writes in place into a tensor that one of its layers has saved (`y = norm(x); x += f(y)`, as
-blocks of ComfyUI's Flux and Chroma do), its gradients are wrong without a word. Its recompute keeps aliases of what layers save,
-and saved-tensor hooks switch off autograd's own check for such writes; cloning the block's inputs does not help, as the write follows the
-save. Here forward notes which saved tensors are written to later in the block, and the recompute keeps copies of those.
+Not by torch.utils.checkpoint: where a block writes in place into a tensor that one of its layers has saved (`y =
+norm(x); x += f(y)`, as blocks of ComfyUI's Flux and Chroma do), its gradients are wrong without a word. Its recompute
+keeps aliases of what layers save, and saved-tensor hooks switch off autograd's own check for such writes; cloning the
+block's inputs does not help, as the write follows the save. Here forward notes which saved tensors are written to later
+in the block, and the recompute keeps copies of those.
 """
 
 from __future__ import annotations
@@ -35,8 +37,8 @@ _LAYERS = re.compile(r"(.+\.)?transformer_blocks\.\d+")
 def checkpointed_blocks(denoiser: nn.Module, layers: bool = False) -> dict[str, nn.Module]:
     """Names and modules of the denoiser's blocks, chosen by name from the denoiser's root; none lies inside another.
 
-    With `layers`, a block that holds transformer layers gives way to these. Raises UserError when the denoiser has no block of a known
-    name.
+    With `layers`, a block that holds transformer layers gives way to these. Raises UserError when the denoiser has no
+    block of a known name.
     """
     found: dict[str, nn.Module] = {}
     for name, module in denoiser.named_modules():
@@ -60,16 +62,19 @@ def _layers(name: str, block: nn.Module) -> list[tuple[str, nn.Module]]:
 
 @contextmanager
 def gradient_checkpointing(denoiser: nn.Module, layers: bool = False) -> Iterator[None]:
-    """Inside, where autograd records, a block keeps its inputs alone and computes the rest again in backward; else it runs as it is.
+    """Inside, where autograd records, a block keeps its inputs alone and computes the rest again in backward; else it
+    runs as it is.
 
-    The blocks are those of `checkpointed_blocks`; smaller ones (`layers`) need less memory at once while they are computed again.
+    The blocks are those of `checkpointed_blocks`; smaller ones (`layers`) need less memory at once while they are
+    computed again.
 
-    Gradients are those of the plain forward, to the order in which uses of one input are summed (a few 1e-7 relative). Hooks on layers
-    inside a block (the adapter's) act in the recompute too: backward must find them as forward did, attached, with the same weights and
-    mode. It raises RuntimeError where hooks, or a block that is not deterministic, save other tensors than in forward; where an input of
-    a block was written to from outside in between; and for second derivatives. A block sees copies of its tensor arguments: what it writes
-    into them does not reach its caller. Other arguments are passed on as they are; the recompute sees dictionaries and lists as they stood
-    in forward. Raises UserError as `checkpointed_blocks` does. Every block gets its own forward back in any case.
+    Gradients are those of the plain forward, to the order in which uses of one input are summed (a few 1e-7 relative).
+    Hooks on layers inside a block (the adapter's) act in the recompute too: backward must find them as forward did,
+    attached, with the same weights and mode. It raises RuntimeError where hooks, or a block that is not deterministic,
+    save other tensors than in forward; where an input of a block was written to from outside in between; and for second
+    derivatives. A block sees copies of its tensor arguments: what it writes into them does not reach its caller. Other
+    arguments are passed on as they are; the recompute sees dictionaries and lists as they stood in forward. Raises
+    UserError as `checkpointed_blocks` does. Every block gets its own forward back in any case.
     """
     blocks = list(checkpointed_blocks(denoiser, layers).values())
     before = [block.__dict__.get("forward") for block in blocks]
@@ -96,7 +101,9 @@ def _recomputing(forward: Callable) -> Callable:
 
 
 class _Inputs(torch.autograd.Function):
-    """A node that keeps a call's tensors as any op keeps its own: counted, offloaded and guarded against later writes by autograd."""
+    """A node that keeps a call's tensors as any op keeps its own: counted, offloaded and guarded against later writes
+    by autograd.
+    """
 
     @staticmethod
     def forward(ctx, anchor: torch.Tensor, *tensors: torch.Tensor) -> torch.Tensor:
@@ -109,7 +116,9 @@ class _Inputs(torch.autograd.Function):
 
 
 class _Call:
-    """One call of a block: its arguments, by position or name, and what it saves for backward, numbered in the order of saving."""
+    """One call of a block: its arguments, by position or name, and what it saves for backward, numbered in the order of
+    saving.
+    """
 
     def __init__(self, forward: Callable, arguments: dict[int | str, object]) -> None:
         self.forward = forward
@@ -124,7 +133,10 @@ class _Call:
         self.values: dict[int, torch.Tensor] = {}
 
     def first(self, arguments: dict[int | str, object]) -> object:
-        """The block's result. Of what it saves, this keeps kinds only, and which tensors were written to between their save and the end."""
+        """The block's result.
+
+        Of what it saves, this keeps kinds only, and which tensors were written to between their save and the end.
+        """
         saved: list[tuple[torch.Tensor, int]] = []
 
         def pack(tensor: torch.Tensor) -> int:
@@ -190,7 +202,9 @@ def _copied(value: object) -> object:
 
 
 def _autocasts(device_types: set[str]) -> list[dict[str, object]]:
-    """The autocast state of forward, as arguments of torch.autocast: backward runs outside its context, or in a thread of its own."""
+    """The autocast state of forward, as arguments of torch.autocast: backward runs outside its context, or in a thread
+    of its own.
+    """
     cache = torch.is_autocast_cache_enabled()
     return [
         {

@@ -14,7 +14,10 @@ _able: set[str] = set()
 
 
 def check_compiler(device: torch.device) -> None:
-    """Compile and run a line on the device, once a process. Raises UserError, with what is missing, where that does not work."""
+    """Compile and run a line on the device, once a process.
+
+    Raises UserError, with what is missing, where that does not work.
+    """
     if device.type in _able:
         return
     values = torch.linspace(0, 1, 8, device=device)
@@ -39,11 +42,12 @@ def _refusal(device: torch.device, reason: str) -> str:
 
 @contextmanager
 def compiled(denoiser: nn.Module, device: torch.device) -> Iterator[None]:
-    """Inside, the denoiser's forward is compiled at its first call; hooks that are on its layers then are compiled with it.
+    """Inside, the denoiser's forward is compiled at its first call; hooks that are on its layers then are compiled with
+    it.
 
-    Hooks and the adapter's mode are guarded: where they differ from those compiled, it compiles anew. A model that cannot be compiled in
-    few variants raises (torch._dynamo's errors) and never runs as it is instead. The denoiser gets its own forward back in any case.
-    Raises UserError as `check_compiler` does.
+    Hooks and the adapter's mode are guarded: where they differ from those compiled, it compiles anew. A model that
+    cannot be compiled in few variants raises (torch._dynamo's errors) and never runs as it is instead. The denoiser
+    gets its own forward back in any case. Raises UserError as `check_compiler` does.
     """
     check_compiler(device)
     import torch._dynamo

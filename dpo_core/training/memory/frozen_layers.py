@@ -1,15 +1,15 @@
-"""Less kept for the backward pass, at no cost in exactness and next to none in time: what only a frozen weight's gradient would need, and
-what is quick to compute again.
+"""Less kept for the backward pass, at no cost in exactness and next to none in time: what only a frozen weight's
+gradient would need, and what is quick to compute again.
 
-The denoiser's own weights are frozen, so that the backward pass asks for gradients of activations alone. Three things that PyTorch keeps
-all the same are left out, about a third of what a UNet keeps (docs/speed.md):
+The denoiser's own weights are frozen, so that the backward pass asks for gradients of activations alone. Three things
+that PyTorch keeps all the same are left out, about a third of what a UNet keeps (docs/speed.md):
 
 - a convolution's input, which only the gradient of its weight needs: one formula serves both, and keeps what either wants;
 - the output of a group norm that goes into a SiLU: it is computed again from the norm's input, which is kept anyway;
 - in GEGLU, h * gelu(g), the output of the gelu, computed again from g.
 
-Gradients are the same bit for bit where kernels are deterministic. Small tensors stay as they are, see WORTH; so do layers that write in
-place, or whose weights are trained, and everything where PyTorch is older than 2.4.
+Gradients are the same bit for bit where kernels are deterministic. Small tensors stay as they are, see WORTH; so do
+layers that write in place, or whose weights are trained, and everything where PyTorch is older than 2.4.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ from torch.nn import functional as F
 GEGLUS = ("diffusers.models.activations", "comfy.ldm.modules.attention")
 """Modules whose GEGLU is h * gelu(g) with h, g = proj(x).chunk(2, -1)."""
 WORTH = 2**20
-"""Smaller tensors are kept as ever: little is gained, and a backward pass of small ones would take a tenth longer. Unit: bytes."""
+"""Smaller tensors are kept as ever: little is gained, and a backward pass of small ones would take a tenth longer.
+
+Unit: bytes.
+"""
 _SOURCE = "_dreambooth_dpo_norm"
 
 
@@ -150,7 +153,8 @@ def _leaner(module: nn.Module) -> tuple[str, Callable] | None:
 
 @contextmanager
 def lean(denoiser: nn.Module) -> Iterator[None]:
-    """Inside, the denoiser's frozen layers keep less for the backward pass. Every layer gets its own methods back in any case.
+    """Inside, the denoiser's frozen layers keep less for the backward pass. Every layer gets its own methods back in
+    any case.
 
     Hooks on layers (the adapter's) act as before. Where autograd does not record, nothing changes.
     """

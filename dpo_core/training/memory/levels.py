@@ -13,8 +13,8 @@ from .checkpointing import checkpointed_blocks, gradient_checkpointing
 from .frozen_layers import lean
 
 LEVELS = ("fast", "checkpointing", "low")
-"""From quick to small: nothing recomputed; each block recomputed in backward; each transformer layer, and one pair after another. The
-gradients of all are the same but for rounding."""
+"""From quick to small: nothing recomputed; each block recomputed in backward; each transformer layer, and one pair
+after another. The gradients of all are the same but for rounding."""
 
 
 def first_level(settings: TrainSettings) -> str:
@@ -23,9 +23,11 @@ def first_level(settings: TrainSettings) -> str:
 
 
 def next_level(settings: TrainSettings, level: str, denoiser: nn.Module) -> str | None:
-    """What is tried where `level` does not fit into memory; None where nothing is left, or the user has chosen the level.
+    """What is tried where `level` does not fit into memory; None where nothing is left, or the user has chosen the
+    level.
 
-    A compiled denoiser has no other level: see TrainSettings. Where no block is known by name, one pair after another is all that is left.
+    A compiled denoiser has no other level: see TrainSettings. Where no block is known by name, one pair after another
+    is all that is left.
     """
     if settings.memory != "auto" or settings.compile or level == LEVELS[-1]:
         return None
@@ -41,8 +43,8 @@ def _has_blocks(denoiser: nn.Module) -> bool:
 
 @contextmanager
 def at_level(denoiser: nn.Module, level: str, compiled: bool = False) -> Iterator[None]:
-    """Inside, the denoiser's backward recomputes what the level says; unless it is `compiled`, it keeps no more than it needs
-    (frozen_layers.py).
+    """Inside, the denoiser's backward recomputes what the level says; unless it is `compiled`, it keeps no more than it
+    needs (frozen_layers.py).
 
     Raises UserError for the level checkpointing where the denoiser has no blocks known by name.
     """

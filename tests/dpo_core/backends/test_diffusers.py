@@ -22,7 +22,9 @@ def noise_of(seed: int) -> torch.Tensor:
 
 
 def alphas_by_hand() -> np.ndarray:
-    """Stable Diffusion's schedule: beta runs evenly in its root from 0.00085 to 0.012 over 1000 steps; a = product of 1 - beta."""
+    """Stable Diffusion's schedule: beta runs evenly in its root from 0.00085 to 0.012 over 1000 steps; a = product of 1
+    - beta.
+    """
     return np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)
 
 
@@ -77,7 +79,9 @@ def test_noised_agrees_with_the_scheduler(model):
 
 
 def test_a_model_that_knows_the_noise_has_no_error_and_samples_the_picture(model, monkeypatch):
-    """Training target and sampler agree in schedule and prediction type: the exact prediction has error 0 and leads back to x0."""
+    """Training target and sampler agree in schedule and prediction type: the exact prediction has error 0 and leads
+    back to x0.
+    """
     x0 = torch.stack([noise_of(7), noise_of(8)])
     monkeypatch.setattr(model, "denoiser", Knowing(x0, model.prediction_type))
     times = torch.tensor([20, 800])

@@ -1,6 +1,8 @@
-"""Who takes room on a GPU when: while the denoiser trains, VAE and text encoder do not, and they come back when they are asked.
+"""Who takes room on a GPU when: while the denoiser trains, VAE and text encoder do not, and they come back when they
+are asked.
 
-Where there is no GPU, a model is told to put its parts aside in main memory, where they lie already, and it is watched that it does.
+Where there is no GPU, a model is told to put its parts aside in main memory, where they lie already, and it is watched
+that it does.
 """
 
 from __future__ import annotations
