@@ -1,7 +1,7 @@
 // Graphs of older versions open with their own values, and say so; a graph that is saved names the version of the pack.
 
 import { app } from "../../scripts/app.js"
-import { namesOf, restored } from "./saved/widgets.js"
+import { before, namesOf, restored } from "./saved/widgets.js"
 import { VERSION } from "./version.js"
 
 /** Of the graph that is being loaded: what was set, by node title. */
@@ -14,7 +14,8 @@ function note(graph) {
 }
 
 function restore(node, saved) {
-    const values = restored(node.comfyClass, node.widgets ?? [], saved.dbdpo_saved_widgets, saved.widgets_values)
+    const earlier = before(node.constructor.nodeData)
+    const values = restored(earlier, node.widgets ?? [], saved.dbdpo_saved_widgets, saved.widgets_values)
     delete node.dbdpo_saved_widgets
     const names = []
     for (const widget of node.widgets ?? []) {

@@ -24,7 +24,7 @@ class Evaluate(io.ComfyNode):
                 io.Clip.Input("clip", tooltip="Their text encoder."),
                 io.Vae.Input("vae", tooltip="Their VAE."),
                 *witness_inputs("the better witness."),
-                *picture_inputs(", of each model.", least=1),
+                *picture_inputs(least=1),
             ],
             outputs=[
                 io.Image.Output(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
+from ...dpo_core.settings import SamplingSettings
 from ..sockets import CATEGORY, CandidatesType, PairsType, found_by, shown_again
+from ..widgets import widget
 
 
 class FinishCandidates(io.ComfyNode):
@@ -24,12 +26,10 @@ class FinishCandidates(io.ComfyNode):
                 PairsType.Input(
                     "pairs", tooltip="Pairs of drafts: candidates sampled in few steps, scored and paired as usual."
                 ),
-                io.Int.Input(
+                widget(
+                    SamplingSettings,
                     "steps",
-                    default=20,
-                    min=1,
-                    max=1000,
-                    tooltip="Steps of the finished pictures; more than the drafts have.",
+                    tooltip="Sampler steps of the finished pictures; more than the drafts have.",
                 ),
             ],
             outputs=[

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ...dpo_core.settings import EvaluationSettings
 from ..sockets import CandidatesType, ScorerType
+from ..widgets import widget
 
 
 def judge_input(says: str, **more) -> io.Input:
@@ -12,9 +14,9 @@ def judge_input(says: str, **more) -> io.Input:
     return ScorerType.Input("judge", optional=True, tooltip=f"A scorer of another backbone that {says}", **more)
 
 
-def seeds_input(tooltip: str, least: int = 2, **more) -> io.Input:
+def seeds_input(least: int = 2, **more) -> io.Input:
     """Pictures a prompt. With fewer than two there is no spread to count gains in."""
-    return io.Int.Input("seeds_per_prompt", default=6, min=least, max=1000, tooltip=tooltip, **more)
+    return widget(EvaluationSettings, "seeds_per_prompt", min=least, **more)
 
 
 def witness_inputs(says: str, **more) -> list:
@@ -30,16 +32,6 @@ def witness_inputs(says: str, **more) -> list:
     ]
 
 
-def picture_inputs(of: str, least: int = 2) -> list:
-    """How many held-out pictures are drawn, and from which seed; `of`: the end of the first one's tooltip."""
-    return [
-        seeds_input(f"Pictures for every held-out prompt{of}", least),
-        io.Int.Input(
-            "seed",
-            control_after_generate=False,
-            default=1_000_003,
-            min=0,
-            max=2**31 - 1,
-            tooltip="Noise seeds derive from it, apart from candidates'.",
-        ),
-    ]
+def picture_inputs(least: int = 2) -> list[io.Input]:
+    """How many held-out pictures are drawn, and from which seed."""
+    return [seeds_input(least), widget(EvaluationSettings, "seed")]

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
+from ...dpo_core.settings import StopSettings
 from ..sockets import CATEGORY, CandidatesType, PairsType, StandingType, found_by, shown_again
+from ..widgets import widget
 from .inputs import picture_inputs, witness_inputs
 from .score import second_scorer
 
@@ -38,14 +40,8 @@ class KeepBest(io.ComfyNode):
                     optional=True,
                     tooltip="From the Keep Best Round of the round before; empty for the first.",
                 ),
-                *picture_inputs(", of each model."),
-                io.Int.Input(
-                    "patience",
-                    default=3,
-                    min=1,
-                    max=1000,
-                    tooltip="Rounds in a row without more gain before it says stop.",
-                ),
+                *picture_inputs(),
+                widget(StopSettings, "patience"),
                 PairsType.Input(
                     "pairs",
                     lazy=True,

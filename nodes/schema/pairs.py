@@ -4,43 +4,15 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
+from ...dpo_core.settings import PairSettings, from_widgets
 from ..sockets import CATEGORY, PairsType, ScoredType, found_by, shown_again
+from ..widgets import ordered
 
-
-def rule_inputs() -> list:
-    """The widgets of the pair rule, all optional: graphs made before they were there go on working."""
-    return [
-        io.Combo.Input(
-            "rule",
-            options=["angle_window", "pareto", "lambda_harmonic", "weighted_sum", "random"],
-            default="lambda_harmonic",
-            optional=True,
-            tooltip="Which of two candidates is better. lambda_harmonic: a reward of both scores, in which the lower weighs more "
-            "(steered by fidelity_weight); angle_window: both must rise (steered by the angles); random is a control.",
-        ),
-        io.Combo.Input(
-            "window",
-            options=["fixed", "auto"],
-            default="fixed",
-            optional=True,
-            tooltip="For angle_window: fixed takes angle_low and angle_high, auto finds a window around the direction of steer.",
-        ),
-        io.Float.Input(
-            "steer", default=0.5, min=0, max=1, step=0.05, optional=True,
-            tooltip="For an auto window: 0 = gain fidelity, 1 = gain alignment, 0.5 = both alike.",
-        ),
-        io.Float.Input(
-            "fidelity_weight", default=0.5, min=0, max=1, step=0.05, optional=True,
-            tooltip="For lambda_harmonic and weighted_sum: fidelity's share of the reward; alignment has the rest.",
-        ),
-        io.Combo.Input(
-            "combine",
-            options=["worst", "mean"],
-            default="worst",
-            optional=True,
-            tooltip="With two scorers: the worse of both in standard deviations, so that both must be pleased, or their mean.",
-        ),
-    ]  # fmt: skip
+PAIRING = (
+    "angle_low", "angle_high", "margin", "max_pairs_per_prompt", "max_uses", "rule", "window", "steer",
+    "fidelity_weight",
+)  # fmt: skip
+"""The first widgets of the pair rule, in the order of saved graphs."""
 
 
 class BuildPairs(io.ComfyNode):
@@ -55,32 +27,7 @@ class BuildPairs(io.ComfyNode):
             **shown_again(),
             inputs=[
                 ScoredType.Input("scored", tooltip="Scored candidates."),
-                io.Float.Input(
-                    "angle_low",
-                    default=20,
-                    min=-90,
-                    max=180,
-                    step=1,
-                    tooltip="Degrees: 0 = better in fidelity alone, 90 = in alignment alone.",
-                ),
-                io.Float.Input(
-                    "angle_high", default=70, min=-90, max=180, step=1, tooltip="Degrees. The paper's window is 20..70."
-                ),
-                io.Float.Input(
-                    "margin",
-                    default=0.5,
-                    min=0,
-                    max=10,
-                    step=0.05,
-                    tooltip="Smallest improvement, in standard deviations of the round.",
-                ),
-                io.Int.Input(
-                    "max_pairs_per_prompt", default=6, min=1, max=10000, tooltip="The largest improvements are kept."
-                ),
-                io.Int.Input(
-                    "max_uses", default=3, min=1, max=10000, tooltip="How often one candidate may stand in pairs."
-                ),
-                *rule_inputs(),
+                *ordered(PairSettings, order=(*PAIRING, "combine")),
             ],
             outputs=[
                 PairsType.Output(display_name="pairs", tooltip="For DPO LoRA Train Step and for looking at them."),
@@ -96,26 +43,14 @@ class BuildPairs(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls, scored, rule=None, window=None, steer=None, fidelity_weight=None, combine=None, **limits
-    ) -> io.NodeOutput:
+    def execute(cls, scored, **widgets) -> io.NodeOutput:
         from ...dpo_core.pairs.advice import pairs_advice
         from ...dpo_core.report.plots.cloud import cloud_figure, figure_image
-        from ...dpo_core.settings import PairSettings
         from ..host.runs import NodeProgress, to_image
         from ..stages.no_pairs import lacking
         from ..stages.pairs import make_pairs
 
-        # Graphs from before there were rules meant the angle window.
-        rule = rule or "angle_window"
-        optional = {
-            "rule": rule,
-            "window": window,
-            "steer": steer,
-            "fidelity_weight": fidelity_weight,
-            "combine": combine,
-        }
-        settings = PairSettings(**limits, **{k: v for k, v in optional.items() if v is not None})
+        settings = PairSettings(**from_widgets(PairSettings, widgets))
         made = make_pairs(scored, settings, NodeProgress(cls.hidden.unique_id))
         fidelity, alignment, prompt_of = made.scores
         figure = cloud_figure(

@@ -7,19 +7,30 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ...dpo_core.settings import (
+    AdapterSettings,
+    LoopSettings,
+    PairSettings,
+    SamplingSettings,
+    StopSettings,
+    TrainSettings,
+)
 from ..sockets import CATEGORY, CandidatesType, ConceptType, PromptsType, ScorerType, found_by
+from ..widgets import ordered, widget
 from .finish import FinishCandidates
 from .inputs import judge_input, seeds_input
 from .keep_best import KeepBest
-from .pairs import BuildPairs
-from .sample import SampleCandidates, sampling_inputs
+from .pairs import PAIRING, BuildPairs
+from .sample import DRAWING, SampleCandidates, sampler_inputs, sampling_inputs
 from .score import second_scorer
-from .train import TrainStep, training_inputs
+from .train import LEARNING, TrainStep, adapter_inputs, training_inputs
 
 _LINKED = {"rawLink": True}
-_PAIRS = ("angle_low", "angle_high", "margin", "max_pairs_per_prompt", "max_uses")
-_RULE = ("rule", "window", "steer", "fidelity_weight", "combine")
-_TRAINING = ("objective", "loser_guard", "schedule", "memory", "reference_bank")
+_ORDER = (
+    "rounds", "run_name", *DRAWING, *PAIRING, *LEARNING, "combine", "keep", "seeds_per_prompt", "memory",
+    "reference_bank", "guidance_until", "draft_steps",
+)  # fmt: skip
+"""Widgets in the order of saved graphs."""
 
 
 def _scorers(first: Any, second: Any) -> dict[str, Any]:
@@ -27,11 +38,12 @@ def _scorers(first: Any, second: Any) -> dict[str, Any]:
     return {"scorer": first} if second is None else {"scorer": first, "scorer_2": second}
 
 
-def _given(names: tuple[str, ...], *values: Any) -> dict[str, Any]:
-    """The optional widgets that a graph has; those that it lacks are not set, and so keep no earlier result from being
-    found.
+def _given(inputs: list[io.Input], widgets: dict[str, Any]) -> dict[str, Any]:
+    """A node's widgets from those of the loop.
+
+    Widgets that the graph lacks are not set: a value more would be another node to the host's cache.
     """
-    return {name: value for name, value in zip(names, values, strict=True) if value is not None}
+    return {i.id: widgets[i.id] for i in inputs if hasattr(i, "default") and widgets.get(i.id) is not None}
 
 
 def _later(number: int) -> dict[str, int]:
@@ -108,15 +120,24 @@ def _outputs(rounds: int, drawn: _Drawn, train: Any, kept: Any) -> tuple:
     return (train.out(0), train.out(1), train.out(2), drawn.candidates.out(0), train.out(2), said)
 
 
+def rounds_inputs() -> list[io.Input]:
+    """Widgets of the loop: those of its nodes, each once."""
+    beside = [
+        io.String.Input(
+            "run_name", default="my_run", tooltip="Folder under output/dreambooth_dpo where everything is kept."
+        ),
+        *sampler_inputs(),
+        *adapter_inputs(),
+        widget(StopSettings, "rule"),
+        seeds_input(optional=True),
+    ]
+    kinds = (LoopSettings, SamplingSettings, PairSettings, AdapterSettings, TrainSettings)
+    return ordered(*kinds, beside=beside, order=_ORDER)
+
+
 class Rounds(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        # Younger widgets come last: saved graphs know widgets by their order.
-        pairs = {i.id: i for i in BuildPairs.define_schema().inputs if i.id in (*_PAIRS, *_RULE)}
-        combine = pairs.pop("combine")
-        training, sampling = ({i.id: i for i in made} for made in (training_inputs(), sampling_inputs()))
-        del training["round"], sampling["round"]  # of each round its own
-        younger = training.pop("memory"), training.pop("reference_bank"), sampling.pop("guidance_until")
         return io.Schema(
             node_id="DBDPO_Rounds",
             display_name="DPO Rounds",
@@ -136,37 +157,7 @@ class Rounds(io.ComfyNode):
                 ScorerType.Input("scorer", extra_dict=_LINKED, tooltip="The scorer that trains."),
                 second_scorer(extra_dict=_LINKED),
                 judge_input("never trains: it has half the say in which round is kept.", extra_dict=_LINKED),
-                io.Int.Input(
-                    "rounds", default=3, min=1, max=50, tooltip="Rounds. One more re-runs nothing of the earlier ones."
-                ),
-                io.String.Input(
-                    "run_name", default="my_run", tooltip="Folder under output/dreambooth_dpo where everything is kept."
-                ),
-                *sampling.values(),
-                *pairs.values(),
-                *training.values(),
-                combine,
-                io.Combo.Input(
-                    "keep",
-                    optional=True,
-                    options=["best", "last"],
-                    default="best",
-                    tooltip="best: measure rounds on held-out prompts, keep the surest, stop when another is of no use; last: all rounds.",
-                ),
-                seeds_input(
-                    "For keep = best: pictures for every held-out prompt, of the start and of each round.",
-                    optional=True,
-                ),
-                *younger,
-                io.Int.Input(
-                    "draft_steps",
-                    optional=True,
-                    default=0,
-                    min=0,
-                    max=1000,
-                    tooltip="Candidates are first drafted in so many steps, and only those in pairs of drafts drawn in full. "
-                    "A third of steps is usual; 0 = no drafts.",
-                ),
+                *rounds_inputs(),
             ],
             outputs=[
                 io.Model.Output(
@@ -191,27 +182,25 @@ class Rounds(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model, clip, vae, concept, prompts, scorer, rounds, run_name, scorer_2=None, judge=None, keep=None, seeds_per_prompt=None,
-        rule=None, window=None, steer=None, fidelity_weight=None, combine=None, objective=None, loser_guard=None, schedule=None,
-        memory=None, reference_bank=None, guidance_until=None, draft_steps=None, **widgets,
-    ) -> io.NodeOutput:  # fmt: skip
+        cls, model, clip, vae, concept, prompts, scorer, rounds, run_name, scorer_2=None, judge=None, **widgets
+    ) -> io.NodeOutput:
         from comfy_execution.graph_utils import GraphBuilder
 
         graph = GraphBuilder()
-        pairing = {k: widgets.pop(k) for k in _PAIRS} | _given(_RULE, rule, window, steer, fidelity_weight, combine)
-        training = {i.id: widgets.pop(i.id) for i in training_inputs() if not i.optional}
-        training |= _given(_TRAINING, objective, loser_guard, schedule, memory, reference_bank)
-        widgets |= _given(("guidance_until",), guidance_until)
+        drawing, training = _given(sampling_inputs(), widgets), _given(training_inputs(), widgets)
+        pairing = _given(BuildPairs.define_schema().inputs, widgets)
         scorers, kept = _scorers(scorer, scorer_2), None
-        measuring = {"before": model, "clip": clip, "vae": vae, **scorers, **_measuring(judge, seeds_per_prompt)}
+        measured = _measuring(judge, widgets.get("seeds_per_prompt"))
+        measuring = {"before": model, "clip": clip, "vae": vae, **scorers, **measured}
         shared = {"clip": clip, "vae": vae, "concept": concept, "prompts": prompts, "run_name": run_name}
+        drafts = widgets.get("draft_steps") or 0
         for number in range(rounds):
-            drawn = _drawn(graph, number, {"model": model, **shared}, widgets, scorers, pairing, draft_steps or 0)
+            drawn = _drawn(graph, number, {"model": model, **shared}, drawing, scorers, pairing, drafts)
             steps = {**training, **_later(number)}
             links = {"model": model, "clip": clip, "pairs": drawn.pairs.out(0)}
             train = graph.node(TrainStep.define_schema().node_id, f"train_{number}", **links, **steps)
             model = train.out(0)
-            kept = None if keep == "last" else _keep_best(graph, number, drawn, train, kept, measuring)
+            kept = None if widgets.get("keep") == "last" else _keep_best(graph, number, drawn, train, kept, measuring)
         return io.NodeOutput(*_outputs(rounds, drawn, train, kept), expand=graph.finalize())
 
     @classmethod

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
+from ...dpo_core.settings import SamplingSettings
 from ..sockets import CATEGORY, Candidates, CandidatesType, ConceptType, PromptsType, found_by, shown_again
+from ..widgets import ordered
 
 
 def round_input() -> io.Int.Input:
@@ -13,55 +15,38 @@ def round_input() -> io.Int.Input:
     return io.Int.Input("round", optional=True, control_after_generate=False, default=0, min=0, max=49, tooltip=tooltip)
 
 
-def sampling_inputs() -> list:
-    """Widgets of how pictures are drawn, with the core's ranges."""
+def sampler_inputs() -> list[io.Input]:
+    """What only ComfyUI knows of drawing."""
     from ...dpo_core.backends.comfyui import host
 
     return [
-        io.Int.Input(
-            "candidates_per_prompt", default=8, min=2, max=256, tooltip="Pictures for every prompt. 8 to 16 are usual."
-        ),
-        io.Int.Input(
-            "seed",
-            control_after_generate=False,
-            default=0,
-            min=0,
-            max=2**31 - 1,
-            tooltip="Every picture's noise seed is derived from it.",
-        ),
-        io.Int.Input("steps", default=20, min=1, max=1000, tooltip="Sampler steps."),
-        io.Float.Input("cfg", default=4.0, min=1.0, max=30.0, step=0.1, tooltip="Guidance scale; 1 = off."),
         io.Combo.Input(
             "sampler_name",
             options=host.sampler_names(),
             default="dpmpp_2m",
-            tooltip="Samplers without noise of their own (euler, ddim, dpmpp_2m, uni_pc, ...) give the same pictures at any batch size.",
+            tooltip="The sampler. Samplers that add no noise while sampling (euler, ddim, dpmpp_2m, uni_pc, ...) draw the "
+            "same pictures at any batch size.",
         ),
         io.Combo.Input(
             "scheduler", options=host.scheduler_names(), default="karras", tooltip="How noise falls over the steps."
         ),
-        io.Int.Input("width", default=512, min=64, max=4096, step=8, tooltip="Picture width in pixels."),
-        io.Int.Input("height", default=512, min=64, max=4096, step=8, tooltip="Picture height in pixels."),
-        io.Int.Input(
-            "batch_size",
-            default=8,
-            min=0,
-            max=1024,
-            tooltip="Pictures drawn at once; 0 = as many as free memory holds. Halved by itself when memory runs out.",
-        ),
-        io.String.Input("negative", default="", multiline=True, tooltip="Negative prompt; acts from cfg 1 up."),
-        # Optional, so that graphs from before it was there stay valid.
-        io.Float.Input(
-            "guidance_until",
-            optional=True,
-            default=1,
-            min=0,
-            max=1,
-            step=0.05,
-            tooltip="Share of the steps that cfg acts in, from the first; a step after it costs half. 1 = all steps.",
-        ),
-        round_input(),
+        io.String.Input("negative", default="", multiline=True, tooltip="Negative prompt. Without effect at cfg 1."),
     ]
+
+
+DRAWING = (
+    "candidates_per_prompt", "seed", "steps", "cfg", "sampler_name", "scheduler", "width", "height", "batch_size",
+    "negative",
+)  # fmt: skip
+"""The first widgets of drawing, in the order of saved graphs."""
+
+
+def sampling_inputs() -> list[io.Input]:
+    """Widgets of how pictures are drawn."""
+    beside = [*sampler_inputs(), round_input()]
+    return ordered(
+        SamplingSettings, beside=beside, order=(*DRAWING, "guidance_until", "round"), without=("draft_steps",)
+    )
 
 
 class SampleCandidates(io.ComfyNode):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
+from ...dpo_core.settings import StrengthSettings
 from ..sockets import CATEGORY, found_by, shown_again
+from ..widgets import widget
 from .inputs import picture_inputs, witness_inputs
 
 
@@ -26,12 +28,8 @@ class StrengthSweep(io.ComfyNode):
                 io.Clip.Input("clip", tooltip="The model's text encoder."),
                 io.Vae.Input("vae", tooltip="The model's VAE."),
                 *witness_inputs("the better witness."),
-                io.String.Input(
-                    "strengths",
-                    default="0, 0.25, 0.5, 0.75, 1, 1.25, 1.5",
-                    tooltip="Strengths to draw with, 0 to 4, commas between; 0, the model without the LoRA, is always among them.",
-                ),
-                *picture_inputs(" and strength."),
+                widget(StrengthSettings, "strengths"),
+                *picture_inputs(),
             ],
             outputs=[
                 io.Image.Output(

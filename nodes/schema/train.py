@@ -4,53 +4,26 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
+from ...dpo_core.settings import AdapterSettings, TrainSettings
 from ..sockets import CATEGORY, PairsType, found_by, shown_again
+from ..widgets import ordered
 from .sample import round_input
 
+LEARNING = (
+    "rank", "alpha", "targets", "train_steps", "pairs_per_step", "accumulation", "learning_rate", "beta",
+    "checkpointing", "train_seed", "objective", "loser_guard", "schedule",
+)  # fmt: skip
+"""The first widgets of training, in the order of saved graphs."""
 
-def training_inputs() -> list:
-    """Widgets of one round of training, with the core's defaults and ranges."""
+
+def adapter_inputs() -> list[io.Input]:
+    """Widgets of training that are no settings of the core: an older switch of memory, and the seed."""
     return [
-        io.Int.Input("rank", default=8, min=1, max=512, tooltip="Rank of the LoRA."),
-        io.Float.Input("alpha", default=8, min=0.01, max=1024, step=0.5, tooltip="Its strength is alpha / rank."),
-        io.Combo.Input(
-            "targets",
-            options=["all", "attention+ff", "attention"],
-            default="all",
-            tooltip="Which layers of the blocks are trained.",
-        ),
-        io.Int.Input("train_steps", default=60, min=1, max=1_000_000, tooltip="Optimizer steps of this round."),
-        io.Int.Input(
-            "pairs_per_step", default=8, min=1, max=1024, tooltip="Pairs in one forward; memory grows with it."
-        ),
-        io.Int.Input(
-            "accumulation",
-            default=1,
-            min=1,
-            max=1024,
-            tooltip="Forwards per optimizer step: large batches in little memory.",
-        ),
-        io.Float.Input(
-            "learning_rate",
-            default=2e-4,
-            min=1e-8,
-            max=1,
-            step=1e-6,
-            round=False,
-            tooltip="AdamW's. 2e-4 on small models, 2e-5 on SDXL.",
-        ),
-        io.Float.Input(
-            "beta",
-            default=2000,
-            min=0.1,
-            max=1e6,
-            step=10,
-            tooltip="How close to its reference: 2000-5000 (eps), 100 (flow).",
-        ),
         io.Boolean.Input(
             "checkpointing",
             default=False,
-            tooltip="Recompute blocks in the backward pass: much less memory, about a third slower. See memory.",
+            tooltip="The same as memory: checkpointing. Each block is computed twice: much less memory, about a third "
+            "slower.",
         ),
         io.Int.Input(
             "train_seed",
@@ -58,57 +31,17 @@ def training_inputs() -> list:
             default=0,
             min=0,
             max=2**31 - 1,
-            tooltip="Of initial weights, order and noise.",
+            tooltip="Initial weights, the order of pairs and the noise of training are derived from it.",
         ),
-        *_younger_inputs(),
     ]
 
 
-def _younger_inputs() -> list:
-    """Optional, so that graphs from before they were there stay valid; a new one comes last, since saved graphs know
-    widgets by order.
-    """
-    return [
-        io.Combo.Input(
-            "objective",
-            optional=True,
-            options=["dpo", "ipo", "hinge", "reward_gap", "mapo", "kto", "raft"],
-            default="dpo",
-            tooltip="The loss. Set beta to suit: 2000 (dpo, reward_gap, kto), 1000 (hinge), 500 (ipo), 0.1 (mapo); raft has none.",
-        ),
-        io.Float.Input(
-            "loser_guard",
-            optional=True,
-            default=0,
-            min=0,
-            max=1,
-            step=0.05,
-            tooltip="Share of the winner's push that the loser's push must leave; 0 = off, 0.6-0.9 in its paper.",
-        ),
-        io.Combo.Input(
-            "schedule",
-            optional=True,
-            options=["linear", "constant"],
-            default="linear",
-            tooltip="Learning rate after warm-up: falling to 0 by the end of the round, or constant (then take half the learning_rate).",
-        ),
-        io.Combo.Input(
-            "memory",
-            optional=True,
-            options=["auto", "fast", "checkpointing", "low"],
-            default="auto",
-            tooltip="What a step gives up to fit into memory; the result is the same. auto: nothing, or as much as it turns out to need.",
-        ),
-        io.Int.Input(
-            "reference_bank",
-            optional=True,
-            default=0,
-            min=0,
-            max=1000,
-            tooltip="Fixed draws of noise per pair, whose reference is computed once; 0 = fresh noise and a reference pass in every step.",
-        ),
-        round_input(),
-    ]
+def training_inputs() -> list[io.Input]:
+    """Widgets of one round of training."""
+    beside = [*adapter_inputs(), round_input()]
+    return ordered(
+        AdapterSettings, TrainSettings, beside=beside, order=(*LEARNING, "memory", "reference_bank", "round")
+    )
 
 
 class TrainStep(io.ComfyNode):

@@ -11,20 +11,14 @@ import numpy as np
 from ...dpo_core.backends.comfyui import ComfyTextToImage
 from ...dpo_core.run.folder import RunFolder
 from ...dpo_core.sampling.sets import sample_set
-from ...dpo_core.settings import SamplingSettings
+from ...dpo_core.settings import SamplingSettings, from_widgets
 from ..host.runs import NodeProgress, mark, remember
 from ..sockets import Candidates, Sampler
 
 
 def sampling_of(widgets: Mapping[str, Any]) -> tuple[SamplingSettings, Sampler]:
-    """The core's settings, and what only ComfyUI knows, from a sampling node's widgets; `guidance_until` may be missing
-    or None.
-    """
-    names = {"candidates_per_prompt", "steps", "width", "height", "batch_size", "seed"}
-    until = widgets.get("guidance_until")
-    settings = SamplingSettings(
-        guidance=widgets["cfg"], guidance_until=1 if until is None else until, **{n: widgets[n] for n in names}
-    )
+    """The core's settings, and what only ComfyUI knows, from a sampling node's widgets."""
+    settings = SamplingSettings(**from_widgets(SamplingSettings, widgets))
     return settings, Sampler(widgets["sampler_name"], widgets["scheduler"], widgets["negative"])
 
 

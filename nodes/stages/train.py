@@ -20,7 +20,7 @@ from ...dpo_core.pairs.edits import thumbs_of, thumbs_words
 from ...dpo_core.report.plots.cloud import figure_image
 from ...dpo_core.report.plots.training import training_figure
 from ...dpo_core.run.folder import RunFolder
-from ...dpo_core.settings import AdapterSettings, TrainSettings
+from ...dpo_core.settings import AdapterSettings, TrainSettings, from_widgets
 from ...dpo_core.training.adapter import Adapter
 from ...dpo_core.training.dataset import pair_data
 from ...dpo_core.training.lora_files import load_tensors, lora_tensors
@@ -62,21 +62,11 @@ class Trained:
 
 
 def settings_of(widgets: Mapping[str, Any]) -> tuple[AdapterSettings, TrainSettings]:
-    """The core's settings; what graphs from before a widget lack may be missing or None, and a guard of 0 is none."""
+    """The core's settings from a training node's widgets."""
+    level = _level(widgets.get("memory") or "auto", widgets["checkpointing"])
     return (
-        AdapterSettings(rank=widgets["rank"], alpha=widgets["alpha"], targets=widgets["targets"]),
-        TrainSettings(
-            steps=widgets["train_steps"],
-            batch_size=widgets["pairs_per_step"],
-            accumulation=widgets["accumulation"],
-            learning_rate=widgets["learning_rate"],
-            beta=widgets["beta"],
-            memory=_level(widgets.get("memory") or "auto", widgets["checkpointing"]),
-            objective=widgets.get("objective") or "dpo",
-            loser_guard=widgets.get("loser_guard") or None,
-            schedule=widgets.get("schedule") or "constant",
-            reference_bank=widgets.get("reference_bank") or 0,
-        ),
+        AdapterSettings(**from_widgets(AdapterSettings, widgets)),
+        TrainSettings(**from_widgets(TrainSettings, widgets, memory=level)),
     )
 
 

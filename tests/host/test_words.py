@@ -8,7 +8,7 @@ import json
 from dataclasses import dataclass
 
 import pytest
-from make_locales import FOLDER, definitions, message, text
+from make_node_texts import FOLDER, PAGES, definitions, message, text, with_rows
 
 pytestmark = pytest.mark.usefixtures("comfyui")
 
@@ -24,8 +24,14 @@ def info(comfyui) -> dict[str, dict]:
 def test_the_english_texts_are_those_of_the_schemas(info: dict[str, dict]):
     kept = (FOLDER / "en" / "nodeDefs.json").read_text(encoding="utf-8")
     assert kept == text(definitions(info)), (
-        "the nodes' texts have changed: python tools/make_locales.py, then the other languages by hand"
+        "the nodes' texts have changed: python tools/make_node_texts.py, then the other languages by hand"
     )
+
+
+def test_the_help_pages_tell_settings_in_their_own_words(info: dict[str, dict]):
+    for name, entry in info.items():
+        page = (PAGES / f"{name}.md").read_text(encoding="utf-8")
+        assert page == with_rows(page, entry), f"{name}: python tools/make_node_texts.py writes its rows anew"
 
 
 def test_every_output_has_a_tooltip(info: dict[str, dict]):

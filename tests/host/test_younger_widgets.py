@@ -58,8 +58,9 @@ def test_saved_values_stay_those_of_their_widgets(nodes, node):
     found = in_the_front_ends_order(nodes[node])
     required = [w.id for w in widgets(nodes[node]) if not w.optional]
     former = [w for w in SAVED[node] if w in required] + [w for w in SAVED[node] if w not in required]
-    assert found == former + YOUNGER[node]
-    assert all(w.optional for w in widgets(nodes[node]) if w.id in YOUNGER[node])
+    known = former + YOUNGER[node]
+    assert found[: len(known)] == known
+    assert all(w.optional for w in widgets(nodes[node]) if w.id not in former)
 
 
 @pytest.mark.parametrize("given", [{}, {"guidance_until": None}, {"guidance_until": 1.0}])

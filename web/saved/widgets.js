@@ -1,10 +1,10 @@
-// Which value belongs to which widget of a saved node. The front end goes by their order; a graph of an older version may have another one.
+// Which value belongs to which widget of a saved node. The front end goes by their order; a graph of an older version
+// may have another one.
 
-/** What versions without a widget did, where that is not what a new node does. */
-export const BEFORE = {
-    DBDPO_BuildPairs: { rule: "angle_window", combine: "mean" },
-    DBDPO_TrainStep: { schedule: "constant" },
-    DBDPO_Rounds: { rule: "angle_window", combine: "mean", schedule: "constant" },
+/** What a version without a widget did, by widget, where that is not the default: from the node's definition. */
+export function before(nodeData) {
+    const inputs = Object.entries(nodeData?.input?.optional ?? {}).map(([name, [, options]]) => [name, options?.dbdpo_before])
+    return Object.fromEntries(inputs.filter(([, value]) => value !== undefined))
 }
 
 /** The names of a saved node's widgets, in the order of its values; null where the graph does not tell them. */
@@ -15,18 +15,20 @@ export function namesOf(saved) {
 }
 
 /**
- * New values of a node's widgets, by name: those that were saved under the name, and for a widget that the graph does not know what its version
- * did. `widgets`: the node's own, in order; `names`: those that were saved, see `namesOf`. Empty where the order is still theirs, or where there are none.
+ * New values of a node's widgets, by name: those that were saved under the name, and for a widget that the graph does
+ * not know what its version did. `earlier`: see `before`; `widgets`: the node's own, in order; `names`: those that were
+ * saved, see `namesOf`. Empty where the order is still theirs, or where there are none.
  */
-export function restored(type, widgets, names, values) {
-    const own = widgets.filter((widget) => widget.serialize !== false && widget.options?.serialize !== false).map((widget) => widget.name)
+export function restored(earlier, widgets, names, values) {
+    const own = widgets
+        .filter((widget) => widget.serialize !== false && widget.options?.serialize !== false)
+        .map((widget) => widget.name)
     if (!names || (names.length === own.length && names.every((name, i) => name === own[i]))) return {}
     const kept = Object.fromEntries(names.map((name, i) => [name, values[i]]))
-    const before = { ...(BEFORE[type] ?? {}) }
     const found = {}
     for (const name of own) {
         if (name in kept) found[name] = kept[name]
-        else if (name in before) found[name] = before[name]
+        else if (name in earlier) found[name] = earlier[name]
     }
     return found
 }

@@ -1,0 +1,70 @@
+"""What all settings share, and how a setting stands on ComfyUI's nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+from pydantic.fields import FieldInfo
+
+UNSET = object()
+"""Not given, where None is a value."""
+
+
+class Settings(BaseModel):
+    """Frozen; unknown fields are refused by name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True)
+class Widget:
+    """Marks a field of Settings, in Annotated, that is a widget too. Default, range, options and tooltip are the field's."""
+
+    name: str | None = None
+    """The widget's name, where it is not the field's."""
+    since: int = 0
+    """0: there from the start, and required. Later widgets are optional and come last, by this number: saved graphs hold
+    values by the order of widgets. A new widget takes the highest number so far plus one."""
+    before: Any = UNSET
+    """Value for a graph from before the widget, where that is not the default."""
+    default: Any = UNSET
+    """Default on the node, where it is not the field's."""
+    off: Any = UNSET
+    """Widget value that means None."""
+    least: float | None = None
+    """Smallest value on the node, where the field's range excludes its end, or is wider."""
+    most: float | None = None
+    """Largest value on the node, where the field's range is wider."""
+    step: float | None = None
+    """What one click adds. None: 1, or the field's multiple."""
+
+
+def widget_fields(kind: type[Settings]) -> Iterator[tuple[str, FieldInfo, Widget]]:
+    """The fields of `kind` that are widgets, in the order of the class: (field's name, field, its mark)."""
+    for name, field in kind.model_fields.items():
+        mark = next((m for m in field.metadata if isinstance(m, Widget)), None)
+        if mark is not None:
+            yield name, field, mark
+
+
+def widget_names(kind: type[Settings]) -> list[str]:
+    """Names of the widgets of `kind`."""
+    return [mark.name or name for name, _, mark in widget_fields(kind)]
+
+
+def from_widgets(kind: type[Settings], values: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """Arguments of `kind` from a node's widgets, with `more` put over them.
+
+    A widget that `values` lacks, or that is None there, counts as in a graph from before it was there.
+    """
+    given = {}
+    for name, _, mark in widget_fields(kind):
+        value = values.get(mark.name or name)
+        if value is None:
+            value = mark.before
+        if value is not UNSET:
+            given[name] = None if mark.off is not UNSET and value == mark.off else value
+    return given | more

@@ -1,0 +1,57 @@
+"""Settings of the start and of the whole loop."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from .base import Settings, Widget
+from .evaluation import EvaluationSettings, StopSettings, StrengthSettings
+from .pairs import PairSettings
+from .sampling import SamplingSettings
+from .training import AdapterSettings, TrainSettings
+
+
+class PersonalizeSettings(Settings):
+    """DreamBooth by LoRA (arXiv 2208.12242), without prior loss: the step before, and the curve to beat."""
+
+    steps: int = Field(240, ge=1, le=100_000, description="Optimizer steps of the start. Unit: steps.")
+    batch_size: int = Field(8, ge=1, le=256, description="Pictures per step. Unit: images.")
+    learning_rate: float = Field(1e-3, gt=0.0, le=1.0, description="Learning rate of AdamW.")
+    rank: int = Field(8, ge=1, le=512, description="Rank of the DreamBooth LoRA.")
+    curve: tuple[int, ...] = Field(
+        (0, 60, 120, 240), description="Steps at which the trade-off curve is measured; may go beyond the start."
+    )
+    min_fidelity_gain: float = Field(
+        0.6,
+        ge=0.0,
+        le=1.0,
+        description="Under-fitted start: training goes on while fidelity has risen by less than this share of the way to "
+        "held-out photos.",
+    )
+    max_steps: int = Field(
+        480, ge=1, le=100_000, description="Where training on an under-fitted start ends. Unit: steps."
+    )
+    seed: int = Field(0, ge=0, lt=2**31, description="Seed of initial weights and draws.")
+
+
+class LoopSettings(Settings):
+    """All that shapes the loop."""
+
+    rounds: Annotated[int, Widget(most=50)] = Field(
+        3,
+        ge=1,
+        le=1000,
+        description="Most rounds of sample, score, pair and train; early stopping may end them sooner. Unit: rounds.",
+    )
+    sampling: SamplingSettings = SamplingSettings()
+    pairs: PairSettings = PairSettings()
+    adapter: AdapterSettings = AdapterSettings()
+    train: TrainSettings = TrainSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    stop: StopSettings = StopSettings()
+    sweep: bool = Field(
+        False, description="At the end, try the LoRA at several strengths and recommend one: see strength."
+    )
+    strength: StrengthSettings = StrengthSettings()

@@ -1,0 +1,92 @@
+"""Settings of how candidates are drawn."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from .base import Settings, Widget
+
+AUTO_CHUNK = 16
+"""Pictures committed together where free memory decides how many are drawn at once.
+
+A set must be planned alike on any machine.
+"""
+
+
+class SamplingSettings(Settings):
+    """How candidates are drawn."""
+
+    candidates_per_prompt: Annotated[int, Widget()] = Field(
+        8,
+        ge=2,
+        le=256,
+        description="Candidates for each training prompt and round; 8 to 16 are usual. More give more and clearer pairs, "
+        "and take longer in proportion. Unit: images.",
+    )
+    steps: Annotated[int, Widget(default=20)] = Field(16, ge=1, le=1000, description="Sampler steps. Unit: steps.")
+    guidance: Annotated[float, Widget("cfg", step=0.1)] = Field(
+        4.0,
+        ge=1.0,
+        le=30.0,
+        description="Classifier-free guidance scale (arXiv 2207.12598); 1 is off. Use what you use this model with.",
+    )
+    guidance_until: Annotated[float, Widget(since=4, step=0.05)] = Field(
+        1.0,
+        ge=0.0,
+        le=1.0,
+        description="Share of the steps, from the first, that guidance acts in (arXiv 2404.07724). A later step costs half "
+        "and ignores the negative prompt. 1: all steps.",
+    )
+    draft_steps: Annotated[int, Widget(since=5)] = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="Sampler steps of quick drafts, fewer than the sampler's steps; a third of them is usual. Only candidates "
+        "in pairs of drafts are then drawn in full. 0: no drafts. Unit: steps.",
+    )
+    width: Annotated[int, Widget()] = Field(
+        512,
+        ge=64,
+        le=4096,
+        multiple_of=8,
+        description="Width. Take the size that the model was made for. Unit: pixels.",
+    )
+    height: Annotated[int, Widget()] = Field(512, ge=64, le=4096, multiple_of=8, description="Height. Unit: pixels.")
+    batch_size: Annotated[int, Widget()] = Field(
+        8,
+        ge=0,
+        le=1024,
+        description="Images sampled at once; halved when memory runs out. 0: as many as free memory holds, up to "
+        f"{AUTO_CHUNK}. A change starts a new set. Unit: images.",
+    )
+    seed: Annotated[int, Widget()] = Field(
+        0, ge=0, lt=2**31, description="The noise seed of each candidate is derived from it."
+    )
+
+    @property
+    def guided_steps(self) -> int:
+        """Steps, from the first, that run the unprompted forward too. Unit: steps."""
+        return round(self.guidance_until * self.steps) if self.guidance > 1 else 0
+
+    @property
+    def chunk_size(self) -> int:
+        """Pictures that are planned and committed together. Unit: images."""
+        return self.batch_size or AUTO_CHUNK
+
+    @model_validator(mode="after")
+    def _drafts_are_quick(self) -> SamplingSettings:
+        if self.draft_steps >= self.steps:
+            raise ValueError(
+                f"draft_steps {self.draft_steps} must be below steps {self.steps}; a third of them is usual, 0 is off"
+            )
+        return self
+
+    def described(self) -> dict[str, Any]:
+        """As JSON, to recognise what was drawn with equal settings.
+
+        Settings that came later are in it only where they are not off, so that older sets are recognised.
+        """
+        unset = {name for name, off in (("guidance_until", 1), ("draft_steps", 0)) if getattr(self, name) == off}
+        return self.model_dump(mode="json", exclude=unset)

@@ -1,0 +1,144 @@
+"""Settings of the adapter and of one round of training."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from .base import Settings, Widget
+
+
+class AdapterSettings(Settings):
+    """The trained low-rank weights (LoRA, arXiv 2106.09685)."""
+
+    rank: Annotated[int, Widget()] = Field(
+        8, ge=1, le=512, description="Rank of the LoRA. A higher rank can learn more, and makes a larger file."
+    )
+    alpha: Annotated[float, Widget(least=0.01, step=0.5)] = Field(
+        8.0, gt=0.0, le=1024.0, description="The LoRA acts with strength alpha / rank: equal to the rank means 1."
+    )
+    targets: Annotated[Literal["all", "attention+ff", "attention"], Widget()] = Field(
+        "all",
+        description="Trained layers. attention: attention projections. attention+ff: feed-forward and projection layers too. "
+        "all: every linear and convolution layer inside the model's blocks.",
+    )
+
+
+class TrainSettings(Settings):
+    """One round of training on pairs, by Diffusion-DPO (arXiv 2311.12908) or another objective."""
+
+    steps: Annotated[int, Widget("train_steps")] = Field(
+        60, ge=1, le=1_000_000, description="Optimizer steps per round. Unit: steps."
+    )
+    batch_size: Annotated[int, Widget("pairs_per_step")] = Field(
+        8, ge=1, le=1024, description="Pairs in one forward pass. Memory grows with it. Unit: pairs."
+    )
+    accumulation: Annotated[int, Widget()] = Field(
+        1,
+        ge=1,
+        le=1024,
+        description="Forward passes per optimizer step. Twice as many with half the pairs in each see as many pairs, in less "
+        "memory. Unit: passes.",
+    )
+    learning_rate: Annotated[float, Widget(least=1e-8, step=1e-6)] = Field(
+        2e-4,
+        gt=0.0,
+        le=1.0,
+        description="Learning rate of AdamW after warm-up. About 2e-4 for small models, 2e-5 for SDXL. Lower it when "
+        "training stops by itself.",
+    )
+    schedule: Annotated[Literal["linear", "constant"], Widget(since=2, before="constant")] = Field(
+        "linear",
+        description="Learning rate after warm-up. linear: falls to 0 by the end of each round. constant: stays, and goes as "
+        "far with half the learning rate.",
+    )
+    warmup_steps: int = Field(
+        5, ge=0, le=100_000, description="Steps over which the learning rate rises linearly from 0. Unit: steps."
+    )
+    weight_decay: float = Field(0.0, ge=0.0, le=1.0, description="Weight decay of AdamW.")
+    max_grad_norm: float = Field(1.0, gt=0.0, le=1e6, description="Gradients are clipped to this norm.")
+    objective: Annotated[Literal["dpo", "ipo", "hinge", "reward_gap", "mapo", "kto", "raft"], Widget(since=1)] = Field(
+        "dpo",
+        description="The loss. Its beta for eps models: dpo 2000 to 5000, ipo 500, hinge 1000 to 2000, reward_gap 2000, kto "
+        "2000 to 5000, mapo 0.1 (it weighs the margin; its authors' code says 0.5); raft has none.",
+    )
+    beta: Annotated[float, Widget(least=0.1, step=10)] = Field(
+        2000.0,
+        gt=0.0,
+        le=1e6,
+        description="How closely the model stays to its reference: higher is closer. For squared errors averaged over the "
+        "latent's elements: 2000 to 5000 for eps models (SD 1.5, SDXL), about 100 for flow models. See objective.",
+    )
+    loser_guard: Annotated[float | None, Widget(since=1, off=0, step=0.05)] = Field(
+        None,
+        ge=0.0,
+        le=1.0,
+        description="Share of the winner's push that the loser's push must leave: mu of Diffusion-SDPO (arXiv 2511.03317), "
+        "0.6 to 0.9 there. Empty or 0: off.",
+    )
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="Type of the forward pass and of frozen weights; the adapter stays fp32."
+    )
+    memory: Annotated[Literal["auto", "fast", "checkpointing", "low"], Widget(since=3)] = Field(
+        "auto",
+        description="What a step gives up for memory; gradients are the same. fast: nothing. checkpointing: each block is "
+        "computed twice, about a third slower. low: each transformer layer, one pair after another. auto: fast, and after "
+        "running out of memory the next level, from the last good step.",
+    )
+    reference_bank: Annotated[int, Widget(since=4)] = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="Fixed draws of time and noise per pair, whose reference errors are computed once before the steps. "
+        "Faster where a pair is visited more often than this, with less variety of noise. 0: fresh noise and a reference "
+        "pass in every step. Unit: draws.",
+    )
+    compile: bool = Field(
+        False,
+        description="Compile the denoiser by torch.compile: minutes of waiting once, faster steps. With memory auto or fast.",
+    )
+    log_every: int = Field(
+        1,
+        ge=1,
+        le=10_000,
+        description="Steps between checks of the numbers: records, progress, and the stops for NaN and winner error come this "
+        "many steps at once. Above 1 a GPU need not wait for them. Nothing is saved unchecked. Unit: steps.",
+    )
+    checkpoint_every: int = Field(
+        10,
+        ge=1,
+        le=100_000,
+        description="Steps between checkpoints; a killed training loses at most these. Unit: steps.",
+    )
+    winner_error_warning: float = Field(
+        0.01,
+        gt=0.0,
+        le=10.0,
+        description="Warn when the winner's error exceeds the reference's by this, mean of 20 steps. Measured on the "
+        "toybox.",
+    )
+    winner_error_collapse: float = Field(
+        0.04,
+        gt=0.0,
+        le=10.0,
+        description="Stop there and keep the last good adapter. Measured on the toybox.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _former_name(cls, given: Any) -> Any:
+        """Runs from before there were levels said gradient_checkpointing, true or false."""
+        if isinstance(given, dict) and isinstance(given.get("gradient_checkpointing"), bool):
+            given = dict(given)
+            if given.pop("gradient_checkpointing"):
+                given.setdefault("memory", "checkpointing")
+        return given
+
+    @model_validator(mode="after")
+    def _compiled_plainly(self) -> TrainSettings:
+        if self.compile and self.memory not in ("auto", "fast"):
+            raise ValueError(
+                f"compile does not go with memory {self.memory}: one is for speed, the other for memory; turn compile off"
+            )
+        return self

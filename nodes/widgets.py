@@ -1,0 +1,81 @@
+"""Widgets of the nodes, from the fields of the settings: defaults, ranges, options and tooltips are theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+from comfy_api.latest import io
+from pydantic.fields import FieldInfo
+
+from ..dpo_core.settings import Settings, Widget, widget_fields
+from ..dpo_core.settings.base import UNSET
+
+BEFORE = "dbdpo_before"
+"""Key in an input's options: value for a graph from before the widget, if not the default. web/saved.js reads it."""
+SETTING = "dbdpo_setting"
+"""Key in an input's options: the setting, as Class.field. tools/make_node_texts.py writes its row of the help page."""
+_SEEDS = ("seed", "train_seed", "round")
+
+
+def _limits(field: FieldInfo, mark: Widget) -> dict[str, float]:
+    """min and max of the widget, from the field's constraints.
+
+    Where an end is excluded it is the mark's, or the next whole number.
+    """
+    found = {n: getattr(m, n) for m in field.metadata for n in ("ge", "gt", "le", "lt") if hasattr(m, n)}
+    least = mark.least if mark.least is not None else found["ge"]
+    most = mark.most if mark.most is not None else found["le"] if "le" in found else found["lt"] - 1
+    return {"min": least, "max": most}
+
+
+def _kind(field: FieldInfo) -> Any:
+    """The field's type, without None."""
+    kind = field.annotation
+    if get_origin(kind) in (Union, UnionType):
+        kind = next(k for k in get_args(kind) if k is not NoneType)
+    return kind
+
+
+def widget(kind: type[Settings], setting: str, **over: Any) -> io.Input:
+    """The input of one setting; `over`: arguments of io.Input that are another on this node, `name` for its name."""
+    field, mark = next((field, mark) for name, field, mark in widget_fields(kind) if name == setting)
+    name = over.pop("name", mark.name or setting)
+    default = field.default if mark.default is UNSET else mark.default
+    extra = {SETTING: f"{kind.__name__}.{setting}"} | ({} if mark.before is UNSET else {BEFORE: mark.before})
+    given: dict[str, Any] = {"default": default, "tooltip": field.description, "extra_dict": extra}
+    if mark.since:
+        given["optional"] = True
+    of = _kind(field)
+    if get_origin(of) is Literal:
+        return io.Combo.Input(name, **given | {"options": list(get_args(of))} | over)
+    if of is bool:
+        return io.Boolean.Input(name, **given | over)
+    if get_origin(of) is tuple:
+        return io.String.Input(name, **given | {"default": ", ".join(f"{v:g}" for v in default)} | over)
+    if mark.off is not UNSET and default is None:
+        given["default"] = mark.off
+    given |= _limits(field, mark)
+    if of is int:
+        given |= {"step": next((m.multiple_of for m in field.metadata if hasattr(m, "multiple_of")), None)}
+        given |= {"control_after_generate": False} if name in _SEEDS else {}
+        return io.Int.Input(name, **given | over)
+    fine = {"round": False} if mark.step is not None and mark.step < 1e-3 else {}
+    return io.Float.Input(name, **given | fine | {"step": mark.step if mark.step is not None else 1} | over)
+
+
+def ordered(
+    *kinds: type[Settings], beside: Iterable[io.Input] = (), order: Iterable[str] = (), without: Iterable[str] = ()
+) -> list[io.Input]:
+    """All widgets of `kinds` but `without`, and the inputs `beside` them: first those in `order`, then the later ones.
+
+    `order` holds widgets as saved graphs have them. What is not in it comes after them, by its number (Widget.since).
+    """
+    found = {i.id: (0, i) for i in beside}
+    for kind in kinds:
+        for setting, _, mark in widget_fields(kind):
+            found[mark.name or setting] = (mark.since, widget(kind, setting))
+    first = [found.pop(name)[1] for name in order]
+    left = sorted((item for name, item in found.items() if name not in without), key=lambda item: item[0])
+    return first + [made for _, made in left]
