@@ -78,26 +78,24 @@ def _row(name: str, kind: str | list, options: dict, optional: bool) -> str:
 
 
 def with_rows(page: str, entry: dict) -> str:
-    """A help page with today's rows of settings, in the order of the node's inputs; rows of other inputs stay as they
-    are.
+    """A help page with today's rows of settings; other rows stay as they are, and new ones stand where the node has
+    them.
     """
     before, table = page.split("## Inputs\n\n" + HEADER, 1)
     table, after = table.split("\n\n", 1)
-    old = {row.split("`", 2)[1]: row + "\n" for row in table.split("\n")}
-    rows = []
-    for name in [n for part in ("required", "optional") for n in entry["input_order"].get(part, [])]:
-        part = "required" if name in entry["input"]["required"] else "optional"
-        kind, *options = entry["input"][part][name]
-        made = options and "dbdpo_setting" in options[0]
-        rows.append(_row(name, kind, options[0], part == "optional") if made else old.get(name, f"| `{name}` | | |\n"))
-    ordered = sorted(rows, key=lambda row: _place(row, list(old)))
-    return f"{before}## Inputs\n\n{HEADER}{''.join(ordered)}\n{after}"
-
-
-def _place(row: str, names: list[str]) -> int:
-    """Where a row stands: known ones as they stood, new ones last."""
-    name = row.split("`", 2)[1]
-    return names.index(name) if name in names else len(names)
+    rows = {row.split("`", 2)[1]: row + "\n" for row in table.split("\n")}
+    order = list(rows)
+    for part in ("required", "optional"):
+        earlier = None
+        for name in entry["input_order"].get(part, []):
+            if name not in order:
+                order.insert(0 if earlier is None else order.index(earlier) + 1, name)
+            kind, *options = entry["input"][part][name]
+            if options and "dbdpo_setting" in options[0]:
+                rows[name] = _row(name, kind, options[0], part == "optional")
+            rows.setdefault(name, f"| `{name}` | | |\n")
+            earlier = name
+    return f"{before}## Inputs\n\n{HEADER}{''.join(rows[name] for name in order)}\n{after}"
 
 
 def main() -> None:
