@@ -1,4 +1,5 @@
-// The look of the slider. Colours come from ComfyUI's own variables; tags on pictures bring their own ground, to be read on any picture.
+// Styles of the slider. Colours come from ComfyUI's variables; tags have their own background, so that they can be read on
+// any image.
 
 import { addStyle } from "../shared/style.js"
 
@@ -30,5 +31,5 @@ const CSS = `
 .dbdpo-compare-words { flex: none; text-align: center; font-variant-numeric: tabular-nums; }
 `
 
-/** Put the style into the page, once. */
+/** Add the style to the page, once. */
 export const dress = () => addStyle(ID, CSS)

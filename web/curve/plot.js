@@ -1,10 +1,10 @@
-// The plot: three strips over the steps of a training (loss, margin, winner error with its alarm lines), and a line of words over them.
+// The plot: three strips over the training steps (loss, margin, winner error with its alarm lines) below a line of text.
 
 import { draw, make } from "../inspect/dom.js"
 import { column, joined, range, said, smooth } from "./series.js"
 import { dress } from "./styles.js"
 
-const EMPTY = "Loss, margin and the winner's error are drawn here while it trains."
+const EMPTY = "Loss, margin and winner error are plotted here during training."
 const STRIPS = [
     { name: "loss", index: 1 },
     { name: "margin", index: 2, signed: true },
@@ -27,7 +27,7 @@ export class Plot {
         this.show(null)
     }
 
-    /** rounds: [{points, steps, level, warning, collapse}, ...], or null where nothing was trained yet. */
+    /** rounds: [{points, steps, level, warning, collapse}, ...], or null before any training. */
     show(rounds) {
         this.rounds = (rounds ?? []).filter((round) => round.points?.length)
         this.line = joined(this.rounds)
@@ -54,7 +54,7 @@ export class Plot {
         this.svg.append(this.mark)
     }
 
-    /** One strip between two heights: its lines, its range at the right, its name and last number above. */
+    /** One strip between two heights: its lines, their values at the right, its name and last value above. */
     strip(strip, x, top, bottom, width) {
         const { points, borders } = this.line
         const { level, warning, collapse } = this.rounds.at(-1)
@@ -85,7 +85,7 @@ export class Plot {
         return draw("g", { class: "dbdpo-curve-strip", "data-strip": strip.name }, ...parts)
     }
 
-    /** Words for a point of the curve: at its end whether the alarm is on. */
+    /** The text for a point of the curve; for the last one it says whether the winner error is above a limit. */
     say(point) {
         if (!point) {
             this.words.textContent = EMPTY
@@ -96,15 +96,15 @@ export class Plot {
         const { warning, collapse } = this.rounds.at(-1)
         const [step, loss, margin, error, alarm] = point
         const where = `${this.rounds.length > 1 ? `${this.rounds.length} rounds, step` : "step"} ${step + 1} of ${steps}`
-        const state = alarm > collapse ? "above the stop" : alarm > warning ? "above the warning" : "below the warning"
+        const state = alarm > collapse ? "above the stop limit" : alarm > warning ? "above the warning level" : "below the warning level"
         const numbers = [["loss", loss], ["margin", margin, true], ["winner error", error, true]].filter(([, value]) => Number.isFinite(value))
         const read = numbers.map(([name, value, signed]) => `${name} ${said(value, signed)}`).join(", ")
         this.words.textContent = this.at ? `${where}: ${read}` : `${where}; winner error ${state}`
         this.root.dataset.alarm = alarm > warning ? "on" : "off"
-        this.root.setAttribute("aria-label", `${where}: ${read}; ${state} of ${said(warning)}`)
+        this.root.setAttribute("aria-label", `${where}: ${read}; ${state} (warning ${said(warning)})`)
     }
 
-    /** The numbers under the pointer. */
+    /** Shows the values under the pointer. */
     point(event) {
         const { points, steps } = this.line
         if (!points.length || !this.x) return

@@ -1,4 +1,5 @@
-// The look of the curve. Colours come from ComfyUI's own variables; those of lines are seen on dark and light ground alike, and differ in dash, too.
+// Styles of the curve. Colours come from ComfyUI's variables; line colours are visible on dark and light backgrounds,
+// and lines also differ in dash pattern.
 
 import { addStyle } from "../shared/style.js"
 
@@ -28,5 +29,5 @@ const CSS = `
 .dbdpo-curve-mark { stroke: var(--fg-color, #222); stroke-opacity: 0.7; }
 `
 
-/** Put the style into the page, once. */
+/** Add the style to the page, once. */
 export const dress = () => addStyle(ID, CSS)

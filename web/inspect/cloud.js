@@ -1,6 +1,6 @@
-// The fidelity-alignment cloud in SVG: candidates as points, pairs as arrows from loser to winner, the rule's
-// window or the way in which its reward rises.
-// Points and arrows of one kind are one path each, so that 500 of them cost as little as five; what is under the pointer is looked up.
+// The fidelity-alignment cloud in SVG: candidates as points, pairs as arrows from loser to winner, and the rule's angle
+// window or the direction in which its reward rises. All points or arrows of one kind are one path, so that 500 cost as
+// little as five; what is under the pointer is computed from positions.
 
 import { draw, make } from "./dom.js"
 import { Tip } from "./tip.js"
@@ -34,7 +34,7 @@ function round(value) {
     return Math.round(value * 10) / 10
 }
 
-/** An arrow between two points of the picture, ending short of both; with a cross on it where it is struck out. */
+/** An arrow between two points of the plot, shortened at both ends; `crossed` adds a cross. */
 function arrow([x0, y0], [x1, y1], crossed, short = 9) {
     const length = Math.hypot(x1 - x0, y1 - y0)
     if (length < 1) return ""
@@ -57,20 +57,24 @@ function pointed([x0, y0], [x1, y1]) {
     return `M${corners.map((corner) => corner.map(round)).join("L")}z`
 }
 
-/** Distance of a point from the stretch between two others. */
+/** Distance of a point from the segment between two others. */
 function apart([x, y], [ax, ay], [bx, by]) {
     const length = (bx - ax) ** 2 + (by - ay) ** 2
     const t = length ? Math.max(0, Math.min(1, ((x - ax) * (bx - ax) + (y - ay) * (by - ay)) / length)) : 0
     return Math.hypot(x - ax - t * (bx - ax), y - ay - t * (by - ay))
 }
 
-/** A path that is as it was is not painted again. */
+/** Sets a path only if it has changed, to avoid repainting. */
 function put(path, d) {
     if (path.getAttribute("d") !== d) path.setAttribute("d", d)
 }
 
 export class Cloud {
-    /** @param state the Inspection; @param pick called with ("pair", id) or ("candidate", position); @param url of a preview by its name */
+    /**
+     * @param state the Inspection
+     * @param pick called with ("pairs", id) or ("candidates", position)
+     * @param url the address of a preview by its name
+     */
     constructor(state, pick, url) {
         this.state = state
         this.pick = pick
@@ -104,10 +108,10 @@ export class Cloud {
         this.root = make("div", { class: "dbdpo-cloud" }, this.svg, this.tip.root)
     }
 
-    /** New candidates: where each of them lies. */
+    /** New candidates: compute their positions. */
     place() {
         const { x, y } = this.state.payload
-        // A square about all candidates: angles are to be seen as they are.
+        // A square around all candidates, so that angles are not distorted.
         const ends = [x, y].map((values) => [Math.min(...values), Math.max(...values)])
         this.middle = ends.map(([low, high]) => (low + high) / 2)
         this.reach = Math.max(1, ...ends.map(([low, high]) => 0.55 * (high - low)))
@@ -155,7 +159,7 @@ export class Cloud {
             lost.add(from)
         }
         for (const kind of KINDS) put(this.arrows[kind], paths[kind].join(""))
-        // Of few arrows each is to be seen, of many the drift.
+        // Few arrows are drawn strongly; many are faint, so that the overall direction shows.
         this.arrows.undecided.style.opacity = Math.max(0.28, Math.min(0.8, 24 / Math.max(1, pairs.length)))
         this.drawPoints(won, lost, edits.candidates)
         this.drawChosen(edits)
@@ -174,7 +178,7 @@ export class Cloud {
         put(this.thumbs, marks.join(""))
     }
 
-    /** The selected pair or candidate, and the window as it stands at that pair's loser (without one: at the mean loser). */
+    /** The selected pair or candidate, and the angle window at that pair's loser (without a pair: at the mean loser). */
     drawChosen(edits) {
         const { pair, selected, payload } = this.state
         let path = ""
@@ -204,13 +208,13 @@ export class Cloud {
             `A${inner} ${inner} 0 ${large} 1 ${at(margin, low)}z`)
     }
 
-    /** The way in which the reward rises from the mean candidate, and the line of the candidates that are worth as much as it is. */
+    /** The direction in which the reward rises from the mean candidate, and the line of equal reward through it. */
     drawWay() {
         const { way } = this.state.payload
         const there = way !== null && way !== undefined
         const angle = ((way ?? 0) * Math.PI) / 180
         const step = [Math.cos(angle), Math.sin(angle)]
-        // The mean need not be in the middle: the arrow ends before the border.
+        // The mean may be off-centre: end the arrow before the border.
         const room = step.map((part, i) => (this.reach + Math.sign(part) * this.middle[i]) / Math.max(1e-6, Math.abs(part)))
         const far = Math.min(0.8 * this.reach, ...room.map((length) => 0.95 * length))
         const at = (across, up) => [this.across(across), this.down(up)].map(round)
@@ -221,7 +225,7 @@ export class Cloud {
 
     // --- the pointer ---
 
-    /** Where an event lies in the picture's own units, whatever the zoom. */
+    /** Position of an event in the SVG's units, at any zoom. */
     here(event) {
         const to = this.svg.getScreenCTM()
         if (!to || !this.at) return null

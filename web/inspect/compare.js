@@ -1,4 +1,4 @@
-// The selected pair, large: winner and loser side by side over the reference photos; or one candidate that stands in no pair.
+// The selected pair in large: winner and loser side by side above the reference photos; or a single candidate.
 
 import { make, picture } from "./dom.js"
 
@@ -10,7 +10,7 @@ class Figure {
         this.image = picture({ alt: "" })
         this.numbers = make("div", { class: "dbdpo-numbers" })
         this.buttons = Object.fromEntries(Object.keys(THUMBS).map((way, i) => [way, make("button", {
-            type: "button", text: `${THUMBS[way]} (${keys[i]})`, title: "A word on this picture alone, for the objective kto",
+            type: "button", text: `${THUMBS[way]} (${keys[i]})`, title: "Rate this candidate alone (used by the objective kto)",
             click: () => onThumb(this.position, way),
         })]))
         this.root = make("figure", {}, this.role, this.image, this.numbers, make("div", { class: "dbdpo-thumbs-row" }, ...Object.values(this.buttons)))
@@ -54,7 +54,7 @@ export class Compare {
         )
     }
 
-    /** Positions that are shown, winner first. */
+    /** Positions of the candidates shown, winner first. */
     get shown() {
         const { state } = this
         if (state.selected === null) return []

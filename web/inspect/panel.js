@@ -1,5 +1,5 @@
-// The inspector's panel: the cloud beside the selected pair, the controls, and the keys. It decides nothing about ComfyUI: whoever makes it
-// gives `commit`, which is called with the text of the edits whenever a decision was made or taken back.
+// The inspector's panel: the cloud beside the selected pair, the controls, and the keys. It does not depend on ComfyUI: the
+// caller passes `commit`, which is called with the text of the edits whenever a decision is made or undone.
 
 import { Cloud } from "./cloud.js"
 import { Compare } from "./compare.js"
@@ -7,7 +7,7 @@ import { make } from "./dom.js"
 import { Inspection } from "./state.js"
 import { dress } from "./styles.js"
 
-const WAITING = "Press Run: the pairs that come in are shown here, to be kept, swapped or rejected."
+const WAITING = "Press Run: the pairs will be shown here, to keep, swap or reject."
 const DECISIONS = { keep: "Keep (K)", swap: "Swap (S)", reject: "Reject (R)" }
 const HINT = "Keys: ← → previous and next, Home End, K keep, S swap, R reject, U undo, 1 2 3 4 thumbs, M pairs or candidates, F prompts"
 
@@ -30,7 +30,7 @@ export class Panel {
             "div", { class: "dbdpo-inspect", tabindex: "0", role: "group", "aria-label": "Inspect pairs", keydown: (event) => this.key(event) },
             this.empty, this.body,
         )
-        // In front ends whose nodes are HTML a press would begin to drag the node; the middle button still moves the canvas.
+        // With HTML nodes, a press would start dragging the node; the middle button still moves the canvas.
         this.root.addEventListener("pointerdown", (event) => event.button !== 1 && event.stopPropagation())
         this.cloud.root.addEventListener("pointerenter", () => this.fetchAhead())
         this.render()
@@ -40,7 +40,7 @@ export class Panel {
         const button = (text, act, more = {}) => make("button", { type: "button", text, click: act, ...more })
         this.filter = make("select", { "aria-label": "Prompt", change: () => this.act(() => this.state.show(Number(this.filter.value))) })
         this.mode = make(
-            "select", { "aria-label": "Go through", change: () => this.act(() => this.state.setMode(this.mode.value)) },
+            "select", { "aria-label": "Show", change: () => this.act(() => this.state.setMode(this.mode.value)) },
             make("option", { value: "pairs", text: "pairs" }), make("option", { value: "candidates", text: "candidates" }),
         )
         this.count = make("div", { class: "dbdpo-count", "aria-live": "polite" })
@@ -72,9 +72,9 @@ export class Panel {
         )
     }
 
-    // --- what comes from outside ---
+    // --- input from the node ---
 
-    /** What the node's run said, and the text of the edits that the graph holds. */
+    /** The output of the node's run, and the text of the edits in the graph. */
     show(payload, text) {
         const before = this.state.payload
         this.state.setText(text)
@@ -90,13 +90,13 @@ export class Panel {
         this.render()
     }
 
-    /** What a panel of the same node had selected, and its way back. */
+    /** Take over selection and undo history from an earlier panel of the same node. */
     inherit(other) {
         const { filter, mode, selected, past, of } = other.state
         Object.assign(this.state, { filter, mode, selected, past, of })
     }
 
-    /** The legend names what the pair rule draws: a window, a way, or neither. */
+    /** The legend shows what the pair rule draws: a window, a reward direction, or neither. */
     nameRule({ window, way }) {
         const wayless = way === null || way === undefined
         for (const [name, gone] of [["window", !window], ["way", wayless], ["level", wayless]])
@@ -104,7 +104,7 @@ export class Panel {
         this.body.querySelector(".dbdpo-sign-way").nextSibling.textContent = ` reward rises (${Math.round(way ?? 0)}°)`
     }
 
-    // --- what the user does ---
+    // --- user actions ---
 
     act(change) {
         change()
@@ -118,7 +118,7 @@ export class Panel {
 
     key(event) {
         if (event.ctrlKey || event.metaKey || event.altKey || event.key === "Tab") return
-        // ComfyUI's own one-letter keys, and Delete, are for the canvas.
+        // Keep keys from the canvas, where single letters and Delete are ComfyUI's shortcuts.
         event.stopPropagation()
         if (event.target.tagName === "SELECT") {
             if (event.key === "Escape") this.root.focus()
@@ -130,7 +130,7 @@ export class Panel {
         run()
     }
 
-    /** What each key does. */
+    /** The action of each key. */
     bound() {
         const { state } = this
         const go = (change) => () => this.act(change)
@@ -149,7 +149,7 @@ export class Panel {
         }
     }
 
-    /** Thumbnails, a few at a time, once the pointer is on the cloud: they are there when it stops on a point. */
+    /** Preloads thumbnails, a few at a time, once the pointer is on the cloud. */
     fetchAhead() {
         if (this.ahead || !this.state.payload) return
         const files = [...this.state.payload.files]
@@ -165,7 +165,7 @@ export class Panel {
         for (let i = 0; i < 4; i++) fetchOne()
     }
 
-    // --- what is to be seen ---
+    // --- rendering ---
 
     render() {
         const { state } = this
@@ -181,7 +181,7 @@ export class Panel {
         this.undo.disabled = !state.canUndo
         this.restore.hidden = !state.restorable
         const whose = state.payload.kept_here === false ? " of another node" : ""
-        this.restore.textContent = `Restore ${many(state.restorable, "kept decision")}${whose}`
+        this.restore.textContent = `Restore ${many(state.restorable, "saved decision")}${whose}`
         this.note.textContent = this.noted()
         const decision = state.pair && state.decisionOn(state.pair.id)
         for (const [what, button] of Object.entries(this.decisions)) {
@@ -201,8 +201,8 @@ export class Panel {
     noted() {
         const { state } = this
         const said = []
-        if (state.stale) said.push(`${many(state.stale, "decision")} left out: made on other candidates, or on pairs that no longer come in.`)
-        if (state.pending) said.push("Press Run to hand your decisions on.")
+        if (state.stale) said.push(`${many(state.stale, "decision")} ignored: made on other candidates, or on pairs that no longer exist.`)
+        if (state.pending) said.push("Press Run to apply your decisions.")
         return said.join(" ")
     }
 }

@@ -1,6 +1,6 @@
-// The look. Colours come from ComfyUI's own variables, so that every theme of it works; those of roles are Okabe and Ito's, told apart by
-// colour-blind eyes too, mixed with the text's colour to stand out on light and dark; and they never stand for anything that shape, line or
-// words do not say as well. Sizes are readable at zoom 0.5.
+// Styles of the inspector. Colours come from ComfyUI's variables, so that every theme works. Role colours are those of
+// Okabe and Ito (safe for colour-blind users), mixed with the text colour for contrast on light and dark; shape, line or
+// text always carries the same information. Sizes are readable at zoom 0.5.
 
 import { addStyle } from "../shared/style.js"
 
@@ -78,5 +78,5 @@ const CSS = `
 }
 `
 
-/** Put the style into the page, once. */
+/** Add the style to the page, once. */
 export const dress = () => addStyle(ID, CSS)

@@ -1,9 +1,9 @@
-// A text that can be read, scrolled, selected and copied. Whatever it holds is text, never markup.
+// A text to read, scroll, select and copy. Its content is always plain text, never markup.
 
 import { make } from "../inspect/dom.js"
 import { addStyle } from "../shared/style.js"
 
-// The words lie over the ground, so that their length does not make a node of HTML higher.
+// The text is positioned absolutely, so that a long text does not make an HTML node taller.
 const CSS = `
 .dbdpo-said { position: relative; box-sizing: border-box; width: 100%; height: 100%; min-height: 0; border-radius: 6px; overflow: hidden;
   color: var(--fg-color, #222); background: var(--comfy-menu-bg, #fff); }
@@ -15,10 +15,10 @@ const CSS = `
 export class Note {
     constructor() {
         addStyle("dbdpo-said-style", CSS)
-        // The attribute: where nodes are HTML, the wheel scrolls the words and does not zoom.
-        this.words = make("div", { class: "dbdpo-said-words", tabindex: "0", role: "note", "aria-label": "what the node says", "data-capture-wheel": "true" })
+        // With HTML nodes, data-capture-wheel makes the wheel scroll the text instead of zooming.
+        this.words = make("div", { class: "dbdpo-said-words", tabindex: "0", role: "note", "aria-label": "text output of the node", "data-capture-wheel": "true" })
         this.root = make("div", { class: "dbdpo-said" }, this.words)
-        // Selecting and copying words is not for the canvas: it would move the node, or copy it.
+        // Keep these events from the canvas, which would move or copy the node.
         for (const type of ["pointerdown", "keydown", "copy", "dblclick"]) this.words.addEventListener(type, (event) => event.stopPropagation())
     }
 

@@ -1,13 +1,14 @@
-// Which value belongs to which widget of a saved node. The front end goes by their order; a graph of an older version may have another one.
+// Assigns the values of a saved node to its widgets. The front end assigns them by order, which may differ in a graph of
+// an older version.
 
-/** What versions without a widget did, where that is not what a new node does. */
+/** The behaviour of versions that lacked a widget, where it differs from the widget's default. */
 export const BEFORE = {
     DBDPO_BuildPairs: { rule: "angle_window", combine: "mean" },
     DBDPO_TrainStep: { schedule: "constant" },
     DBDPO_Rounds: { rule: "angle_window", combine: "mean", schedule: "constant" },
 }
 
-/** The names of a saved node's widgets, in the order of its values; null where the graph does not tell them. */
+/** The names of a saved node's widgets, in the order of its values; null if the graph does not hold them. */
 export function namesOf(saved) {
     const names = (saved.inputs ?? []).filter((input) => input.widget).map((input) => input.widget.name)
     const values = saved.widgets_values
@@ -15,8 +16,9 @@ export function namesOf(saved) {
 }
 
 /**
- * New values of a node's widgets, by name: those that were saved under the name, and for a widget that the graph does not know what its version
- * did. `widgets`: the node's own, in order; `names`: those that were saved, see `namesOf`. Empty where the order is still theirs, or where there are none.
+ * New values of a node's widgets, by name: the saved value or, for a widget that the graph does not have, the behaviour of
+ * the graph's version. `widgets`: the node's own, in order; `names`: the saved ones, see `namesOf`. Empty if there are no
+ * saved names or the order has not changed.
  */
 export function restored(type, widgets, names, values) {
     const own = widgets.filter((widget) => widget.serialize !== false && widget.options?.serialize !== false).map((widget) => widget.name)
