@@ -25,11 +25,16 @@ function showAlone(node, there) {
     }
 }
 
-const views = new Views("compare", (kind) => kind === "DBDPO_Evaluate", HEIGHTS, (node) => {
-    const slider = new Slider(url)
-    const shown = () => outputOf(node, "dbdpo_compare")
-    showAlone(node, () => Boolean(shown()?.pairs?.length))
-    return { root: slider.root, refresh: () => slider.show(shown()) }
-})
+const views = new Views(
+    "compare",
+    (kind) => kind === "DBDPO_Evaluate",
+    HEIGHTS,
+    (node) => {
+        const slider = new Slider(url)
+        const shown = () => outputOf(node, "dbdpo_compare")
+        showAlone(node, () => Boolean(shown()?.pairs?.length))
+        return { root: slider.root, refresh: () => slider.show(shown()) }
+    },
+)
 
 app.registerExtension(views.hooks)

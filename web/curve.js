@@ -16,18 +16,28 @@ function kept(node) {
     return inner.length ? inner : whole && [whole]
 }
 
-const views = new Views("curve", (kind) => ["DBDPO_TrainStep", "DBDPO_Rounds"].includes(kind), HEIGHTS, (node) => {
-    const plot = new Plot()
-    return { root: plot.root, refresh: () => plot.show(rounds(workflowId(), (id) => nodeOf(id) === node) ?? kept(node)) }
-})
+const views = new Views(
+    "curve",
+    (kind) => ["DBDPO_TrainStep", "DBDPO_Rounds"].includes(kind),
+    HEIGHTS,
+    (node) => {
+        const plot = new Plot()
+        return {
+            root: plot.root,
+            refresh: () => plot.show(rounds(workflowId(), (id) => nodeOf(id) === node) ?? kept(node)),
+        }
+    },
+)
 
 let prompt = null
 
-/** Reads a loop's rounds from the history after a run, including cached ones and those this page missed while loading. */
+/** Reads a loop's rounds from the history after a run, with cached ones and those missed while the page loaded. */
 async function readBack(id) {
     const [run] = await recall(id ? `/history/${id}` : "/history?max_items=1")
     const curves = (node) =>
-        Object.entries(run?.meta ?? {}).filter(([inner, meta]) => meta.display_node === node && run.outputs?.[inner]?.[OUTPUT]).length
+        Object.entries(run?.meta ?? {}).filter(
+            ([inner, meta]) => meta.display_node === node && run.outputs?.[inner]?.[OUTPUT],
+        ).length
     leave(id, curves)
     views.refreshAll()
 }

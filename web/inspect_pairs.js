@@ -1,5 +1,5 @@
-// Inspect Pairs: adds the inspector's panel to the node. Decisions are written to the node's hidden text widget `edits`,
-// which Python declares: it is saved with the workflow, undone with it, and part of the node's cache key.
+// Inspect Pairs: adds the inspector's panel to the node. Decisions are written to the node's hidden text widget
+// `edits`, which Python declares: it is saved with the workflow, undone with it, and part of the node's cache key.
 
 import { api } from "../../scripts/api.js"
 import { app } from "../../scripts/app.js"
@@ -46,7 +46,8 @@ function refresh(node, panel, text) {
     last.set(name, panel)
     while (last.size > REMEMBERED) last.delete(last.keys().next().value)
     panel.show(outputOf(node, "dbdpo_inspect"), text.value ?? "")
-    if (focused === name && document.activeElement === document.body) requestAnimationFrame(() => panel.root.focus({ preventScroll: true }))
+    if (focused === name && document.activeElement === document.body)
+        requestAnimationFrame(() => panel.root.focus({ preventScroll: true }))
 }
 
 function view(node) {
@@ -68,8 +69,12 @@ function view(node) {
     return { root: panel.root, refresh: () => refresh(node, panel, text) }
 }
 
-document.addEventListener("pointerdown", (event) => {
-    if (!event.target.closest?.(".dbdpo-inspect")) focused = null
-}, true)
+document.addEventListener(
+    "pointerdown",
+    (event) => {
+        if (!event.target.closest?.(".dbdpo-inspect")) focused = null
+    },
+    true,
+)
 
 app.registerExtension(new Views("inspect", (kind) => kind === "DBDPO_InspectPairs", HEIGHTS, view).hooks)

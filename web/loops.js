@@ -1,6 +1,6 @@
 // A loop node shows the output of its inner node that ran last. At the end of a run, newer ComfyUI versions send the
-// outputs of cached nodes again in arbitrary order, inner nodes of a loop included, so the loop node could end up showing
-// the output of an earlier round.
+// outputs of cached nodes again in arbitrary order, inner nodes of a loop included, so the loop node could end up
+// showing the output of an earlier round.
 
 import { api } from "../../scripts/api.js"
 import { app } from "../../scripts/app.js"

@@ -1,5 +1,5 @@
-// A node's last live preview stays on it after a run. With HTML nodes, the front end also shows the node's output image,
-// so the same image would appear twice: hide the second one.
+// A node's last live preview stays on it after a run. With HTML nodes, the front end also shows the node's output
+// image, so the same image would appear twice: hide the second one.
 
 import { app } from "../../scripts/app.js"
 import { outputKey } from "./shared/nodes.js"

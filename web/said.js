@@ -11,19 +11,30 @@ const HEIGHTS = [90, 240]
  * the loop has one.
  */
 function textOf(node) {
-    return outputOf(node, "text") ?? innerOutputsOf(node, "dbdpo_kept").at(-1) ?? innerOutputsOf(node, "text").at(-1) ?? null
+    return (
+        outputOf(node, "text") ??
+        innerOutputsOf(node, "dbdpo_kept").at(-1) ??
+        innerOutputsOf(node, "text").at(-1) ??
+        null
+    )
 }
 
 /** On every node of the pack, as soon as it has a text output. */
-const views = new Views("said", (kind) => kind?.startsWith("DBDPO_"), HEIGHTS, (node) => {
-    const note = new Note()
-    return {
-        root: note.root,
-        refresh() {
-            const text = textOf(node)
-            if (text !== null) note.show(text) // while a loop's next node runs, the last text stays
-        },
-    }
-}, (node) => textOf(node) !== null)
+const views = new Views(
+    "said",
+    (kind) => kind?.startsWith("DBDPO_"),
+    HEIGHTS,
+    (node) => {
+        const note = new Note()
+        return {
+            root: note.root,
+            refresh() {
+                const text = textOf(node)
+                if (text !== null) note.show(text) // while a loop's next node runs, the last text stays
+            },
+        }
+    },
+    (node) => textOf(node) !== null,
+)
 
 app.registerExtension(views.hooks)

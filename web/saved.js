@@ -12,7 +12,8 @@ let changed = new Map()
  * graph.
  */
 function note(graph) {
-    for (const node of graph?.nodes ?? []) if (node.type?.startsWith?.("DBDPO_")) node.dbdpo_saved_widgets = namesOf(node)
+    for (const node of graph?.nodes ?? [])
+        if (node.type?.startsWith?.("DBDPO_")) node.dbdpo_saved_widgets = namesOf(node)
     for (const inner of graph?.definitions?.subgraphs ?? []) note(inner)
 }
 
@@ -32,11 +33,16 @@ function tell() {
     if (!changed.size) return
     const nodes = [...changed].map(([title, names]) => `${title}: ${names.join(", ")}`).join("; ")
     const detail =
-        "This graph was saved by an older version of DreamBooth DPO. These widgets were set to the saved values or, if the " +
-        `graph has none, to the behaviour of that version: ${nodes}.`
+        "This graph was saved by an older version of DreamBooth DPO. These widgets were set to the saved values or, " +
+        `if the graph has none, to the behaviour of that version: ${nodes}.`
     changed = new Map()
     console.info(`[dreambooth_dpo] ${detail}`)
-    app.extensionManager?.toast?.add({ severity: "info", summary: "DreamBooth DPO: an older graph", detail, life: 15000 })
+    app.extensionManager?.toast?.add({
+        severity: "info",
+        summary: "DreamBooth DPO: an older graph",
+        detail,
+        life: 15000,
+    })
 }
 
 app.registerExtension({

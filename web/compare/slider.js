@@ -13,24 +13,49 @@ export class Slider {
         dress()
         Object.assign(this, { url, data: null, number: 0, share: 50 })
         this.before = picture({ alt: "before", error: () => this.lost() })
-        this.before.addEventListener("load", () => this.stage.style.setProperty("--shape", this.before.naturalWidth / this.before.naturalHeight))
+        this.before.addEventListener("load", () =>
+            this.stage.style.setProperty("--shape", this.before.naturalWidth / this.before.naturalHeight),
+        )
         this.after = picture({ alt: "after", class: "dbdpo-compare-after", error: () => this.lost() })
         this.handle = make("div", { class: "dbdpo-compare-line" })
-        this.stage = make("div", {
-            class: "dbdpo-compare-stage", role: "slider", tabindex: "0", "aria-label": "before and after", "aria-valuemin": 0, "aria-valuemax": 100,
-            pointerdown: (event) => this.grab(event), pointermove: (event) => this.drag(event), keydown: (event) => this.key(event),
-        }, this.before, this.after, this.handle, make("span", { class: "dbdpo-compare-tag dbdpo-compare-left", text: "before" }),
-        make("span", { class: "dbdpo-compare-tag dbdpo-compare-right", text: "after" }))
+        this.stage = make(
+            "div",
+            {
+                class: "dbdpo-compare-stage",
+                role: "slider",
+                tabindex: "0",
+                "aria-label": "before and after",
+                "aria-valuemin": 0,
+                "aria-valuemax": 100,
+                pointerdown: (event) => this.grab(event),
+                pointermove: (event) => this.drag(event),
+                keydown: (event) => this.key(event),
+            },
+            this.before,
+            this.after,
+            this.handle,
+            make("span", { class: "dbdpo-compare-tag dbdpo-compare-left", text: "before" }),
+            make("span", { class: "dbdpo-compare-tag dbdpo-compare-right", text: "after" }),
+        )
         this.prompts = make("select", { "aria-label": "prompt", change: () => this.choose() })
         this.seeds = make("select", { "aria-label": "seed", change: () => this.choose() })
         this.words = make("div", { class: "dbdpo-compare-words" })
-        const turn = (text, label, by) => make("button", { type: "button", text, "aria-label": label, click: () => this.turn(by) })
-        const bar = make("div", { class: "dbdpo-compare-bar" }, turn("‹", "previous image", -1), this.prompts, this.seeds, turn("›", "next image", 1))
+        const turn = (text, label, by) =>
+            make("button", { type: "button", text, "aria-label": label, click: () => this.turn(by) })
+        const bar = make(
+            "div",
+            { class: "dbdpo-compare-bar" },
+            turn("‹", "previous image", -1),
+            this.prompts,
+            this.seeds,
+            turn("›", "next image", 1),
+        )
         this.note = make("div", { class: "dbdpo-compare-note", text: EMPTY })
         this.body = make("div", { class: "dbdpo-compare-body" }, bar, this.stage, this.words)
         this.root = make("div", { class: "dbdpo-compare" }, this.note, this.body)
         // Keep these events from the canvas, which would move the node or the view.
-        for (const type of ["pointerdown", "keydown", "dblclick"]) this.root.addEventListener(type, (event) => event.stopPropagation())
+        for (const type of ["pointerdown", "keydown", "dblclick"])
+            this.root.addEventListener(type, (event) => event.stopPropagation())
         this.show(null)
         this.move(50)
     }
@@ -62,11 +87,15 @@ export class Slider {
         this.stage.hidden = false
         this.before.src = this.url(before, pair.name)
         this.after.src = this.url(after, pair.name)
-        this.words.textContent = pair.scores.map(([title, old, now]) => `${title} ${old.toFixed(3)} → ${now.toFixed(3)}`).join("; ")
+        this.words.textContent = pair.scores
+            .map(([title, old, now]) => `${title} ${old.toFixed(3)} → ${now.toFixed(3)}`)
+            .join("; ")
     }
 
     choose() {
-        const found = this.data.pairs.findIndex((pair) => pair.prompt === Number(this.prompts.value) && pair.seed === Number(this.seeds.value))
+        const found = this.data.pairs.findIndex(
+            (pair) => pair.prompt === Number(this.prompts.value) && pair.seed === Number(this.seeds.value),
+        )
         this.number = Math.max(0, found)
         this.draw()
     }

@@ -3,7 +3,7 @@
 
 const WINDOW = 20
 
-/** All rounds as one series: points with continuous steps, the first step of each later round, and the planned steps. */
+/** All rounds as one series: points with continuous steps, first step of each later round, number of planned steps. */
 export function joined(rounds) {
     const points = []
     const borders = []
@@ -45,6 +45,7 @@ export function range(values) {
 /** A number in few digits; `signed` adds a plus sign. */
 export function said(value, signed = false) {
     const size = Math.abs(value)
-    const text = size !== 0 && (size < 0.001 || size >= 10000) ? value.toExponential(1) : value.toFixed(size < 0.1 ? 4 : 3)
+    const text =
+        size !== 0 && (size < 0.001 || size >= 10000) ? value.toExponential(1) : value.toFixed(size < 0.1 ? 4 : 3)
     return signed && value > 0 ? `+${text}` : text
 }

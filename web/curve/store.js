@@ -18,9 +18,10 @@ export function settle() {
     for (const [name, kept] of live) if (!kept.loop) live.delete(name)
 }
 
-/** The history of run `id` has `curves(node)` curves for a loop node: drop the live ones unless there are more of them. */
+/** The history of run `id` has `curves(node)` curves for a loop node: drop the live ones unless they are more. */
 export function leave(id, curves) {
-    for (const [name, kept] of live) if (kept.loop && kept.prompt === id && curves(kept.node) >= kept.rounds.length) live.delete(name)
+    for (const [name, kept] of live)
+        if (kept.loop && kept.prompt === id && curves(kept.node) >= kept.rounds.length) live.delete(name)
 }
 
 /** Add a message from the server. */
@@ -28,7 +29,13 @@ export function take(message) {
     const name = key(message.workflow, message.node)
     let kept = live.get(name)
     if (!kept || kept.prompt !== prompt) {
-        kept = { prompt, workflow: message.workflow, node: message.node, loop: message.node !== message.source, rounds: [] }
+        kept = {
+            prompt,
+            workflow: message.workflow,
+            node: message.node,
+            loop: message.node !== message.source,
+            rounds: [],
+        }
         live.set(name, kept)
     }
     let round = kept.rounds.find((one) => one.source === message.source)

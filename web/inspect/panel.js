@@ -1,5 +1,5 @@
-// The inspector's panel: the cloud beside the selected pair, the controls, and the keys. It does not depend on ComfyUI: the
-// caller passes `commit`, which is called with the text of the edits whenever a decision is made or undone.
+// The inspector's panel: the cloud beside the selected pair, the controls, and the keys. It does not depend on ComfyUI:
+// the caller passes `commit`, which is called with the text of the edits whenever a decision is made or undone.
 
 import { Cloud } from "./cloud.js"
 import { Compare } from "./compare.js"
@@ -9,7 +9,9 @@ import { dress } from "./styles.js"
 
 const WAITING = "Press Run: the pairs will be shown here, to keep, swap or reject."
 const DECISIONS = { keep: "Keep (K)", swap: "Swap (S)", reject: "Reject (R)" }
-const HINT = "Keys: ← → previous and next, Home End, K keep, S swap, R reject, U undo, 1 2 3 4 thumbs, M pairs or candidates, F prompts"
+const HINT =
+    "Keys: ← → previous and next, Home End, K keep, S swap, R reject, U undo, " +
+    "1 2 3 4 thumbs, M pairs or candidates, F prompts"
 
 function many(count, one, more = `${one}s`) {
     return `${count} ${count === 1 ? one : more}`
@@ -22,13 +24,25 @@ export class Panel {
         this.state = new Inspection()
         const preview = (name) => url({ run: this.state.payload.run, set: this.state.payload.set, name })
         this.cloud = new Cloud(this.state, (mode, what) => this.act(() => this.state.select(mode, what)), preview)
-        this.compare = new Compare(this.state, (position, way) => this.edit(() => this.state.thumb(position, way)), preview)
+        this.compare = new Compare(
+            this.state,
+            (position, way) => this.edit(() => this.state.thumb(position, way)),
+            preview,
+        )
         this.preview = preview
         this.parts()
         this.keys = this.bound()
         this.root = make(
-            "div", { class: "dbdpo-inspect", tabindex: "0", role: "group", "aria-label": "Inspect pairs", keydown: (event) => this.key(event) },
-            this.empty, this.body,
+            "div",
+            {
+                class: "dbdpo-inspect",
+                tabindex: "0",
+                role: "group",
+                "aria-label": "Inspect pairs",
+                keydown: (event) => this.key(event),
+            },
+            this.empty,
+            this.body,
         )
         // With HTML nodes, a press would start dragging the node; the middle button still moves the canvas.
         this.root.addEventListener("pointerdown", (event) => event.button !== 1 && event.stopPropagation())
@@ -38,37 +52,68 @@ export class Panel {
 
     parts() {
         const button = (text, act, more = {}) => make("button", { type: "button", text, click: act, ...more })
-        this.filter = make("select", { "aria-label": "Prompt", change: () => this.act(() => this.state.show(Number(this.filter.value))) })
+        this.filter = make("select", {
+            "aria-label": "Prompt",
+            change: () => this.act(() => this.state.show(Number(this.filter.value))),
+        })
         this.mode = make(
-            "select", { "aria-label": "Show", change: () => this.act(() => this.state.setMode(this.mode.value)) },
-            make("option", { value: "pairs", text: "pairs" }), make("option", { value: "candidates", text: "candidates" }),
+            "select",
+            { "aria-label": "Show", change: () => this.act(() => this.state.setMode(this.mode.value)) },
+            make("option", { value: "pairs", text: "pairs" }),
+            make("option", { value: "candidates", text: "candidates" }),
         )
         this.count = make("div", { class: "dbdpo-count", "aria-live": "polite" })
         this.undo = button("Undo (U)", () => this.edit(() => this.state.undo()))
         this.restore = button("", () => this.edit(() => this.state.restore()), { class: "dbdpo-restore" })
         this.note = make("div", { class: "dbdpo-note", "aria-live": "polite" })
         this.decisions = Object.fromEntries(
-            Object.entries(DECISIONS).map(([what, text]) =>
-                [what, button(text, () => this.edit(() => this.state.decide(what)), { class: `dbdpo-do-${what}` })]),
+            Object.entries(DECISIONS).map(([what, text]) => [
+                what,
+                button(text, () => this.edit(() => this.state.decide(what)), { class: `dbdpo-do-${what}` }),
+            ]),
         )
         this.previous = button("← Previous", () => this.act(() => this.state.step(-1)))
         this.next = button("Next →", () => this.act(() => this.state.step(1)))
         this.empty = make("div", { class: "dbdpo-empty", text: WAITING })
         const legend = [
-            ["winner", "●", "winner"], ["loser", "▼", "loser"], ["both", "◆", "both"], ["none", "•", "in no pair"], ["window", "◢", "window"],
-            ["way", "➔", "reward rises"], ["level", "╌", "equal reward"],
+            ["winner", "●", "winner"],
+            ["loser", "▼", "loser"],
+            ["both", "◆", "both"],
+            ["none", "•", "in no pair"],
+            ["window", "◢", "window"],
+            ["way", "➔", "reward rises"],
+            ["level", "╌", "equal reward"],
         ]
         this.body = make(
-            "div", { class: "dbdpo-body" },
+            "div",
+            { class: "dbdpo-body" },
             make("div", { class: "dbdpo-bar" }, this.filter, this.mode, this.count, this.restore, this.undo),
             make(
-                "div", { class: "dbdpo-main" },
-                make("div", { class: "dbdpo-left" }, this.cloud.root, make("div", { class: "dbdpo-legend" }, ...legend.map(([name, sign, text]) =>
-                    make("span", {}, make("i", { class: `dbdpo-sign-${name}`, text: sign }), ` ${text}`)))),
+                "div",
+                { class: "dbdpo-main" },
+                make(
+                    "div",
+                    { class: "dbdpo-left" },
+                    this.cloud.root,
+                    make(
+                        "div",
+                        { class: "dbdpo-legend" },
+                        ...legend.map(([name, sign, text]) =>
+                            make("span", {}, make("i", { class: `dbdpo-sign-${name}`, text: sign }), ` ${text}`),
+                        ),
+                    ),
+                ),
                 this.compare.root,
             ),
-            make("div", { class: "dbdpo-bar dbdpo-actions" }, this.previous, ...Object.values(this.decisions), this.next),
-            this.note, make("div", { class: "dbdpo-hint", text: HINT }),
+            make(
+                "div",
+                { class: "dbdpo-bar dbdpo-actions" },
+                this.previous,
+                ...Object.values(this.decisions),
+                this.next,
+            ),
+            this.note,
+            make("div", { class: "dbdpo-hint", text: HINT }),
         )
     }
 
@@ -81,7 +126,10 @@ export class Panel {
         if (payload !== before) this.state.take(payload)
         if (payload && payload !== before) {
             const options = payload.prompts.map((prompt, i) => make("option", { value: i, text: prompt }))
-            this.filter.replaceChildren(make("option", { value: -1, text: `all ${many(payload.prompts.length, "prompt")}` }), ...options)
+            this.filter.replaceChildren(
+                make("option", { value: -1, text: `all ${many(payload.prompts.length, "prompt")}` }),
+                ...options,
+            )
             this.cloud.place()
             this.compare.place()
             this.nameRule(payload)
@@ -99,7 +147,11 @@ export class Panel {
     /** The legend shows what the pair rule draws: a window, a reward direction, or neither. */
     nameRule({ window, way }) {
         const wayless = way === null || way === undefined
-        for (const [name, gone] of [["window", !window], ["way", wayless], ["level", wayless]])
+        for (const [name, gone] of [
+            ["window", !window],
+            ["way", wayless],
+            ["level", wayless],
+        ])
             this.body.querySelector(`.dbdpo-sign-${name}`).parentElement.hidden = gone
         this.body.querySelector(".dbdpo-sign-way").nextSibling.textContent = ` reward rises (${Math.round(way ?? 0)}°)`
     }
@@ -141,11 +193,22 @@ export class Panel {
         }
         const [next, previous] = [go(() => state.step(1)), go(() => state.step(-1))]
         return {
-            ArrowRight: next, ArrowDown: next, ArrowLeft: previous, ArrowUp: previous,
-            Home: go(() => state.end(false)), End: go(() => state.end(true)),
-            k: decide("keep"), s: decide("swap"), r: decide("reject"), u: () => this.edit(() => state.undo()),
-            1: thumb(0, "up"), 2: thumb(0, "down"), 3: thumb(1, "up"), 4: thumb(1, "down"),
-            m: go(() => state.setMode(state.mode === "pairs" ? "candidates" : "pairs")), f: () => this.filter.focus(),
+            ArrowRight: next,
+            ArrowDown: next,
+            ArrowLeft: previous,
+            ArrowUp: previous,
+            Home: go(() => state.end(false)),
+            End: go(() => state.end(true)),
+            k: decide("keep"),
+            s: decide("swap"),
+            r: decide("reject"),
+            u: () => this.edit(() => state.undo()),
+            1: thumb(0, "up"),
+            2: thumb(0, "down"),
+            3: thumb(1, "up"),
+            4: thumb(1, "down"),
+            m: go(() => state.setMode(state.mode === "pairs" ? "candidates" : "pairs")),
+            f: () => this.filter.focus(),
         }
     }
 
@@ -195,13 +258,17 @@ export class Panel {
     counted() {
         const { pairs, keep, swap, reject, up, down } = this.state.counts
         const thumbs = up + down ? `; thumbs: ${up} up, ${down} down` : ""
-        return `${swap + reject} of ${many(pairs, "pair")} changed: ${swap} swapped, ${reject} rejected; ${keep} kept${thumbs}`
+        const changed = `${swap + reject} of ${many(pairs, "pair")} changed`
+        return `${changed}: ${swap} swapped, ${reject} rejected; ${keep} kept${thumbs}`
     }
 
     noted() {
         const { state } = this
         const said = []
-        if (state.stale) said.push(`${many(state.stale, "decision")} ignored: made on other candidates, or on pairs that no longer exist.`)
+        if (state.stale)
+            said.push(
+                `${many(state.stale, "decision")} ignored: made on other candidates, or on pairs that no longer exist.`,
+            )
         if (state.pending) said.push("Press Run to apply your decisions.")
         return said.join(" ")
     }

@@ -62,7 +62,10 @@ export class Inspection {
 
     /** The decisions on these candidates; decisions on others are ignored. */
     get edits() {
-        const { text, payload: { fingerprint } } = this
+        const {
+            text,
+            payload: { fingerprint },
+        } = this
         if (this.known?.text !== text || this.known.fingerprint !== fingerprint) {
             const found = read(text)
             this.known = { text, fingerprint, edits: found?.fingerprint === fingerprint ? found : blank(fingerprint) }
@@ -86,12 +89,18 @@ export class Inspection {
 
     get counts() {
         const edits = this.edits
-        const pairs = Object.entries(edits.pairs).filter(([id]) => this.byId.has(id)).map(([, decision]) => decision)
+        const pairs = Object.entries(edits.pairs)
+            .filter(([id]) => this.byId.has(id))
+            .map(([, decision]) => decision)
         const thumbs = Object.values(edits.candidates)
         const of = (list, what) => list.filter((one) => one === what).length
         return {
-            pairs: this.payload.pairs.length, keep: of(pairs, "keep"), swap: of(pairs, "swap"), reject: of(pairs, "reject"),
-            up: of(thumbs, "up"), down: of(thumbs, "down"),
+            pairs: this.payload.pairs.length,
+            keep: of(pairs, "keep"),
+            swap: of(pairs, "swap"),
+            reject: of(pairs, "reject"),
+            up: of(thumbs, "up"),
+            down: of(thumbs, "down"),
         }
     }
 

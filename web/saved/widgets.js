@@ -1,5 +1,5 @@
-// Assigns the values of a saved node to its widgets. The front end assigns them by order, which may differ in a graph of
-// an older version.
+// Assigns the values of a saved node to its widgets. The front end assigns them by order, which may differ in a graph
+// of an older version.
 
 /** The behaviour of versions that lacked a widget, where it differs from the widget's default. */
 export const BEFORE = {
@@ -16,12 +16,14 @@ export function namesOf(saved) {
 }
 
 /**
- * New values of a node's widgets, by name: the saved value or, for a widget that the graph does not have, the behaviour of
- * the graph's version. `widgets`: the node's own, in order; `names`: the saved ones, see `namesOf`. Empty if there are no
- * saved names or the order has not changed.
+ * New values of a node's widgets, by name: the saved value or, for a widget that the graph does not have, the behaviour
+ * of the graph's version. `widgets`: the node's own, in order; `names`: the saved ones, see `namesOf`. Empty if there
+ * are no saved names or the order has not changed.
  */
 export function restored(type, widgets, names, values) {
-    const own = widgets.filter((widget) => widget.serialize !== false && widget.options?.serialize !== false).map((widget) => widget.name)
+    const own = widgets
+        .filter((widget) => widget.serialize !== false && widget.options?.serialize !== false)
+        .map((widget) => widget.name)
     if (!names || (names.length === own.length && names.every((name, i) => name === own[i]))) return {}
     const kept = Object.fromEntries(names.map((name, i) => [name, values[i]]))
     const before = { ...(BEFORE[type] ?? {}) }

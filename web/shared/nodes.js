@@ -94,10 +94,10 @@ function after(node, method, act) {
 }
 
 /**
- * Views of one kind on all nodes whose type passes `fits(type)`. `make(node)` returns an object with `root` (an element)
- * and `refresh()`, which redraws the node's outputs and is called whenever they may have changed. `heights` are the
- * minimum and maximum height of the element, in graph units. A node gets its view once `due(node)` is true; without
- * `due` it gets it at once.
+ * Views of one kind on all nodes whose type passes `fits(type)`. `make(node)` returns an object with `root` (an
+ * element) and `refresh()`, which redraws the node's outputs and is called whenever they may have changed. `heights`
+ * are the minimum and maximum height of the element, in graph units. A node gets its view once `due(node)` is true;
+ * without `due` it gets it at once.
  */
 export class Views {
     constructor(name, fits, heights, make, due = () => true) {
@@ -148,8 +148,8 @@ export class Views {
     }
 
     /**
-     * Widgets that the front end adds to a node after a run (its image or live preview) have names that start with "$$":
-     * the view is placed above them.
+     * Widgets that the front end adds to a node after a run (its image or live preview) have names that start with
+     * "$$": the view is placed above them.
      */
     aboveThePicture(node, widget) {
         const place = node.widgets.findIndex((other) => other.name?.startsWith("$$"))
