@@ -1,6 +1,6 @@
-"""The example workflows, from short graphs.
+"""The example workflows, generated from short graphs.
 
-`python tools/example_workflows.py` writes example_workflows/*.json by a real ComfyUI's definitions.
+`python tools/example_workflows.py` writes example_workflows/*.json with the node definitions of a real ComfyUI.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def node(kind: str, left: int, top: int, size: tuple[int, int], title: str = "",
 
 
 def words(left: int, top: int, size: tuple[int, int], title: str, source: list) -> dict:
-    """A stage's own words, to be read on the canvas."""
+    """The text output of a stage, shown on the canvas."""
     return node("PreviewAny", left, top, size, title, source=source)
 
 
@@ -113,37 +113,40 @@ def note(text: str, left: int, top: int, size: tuple[int, int] = (340, 260)) -> 
     return {"text": text, "pos": [left, top], "size": list(size)}
 
 
-TOY_NOTE = """## One round, every stage a node
-Press **Run**: nothing is downloaded. A tiny model learns a subject (here a robot) from five photos, then:
-1. candidates are drawn for every prompt,
-2. scored for **fidelity** (the photos' subject) and **alignment** (the prompt),
-3. paired: better over worse by a rule of both,
+TOY_NOTE = """## One round, one node per stage
+Press **Run**; nothing is downloaded. A tiny model learns a subject (here a robot) from five photos. Then:
+1. candidates are sampled for every prompt,
+2. each is scored for **fidelity** (does it show the photos' subject?) and **alignment** (does it follow the prompt?),
+3. better/worse pairs are built from both scores by a rule,
 4. a LoRA is trained on the pairs,
-5. and measured on prompts that it never saw.
+5. and measured on held-out prompts, which training never saw.
 
-Change the rule or its weight and run again: nothing is drawn anew."""
+Change the rule or its weight and run again: no candidate is sampled again."""
 ROUNDS_NOTE = """## Several rounds
-Each round draws fresh candidates with the model so far, and is measured on prompts that training never saw. The best round is kept (or the
-original, if none is surely better), and no round is run that would be of no use.
+Each round samples fresh candidates with the model trained so far, and measures the result on held-out prompts. The
+round with the highest lower confidence bound is kept (or the original, if no round's bound is above zero). The loop
+stops early when rounds no longer improve.
 
-Set *rounds* one higher and run again: the earlier rounds are not repeated."""
-INSPECT_NOTE = """## Look at the pairs yourself
-1. Select *Inspect Pairs* and press the small **Run** above it: the graph runs as far as that node.
-2. Look at the pairs, those that were a near thing first: **K** keep, **S** swap, **R** reject, arrows for the next.
-3. Press the large **Run**: training gets the pairs under your decisions. Nothing is drawn or scored again."""
+Set *rounds* one higher and run again: earlier rounds are not repeated."""
+INSPECT_NOTE = """## Review the pairs yourself
+1. Select *Inspect Pairs* and press the small **Run** above it: the graph runs up to that node.
+2. Review the pairs, closest decisions first: **K** keep, **S** swap, **R** reject, arrow keys for the next pair.
+3. Press the large **Run**: training uses the pairs after your decisions. Nothing is sampled or scored again."""
 DRAFTS_NOTE = """## Draft many, finish few
-Sixteen candidates of every prompt are **drafted** in 4 steps, scored and paired. Only those that stand in pairs are **finished** in 12 steps,
-from the same noise; the others would not have been used. The finished ones are scored and paired anew, and these pairs train.
+Sixteen candidates per prompt are **drafted** in 4 steps, scored and paired. Only drafts that are in pairs are
+**finished** in 12 steps, from the same noise; the others would not have been used. The finished candidates are scored
+and paired again, and training uses these pairs.
 
-*Pairs in words* tells how well drafts and pictures agree. In DPO Rounds the same is one number: *draft_steps*."""  # noqa: E501
+*Pairs in words* shows how well the drafts' scores predicted those of the finished candidates. In DPO Rounds, drafts are
+a single widget: *draft_steps*."""
 USER_NOTE = """## Your own subject
-1. Choose your checkpoint, and the LoRA of your subject.
-2. Load photos of it; write its *identifier* and *class noun* as in training.
-3. A scorer is needed once: put an open_clip model (for instance ViT-B-32 of OpenAI, as .safetensors) under
+1. Choose your checkpoint and the LoRA of your subject.
+2. Load photos of the subject; enter *identifier* and *class noun* as in training.
+3. Install a scorer once: put an open_clip model (for instance ViT-B-32 of OpenAI, as .safetensors) into
    `models/dreambooth_dpo_scorers`.
 
-With masks of the subject (Concept, *masks*) the place of the photos earns nothing: do that if you can. A second round: wire the train
-step's model into another Sample Candidates, or use *DPO Rounds*."""
+If you can, connect masks of the subject (Concept, *masks*): then fidelity does not reward the place of the photos.
+For a second round, connect the train step's model to another Sample Candidates, or use *DPO Rounds*."""
 
 
 def inspected(toy: dict) -> dict:
@@ -163,9 +166,7 @@ def inspected(toy: dict) -> dict:
 
 
 def drafted(toy: dict) -> dict:
-    """The quickstart with drafts: many candidates in few steps, of which those in pairs are finished, scored and paired
-    anew.
-    """
+    """The quickstart with drafts: many in few steps; those in pairs are finished, scored and paired again."""
     drawing = {**TOY_DRAWING, "candidates_per_prompt": 16, "steps": 4}
     graph = {**toy_parts(), **loop(*toy.values(), drawing, {}, "toybox_drafts")}
     graph["pairs"]["inputs"]["margin"] = 1.0
@@ -194,7 +195,7 @@ def drafted(toy: dict) -> dict:
         pairs=["draft_pairs", 0],
         steps=12,
     )
-    graph["finish_words"] = words(1320, 970, (420, 160), "What was spared", ["finish", 2])
+    graph["finish_words"] = words(1320, 970, (420, 160), "Candidates finished", ["finish", 2])
     later["score"]["inputs"]["candidates"] = ["finish", 0]
     later["look"]["pos"], later["train"]["pos"] = [2280, 0], [2280, 630]
     return {
@@ -207,8 +208,8 @@ def drafted(toy: dict) -> dict:
 
 
 def graphs() -> dict[str, tuple[dict, list[dict]]]:
-    # Every output hangs on the stages: with an output beside them, the host would run that one, and the front end say
-    # nothing of what is wrong.
+    # Every output node depends on the stages. With an independent output node, the host would run that one despite an
+    # invalid stage, and the front end would not show the error.
     toy = {"model": ["toy", 0], "clip": ["toy", 1], "vae": ["toy", 2]}
     quick = {
         **toy_parts(),

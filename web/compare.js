@@ -1,4 +1,4 @@
-// Before and after under one line: the held-out pictures of Evaluate Before/After, which lie in the run's folder under ComfyUI's output.
+// The before/after slider of Evaluate Before/After. Its held-out images are in the run's folder under ComfyUI's output.
 
 import { api } from "../../scripts/api.js"
 import { app } from "../../scripts/app.js"
@@ -12,24 +12,29 @@ function url(subfolder, filename) {
 }
 
 /**
- * One picture on the node: its own, which the output names for the queue and the history, is not drawn beside the slider. Where there is nothing to
- * slide (a run that does not lie under ComfyUI's output) it is.
+ * Hides the node's own image (which the output names for the queue and the history) while the slider is shown. Without
+ * slider images (a run outside ComfyUI's output folder) the node's image is drawn.
  */
 function showAlone(node, there) {
-    // Where nodes are HTML, this is what the front end asks.
+    // The front end reads this for HTML nodes.
     Object.defineProperty(node, "hideOutputImages", { configurable: true, get: there, set() {} })
-    // On the canvas a node's pictures are hung on it while its ground is drawn.
+    // On the canvas, a node's images are added while its background is drawn.
     const draw = node.onDrawBackground
     node.onDrawBackground = function (...given) {
         if (!there()) return draw?.apply(this, given)
     }
 }
 
-const views = new Views("compare", (kind) => kind === "DBDPO_Evaluate", HEIGHTS, (node) => {
-    const slider = new Slider(url)
-    const shown = () => outputOf(node, "dbdpo_compare")
-    showAlone(node, () => Boolean(shown()?.pairs?.length))
-    return { root: slider.root, refresh: () => slider.show(shown()) }
-})
+const views = new Views(
+    "compare",
+    (kind) => kind === "DBDPO_Evaluate",
+    HEIGHTS,
+    (node) => {
+        const slider = new Slider(url)
+        const shown = () => outputOf(node, "dbdpo_compare")
+        showAlone(node, () => Boolean(shown()?.pairs?.length))
+        return { root: slider.root, refresh: () => slider.show(shown()) }
+    },
+)
 
 app.registerExtension(views.hooks)

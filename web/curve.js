@@ -1,4 +1,4 @@
-// A curve that lives: the numbers of a training, drawn on the node while it trains, and from the node's output ever after.
+// The live training curve: drawn on the node during training, and from the node's output afterwards.
 
 import { api } from "../../scripts/api.js"
 import { app } from "../../scripts/app.js"
@@ -9,25 +9,35 @@ import { Views, innerOutputsOf, nodeOf, outputOf, recall, workflowId } from "./s
 const HEIGHTS = [200, 280]
 const OUTPUT = "dbdpo_curve"
 
-/** What the outputs hold: a loop's node has one curve for every round, from the nodes that ran in its place. */
+/** The curves in the outputs: a loop node has one per round, from its inner nodes. */
 function kept(node) {
     const inner = innerOutputsOf(node, OUTPUT)
     const whole = outputOf(node, OUTPUT)
     return inner.length ? inner : whole && [whole]
 }
 
-const views = new Views("curve", (kind) => ["DBDPO_TrainStep", "DBDPO_Rounds"].includes(kind), HEIGHTS, (node) => {
-    const plot = new Plot()
-    return { root: plot.root, refresh: () => plot.show(rounds(workflowId(), (id) => nodeOf(id) === node) ?? kept(node)) }
-})
+const views = new Views(
+    "curve",
+    (kind) => ["DBDPO_TrainStep", "DBDPO_Rounds"].includes(kind),
+    HEIGHTS,
+    (node) => {
+        const plot = new Plot()
+        return {
+            root: plot.root,
+            refresh: () => plot.show(rounds(workflowId(), (id) => nodeOf(id) === node) ?? kept(node)),
+        }
+    },
+)
 
 let prompt = null
 
-/** A loop's rounds, once the run is in the history: those that were at hand, or that this page missed while it was loaded, among them. */
+/** Reads a loop's rounds from the history after a run, with cached ones and those missed while the page loaded. */
 async function readBack(id) {
     const [run] = await recall(id ? `/history/${id}` : "/history?max_items=1")
     const curves = (node) =>
-        Object.entries(run?.meta ?? {}).filter(([inner, meta]) => meta.display_node === node && run.outputs?.[inner]?.[OUTPUT]).length
+        Object.entries(run?.meta ?? {}).filter(
+            ([inner, meta]) => meta.display_node === node && run.outputs?.[inner]?.[OUTPUT],
+        ).length
     leave(id, curves)
     views.refreshAll()
 }
@@ -41,7 +51,7 @@ app.registerExtension({
             views.refreshAll()
         })
         api.addEventListener("executing", ({ detail }) => {
-            if (!detail && views.any) readBack(prompt).catch(() => {}) // what was sent stays
+            if (!detail && views.any) readBack(prompt).catch(() => {}) // on failure the live curves stay
         })
         api.addEventListener("dreambooth_dpo.curve", ({ detail }) => {
             take(detail)

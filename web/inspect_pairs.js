@@ -1,5 +1,5 @@
-// Inspect Pairs: hangs the inspector's panel on the node. What is decided goes into the node's hidden text widget `edits`, which Python
-// declares: it is saved with the workflow, undone with it, and part of the node's cache key.
+// Inspect Pairs: adds the inspector's panel to the node. Decisions are written to the node's hidden text widget
+// `edits`, which Python declares: it is saved with the workflow, undone with it, and part of the node's cache key.
 
 import { api } from "../../scripts/api.js"
 import { app } from "../../scripts/app.js"
@@ -9,10 +9,11 @@ import { Views, outputOf, workflowId } from "./shared/nodes.js"
 const SIZE = [1240, 960]
 const HEIGHTS = [560, 4000]
 
-/** The last panel that a node of this name had, and the name whose panel has the keys: loading a graph and undo make nodes anew. */
+/** The last panel by node name: loading a graph and undo create nodes anew. */
 const last = new Map()
-/** So many nodes' panels are remembered, the latest: each holds pictures. */
+/** Number of panels that are remembered, the latest ones: each holds images. */
 const REMEMBERED = 4
+/** The node name whose panel has the keyboard focus. */
 let focused = null
 
 function url(parts) {
@@ -23,13 +24,13 @@ function nameOf(node) {
     return `${workflowId()}|${node.graph?.id}|${node.id}`
 }
 
-/** For undo, and so that the workflow counts as changed. */
+/** Record the change for undo, and mark the workflow as changed. */
 function captureChange() {
     const tracker = app.extensionManager?.workflow?.activeWorkflow?.changeTracker
     ;(tracker?.captureCanvasState ?? tracker?.checkState)?.call(tracker)
 }
 
-/** The text of the edits, out of sight. */
+/** The widget with the text of the edits, hidden. */
 function hiddenText(node) {
     const text = node.widgets.find((widget) => widget.name === "edits")
     text.hidden = true
@@ -41,11 +42,12 @@ function refresh(node, panel, text) {
     const name = nameOf(node)
     const before = last.get(name)
     if (before && before !== panel) panel.inherit(before)
-    last.delete(name) // so that the latest come last
+    last.delete(name) // re-insert, so that the latest come last
     last.set(name, panel)
     while (last.size > REMEMBERED) last.delete(last.keys().next().value)
     panel.show(outputOf(node, "dbdpo_inspect"), text.value ?? "")
-    if (focused === name && document.activeElement === document.body) requestAnimationFrame(() => panel.root.focus({ preventScroll: true }))
+    if (focused === name && document.activeElement === document.body)
+        requestAnimationFrame(() => panel.root.focus({ preventScroll: true }))
 }
 
 function view(node) {
@@ -67,8 +69,12 @@ function view(node) {
     return { root: panel.root, refresh: () => refresh(node, panel, text) }
 }
 
-document.addEventListener("pointerdown", (event) => {
-    if (!event.target.closest?.(".dbdpo-inspect")) focused = null
-}, true)
+document.addEventListener(
+    "pointerdown",
+    (event) => {
+        if (!event.target.closest?.(".dbdpo-inspect")) focused = null
+    },
+    true,
+)
 
 app.registerExtension(new Views("inspect", (kind) => kind === "DBDPO_InspectPairs", HEIGHTS, view).hooks)

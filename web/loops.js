@@ -1,14 +1,15 @@
-// A loop's node shows what the node that ran last in its place showed. Newer ComfyUIs send, at the end of a run, what nodes with results at hand
-// showed earlier, in no order, those of a loop among them: one of an earlier round would then stand on the loop's node.
+// A loop node shows the output of its inner node that ran last. At the end of a run, newer ComfyUI versions send the
+// outputs of cached nodes again in arbitrary order, inner nodes of a loop included, so the loop node could end up
+// showing the output of an earlier round.
 
 import { api } from "../../scripts/api.js"
 import { app } from "../../scripts/app.js"
 import { nodeOf, outputKey } from "./shared/nodes.js"
 
-/** Of this run: outputs of the nodes in a loop's place, by the loop's node, then by their own id. */
+/** Outputs of inner nodes in this run: by loop node, then by their own id. */
 const shown = new Map()
 
-/** What stands last: which round is kept, else the last training, else whatever was numbered highest. */
+/** The output to show: the last Keep Best Round, else the last training, else the highest id. */
 function lastOf(outputs) {
     const ids = [...outputs.keys()].sort((one, other) => one.localeCompare(other, "en", { numeric: true }))
     const last = (test) => outputs.get(ids.findLast((id) => test(outputs.get(id))))
@@ -24,7 +25,7 @@ function settle() {
         const node = nodeOf(id)
         if (!node?.comfyClass?.startsWith("DBDPO_")) continue
         const [now, last] = [app.nodeOutputs?.[outputKey(node)], lastOf(outputs)]
-        // Another workflow may be open by now, with another node of this number.
+        // Another workflow may be open by now, with another node of the same id.
         if (!now || same(now, last) || ![...outputs.values()].some((output) => same(output, now))) continue
         app.nodeOutputs[outputKey(node)] = last
         node.onExecuted?.(last)

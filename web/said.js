@@ -1,4 +1,4 @@
-// What a node says after a run (its output's `text`), to be read on the node. The front ends draw it for their own preview nodes alone.
+// Shows a node's text output (`text`) on the node after a run. The front ends do this only for their own preview nodes.
 
 import { app } from "../../scripts/app.js"
 import { Note } from "./said/note.js"
@@ -6,21 +6,35 @@ import { Views, innerOutputsOf, outputOf } from "./shared/nodes.js"
 
 const HEIGHTS = [90, 240]
 
-/** A loop's node says what the node that ran last in its place said; of an earlier visit that is what Keep Best Round keeps, if it was there. */
+/**
+ * A loop node shows the text of the inner node that ran last. After a reload it shows the text of Keep Best Round, if
+ * the loop has one.
+ */
 function textOf(node) {
-    return outputOf(node, "text") ?? innerOutputsOf(node, "dbdpo_kept").at(-1) ?? innerOutputsOf(node, "text").at(-1) ?? null
+    return (
+        outputOf(node, "text") ??
+        innerOutputsOf(node, "dbdpo_kept").at(-1) ??
+        innerOutputsOf(node, "text").at(-1) ??
+        null
+    )
 }
 
-/** On every node of the pack, once it has something to say: no list of them is needed. */
-const views = new Views("said", (kind) => kind?.startsWith("DBDPO_"), HEIGHTS, (node) => {
-    const note = new Note()
-    return {
-        root: note.root,
-        refresh() {
-            const text = textOf(node)
-            if (text !== null) note.show(text) // while a loop's next node runs, the last words stay
-        },
-    }
-}, (node) => textOf(node) !== null)
+/** On every node of the pack, as soon as it has a text output. */
+const views = new Views(
+    "said",
+    (kind) => kind?.startsWith("DBDPO_"),
+    HEIGHTS,
+    (node) => {
+        const note = new Note()
+        return {
+            root: note.root,
+            refresh() {
+                const text = textOf(node)
+                if (text !== null) note.show(text) // while a loop's next node runs, the last text stays
+            },
+        }
+    },
+    (node) => textOf(node) !== null,
+)
 
 app.registerExtension(views.hooks)

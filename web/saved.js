@@ -1,15 +1,19 @@
-// Graphs of older versions open with their own values, and say so; a graph that is saved names the version of the pack.
+// Restores the widget values of graphs saved by older versions and reports it; saved graphs record the pack's version.
 
 import { app } from "../../scripts/app.js"
 import { before, namesOf, restored } from "./saved/widgets.js"
 import { VERSION } from "./version.js"
 
-/** Of the graph that is being loaded: what was set, by node title. */
+/** Restored widgets of the graph being loaded, by node title. */
 let changed = new Map()
 
-/** Before the front end completes a saved node's inputs by those of today: under a name of our own, which no graph is saved with. */
+/**
+ * Records each saved node's widget names before the front end adds today's inputs. The property is never saved with a
+ * graph.
+ */
 function note(graph) {
-    for (const node of graph?.nodes ?? []) if (node.type?.startsWith?.("DBDPO_")) node.dbdpo_saved_widgets = namesOf(node)
+    for (const node of graph?.nodes ?? [])
+        if (node.type?.startsWith?.("DBDPO_")) node.dbdpo_saved_widgets = namesOf(node)
     for (const inner of graph?.definitions?.subgraphs ?? []) note(inner)
 }
 
@@ -29,10 +33,17 @@ function restore(node, saved) {
 function tell() {
     if (!changed.size) return
     const nodes = [...changed].map(([title, names]) => `${title}: ${names.join(", ")}`).join("; ")
-    const detail = `It was saved by an older version of DreamBooth DPO. These widgets have the values that the graph had, or what that version did: ${nodes}.`
+    const detail =
+        "This graph was saved by an older version of DreamBooth DPO. These widgets were set to the saved values or, " +
+        `if the graph has none, to the behaviour of that version: ${nodes}.`
     changed = new Map()
     console.info(`[dreambooth_dpo] ${detail}`)
-    app.extensionManager?.toast?.add({ severity: "info", summary: "DreamBooth DPO: an older graph", detail, life: 15000 })
+    app.extensionManager?.toast?.add({
+        severity: "info",
+        summary: "DreamBooth DPO: an older graph",
+        detail,
+        life: 15000,
+    })
 }
 
 app.registerExtension({

@@ -54,21 +54,21 @@ def training(errors: list[float | None], steps: int = 10) -> dict:
 
 def test_before_the_first_step_a_line_tells_what_will_be_here(view):
     found = view.evaluate(DRAW, None)
-    assert found["empty"] and "while it trains" in found["words"]
+    assert found["empty"] and "plotted here during training" in found["words"]
 
 
 def test_an_error_below_the_warning_leaves_the_alarm_off(view):
     found = view.evaluate(DRAW, [training([0.0, 0.001, 0.002])])
     assert (found["alarm"], found["warning"], found["stop"], found["border"]) == ("off", 1, 0, 0)
-    assert found["words"] == "step 3 of 10; winner error below the warning"
+    assert found["words"] == "step 3 of 10; winner error below the warning level"
     assert "winner error +0.0020" in found["label"]
 
 
 def test_an_error_above_the_warning_is_told_and_the_stop_comes_into_sight(view):
     found = view.evaluate(DRAW, [training([0.0, 0.01, 0.03])])
     assert (found["alarm"], found["warning"], found["stop"]) == ("on", 1, 1)
-    assert found["words"].endswith("above the warning")
-    assert "above the stop" in view.evaluate(DRAW, [training([0.05])])["words"]
+    assert found["words"].endswith("above the warning level")
+    assert "above the stop limit" in view.evaluate(DRAW, [training([0.05])])["words"]
 
 
 def test_rounds_stand_in_a_row(view):

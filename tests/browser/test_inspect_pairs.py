@@ -48,7 +48,7 @@ def view(page):
 def test_a_flip_goes_on_and_comes_back(server: Server, view):
     """By the mouse: hover, select, swap, run, take back; and by ComfyUI's own undo."""
     load(view, workflow(server))
-    says(view, "Press Run: the pairs that come in are shown here")
+    says(view, "Press Run: the pairs will be shown here")
     opened(view, server)
     shown = payload(view)
     assert shown["window"] is None and drawn(view) == {"way", "level"}
@@ -75,7 +75,7 @@ def test_a_flip_goes_on_and_comes_back(server: Server, view):
     )
     button(view, "Swap (S)").click()
     changed(view, 1)
-    says(view, "Press Run to hand your decisions on.")
+    says(view, "Press Run to apply your decisions.")
     assert edits(view)["pairs"] == {pair["id"]: "swap"}
     assert SWAPPED in summary(view, server)
     view.wait_for_function(f"!document.querySelector('{PANEL}').innerText.includes('Press Run')")
@@ -138,11 +138,11 @@ def test_stale_decisions_are_told_and_kept_ones_offered(server: Server, view):
     run(view, server)
     other = json.dumps({**mine, "fingerprint": "f" * 16})
     opened(view, server, edits=other)
-    says(view, "1 decision left out")
+    says(view, "1 decision ignored")
     changed(view, 0)
     assert "1 decision dropped: made on other candidates." in summary(view, server)
     opened(view, server)
-    button(view, "Restore 1 kept decision").click()
+    button(view, "Restore 1 saved decision").click()
     assert edits(view) == mine
     changed(view, 1)
 
@@ -218,7 +218,7 @@ def test_the_graph_keeps_decisions_and_other_tabs_come_back(server: Server, view
     assert edits(view) == mine
     changed(view, 1)
     load(view, saved)
-    says(view, "Press Run: the pairs that come in are shown here")
+    says(view, "Press Run: the pairs will be shown here")
     assert edits(view) == mine
     assert SWAPPED in summary(view, server)
     ready(view)

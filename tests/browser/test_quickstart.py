@@ -169,7 +169,7 @@ def test_before_and_after_by_mouse_and_keys(ran):
     )
     before = stage.locator("img").first.get_attribute("src")
     view.locator(".dbdpo-compare select").first.select_option(index=3)
-    view.get_by_role("button", name="next picture").click()
+    view.get_by_role("button", name="next image").click()
     assert stage.locator("img").first.get_attribute("src") != before
     assert view.locator(".dbdpo-compare select").last.input_value() == "2"
     assert "→" in view.locator(".dbdpo-compare-words").inner_text()

@@ -1,41 +1,66 @@
-// Before and after of one held-out picture, one over the other: drag the line across, or move it by the arrow keys; choose prompt and seed.
+// One held-out image before and after, overlaid: drag the line or move it by the arrow keys; choose prompt and seed.
 
 import { make, picture } from "../inspect/dom.js"
 import { dress } from "./styles.js"
 
-const EMPTY = "Pictures of held-out prompts before and after, one over the other, once the node has run."
-const GONE = "These pictures are no longer in the run's folder: run the node again."
+const EMPTY = "Run the node to compare images of held-out prompts before and after training."
+const GONE = "These images are no longer in the run's folder: run the node again."
 const STEP = 2
 
 export class Slider {
-    /** url(folder, name): the address of a picture. */
+    /** url(folder, name): the address of an image. */
     constructor(url) {
         dress()
         Object.assign(this, { url, data: null, number: 0, share: 50 })
         this.before = picture({ alt: "before", error: () => this.lost() })
-        this.before.addEventListener("load", () => this.stage.style.setProperty("--shape", this.before.naturalWidth / this.before.naturalHeight))
+        this.before.addEventListener("load", () =>
+            this.stage.style.setProperty("--shape", this.before.naturalWidth / this.before.naturalHeight),
+        )
         this.after = picture({ alt: "after", class: "dbdpo-compare-after", error: () => this.lost() })
         this.handle = make("div", { class: "dbdpo-compare-line" })
-        this.stage = make("div", {
-            class: "dbdpo-compare-stage", role: "slider", tabindex: "0", "aria-label": "before and after", "aria-valuemin": 0, "aria-valuemax": 100,
-            pointerdown: (event) => this.grab(event), pointermove: (event) => this.drag(event), keydown: (event) => this.key(event),
-        }, this.before, this.after, this.handle, make("span", { class: "dbdpo-compare-tag dbdpo-compare-left", text: "before" }),
-        make("span", { class: "dbdpo-compare-tag dbdpo-compare-right", text: "after" }))
+        this.stage = make(
+            "div",
+            {
+                class: "dbdpo-compare-stage",
+                role: "slider",
+                tabindex: "0",
+                "aria-label": "before and after",
+                "aria-valuemin": 0,
+                "aria-valuemax": 100,
+                pointerdown: (event) => this.grab(event),
+                pointermove: (event) => this.drag(event),
+                keydown: (event) => this.key(event),
+            },
+            this.before,
+            this.after,
+            this.handle,
+            make("span", { class: "dbdpo-compare-tag dbdpo-compare-left", text: "before" }),
+            make("span", { class: "dbdpo-compare-tag dbdpo-compare-right", text: "after" }),
+        )
         this.prompts = make("select", { "aria-label": "prompt", change: () => this.choose() })
         this.seeds = make("select", { "aria-label": "seed", change: () => this.choose() })
         this.words = make("div", { class: "dbdpo-compare-words" })
-        const turn = (text, label, by) => make("button", { type: "button", text, "aria-label": label, click: () => this.turn(by) })
-        const bar = make("div", { class: "dbdpo-compare-bar" }, turn("‹", "previous picture", -1), this.prompts, this.seeds, turn("›", "next picture", 1))
+        const turn = (text, label, by) =>
+            make("button", { type: "button", text, "aria-label": label, click: () => this.turn(by) })
+        const bar = make(
+            "div",
+            { class: "dbdpo-compare-bar" },
+            turn("‹", "previous image", -1),
+            this.prompts,
+            this.seeds,
+            turn("›", "next image", 1),
+        )
         this.note = make("div", { class: "dbdpo-compare-note", text: EMPTY })
         this.body = make("div", { class: "dbdpo-compare-body" }, bar, this.stage, this.words)
         this.root = make("div", { class: "dbdpo-compare" }, this.note, this.body)
-        // What happens in here is not for the canvas: it would move the node, or the view.
-        for (const type of ["pointerdown", "keydown", "dblclick"]) this.root.addEventListener(type, (event) => event.stopPropagation())
+        // Keep these events from the canvas, which would move the node or the view.
+        for (const type of ["pointerdown", "keydown", "dblclick"])
+            this.root.addEventListener(type, (event) => event.stopPropagation())
         this.show(null)
         this.move(50)
     }
 
-    /** data: what the node's output says (nodes/host/compare.py), or null. */
+    /** data: the node's output (nodes/host/compare.py), or null. */
     show(data) {
         const given = data?.pairs?.length ? data : null
         if (given && !this.gone && JSON.stringify(given) === JSON.stringify(this.data)) return
@@ -62,11 +87,15 @@ export class Slider {
         this.stage.hidden = false
         this.before.src = this.url(before, pair.name)
         this.after.src = this.url(after, pair.name)
-        this.words.textContent = pair.scores.map(([title, old, now]) => `${title} ${old.toFixed(3)} → ${now.toFixed(3)}`).join("; ")
+        this.words.textContent = pair.scores
+            .map(([title, old, now]) => `${title} ${old.toFixed(3)} → ${now.toFixed(3)}`)
+            .join("; ")
     }
 
     choose() {
-        const found = this.data.pairs.findIndex((pair) => pair.prompt === Number(this.prompts.value) && pair.seed === Number(this.seeds.value))
+        const found = this.data.pairs.findIndex(
+            (pair) => pair.prompt === Number(this.prompts.value) && pair.seed === Number(this.seeds.value),
+        )
         this.number = Math.max(0, found)
         this.draw()
     }
@@ -95,7 +124,7 @@ export class Slider {
         if (this.stage.hasPointerCapture(event.pointerId)) this.place(event)
     }
 
-    /** The line under the pointer. */
+    /** Moves the line to the pointer. */
     place(event) {
         const box = this.stage.getBoundingClientRect()
         this.move(((event.clientX - box.left) / box.width) * 100)
@@ -110,7 +139,7 @@ export class Slider {
         event.preventDefault()
     }
 
-    /** share: how much of the picture, from the left, shows the model before; percent. */
+    /** share: per cent of the image, from the left, that shows the model before training. */
     move(share) {
         this.share = Math.min(100, Math.max(0, share))
         this.stage.style.setProperty("--share", `${this.share}%`)

@@ -1,10 +1,11 @@
-// The plot: three strips over the steps of a training (loss, margin, winner error with its alarm lines), and a line of words over them.
+// The plot: three strips over the training steps (loss, margin, winner error with its alarm lines) below a line of
+// text.
 
 import { draw, make } from "../inspect/dom.js"
 import { column, joined, range, said, smooth } from "./series.js"
 import { dress } from "./styles.js"
 
-const EMPTY = "Loss, margin and the winner's error are drawn here while it trains."
+const EMPTY = "Loss, margin and winner error are plotted here during training."
 const STRIPS = [
     { name: "loss", index: 1 },
     { name: "margin", index: 2, signed: true },
@@ -27,7 +28,7 @@ export class Plot {
         this.show(null)
     }
 
-    /** rounds: [{points, steps, level, warning, collapse}, ...], or null where nothing was trained yet. */
+    /** rounds: [{points, steps, level, warning, collapse}, ...], or null before any training. */
     show(rounds) {
         this.rounds = (rounds ?? []).filter((round) => round.points?.length)
         this.line = joined(this.rounds)
@@ -54,7 +55,7 @@ export class Plot {
         this.svg.append(this.mark)
     }
 
-    /** One strip between two heights: its lines, its range at the right, its name and last number above. */
+    /** One strip between two heights: its lines, their values at the right, its name and last value above. */
     strip(strip, x, top, bottom, width) {
         const { points, borders } = this.line
         const { level, warning, collapse } = this.rounds.at(-1)
@@ -65,27 +66,40 @@ export class Plot {
             ? [[0, "zero"], [warning, "warning"], ...(highest > collapse / 2 ? [[collapse, "stop"]] : [])]
             : [[strip.signed ? 0 : level, "zero"]]
         const marks = lines.filter(([value]) => Number.isFinite(value))
-        const [low, high] = range(raw.concat(mean, marks).map((entry) => (typeof entry[1] === "string" ? entry[0] : entry[1])))
+        const [low, high] = range(
+            raw.concat(mean, marks).map((entry) => (typeof entry[1] === "string" ? entry[0] : entry[1])),
+        )
         const y = (value) => bottom - ((value - low) / (high - low)) * (bottom - top)
         const path = (line) => line.map(([step, value]) => `${x(step).toFixed(1)},${y(value).toFixed(1)}`).join(" ")
         const end = width - RIGHT
-        const parts = [draw("rect", { class: "dbdpo-curve-box", x: LEFT, y: top, width: end - LEFT, height: bottom - top })]
+        const parts = [
+            draw("rect", { class: "dbdpo-curve-box", x: LEFT, y: top, width: end - LEFT, height: bottom - top }),
+        ]
         for (const [value, kind] of marks) {
             parts.push(draw("line", { class: `dbdpo-curve-${kind}`, x1: LEFT, x2: end, y1: y(value), y2: y(value) }))
             if (kind !== "zero" || !strip.signed) parts.push(label(end + 4, y(value), said(value)))
         }
         parts.push(draw("polyline", { class: "dbdpo-curve-raw", points: path(raw) }))
         parts.push(draw("polyline", { class: "dbdpo-curve-mean", points: path(mean) }))
-        if (mean.length === 1) parts.push(draw("circle", { class: "dbdpo-curve-dot", cx: x(mean[0][0]), cy: y(mean[0][1]), r: 3 }))
+        if (mean.length === 1)
+            parts.push(draw("circle", { class: "dbdpo-curve-dot", cx: x(mean[0][0]), cy: y(mean[0][1]), r: 3 }))
         parts.push(draw("text", { class: "dbdpo-curve-name", x: LEFT, y: top - 4, text: strip.name }))
         if (mean.length) {
             const value = mean.at(-1)[1]
-            parts.push(draw("text", { class: "dbdpo-curve-now", x: end, y: top - 4, "text-anchor": "end", text: said(value, strip.signed) }))
+            parts.push(
+                draw("text", {
+                    class: "dbdpo-curve-now",
+                    x: end,
+                    y: top - 4,
+                    "text-anchor": "end",
+                    text: said(value, strip.signed),
+                }),
+            )
         }
         return draw("g", { class: "dbdpo-curve-strip", "data-strip": strip.name }, ...parts)
     }
 
-    /** Words for a point of the curve: at its end whether the alarm is on. */
+    /** The text for a point of the curve; for the last one it says whether the winner error is above a limit. */
     say(point) {
         if (!point) {
             this.words.textContent = EMPTY
@@ -95,16 +109,26 @@ export class Plot {
         const { steps } = this.line
         const { warning, collapse } = this.rounds.at(-1)
         const [step, loss, margin, error, alarm] = point
-        const where = `${this.rounds.length > 1 ? `${this.rounds.length} rounds, step` : "step"} ${step + 1} of ${steps}`
-        const state = alarm > collapse ? "above the stop" : alarm > warning ? "above the warning" : "below the warning"
-        const numbers = [["loss", loss], ["margin", margin, true], ["winner error", error, true]].filter(([, value]) => Number.isFinite(value))
+        const several = this.rounds.length > 1 ? `${this.rounds.length} rounds, ` : ""
+        const where = `${several}step ${step + 1} of ${steps}`
+        const state =
+            alarm > collapse
+                ? "above the stop limit"
+                : alarm > warning
+                  ? "above the warning level"
+                  : "below the warning level"
+        const numbers = [
+            ["loss", loss],
+            ["margin", margin, true],
+            ["winner error", error, true],
+        ].filter(([, value]) => Number.isFinite(value))
         const read = numbers.map(([name, value, signed]) => `${name} ${said(value, signed)}`).join(", ")
         this.words.textContent = this.at ? `${where}: ${read}` : `${where}; winner error ${state}`
         this.root.dataset.alarm = alarm > warning ? "on" : "off"
-        this.root.setAttribute("aria-label", `${where}: ${read}; ${state} of ${said(warning)}`)
+        this.root.setAttribute("aria-label", `${where}: ${read}; ${state} (warning ${said(warning)})`)
     }
 
-    /** The numbers under the pointer. */
+    /** Shows the values under the pointer. */
     point(event) {
         const { points, steps } = this.line
         if (!points.length || !this.x) return

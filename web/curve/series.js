@@ -1,8 +1,9 @@
-// From points to lines: pure functions, no page. A point is [step, loss, margin, winner error, its mean of 20 steps]; rounds stand in a row.
+// From points to lines: pure functions without a page. A point is [step, loss, margin, winner error, mean winner error
+// of 20 steps]; rounds follow one another.
 
 const WINDOW = 20
 
-/** All rounds in a row: points with steps counted on, where each later round begins, and how many steps are planned in all. */
+/** All rounds as one series: points with continuous steps, first step of each later round, number of planned steps. */
 export function joined(rounds) {
     const points = []
     const borders = []
@@ -15,7 +16,7 @@ export function joined(rounds) {
     return { points, borders, steps: first }
 }
 
-/** One number of the points by step: [[step, value], ...] without gaps. */
+/** One value of the points by step, [[step, value], ...]; missing values are left out. */
 export function column(points, index) {
     return points.filter((point) => Number.isFinite(point[index])).map((point) => [point[0], point[index]])
 }
@@ -28,12 +29,12 @@ export function smooth(line, borders = []) {
         let sum = 0
         let count = 0
         for (let j = i; j >= 0 && line[j][0] >= from; j--, count++) sum += line[j][1]
-        // A thinned curve may have no neighbour in the window.
+        // In a thinned curve the window may hold only this point.
         return [step, sum / count]
     })
 }
 
-/** Lowest and highest of some values, with a little room; never the same. */
+/** Lowest and highest value with some padding; never equal. */
 export function range(values) {
     const low = Math.min(...values)
     const high = Math.max(...values)
@@ -41,9 +42,10 @@ export function range(values) {
     return [low - room, high + room]
 }
 
-/** A number in few digits, with its sign where it is a difference. */
+/** A number in few digits; `signed` adds a plus sign. */
 export function said(value, signed = false) {
     const size = Math.abs(value)
-    const text = size !== 0 && (size < 0.001 || size >= 10000) ? value.toExponential(1) : value.toFixed(size < 0.1 ? 4 : 3)
+    const text =
+        size !== 0 && (size < 0.001 || size >= 10000) ? value.toExponential(1) : value.toFixed(size < 0.1 ? 4 : 3)
     return signed && value > 0 ? `+${text}` : text
 }

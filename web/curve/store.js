@@ -1,4 +1,5 @@
-// Curves of trainings that run, or that ended without an output of their own: by workflow and node, since both may be out of sight meanwhile.
+// Curves of trainings that are running, or that ended without an output of their own. Stored by workflow and node,
+// because neither need be visible meanwhile.
 
 const live = new Map()
 let prompt = null
@@ -7,27 +8,34 @@ function key(workflow, node) {
     return `${workflow ?? ""}|${node}`
 }
 
-/** A run of a workflow began: what comes now replaces what was there before. */
+/** A run started: its curves replace the earlier ones. */
 export function begin(id) {
     prompt = id
 }
 
-/** It ended well: nodes that trained themselves now have outputs, which hold their curves. A loop's node keeps what was sent for now. */
+/** The run succeeded: train nodes now have outputs with their curves. The curves of a loop node stay for now. */
 export function settle() {
     for (const [name, kept] of live) if (!kept.loop) live.delete(name)
 }
 
-/** A run was read back from the history, with `curves(node)` curves for a loop's node: what was sent is left, unless it is more. */
+/** The history of run `id` has `curves(node)` curves for a loop node: drop the live ones unless they are more. */
 export function leave(id, curves) {
-    for (const [name, kept] of live) if (kept.loop && kept.prompt === id && curves(kept.node) >= kept.rounds.length) live.delete(name)
+    for (const [name, kept] of live)
+        if (kept.loop && kept.prompt === id && curves(kept.node) >= kept.rounds.length) live.delete(name)
 }
 
-/** Take a message of the server in. */
+/** Add a message from the server. */
 export function take(message) {
     const name = key(message.workflow, message.node)
     let kept = live.get(name)
     if (!kept || kept.prompt !== prompt) {
-        kept = { prompt, workflow: message.workflow, node: message.node, loop: message.node !== message.source, rounds: [] }
+        kept = {
+            prompt,
+            workflow: message.workflow,
+            node: message.node,
+            loop: message.node !== message.source,
+            rounds: [],
+        }
         live.set(name, kept)
     }
     let round = kept.rounds.find((one) => one.source === message.source)
@@ -36,7 +44,7 @@ export function take(message) {
     Object.assign(round, message, { points: [...before, ...message.points] })
 }
 
-/** The rounds of the live curve of the node for whose id `is(id)` holds, or null. */
+/** The rounds of the live curve of the node whose id satisfies `is(id)`, or null. */
 export function rounds(workflow, is) {
     for (const kept of live.values()) if (kept.workflow === workflow && is(kept.node)) return kept.rounds
     return null

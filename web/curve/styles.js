@@ -1,15 +1,19 @@
-// The look of the curve. Colours come from ComfyUI's own variables; those of lines are seen on dark and light ground alike, and differ in dash, too.
+// Styles of the curve. Colours come from ComfyUI's variables; line colours are visible on dark and light backgrounds,
+// and lines also differ in dash pattern.
 
 import { addStyle } from "../shared/style.js"
 
 const ID = "dbdpo-curve-style"
 
 const CSS = `
-.dbdpo-curve { --line: #2b8fd6; --warn: #c77d00; --stop: #e0551b; box-sizing: border-box; width: 100%; height: 100%; min-height: 0; padding: 6px 8px;
+.dbdpo-curve { --line: #2b8fd6; --warn: #c77d00; --stop: #e0551b; box-sizing: border-box; width: 100%; height: 100%;
+  min-height: 0; padding: 6px 8px;
   display: flex; flex-direction: column; gap: 4px; border-radius: 6px; overflow: hidden; color: var(--fg-color, #222);
   background: var(--comfy-menu-bg, #fff); font: 14px/1.3 system-ui, sans-serif; user-select: none; }
-.dbdpo-curve-words { flex: none; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; font-variant-numeric: tabular-nums; }
-.dbdpo-curve[data-alarm="on"] .dbdpo-curve-words { font-weight: 700; border-left: 6px solid var(--stop); padding-left: 6px; }
+.dbdpo-curve-words { flex: none; overflow: hidden; text-overflow: ellipsis; white-space: nowrap;
+  font-variant-numeric: tabular-nums; }
+.dbdpo-curve[data-alarm="on"] .dbdpo-curve-words { font-weight: 700; border-left: 6px solid var(--stop);
+  padding-left: 6px; }
 .dbdpo-curve svg { flex: 1; min-height: 0; width: 100%; display: block; cursor: crosshair; }
 .dbdpo-curve-empty { justify-content: center; text-align: center; }
 .dbdpo-curve-empty .dbdpo-curve-words { white-space: normal; opacity: 0.8; }
@@ -28,5 +32,5 @@ const CSS = `
 .dbdpo-curve-mark { stroke: var(--fg-color, #222); stroke-opacity: 0.7; }
 `
 
-/** Put the style into the page, once. */
+/** Add the style to the page, once. */
 export const dress = () => addStyle(ID, CSS)

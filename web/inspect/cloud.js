@@ -1,8 +1,9 @@
-// The fidelity-alignment cloud in SVG: candidates as points, pairs as arrows from loser to winner, the rule's
-// window or the way in which its reward rises.
-// Points and arrows of one kind are one path each, so that 500 of them cost as little as five; what is under the pointer is looked up.
+// The fidelity-alignment cloud in SVG: candidates as points, pairs as arrows from loser to winner, and the rule's angle
+// window or the direction in which its reward rises. All points or arrows of one kind are one path, so that 500 cost as
+// little as five; what is under the pointer is computed from positions.
 
 import { draw, make } from "./dom.js"
+import { MARKS, SHAPES, apart, arrow, circle, pointed, round } from "./shapes.js"
 import { Tip } from "./tip.js"
 
 const SIZE = 640
@@ -15,62 +16,17 @@ const KINDS = ["undecided", "keep", "swap", "reject"]
 const ROLES = ["none", "loser", "winner", "both"]
 let clouds = 0
 
-const SHAPES = {
-    none: (x, y) => circle(x, y, 4),
-    winner: (x, y) => circle(x, y, 6.5),
-    loser: (x, y) => `M${x - 8} ${y - 6}h16l-8 14z`,
-    both: (x, y) => `M${x} ${y - 8.5}l8.5 8.5l-8.5 8.5l-8.5 -8.5z`,
-}
-const MARKS = {
-    up: (x, y) => `M${x + 10} ${y - 10}h10m-5 -5v10`,
-    down: (x, y) => `M${x + 10} ${y - 10}h10`,
-}
-
-function circle(x, y, r) {
-    return `M${x - r} ${y}a${r} ${r} 0 1 0 ${2 * r} 0a${r} ${r} 0 1 0 ${-2 * r} 0z`
-}
-
-function round(value) {
-    return Math.round(value * 10) / 10
-}
-
-/** An arrow between two points of the picture, ending short of both; with a cross on it where it is struck out. */
-function arrow([x0, y0], [x1, y1], crossed, short = 9) {
-    const length = Math.hypot(x1 - x0, y1 - y0)
-    if (length < 1) return ""
-    const [ux, uy] = [(x1 - x0) / length, (y1 - y0) / length]
-    const gap = Math.min(short, length / 4)
-    const [bx, by, ex, ey] = [x0 + ux * gap, y0 + uy * gap, x1 - ux * gap, y1 - uy * gap].map(round)
-    const head = [1, -1].map((s) => `M${round(ex - 10 * ux + s * 5 * uy)} ${round(ey - 10 * uy - s * 5 * ux)}L${ex} ${ey}`).join("")
-    const [mx, my] = [round((x0 + x1) / 2), round((y0 + y1) / 2)]
-    const cross = crossed ? `M${mx - 7} ${my - 7}l14 14M${mx + 7} ${my - 7}l-14 14` : ""
-    return `M${bx} ${by}L${ex} ${ey}${head}${cross}`
-}
-
-/** A thick arrow with a full head. */
-function pointed([x0, y0], [x1, y1]) {
-    const length = Math.max(1, Math.hypot(x1 - x0, y1 - y0))
-    const [ux, uy] = [(x1 - x0) / length, (y1 - y0) / length]
-    const [bx, by] = [x1 - 20 * ux, y1 - 20 * uy]
-    const corners = [[x0 + 3 * uy, y0 - 3 * ux], [bx + 3 * uy, by - 3 * ux], [bx + 11 * uy, by - 11 * ux], [x1, y1],
-        [bx - 11 * uy, by + 11 * ux], [bx - 3 * uy, by + 3 * ux], [x0 - 3 * uy, y0 + 3 * ux]]
-    return `M${corners.map((corner) => corner.map(round)).join("L")}z`
-}
-
-/** Distance of a point from the stretch between two others. */
-function apart([x, y], [ax, ay], [bx, by]) {
-    const length = (bx - ax) ** 2 + (by - ay) ** 2
-    const t = length ? Math.max(0, Math.min(1, ((x - ax) * (bx - ax) + (y - ay) * (by - ay)) / length)) : 0
-    return Math.hypot(x - ax - t * (bx - ax), y - ay - t * (by - ay))
-}
-
-/** A path that is as it was is not painted again. */
+/** Sets a path only if it has changed, to avoid repainting. */
 function put(path, d) {
     if (path.getAttribute("d") !== d) path.setAttribute("d", d)
 }
 
 export class Cloud {
-    /** @param state the Inspection; @param pick called with ("pair", id) or ("candidate", position); @param url of a preview by its name */
+    /**
+     * @param state the Inspection
+     * @param pick called with ("pairs", id) or ("candidates", position)
+     * @param url the address of a preview by its name
+     */
     constructor(state, pick, url) {
         this.state = state
         this.pick = pick
@@ -88,14 +44,37 @@ export class Cloud {
         this.chosen = path("chosen")
         this.hover = path("hover")
         this.svg = draw(
-            "svg", { viewBox: `0 0 ${SIZE} ${SIZE}`, role: "img", "aria-label": "Candidates by fidelity and alignment, pairs as arrows" },
+            "svg",
+            {
+                viewBox: `0 0 ${SIZE} ${SIZE}`,
+                role: "img",
+                "aria-label": "Candidates by fidelity and alignment, pairs as arrows",
+            },
             draw("clipPath", { id: clip }, draw("rect", { x: LEFT, y: TOP, width: SIDE, height: SIDE })),
-            this.grid, this.ticks,
-            draw("g", { "clip-path": `url(#${clip})` }, this.wedge, this.level, ...Object.values(this.arrows), ...Object.values(this.points), this.way,
-                this.thumbs, this.chosen, this.hover),
-            draw("text", { class: "dbdpo-axis", x: LEFT + SIDE / 2, y: SIZE - 10, text: "fidelity above the prompt's mean (SD)" }),
+            this.grid,
+            this.ticks,
+            draw(
+                "g",
+                { "clip-path": `url(#${clip})` },
+                this.wedge,
+                this.level,
+                ...Object.values(this.arrows),
+                ...Object.values(this.points),
+                this.way,
+                this.thumbs,
+                this.chosen,
+                this.hover,
+            ),
             draw("text", {
-                class: "dbdpo-axis", transform: `translate(18 ${TOP + SIDE / 2}) rotate(-90)`, text: "alignment above the prompt's mean (SD)",
+                class: "dbdpo-axis",
+                x: LEFT + SIDE / 2,
+                y: SIZE - 10,
+                text: "fidelity above the prompt's mean (SD)",
+            }),
+            draw("text", {
+                class: "dbdpo-axis",
+                transform: `translate(18 ${TOP + SIDE / 2}) rotate(-90)`,
+                text: "alignment above the prompt's mean (SD)",
             }),
         )
         this.svg.addEventListener("pointermove", (event) => this.look(event))
@@ -104,10 +83,10 @@ export class Cloud {
         this.root = make("div", { class: "dbdpo-cloud" }, this.svg, this.tip.root)
     }
 
-    /** New candidates: where each of them lies. */
+    /** New candidates: compute their positions. */
     place() {
         const { x, y } = this.state.payload
-        // A square about all candidates: angles are to be seen as they are.
+        // A square around all candidates, so that angles are not distorted.
         const ends = [x, y].map((values) => [Math.min(...values), Math.max(...values)])
         this.middle = ends.map(([low, high]) => (low + high) / 2)
         this.reach = Math.max(1, ...ends.map(([low, high]) => 0.55 * (high - low)))
@@ -129,14 +108,22 @@ export class Cloud {
         const every = Math.max(1, Math.ceil(this.reach / 5))
         const [columns, rows] = this.middle.map((middle) => {
             const values = []
-            for (let v = Math.ceil((middle - this.reach) / every) * every; v <= middle + this.reach; v += every) values.push(v)
+            for (let v = Math.ceil((middle - this.reach) / every) * every; v <= middle + this.reach; v += every)
+                values.push(v)
             return values
         })
-        const lines = [...columns.map((v) => `M${round(this.across(v))} ${TOP}v${SIDE}`), ...rows.map((v) => `M${LEFT} ${round(this.down(v))}h${SIDE}`)]
+        const lines = [
+            ...columns.map((v) => `M${round(this.across(v))} ${TOP}v${SIDE}`),
+            ...rows.map((v) => `M${LEFT} ${round(this.down(v))}h${SIDE}`),
+        ]
         this.grid.setAttribute("d", lines.join(""))
         this.ticks.replaceChildren(
-            ...columns.map((v) => draw("text", { x: round(this.across(v)), y: TOP + SIDE + 24, "text-anchor": "middle", text: v })),
-            ...rows.map((v) => draw("text", { x: LEFT - 8, y: round(this.down(v)) + 7, "text-anchor": "end", text: v })),
+            ...columns.map((v) =>
+                draw("text", { x: round(this.across(v)), y: TOP + SIDE + 24, "text-anchor": "middle", text: v }),
+            ),
+            ...rows.map((v) =>
+                draw("text", { x: LEFT - 8, y: round(this.down(v)) + 7, "text-anchor": "end", text: v }),
+            ),
         )
     }
 
@@ -155,7 +142,7 @@ export class Cloud {
             lost.add(from)
         }
         for (const kind of KINDS) put(this.arrows[kind], paths[kind].join(""))
-        // Of few arrows each is to be seen, of many the drift.
+        // Few arrows are drawn strongly; many are faint, so that the overall direction shows.
         this.arrows.undecided.style.opacity = Math.max(0.28, Math.min(0.8, 24 / Math.max(1, pairs.length)))
         this.drawPoints(won, lost, edits.candidates)
         this.drawChosen(edits)
@@ -174,7 +161,7 @@ export class Cloud {
         put(this.thumbs, marks.join(""))
     }
 
-    /** The selected pair or candidate, and the window as it stands at that pair's loser (without one: at the mean loser). */
+    /** The selected pair or candidate, and the angle window at that pair's loser (else at the mean loser). */
     drawChosen(edits) {
         const { pair, selected, payload } = this.state
         let path = ""
@@ -188,40 +175,56 @@ export class Cloud {
         if (!payload.window) return put(this.wedge, "")
         const losers = pair ? [pair.loser] : payload.pairs.map((p) => p.loser)
         const mean = (values) => losers.reduce((sum, i) => sum + values[i], 0) / Math.max(1, losers.length)
-        this.drawWedge(mean(payload.x), mean(payload.y), Math.max(0.55 * this.reach, 1.25 * payload.margin, 1.12 * (pair?.length ?? 0)))
+        this.drawWedge(
+            mean(payload.x),
+            mean(payload.y),
+            Math.max(0.55 * this.reach, 1.25 * payload.margin, 1.12 * (pair?.length ?? 0)),
+        )
     }
 
     drawWedge(x, y, far) {
-        const { window: [low, high], margin } = this.state.payload
+        const {
+            window: [low, high],
+            margin,
+        } = this.state.payload
         const at = (radius, degrees) => {
             const angle = (degrees * Math.PI) / 180
-            return `${round(this.across(x + radius * Math.cos(angle)))} ${round(this.down(y + radius * Math.sin(angle)))}`
+            const point = [this.across(x + radius * Math.cos(angle)), this.down(y + radius * Math.sin(angle))]
+            return point.map(round).join(" ")
         }
         const scale = SIDE / (2 * this.reach)
         const large = high - low > 180 ? 1 : 0
         const [inner, outer] = [round(margin * scale), round(far * scale)]
-        put(this.wedge, `M${at(margin, low)}L${at(far, low)}A${outer} ${outer} 0 ${large} 0 ${at(far, high)}L${at(margin, high)}` +
-            `A${inner} ${inner} 0 ${large} 1 ${at(margin, low)}z`)
+        put(
+            this.wedge,
+            `M${at(margin, low)}L${at(far, low)}A${outer} ${outer} 0 ${large} 0 ${at(far, high)}L${at(margin, high)}` +
+                `A${inner} ${inner} 0 ${large} 1 ${at(margin, low)}z`,
+        )
     }
 
-    /** The way in which the reward rises from the mean candidate, and the line of the candidates that are worth as much as it is. */
+    /** The direction in which the reward rises from the mean candidate, and the line of equal reward through it. */
     drawWay() {
         const { way } = this.state.payload
         const there = way !== null && way !== undefined
         const angle = ((way ?? 0) * Math.PI) / 180
         const step = [Math.cos(angle), Math.sin(angle)]
-        // The mean need not be in the middle: the arrow ends before the border.
-        const room = step.map((part, i) => (this.reach + Math.sign(part) * this.middle[i]) / Math.max(1e-6, Math.abs(part)))
+        // The mean may be off-centre: end the arrow before the border.
+        const room = step.map(
+            (part, i) => (this.reach + Math.sign(part) * this.middle[i]) / Math.max(1e-6, Math.abs(part)),
+        )
         const far = Math.min(0.8 * this.reach, ...room.map((length) => 0.95 * length))
         const at = (across, up) => [this.across(across), this.down(up)].map(round)
         const along = 4 * this.reach
         this.way.setAttribute("d", there ? pointed(at(0, 0), at(far * step[0], far * step[1])) : "")
-        this.level.setAttribute("d", there ? `M${at(-along * step[1], along * step[0])}L${at(along * step[1], -along * step[0])}` : "")
+        this.level.setAttribute(
+            "d",
+            there ? `M${at(-along * step[1], along * step[0])}L${at(along * step[1], -along * step[0])}` : "",
+        )
     }
 
     // --- the pointer ---
 
-    /** Where an event lies in the picture's own units, whatever the zoom. */
+    /** Position of an event in the SVG's units, at any zoom. */
     here(event) {
         const to = this.svg.getScreenCTM()
         if (!to || !this.at) return null

@@ -1,4 +1,4 @@
-// The selected pair, large: winner and loser side by side over the reference photos; or one candidate that stands in no pair.
+// The selected pair in large: winner and loser side by side above the reference photos; or a single candidate.
 
 import { make, picture } from "./dom.js"
 
@@ -9,11 +9,25 @@ class Figure {
         this.role = make("div", { class: "dbdpo-role" })
         this.image = picture({ alt: "" })
         this.numbers = make("div", { class: "dbdpo-numbers" })
-        this.buttons = Object.fromEntries(Object.keys(THUMBS).map((way, i) => [way, make("button", {
-            type: "button", text: `${THUMBS[way]} (${keys[i]})`, title: "A word on this picture alone, for the objective kto",
-            click: () => onThumb(this.position, way),
-        })]))
-        this.root = make("figure", {}, this.role, this.image, this.numbers, make("div", { class: "dbdpo-thumbs-row" }, ...Object.values(this.buttons)))
+        this.buttons = Object.fromEntries(
+            Object.keys(THUMBS).map((way, i) => [
+                way,
+                make("button", {
+                    type: "button",
+                    text: `${THUMBS[way]} (${keys[i]})`,
+                    title: "Rate this candidate alone (used by the objective kto)",
+                    click: () => onThumb(this.position, way),
+                }),
+            ]),
+        )
+        this.root = make(
+            "figure",
+            {},
+            this.role,
+            this.image,
+            this.numbers,
+            make("div", { class: "dbdpo-thumbs-row" }, ...Object.values(this.buttons)),
+        )
     }
 
     show(state, position, role, url) {
@@ -27,7 +41,8 @@ class Figure {
         const scores = `F ${payload.fidelity[position].toFixed(3)}  A ${payload.alignment[position].toFixed(3)}`
         this.numbers.textContent = `${scores}\nseed ${payload.seed[position]}`
         const thumb = state.thumbOn(position)
-        for (const [way, button] of Object.entries(this.buttons)) button.setAttribute("aria-pressed", String(thumb === way))
+        for (const [way, button] of Object.entries(this.buttons))
+            button.setAttribute("aria-pressed", String(thumb === way))
     }
 }
 
@@ -41,8 +56,12 @@ export class Compare {
         this.figures = [new Figure(["1", "2"], onThumb), new Figure(["3", "4"], onThumb)]
         this.photos = make("div", { class: "dbdpo-photos" })
         this.root = make(
-            "div", { class: "dbdpo-compare" }, this.where, this.prompt,
-            make("div", { class: "dbdpo-figures" }, ...this.figures.map((figure) => figure.root)), this.photos,
+            "div",
+            { class: "dbdpo-compare" },
+            this.where,
+            this.prompt,
+            make("div", { class: "dbdpo-figures" }, ...this.figures.map((figure) => figure.root)),
+            this.photos,
         )
     }
 
@@ -50,11 +69,12 @@ export class Compare {
     place() {
         const { references } = this.state.payload
         this.photos.replaceChildren(
-            make("span", { text: "Photos" }), ...references.map((name, i) => picture({ src: this.url(name), alt: `reference photo ${i + 1}` })),
+            make("span", { text: "Photos" }),
+            ...references.map((name, i) => picture({ src: this.url(name), alt: `reference photo ${i + 1}` })),
         )
     }
 
-    /** Positions that are shown, winner first. */
+    /** Positions of the candidates shown, winner first. */
     get shown() {
         const { state } = this
         if (state.selected === null) return []
@@ -80,7 +100,8 @@ export class Compare {
         const { state } = this
         const list = state.list
         const at = `${list.indexOf(state.selected) + 1} of ${list.length}`
-        if (state.selected === null) return state.mode === "pairs" ? "No pair has this prompt." : "No candidate has this prompt."
+        if (state.selected === null)
+            return state.mode === "pairs" ? "No pair has this prompt." : "No candidate has this prompt."
         if (!pair) return `Candidate ${at}`
         const decision = { keep: "kept", swap: "swapped", reject: "rejected" }[state.decisionOn(pair.id)]
         const numbers = `${Math.round(pair.angle)}°, ${pair.length.toFixed(2)} SD`

@@ -1,4 +1,4 @@
-// Elements, made without any markup: whatever a prompt or a file name holds is text.
+// Creates elements without parsing markup: prompts and file names are always inserted as text.
 
 const SVG = "http://www.w3.org/2000/svg"
 
@@ -22,7 +22,7 @@ export function draw(tag, attributes = {}, ...children) {
     return fill(document.createElementNS(SVG, tag), attributes, children)
 }
 
-/** A picture; one of few pixels is enlarged in blocks, not blurred. */
+/** An image; small ones are enlarged pixelated, not blurred. */
 export function picture(attributes = {}) {
     const image = make("img", { draggable: "false", ...attributes })
     image.addEventListener("load", () => image.classList.toggle("dbdpo-few-pixels", image.naturalWidth <= 128))

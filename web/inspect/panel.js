@@ -1,5 +1,5 @@
-// The inspector's panel: the cloud beside the selected pair, the controls, and the keys. It decides nothing about ComfyUI: whoever makes it
-// gives `commit`, which is called with the text of the edits whenever a decision was made or taken back.
+// The inspector's panel: the cloud beside the selected pair, the controls, and the keys. It does not depend on ComfyUI:
+// the caller passes `commit`, which is called with the text of the edits whenever a decision is made or undone.
 
 import { Cloud } from "./cloud.js"
 import { Compare } from "./compare.js"
@@ -7,9 +7,11 @@ import { make } from "./dom.js"
 import { Inspection } from "./state.js"
 import { dress } from "./styles.js"
 
-const WAITING = "Press Run: the pairs that come in are shown here, to be kept, swapped or rejected."
+const WAITING = "Press Run: the pairs will be shown here, to keep, swap or reject."
 const DECISIONS = { keep: "Keep (K)", swap: "Swap (S)", reject: "Reject (R)" }
-const HINT = "Keys: ← → previous and next, Home End, K keep, S swap, R reject, U undo, 1 2 3 4 thumbs, M pairs or candidates, F prompts"
+const HINT =
+    "Keys: ← → previous and next, Home End, K keep, S swap, R reject, U undo, " +
+    "1 2 3 4 thumbs, M pairs or candidates, F prompts"
 
 function many(count, one, more = `${one}s`) {
     return `${count} ${count === 1 ? one : more}`
@@ -22,15 +24,27 @@ export class Panel {
         this.state = new Inspection()
         const preview = (name) => url({ run: this.state.payload.run, set: this.state.payload.set, name })
         this.cloud = new Cloud(this.state, (mode, what) => this.act(() => this.state.select(mode, what)), preview)
-        this.compare = new Compare(this.state, (position, way) => this.edit(() => this.state.thumb(position, way)), preview)
+        this.compare = new Compare(
+            this.state,
+            (position, way) => this.edit(() => this.state.thumb(position, way)),
+            preview,
+        )
         this.preview = preview
         this.parts()
         this.keys = this.bound()
         this.root = make(
-            "div", { class: "dbdpo-inspect", tabindex: "0", role: "group", "aria-label": "Inspect pairs", keydown: (event) => this.key(event) },
-            this.empty, this.body,
+            "div",
+            {
+                class: "dbdpo-inspect",
+                tabindex: "0",
+                role: "group",
+                "aria-label": "Inspect pairs",
+                keydown: (event) => this.key(event),
+            },
+            this.empty,
+            this.body,
         )
-        // In front ends whose nodes are HTML a press would begin to drag the node; the middle button still moves the canvas.
+        // With HTML nodes, a press would start dragging the node; the middle button still moves the canvas.
         this.root.addEventListener("pointerdown", (event) => event.button !== 1 && event.stopPropagation())
         this.cloud.root.addEventListener("pointerenter", () => this.fetchAhead())
         this.render()
@@ -38,50 +52,84 @@ export class Panel {
 
     parts() {
         const button = (text, act, more = {}) => make("button", { type: "button", text, click: act, ...more })
-        this.filter = make("select", { "aria-label": "Prompt", change: () => this.act(() => this.state.show(Number(this.filter.value))) })
+        this.filter = make("select", {
+            "aria-label": "Prompt",
+            change: () => this.act(() => this.state.show(Number(this.filter.value))),
+        })
         this.mode = make(
-            "select", { "aria-label": "Go through", change: () => this.act(() => this.state.setMode(this.mode.value)) },
-            make("option", { value: "pairs", text: "pairs" }), make("option", { value: "candidates", text: "candidates" }),
+            "select",
+            { "aria-label": "Show", change: () => this.act(() => this.state.setMode(this.mode.value)) },
+            make("option", { value: "pairs", text: "pairs" }),
+            make("option", { value: "candidates", text: "candidates" }),
         )
         this.count = make("div", { class: "dbdpo-count", "aria-live": "polite" })
         this.undo = button("Undo (U)", () => this.edit(() => this.state.undo()))
         this.restore = button("", () => this.edit(() => this.state.restore()), { class: "dbdpo-restore" })
         this.note = make("div", { class: "dbdpo-note", "aria-live": "polite" })
         this.decisions = Object.fromEntries(
-            Object.entries(DECISIONS).map(([what, text]) =>
-                [what, button(text, () => this.edit(() => this.state.decide(what)), { class: `dbdpo-do-${what}` })]),
+            Object.entries(DECISIONS).map(([what, text]) => [
+                what,
+                button(text, () => this.edit(() => this.state.decide(what)), { class: `dbdpo-do-${what}` }),
+            ]),
         )
         this.previous = button("← Previous", () => this.act(() => this.state.step(-1)))
         this.next = button("Next →", () => this.act(() => this.state.step(1)))
         this.empty = make("div", { class: "dbdpo-empty", text: WAITING })
         const legend = [
-            ["winner", "●", "winner"], ["loser", "▼", "loser"], ["both", "◆", "both"], ["none", "•", "in no pair"], ["window", "◢", "window"],
-            ["way", "➔", "reward rises"], ["level", "╌", "equal reward"],
+            ["winner", "●", "winner"],
+            ["loser", "▼", "loser"],
+            ["both", "◆", "both"],
+            ["none", "•", "in no pair"],
+            ["window", "◢", "window"],
+            ["way", "➔", "reward rises"],
+            ["level", "╌", "equal reward"],
         ]
         this.body = make(
-            "div", { class: "dbdpo-body" },
+            "div",
+            { class: "dbdpo-body" },
             make("div", { class: "dbdpo-bar" }, this.filter, this.mode, this.count, this.restore, this.undo),
             make(
-                "div", { class: "dbdpo-main" },
-                make("div", { class: "dbdpo-left" }, this.cloud.root, make("div", { class: "dbdpo-legend" }, ...legend.map(([name, sign, text]) =>
-                    make("span", {}, make("i", { class: `dbdpo-sign-${name}`, text: sign }), ` ${text}`)))),
+                "div",
+                { class: "dbdpo-main" },
+                make(
+                    "div",
+                    { class: "dbdpo-left" },
+                    this.cloud.root,
+                    make(
+                        "div",
+                        { class: "dbdpo-legend" },
+                        ...legend.map(([name, sign, text]) =>
+                            make("span", {}, make("i", { class: `dbdpo-sign-${name}`, text: sign }), ` ${text}`),
+                        ),
+                    ),
+                ),
                 this.compare.root,
             ),
-            make("div", { class: "dbdpo-bar dbdpo-actions" }, this.previous, ...Object.values(this.decisions), this.next),
-            this.note, make("div", { class: "dbdpo-hint", text: HINT }),
+            make(
+                "div",
+                { class: "dbdpo-bar dbdpo-actions" },
+                this.previous,
+                ...Object.values(this.decisions),
+                this.next,
+            ),
+            this.note,
+            make("div", { class: "dbdpo-hint", text: HINT }),
         )
     }
 
-    // --- what comes from outside ---
+    // --- input from the node ---
 
-    /** What the node's run said, and the text of the edits that the graph holds. */
+    /** The output of the node's run, and the text of the edits in the graph. */
     show(payload, text) {
         const before = this.state.payload
         this.state.setText(text)
         if (payload !== before) this.state.take(payload)
         if (payload && payload !== before) {
             const options = payload.prompts.map((prompt, i) => make("option", { value: i, text: prompt }))
-            this.filter.replaceChildren(make("option", { value: -1, text: `all ${many(payload.prompts.length, "prompt")}` }), ...options)
+            this.filter.replaceChildren(
+                make("option", { value: -1, text: `all ${many(payload.prompts.length, "prompt")}` }),
+                ...options,
+            )
             this.cloud.place()
             this.compare.place()
             this.nameRule(payload)
@@ -90,21 +138,25 @@ export class Panel {
         this.render()
     }
 
-    /** What a panel of the same node had selected, and its way back. */
+    /** Take over selection and undo history from an earlier panel of the same node. */
     inherit(other) {
         const { filter, mode, selected, past, of } = other.state
         Object.assign(this.state, { filter, mode, selected, past, of })
     }
 
-    /** The legend names what the pair rule draws: a window, a way, or neither. */
+    /** The legend shows what the pair rule draws: a window, a reward direction, or neither. */
     nameRule({ window, way }) {
         const wayless = way === null || way === undefined
-        for (const [name, gone] of [["window", !window], ["way", wayless], ["level", wayless]])
+        for (const [name, gone] of [
+            ["window", !window],
+            ["way", wayless],
+            ["level", wayless],
+        ])
             this.body.querySelector(`.dbdpo-sign-${name}`).parentElement.hidden = gone
         this.body.querySelector(".dbdpo-sign-way").nextSibling.textContent = ` reward rises (${Math.round(way ?? 0)}°)`
     }
 
-    // --- what the user does ---
+    // --- user actions ---
 
     act(change) {
         change()
@@ -118,7 +170,7 @@ export class Panel {
 
     key(event) {
         if (event.ctrlKey || event.metaKey || event.altKey || event.key === "Tab") return
-        // ComfyUI's own one-letter keys, and Delete, are for the canvas.
+        // Keep keys from the canvas, where single letters and Delete are ComfyUI's shortcuts.
         event.stopPropagation()
         if (event.target.tagName === "SELECT") {
             if (event.key === "Escape") this.root.focus()
@@ -130,7 +182,7 @@ export class Panel {
         run()
     }
 
-    /** What each key does. */
+    /** The action of each key. */
     bound() {
         const { state } = this
         const go = (change) => () => this.act(change)
@@ -141,15 +193,26 @@ export class Panel {
         }
         const [next, previous] = [go(() => state.step(1)), go(() => state.step(-1))]
         return {
-            ArrowRight: next, ArrowDown: next, ArrowLeft: previous, ArrowUp: previous,
-            Home: go(() => state.end(false)), End: go(() => state.end(true)),
-            k: decide("keep"), s: decide("swap"), r: decide("reject"), u: () => this.edit(() => state.undo()),
-            1: thumb(0, "up"), 2: thumb(0, "down"), 3: thumb(1, "up"), 4: thumb(1, "down"),
-            m: go(() => state.setMode(state.mode === "pairs" ? "candidates" : "pairs")), f: () => this.filter.focus(),
+            ArrowRight: next,
+            ArrowDown: next,
+            ArrowLeft: previous,
+            ArrowUp: previous,
+            Home: go(() => state.end(false)),
+            End: go(() => state.end(true)),
+            k: decide("keep"),
+            s: decide("swap"),
+            r: decide("reject"),
+            u: () => this.edit(() => state.undo()),
+            1: thumb(0, "up"),
+            2: thumb(0, "down"),
+            3: thumb(1, "up"),
+            4: thumb(1, "down"),
+            m: go(() => state.setMode(state.mode === "pairs" ? "candidates" : "pairs")),
+            f: () => this.filter.focus(),
         }
     }
 
-    /** Thumbnails, a few at a time, once the pointer is on the cloud: they are there when it stops on a point. */
+    /** Preloads thumbnails, a few at a time, once the pointer is on the cloud. */
     fetchAhead() {
         if (this.ahead || !this.state.payload) return
         const files = [...this.state.payload.files]
@@ -165,7 +228,7 @@ export class Panel {
         for (let i = 0; i < 4; i++) fetchOne()
     }
 
-    // --- what is to be seen ---
+    // --- rendering ---
 
     render() {
         const { state } = this
@@ -181,7 +244,7 @@ export class Panel {
         this.undo.disabled = !state.canUndo
         this.restore.hidden = !state.restorable
         const whose = state.payload.kept_here === false ? " of another node" : ""
-        this.restore.textContent = `Restore ${many(state.restorable, "kept decision")}${whose}`
+        this.restore.textContent = `Restore ${many(state.restorable, "saved decision")}${whose}`
         this.note.textContent = this.noted()
         const decision = state.pair && state.decisionOn(state.pair.id)
         for (const [what, button] of Object.entries(this.decisions)) {
@@ -195,14 +258,18 @@ export class Panel {
     counted() {
         const { pairs, keep, swap, reject, up, down } = this.state.counts
         const thumbs = up + down ? `; thumbs: ${up} up, ${down} down` : ""
-        return `${swap + reject} of ${many(pairs, "pair")} changed: ${swap} swapped, ${reject} rejected; ${keep} kept${thumbs}`
+        const changed = `${swap + reject} of ${many(pairs, "pair")} changed`
+        return `${changed}: ${swap} swapped, ${reject} rejected; ${keep} kept${thumbs}`
     }
 
     noted() {
         const { state } = this
         const said = []
-        if (state.stale) said.push(`${many(state.stale, "decision")} left out: made on other candidates, or on pairs that no longer come in.`)
-        if (state.pending) said.push("Press Run to hand your decisions on.")
+        if (state.stale)
+            said.push(
+                `${many(state.stale, "decision")} ignored: made on other candidates, or on pairs that no longer exist.`,
+            )
+        if (state.pending) said.push("Press Run to apply your decisions.")
         return said.join(" ")
     }
 }

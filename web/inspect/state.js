@@ -1,4 +1,4 @@
-// What the inspector knows: the pairs that came in, the decisions on them, what is selected, and the way back. No DOM in here.
+// The inspector's state: incoming pairs, decisions, selection and undo history. No DOM access.
 
 const VERSION = 1
 const MOST_STEPS_BACK = 200
@@ -13,7 +13,7 @@ function read(text) {
         const edits = JSON.parse(text)
         return edits?.version === VERSION ? { ...blank(""), ...edits } : null
     } catch {
-        return null // written by other hands: Python says what is wrong with it
+        return null // not written by the panel: Python reports the error
     }
 }
 
@@ -21,7 +21,7 @@ function sorted(object) {
     return Object.fromEntries(Object.entries(object).sort(([a], [b]) => parseInt(a) - parseInt(b) || (a < b ? -1 : 1)))
 }
 
-/** Equal decisions give equal text, and none give the empty one: it is part of the node's cache key. */
+/** Equal decisions give equal text, no decisions the empty text: the text is part of the node's cache key. */
 function write(edits) {
     if (size(edits) === 0) return ""
     const { version, fingerprint, pairs, candidates } = edits
@@ -37,12 +37,12 @@ export class Inspection {
     text = ""
     /** Index of the prompt that is shown, -1 for all. */
     filter = -1
-    /** "pairs" or "candidates": what next and previous go through. */
+    /** "pairs" or "candidates": what next and previous step through. */
     mode = "pairs"
     /** Id of the selected pair, or position of the selected candidate. */
     selected = null
     past = []
-    /** Fingerprint of the candidates that `past` is about. */
+    /** Fingerprint of the candidates that `past` belongs to. */
     of = null
 
     take(payload) {
@@ -60,9 +60,12 @@ export class Inspection {
         this.text = text ?? ""
     }
 
-    /** The decisions on these candidates; those on others are left aside. */
+    /** The decisions on these candidates; decisions on others are ignored. */
     get edits() {
-        const { text, payload: { fingerprint } } = this
+        const {
+            text,
+            payload: { fingerprint },
+        } = this
         if (this.known?.text !== text || this.known.fingerprint !== fingerprint) {
             const found = read(text)
             this.known = { text, fingerprint, edits: found?.fingerprint === fingerprint ? found : blank(fingerprint) }
@@ -70,7 +73,7 @@ export class Inspection {
         return this.known.edits
     }
 
-    /** How many decisions fit nothing that came in. */
+    /** Number of decisions that match no incoming pair or candidate. */
     get stale() {
         const found = read(this.text)
         if (!found) return 0
@@ -79,19 +82,25 @@ export class Inspection {
         return Object.keys(found.pairs).filter((id) => !this.byId.has(id)).length + gone.length
     }
 
-    /** Whether decisions were made that the last run has not seen. */
+    /** Whether there are decisions that the last run did not use. */
     get pending() {
         return this.text !== this.payload.taken
     }
 
     get counts() {
         const edits = this.edits
-        const pairs = Object.entries(edits.pairs).filter(([id]) => this.byId.has(id)).map(([, decision]) => decision)
+        const pairs = Object.entries(edits.pairs)
+            .filter(([id]) => this.byId.has(id))
+            .map(([, decision]) => decision)
         const thumbs = Object.values(edits.candidates)
         const of = (list, what) => list.filter((one) => one === what).length
         return {
-            pairs: this.payload.pairs.length, keep: of(pairs, "keep"), swap: of(pairs, "swap"), reject: of(pairs, "reject"),
-            up: of(thumbs, "up"), down: of(thumbs, "down"),
+            pairs: this.payload.pairs.length,
+            keep: of(pairs, "keep"),
+            swap: of(pairs, "swap"),
+            reject: of(pairs, "reject"),
+            up: of(thumbs, "up"),
+            down: of(thumbs, "down"),
         }
     }
 
@@ -113,7 +122,7 @@ export class Inspection {
         return this.payload.pairs.filter((pair) => this.shows(pair.winner))
     }
 
-    /** What next and previous go through: ids of pairs, or positions of candidates. */
+    /** What next and previous step through: ids of pairs, or positions of candidates. */
     get list() {
         if (!this.payload) return []
         if (this.mode === "pairs") return this.shownPairs.map((pair) => pair.id)
@@ -146,7 +155,7 @@ export class Inspection {
         this.selected = what
     }
 
-    /** The next (1) or previous (-1) of the list; at an end it stays. */
+    /** Select the next (1) or previous (-1) item of the list; stop at its ends. */
     step(by) {
         const list = this.list
         const at = Math.min(list.length - 1, Math.max(0, list.indexOf(this.selected) + by))
@@ -157,14 +166,14 @@ export class Inspection {
         this.selected = this.list.at(last ? -1 : 0) ?? null
     }
 
-    /** A pair of this candidate; asked again, the next one. */
+    /** A pair with this candidate; when called again, the next one. */
     pairOf(position) {
         const pairs = this.shownPairs.filter((pair) => pair.winner === position || pair.loser === position)
         const at = pairs.findIndex((pair) => pair.id === this.selected)
         return pairs.length ? pairs[(at + 1) % pairs.length] : null
     }
 
-    // --- decisions; each returns whether the text is another now ---
+    // --- decisions; each returns whether the text has changed ---
 
     change(edit) {
         const edits = structuredClone(this.edits)
@@ -180,7 +189,7 @@ export class Inspection {
         return true
     }
 
-    /** Keep, swap or reject the selected pair; the same again takes it back. */
+    /** Keep, swap or reject the selected pair; the same decision again removes it. */
     decide(decision) {
         const pair = this.pair
         if (!pair) return false
@@ -198,7 +207,7 @@ export class Inspection {
         })
     }
 
-    /** Take up what the run keeps, while nothing is decided here. */
+    /** Number of decisions that can be restored from the run; 0 once there is a decision here. */
     get restorable() {
         return this.payload?.kept && size(this.edits) === 0 ? size(this.payload.kept) : 0
     }

@@ -1,4 +1,4 @@
-// What is under the pointer: thumbnail, prompt, seed and scores of one candidate.
+// The tooltip of the candidate under the pointer: thumbnail, prompt, seed and scores.
 
 import { make, picture } from "./dom.js"
 
@@ -11,18 +11,24 @@ export class Tip {
         this.image = picture({ alt: "" })
         this.prompt = make("div", { class: "dbdpo-tip-prompt" })
         this.numbers = make("div")
-        this.root = make("div", { class: "dbdpo-tip", hidden: "" }, this.image, make("div", {}, this.prompt, this.numbers))
+        this.root = make(
+            "div",
+            { class: "dbdpo-tip", hidden: "" },
+            this.image,
+            make("div", {}, this.prompt, this.numbers),
+        )
     }
 
-    /** @param spot where the candidate lies in the box of this size, both in pixels; null hides the tip */
+    /** @param spot position of the candidate in a box of the given size, both in pixels; null hides the tooltip */
     show(payload, position, spot, [width, height]) {
         this.root.hidden = spot === null
         if (spot === null) return
         this.image.src = this.url(payload.files[position])
         this.prompt.textContent = payload.prompts[payload.prompt[position]]
-        const scores = `fidelity ${payload.fidelity[position].toFixed(3)}, alignment ${payload.alignment[position].toFixed(3)}`
+        const [fidelity, alignment] = [payload.fidelity, payload.alignment].map((axis) => axis[position].toFixed(3))
+        const scores = `fidelity ${fidelity}, alignment ${alignment}`
         this.numbers.textContent = `candidate ${position}, seed ${payload.seed[position]}; ${scores}`
-        // Above or below, where there is room, so that the point stays free.
+        // Above or below the point, where there is room, so that the point stays visible.
         const [above, wide] = [spot[1] > height / 2, Math.min(WIDTH, width)]
         const { style } = this.root
         style.width = `${wide}px`

@@ -1,13 +1,15 @@
-// A text that can be read, scrolled, selected and copied. Whatever it holds is text, never markup.
+// A text to read, scroll, select and copy. Its content is always plain text, never markup.
 
 import { make } from "../inspect/dom.js"
 import { addStyle } from "../shared/style.js"
 
-// The words lie over the ground, so that their length does not make a node of HTML higher.
+// The text is positioned absolutely, so that a long text does not make an HTML node taller.
 const CSS = `
-.dbdpo-said { position: relative; box-sizing: border-box; width: 100%; height: 100%; min-height: 0; border-radius: 6px; overflow: hidden;
+.dbdpo-said { position: relative; box-sizing: border-box; width: 100%; height: 100%; min-height: 0;
+  border-radius: 6px; overflow: hidden;
   color: var(--fg-color, #222); background: var(--comfy-menu-bg, #fff); }
-.dbdpo-said-words { position: absolute; inset: 0; box-sizing: border-box; padding: 4px 8px; overflow: auto; white-space: pre-wrap; overflow-wrap: anywhere;
+.dbdpo-said-words { position: absolute; inset: 0; box-sizing: border-box; padding: 4px 8px; overflow: auto;
+  white-space: pre-wrap; overflow-wrap: anywhere;
   font: 14px/1.3 system-ui, sans-serif; text-align: left; user-select: text; cursor: text; outline: none; }
 .dbdpo-said-words:focus-visible { box-shadow: inset 0 0 0 2px #2b8fd6; border-radius: 6px; }
 `
@@ -15,11 +17,18 @@ const CSS = `
 export class Note {
     constructor() {
         addStyle("dbdpo-said-style", CSS)
-        // The attribute: where nodes are HTML, the wheel scrolls the words and does not zoom.
-        this.words = make("div", { class: "dbdpo-said-words", tabindex: "0", role: "note", "aria-label": "what the node says", "data-capture-wheel": "true" })
+        // With HTML nodes, data-capture-wheel makes the wheel scroll the text instead of zooming.
+        this.words = make("div", {
+            class: "dbdpo-said-words",
+            tabindex: "0",
+            role: "note",
+            "aria-label": "text output of the node",
+            "data-capture-wheel": "true",
+        })
         this.root = make("div", { class: "dbdpo-said" }, this.words)
-        // Selecting and copying words is not for the canvas: it would move the node, or copy it.
-        for (const type of ["pointerdown", "keydown", "copy", "dblclick"]) this.words.addEventListener(type, (event) => event.stopPropagation())
+        // Keep these events from the canvas, which would move or copy the node.
+        for (const type of ["pointerdown", "keydown", "copy", "dblclick"])
+            this.words.addEventListener(type, (event) => event.stopPropagation())
     }
 
     show(text) {

@@ -1,13 +1,14 @@
-// Which value belongs to which widget of a saved node. The front end goes by their order; a graph of an older version
-// may have another one.
+// Assigns the values of a saved node to its widgets. The front end assigns them by order, which may differ in a graph
+// of an older version.
 
-/** What a version without a widget did, by widget, where that is not the default: from the node's definition. */
+/** By widget, the behaviour of versions that lacked it, where it differs from the default: from the node's definition. */
 export function before(nodeData) {
-    const inputs = Object.entries(nodeData?.input?.optional ?? {}).map(([name, [, options]]) => [name, options?.dbdpo_before])
-    return Object.fromEntries(inputs.filter(([, value]) => value !== undefined))
+    const inputs = Object.entries(nodeData?.input?.optional ?? {})
+    const values = inputs.map(([name, [, options]]) => [name, options?.dbdpo_before])
+    return Object.fromEntries(values.filter(([, value]) => value !== undefined))
 }
 
-/** The names of a saved node's widgets, in the order of its values; null where the graph does not tell them. */
+/** The names of a saved node's widgets, in the order of its values; null if the graph does not hold them. */
 export function namesOf(saved) {
     const names = (saved.inputs ?? []).filter((input) => input.widget).map((input) => input.widget.name)
     const values = saved.widgets_values
@@ -15,9 +16,9 @@ export function namesOf(saved) {
 }
 
 /**
- * New values of a node's widgets, by name: those that were saved under the name, and for a widget that the graph does
- * not know what its version did. `earlier`: see `before`; `widgets`: the node's own, in order; `names`: those that were
- * saved, see `namesOf`. Empty where the order is still theirs, or where there are none.
+ * New values of a node's widgets, by name: the saved value or, for a widget that the graph does not have, the behaviour
+ * of the graph's version. `earlier`: see `before`; `widgets`: the node's own, in order; `names`: the saved ones, see
+ * `namesOf`. Empty if there are no saved names or the order has not changed.
  */
 export function restored(earlier, widgets, names, values) {
     const own = widgets

@@ -1,31 +1,31 @@
-// What the pack's views on nodes have in common: which node an id of the server means, where its outputs lie, and how a view hangs on it.
+// Shared by the pack's views on nodes: resolve a server id to a node, read the node's outputs, attach a view to it.
 
 import { api } from "../../../scripts/api.js"
 import { app } from "../../../scripts/app.js"
 
 const MARGIN = 10
 
-/** The graph that is not inside another one. */
+/** The top-level graph. */
 function rootGraph() {
     return app.rootGraph ?? app.graph?.rootGraph ?? app.graph
 }
 
-/** The workflow's own id: it is saved with it, and comes back from the server. */
+/** The id that is saved with the workflow and that the server sends back. */
 export function workflowId() {
     return rootGraph()?.id ?? null
 }
 
-/** The node's key among app.nodeOutputs: in a subgraph with that graph's id. */
+/** The node's key in app.nodeOutputs; for a node in a subgraph it contains that graph's id. */
 export function outputKey(node) {
     return !node.graph || node.graph === rootGraph() ? String(node.id) : `${node.graph.id}:${node.id}`
 }
 
-/** What the node's last run said under `name`, or null. */
+/** The output `name` of the node's last run, or null. */
 export function outputOf(node, name) {
     return (app.nodeOutputs?.[outputKey(node)]?.[name] ?? lastOf(node)?.output?.[name])?.[0] ?? null
 }
 
-/** What the nodes that a loop's node ran in its place said under `name`, in their order. */
+/** The outputs `name` of the inner nodes that a loop node expanded to, in their order. */
 export function innerOutputsOf(node, name) {
     return (lastOf(node)?.inner ?? []).flatMap((output) => output[name]?.[0] ?? [])
 }
@@ -44,7 +44,7 @@ function remember({ prompt, outputs = {}, meta = {} }) {
     const nodes = remembered.get(workflow) ?? new Map()
     remembered.set(workflow, nodes)
     const inner = new Map()
-    // The server lists them in no order; a loop counts its nodes by number.
+    // The server lists outputs in arbitrary order; the ids of a loop's inner nodes are numbered.
     for (const id of Object.keys(outputs).sort((one, other) => one.localeCompare(other, "en", { numeric: true }))) {
         const shown = meta[id]?.display_node ?? id
         if (shown === id) nodes.set(id, { ...nodes.get(id), output: outputs[id] })
@@ -53,7 +53,7 @@ function remember({ prompt, outputs = {}, meta = {} }) {
     for (const [id, list] of inner) nodes.set(id, { ...nodes.get(id), inner: list })
 }
 
-/** Asks the server what its history holds; the runs. */
+/** Reads runs from the server's history, remembers their outputs and returns the runs. */
 export async function recall(path) {
     const runs = Object.values(await (await api.fetchApi(path)).json())
     runs.forEach(remember)
@@ -63,10 +63,11 @@ export async function recall(path) {
 let recalled = null
 
 /**
- * Once: a page that is loaded anew has no outputs, and a run that finds a node's result at hand sends them for the last nodes of a graph alone.
+ * Runs once. After a reload the page has no outputs, and a run with cached results sends outputs only for the last
+ * nodes of a graph.
  */
 function recallAll() {
-    recalled ??= recall("/history?max_items=20").catch(() => {}) // without it the views wait for the next run
+    recalled ??= recall("/history?max_items=20").catch(() => {}) // on failure the views wait for the next run
     return recalled
 }
 
@@ -74,7 +75,7 @@ function byId(graph, id) {
     return graph?.getNodeById?.(id) ?? graph?.getNodeById?.(Number(id)) ?? null
 }
 
-/** The node that the server means: "12", or "5:12" for node 12 in the subgraph that node 5 shows, or "<graph's id>:12". */
+/** The node for a server id: "12", "5:12" (node 12 in the subgraph of node 5) or "<graph id>:12". */
 export function nodeOf(id) {
     const path = String(id).split(":")
     const last = path.pop()
@@ -93,9 +94,10 @@ function after(node, method, act) {
 }
 
 /**
- * Views of one kind on the nodes of some types: `fits(type)`. `make(node)` gives an object with `root`, an element, and `refresh()`, which draws
- * anew what the node's outputs hold; it is called whenever they may have changed. `heights` are the least and the most of the element, in graph
- * units. `due(node)`: a node has no view before this is true; without it each has one from the start.
+ * Views of one kind on all nodes whose type passes `fits(type)`. `make(node)` returns an object with `root` (an
+ * element) and `refresh()`, which redraws the node's outputs and is called whenever they may have changed. `heights`
+ * are the minimum and maximum height of the element, in graph units. A node gets its view once `due(node)` is true;
+ * without `due` it gets it at once.
  */
 export class Views {
     constructor(name, fits, heights, make, due = () => true) {
@@ -137,7 +139,7 @@ export class Views {
         const view = this.make(node)
         const [least, most] = this.heights
         this.views.set(node, view)
-        // Where nodes are HTML, the element's own style counts; on the canvas the options, which hold its margins, too.
+        // HTML nodes use the element's style; canvas nodes use the options, whose heights include margins.
         view.root.style.minHeight = `${least - 2 * MARGIN}px`
         const options = { serialize: false, hideOnZoom: false, getMinHeight: () => least, getMaxHeight: () => most }
         const widget = node.addDOMWidget(this.name, `dbdpo_${this.name}`, view.root, options)
@@ -145,7 +147,10 @@ export class Views {
         this.aboveThePicture(node, widget)
     }
 
-    /** What the front end hangs on a node after a run, its picture or its live preview, has a name with "$$": a view stands above it. */
+    /**
+     * Widgets that the front end adds to a node after a run (its image or live preview) have names that start with
+     * "$$": the view is placed above them.
+     */
     aboveThePicture(node, widget) {
         const place = node.widgets.findIndex((other) => other.name?.startsWith("$$"))
         if (place < 0 || place > node.widgets.indexOf(widget)) return
@@ -158,7 +163,7 @@ export class Views {
     }
 
     refreshAll() {
-        // An earlier view matters while it is in the page; else it would be kept, with its pictures, for as long as the page is open.
+        // Drop earlier views that left the page; otherwise they and their images stay in memory.
         const current = new Set(this.views.values())
         for (const [key, view] of this.last) if (!current.has(view) && !view.root.isConnected) this.last.delete(key)
         for (const node of [...this.views.keys(), ...this.waiting]) this.refresh(node)
@@ -170,7 +175,7 @@ export class Views {
         if (!view || !node.graph) return
         const key = `${workflowId()}|${outputKey(node)}`
         const old = this.last.get(key)
-        // Where nodes are HTML, the element of the node as it was before an undo stays in the page.
+        // With HTML nodes, the old node's element stays in the page after an undo: replace it.
         if (old !== view && old?.root.isConnected && !view.root.isConnected) old.root.replaceWith(view.root)
         this.last.set(key, view)
         view.refresh()

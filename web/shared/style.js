@@ -1,4 +1,4 @@
-/** Put a style into the page, once for each id. */
+/** Add a style to the page, once per id. */
 export function addStyle(id, css) {
     if (document.getElementById(id)) return
     const style = document.createElement("style")
