@@ -288,7 +288,7 @@ def test_state_and_load_round_trip(model, inputs):
     ("changes", "reason"),
     [
         ({"rank": 4}, r"adapter weight .*\.down has shape \(4,.*rank"),
-        ({"targets": "attention"}, "another model or target choice: .* layers missing"),
+        ({"targets": "attention"}, "another model or target choice: .* weights are missing"),
         ({"targets": "all"}, "another model or target choice: .* unknown"),
     ],
 )

@@ -14,7 +14,7 @@ from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.seeds import generator
 from dreambooth_dpo.dpo_core.training.dataset import visits
 from dreambooth_dpo.dpo_core.training.objectives import denoising_error
-from dreambooth_dpo.dpo_core.training.reference_cache import ReferenceBank, forwards_of
+from dreambooth_dpo.dpo_core.training.reference_cache import ReferenceCache, forwards_to_fill
 from dreambooth_dpo.dpo_core.training.self_test import self_test
 from dreambooth_dpo.dpo_core.training.steps import train_steps
 from dreambooth_dpo.dpo_core.training.trainer import TrainingStopped
@@ -24,7 +24,7 @@ def filled(**settings: object):
     """A trainer whose policy has left its reference, with its bank filled."""
     trainer = make_trainer(moved=True, **settings)
     with trainer.adapter.attached():
-        trainer.fill_bank()
+        trainer.fill_cache()
     return trainer
 
 
@@ -34,7 +34,7 @@ def test_no_bank_is_the_path_of_always() -> None:
     Another processor rounds otherwise: 1.2e-4 of the loss was seen between two.
     """
     trainer = make_trainer(steps=12)
-    assert trainer.bank is None
+    assert trainer.cache is None
     last = train_steps(trainer)[-1]
     assert last["loss"] == pytest.approx(0.04901031032204628, rel=1e-3)
     assert last["winner_error"] == pytest.approx(-0.0024302005767822266, rel=1e-2)
@@ -60,8 +60,8 @@ def test_errors_are_those_worked_out_by_hand() -> None:
             share = torch.randint(1, 10, (1,), generator=draws)[0] / 10
             noise = torch.randn(3, 8, 8, generator=draws)
             for kept, latents in (
-                (trainer.bank.winner, trainer.data.winners),
-                (trainer.bank.loser, trainer.data.losers),
+                (trainer.cache.winner, trainer.data.winners),
+                (trainer.cache.loser, trainer.data.losers),
             ):
                 x = (1 - share) * latents[pair] + share * noise + trainer.data.cond["shift"][pair] + share
                 hidden = torch.nn.functional.conv2d(x[None], one, denoiser.down_blocks[0].bias, padding=1)
@@ -101,9 +101,9 @@ def test_only_visited_draws_are_computed(steps: int, visited: int) -> None:
     """Five pairs with three draws, two pairs a step: 2 visits a step, each a draw of its own until all 15 are known."""
     trainer = filled(reference_bank=3, steps=steps, batch_size=2)
     # The last forward of a full bank holds one place more, whose draw is known already.
-    assert int(trainer.bank.known.sum()) == visited
-    assert torch.equal(trainer.bank.winner.isnan(), ~trainer.bank.known)
-    assert forwards_of(PAIRS, 3, 2, steps) == math.ceil(visited / 2)
+    assert int(trainer.cache.known.sum()) == visited
+    assert torch.equal(trainer.cache.winner.isnan(), ~trainer.cache.known)
+    assert forwards_to_fill(PAIRS, 3, 2, steps) == math.ceil(visited / 2)
 
 
 def test_the_reference_is_asked_once_for_a_draw() -> None:
@@ -135,7 +135,7 @@ def test_a_loaded_state_goes_on_bit_by_bit(more: dict) -> None:
     records = train_steps(whole, save=lambda step, state, fresh: kept.update({step: (state, list(fresh))}))
     resumed = make_trainer(steps=8, reference_bank=2, checkpoint_every=3, **more)
     resumed.load_state(kept[3][0])
-    assert resumed.bank.known.sum() == whole.bank.known.sum()
+    assert resumed.cache.known.sum() == whole.cache.known.sum()
     assert train_steps(resumed, 3, earlier=kept[3][1]) == records
     assert difference(resumed.adapter.state(), whole.adapter.state()) == 0
 
@@ -170,6 +170,6 @@ def test_nan_stops_with_the_last_saved_adapter() -> None:
 
 
 def test_a_bank_of_other_pairs_is_refused() -> None:
-    bank = ReferenceBank(3, 2, 0, torch.device("cpu"))
-    with pytest.raises(UserError, match=r"of 5 pairs with 2 draws.*3 with 2.*Set reference_bank"):
+    bank = ReferenceCache(3, 2, 0, torch.device("cpu"))
+    with pytest.raises(UserError, match=r"for 5 pairs with 2 draws.*3 pairs with 2.*Set reference_bank"):
         bank.load({"winner": torch.zeros(5, 2), "loser": torch.zeros(5, 2)})

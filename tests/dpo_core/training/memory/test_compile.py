@@ -34,7 +34,7 @@ def test_no_compiler_is_said_before_anything_is_computed(tmp_path: Path, monkeyp
     def fail(*_, **__):
         raise RuntimeError("no C++ compiler\nwas found")
 
-    monkeypatch.setattr(compiling, "_able", set())
+    monkeypatch.setattr(compiling, "_checked", set())
     monkeypatch.setattr(torch, "compile", fail)
     said = r"compile is on.*cpu: no C\+\+ compiler was found\. Install a C\+\+ compiler.*or turn compile off"
     with pytest.raises(UserError, match=said):

@@ -105,7 +105,7 @@ def test_auto_gives_way_and_loses_no_step(fits: str, since: int, caplog) -> None
     assert saved == [(2, [0, 1]), (4, [2, 3]), (6, [4, 5])]
     assert [r["loss"] for r in records] == pytest.approx([r["loss"] for r in expected], rel=1e-3)  # 1.3e-4 seen
     assert states_agree(plain, trainer)
-    assert f"goes on from step {1 if since == 0 else 3} at memory level 'checkpointing'" in caplog.text
+    assert f"continues from step {1 if since == 0 else 3} at memory level 'checkpointing'" in caplog.text
 
 
 def test_a_chosen_level_that_does_not_fit_is_an_error_with_a_remedy() -> None:
