@@ -12,7 +12,7 @@ from torch import nn
 
 from ...errors import UserError
 from ...protocols import Cond
-from ...sampling.free_memory import UNMEASURED, fitting
+from ...sampling.free_memory import FALLBACK_BATCH, pictures_that_fit
 from ...settings import SamplingSettings
 from . import guidance, host, prediction
 from .conditioning import Entry, batch, denoiser_cond, encode, stack
@@ -151,11 +151,11 @@ class ComfyTextToImage:
         A fixed number for samplers that draw noise of their own: there it decides what the pictures show.
         """
         if self.sampler not in BATCH_INVARIANT:
-            return min(UNMEASURED, most)
+            return min(FALLBACK_BATCH, most)
         # Two rows a picture, prompt and negative: what ComfyUI asks for at any cfg.
         each = self.patcher.model.memory_required([2, *self.latent_shape])
         host.load(self.patcher, most * each, least=each)
-        return fitting(host.free_memory(self.patcher), each, most)
+        return pictures_that_fit(host.free_memory(self.patcher), each, most)
 
     def decode(self, latents: torch.Tensor) -> np.ndarray:
         """uint8 [n, H, W, 3] of latents in the denoiser's space.
