@@ -60,15 +60,16 @@ class PictureCheck:
         """Raises NothingToCompare when most pictures are flat, or all pictures of each prompt are identical."""
         if 2 * len(self.flat) > self.seen:
             raise NothingToCompare(
-                f"{len(self.flat)} of {self.seen} pictures are nearly all of one colour, so there is nothing to "
-                "compare. Look at them. Usual causes: a VAE that does not belong to the model, an overflow in half precision, a "
-                "sampler or scheduler that does not suit the model, or guidance that is far too high."
+                f"{len(self.flat)} of {self.seen} pictures are nearly all of one colour, so there is nothing "
+                "to compare. Look at them. Usual causes: a VAE that does not belong to the model, an overflow in half "
+                "precision, a sampler or scheduler that does not suit the model, or guidance that is far too high."
             )
         several = [pictures for pictures in self._seen.values() if len(pictures) > 1]
         if several and all(len(set(pictures)) == 1 for pictures in several):
             raise NothingToCompare(
                 f"the pictures of each prompt are identical, though their seeds differ ({self.seen} pictures), so "
-                "there is nothing to compare. Look for a node or patch that fixes the noise or caches the model's results."
+                "there is nothing to compare. Look for a node or patch that fixes the noise or caches the model's "
+                "results."
             )
 
 
