@@ -67,5 +67,5 @@ def test_a_damaged_folder_is_refused(folder, tmp_path, damage):
 def test_another_prediction_type_is_refused():
     pipe = tiny_stable_diffusion()
     pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, prediction_type="sample")
-    with pytest.raises(UserError, match="prediction type 'sample'.*epsilon and v_prediction"):
+    with pytest.raises(UserError, match="prediction type 'sample'.*epsilon or v_prediction"):
         DiffusersTextToImage(pipe)
