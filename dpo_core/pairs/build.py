@@ -44,26 +44,26 @@ def build_pairs(
     if settings.rule != "random":
         for axis, names, values in zip(AXES, axes, scores, strict=True):
             check_scores(values, prompt_of, axis, names)
-    pairs, found = PAIR_RULES[settings.rule](prompt_of, *scores, settings)
+    pairs, pair_yield = PAIR_RULES[settings.rule](prompt_of, *scores, settings)
     run.set_pairs(pairs_name, pairs)
-    run.set_fact(f"yield_{pairs_name}", found.as_dict())
-    run.set_fact(f"window_{pairs_name}", found.window)
-    run.set_fact(f"no_pairs_{pairs_name}", None if pairs else _no_pairs(found, settings))
-    progress(f"pairs {pairs_name}", len(pairs), max(1, len(pairs)), note=found.sentence())
-    return found
+    run.set_fact(f"yield_{pairs_name}", pair_yield.as_dict())
+    run.set_fact(f"window_{pairs_name}", pair_yield.window)
+    run.set_fact(f"no_pairs_{pairs_name}", None if pairs else _no_pairs(pair_yield, settings))
+    progress(f"pairs {pairs_name}", len(pairs), max(1, len(pairs)), note=pair_yield.sentence())
+    return pair_yield
 
 
-def _no_pairs(found: PairYield, settings: PairSettings) -> str:
+def _no_pairs(pair_yield: PairYield, settings: PairSettings) -> str:
     """The reason why no pair was selected, and the remedy."""
-    if not found.window:
+    if not pair_yield.window:
         reason, remedy = f"no pair is better by the rule {settings.rule}", "Lower the margin, take another rule"
     else:
-        reason = f"no pair fits the window {found.window[0]:g}..{found.window[1]:g} degrees"
+        reason = f"no pair fits the window {pair_yield.window[0]:g}..{pair_yield.window[1]:g} degrees"
         fixed = settings.window == "fixed"
         remedy = (
             "Widen the window (angle_low, angle_high), lower the margin" if fixed else "Move steer, lower the margin"
         )
-    return f"{reason}: {found.sentence()} {remedy}, or sample more candidates. The scored candidates are kept."
+    return f"{reason}: {pair_yield.sentence()} {remedy}, or sample more candidates. The scored candidates are kept."
 
 
 def check_pairs(run: RunFolder, pairs_name: str) -> None:

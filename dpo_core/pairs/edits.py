@@ -21,14 +21,14 @@ from ..run.folder import RunFolder
 from ..settings import PairSettings
 from .rules import reward_of
 
-LONGEST = 1_000_000
+MAX_LENGTH = 1_000_000
 """Maximum length of the edits text, in characters. 500 candidates need about 10,000."""
-MARK = 16
+DIGITS = 16
 """Number of hex digits of a fingerprint."""
 
 PairId = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}-[0-9]{1,9}$")]
 Position = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$")]
-Fingerprint = Annotated[str, StringConstraints(pattern=rf"^([0-9a-f]{{{MARK}}})?$")]
+Fingerprint = Annotated[str, StringConstraints(pattern=rf"^([0-9a-f]{{{DIGITS}}})?$")]
 
 UNPAIRED = frozenset({"kto"})
 """Objectives that also train on single good and bad candidates, not only on pairs."""
@@ -69,8 +69,8 @@ def read_edits(text: str) -> Edits:
     if not text.strip():
         return Edits()
     remedy = "Empty the text to drop all decisions, or use the text that the Inspect Pairs node writes."
-    if len(text) > LONGEST:
-        raise UserError(f"the edits text has {len(text)} characters, more than {LONGEST}. {remedy}")
+    if len(text) > MAX_LENGTH:
+        raise UserError(f"the edits text has {len(text)} characters, more than {MAX_LENGTH}. {remedy}")
     try:
         return Edits.model_validate_json(text)
     except ValidationError as error:
@@ -91,7 +91,7 @@ def pair_id(pair: Pair) -> str:
 def candidates_fingerprint(candidates: Sequence[Candidate], pictures: Sequence[str]) -> str:
     """Fingerprint (16 hex digits) of the candidates: prompts, seeds and picture hashes (`pictures`), in order."""
     listed = [(c.prompt, c.seed, mark) for c, mark in zip(candidates, pictures, strict=True)]
-    return hashlib.sha256(json.dumps(listed, ensure_ascii=False).encode()).hexdigest()[:MARK]
+    return hashlib.sha256(json.dumps(listed, ensure_ascii=False).encode()).hexdigest()[:DIGITS]
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ def keep_decisions(run: RunFolder, edits: Edits, place: Place = Place()) -> None
     Decisions of other nodes are not changed.
     """
     number = 1 + max((_number(fact) for fact in run.facts(f"decisions_{edits.fingerprint}").values()), default=0)
-    where = hashlib.sha256(json.dumps([place.workflow, place.node]).encode()).hexdigest()[:MARK]
+    where = hashlib.sha256(json.dumps([place.workflow, place.node]).encode()).hexdigest()[:DIGITS]
     run.set_fact(
         f"decisions_{edits.fingerprint}_{where}", {"number": number, **asdict(place), "edits": edits.as_dict()}
     )
@@ -200,19 +200,19 @@ def kept_decisions(run: RunFolder, fingerprint: str, place: Place = Place()) -> 
     Pairs nodes gets its own decisions, and a single one also gets those of another workflow, another node or an older
     version.
     """
-    found: list[tuple[tuple, Kept]] = []
+    matches: list[tuple[tuple, Kept]] = []
     for fact in run.facts(f"decisions_{fingerprint}").values():
-        kept = fact if isinstance(fact, dict) else {}
+        stored = fact if isinstance(fact, dict) else {}
         try:
-            edits = Edits.model_validate(kept.get("edits", kept))  # older versions stored the edits alone
+            edits = Edits.model_validate(stored.get("edits", stored))  # older versions stored the edits alone
         except ValidationError:  # written by another version
             continue
         if not len(edits) or edits.fingerprint != fingerprint:
             continue
-        same_node, same_pairs = kept.get("node") == place.node, kept.get("pairs") == place.pairs
-        here = "edits" in kept and same_node and kept.get("workflow") == place.workflow
-        found.append(((here, same_pairs, same_node, _number(fact)), Kept(edits, here)))
-    return max(found, key=lambda entry: entry[0])[1] if found else None
+        same_node, same_pairs = stored.get("node") == place.node, stored.get("pairs") == place.pairs
+        here = "edits" in stored and same_node and stored.get("workflow") == place.workflow
+        matches.append(((here, same_pairs, same_node, _number(fact)), Kept(edits, here)))
+    return max(matches, key=lambda entry: entry[0])[1] if matches else None
 
 
 def _number(fact: object) -> int:

@@ -21,9 +21,9 @@ FLAT_LEVELS = 8
 """A pixel counts as the picture's one colour when each channel is within this many levels (of 255) of the median."""
 FLAT_SHARE = 0.99
 """Share (0..1) of pixels of one colour from which a picture counts as flat."""
-ENOUGH = 4
+CHECK_AFTER = 4
 """Number of pictures after which an incomplete set is checked."""
-SAME = 1e-5
+SCORE_TOLERANCE = 1e-5
 """Relative tolerance: scores of a prompt that differ by less than this share of the largest score count as equal."""
 
 
@@ -81,7 +81,7 @@ def check_scores(scores: np.ndarray, prompt_of: np.ndarray, axis: str, names: Se
     """
     groups = [scores[prompt_of == prompt] for prompt in np.unique(prompt_of)]
     spreads = [float(np.ptp(group)) for group in groups if len(group) > 1]
-    if spreads and max(spreads) <= SAME * float(np.abs(scores).max()):
+    if spreads and max(spreads) <= SCORE_TOLERANCE * float(np.abs(scores).max()):
         raise NothingToCompare(
             f"the {axis} scores of each prompt's candidates are all the same (about {float(scores[0]):.4g}, by "
             f"{', '.join(names)}), so no candidate is better than another. Look at the pictures. If they differ, this "

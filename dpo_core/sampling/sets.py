@@ -15,7 +15,7 @@ from ..run.folder import RunFolder
 from ..seeds import derive_seed
 from ..settings import SamplingSettings
 from .free_memory import FALLBACK_BATCH, Meter, meter_for, pictures_that_fit
-from .picture_check import ENOUGH, PictureCheck
+from .picture_check import CHECK_AFTER, PictureCheck
 
 
 def plan(prompts: Sequence[str], per_prompt: int, seed: int, salt: int, chunk_size: int) -> list[Candidate]:
@@ -68,13 +68,13 @@ def draw_set(
     batch is not stored.
     """
     _check_stored(run, set_name, planned)
-    done, drawer, check = run.chunks(set_name), _Drawer(model, settings), PictureCheck()
+    done, sampler, check = run.chunks(set_name), _BatchSampler(model, settings), PictureCheck()
     for chunk in range(planned[-1].chunk + 1):
         members = planned[chunk * settings.chunk_size : (chunk + 1) * settings.chunk_size]
         if chunk not in done:
-            latents, images = drawer.draw(members)
+            latents, images = sampler.sample_batch(members)
             check.look(members, images)
-            if compared and (check.seen >= ENOUGH or chunk == planned[-1].chunk):
+            if compared and (check.seen >= CHECK_AFTER or chunk == planned[-1].chunk):
                 check.refuse()
             run.add_chunk(set_name, members, latents, images)
             note = f"{len(check.flat)} nearly all of one colour" if check.flat else ""
@@ -85,12 +85,14 @@ def pictures(
     model: TextToImage, prompts: Sequence[str], seeds: Sequence[int], settings: SamplingSettings
 ) -> np.ndarray:
     """Pictures of n prompts and noise seeds, uint8 [n, H, W, 3], sampled as for a set but not stored."""
-    size, drawer = settings.chunk_size, _Drawer(model, settings)
+    size, sampler = settings.chunk_size, _BatchSampler(model, settings)
     listed = [Candidate(i, i, p, s, i // size, i % size) for i, (p, s) in enumerate(zip(prompts, seeds, strict=True))]
-    return np.concatenate([drawer.draw(listed[first : first + size])[1] for first in range(0, len(listed), size)])
+    return np.concatenate(
+        [sampler.sample_batch(listed[first : first + size])[1] for first in range(0, len(listed), size)]
+    )
 
 
-class _Drawer:
+class _BatchSampler:
     """Samples batches in parts that fit into memory.
 
     A part that runs out of memory is halved, and later batches keep the smaller size. When free memory decides the
@@ -100,7 +102,7 @@ class _Drawer:
 
     def __init__(self, model: TextToImage, settings: SamplingSettings) -> None:
         self.model, self.settings = model, settings
-        self.room: int | None = settings.batch_size or None
+        self.part_size: int | None = settings.batch_size or None
         self.meter: Meter | None = None
 
     def _decide(self) -> int:
@@ -115,26 +117,26 @@ class _Drawer:
             known = 1 if self.meter else min(FALLBACK_BATCH, most)
         return known
 
-    def draw(self, members: Sequence[Candidate]) -> tuple[torch.Tensor, np.ndarray]:
+    def sample_batch(self, members: Sequence[Candidate]) -> tuple[torch.Tensor, np.ndarray]:
         """Latents float32 [b, C, h, w] and pictures uint8 [b, H, W, 3] of one batch.
 
         Raises UserError when a single picture does not fit into memory, or latents are not finite.
         """
-        if self.room is None:
-            self.room = self._decide()
+        if self.part_size is None:
+            self.part_size = self._decide()
         parts: list[tuple[torch.Tensor, np.ndarray]] = []
-        drawn = 0
-        while drawn < len(members):
-            part = members[drawn : drawn + self.room]
+        sampled = 0
+        while sampled < len(members):
+            part = members[sampled : sampled + self.part_size]
             made = self._part(part)
             if made is None:
                 # Not in the exception handler: there the traceback still holds the tensors of the failed call.
                 if torch.cuda.is_available():
                     torch.cuda.empty_cache()
-                self.room = len(part) // 2
+                self.part_size = len(part) // 2
             else:
                 parts.append(made)
-                drawn += len(part)
+                sampled += len(part)
         latents, images = zip(*parts, strict=True)
         return torch.cat(latents), np.concatenate(images)
 
@@ -159,7 +161,7 @@ class _Drawer:
             meter.start()
         latents = self.model.sample([c.prompt for c in members], [c.seed for c in members], self.settings)
         if meter:
-            self.room = pictures_that_fit(meter.free(), meter.taken() / len(members), self.settings.chunk_size)
+            self.part_size = pictures_that_fit(meter.free(), meter.taken() / len(members), self.settings.chunk_size)
         return latents
 
 
@@ -175,10 +177,10 @@ def _check_finite(latents: torch.Tensor, members: Sequence[Candidate]) -> None:
 
 def _check_stored(run: RunFolder, set_name: str, planned: Sequence[Candidate]) -> None:
     """Raises UserError when a candidate stored in the run differs from the plan."""
-    for kept in run.candidates(set_name):
-        if kept.position >= len(planned) or planned[kept.position] != kept:
+    for stored in run.candidates(set_name):
+        if stored.position >= len(planned) or planned[stored.position] != stored:
             raise UserError(
-                f"{run.path} already holds other candidates in {set_name!r} (position {kept.position}: prompt "
-                f"{kept.prompt!r}, seed {kept.seed}). Prompts, counts, seed or batch size have changed: choose a new "
-                "output folder, or use the old settings to resume."
+                f"{run.path} already holds other candidates in {set_name!r} (position {stored.position}: prompt "
+                f"{stored.prompt!r}, seed {stored.seed}). Prompts, counts, seed or batch size have changed: choose a "
+                "new output folder, or use the old settings to resume."
             )

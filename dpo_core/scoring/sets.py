@@ -74,8 +74,8 @@ def _check(values: np.ndarray, scorer: Scorer, block: Sequence[Candidate], run: 
 
 def missing_positions(run: RunFolder, set_name: str, scorer: str, fingerprint: str) -> np.ndarray:
     """Positions of the candidates without a score of this scorer and fingerprint, int [m]."""
-    kept = run.scores(set_name, scorer, fingerprint)
-    return np.asarray([c.position for c in run.candidates(set_name) if c.position not in kept], int)
+    stored = run.scores(set_name, scorer, fingerprint)
+    return np.asarray([c.position for c in run.candidates(set_name) if c.position not in stored], int)
 
 
 def axis_scores(run: RunFolder, set_name: str, names: Sequence[str], how: str) -> np.ndarray:
@@ -86,10 +86,10 @@ def axis_scores(run: RunFolder, set_name: str, names: Sequence[str], how: str) -
     """
     prompt_of = np.asarray([c.prompt_index for c in run.candidates(set_name)])
     try:
-        kept = [run.score_array(set_name, name) for name in names]
+        stored = [run.score_array(set_name, name) for name in names]
     except KeyError as missing:
         raise UserError(
             f"candidate {missing} of {set_name} lacks a score by {' or '.join(names)}: score the set first."
         ) from missing
-    combined = combine(kept, prompt_of, how)
-    return combined if len(kept) == 1 else in_units_of(kept[0], combined, prompt_of)
+    combined = combine(stored, prompt_of, how)
+    return combined if len(stored) == 1 else in_units_of(stored[0], combined, prompt_of)

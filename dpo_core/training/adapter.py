@@ -94,7 +94,7 @@ def target_layers(denoiser: nn.Module, targets: str) -> dict[str, nn.Module]:
     `targets`: "attention", "attention+ff" or "all". Raises UserError when no layer matches.
     """
     pattern = re.compile(_TARGETS[targets])
-    found = {
+    layers = {
         name: module
         for name, module in denoiser.named_modules()
         if pattern.search(name)
@@ -102,12 +102,12 @@ def target_layers(denoiser: nn.Module, targets: str) -> dict[str, nn.Module]:
         and module.weight.ndim in (2, 4)
         and not isinstance(module, nn.Embedding)
     }
-    if not found:
+    if not layers:
         raise UserError(
             f"adapter targets {targets!r} match no layer of {type(denoiser).__name__}. "
             f"Choose one of {sorted(_TARGETS)}."
         )
-    return found
+    return layers
 
 
 class Adapter:
@@ -131,8 +131,10 @@ class Adapter:
     ) -> None:
         generator = torch.Generator().manual_seed(seed)
         self.settings = settings
-        found = target_layers(denoiser, settings.targets)
-        self.layers = dict(sorted(found.items(), key=lambda item: diffusers_order((names or {}).get(item[0], item[0]))))
+        layers = target_layers(denoiser, settings.targets)
+        self.layers = dict(
+            sorted(layers.items(), key=lambda item: diffusers_order((names or {}).get(item[0], item[0])))
+        )
         self.policy = {n: LowRank(m, settings.rank, settings.alpha, generator, device) for n, m in self.layers.items()}
         self._mode = "policy"
         self._placed = False

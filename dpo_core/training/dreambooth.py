@@ -137,12 +137,12 @@ def personalize(
         done, extended = last, True
     poor = under_fitted()
     start = Start(done, curve, extended, poor, _sentence(curve, done, extended, poor, photos_fidelity))
-    kept = adapter.state()
+    end = adapter.state()
     for stop in sorted(s for s in settings.curve if s > start.step):
         trainer.train(done, stop, tell)
         curve.append(probe.measure(model, adapter, stop))
         done = stop
-    adapter.load(kept)
+    adapter.load(end)
     return start
 
 

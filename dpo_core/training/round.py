@@ -39,8 +39,8 @@ def train_round(
     training does not fit into memory.
     """
     name = f"adapter_{round_index + 1}"
-    if kept := run.load_state(name):
-        adapter.load(kept[0])
+    if saved := run.load_state(name):
+        adapter.load(saved[0])
         return stop_reason(run, round_index)
     adapter.freeze_reference()
     trainer, reason = Trainer(model, adapter, data, settings, seed), None
@@ -75,9 +75,9 @@ def _remaining_steps(
     if settings.memory == "auto" and not settings.compile:
         trainer.level = str(run.fact("memory") or trainer.level)
     state, first = f"training_{round_index}", 0
-    if kept := run.load_state(state):
-        trainer.load_state(kept[0])
-        first = int(kept[1]["next_step"])
+    if saved := run.load_state(state):
+        trainer.load_state(saved[0])
+        first = int(saved[1]["next_step"])
 
     def save(next_step: int, tensors: dict, records: list[dict]) -> None:
         run.add_training(round_index, records)

@@ -20,6 +20,7 @@ ALARM_WINDOW = 20
 """Number of steps that the winner-error alarm averages over."""
 
 Save = Callable[[int, dict[str, torch.Tensor], list[dict]], None]
+"""save(next_step, trainer state, records since the last save)"""
 
 
 @dataclass
@@ -32,6 +33,7 @@ class _Progress:
     fresh: list[dict] = field(default_factory=list)
 
     def saved(self, next_step: int, state: dict[str, torch.Tensor]) -> None:
+        """Make this saved state the last good one."""
         self.good, self.next_step, self.fresh = state, next_step, []
 
     def restore(self, trainer: Trainer) -> None:

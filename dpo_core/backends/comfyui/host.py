@@ -249,10 +249,10 @@ def model_conds(model: Any, entry: Sequence[Any], latent_shape: Sequence[int], d
     noise = torch.zeros(1, *latent_shape, device=device)
     # An empty latent, as in sampling; inpainting models read it.
     given = {"latent_image": noise, "denoise_mask": None}
-    found = comfy.samplers.encode_model_conds(model.extra_conds, converted, noise, device, "positive", **given)[0][
+    encoded = comfy.samplers.encode_model_conds(model.extra_conds, converted, noise, device, "positive", **given)[0][
         "model_conds"
     ]
-    return {key: value.process_cond(batch_size=1, area=None) for key, value in found.items()}
+    return {key: value.process_cond(batch_size=1, area=None) for key, value in encoded.items()}
 
 
 def kinds() -> dict[str, type]:

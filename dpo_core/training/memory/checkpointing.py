@@ -40,18 +40,18 @@ def checkpointed_blocks(denoiser: nn.Module, layers: bool = False) -> dict[str, 
     With `layers`, a block that holds transformer layers is replaced by those layers. Raises UserError when no module
     of the denoiser has a known block name.
     """
-    found: dict[str, nn.Module] = {}
+    blocks: dict[str, nn.Module] = {}
     for name, module in denoiser.named_modules():
-        inside = any(name.startswith(f"{outer}.") for outer in found)
+        inside = any(name.startswith(f"{outer}.") for outer in blocks)
         # Containers are never called themselves.
         if _BLOCKS.fullmatch(name) and not inside and not isinstance(module, nn.ModuleList | nn.ModuleDict):
-            found[name] = module
-    if not found:
+            blocks[name] = module
+    if not blocks:
         raise UserError(
             f"gradient checkpointing does not know the block names of {type(denoiser).__name__}. Train this model "
             "without checkpointing (memory: fast), with a smaller train.batch_size and more train.accumulation."
         )
-    return dict(part for block in found.items() for part in _layers(*block)) if layers else found
+    return dict(part for block in blocks.items() for part in _layers(*block)) if layers else blocks
 
 
 def _layers(name: str, block: nn.Module) -> list[tuple[str, nn.Module]]:

@@ -7,7 +7,7 @@ PyTorch saves anyway are not kept, about a third of a UNet's saved memory (docs/
 - the output of a group norm that feeds a SiLU: recomputed from the norm's input, which is saved in any case;
 - in GEGLU, h * gelu(g), the output of the gelu: recomputed from g.
 
-Gradients are the same bit for bit where kernels are deterministic. Unchanged are tensors smaller than WORTH, layers
+Gradients are the same bit for bit where kernels are deterministic. Unchanged are tensors smaller than MIN_BYTES, layers
 that write in place or whose weights are trained, and everything when PyTorch is older than 2.4.
 """
 
@@ -23,9 +23,9 @@ from torch.nn import functional as F
 
 GEGLUS = ("diffusers.models.activations", "comfy.ldm.modules.attention")
 """Python modules whose class GEGLU computes h * gelu(g) with h, g = proj(x).chunk(2, -1)."""
-WORTH = 2**20
+MIN_BYTES = 2**20
 """Smallest tensor, in bytes, that is not kept. Smaller ones save little, and would make backward a tenth slower."""
-_SOURCE = "_dreambooth_dpo_norm"
+_NORM_INPUT = "_dreambooth_dpo_norm"
 
 
 class _FrozenConv2d(torch.autograd.Function):
@@ -92,7 +92,7 @@ def _conv(module: nn.Conv2d, plain: Callable) -> Callable:
 
     def forward(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         trained = weight.requires_grad or (bias is not None and bias.requires_grad)
-        if trained or x.nbytes < WORTH or not (torch.is_grad_enabled() and x.requires_grad):
+        if trained or x.nbytes < MIN_BYTES or not (torch.is_grad_enabled() and x.requires_grad):
             return plain(x, weight, bias)
         if (kind := _autocast_type(x)) is not None:
             x, weight, bias = x.to(kind), weight.to(kind), None if bias is None else bias.to(kind)
@@ -106,14 +106,14 @@ def _norm(plain: Callable) -> Callable:
 
     def forward(x: torch.Tensor) -> torch.Tensor:
         y = plain(x)
-        if y.requires_grad and y.nbytes >= WORTH:
+        if y.requires_grad and y.nbytes >= MIN_BYTES:
             kind, device = _autocast_type(x), x.device.type
 
             def again(source: torch.Tensor) -> torch.Tensor:
                 with torch.autocast(device, kind) if kind is not None else nullcontext():
                     return plain(source)
 
-            setattr(y, _SOURCE, (x.detach(), again))
+            setattr(y, _NORM_INPUT, (x.detach(), again))
         return y
 
     return forward
@@ -123,7 +123,7 @@ def _silu(plain: Callable) -> Callable:
     """Replacement of a SiLU's forward: recomputes its input in backward when that is the output of a group norm."""
 
     def forward(y: torch.Tensor) -> torch.Tensor:
-        source = y.__dict__.pop(_SOURCE, None)
+        source = y.__dict__.pop(_NORM_INPUT, None)
         return plain(y) if source is None else _SiluOfNorm.apply(y, *source)
 
     return forward
@@ -134,7 +134,7 @@ def _geglu(module: nn.Module, plain: Callable) -> Callable:
 
     def forward(x: torch.Tensor, *args: Any, **more: Any) -> torch.Tensor:
         rows = x.numel() // x.shape[-1] * x.element_size()
-        if args or more or rows * module.proj.weight.shape[0] < WORTH or not torch.is_grad_enabled():
+        if args or more or rows * module.proj.weight.shape[0] < MIN_BYTES or not torch.is_grad_enabled():
             return plain(x, *args, **more)
         return _Geglu.apply(module.proj(x))
 
@@ -168,12 +168,12 @@ def lean(denoiser: nn.Module) -> Iterator[None]:
         for module in denoiser.modules():
             if (replacement := _replacement(module)) is not None:
                 name, method = replacement
-                stack.callback(_put_back, module, name, module.__dict__.get(name))
+                stack.callback(_restore, module, name, module.__dict__.get(name))
                 setattr(module, name, method)
         yield
 
 
-def _put_back(module: nn.Module, name: str, before: Callable | None) -> None:
+def _restore(module: nn.Module, name: str, before: Callable | None) -> None:
     module.__dict__.pop(name, None)
     if before is not None:
         setattr(module, name, before)

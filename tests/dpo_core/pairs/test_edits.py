@@ -12,7 +12,7 @@ from loops import FakeModel, make_loop
 
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.pairs.edits import (
-    LONGEST,
+    MAX_LENGTH,
     Edits,
     apply_edits,
     boundary_distance,
@@ -69,7 +69,7 @@ def test_text_written_by_the_inspector_is_parsed():
         ('{"candidates": {"1": "sideways"}}', "candidates.1"),
         ('{"fingerprint": "../x"}', "fingerprint"),
         ('{"more": 1}', "more"),
-        (" " * LONGEST + "{}x", "more than"),
+        (" " * MAX_LENGTH + "{}x", "more than"),
     ],
 )
 def test_other_text_is_refused_with_the_reason_and_a_remedy(text: str, said: str):

@@ -267,8 +267,8 @@ def named(*paths: str) -> nn.Module:
     "path",
     [
         "down_blocks.0.resnets.1", "mid_block.attentions.0", "up_blocks.2.attentions.0", "input_blocks.4.1",
-        "middle_block.0", "output_blocks.11.0", "double_blocks.18", "single_blocks.0", "joint_blocks.3", "transformer_blocks.7",
-        "single_transformer_blocks.2", "blocks.0", "layers.31",
+        "middle_block.0", "output_blocks.11.0", "double_blocks.18", "single_blocks.0", "joint_blocks.3",
+        "transformer_blocks.7", "single_transformer_blocks.2", "blocks.0", "layers.31",
     ],
 )  # fmt: skip
 def test_blocks_are_found_by_name_and_not_nested(path: str) -> None:

@@ -20,7 +20,7 @@ from dreambooth_dpo.dpo_core.training.memory.levels import at_level
 
 @pytest.fixture(autouse=True)
 def however_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "WORTH", 0)
+    monkeypatch.setattr(module, "MIN_BYTES", 0)
 
 
 def frozen(part: nn.Module) -> nn.Module:
@@ -89,7 +89,7 @@ def test_small_tensors_are_kept_as_usual(name, monkeypatch: pytest.MonkeyPatch):
     x = torch.randn(shape, requires_grad=True)
     plain = kept(lambda: frozen(net)(x), net)
     for worth, less in ((2048, True), (2049, False)):
-        monkeypatch.setattr(module, "WORTH", worth)
+        monkeypatch.setattr(module, "MIN_BYTES", worth)
         with lean(net):
             assert (kept(lambda: net(x), net) < plain) == less
 
@@ -221,7 +221,7 @@ def test_without_gradients_nothing_changes_and_no_output_is_marked():
     plain = net(x)
     with lean(net), torch.no_grad():
         assert torch.equal(net(x), plain)
-        assert module._SOURCE not in net[1](torch.randn(2, 8, 4, 4)).__dict__
+        assert module._NORM_INPUT not in net[1](torch.randn(2, 8, 4, 4)).__dict__
 
 
 def test_a_compiled_denoiser_and_an_old_torch_are_unchanged(monkeypatch: pytest.MonkeyPatch):
