@@ -25,9 +25,9 @@ Weighted = dict[str, tuple[torch.Tensor, torch.Tensor]]
 
 
 class TrainingStopped(UserError):
-    """A guard stopped training.
+    """A guard stopped training. Raised by `train_steps`, the adapter holds the last saved state.
 
-    `records`: the steps after the last saved state, for the curves.
+    `records`: the steps after that state, for the curves.
     """
 
     records: Sequence[dict] = ()
