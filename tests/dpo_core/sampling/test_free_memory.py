@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dreambooth_dpo.dpo_core.sampling.free_memory import CudaMeter, pictures_that_fit, meter_for
+from dreambooth_dpo.dpo_core.sampling.free_memory import CudaMeter, meter_for, pictures_that_fit
 
 GIB = 2**30
 
