@@ -134,9 +134,9 @@ def ours(task: Task, found: Subject, watch: Watch):
     ):
         synchronise(watch.device)
         begun = clock(watch.device)
-        trainer.fill_bank()
+        trainer.fill_cache()
         synchronise(watch.device)
-        known = int(trainer.bank.known.sum()) if trainer.bank else 0
+        known = int(trainer.cache.known.sum()) if trainer.cache else 0
         yield trainer.advance, clock(watch.device) - begun, known
 
 

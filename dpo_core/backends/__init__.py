@@ -1,1 +1,1 @@
-"""Implementations of the TextToImage protocol; each host library is imported in one file alone."""
+"""Implementations of the TextToImage protocol: comfyui/ on ComfyUI's objects, diffusers/ on diffusers pipelines."""

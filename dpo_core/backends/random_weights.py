@@ -1,5 +1,6 @@
-"""Checkpoint files of random weights: names and shapes of a real one, written tensor by tensor, so that any size fits
-into memory.
+"""Write checkpoint files of random weights with the names and shapes of a real checkpoint.
+
+Tensors are written one by one, so a file of any size needs little memory.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ from ..run.files import atomic_path
 
 
 def random_tensor(name: str, shape: torch.Size, generator: torch.Generator) -> torch.Tensor:
-    """float32 of this shape, by its name: weights keep the size of what they are given, norms are 1 and biases 0."""
+    """A float32 tensor of this shape, initialised by its name.
+
+    Weights preserve the scale of their inputs, norms are 1 and biases 0.
+    """
     if name.endswith("position_ids"):
         return torch.arange(shape[-1]).expand(shape)
     if not shape:
@@ -27,10 +31,10 @@ def random_tensor(name: str, shape: torch.Size, generator: torch.Generator) -> t
 
 
 def write_random_checkpoint(layout: Mapping[str, torch.Tensor], path: Path, seed: int = 0) -> None:
-    """A float16 safetensors file of the names and shapes of `layout` (tensors on the meta device will do); equal seeds,
-    equal files.
+    """Write a float16 safetensors file with the names and shapes of `layout`; equal seeds give equal files.
 
-    No more than one tensor is in memory. Raises UserError when the disk is full.
+    The tensors of `layout` may be on the meta device. Only one tensor is in memory at a time. Raises UserError when the
+    file cannot be written (disk full).
     """
     generator = torch.Generator().manual_seed(seed)
     header, end = {}, 0

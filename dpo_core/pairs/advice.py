@@ -1,4 +1,4 @@
-"""Whether a round has pairs enough, and what would give more."""
+"""Advice when a round has too few pairs: an estimate of what would give enough."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from math import ceil
 from ..settings import PairSettings, SamplingSettings
 from .choose import PairYield
 
-MOST_CANDIDATES = next(
-    m.le for m in SamplingSettings.model_fields["candidates_per_prompt"].metadata if hasattr(m, "le")
-)
+MAX_CANDIDATES = next(m.le for m in SamplingSettings.model_fields["candidates_per_prompt"].metadata if hasattr(m, "le"))
+"""Upper limit of the setting candidates_per_prompt."""
 
 
 def _looser(settings: PairSettings) -> str:
-    """What lets more pairs pass the rule, as the end of a sentence."""
+    """End of a sentence that names the settings to loosen, so that more pairs pass the rule; "" for random."""
     if settings.rule == "random":
         return ""
     return (
@@ -23,32 +22,36 @@ def _looser(settings: PairSettings) -> str:
     )
 
 
-def pairs_advice(found: PairYield, settings: PairSettings, candidates_per_prompt: int) -> str | None:
-    """A warning when fewer than `settings.min_pairs` pairs are kept, with how many more candidates would do; None when
-    there are enough.
+def pairs_advice(pair_yield: PairYield, settings: PairSettings, candidates_per_prompt: int) -> str | None:
+    """A warning when fewer than `settings.min_pairs` pairs were selected, with a remedy; None when there are enough.
 
-    An estimate: with n candidates a prompt has n(n-1)/2 possible pairs, and the share of them that is kept is taken to
-    stay as it is. Where the limits (max_pairs_per_prompt, max_uses) hold the pairs back, it says so instead. Pure.
+    The remedy is an estimate of the candidates or prompts needed: with n candidates a prompt has n(n-1)/2 possible
+    pairs, and the selected share of them is assumed to stay the same. When the limits (max_pairs_per_prompt, max_uses)
+    are the cause, the warning names those instead. Pure function.
     """
-    need, kept, n = settings.min_pairs, found.kept, candidates_per_prompt
+    need, kept, n = settings.min_pairs, pair_yield.kept, candidates_per_prompt
     if kept >= need:
         return None
-    few = f"Few pairs: {kept}, where {need} or more are wanted (min_pairs)."
-    if found.prompts * settings.max_pairs_per_prompt < need:
-        limit = ceil(need / max(1, found.prompts))
-        said = f"At {settings.max_pairs_per_prompt} a prompt they cannot be more than {found.prompts * settings.max_pairs_per_prompt}"
-        return f"{few} {said}: raise max_pairs_per_prompt to {limit}, or add prompts."
-    over = found.over_uses + found.over_prompt_limit
+    few = f"Few pairs: {kept}, but min_pairs asks for {need}."
+    if pair_yield.prompts * settings.max_pairs_per_prompt < need:
+        limit = ceil(need / max(1, pair_yield.prompts))
+        most = pair_yield.prompts * settings.max_pairs_per_prompt
+        reason = (
+            f"{pair_yield.prompts} prompts with at most {settings.max_pairs_per_prompt} pairs each give {most} at most"
+        )
+        return f"{few} {reason}: raise max_pairs_per_prompt to {limit}, or add prompts."
+    over = pair_yield.over_uses + pair_yield.over_prompt_limit
     if kept + over >= need:
-        return f"{few} {over} more pass the rule and are over the limits: raise max_uses or max_pairs_per_prompt."
+        return f"{few} {over} more pass the rule but are over the limits: raise max_uses or max_pairs_per_prompt."
     if not kept:
-        return f"{few} None passes, so more candidates alone may not help: add prompts{_looser(settings)}."
+        return f"{few} No pair passes the rule, so more candidates alone may not help: add prompts{_looser(settings)}."
 
     def enough(count: int) -> bool:
-        room = found.prompts * count * settings.max_uses >= 2 * need
+        room = pair_yield.prompts * count * settings.max_uses >= 2 * need
         return room and kept * count * (count - 1) >= need * n * (n - 1)
 
-    count = next((c for c in range(n + 1, MOST_CANDIDATES + 1) if enough(c)), None)
+    count = next((c for c in range(n + 1, MAX_CANDIDATES + 1) if enough(c)), None)
     if count is None:
-        return f"{few} About {ceil(found.prompts * need / kept)} prompts in place of {found.prompts} would do{_looser(settings)}."
-    return f"{few} About {count} candidates per prompt ({count - n} more) would do{_looser(settings)}."
+        prompts = ceil(pair_yield.prompts * need / kept)
+        return f"{few} Use about {prompts} prompts instead of {pair_yield.prompts}{_looser(settings)}."
+    return f"{few} Use about {count} candidates per prompt ({count - n} more){_looser(settings)}."

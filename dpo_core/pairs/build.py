@@ -1,4 +1,4 @@
-"""Pairs of a scored set by the pair rule, and why there are none."""
+"""Select the pairs of a scored set by the pair rule and store them in the run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .rules import PAIR_RULES
 
 
 class NoPairs(UserError):
-    """The candidates of a round gave no pair."""
+    """The pair rule selected no pair of a set."""
 
 
 def build_pairs(
@@ -30,13 +30,13 @@ def build_pairs(
     fidelity: str | Sequence[str] = "fidelity",
     alignment: str | Sequence[str] = "alignment",
 ) -> PairYield:
-    """Pairs of a scored set by the pair rule, kept under `pairs_name`.
+    """Select pairs of a scored set by the pair rule, store them under `pairs_name`, and return the yield.
 
-    Returns the yield, which is kept as the fact "yield_<pairs_name>"; the angles of the window, where the rule has one,
-    are the fact "window_<pairs_name>". Where no pair is left, the fact "no_pairs_<pairs_name>" says why and what to do,
-    see `check_pairs`. `fidelity` and `alignment` name the scorers whose kept scores count; several of an axis are
-    combined as `settings.combine` says. Raises UserError when a score is missing, and where the scores of an axis do
-    not vary (see check_scores).
+    Facts stored in the run: "yield_<pairs_name>"; "window_<pairs_name>", the angles of the window if the rule has one;
+    and "no_pairs_<pairs_name>", the reason and the remedy when no pair was selected (see `check_pairs`). `fidelity` and
+    `alignment` name the scorers whose stored scores are used; several scorers of one axis are combined as
+    `settings.combine` says. Raises UserError when a score is missing, and NothingToCompare when the scores of an axis
+    do not vary (see `check_scores`).
     """
     axes = [(names,) if isinstance(names, str) else tuple(names) for names in (fidelity, alignment)]
     prompt_of = np.asarray([c.prompt_index for c in run.candidates(set_name)])
@@ -44,30 +44,30 @@ def build_pairs(
     if settings.rule != "random":
         for axis, names, values in zip(AXES, axes, scores, strict=True):
             check_scores(values, prompt_of, axis, names)
-    pairs, found = PAIR_RULES[settings.rule](prompt_of, *scores, settings)
+    pairs, pair_yield = PAIR_RULES[settings.rule](prompt_of, *scores, settings)
     run.set_pairs(pairs_name, pairs)
-    run.set_fact(f"yield_{pairs_name}", found.as_dict())
-    run.set_fact(f"window_{pairs_name}", found.window)
-    run.set_fact(f"no_pairs_{pairs_name}", None if pairs else _no_pairs(found, settings))
-    progress(f"pairs {pairs_name}", len(pairs), max(1, len(pairs)), note=found.sentence())
-    return found
+    run.set_fact(f"yield_{pairs_name}", pair_yield.as_dict())
+    run.set_fact(f"window_{pairs_name}", pair_yield.window)
+    run.set_fact(f"no_pairs_{pairs_name}", None if pairs else _no_pairs(pair_yield, settings))
+    progress(f"pairs {pairs_name}", len(pairs), max(1, len(pairs)), note=pair_yield.sentence())
+    return pair_yield
 
 
-def _no_pairs(found: PairYield, settings: PairSettings) -> str:
-    """Why there is none, and what to do."""
-    if not found.window:
-        said, remedy = f"no pair is better by the rule {settings.rule}", "Lower the margin, take another rule"
+def _no_pairs(pair_yield: PairYield, settings: PairSettings) -> str:
+    """The reason why no pair was selected, and the remedy."""
+    if not pair_yield.window:
+        reason, remedy = f"no pair is better by the rule {settings.rule}", "Lower the margin, take another rule"
     else:
-        said = f"no pair fits the window {found.window[0]:g}..{found.window[1]:g} degrees"
+        reason = f"no pair fits the window {pair_yield.window[0]:g}..{pair_yield.window[1]:g} degrees"
         fixed = settings.window == "fixed"
         remedy = (
             "Widen the window (angle_low, angle_high), lower the margin" if fixed else "Move steer, lower the margin"
         )
-    return f"{said}: {found.sentence()} {remedy}, or sample more candidates. The scored candidates are kept."
+    return f"{reason}: {pair_yield.sentence()} {remedy}, or sample more candidates. The scored candidates are kept."
 
 
 def check_pairs(run: RunFolder, pairs_name: str) -> None:
-    """Raises NoPairs, which says why and what to do, where nothing is kept under `pairs_name`; the candidates are kept."""
+    """Raises NoPairs, with the reason and the remedy, when no pairs are stored under `pairs_name`."""
     if not run.pairs(pairs_name):
         raise NoPairs(
             str(

@@ -1,4 +1,4 @@
-"""Better/worse pairs from scored candidates: what every pair rule shares. The rules themselves are in rules.py."""
+"""Select winner/loser pairs from scored candidates: the code that all pair rules share (rules: rules.py)."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from ..statistics import standardise
 
 @dataclass(frozen=True)
 class PairYield:
-    """Where the possible pairs went. `possible` counts every unordered pair of candidates of one prompt.
+    """Counts of selected and discarded pairs.
 
-    `not_better`: neither candidate is better than the other by the rule. `window`: the angles in degrees, where the
-    rule has any.
+    `possible`: all unordered pairs of candidates of one prompt. `not_better`: neither candidate is better by the rule.
+    `below_margin`, `over_uses` (a candidate is in too many pairs), `over_prompt_limit`: discarded for that reason.
+    `kept`: selected. `window`: the angle window in degrees; None for rules without one.
     """
 
     possible: int
@@ -37,7 +38,7 @@ class PairYield:
 
     @classmethod
     def from_dict(cls, kept: Mapping[str, Any]) -> PairYield | None:
-        """What `as_dict` gave, also from JSON and with further keys; None where a count is missing."""
+        """Rebuild from `as_dict`, also after JSON and with unknown keys; None when a count is missing."""
         known = {f.name: kept[f.name] for f in fields(cls) if f.name in kept}
         if any(f.name not in known for f in fields(cls) if f.default is MISSING):
             return None
@@ -45,6 +46,7 @@ class PairYield:
         return cls(**{**known, "window": (float(window[0]), float(window[1])) if window else None})
 
     def sentence(self) -> str:
+        """The counts as one English sentence."""
         reason = "not better by the rule"
         if self.window:
             reason = f"outside the angle window {self.window[0]:g}..{self.window[1]:g} degrees"
@@ -57,16 +59,17 @@ class PairYield:
 
 
 def angle_degrees(d_alignment: np.ndarray, d_fidelity: np.ndarray) -> np.ndarray:
-    """Direction of an improvement in degrees, -180..180: 0 = fidelity alone, 90 = alignment alone."""
+    """Angle of an improvement in degrees, -180..180: 0 = pure fidelity gain, 90 = pure alignment gain."""
     return np.degrees(np.arctan2(d_alignment, d_fidelity))
 
 
 @dataclass(frozen=True)
 class Group:
-    """Candidates of one prompt with every ordered (winner, loser) of them.
+    """The candidates of one prompt and all their ordered (winner, loser) pairs.
 
-    prompt: its place among the round's prompts; members: int [k]; winner, loser: int [m], m = k * (k - 1), in candidate
-    order; d_fidelity, d_alignment: float [m], from loser to winner in standard deviations of the round.
+    prompt: index of the prompt in the round. members: int [k], candidate indices. winner, loser: int [m] with
+    m = k * (k - 1), in candidate order. d_fidelity, d_alignment: float [m], improvement from loser to winner in
+    standard deviations of the round.
     """
 
     prompt: int
@@ -78,21 +81,23 @@ class Group:
 
     @property
     def length(self) -> np.ndarray:
+        """Length of the improvement in the fidelity-alignment plane, float [m]."""
         return np.hypot(self.d_fidelity, self.d_alignment)
 
 
-Judge = Callable[[Group], tuple[np.ndarray, np.ndarray]]
-"""A pair rule's view of one prompt: bool [m], which (winner, loser) are better, and float [m], by how much, for margin
-and order.
+Preference = Callable[[Group], tuple[np.ndarray, np.ndarray]]
+"""A pair rule applied to one prompt: bool [m], whether each (winner, loser) is a pair, and float [m], by how much.
+
+The second array is compared with the margin and orders the pairs.
 """
 
 
 def checked(
     prompt_of: np.ndarray, fidelity: np.ndarray, alignment: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """prompt_of and both scores standardised.
+    """Check the raw scores (float [n]); returns prompt_of (int [n]) and both scores standardised (float [n]).
 
-    Raises UserError when a score is not finite or no prompt has two candidates.
+    Raises UserError when a score is missing or not finite, or when no prompt has two candidates.
     """
     prompt_of = np.asarray(prompt_of)
     _check_scores(prompt_of, fidelity, alignment)
@@ -100,6 +105,7 @@ def checked(
 
 
 def _groups(prompt_of: np.ndarray, f: np.ndarray, a: np.ndarray) -> Iterator[Group]:
+    """One Group for each prompt."""
     _, order = np.unique(prompt_of, return_inverse=True)
     for prompt, members in enumerate(np.split(np.argsort(order, kind="stable"), np.cumsum(np.bincount(order))[:-1])):
         first, second = np.nonzero(~np.eye(len(members), dtype=bool))
@@ -112,22 +118,23 @@ def choose(
     f: np.ndarray,
     a: np.ndarray,
     settings: PairSettings,
-    judge: Judge,
+    preference: Preference,
     window: tuple[float, float] | None = None,
     margin: float | None = None,
 ) -> tuple[list[Pair], PairYield]:
-    """Pairs that `judge` calls better by the margin (that of the settings, unless given), the greatest improvement
-    first.
+    """Select the pairs that `preference` calls better by at least the margin, largest improvement first.
 
-    prompt_of: int [n]; f, a: float [n], standardised. Returns pairs ordered by prompt, then improvement (ties by
-    candidate order), and where the rest went. A pair that the rule takes in both directions counts once, by the greater
-    (then the first) of the two.
+    prompt_of: int [n]; f, a: float [n], standardised. margin: None takes that of the settings. Returns the pairs,
+    ordered by prompt, then improvement (ties by candidate order), and the yield. A pair that the rule accepts in both
+    directions counts once, in the direction of the larger improvement (the first of two equal ones).
     """
     pairs: list[Pair] = []
     tally = dict.fromkeys(("possible", "not_better", "below_margin", "over_uses", "over_prompt_limit"), 0)
     prompts = empty = 0
     for group in _groups(prompt_of, f, a):
-        kept = _pairs_of_prompt(group, *judge(group), settings, settings.margin if margin is None else margin, tally)
+        kept = _pairs_of_prompt(
+            group, *preference(group), settings, settings.margin if margin is None else margin, tally
+        )
         pairs += kept
         prompts += 1
         empty += not kept
@@ -135,7 +142,7 @@ def choose(
 
 
 def _unordered(group: Group, chosen: np.ndarray) -> int:
-    """How many unordered pairs the chosen (winner, loser) are: a rule may take both directions of one."""
+    """Number of unordered pairs among the chosen (winner, loser); a rule may accept both directions of a pair."""
     return len(
         {tuple(sorted(p)) for p in zip(group.winner[chosen].tolist(), group.loser[chosen].tolist(), strict=True)}
     )
@@ -144,6 +151,7 @@ def _unordered(group: Group, chosen: np.ndarray) -> int:
 def _pairs_of_prompt(
     group: Group, better: np.ndarray, strength: np.ndarray, settings: PairSettings, margin: float, tally: dict[str, int]
 ) -> list[Pair]:
+    """Select the pairs of one prompt within the limits, strongest first; adds the discarded ones to `tally`."""
     enough = better & (strength >= margin)
     possible, fitting = len(group.winner) // 2, _unordered(group, better)
     tally["possible"] += possible
@@ -177,10 +185,12 @@ def _check_scores(prompt_of: np.ndarray, fidelity: np.ndarray, alignment: np.nda
         bad = np.nonzero(~np.isfinite(np.asarray(values, np.float64)))[0]
         if len(bad):
             raise UserError(
-                f"{name} of candidate {int(bad[0])} is {values[int(bad[0])]}: a score must be finite. Look at the picture and score again."
+                f"{name} of candidate {int(bad[0])} is {values[int(bad[0])]}, but a score must be finite. "
+                "Look at the picture and score again."
             )
     counts = np.unique(prompt_of, return_counts=True)[1]
     if len(counts) == 0 or counts.max() < 2:
         raise UserError(
-            "every prompt has fewer than two candidates, so no pair exists. Set candidates_per_prompt to 2 or more; 8 is usual."
+            "every prompt has fewer than two candidates, so no pair exists. "
+            "Set candidates_per_prompt to 2 or more; 8 is usual."
         )

@@ -1,7 +1,7 @@
 """Manual overrides of selected pairs: parse, validate, apply.
 
-Decisions are kept by the pair's id, "<winner>-<loser>" as the rule gave it, and by the fingerprint of the candidates
-that were looked at: what was said of other candidates is never applied to these.
+A decision is stored with the pair's id, "<winner>-<loser>" as the rule gave it, and the fingerprint of the candidates
+that the person saw. Decisions on other candidates are never applied.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from ..run.folder import RunFolder
 from ..settings import PairSettings
 from .rules import reward_of
 
-LONGEST = 1_000_000
-"""Of the edits' text. Unit: characters; 500 candidates make some 10,000."""
-MARK = 16
-"""Hex digits of a fingerprint."""
+MAX_LENGTH = 1_000_000
+"""Maximum length of the edits text, in characters. 500 candidates need about 10,000."""
+DIGITS = 16
+"""Number of hex digits of a fingerprint."""
 
 PairId = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}-[0-9]{1,9}$")]
 Position = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$")]
-Fingerprint = Annotated[str, StringConstraints(pattern=rf"^([0-9a-f]{{{MARK}}})?$")]
+Fingerprint = Annotated[str, StringConstraints(pattern=rf"^([0-9a-f]{{{DIGITS}}})?$")]
 
 UNPAIRED = frozenset({"kto"})
-"""Objectives that take single good and bad pictures too, not only pairs."""
+"""Objectives that also train on single good and bad candidates, not only on pairs."""
 
 
 class Edits(BaseModel):
-    """What the inspector's hidden text holds: decisions on pairs by id, thumbs on candidates by position."""
+    """Content of the Inspect Pairs node's hidden text: decisions by pair id, thumbs by candidate position."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -49,9 +49,9 @@ class Edits(BaseModel):
         for name in self.pairs:
             winner, loser = name.split("-")
             if int(winner) == int(loser):
-                raise ValueError(f"the pair {name} is of one candidate with itself")
+                raise ValueError(f"the pair {name} is a candidate paired with itself")
             if f"{loser}-{winner}" in self.pairs:
-                raise ValueError(f"the pairs {name} and {loser}-{winner} are one pair, decided twice")
+                raise ValueError(f"{name} and {loser}-{winner} are the same pair, decided twice")
         return self
 
     def __len__(self) -> int:
@@ -62,21 +62,21 @@ class Edits(BaseModel):
 
 
 def read_edits(text: str) -> Edits:
-    """The edits of a text; an empty one has none.
+    """Parse the edits text; an empty text gives no edits.
 
-    Raises UserError for anything that the inspector would not have written.
+    Raises UserError for a text that the Inspect Pairs node would not have written.
     """
     if not text.strip():
         return Edits()
-    remedy = "Empty the text for no decisions, or take what the Inspect Pairs node writes."
-    if len(text) > LONGEST:
-        raise UserError(f"edits have {len(text)} characters, more than {LONGEST}. {remedy}")
+    remedy = "Empty the text to drop all decisions, or use the text that the Inspect Pairs node writes."
+    if len(text) > MAX_LENGTH:
+        raise UserError(f"the edits text has {len(text)} characters, more than {MAX_LENGTH}. {remedy}")
     try:
         return Edits.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the text"
-        raise UserError(f"edits {_short(text)} cannot be read: {where}: {first['msg']}. {remedy}") from error
+        raise UserError(f"the edits text {_short(text)} cannot be read: {where}: {first['msg']}. {remedy}") from error
 
 
 def _short(text: str) -> str:
@@ -84,20 +84,22 @@ def _short(text: str) -> str:
 
 
 def pair_id(pair: Pair) -> str:
+    """Id of a pair: "<winner>-<loser>"."""
     return f"{pair.winner}-{pair.loser}"
 
 
 def candidates_fingerprint(candidates: Sequence[Candidate], pictures: Sequence[str]) -> str:
-    """16 hex digits of prompts, seeds and picture contents (`pictures`: a mark of each), in their order."""
+    """Fingerprint (16 hex digits) of the candidates: prompts, seeds and picture hashes (`pictures`), in order."""
     listed = [(c.prompt, c.seed, mark) for c, mark in zip(candidates, pictures, strict=True)]
-    return hashlib.sha256(json.dumps(listed, ensure_ascii=False).encode()).hexdigest()[:MARK]
+    return hashlib.sha256(json.dumps(listed, ensure_ascii=False).encode()).hexdigest()[:DIGITS]
 
 
 @dataclass(frozen=True)
 class Overruled:
-    """Pairs after a person's decisions, in their old order.
+    """Pairs after a person's decisions, in their original order.
 
-    `thumbs`: "up" or "down" by position. Counts are of applied decisions.
+    `thumbs`: "up" or "down" by candidate position. `kept`, `swapped`, `rejected`: applied decisions. `stale`: decisions
+    that were not applied.
     """
 
     pairs: list[Pair]
@@ -107,32 +109,33 @@ class Overruled:
     rejected: int = 0
     stale: int = 0
     other: bool = False
-    """Whether the edits were made for other candidates: all of them are stale then."""
+    """Whether the edits were made for other candidates; then all of them are stale."""
 
     @property
     def changed(self) -> int:
         return self.swapped + self.rejected
 
     def sentence(self) -> str:
+        """The counts of applied and dropped decisions in words."""
         ups = sum(way == "up" for way in self.thumbs.values())
-        said = [
-            f"{len(self.pairs)} pairs; {self.changed} changed: {self.swapped} swapped, {self.rejected} rejected; {self.kept} kept.",
+        sentences = [
+            f"{len(self.pairs)} pairs; {self.changed} changed: {self.swapped} swapped, {self.rejected} rejected; "
+            f"{self.kept} kept.",
             f"Thumbs: {ups} up, {len(self.thumbs) - ups} down, for the objective kto." if self.thumbs else "",
         ]
         if self.stale:
             why = (
                 "made on other candidates" if self.other else "the pair rule no longer makes those pairs this way round"
             )
-            said.append(f"{self.stale} decision{'s' * (self.stale > 1)} dropped: {why}.")
-        return " ".join(filter(None, said))
+            sentences.append(f"{self.stale} decision{'s' * (self.stale > 1)} dropped: {why}.")
+        return " ".join(filter(None, sentences))
 
 
 def apply_edits(pairs: Sequence[Pair], edits: Edits, fingerprint: str, candidates: int) -> Overruled:
-    """Put decisions over pairs of `candidates` candidates: a swapped pair has its improvement negated, a rejected one
-    is left out.
+    """Apply decisions to pairs: a swapped pair has its improvement negated, a rejected pair is left out.
 
-    Stale, so not applied: all edits under another fingerprint, and decisions on pairs that are not there (this way
-    round).
+    `candidates`: number of candidates in the set. Stale decisions are not applied: all edits with another fingerprint,
+    and decisions on pairs that do not exist in this direction.
     """
     if len(edits) and edits.fingerprint != fingerprint:
         return Overruled(list(pairs), stale=len(edits), other=True)
@@ -155,13 +158,14 @@ def apply_edits(pairs: Sequence[Pair], edits: Edits, fingerprint: str, candidate
     return Overruled(left, thumbs, done["keep"], done["swap"], done["reject"], stale)
 
 
-# --- what was decided, kept in the run ---
+# --- storing decisions in the run ---
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where decisions were made: the workflow's id, the node's in it, and a mark of the pairs that came in. "" where it
-    is not known.
+    """Where decisions were made: the ids of workflow and node, and a fingerprint of the incoming pairs.
+
+    "" where unknown.
     """
 
     workflow: str = ""
@@ -171,70 +175,75 @@ class Place:
 
 @dataclass(frozen=True)
 class Kept:
-    """Decisions that a run keeps, and whether they were made at the place that asks for them."""
+    """Decisions stored in a run. `here`: they were made by the same node of the same workflow that asks for them."""
 
     edits: Edits
     here: bool
 
 
 def keep_decisions(run: RunFolder, edits: Edits, place: Place = Place()) -> None:
-    """Keep the decisions on these candidates, in place of earlier ones of the same node in the same workflow; other
-    nodes' stay.
+    """Store decisions in the run, replacing earlier ones of the same node, workflow and candidates.
+
+    Decisions of other nodes are not changed.
     """
     number = 1 + max((_number(fact) for fact in run.facts(f"decisions_{edits.fingerprint}").values()), default=0)
-    where = hashlib.sha256(json.dumps([place.workflow, place.node]).encode()).hexdigest()[:MARK]
+    where = hashlib.sha256(json.dumps([place.workflow, place.node]).encode()).hexdigest()[:DIGITS]
     run.set_fact(
         f"decisions_{edits.fingerprint}_{where}", {"number": number, **asdict(place), "edits": edits.as_dict()}
     )
 
 
 def kept_decisions(run: RunFolder, fingerprint: str, place: Place = Place()) -> Kept | None:
-    """The decisions on these candidates that the run keeps for this place: its own; else those of the same pairs; else
-    the latest.
+    """The stored decisions on these candidates that fit this place best; None if there are none.
 
-    So each of two inspectors finds its own, and a lone one finds what there is: in another workflow, as another node,
-    of an older version.
+    Order of preference: made at this place; on the same pairs; by the same node; the latest. So each of two Inspect
+    Pairs nodes gets its own decisions, and a single one also gets those of another workflow, another node or an older
+    version.
     """
-    found: list[tuple[tuple, Kept]] = []
+    matches: list[tuple[tuple, Kept]] = []
     for fact in run.facts(f"decisions_{fingerprint}").values():
-        kept = fact if isinstance(fact, dict) else {}
+        stored = fact if isinstance(fact, dict) else {}
         try:
-            edits = Edits.model_validate(kept.get("edits", kept))  # before there were places the edits lay there alone
-        except ValidationError:  # of another version
+            edits = Edits.model_validate(stored.get("edits", stored))  # older versions stored the edits alone
+        except ValidationError:  # written by another version
             continue
         if not len(edits) or edits.fingerprint != fingerprint:
             continue
-        same_node, same_pairs = kept.get("node") == place.node, kept.get("pairs") == place.pairs
-        here = "edits" in kept and same_node and kept.get("workflow") == place.workflow
-        found.append(((here, same_pairs, same_node, _number(fact)), Kept(edits, here)))
-    return max(found, key=lambda entry: entry[0])[1] if found else None
+        same_node, same_pairs = stored.get("node") == place.node, stored.get("pairs") == place.pairs
+        here = "edits" in stored and same_node and stored.get("workflow") == place.workflow
+        matches.append(((here, same_pairs, same_node, _number(fact)), Kept(edits, here)))
+    return max(matches, key=lambda entry: entry[0])[1] if matches else None
 
 
 def _number(fact: object) -> int:
-    """Which of the kept ones came first; 0: of a version without numbers."""
+    """Serial number of stored decisions, in the order of storing; 0 for those of a version without numbers."""
     number = fact.get("number") if isinstance(fact, dict) else None
     return number if isinstance(number, int) else 0
 
 
 def set_thumbs(run: RunFolder, pairs_name: str, thumbs: Mapping[int, str]) -> None:
-    """Thumbs that go with the pairs of this name into training, see `stages.pair_data`."""
+    """Store the thumbs that are trained on together with these pairs (see `training.dataset.pair_data`)."""
     run.set_fact(f"thumbs_{pairs_name}", {str(position): way for position, way in thumbs.items()})
 
 
 def thumbs_of(run: RunFolder, pairs_name: str) -> dict[int, str]:
+    """The stored thumbs: "up" or "down" by candidate position."""
     return {int(position): way for position, way in (run.fact(f"thumbs_{pairs_name}") or {}).items()}
 
 
 def thumbs_words(thumbs: Mapping[int, str], objective: str) -> str:
-    """What training did with the thumbs; nothing where there are none."""
+    """A sentence on how training uses the thumbs; "" when there are none."""
     if not thumbs:
         return ""
     if objective in UNPAIRED:
-        return f"Thumbs on single candidates counted, too: {len(thumbs)}."
-    return f"Thumbs on single candidates were not used ({len(thumbs)}): the objective {objective} takes pairs alone; kto takes both."
+        return f"Thumbs on single candidates were used: {len(thumbs)}."
+    return (
+        f"Thumbs on single candidates were not used ({len(thumbs)}): the objective {objective} trains on pairs only; "
+        "kto trains on both."
+    )
 
 
-# --- which pairs to look at first ---
+# --- the order of review ---
 
 
 def boundary_distance(
@@ -245,13 +254,12 @@ def boundary_distance(
     fidelity: np.ndarray,
     alignment: np.ndarray,
 ) -> list[float]:
-    """How little would have made the rule decide otherwise, for each pair, in standard deviations of the round;
-    smallest = look first.
+    """Distance of each pair from the decision boundary of the rule; pairs with the smallest should be reviewed first.
 
-    angle_window: how far the tip of the improvement lies from the edge of the region that the rule accepts, min(|r -
-    margin|, r sin d), with r its length and d the degrees to the nearer end of the window (r where d is 90 or more).
-    One number of both, since both are distances in one plane. pareto: |r - margin|. lambda_harmonic, weighted_sum: |g -
-    margin|, g the difference of the reward in its standard deviations. random: 0, it has no boundary.
+    Unit: standard deviations of the round. angle_window: distance of the improvement's tip from the edge of the
+    accepted region, min(|r - margin|, r sin d), with r the length of the improvement and d the angle to the nearer end
+    of the window (r where d is 90 degrees or more). pareto: |r - margin|. lambda_harmonic, weighted_sum: |g - margin|,
+    with g the difference of the reward in its standard deviations. random: 0, it has no boundary.
     """
     if settings.rule == "random":
         return [0.0] * len(pairs)
@@ -264,7 +272,7 @@ def boundary_distance(
 
 
 def _degrees_to(angle: float, window: tuple[float, float]) -> float:
-    """From an angle to the nearer end of the window, whichever side it lies on, 0..180."""
+    """Angular distance to the nearer end of the window, inside or outside it, 0..180 degrees."""
     apart = [abs((angle - end + 180) % 360 - 180) for end in window]
     return min(apart)
 
@@ -272,7 +280,7 @@ def _degrees_to(angle: float, window: tuple[float, float]) -> float:
 def _reward_gaps(
     pairs: Sequence[Pair], settings: PairSettings, prompt_of: np.ndarray, fidelity: np.ndarray, alignment: np.ndarray
 ):
-    """What the rule holds against the margin, of each pair."""
+    """The value of each pair that the rule compares with the margin."""
     reward = reward_of(prompt_of, fidelity, alignment, settings)
     if reward is None:
         return [p.length for p in pairs]

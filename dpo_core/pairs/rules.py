@@ -1,8 +1,8 @@
-"""The pair rules: which of two candidates of a prompt is better, each a pure function of the round's scores.
+"""Pair rules: pure functions that decide from a round's scores which of two candidates of a prompt is better.
 
-All take prompt_of: int [n], the prompt of each candidate; fidelity, alignment: float [n], raw scores; and the settings.
-All return pairs ordered by prompt, then improvement, with the yield, keep `max_pairs_per_prompt` and `max_uses`, and
-raise UserError when a score is not finite or no prompt has two candidates.
+All rules take prompt_of: int [n], the prompt of each candidate; fidelity, alignment: float [n], raw scores; and the
+settings. They return the pairs, ordered by prompt, then improvement, and the yield. They respect
+`max_pairs_per_prompt` and `max_uses`, and raise UserError when a score is not finite or no prompt has two candidates.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from ..errors import UserError
 from ..records import Pair
 from ..settings import PairSettings
 from ..statistics import spread_within, standardise
-from .choose import Group, Judge, PairYield, angle_degrees, checked, choose
+from .choose import Group, PairYield, Preference, angle_degrees, checked, choose
 
 Rule = Callable[[np.ndarray, np.ndarray, np.ndarray, PairSettings], tuple[list[Pair], PairYield]]
 Window = tuple[float, float]
 
 FIRST_CENTRE, LAST_CENTRE = 10.0, 80.0
+"""Centre of the automatic window at steer 0 and at steer 1, in degrees."""
 NARROWEST, WIDEST, WIDER_BY = 15, 35, 5
-"""Half-widths of the automatic window, and the step between them. Unit: degrees."""
+"""Smallest and largest half-width of the automatic window, and the step between them, in degrees."""
 ROUNDING = 1e-9
-"""Smaller differences of a reward, in standard deviations, are rounding."""
+"""Differences of a reward up to this size, in standard deviations, count as rounding."""
 
 
 # --- the angle window ---
@@ -33,12 +34,11 @@ ROUNDING = 1e-9
 def angle_window_pairs(
     prompt_of: np.ndarray, fidelity: np.ndarray, alignment: np.ndarray, settings: PairSettings
 ) -> tuple[list[Pair], PairYield]:
-    """DreamBoothDPO (arXiv 2505.20975, section 3): pairs whose improvement points into the window, longest first within
-    each prompt.
+    """DreamBoothDPO (arXiv 2505.20975, section 3): pairs whose angle lies in the window, longest first in each prompt.
 
-    low <= degrees(atan2(d alignment, d fidelity)) <= high, with the differences in standard deviations, see
-    `standardise`. The margin is for the length of the improvement. The window is the settings' own, or the one that
-    `auto_window` finds.
+    low <= degrees(atan2(d alignment, d fidelity)) <= high, with the differences in standard deviations (see
+    `standardise`). The margin applies to the length of the improvement. The window is that of the settings, or
+    computed by `auto_window`.
     """
     prompt_of, f, a = checked(prompt_of, fidelity, alignment)
     window = (
@@ -49,21 +49,20 @@ def angle_window_pairs(
     return choose(prompt_of, f, a, settings, _points_into(window), window)
 
 
-def _points_into(window: Window) -> Judge:
-    def judge(group: Group) -> tuple[np.ndarray, np.ndarray]:
+def _points_into(window: Window) -> Preference:
+    def preference(group: Group) -> tuple[np.ndarray, np.ndarray]:
         angle, length = angle_degrees(group.d_alignment, group.d_fidelity), group.length
         return (angle >= window[0]) & (angle <= window[1]) & (length > 0), length
 
-    return judge
+    return preference
 
 
 def auto_window(prompt_of: np.ndarray, fidelity: np.ndarray, alignment: np.ndarray, settings: PairSettings) -> Window:
-    """The window for the direction that `settings.steer` asks for, as narrow as the cloud of the round allows. Unit:
-    degrees.
+    """The narrowest window around the direction of `settings.steer` that gives enough pairs: (low, high) in degrees.
 
-    Its centre is 10 + 70 * steer, so that 0.5 is an equal gain on both axes. It reaches 15 degrees to either side, and
-    5 more until `settings.min_pairs` pairs are kept, 35 at most; it never goes below 0 or above 90, where one axis
-    would be sold for the other.
+    The centre is 10 + 70 * steer, so 0.5 is an equal gain on both axes. The half-width starts at 15 and grows in steps
+    of 5, up to 35, until `settings.min_pairs` pairs are selected. The window stays within 0..90: outside, a gain on one
+    axis would be a loss on the other. Raises UserError as the rules do.
     """
     return _auto_window(*checked(prompt_of, fidelity, alignment), settings)
 
@@ -81,10 +80,10 @@ def _auto_window(prompt_of: np.ndarray, f: np.ndarray, a: np.ndarray, settings: 
 
 
 def pareto_fronts(fidelity: np.ndarray, alignment: np.ndarray) -> np.ndarray:
-    """The front of each candidate, int [k]: 0 is dominated by none; the next is dominated by none once the fronts
-    before are gone.
+    """Index of the Pareto front of each candidate: fidelity, alignment float [k] -> int [k].
 
-    One candidate dominates another when it is no worse on both axes and better on one. fidelity, alignment: float [k].
+    Front 0 is dominated by no candidate; front i by none when the fronts before it are removed. A candidate dominates
+    another when it is no worse on both axes and better on at least one.
     """
     no_worse = (fidelity[:, None] >= fidelity) & (alignment[:, None] >= alignment)
     dominates = no_worse & ~no_worse.T
@@ -98,55 +97,54 @@ def pareto_fronts(fidelity: np.ndarray, alignment: np.ndarray) -> np.ndarray:
 def pareto_pairs(
     prompt_of: np.ndarray, fidelity: np.ndarray, alignment: np.ndarray, settings: PairSettings
 ) -> tuple[list[Pair], PairYield]:
-    """CaPO's pairs from Pareto fronts (arXiv 2502.02588): winners from a prompt's first front, losers from its last,
-    longest first.
+    """CaPO's Pareto pairs (arXiv 2502.02588): winners from the first front of a prompt, losers from the last.
 
-    F0 = {i : no j dominates i}, and so on for what is left, see `pareto_fronts`; a pair is any (i in F0, j in FK) with
-    K > 0, the last. Its winner need not dominate its loser, but no candidate dominates the winner, and some do the
-    loser. CaPO draws among these pairs at random; here the longest improvements come first, and the margin is for their
-    length, as in the angle window.
+    A pair is any (i in F0, j in FK), where FK with K > 0 is the last front (see `pareto_fronts`). The winner need not
+    dominate its loser, but no candidate dominates the winner and at least one dominates the loser. CaPO samples from
+    these pairs at random; here the longest improvements come first and the margin applies to their length, as in the
+    angle window.
     """
     prompt_of, f, a = checked(prompt_of, fidelity, alignment)
     front = np.zeros(len(prompt_of), int)
 
-    def judge(group: Group) -> tuple[np.ndarray, np.ndarray]:
+    def preference(group: Group) -> tuple[np.ndarray, np.ndarray]:
         front[group.members] = pareto_fronts(f[group.members], a[group.members])
         last = front[group.members].max()
         return (front[group.winner] == 0) & (front[group.loser] == last) & (last > 0), group.length
 
-    return choose(prompt_of, f, a, settings, judge)
+    return choose(prompt_of, f, a, settings, preference)
 
 
-# --- one reward made of two scores ---
+# --- one reward from two scores ---
 
 
 def _by_reward(prompt_of: np.ndarray, f: np.ndarray, a: np.ndarray, reward: np.ndarray, settings: PairSettings):
-    """Pairs by the difference of one reward (float [n], taken in standard deviations), which the margin is for."""
+    """Pairs by the difference of one reward (float [n]) in its standard deviations, which the margin applies to."""
     r = standardise(reward, prompt_of)
 
-    def judge(group: Group) -> tuple[np.ndarray, np.ndarray]:
+    def preference(group: Group) -> tuple[np.ndarray, np.ndarray]:
         gain = r[group.winner] - r[group.loser]
         return gain > ROUNDING, gain
 
-    return choose(prompt_of, f, a, settings, judge)
+    return choose(prompt_of, f, a, settings, preference)
 
 
 def lambda_harmonic(fidelity: np.ndarray, alignment: np.ndarray, weight: float) -> np.ndarray:
     """RPO's reward (arXiv 2407.12164): r = 1 / (lambda / IS' + (1 - lambda) / TS'), s' = (s + 1) / 2, lambda = weight.
 
-    fidelity (IS), alignment (TS): cosines, float [n] -> float64 [n], 0..1. The lower score counts for more than in a
-    weighted sum. For cosines 0 and 0.5 (s' 0.5 and 0.75) and lambda 0.5: 1 / (1 + 2/3) = 0.6, below their mean 0.625.
-    Raises UserError for scores that are no cosines.
+    fidelity (IS), alignment (TS): cosines, float [n] -> float64 [n], 0..1. The lower score has more weight than in a
+    weighted sum: cosines 0 and 0.5 (s' 0.5 and 0.75) with lambda 0.5 give 1 / (1 + 2/3) = 0.6, below their mean 0.625.
+    Raises UserError when a score is not a cosine (-1..1).
     """
     parts = []
     for name, values, share in (("fidelity", fidelity, weight), ("alignment", alignment, 1 - weight)):
         values = np.asarray(values, np.float64)
         if len(bad := np.nonzero(np.abs(values) > 1 + 1e-6)[0]):
             raise UserError(
-                f"{name} of candidate {int(bad[0])} is {values[bad[0]]:g}, but the rule lambda_harmonic takes cosines, -1 to 1. "
-                "Choose another rule, or a scorer that gives cosines."
+                f"{name} of candidate {int(bad[0])} is {values[bad[0]]:g}, but the rule lambda_harmonic takes cosines "
+                "from -1 to 1. Choose another rule, or a scorer that gives cosines."
             )
-        # A cosine of -1 makes the reward 0, as the limit does; a share of 0 leaves the score out.
+        # A cosine of -1 gives reward 0, which is also the limit; with share 0 the score has no effect.
         parts.append(share / np.maximum((np.clip(values, -1.0, 1.0) + 1) / 2, 1e-12))
     return 1 / (parts[0] + parts[1])
 
@@ -154,10 +152,10 @@ def lambda_harmonic(fidelity: np.ndarray, alignment: np.ndarray, weight: float) 
 def lambda_harmonic_pairs(
     prompt_of: np.ndarray, fidelity: np.ndarray, alignment: np.ndarray, settings: PairSettings
 ) -> tuple[list[Pair], PairYield]:
-    """RPO's pairs (arXiv 2407.12164): by the reward of `lambda_harmonic` with lambda = fidelity_weight, best over worst
-    first.
+    """RPO's pairs (arXiv 2407.12164), by the reward of `lambda_harmonic` with lambda = fidelity_weight.
 
-    The margin is for the difference of r in its standard deviations over the round.
+    Pairs with the largest difference come first. The margin applies to the difference of r, in its standard deviations
+    over the round.
     """
     prompt_of, f, a = checked(prompt_of, fidelity, alignment)
     return _by_reward(prompt_of, f, a, lambda_harmonic(fidelity, alignment, settings.fidelity_weight), settings)
@@ -166,11 +164,10 @@ def lambda_harmonic_pairs(
 def weighted_sum_pairs(
     prompt_of: np.ndarray, fidelity: np.ndarray, alignment: np.ndarray, settings: PairSettings
 ) -> tuple[list[Pair], PairYield]:
-    """The baseline that DreamBoothDPO rejects (arXiv 2505.20975): r = w * fidelity + (1 - w) * alignment, both in
-    standard deviations.
+    """Pairs by the weighted sum r = w * fidelity + (1 - w) * alignment of standardised scores, w = fidelity_weight.
 
-    w = fidelity_weight. A great gain on one axis pays for a loss on the other. The margin is for the difference of r in
-    its standard deviations over the round.
+    The baseline that DreamBoothDPO rejects (arXiv 2505.20975): a large gain on one axis outweighs a loss on the other.
+    The margin applies to the difference of r, in its standard deviations over the round.
     """
     prompt_of, f, a = checked(prompt_of, fidelity, alignment)
     return _by_reward(prompt_of, f, a, weighted_sum(prompt_of, fidelity, alignment, settings.fidelity_weight), settings)
@@ -184,10 +181,10 @@ def weighted_sum(prompt_of: np.ndarray, fidelity: np.ndarray, alignment: np.ndar
 def reward_of(
     prompt_of: np.ndarray, fidelity: np.ndarray, alignment: np.ndarray, settings: PairSettings
 ) -> np.ndarray | None:
-    """What lambda_harmonic and weighted_sum hold against the margin, in its standard deviations, float64 [n]; None for
-    rules without it.
+    """The standardised reward of lambda_harmonic and weighted_sum, float64 [n]; None for rules without a reward.
 
-    Raises UserError for scores that are no cosines, under lambda_harmonic.
+    These rules compare its differences with the margin. Raises UserError when lambda_harmonic gets a score that is not
+    a cosine.
     """
     if settings.rule == "lambda_harmonic":
         return standardise(lambda_harmonic(fidelity, alignment, settings.fidelity_weight), prompt_of)
@@ -199,12 +196,12 @@ def reward_of(
 def reward_direction(
     prompt_of: np.ndarray, fidelity: np.ndarray, alignment: np.ndarray, settings: PairSettings
 ) -> float | None:
-    """Where the reward of lambda_harmonic or weighted_sum rises fastest from the mean candidate, in the plane of
-    standard deviations.
+    """Angle of the reward's gradient at the mean candidate, in degrees; None for rules without a reward.
 
-    degrees(atan2(dr / d alignment, dr / d fidelity)), each partial times its score's spread; None for rules without a
-    reward. Raw scores, float [n]. weighted_sum with w 0.5: 45. lambda_harmonic with w 0.5, means 0 and 0.5 and equal
-    spreads: dr goes by 1 / s'^2 = 4 and 16/9, 24 degrees: fidelity, the lower one, counts for more.
+    For lambda_harmonic and weighted_sum: degrees(atan2(dr / d alignment, dr / d fidelity)), each partial derivative
+    times the spread of its score, since the plane is in standard deviations. Takes raw scores, float [n]. weighted_sum
+    with w 0.5: 45. lambda_harmonic with w 0.5, means 0 and 0.5 and equal spreads: the derivatives are proportional to
+    1 / s'^2 = 4 and 16/9, so 24 degrees: fidelity, the lower score, has more weight.
     """
     w = settings.fidelity_weight
     if settings.rule == "weighted_sum":
@@ -224,19 +221,18 @@ def reward_direction(
 def random_pairs(
     prompt_of: np.ndarray, fidelity: np.ndarray, alignment: np.ndarray, settings: PairSettings
 ) -> tuple[list[Pair], PairYield]:
-    """The control: pairs in random order and direction, whatever their scores; no margin. What it gains, no preference
-    has brought.
+    """The control: pairs in random order and direction, without regard to scores or margin.
 
-    Order and direction are drawn from (settings.seed, prompt, number of its candidates), one draw of each for every
-    possible pair.
+    A gain by this rule is not caused by the preference. Order and direction of every possible pair are drawn from
+    (settings.seed, prompt, number of its candidates).
     """
     prompt_of, f, a = checked(prompt_of, fidelity, alignment)
 
-    def judge(group: Group) -> tuple[np.ndarray, np.ndarray]:
+    def preference(group: Group) -> tuple[np.ndarray, np.ndarray]:
         rng = np.random.default_rng((settings.seed, group.prompt, len(group.members)))
         first = group.winner < group.loser
-        # winner and loser run in candidate order, so both directions of a pair come in one order, by their lower, then
-        # higher index.
+        # The pairs in one direction (`first`) are sorted by lower, then higher index; `back` sorts the other direction
+        # in the same way, so that both directions of a pair get the same draw.
         forward, order = rng.random(first.sum()) < 0.5, rng.random(first.sum())
         back = np.lexsort((group.winner[~first], group.loser[~first]))
         better, strength = np.zeros(len(first), bool), np.zeros(len(first))
@@ -245,7 +241,7 @@ def random_pairs(
         better[backward], strength[backward] = ~forward, order
         return better, strength
 
-    return choose(prompt_of, f, a, settings, judge, margin=0.0)
+    return choose(prompt_of, f, a, settings, preference, margin=0.0)
 
 
 PAIR_RULES: dict[str, Rule] = {

@@ -1,4 +1,4 @@
-"""How many pictures are drawn at once where free memory decides (sampling.batch_size 0)."""
+"""Number of pictures sampled at once when free memory decides (sampling.batch_size 0)."""
 
 from __future__ import annotations
 
@@ -7,40 +7,40 @@ from typing import Protocol
 import torch
 
 SHARE = 0.8
-"""Of free memory that pictures may fill.
+"""Share (0..1) of free memory that pictures may take.
 
-The rest is for what does not grow evenly with their number, and for gaps between blocks.
+The rest is for memory that does not grow linearly with their number, and for fragmentation.
 """
-UNMEASURED = 8
+FALLBACK_BATCH = 8
 """Fallback batch size when free memory is unknown or must not affect results: the default of sampling.batch_size."""
 
 
-def fitting(free: float, each: float, most: int) -> int:
-    """How many pictures of `each` bytes go into `free` bytes with a margin of 20 %: 1 to `most`.
+def pictures_that_fit(free: float, each: float, most: int) -> int:
+    """Number of pictures of `each` bytes that fit into `free` bytes with a margin of 20 %: 1 to `most`.
 
-    One is always tried.
+    At least 1, even if it may not fit.
     """
     return max(1, min(most, int(SHARE * free / each))) if each > 0 else most
 
 
 class Meter(Protocol):
-    """Tells what drawing takes. Unit: bytes."""
+    """Measures the memory that sampling takes, in bytes."""
 
     def start(self) -> None:
-        """From here on `taken` counts."""
+        """Start a measurement."""
         ...
 
     def taken(self) -> int:
-        """The peak since `start`, above what lay there then."""
+        """Peak memory since `start`, above the memory allocated then."""
         ...
 
     def free(self) -> int:
-        """What can still be allocated."""
+        """Memory that can still be allocated."""
         ...
 
 
 class CudaMeter:
-    """PyTorch's own figures of a CUDA device. Its peak statistics begin anew with `start`."""
+    """Meter from PyTorch's statistics of a CUDA device; `start` resets the peak statistics."""
 
     def __init__(self, device: torch.device) -> None:
         self.device, self.before = device, 0
@@ -53,11 +53,14 @@ class CudaMeter:
         return torch.cuda.max_memory_allocated(self.device) - self.before
 
     def free(self) -> int:
-        """The driver's, and what the allocator holds without using it."""
+        """Free memory of the driver plus memory that PyTorch's allocator has reserved but does not use."""
         unused = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
         return torch.cuda.mem_get_info(self.device)[0] + unused
 
 
 def meter_for(device: torch.device) -> Meter | None:
-    """None where a peak cannot be read: in main memory it is told for the process's whole life alone."""
+    """The meter of a device; None when no peak can be measured.
+
+    In main memory only the peak since the start of the process is known.
+    """
     return CudaMeter(device) if device.type == "cuda" else None

@@ -1,4 +1,4 @@
-"""Pictures and scores from which nothing can be learned: said at once, in place of pairs made of rounding noise."""
+"""Refuse pictures and scores that give no preference, instead of making pairs from rounding noise."""
 
 from __future__ import annotations
 
@@ -11,29 +11,34 @@ from ..records import Candidate
 
 
 class NothingToCompare(UserError):
-    """Candidates that cannot be compared: a first round is refused by it, a later one ends the run with what it has."""
+    """The candidates cannot be compared.
+
+    In the first round this is an error; in a later one the loop stops with the rounds that it has.
+    """
 
 
 FLAT_LEVELS = 8
-"""A pixel is of a picture's one colour when each channel lies within so many levels (of 255) of the picture's median.
-"""
+"""A pixel counts as the picture's one colour when each channel is within this many levels (of 255) of the median."""
 FLAT_SHARE = 0.99
-"""Of a picture's pixels that are of one colour, from which on it counts as flat."""
-ENOUGH = 4
-"""Pictures after which a set is judged before it is whole."""
-SAME = 1e-5
-"""Scores of a prompt that lie closer than this share of the largest are equal but for rounding."""
+"""Share (0..1) of pixels of one colour from which a picture counts as flat."""
+CHECK_AFTER = 4
+"""Number of pictures after which an incomplete set is checked."""
+SCORE_TOLERANCE = 1e-5
+"""Relative tolerance: scores of a prompt that differ by less than this share of the largest score count as equal."""
 
 
 def flat(images: np.ndarray) -> np.ndarray:
-    """Which of the pictures uint8 [n, H, W, 3] are nearly all of one colour: bool [n]."""
+    """Which pictures are nearly all of one colour: uint8 [n, H, W, 3] -> bool [n]."""
     pixels = images.reshape(len(images), -1, images.shape[-1]).astype(np.int16)
     near = np.abs(pixels - np.median(pixels, axis=1, keepdims=True)).max(axis=2) <= FLAT_LEVELS
     return near.mean(axis=1) >= FLAT_SHARE
 
 
 class PictureCheck:
-    """Looks at a set's pictures as they are drawn. `flat`: positions of those that are nearly all of one colour."""
+    """Checks the pictures of a set as they are sampled.
+
+    `flat`: positions of the pictures that are nearly all of one colour.
+    """
 
     def __init__(self) -> None:
         self.flat: list[int] = []
@@ -41,42 +46,45 @@ class PictureCheck:
 
     @property
     def seen(self) -> int:
+        """Number of pictures added so far."""
         return sum(map(len, self._seen.values()))
 
     def look(self, members: Sequence[Candidate], images: np.ndarray) -> None:
-        """Take in a batch: members and their pictures uint8 [n, H, W, 3]."""
+        """Add a batch: candidates and their pictures, uint8 [n, H, W, 3]."""
         for member, image, is_flat in zip(members, images, flat(images), strict=True):
             self._seen.setdefault(member.prompt_index, []).append(image.tobytes())
             if is_flat:
                 self.flat.append(member.position)
 
     def refuse(self) -> None:
-        """Raises NothingToCompare where most pictures are flat, or where each prompt's pictures are all the same one."""
+        """Raises NothingToCompare when most pictures are flat, or all pictures of each prompt are identical."""
         if 2 * len(self.flat) > self.seen:
             raise NothingToCompare(
-                f"{len(self.flat)} of {self.seen} pictures are nearly all of one colour: the model draws nothing to compare. Look at "
-                "them. Usual causes are a VAE that does not belong to the model, half precision that overflows, a sampler or "
-                "scheduler that the model does not take, or guidance that is far too high."
+                f"{len(self.flat)} of {self.seen} pictures are nearly all of one colour, so there is nothing "
+                "to compare. Look at them. Usual causes: a VAE that does not belong to the model, an overflow in half "
+                "precision, a sampler or scheduler that does not suit the model, or guidance that is far too high."
             )
         several = [pictures for pictures in self._seen.values() if len(pictures) > 1]
         if several and all(len(set(pictures)) == 1 for pictures in several):
             raise NothingToCompare(
-                f"the pictures of each prompt are all the same one, though their seeds differ ({self.seen} pictures): there is "
-                "nothing to choose from. Look for a node or patch that fixes the noise or caches the model's results."
+                f"the pictures of each prompt are identical, though their seeds differ ({self.seen} pictures), so "
+                "there is nothing to compare. Look for a node or patch that fixes the noise or caches the model's "
+                "results."
             )
 
 
 def check_scores(scores: np.ndarray, prompt_of: np.ndarray, axis: str, names: Sequence[str]) -> None:
-    """scores: float [n] of one axis; prompt_of: int [n].
+    """Raises NothingToCompare when no prompt has scores that differ by more than rounding.
 
-    Raises NothingToCompare where no prompt with several candidates has scores that differ by more than rounding: pairs
-    would be noise.
+    scores: float [n] of one axis. prompt_of: int [n]. names: the scorers, for the message. Prompts with a single
+    candidate are ignored.
     """
     groups = [scores[prompt_of == prompt] for prompt in np.unique(prompt_of)]
     spreads = [float(np.ptp(group)) for group in groups if len(group) > 1]
-    if spreads and max(spreads) <= SAME * float(np.abs(scores).max()):
+    if spreads and max(spreads) <= SCORE_TOLERANCE * float(np.abs(scores).max()):
         raise NothingToCompare(
-            f"the {axis} scores of each prompt's candidates are all the same (about {float(scores[0]):.4g}, by {', '.join(names)}): "
-            "nothing tells better from worse. Look at the pictures; if they differ, this scorer does not see the difference: use "
-            "another one, and check that the photos and prompts are those of the subject."
+            f"the {axis} scores of each prompt's candidates are all the same (about {float(scores[0]):.4g}, by "
+            f"{', '.join(names)}), so no candidate is better than another. Look at the pictures. If they differ, this "
+            "scorer does not see the difference: use another scorer, and check that photos and prompts are of the "
+            "subject."
         )

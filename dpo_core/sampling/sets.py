@@ -1,4 +1,4 @@
-"""The sampling stage: fill a set of candidates, batch by batch, resuming where it stopped."""
+"""Sampling stage: sample the candidates of a set batch by batch, resuming where it stopped."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from ..records import Candidate
 from ..run.folder import RunFolder
 from ..seeds import derive_seed
 from ..settings import SamplingSettings
-from .free_memory import UNMEASURED, Meter, fitting, meter_for
-from .picture_check import ENOUGH, PictureCheck
+from .free_memory import FALLBACK_BATCH, Meter, meter_for, pictures_that_fit
+from .picture_check import CHECK_AFTER, PictureCheck
 
 
 def plan(prompts: Sequence[str], per_prompt: int, seed: int, salt: int, chunk_size: int) -> list[Candidate]:
-    """Every candidate of a set: prompt by prompt, each with a noise seed of its own derived from (seed, salt,
-    position).
+    """All candidates of a set, prompt by prompt, each with a noise seed derived from (seed, salt, position).
+
+    `chunk_size`: candidates per batch. Raises UserError when there are no prompts.
     """
     if not prompts:
         raise UserError("the prompt list is empty: nothing to sample. Add prompts.")
@@ -44,7 +45,7 @@ def sample_set(
     progress: Progress = silent,
     compared: bool = False,
 ) -> None:
-    """Sample what is missing of the set that prompts, counts and seeds plan, see `draw_set`."""
+    """Plan a set from prompts, counts and seeds, and sample its missing candidates. Raises UserError as `draw_set`."""
     draw_set(
         run, set_name, model, plan(prompts, per_prompt, seed, salt, settings.chunk_size), settings, progress, compared
     )
@@ -59,21 +60,21 @@ def draw_set(
     progress: Progress = silent,
     compared: bool = False,
 ) -> None:
-    """Draw what is missing of a set. A finished batch is committed whole; the batches are fixed by the plan, so
-    resuming changes nothing.
+    """Sample the missing candidates of a planned set.
 
-    compared: these are candidates, from which pairs are made. Raises UserError when the set on disk was planned
-    otherwise (other prompts, counts, seeds or batch size), and NothingToCompare for candidates that show nothing, which
-    are not kept.
+    Each finished batch is committed as a whole. The plan fixes the batches, so a resumed set equals an uninterrupted
+    one. compared: the candidates are for pairs, so the picture check applies. Raises UserError when the set on disk has
+    another plan (prompts, counts, seeds or batch size), and NothingToCompare when the pictures cannot be compared; that
+    batch is not stored.
     """
-    _check_kept(run, set_name, planned)
-    done, drawer, check = run.chunks(set_name), _Drawer(model, settings), PictureCheck()
+    _check_stored(run, set_name, planned)
+    done, sampler, check = run.chunks(set_name), _BatchSampler(model, settings), PictureCheck()
     for chunk in range(planned[-1].chunk + 1):
         members = planned[chunk * settings.chunk_size : (chunk + 1) * settings.chunk_size]
         if chunk not in done:
-            latents, images = drawer.draw(members)
+            latents, images = sampler.sample_batch(members)
             check.look(members, images)
-            if compared and (check.seen >= ENOUGH or chunk == planned[-1].chunk):
+            if compared and (check.seen >= CHECK_AFTER or chunk == planned[-1].chunk):
                 check.refuse()
             run.add_chunk(set_name, members, latents, images)
             note = f"{len(check.flat)} nearly all of one colour" if check.flat else ""
@@ -83,61 +84,64 @@ def draw_set(
 def pictures(
     model: TextToImage, prompts: Sequence[str], seeds: Sequence[int], settings: SamplingSettings
 ) -> np.ndarray:
-    """uint8 pictures [n, H, W, 3] of n prompts and their noise seeds, drawn as those of a set are, and kept nowhere."""
-    size, drawer = settings.chunk_size, _Drawer(model, settings)
+    """Pictures of n prompts and noise seeds, uint8 [n, H, W, 3], sampled as for a set but not stored."""
+    size, sampler = settings.chunk_size, _BatchSampler(model, settings)
     listed = [Candidate(i, i, p, s, i // size, i % size) for i, (p, s) in enumerate(zip(prompts, seeds, strict=True))]
-    return np.concatenate([drawer.draw(listed[first : first + size])[1] for first in range(0, len(listed), size)])
+    return np.concatenate(
+        [sampler.sample_batch(listed[first : first + size])[1] for first in range(0, len(listed), size)]
+    )
 
 
-class _Drawer:
-    """Draws batches in parts that fit into memory. The size that ran out of it is halved, and not tried again by later
-    batches.
+class _BatchSampler:
+    """Samples batches in parts that fit into memory.
 
-    Where free memory decides the parts' size, it does so once: by the host's figures, by what a first part of one
-    picture took, or, where neither can be had, it is a constant.
+    A part that runs out of memory is halved, and later batches keep the smaller size. When free memory decides the
+    size (batch_size 0), it is decided once: from the host's estimate, else from the memory that a first part of one
+    picture took, else it is FALLBACK_BATCH.
     """
 
     def __init__(self, model: TextToImage, settings: SamplingSettings) -> None:
         self.model, self.settings = model, settings
-        self.room: int | None = settings.batch_size or None
+        self.part_size: int | None = settings.batch_size or None
         self.meter: Meter | None = None
 
     def _decide(self) -> int:
-        """The size of the first part.
+        """Size of the first part.
 
-        Under a meter it is one picture, whose drawing then sets the size of the others.
+        With a meter it is one picture, whose memory then decides the size of the others.
         """
         most = self.settings.chunk_size
         known = self.model.pictures_at_once(self.settings, most)
         if known is None:
             self.meter = meter_for(self.model.device)
-            known = 1 if self.meter else min(UNMEASURED, most)
+            known = 1 if self.meter else min(FALLBACK_BATCH, most)
         return known
 
-    def draw(self, members: Sequence[Candidate]) -> tuple[torch.Tensor, np.ndarray]:
-        """Latents [b, C, h, w] and pictures [b, H, W, 3] of one batch.
+    def sample_batch(self, members: Sequence[Candidate]) -> tuple[torch.Tensor, np.ndarray]:
+        """Latents float32 [b, C, h, w] and pictures uint8 [b, H, W, 3] of one batch.
 
-        Raises UserError where a single picture does not fit.
+        Raises UserError when a single picture does not fit into memory, or latents are not finite.
         """
-        if self.room is None:
-            self.room = self._decide()
+        if self.part_size is None:
+            self.part_size = self._decide()
         parts: list[tuple[torch.Tensor, np.ndarray]] = []
-        drawn = 0
-        while drawn < len(members):
-            part = members[drawn : drawn + self.room]
+        sampled = 0
+        while sampled < len(members):
+            part = members[sampled : sampled + self.part_size]
             made = self._part(part)
             if made is None:
-                # Out here, not in the handler: there the traceback would keep the failed call's tensors alive.
+                # Not in the exception handler: there the traceback still holds the tensors of the failed call.
                 if torch.cuda.is_available():
                     torch.cuda.empty_cache()
-                self.room = len(part) // 2
+                self.part_size = len(part) // 2
             else:
                 parts.append(made)
-                drawn += len(part)
+                sampled += len(part)
         latents, images = zip(*parts, strict=True)
         return torch.cat(latents), np.concatenate(images)
 
     def _part(self, members: Sequence[Candidate]) -> tuple[torch.Tensor, np.ndarray] | None:
+        """Latents and pictures of one part; None when it runs out of memory and can be halved."""
         try:
             latents = self._sample(members)
             _check_finite(latents, members)
@@ -145,23 +149,24 @@ class _Drawer:
         except torch.OutOfMemoryError as error:
             if len(members) == 1:
                 raise UserError(
-                    f"one picture of {self.settings.width}x{self.settings.height} does not fit into memory. Choose a smaller size, or "
-                    "free memory."
+                    f"one picture of {self.settings.width}x{self.settings.height} does not fit into memory. "
+                    "Choose a smaller size, or free memory."
                 ) from error
             return None
 
     def _sample(self, members: Sequence[Candidate]) -> torch.Tensor:
-        """Latents [n, C, h, w]. What sampling took counts alone: backends decode in parts of their own."""
+        """Latents [n, C, h, w]. The meter measures sampling only, since backends decode in parts of their own."""
         meter, self.meter = self.meter, None
         if meter:
             meter.start()
         latents = self.model.sample([c.prompt for c in members], [c.seed for c in members], self.settings)
         if meter:
-            self.room = fitting(meter.free(), meter.taken() / len(members), self.settings.chunk_size)
+            self.part_size = pictures_that_fit(meter.free(), meter.taken() / len(members), self.settings.chunk_size)
         return latents
 
 
 def _check_finite(latents: torch.Tensor, members: Sequence[Candidate]) -> None:
+    """Raises UserError, with prompt and seed, when a latent is not finite."""
     if not bool(torch.isfinite(latents).all()):
         bad = members[int((~torch.isfinite(latents)).flatten(1).any(1).nonzero()[0])]
         raise UserError(
@@ -170,11 +175,12 @@ def _check_finite(latents: torch.Tensor, members: Sequence[Candidate]) -> None:
         )
 
 
-def _check_kept(run: RunFolder, set_name: str, planned: Sequence[Candidate]) -> None:
-    for kept in run.candidates(set_name):
-        if kept.position >= len(planned) or planned[kept.position] != kept:
+def _check_stored(run: RunFolder, set_name: str, planned: Sequence[Candidate]) -> None:
+    """Raises UserError when a candidate stored in the run differs from the plan."""
+    for stored in run.candidates(set_name):
+        if stored.position >= len(planned) or planned[stored.position] != stored:
             raise UserError(
-                f"{run.path} already holds other candidates in {set_name!r} (position {kept.position}: prompt {kept.prompt!r}, "
-                f"seed {kept.seed}). Prompts, counts, seed or batch size have changed: choose a new output folder, "
-                "or take the old settings to resume."
+                f"{run.path} already holds other candidates in {set_name!r} (position {stored.position}: prompt "
+                f"{stored.prompt!r}, seed {stored.seed}). Prompts, counts, seed or batch size have changed: choose a "
+                "new output folder, or use the old settings to resume."
             )

@@ -1,4 +1,4 @@
-"""The adapter: low-rank weights on forward hooks, with a frozen copy as the round's reference."""
+"""Low-rank adapter on forward hooks, with a frozen copy of its weights as the reference of a round."""
 
 from __future__ import annotations
 
@@ -17,14 +17,20 @@ from ..settings import AdapterSettings
 
 _TARGETS = {
     "attention": r"(\.(to_q|to_k|to_v|to_out\.0|qkv)|attn\.proj)$",
-    "attention+ff": r"(\.(to_q|to_k|to_v|to_out\.0|qkv|proj_in|proj_out|ff\.net\.0\.proj|ff\.net\.2|linear[12])|attn\.proj|mlp\.\w+)$",
-    # ComfyUI's UNets keep their first convolution, which is in no block of diffusers', in input_blocks.0.
+    "attention+ff": (
+        r"(\.(to_q|to_k|to_v|to_out\.0|qkv|proj_in|proj_out|ff\.net\.0\.proj|ff\.net\.2|linear[12])"
+        r"|attn\.proj|mlp\.\w+)$"
+    ),
+    # input_blocks.0 of ComfyUI's UNets is the input convolution, which diffusers keeps outside its blocks: excluded.
     "all": r"^(?!input_blocks\.0\.).*(_blocks|_block)\.|^(blocks|layers)\.",
 }
 
 
 class LowRank(nn.Module):
-    """scale * B(A(x)) for a linear or 2-d convolution layer; B starts at zero (LoRA, arXiv 2106.09685, eq. 3)."""
+    """LoRA branch of one linear or 2-d convolution layer: scale * B(A(x)), scale = alpha / rank.
+
+    B (`up`) starts at zero (arXiv 2106.09685, eq. 3). Both matrices are float32.
+    """
 
     def __init__(
         self, layer: nn.Module, rank: int, alpha: float, generator: torch.Generator, device: torch.device | None = None
@@ -45,18 +51,18 @@ class LowRank(nn.Module):
         return self.change(x, self.down, self.up)
 
     def change(self, x: torch.Tensor, down: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
-        """The change of the layer's output by the given matrices, in their type."""
+        """The change of the layer's output with the given A (`down`) and B (`up`), in their dtype."""
         x = x.to(down.dtype)
         if self.convolution is None:
             change = F.linear(F.linear(x, down), up)
         else:
             stride, padding, dilation = self.convolution
             change = F.conv2d(F.conv2d(x, down, None, stride, padding, dilation), up)
-        # A factor of 1 would read and write the whole output for nothing.
+        # Multiplying by 1 would cost one read and write of the whole output.
         return change if self.scale == 1 else self.scale * change
 
     def weight_change(self) -> torch.Tensor:
-        """The change of the layer's weight that `forward` amounts to, in the weight's shape."""
+        """The weight change that is equivalent to `forward`, in the shape of the layer's weight."""
         return self.scale * (self.up.flatten(1) @ self.down.flatten(1)).view(len(self.up), *self.down.shape[1:])
 
 
@@ -75,14 +81,20 @@ _ORDER = {
 
 
 def diffusers_order(name: str) -> tuple[tuple[int, str], ...]:
-    """Sorts layers, by what diffusers calls them, as diffusers' UNets list them. Other names sort as they read."""
+    """Sort key that puts diffusers layer names in the order of diffusers' UNets.
+
+    Names that are not of a diffusers UNet sort alphabetically.
+    """
     return tuple((int(part) if part.isdigit() else _ORDER.get(part, 99), part) for part in name.split("."))
 
 
 def target_layers(denoiser: nn.Module, targets: str) -> dict[str, nn.Module]:
-    """Names and layers that the adapter sits on: those with a 2-d or 4-d weight whose name fits the setting."""
+    """Layers that get an adapter, by name: those with a 2-d or 4-d weight whose name matches `targets`.
+
+    `targets`: "attention", "attention+ff" or "all". Raises UserError when no layer matches.
+    """
     pattern = re.compile(_TARGETS[targets])
-    found = {
+    layers = {
         name: module
         for name, module in denoiser.named_modules()
         if pattern.search(name)
@@ -90,20 +102,23 @@ def target_layers(denoiser: nn.Module, targets: str) -> dict[str, nn.Module]:
         and module.weight.ndim in (2, 4)
         and not isinstance(module, nn.Embedding)
     }
-    if not found:
+    if not layers:
         raise UserError(
-            f"adapter targets {targets!r} match no layer of {type(denoiser).__name__}; choose one of {sorted(_TARGETS)}."
+            f"adapter targets {targets!r} match no layer of {type(denoiser).__name__}. "
+            f"Choose one of {sorted(_TARGETS)}."
         )
-    return found
+    return layers
 
 
 class Adapter:
     """Policy and reference weights for every target layer of one denoiser.
 
-    Hooks live only inside `attached()`; which weights answer is switched by `reference()` and `off()`, which restore in
-    finally. The base weights are never touched. `device`: where the adapter's weights live; None: where each layer's
-    weight is now. `names`: what diffusers calls a layer that goes by another name here. Initial weights are drawn in
-    diffusers' order, so that one seed gives one adapter wherever the model is loaded.
+    The forward hooks exist only inside `attached()`. `reference()` and `off()` switch the weights in use and restore
+    the previous state on exit. The base weights are not modified, except inside `merged()`.
+
+    `device`: device of the adapter's weights; None: the device of each layer's weight. `names`: the diffusers name of
+    each layer that has another name in this denoiser. Initial weights are drawn in diffusers' order, so the same seed
+    gives the same adapter in both backends.
     """
 
     def __init__(
@@ -116,8 +131,10 @@ class Adapter:
     ) -> None:
         generator = torch.Generator().manual_seed(seed)
         self.settings = settings
-        found = target_layers(denoiser, settings.targets)
-        self.layers = dict(sorted(found.items(), key=lambda item: diffusers_order((names or {}).get(item[0], item[0]))))
+        layers = target_layers(denoiser, settings.targets)
+        self.layers = dict(
+            sorted(layers.items(), key=lambda item: diffusers_order((names or {}).get(item[0], item[0])))
+        )
         self.policy = {n: LowRank(m, settings.rank, settings.alpha, generator, device) for n, m in self.layers.items()}
         self._mode = "policy"
         self._placed = False
@@ -127,13 +144,13 @@ class Adapter:
         return [p for layer in self.policy.values() for p in layer.parameters()]
 
     def freeze_reference(self) -> None:
-        """Make the reference a copy of the adapter as it stands now: once at each round's start."""
+        """Copy the policy weights into the reference. Called once at the start of each round."""
         self._set_frozen({n: (p.down.detach().clone(), p.up.detach().clone()) for n, p in self.policy.items()})
 
     def _set_frozen(self, frozen: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> None:
         self._frozen = frozen
-        # Where up is 0 the change is 0: the reference of a first round need not compute it.
-        self._silent = frozenset(n for n, (_, up) in frozen.items() if not up.any())
+        # With up = 0 the branch adds nothing, so its computation is skipped (the reference of the first round).
+        self._zero = frozenset(n for n, (_, up) in frozen.items() if not up.any())
 
     def state(self) -> dict[str, torch.Tensor]:
         """Copies of the policy weights: `<layer>.down`, `<layer>.up`."""
@@ -142,19 +159,21 @@ class Adapter:
         }
 
     def reference_state(self) -> dict[str, torch.Tensor]:
+        """Copies of the reference weights, with the keys of `state`."""
         return {
             f"{n}.{k}": v.clone() for n, pair in self._frozen.items() for k, v in zip(("down", "up"), pair, strict=True)
         }
 
     @torch.no_grad()
     def load(self, state: dict[str, torch.Tensor]) -> None:
-        """Set the policy weights. Raises UserError when the state is of other layers, another rank or another model."""
+        """Set the policy weights. Raises UserError when the layers or the rank do not match."""
         own = {f"{n}.{k}": t for n, p in self.policy.items() for k, t in (("down", p.down), ("up", p.up))}
         self._check(own, state)
         for name, tensor in own.items():
             tensor.copy_(state[name])
 
     def load_reference(self, state: dict[str, torch.Tensor]) -> None:
+        """Set the reference weights. Raises UserError as `load` does."""
         own = self.reference_state()
         self._check(own, state)
         self._set_frozen(
@@ -163,22 +182,26 @@ class Adapter:
 
     @staticmethod
     def _check(own: dict[str, torch.Tensor], state: dict[str, torch.Tensor]) -> None:
-        strange, missing = sorted(set(state) - set(own)), sorted(set(own) - set(state))
-        if strange or missing:
+        unknown, missing = sorted(set(state) - set(own)), sorted(set(own) - set(state))
+        if unknown or missing:
             raise UserError(
-                f"this adapter is of another model or target choice: {len(missing)} layers missing (first: {missing[:1]}), "
-                f"{len(strange)} unknown (first: {strange[:1]}). Use the model and targets it was trained with."
+                f"this adapter is of another model or target choice: {len(missing)} weights are missing (first: "
+                f"{missing[:1]}) and {len(unknown)} are unknown (first: {unknown[:1]}). Use the model and the adapter "
+                "targets that it was trained with."
             )
         for name, tensor in own.items():
             if tensor.shape != state[name].shape:
                 raise UserError(
                     f"adapter weight {name} has shape {tuple(state[name].shape)}, expected {tuple(tensor.shape)}: "
-                    "another rank or another model. Use the rank and model it was trained with."
+                    "another rank or another model. Use the rank and the model that it was trained with."
                 )
 
     @contextmanager
     def attached(self) -> Iterator[Adapter]:
-        """Put the hooks on; take them off in any case."""
+        """Register the forward hooks; remove them on exit, also after an error.
+
+        Raises RuntimeError inside another `attached()` or `merged()`.
+        """
         with self._placing():
             handles = [module.register_forward_hook(self._hook(name)) for name, module in self.layers.items()]
             try:
@@ -189,9 +212,9 @@ class Adapter:
 
     @contextmanager
     def _placing(self) -> Iterator[None]:
-        """Raises RuntimeError when the adapter is on the model already: it would act twice."""
+        """Raises RuntimeError when the adapter is already on the model: it would be applied twice."""
         if self._placed:
-            raise RuntimeError("the adapter is on the model already; attached() and merged() do not nest")
+            raise RuntimeError("the adapter is already on the model; attached() and merged() do not nest")
         self._placed = True
         try:
             yield
@@ -200,13 +223,12 @@ class Adapter:
 
     @contextmanager
     def merged(self) -> Iterator[Adapter]:
-        """Policy weights added into the layers for the time of sampling: the same output (to rounding) without the
-        hooks' cost.
+        """Merge the policy into the layers' weights for sampling: same output up to rounding, without the hooks' cost.
 
-        Every layer gets its very own weight tensor back in any case, so the base stays bit-identical. Needs memory for
-        one copy of the adapted layers. Layers below float32 keep hooks: a merged weight would be rounded to their type
-        (5e-3 relative for bf16). Inside, `reference()` and `off()` raise RuntimeError: a merged weight cannot be
-        switched.
+        On exit, also after an error, every layer gets its original weight tensor back, so the base model stays
+        bit-identical. Needs memory for one copy of the adapted layers. Layers below float32 keep hooks, since a merged
+        weight would be rounded to their dtype (5e-3 relative for bf16). Inside, `reference()` and `off()` raise
+        RuntimeError: a merged weight cannot be switched.
         """
         with self._placing(), self._switched("merged"):
             with self._weights_merged():
@@ -230,13 +252,13 @@ class Adapter:
 
     @contextmanager
     def reference(self) -> Iterator[None]:
-        """Inside, the denoiser answers as the reference (the adapter at the round's start)."""
+        """Inside, the denoiser predicts with the reference weights (the adapter at the start of the round)."""
         with self._switched("reference"):
             yield
 
     @contextmanager
     def off(self) -> Iterator[None]:
-        """Inside, the denoiser answers as the incoming model."""
+        """Inside, the denoiser predicts without the adapter, as the incoming model."""
         with self._switched("off"):
             yield
 
@@ -254,7 +276,7 @@ class Adapter:
         layer = self.policy[name]
 
         def hook(_module: nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor:
-            if self._mode == "off" or (self._mode == "reference" and name in self._silent):
+            if self._mode == "off" or (self._mode == "reference" and name in self._zero):
                 return output
             if self._mode == "reference":
                 down, up = self._frozen[name]
@@ -267,5 +289,5 @@ class Adapter:
 
 
 def drawing(model: TextToImage, adapter: Adapter) -> AbstractContextManager:
-    """Puts the adapter on for sampling, the way that the model allows."""
+    """Context that applies the adapter for sampling: merged where the model allows it, else by hooks."""
     return adapter.merged() if model.merges_adapter else adapter.attached()

@@ -1,4 +1,4 @@
-"""The pairs that a round trains on, and where they lie while it does."""
+"""Training data of a round: latents, conditioning and reward gaps of its pairs, and their batches."""
 
 from __future__ import annotations
 
@@ -14,27 +14,29 @@ from ..run.folder import RunFolder
 from ..seeds import generator
 
 RESIDENT_SHARE = 0.1
-"""Of a GPU's free memory, the most that pairs may take to lie there for the whole round."""
+"""Largest share (0..1) of a GPU's free memory that the pairs may take to stay there for the whole round."""
 
 
 @dataclass(frozen=True)
 class PairData:
-    """Latents of winners and losers [n, C, h, w], and the conditioning of their prompts, once for each prompt."""
+    """Latents of winners and losers [n, C, h, w], and the conditioning of their prompts, stored once for each prompt.
+
+    Raises UserError when there are no pairs, or when `gaps` or `counts` have another length.
+    """
 
     winners: torch.Tensor
     losers: torch.Tensor
     cond: Cond
-    """Rows of prompts: see `rows`."""
+    """Conditioning tensors, one row for each prompt; `rows` maps pairs to rows."""
     gaps: torch.Tensor | None = None
-    """Reward gaps float32 [n], in standard deviations of the round (`Pair.gap`); None becomes zeros."""
+    """Reward gaps, float32 [n], in standard deviations of the round (`Pair.gap`). None: zeros."""
     counts: torch.Tensor | None = None
-    """For unpaired objectives: float32 [n, 2], whether a row's winner, and its loser, is a picture that counts (1) or
-    stands in (0).
+    """Mask for unpaired objectives, float32 [n, 2] (winner, loser): 1 = the sample counts, 0 = it is a filler.
+
+    None: all samples count.
     """
     rows: torch.Tensor | None = None
-    """The row of `cond` that is a pair's prompt, int64 [n] on the CPU; None becomes one row for each pair, in their
-    order.
-    """
+    """Row of `cond` that holds the prompt of each pair, int64 [n] on the CPU. None: row i belongs to pair i."""
 
     def __post_init__(self) -> None:
         if self.rows is None:
@@ -56,7 +58,7 @@ class PairData:
         return len(self.winners)
 
     def conditioning(self, picks: torch.Tensor, device: torch.device) -> Cond:
-        """Of these pairs, one row each; `picks` int64 on the CPU."""
+        """Conditioning of the pairs `picks` (int64 [b] on the CPU), one row each, on `device`."""
         return {k: gather(v, self.rows[picks], device) for k, v in self.cond.items()}
 
     def tensors(self) -> list[torch.Tensor]:
@@ -65,8 +67,9 @@ class PairData:
 
 @dataclass(frozen=True)
 class Batch:
-    """One forward's inputs on the model's device: 2b pictures, the b winners first; `picks`, `epochs` int64 [b] on the
-    CPU.
+    """Inputs of one forward, on the model's device: 2b samples, the b winners first.
+
+    `picks`, `epochs`: int64 [b] on the CPU. `noised`, `target`: [2b, C, h, w]. `times`: [2b].
     """
 
     picks: torch.Tensor
@@ -77,7 +80,7 @@ class Batch:
     cond: Cond
 
     def pieces(self, pairs: int) -> list[Batch]:
-        """The batch cut into forwards of at most so many pairs."""
+        """The batch split into batches of at most `pairs` pairs."""
         size = len(self.picks)
         if pairs >= size:
             return [self]
@@ -91,7 +94,10 @@ class Batch:
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """The tensor there; from the CPU to a GPU without waiting for what the GPU is doing, which plain `.to` would."""
+    """The tensor on `device`.
+
+    A copy from the CPU to a GPU goes through pinned memory and does not wait for the GPU, as plain `.to` would.
+    """
     if device.type == "cuda" and tensor.device.type == "cpu":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
@@ -103,8 +109,9 @@ def gather(tensor: torch.Tensor, picks: torch.Tensor, device: torch.device) -> t
 
 
 def resident(data: PairData, device: torch.device) -> PairData:
-    """The pairs on a GPU for the whole round, if they take at most a tenth of its free memory; else as they are, moved
-    batch by batch.
+    """Move the pairs to the GPU for the whole round if they take at most RESIDENT_SHARE of its free memory.
+
+    Otherwise, and on other devices, the data stays where it is and is moved batch by batch.
     """
     if device.type != "cuda":
         return data
@@ -117,10 +124,10 @@ def resident(data: PairData, device: torch.device) -> PairData:
 
 
 def visits(seed: int, pairs: int, first: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Places first..first+count-1 of shuffled epochs in a row: which pair stands there, and the epoch, which is how
-    often it came before.
+    """Pairs and epochs at the places first..first+count-1 of an endless sequence of shuffled epochs.
 
-    Both int64 [count] on the CPU, of (seed, pairs, place) alone.
+    Every epoch holds each of the `pairs` pairs once. Both results are int64 [count] on the CPU and depend on
+    (seed, pairs, place) alone.
     """
     epochs = torch.arange(first, first + count) // pairs
     orders = {e: torch.randperm(pairs, generator=generator(seed, 1, e)) for e in epochs.unique().tolist()}
@@ -129,10 +136,9 @@ def visits(seed: int, pairs: int, first: int, count: int) -> tuple[torch.Tensor,
 
 
 def pair_data(run: RunFolder, set_name: str, pairs_name: str, model: TextToImage, objective: str = "dpo") -> PairData:
-    """Latents, conditioning and reward gaps of kept pairs; for an unpaired objective, also of the candidates with
-    thumbs on them.
+    """Load the stored pairs of a run: latents, conditioning and reward gaps.
 
-    Raises NoPairs where there is none.
+    For an unpaired objective the candidates that a person gave a thumb are added. Raises NoPairs when there are none.
     """
     check_pairs(run, pairs_name)
     pairs, candidates, latents = run.pairs(pairs_name), run.candidates(set_name), run.latents(set_name)
@@ -149,10 +155,10 @@ def pair_data(run: RunFolder, set_name: str, pairs_name: str, model: TextToImage
 
 
 def _with_thumbs(rows: list[tuple], thumbs: dict[int, str]) -> list[tuple]:
-    """Rows (winner, loser, whether either counts, gap) in which a candidate with a thumb counts once, by it, and not by
-    its pairs.
+    """Add candidates with a thumb to rows of (winner, loser, winner counts, loser counts, gap).
 
-    Such a candidate has a row of its own; the missing partner is filled with the same sample and masked out.
+    Such a candidate counts once, in a row of its own, and no longer in its pairs. The missing partner of that row is
+    filled with the same sample and masked out.
     """
     rows = [(w, el, float(w not in thumbs), float(el not in thumbs), gap) for w, el, _, _, gap in rows]
     single = [(p, p, float(way == "up"), float(way == "down"), 0.0) for p, way in sorted(thumbs.items())]

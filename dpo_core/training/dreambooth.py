@@ -1,5 +1,6 @@
-"""DreamBooth by LoRA (arXiv 2208.12242): the step before preference training, and the trade-off curve that it has to
-beat.
+"""DreamBooth with LoRA (arXiv 2208.12242): the personalization before preference training.
+
+Its fidelity-alignment curve over training steps is the baseline that preference training has to beat.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ class CurvePoint:
 
 @dataclass(frozen=True)
 class Start:
-    """Where personalization ended: its step, the curve, and whether the rule trained it on."""
+    """Result of personalization: the step that it ended at, the curve, and a sentence for the user.
+
+    `extended`: trained beyond `settings.steps` because it was under-fitted. `under_fitted`: still under-fitted.
+    """
 
     step: int
     curve: list[CurvePoint]
@@ -41,16 +45,16 @@ class Start:
 
 
 def is_under_fitted(fidelity: float, untrained: float, photos: float, share: float) -> bool:
-    """The rule, fixed beforehand: fidelity has risen less than `share` of the way from the untrained model's to the
-    photos' own.
+    """Whether fidelity has risen less than `share` of the way from the untrained model to the photos.
 
-    `photos` is the fidelity of held-out (or reference) photos, what a perfect likeness in other places would score.
+    `photos`: fidelity score of held-out (or reference) photos, which a perfect likeness in other places would reach.
+    The rule was fixed before any measurement.
     """
     return fidelity - untrained < share * max(photos - untrained, 1e-6)
 
 
 class Personalizer:
-    """Denoising training of an adapter on the reference photos; every draw depends on (seed, step) alone."""
+    """Denoising training of an adapter on the reference photos. Every random draw depends on (seed, step) alone."""
 
     def __init__(self, model: TextToImage, adapter: Adapter, concept: Concept, settings: PersonalizeSettings) -> None:
         self.model, self.adapter, self.settings = model, adapter, settings
@@ -59,7 +63,7 @@ class Personalizer:
         self.optimizer = torch.optim.AdamW(adapter.parameters(), lr=settings.learning_rate, weight_decay=0.0)
 
     def train(self, first: int, last: int, tell: Callable[[int, float], None]) -> None:
-        """Steps first..last-1."""
+        """Run the steps first..last-1; `tell(steps done, loss)` is called after each."""
         size = self.settings.batch_size
         with self.adapter.attached():
             for step in range(first, last):
@@ -79,7 +83,7 @@ class Personalizer:
 
 @dataclass(frozen=True)
 class Probe:
-    """The held-out prompts and scorers by which the curve is drawn."""
+    """Held-out prompts, seeds and scorers that measure the points of the curve."""
 
     prompts: Sequence[str]
     seeds: Sequence[int]
@@ -101,11 +105,10 @@ def personalize(
     photos_fidelity: float,
     progress: Progress = silent,
 ) -> Start:
-    """Train to `settings.steps`; while the rule calls the start under-fitted, train on in steps of a quarter, up to
-    `max_steps`.
+    """Train the adapter for `settings.steps` steps, and further while it is under-fitted.
 
-    The adapter then holds the start. `settings.curve` may go beyond it: those points show what longer DreamBooth would
-    have given.
+    Extensions are a quarter of `settings.steps` each, up to `settings.max_steps`. Points of `settings.curve` beyond the
+    end show what longer DreamBooth training would have given; the adapter is then restored to the end.
 
     `probe.scorers` must hold one named "fidelity"; `photos_fidelity` is that scorer's mean on held-out photos of the
     concept.
@@ -122,30 +125,33 @@ def personalize(
         curve.append(probe.measure(model, adapter, stop))
         done = stop
 
-    def poor() -> bool:
+    def under_fitted() -> bool:
         here, zero = curve[-1].scores["fidelity"], curve[0].scores["fidelity"]
         return is_under_fitted(here, zero, photos_fidelity, settings.min_fidelity_gain)
 
     extended = False
-    while poor() and done < settings.max_steps:
+    while under_fitted() and done < settings.max_steps:
         last = min(settings.max_steps, done + max(1, settings.steps // 4))
         trainer.train(done, last, tell)
         curve.append(probe.measure(model, adapter, last))
         done, extended = last, True
-    start = Start(done, curve, extended, poor(), _sentence(curve, done, extended, poor(), photos_fidelity))
-    kept = adapter.state()
-    # The rest of the curve shows what longer DreamBooth would give; the start itself is put back.
+    poor = under_fitted()
+    start = Start(done, curve, extended, poor, _sentence(curve, done, extended, poor, photos_fidelity))
+    end = adapter.state()
     for stop in sorted(s for s in settings.curve if s > start.step):
         trainer.train(done, stop, tell)
         curve.append(probe.measure(model, adapter, stop))
         done = stop
-    adapter.load(kept)
+    adapter.load(end)
     return start
 
 
 def _sentence(curve: list[CurvePoint], done: int, extended: bool, poor: bool, photos: float) -> str:
     first, end = curve[0].scores["fidelity"], curve[-1].scores["fidelity"]
-    text = f"Personalized in {done} steps: fidelity {first:.3f} -> {end:.3f} (photos of the concept in other places score {photos:.3f})."
+    text = (
+        f"Personalized in {done} steps: fidelity {first:.3f} -> {end:.3f} "
+        f"(photos of the concept in other places score {photos:.3f})."
+    )
     if extended:
-        text += " It was under-fitted at first and was trained on, by the rule fixed beforehand."
-    return text + (" It is still under-fitted: preference training may buy fidelity with alignment." if poor else "")
+        text += " It was under-fitted after the planned steps, so training was extended."
+    return text + (" It is still under-fitted: preference training may trade alignment for fidelity." if poor else "")

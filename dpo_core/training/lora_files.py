@@ -1,4 +1,4 @@
-"""LoRA files that load anywhere: kohya names over diffusers layer names, in safetensors."""
+"""Read and write LoRA files: safetensors with kohya keys over diffusers layer names, which common tools load."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ def _key(layer: str) -> str:
 
 
 def lora_tensors(adapter: Adapter, prefixes: Mapping[str, str] | None = None) -> dict[str, torch.Tensor]:
-    """The adapter as a LoRA's tensors, float32 on the CPU. `prefixes`: what each layer is called; None: kohya's name of
-    its own.
+    """The adapter as the tensors of a LoRA file, float32 on the CPU.
+
+    `prefixes`: the key prefix of each layer; None: kohya's `lora_unet_<layer>`.
     """
     tensors: dict[str, torch.Tensor] = {}
     for name, layer in adapter.policy.items():
@@ -33,12 +34,11 @@ def lora_tensors(adapter: Adapter, prefixes: Mapping[str, str] | None = None) ->
 
 
 def save_lora(adapter: Adapter, path: Path, metadata: dict[str, str]) -> None:
-    """Write `lora_unet_<diffusers layer>.lora_down/lora_up.weight` and `.alpha`: what ComfyUI, kohya tools and
-    diffusers read.
+    """Write the adapter as a LoRA file that ComfyUI, kohya tools and diffusers read.
 
-    Weights are kept in float32: a LoRA is small, and the file then acts as the live adapter did. `metadata`: string to
-    string. Raises UserError when the file cannot be written; an existing file is replaced only once the new one is
-    whole.
+    Keys: `lora_unet_<diffusers layer>.lora_down.weight`, `.lora_up.weight` and `.alpha`. Weights stay in float32, so
+    the file gives the same result as the live adapter. `metadata` is added to the header. Raises UserError when the
+    file cannot be written; an existing file is replaced only when the new one is complete.
     """
     write_lora(lora_tensors(adapter), path, adapter.settings.rank, adapter.settings.alpha, metadata)
 
@@ -46,7 +46,7 @@ def save_lora(adapter: Adapter, path: Path, metadata: dict[str, str]) -> None:
 def write_lora(
     tensors: Mapping[str, torch.Tensor], path: Path, rank: int, alpha: float, metadata: Mapping[str, str]
 ) -> None:
-    """Write a LoRA's tensors with its rank and alpha in the header; see `save_lora`."""
+    """Write LoRA tensors, with rank and alpha in the header. Raises UserError as `save_lora` does."""
     from safetensors.torch import save_file
 
     described = {
@@ -60,7 +60,7 @@ def write_lora(
 
 
 def read_lora(path: Path) -> dict[str, torch.Tensor]:
-    """Every tensor of a LoRA file. Raises UserError when it is missing, not safetensors, or holds no UNet LoRA."""
+    """All tensors of a LoRA file. Raises UserError when it is missing, not safetensors, or holds no LoRA."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -79,9 +79,9 @@ def read_lora(path: Path) -> dict[str, torch.Tensor]:
 
 
 def load_into_adapter(adapter: Adapter, path: Path) -> None:
-    """Continue from a file that `save_lora` wrote.
+    """Load a file written by `save_lora` into the adapter, to continue its training.
 
-    Raises UserError when it is of another model, rank, alpha or target choice.
+    Raises UserError when the file is of another model, rank, alpha or choice of targets.
     """
     load_tensors(adapter, read_lora(path), str(path))
 
@@ -89,9 +89,9 @@ def load_into_adapter(adapter: Adapter, path: Path) -> None:
 def load_tensors(
     adapter: Adapter, tensors: Mapping[str, torch.Tensor], path: str, prefixes: Mapping[str, str] | None = None
 ) -> None:
-    """Continue from a LoRA's tensors, as `lora_tensors` gives them; `path` is what errors call them.
+    """Load the tensors of a LoRA, as `lora_tensors` returns them, into the adapter.
 
-    Raises UserError as above.
+    `path` names the LoRA in error messages. Raises UserError as `load_into_adapter` does.
     """
     tensors = dict(tensors)
     state: dict[str, torch.Tensor] = {}
@@ -104,8 +104,8 @@ def load_tensors(
         alpha = tensors.pop(f"{prefix}.alpha", None)
         if alpha is not None and not math.isclose(float(alpha), adapter.settings.alpha, rel_tol=1e-6):
             raise UserError(
-                f"{path} was trained with alpha {float(alpha):g}, the adapter has {adapter.settings.alpha:g}: "
-                f"it would act with another strength. Set alpha to {float(alpha):g}."
+                f"{path} was trained with alpha {float(alpha):g}, but the adapter has {adapter.settings.alpha:g}, "
+                f"which would change the LoRA's strength. Set alpha to {float(alpha):g}."
             )
     state.update(tensors)
     adapter.load(state)

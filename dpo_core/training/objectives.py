@@ -1,8 +1,7 @@
-"""Preference objectives: pure functions of per-sample denoising errors.
+"""Preference objectives: pure functions from the denoising errors of n pairs to one loss per pair.
 
-Every objective takes the errors of n pairs and gives a loss of each pair; the mean over pairs comes after it. Errors
-are means over the latent's elements (see `denoising_error`), and `beta` depends on that reduction: with sums it would
-be smaller by the number of elements.
+The caller takes the mean over pairs afterwards. Errors are means over the latent's elements (see `denoising_error`).
+`beta` depends on that reduction: with sums it would be smaller by the number of elements.
 """
 
 from __future__ import annotations
@@ -15,9 +14,9 @@ import torch
 from torch.nn import functional as F
 
 MAPO_SNR = 0.1
-"""MaPO's signal-to-noise constant in its score of an error (the authors' code: snr_value)."""
+"""Signal-to-noise constant s in MaPO's score of an error (snr_value in the authors' code)."""
 MAPO_TIMES = 1000.0
-"""MaPO multiplies the difference of scores by the number of training times."""
+"""Factor T on MaPO's difference of scores: the number of training timesteps."""
 
 
 def denoising_error(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -28,18 +27,18 @@ def denoising_error(prediction: torch.Tensor, target: torch.Tensor) -> torch.Ten
 def implicit_margin(
     winner: torch.Tensor, winner_reference: torch.Tensor, loser: torch.Tensor, loser_reference: torch.Tensor
 ) -> torch.Tensor:
-    """How much more the policy improved the winner than the loser against the reference: [n], positive is good.
+    """How much more the policy improved the winner than the loser, relative to the reference: [n], positive is good.
 
-    -[(e_w - e_w_ref) - (e_l - e_l_ref)], the bracket of Diffusion-DPO (arXiv 2311.12908, eq. 14) with its sign turned.
+    -[(e_w - e_w_ref) - (e_l - e_l_ref)], the negated bracket of Diffusion-DPO (arXiv 2311.12908, eq. 14).
     """
     return (loser - loser_reference) - (winner - winner_reference)
 
 
 @dataclass(frozen=True)
 class PairErrors:
-    """Denoising errors of n pairs under policy and reference, and what else a loss of pairs may need.
+    """Denoising errors of n pairs under policy and reference, and further inputs of the objectives.
 
-    Tensors are [n].
+    Tensors are [n] unless stated otherwise.
     """
 
     winner: torch.Tensor
@@ -50,16 +49,19 @@ class PairErrors:
     """Reward gap: signed improvement from loser to winner (`Pair.gap`), in standard deviations of the round."""
     beta: float
     counts: torch.Tensor | None = None
-    """Unpaired objectives: 1 where a row's winner, and its loser, is a picture that counts, else 0: [n, 2].
+    """Mask for unpaired objectives, [n, 2] (winner, loser): 1 = the sample counts, 0 = it is a filler.
 
-    None: all do.
+    None: all samples count.
     """
     point: torch.Tensor | None = None
-    """KTO's z, a scalar over all pictures of the optimizer step. None: these are all of them."""
+    """KTO's z, a scalar over all samples of the optimizer step.
+
+    None: z is computed from these errors, which are then all samples of the step.
+    """
 
     @property
     def margin(self) -> torch.Tensor:
-        """`implicit_margin`; a picture that does not count moved by 0."""
+        """`implicit_margin`, [n]; a sample that does not count contributes 0."""
         if self.counts is None:
             return implicit_margin(self.winner, self.winner_reference, self.loser, self.loser_reference)
         winner, loser = self.counts.unbind(1)
@@ -67,8 +69,9 @@ class PairErrors:
 
     @property
     def rises(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """How far winners and losers, those that count, lie above the reference in the mean: two scalars, 0 where none
-        counts.
+        """Mean error above the reference's, of the winners and of the losers that count: two scalars.
+
+        0 when none counts.
         """
         both = torch.stack([self.winner - self.winner_reference, self.loser - self.loser_reference], 1)
         counts = torch.ones_like(both) if self.counts is None else self.counts
@@ -77,7 +80,7 @@ class PairErrors:
 
     @property
     def counted(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """How many winners and losers count: two scalars."""
+        """Number of winners and of losers that count: two scalars."""
         winners, losers = (
             torch.ones(len(self.winner), 2, device=self.winner.device).sum(0)
             if self.counts is None
@@ -100,30 +103,29 @@ def dpo(errors: PairErrors) -> torch.Tensor:
 
 
 def ipo(errors: PairErrors) -> torch.Tensor:
-    """IPO (arXiv 2310.12036, eq. 17), (margin - 1/(2 tau))^2, with tau = beta/2 and times tau^2: (beta/2 * margin -
-    1/2)^2.
+    """IPO (arXiv 2310.12036, eq. 17): (beta/2 * margin - 1/2)^2.
 
-    The factor changes no minimum: it gives the gradient DPO's size. The margin is drawn to 1/beta and held there, so
-    beta sets how far a round goes: mean errors that move by 0.002 want beta 500. 1/4 when policy and reference agree.
+    This is the paper's (margin - 1/(2 tau))^2 with tau = beta/2, times tau^2, which keeps the minimum and gives the
+    gradient the size of DPO's. The margin is pulled to 1/beta and held there, so beta sets how far a round goes: for
+    mean errors that move by 0.002, use beta 500. 1/4 when policy and reference agree.
     """
     return (errors.reward - 0.5).square()
 
 
 def hinge(errors: PairErrors) -> torch.Tensor:
-    """Hinge (SLiC, arXiv 2305.10425, on DPO's implicit reward as in RSO, arXiv 2309.06657): max(0, 1 - beta/2 *
-    margin).
+    """Hinge loss on DPO's implicit reward: max(0, 1 - beta/2 * margin).
 
-    A pair whose margin has reached 2/beta pulls no more. 1 when policy and reference agree. beta as for `dpo`.
+    SLiC (arXiv 2305.10425), in the form of RSO (arXiv 2309.06657). A pair whose margin has reached 2/beta has no
+    gradient. 1 when policy and reference agree. beta as for `dpo`.
     """
     return F.relu(1 - errors.reward)
 
 
 def reward_gap(errors: PairErrors) -> torch.Tensor:
-    """Regression of the implicit reward to the true one (RDP of PRDP, arXiv 2402.08714; CaPO, arXiv 2502.02588):
-    (beta/2 * margin - gap)^2.
+    """Regression of the implicit reward difference to the reward gap: (beta/2 * margin - gap)^2.
 
-    The gap here is in standard deviations of the round (PRDP: raw rewards; CaPO: win rates in 0..1). The margin is
-    drawn to 2 gap/beta: a gap of 2 and beta 2000 make 0.002.
+    RDP of PRDP (arXiv 2402.08714) and CaPO (arXiv 2502.02588). The gap here is in standard deviations of the round
+    (PRDP: raw rewards; CaPO: win rates in 0..1). The margin is pulled to 2 gap/beta: 0.002 for gap 2 and beta 2000.
     """
     return (errors.reward - errors.gap).square()
 
@@ -131,29 +133,31 @@ def reward_gap(errors: PairErrors) -> torch.Tensor:
 def mapo(errors: PairErrors) -> torch.Tensor:
     """MaPO (arXiv 2406.06424), without a reference: e_w - beta * log sigmoid(T * (score(e_w) - score(e_l))).
 
-    score(e) = s e / (exp(s e) - 1) falls from 1 by s/2 per unit of error; s = 0.1 and T = 1000 as in the authors' code.
-    beta weighs the margin against the winner's error: 0.5 in the authors' code, 0.1 in what was measured here. DPO's
-    thousands would drown the winner's error, and nothing holds the model.
+    score(e) = s e / (exp(s e) - 1) is 1 at e = 0 and falls by s/2 per unit of error; s = 0.1 and T = 1000 as in the
+    authors' code. beta weighs the margin against the winner's error: 0.5 in the authors' code, 0.1 in this project's
+    measurements. With a beta of thousands, as for DPO, the winner's error has no weight and nothing limits the drift.
     """
     return errors.winner - errors.beta * F.logsigmoid(MAPO_TIMES * (_score(errors.winner) - _score(errors.loser)))
 
 
 def _score(error: torch.Tensor) -> torch.Tensor:
-    """x / (exp(x) - 1) of x = MAPO_SNR * error, to float32's last places in value and slope: by its series below 0.1."""
+    """x / (exp(x) - 1) for x = MAPO_SNR * error: [n] -> [n].
+
+    Below x = 0.1 it is computed by its power series, so that value and derivative are accurate in float32.
+    """
     x = MAPO_SNR * error
     large = x.clamp(min=0.1)
     return torch.where(x < 0.1, 1 - x / 2 + x.square() / 12 - x.pow(4) / 720, large / torch.expm1(large))
 
 
 def kto(errors: PairErrors) -> torch.Tensor:
-    """Diffusion-KTO (arXiv 2404.04465), unpaired: half of 1 - sigmoid(beta (g_w - z)) and of 1 - sigmoid(-beta (g_l -
-    z)).
+    """Diffusion-KTO (arXiv 2404.04465), unpaired: the mean of a winner term and a loser term.
 
-    g = e_ref - e is how much the policy improved a picture; winners are desirable, losers undesirable. z is the mean of
-    g over all pictures of the optimizer step, at least 0, without gradient (`PairErrors.point`, see `kto_improvement`).
-    1/2 when policy and reference agree. beta: the paper's is 5000 (eps models); it multiplies g whole, where DPO takes
-    the half. With `counts` a row may hold one picture alone: the other adds nothing, to z neither, so that every
-    picture has the same weight.
+    1/2 [1 - sigmoid(beta (g_w - z))] + 1/2 [1 - sigmoid(-beta (g_l - z))]. g = e_ref - e is how much the policy
+    improved a sample; winners are desirable, losers undesirable. z is the mean of g over all samples of the optimizer
+    step, at least 0, without gradient (`PairErrors.point`, see `kto_improvement`). 1/2 when policy and reference
+    agree. beta: 5000 in the paper (eps models); it multiplies g as a whole, while DPO uses beta/2. With `counts`, a
+    masked sample contributes neither to the loss nor to z, so every sample has the same weight.
     """
     total, count = kto_improvement(errors)
     point = (total / count.clamp(min=1)).clamp(min=0).detach() if errors.point is None else errors.point
@@ -165,8 +169,9 @@ def kto(errors: PairErrors) -> torch.Tensor:
 
 
 def kto_improvement(errors: PairErrors) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sum of g over the pictures that count, and their number, two scalars: of several forwards both are added up, and
-    z is their ratio.
+    """Sum of g over the samples that count, and their number: two scalars.
+
+    Over several forwards both are added up; z is their ratio, at least 0.
     """
     g = torch.stack([errors.winner_reference - errors.winner, errors.loser_reference - errors.loser], 1)
     counts = torch.ones_like(g) if errors.counts is None else errors.counts
@@ -174,13 +179,13 @@ def kto_improvement(errors: PairErrors) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def raft(errors: PairErrors) -> torch.Tensor:
-    """RAFT (arXiv 2304.06767): supervised on the winners, e_w alone; losers, reference and beta have no part in it."""
+    """RAFT (arXiv 2304.06767): supervised loss on the winners, e_w. Losers, reference and beta are not used."""
     return errors.winner
 
 
 Objective = Callable[[PairErrors], torch.Tensor]
 OBJECTIVES: dict[str, Objective] = {f.__name__: f for f in (dpo, ipo, hinge, reward_gap, mapo, kto, raft)}
 REFERENCE_FREE = frozenset({"mapo", "raft"})
-"""Objectives whose loss does not depend on the reference's errors."""
+"""Objectives whose loss does not use the reference's errors."""
 NO_PREFERENCE = {"dpo": math.log(2), "ipo": 0.25, "hinge": 1.0, "kto": 0.5}
-"""The loss of a policy that agrees with its reference, where it is the same for all pairs."""
+"""Loss when policy and reference agree, for the objectives where it is the same for all pairs."""

@@ -1,4 +1,7 @@
-"""A bank of reference errors: K fixed draws of time and noise per pair, each looked at by the reference once a round."""
+"""Reference cache: the reference's errors for K fixed draws of time and noise per pair, computed once per round.
+
+The setting is `reference_bank` (K). TRL calls the same idea precompute_ref.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,10 @@ Errors = tuple[torch.Tensor, torch.Tensor]
 """Errors of winners and losers, float32 [b] each."""
 
 
-class ReferenceBank:
-    """Errors of the reference for winners and losers, float32 [n, K] each; NaN at draws that no planned step visits.
+class ReferenceCache:
+    """Errors of the reference for winners and losers, float32 [n, K] each; NaN where not computed.
 
-    Draw k of a pair is a time and a noise of (seed, pair, k) alone. A pair's visit in epoch e takes draw e mod K.
+    Draw k of a pair is a time and a noise that depend on (seed, pair, k) alone. In epoch e a pair uses draw e mod K.
     """
 
     def __init__(self, pairs: int, draws: int, seed: int, device: torch.device) -> None:
@@ -30,7 +33,7 @@ class ReferenceBank:
     def draw(
         self, model: TextToImage, picks: torch.Tensor, epochs: torch.Tensor, shape: torch.Size
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Times [b] and noise [b, *shape], on the CPU, of visits (pair, epoch); picks and epochs int64 [b]."""
+        """Times [b] and noise [b, *shape], on the CPU, for pairs `picks` in `epochs` (int64 [b] each)."""
         times, noise = [], []
         for pair, k in zip(picks.tolist(), (epochs % self.draws).tolist(), strict=True):
             draws = generator(self.seed, 5, pair, k)
@@ -39,17 +42,18 @@ class ReferenceBank:
         return torch.cat(times), torch.stack(noise)
 
     def lookup(self, picks: torch.Tensor, epochs: torch.Tensor) -> Errors:
-        """The kept errors of visits, on the device."""
+        """The cached errors of pairs `picks` in `epochs`, on the device: float32 [b] each."""
         place = to_device(torch.stack([picks, epochs % self.draws]), self.winner.device)
         return self.winner[place[0], place[1]], self.loser[place[0], place[1]]
 
     def missing(self, picks: torch.Tensor, epochs: torch.Tensor) -> bool:
-        """Whether a visit's errors are not kept yet."""
+        """Whether the errors of any of these pairs and epochs are not in the cache yet."""
         return not bool(self.known[picks, epochs % self.draws].all())
 
-    def keep(self, picks: torch.Tensor, epochs: torch.Tensor, errors: Errors) -> None:
-        """Keep the errors of visits; those that are kept already stay, so that a resumed round has the unbroken one's
-        to the bit.
+    def store(self, picks: torch.Tensor, epochs: torch.Tensor, errors: Errors) -> None:
+        """Store errors that are not in the cache yet.
+
+        Existing entries are not replaced, so a resumed round uses exactly the values of an uninterrupted one.
         """
         for i, (pair, k) in enumerate(zip(picks.tolist(), (epochs % self.draws).tolist(), strict=True)):
             if not self.known[pair, k]:
@@ -57,49 +61,51 @@ class ReferenceBank:
                 self.known[pair, k] = True
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Copies of the errors; nothing while none is known."""
+        """Copies of the errors; empty while none is known."""
         return {"winner": self.winner.clone(), "loser": self.loser.clone()} if self.known.any() else {}
 
     def load(self, state: dict[str, torch.Tensor]) -> None:
-        """Take up kept errors; of an empty state, nothing.
+        """Load errors saved by `state`; an empty state changes nothing.
 
-        Raises UserError when they are of other pairs or another K.
+        Raises UserError when they are for another number of pairs or another K.
         """
         for name in state:
             own = getattr(self, name)
             if state[name].shape != own.shape:
                 raise UserError(
-                    f"the kept reference bank is of {state[name].shape[0]} pairs with {state[name].shape[1]} draws, this training has "
-                    f"{own.shape[0]} with {own.shape[1]}. Set reference_bank as it was, or train in another output folder."
+                    f"the saved reference cache is for {state[name].shape[0]} pairs with {state[name].shape[1]} draws, "
+                    f"but this training has {own.shape[0]} pairs with {own.shape[1]} draws. Set reference_bank to its "
+                    "earlier value, or train in another output folder."
                 )
             own.copy_(state[name])
         if state:
             self.known = ~(self.winner.isnan() & self.loser.isnan()).cpu()
 
 
-def forwards_of(pairs: int, draws: int, batch_size: int, planned: int) -> int:
-    """How many of a round's `planned` forwards of `batch_size` pairs, from the first, hold every draw that the round
-    visits.
+def forwards_to_fill(pairs: int, draws: int, batch_size: int, planned: int) -> int:
+    """Number of forwards, from the first of a round, that visit every draw that the round will use.
+
+    `planned`: forwards of the whole round, of `batch_size` pairs each.
     """
     return min(planned, math.ceil(pairs * draws / batch_size))
 
 
 def fill(
-    bank: ReferenceBank,
+    cache: ReferenceCache,
     forwards: int,
     visits_of: Callable[[int], tuple[torch.Tensor, torch.Tensor]],
     errors_of: Callable[[int], Errors],
     tell: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Compute what is missing of forwards 0..forwards-1, in the very batches in which training will first visit the
-    draws: the reference is then rounded as the policy is, and at B = 0 both agree to the bit.
+    """Compute the missing entries of forwards 0..forwards-1.
 
-    visits_of, errors_of: pairs and epochs of a forward, and the reference's errors of it. tell: called with (done, of)
-    after each.
+    The batches are those in which training will first visit the draws, so that reference and policy are rounded alike
+    and agree bit for bit at B = 0. visits_of: pairs and epochs of a forward. errors_of: the reference's errors of a
+    forward. tell: called with (forwards done, forwards) after each.
     """
     for number in range(forwards):
         picks, epochs = visits_of(number)
-        if bank.missing(picks, epochs):
-            bank.keep(picks, epochs, errors_of(number))
+        if cache.missing(picks, epochs):
+            cache.store(picks, epochs, errors_of(number))
         if tell:
             tell(number + 1, forwards)

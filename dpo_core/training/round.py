@@ -1,6 +1,4 @@
-"""One round of training, whole: resume, gradient self-test, steps, fallback where memory runs out, and what is kept of
-it.
-"""
+"""One round of training: resume, gradient self-test, steps, fallback on out-of-memory, and saving the result."""
 
 from __future__ import annotations
 
@@ -29,19 +27,20 @@ def train_round(
     progress: Progress = silent,
     watch: Callable[[dict], None] | None = None,
 ) -> str | None:
-    """One round of training from the adapter as it stands, which becomes the reference; returns why a guard ended it,
-    or None.
+    """Train the adapter for one round; returns the reason if a guard stopped training, else None.
 
-    A finished round is read back; one that was stopped resumes from its last checkpoint in `run`. Else: gradient
-    self-test, steps, fallback to a lower memory level where memory runs out (see `train_steps`). The result is kept as
-    the state "adapter_<round_index + 1>", and why a guard ended it as the fact "stopped". The memory level that `auto`
-    has found is the fact "memory", and the next round begins there. Must run inside `model.training()`. `watch` gets
-    the record of every step, from the round's first on. Raises UserError where gradients are wrong or no memory level
-    fits.
+    The adapter's current weights become the reference. A finished round is loaded from `run`; an interrupted one
+    resumes from its last checkpoint. Otherwise: gradient self-test, steps, and fallback to a lower memory level on
+    out-of-memory (see `train_steps`).
+
+    Saved in `run`: the state "adapter_<round_index + 1>", the fact "stopped" (reason of a guard), and the fact "memory"
+    (the memory level that `auto` ended at, where the next round starts). Must run inside `model.training()`. `watch`
+    gets the record of every step, from the first of the round. Raises UserError when gradients are wrong or when
+    training does not fit into memory.
     """
     name = f"adapter_{round_index + 1}"
-    if kept := run.load_state(name):
-        adapter.load(kept[0])
+    if saved := run.load_state(name):
+        adapter.load(saved[0])
         return stop_reason(run, round_index)
     adapter.freeze_reference()
     trainer, reason = Trainer(model, adapter, data, settings, seed), None
@@ -50,7 +49,7 @@ def train_round(
     except TrainingStopped as stop:
         reason = str(stop)
         logging.warning("DreamBooth DPO: %s", reason)
-    # The fact first: where the adapter is kept, it is known whether training went to its end.
+    # The fact is written before the adapter: a saved adapter then always has a known reason.
     run.set_fact("stopped", {"round": round_index, "reason": reason} if reason else None)
     run.save_state(name, adapter.state())
     run.state_path(f"training_{round_index}").unlink(missing_ok=True)
@@ -58,9 +57,9 @@ def train_round(
 
 
 def stop_reason(run: RunFolder, round_index: int) -> str | None:
-    """Why this round's training, or the loop in this round, stopped before its end; None where it did not."""
+    """Why training or the loop stopped early in this round; None if it did not."""
     stopped = run.fact("stopped")
-    if isinstance(stopped, str):  # node trainings of version 0.1 have one round
+    if isinstance(stopped, str):  # written by the nodes of version 0.1, with one round
         return stopped
     return stopped["reason"] if stopped and stopped["round"] == round_index else None
 
@@ -68,17 +67,17 @@ def stop_reason(run: RunFolder, round_index: int) -> str | None:
 def _remaining_steps(
     run: RunFolder, round_index: int, trainer: Trainer, progress: Progress, watch: Callable[[dict], None] | None
 ) -> None:
-    """The steps that are missing.
+    """Run the steps that the run folder does not have yet.
 
-    Raises TrainingStopped when a guard ends them: the adapter then holds the last good state.
+    Raises TrainingStopped when a guard stops training; the adapter then holds the last good state.
     """
     model, settings = trainer.model, trainer.settings
     if settings.memory == "auto" and not settings.compile:
         trainer.level = str(run.fact("memory") or trainer.level)
     state, first = f"training_{round_index}", 0
-    if kept := run.load_state(state):
-        trainer.load_state(kept[0])
-        first = int(kept[1]["next_step"])
+    if saved := run.load_state(state):
+        trainer.load_state(saved[0])
+        first = int(saved[1]["next_step"])
 
     def save(next_step: int, tensors: dict, records: list[dict]) -> None:
         run.add_training(round_index, records)
@@ -89,19 +88,21 @@ def _remaining_steps(
         if watch:
             watch(record)
 
-    def tell_bank(done: int, of: int) -> None:
+    def tell_cache(done: int, of: int) -> None:
         progress(f"reference round_{round_index}", done, of)
 
     earlier = [r for r in run.training(round_index) if r["step"] < first]
     for record in earlier if watch else ():
         watch(record)
     try:
-        train_steps(trainer, first, earlier, save, tell, tell_bank)
+        train_steps(trainer, first, earlier, save, tell, tell_cache)
     except TrainingStopped as stop:
         run.add_training(round_index, stop.records)
         raise
     finally:
         run.set_fact("memory", trainer.level)
         if (error := passed(model, trainer.adapter, trainer.level)) is not None:
-            found = {"precision": model.precision, "level": trainer.level, "relative_error": error}
-            run.set_fact("self_test", {"denoiser": type(model.denoiser).__name__, "device": model.device.type, **found})
+            result = {"precision": model.precision, "level": trainer.level, "relative_error": error}
+            run.set_fact(
+                "self_test", {"denoiser": type(model.denoiser).__name__, "device": model.device.type, **result}
+            )

@@ -1,4 +1,4 @@
-"""Training loop of one round: steps, metric checks, guards, and fallback to a lower memory level when memory runs out."""
+"""Training loop of one round: steps, metric checks, guards, fallback to a lower memory level on out-of-memory."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from .self_test import self_test
 from .trainer import Pending, Trainer, TrainingStopped
 
 ALARM_WINDOW = 20
-"""Steps over which the winner-error alarm averages."""
+"""Number of steps that the winner-error alarm averages over."""
 
 Save = Callable[[int, dict[str, torch.Tensor], list[dict]], None]
+"""save(next_step, trainer state, records since the last save)"""
 
 
 @dataclass
 class _Progress:
-    """How far a round is: its records, those not saved yet, and the last good state with the step that follows it."""
+    """Progress of a round: all records, those not saved yet (`fresh`), and the last good state with its next step."""
 
     records: list[dict]
     good: dict[str, torch.Tensor]
@@ -32,9 +33,11 @@ class _Progress:
     fresh: list[dict] = field(default_factory=list)
 
     def saved(self, next_step: int, state: dict[str, torch.Tensor]) -> None:
+        """Make this saved state the last good one."""
         self.good, self.next_step, self.fresh = state, next_step, []
 
-    def go_back(self, trainer: Trainer) -> None:
+    def restore(self, trainer: Trainer) -> None:
+        """Put the trainer back to the last good state and drop the records after it."""
         trainer.load_state(self.good)
         del self.records[len(self.records) - len(self.fresh) :]
         self.fresh = []
@@ -46,42 +49,50 @@ def train_steps(
     earlier: list[dict] | None = None,
     save: Save | None = None,
     tell: Callable[[dict], None] | None = None,
-    tell_bank: Callable[[int, int], None] | None = None,
+    tell_cache: Callable[[int, int], None] | None = None,
 ) -> list[dict]:
-    """Run the trainer to its last step; `save(next_step, state, new_records)` is called every `checkpoint_every` steps
-    and at the end.
+    """Run the trainer from `first_step` to its last step; returns the records of all steps, `earlier` ones included.
 
-    Before the first step, and at each further memory level, the gradient self-test has to pass. Numbers are looked at
-    every `log_every` steps, and before a save in any case; `tell` gets the records then. `tell_bank(done, of)` is
-    called while the reference bank is filled. Where the self-test or a step runs out of memory, the round goes on from
-    its last good state at the next memory level (`trainer.level`). Raises UserError where gradients are wrong and where
-    no level is left, and TrainingStopped on a loss that is not finite, or when the winner's error runs away
-    (`winner_error_collapse`), at most `log_every` steps late: the adapter then holds the last saved state.
+    The gradient self-test must pass before the first step and after each change of the memory level. Metrics are
+    checked every `log_every` steps and before each save. When the self-test or a step runs out of memory, training
+    continues from the last good state at the next memory level (`trainer.level`).
+
+    `save(next_step, state, new_records)` is called every `checkpoint_every` steps and at the end; `tell(record)` when
+    the metrics of a step have been checked; `tell_cache(done, of)` while the reference cache is filled.
+
+    Raises UserError when gradients are wrong or no memory level is left. Raises TrainingStopped when the loss is not
+    finite or the winner's error collapses (`winner_error_collapse`), at most `log_every` steps late; the adapter then
+    holds the last saved state.
     """
     done = _Progress(list(earlier or []), trainer.state(), first_step)
-    while not _at_one_level(trainer, done, save, tell, tell_bank):
-        # Out of the handler: until then the failed step's tensors are held by its traceback.
-        done.go_back(trainer)
+    while not _at_one_level(trainer, done, save, tell, tell_cache):
+        # Not in the exception handler: there the traceback still holds the tensors of the failed step.
+        done.restore(trainer)
         if trainer.model.device.type == "cuda":
             torch.cuda.empty_cache()
         logging.warning(
-            "training ran out of memory: it goes on from step %d at memory level %r", done.next_step + 1, trainer.level
+            "training ran out of memory; it continues from step %d at memory level %r",
+            done.next_step + 1,
+            trainer.level,
         )
     return done.records
 
 
 def _at_one_level(
-    trainer: Trainer, done: _Progress, save: Save | None, tell: Callable | None, tell_bank: Callable | None
+    trainer: Trainer, done: _Progress, save: Save | None, tell: Callable | None, tell_cache: Callable | None
 ) -> bool:
-    """Train on to the last step; False where memory ran out and the trainer has given way to the next level."""
+    """Train to the last step at the trainer's memory level.
+
+    Returns False when memory ran out and the trainer has switched to the next level.
+    """
     settings, model = trainer.settings, trainer.model
     try:
-        # Compiled while the adapter's hooks are on: they become part of it.
+        # Entered after the adapter's hooks are on, so that they are compiled too.
         compiling = compiled(model.denoiser, model.device) if settings.compile else nullcontext()
         with at_level(model.denoiser, trainer.level, settings.compile):
             self_test(model, trainer.adapter, trainer.data, trainer.level)
             with trainer.adapter.attached(), compiling:
-                trainer.fill_bank(tell_bank)
+                trainer.fill_cache(tell_cache)
                 _steps(trainer, done, save, tell)
         return True
     except TrainingStopped as stop:
@@ -89,17 +100,18 @@ def _at_one_level(
         stop.records = done.fresh
         raise
     except torch.OutOfMemoryError as error:
-        if trainer.give_way():
+        if trainer.lower_level():
             return False
         trainer.load_state(done.good)
         raise UserError(
-            f"training on {settings.batch_size} pairs at once does not fit into memory at the level {trainer.level!r}. Set memory to auto "
-            "or low, train fewer pairs at once (batch_size; pairs_per_step in ComfyUI) and raise accumulation by the same factor, or "
-            "train on smaller pictures. What was sampled and scored is kept."
+            f"training on {settings.batch_size} pairs at once does not fit into memory at the level {trainer.level!r}. "
+            "Set memory to auto or low, train fewer pairs at once (batch_size; pairs_per_step in ComfyUI) and raise "
+            "accumulation by the same factor, or train on smaller pictures. All candidates and scores are kept."
         ) from error
 
 
 def _steps(trainer: Trainer, done: _Progress, save: Save | None, tell: Callable | None) -> None:
+    """The step loop: advance, check metrics every `log_every` steps, save every `checkpoint_every` steps."""
     settings = trainer.settings
     waiting: list[Pending] = []
     for step in range(done.next_step, settings.steps):
@@ -107,45 +119,48 @@ def _steps(trainer: Trainer, done: _Progress, save: Save | None, tell: Callable 
         saves = (step + 1) % settings.checkpoint_every == 0 or step + 1 == settings.steps
         if not saves and len(waiting) < settings.log_every:
             continue
-        shown = _looked_through(trainer, waiting, done.records, done.fresh)
+        checked = _checked(trainer, waiting, done.records, done.fresh)
         waiting = []
         if saves:
             state, fresh = trainer.state(), done.fresh
             if save:
                 save(step + 1, state, fresh)
             done.saved(step + 1, state)
-        for record in shown if tell else ():
+        for record in checked if tell else ():
             tell(record)
 
 
-def _looked_through(trainer: Trainer, waiting: Sequence[Pending], records: list[dict], fresh: list[dict]) -> list[dict]:
-    """The records of done steps, appended to both lists one by one. Raises TrainingStopped at the first that is not
-    finite, or whose alarm is beyond the limit; the records before it are appended, and in the second case it as
-    well."""
+def _checked(trainer: Trainer, waiting: Sequence[Pending], records: list[dict], fresh: list[dict]) -> list[dict]:
+    """Fetch and check the records of completed steps; appends each to `records` and `fresh`.
+
+    Raises TrainingStopped at the first step that is not finite, or whose winner-error alarm exceeds the limit. The
+    records before it are appended, in the second case its own too.
+    """
     settings, stop = trainer.settings, None
     try:
-        found = trainer.fetch(waiting)
+        fetched = trainer.fetch(waiting)
     except TrainingStopped as stopped:
-        found, stop = list(stopped.records), stopped
-    for record in found:
+        fetched, stop = list(stopped.records), stopped
+    for record in fetched:
         records.append(record)
         fresh.append(record)
         record["winner_alarm"] = winner_alarm(records)
         if record["winner_alarm"] > settings.winner_error_collapse:
             raise TrainingStopped(
-                f"the winner's error is {record['winner_alarm']:.3f} above the reference's at step {record['step']} (limit "
-                f"{settings.winner_error_collapse}): the model is collapsing. Training stopped, the last good adapter is kept. "
-                "Lower the learning rate, raise beta, or take fewer steps."
+                f"the winner's error is {record['winner_alarm']:.3f} above the reference's at step {record['step']} "
+                f"(limit {settings.winner_error_collapse}): the model is collapsing. Training stopped, the last good "
+                "adapter is kept. Lower the learning rate, raise beta, or take fewer steps."
             )
     if stop is not None:
         raise stop
-    return found
+    return fetched
 
 
 def winner_alarm(records: list[dict]) -> float:
-    """Mean winner error above the reference's over the last 20 steps (fewer at the start count as zero)."""
+    """Mean winner error above the reference's over the last 20 steps; steps before the first count as zero."""
     return sum(r["winner_error"] for r in records[-ALARM_WINDOW:]) / ALARM_WINDOW
 
 
 def training_seed(seed: int, round_index: int) -> int:
+    """Seed of the training of one round, derived from the seed of the run."""
     return derive_seed(seed, 77, round_index)

@@ -1,4 +1,4 @@
-"""The trainer of one round: the adapter's policy against its frozen reference, step by step."""
+"""Trainer of one round: optimizer steps on the adapter's policy weights against its frozen reference."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from .dataset import Batch, PairData, gather, resident, to_device, visits
 from .loser_guard import guarded
 from .memory.levels import LEVELS, first_level, next_level
 from .objectives import OBJECTIVES, PairErrors, denoising_error, kto_improvement
-from .reference_cache import Errors, ReferenceBank, fill, forwards_of
+from .reference_cache import Errors, ReferenceCache, fill, forwards_to_fill
 
 Weighted = dict[str, tuple[torch.Tensor, torch.Tensor]]
-"""Numbers of one forward by name: a mean, and over how many pairs or pictures it is one. Scalars on the device."""
+"""Metrics of one forward by name: a mean and the number of pairs or samples that it is over. Scalars on the device."""
 
 
 class TrainingStopped(UserError):
-    """Training was ended by a guard; the adapter was put back to the last good state.
+    """A guard stopped training. Raised by `train_steps`, the adapter holds the last saved state.
 
-    `records`: steps after that state, for the curves.
+    `records`: the steps after that state, for the curves.
     """
 
     records: Sequence[dict] = ()
@@ -35,7 +35,7 @@ class TrainingStopped(UserError):
 
 @dataclass(frozen=True)
 class Pending:
-    """A step that is done, with its numbers still on the device: float32 [len(names)]."""
+    """A completed step whose metrics are still on the device: `numbers` is float32 [len(names)]."""
 
     step: int
     learning_rate: float
@@ -44,9 +44,10 @@ class Pending:
 
 
 class Trainer:
-    """AdamW on the adapter, step by step.
+    """AdamW on the adapter of one model for the pairs of one round.
 
-    Every draw depends on (seed, step) alone, so a resumed run repeats the unbroken one.
+    Every random draw depends on (seed, step) alone, so a resumed run gives the same numbers as an uninterrupted one.
+    Raises UserError for the objective reward_gap when no pair has a reward gap.
     """
 
     def __init__(
@@ -55,8 +56,8 @@ class Trainer:
         self.model, self.adapter, self.settings, self.seed = model, adapter, settings, seed
         self.level = first_level(settings)
         self.data = resident(data, model.device)
-        self.bank = (
-            ReferenceBank(len(data), settings.reference_bank, seed, model.device) if settings.reference_bank else None
+        self.cache = (
+            ReferenceCache(len(data), settings.reference_bank, seed, model.device) if settings.reference_bank else None
         )
         self.parameters = adapter.parameters()
         self.optimizer = torch.optim.AdamW(
@@ -65,27 +66,31 @@ class Trainer:
         self.objective = OBJECTIVES[settings.objective]
         if settings.objective == "reward_gap" and not data.gaps.any():
             raise UserError(
-                "the objective reward_gap learns the pairs' reward gaps, and these pairs have none. Choose another objective."
+                "the objective reward_gap needs the reward gaps of the pairs, but these pairs have none. "
+                "Choose another objective."
             )
 
     def visits(self, step: int, part: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Pairs and epochs of one forward, int64 [batch_size] each: epochs of shuffled pairs, in a row."""
+        """Pairs and epochs of forward `part` of a step, int64 [batch_size] each; see `dataset.visits`."""
         size = self.settings.batch_size
         return visits(self.seed, len(self.data), (step * self.settings.accumulation + part) * size, size)
 
     def picks(self, step: int, part: int) -> torch.Tensor:
-        """Indices of the pairs of one forward."""
+        """Indices of the pairs of one forward, int64 [batch_size]."""
         return self.visits(step, part)[0]
 
     def step(self, step: int) -> dict[str, float]:
-        """One optimizer step and its record.
+        """One optimizer step; returns its record.
 
-        Must run inside `adapter.attached()`. Raises TrainingStopped on NaN, after the step.
+        Must run inside `adapter.attached()`. Raises TrainingStopped after a step whose loss or gradient is not finite.
         """
         return self.fetch([self.advance(step)])[0]
 
     def advance(self, step: int) -> Pending:
-        """One optimizer step; on a GPU nothing here waits for the numbers. Must run inside `adapter.attached()`."""
+        """One optimizer step, without waiting for the GPU; `fetch` reads the metrics.
+
+        Must run inside `adapter.attached()`.
+        """
         rate = learning_rate(self.settings, step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -94,24 +99,23 @@ class Trainer:
         pairs = self.settings.accumulation * self.settings.batch_size
         point, references = self._step_point(step)
         for number, piece in enumerate(self._forwards(step)):
-            # Where the objective needs no reference, too: the winner-error alarm and the margin are measured against
-            # it.
+            # Objectives without a reference need its errors too, for the winner-error alarm and the margin.
             reference = references[number] if references else self._reference(piece)
             loss, numbers = self._policy(piece, reference, point)
             self._backward(loss * (len(piece.picks) / pairs))
             means.add(numbers)
-        found = {**means.found(), "grad_norm": self._optimize()}
-        return Pending(step, rate, tuple(found), torch.stack(list(found.values())))
+        metrics = {**means.values(), "grad_norm": self._optimize()}
+        return Pending(step, rate, tuple(metrics), torch.stack(list(metrics.values())))
 
     def _forwards(self, step: int) -> Iterator[Batch]:
-        """The inputs of each forward of an optimizer step."""
+        """Inputs of each forward of one optimizer step."""
         for part in range(self.settings.accumulation):
             yield from self._pieces(self._batch(step, part))
 
     def _step_point(self, step: int) -> tuple[torch.Tensor | None, list[Errors]]:
-        """KTO's z over all forwards of the step, and the reference's errors of each, by a pass without gradients.
+        """KTO's z over all forwards of the step, and the reference's errors of each, from a pass without gradients.
 
-        (None, []) for other objectives, and where the step is a single forward, whose own errors give z.
+        (None, []) for paired objectives, and when the step is a single forward, whose own errors give z.
         """
         if self.settings.objective not in UNPAIRED or (self.settings.accumulation == 1 and self.level != LEVELS[-1]):
             return None, []
@@ -119,93 +123,97 @@ class Trainer:
         for piece in self._forwards(step):
             references.append(self._reference(piece))
             with torch.no_grad():
-                found = kto_improvement(self._errors(piece, references[-1])[0])
-            total, count = total + found[0], count + found[1]
+                part_total, part_count = kto_improvement(self._errors(piece, references[-1])[0])
+            total, count = total + part_total, count + part_count
         return (total / count.clamp(min=1)).clamp(min=0), references
 
     @staticmethod
     def fetch(steps: Sequence[Pending]) -> list[dict[str, float]]:
-        """Records of done steps, by one copy from the device. Raises TrainingStopped, with the records before it, at
-        the first that is not finite."""
+        """Records of completed steps, read with one copy from the device.
+
+        Raises TrainingStopped, with the records before it, at the first step that is not finite.
+        """
         records: list[dict[str, float]] = []
         for done, row in zip(steps, torch.stack([s.numbers for s in steps]).tolist(), strict=True):
             record = {"step": done.step, **dict(zip(done.names, row, strict=True)), "learning_rate": done.learning_rate}
             if not (math.isfinite(record["loss"]) and math.isfinite(record["grad_norm"])):
                 stop = TrainingStopped(
-                    f"the loss is {record['loss']} and the gradient norm {record['grad_norm']} at step {done.step}: training stopped, the "
-                    "last good adapter is kept. Lower the learning rate or beta, or use fp32."
+                    f"the loss is {record['loss']} and the gradient norm {record['grad_norm']} at step {done.step}: "
+                    "training stopped, the last good adapter is kept. Lower the learning rate or beta, or use fp32."
                 )
                 stop.records = records
                 raise stop
             records.append(record)
         return records
 
-    def give_way(self) -> bool:
-        """Go on at the next memory level; False where there is none, see `next_level`."""
+    def lower_level(self) -> bool:
+        """Switch to the next memory level; False when there is none (see `next_level`)."""
         after = next_level(self.settings, self.level, self.model.denoiser)
         self.level = after or self.level
         return after is not None
 
-    def fill_bank(self, tell: Callable[[int, int], None] | None = None) -> None:
-        """Compute the reference errors that the planned steps will ask for; nothing without a bank.
+    def fill_cache(self, tell: Callable[[int, int], None] | None = None) -> None:
+        """Compute the reference errors that the planned steps will need; does nothing without a reference cache.
 
-        Must run inside `attached()`.
+        Must run inside `adapter.attached()`. `tell(done, of)` is called after each forward.
         """
-        if self.bank is None:
+        if self.cache is None:
             return
         settings = self.settings
         parts = settings.accumulation
-        forwards = forwards_of(len(self.data), settings.reference_bank, settings.batch_size, settings.steps * parts)
+        planned = settings.steps * parts
+        forwards = forwards_to_fill(len(self.data), settings.reference_bank, settings.batch_size, planned)
         fill(
-            self.bank,
+            self.cache,
             forwards,
             lambda n: self.visits(*divmod(n, parts)),
-            lambda n: self._looked_at(self._batch(*divmod(n, parts))),
+            lambda n: self._reference_forward(self._batch(*divmod(n, parts))),
             tell,
         )
 
     def _batch(self, step: int, part: int) -> Batch:
+        """Inputs of forward `part` of a step, with times and noise of the cache or, without one, new draws."""
         model, device = self.model, self.model.device
         picks, epochs = self.visits(step, part)
-        if self.bank is None:
+        if self.cache is None:
             draws = generator(self.seed, 2, step, part)
             times = model.draw_timesteps(len(picks), draws)
             noise = torch.randn(len(picks), *self.data.winners.shape[1:], generator=draws)
         else:
-            times, noise = self.bank.draw(model, picks, epochs, self.data.winners.shape[1:])
-        # One time and one noise for both pictures of a pair.
+            times, noise = self.cache.draw(model, picks, epochs, self.data.winners.shape[1:])
+        # Winner and loser of a pair share one time and one noise.
         times, noise = (torch.cat([to_device(t, device)] * 2) for t in (times, noise))
         x0 = torch.cat([gather(t, picks, device) for t in (self.data.winners, self.data.losers)])
         cond = {k: torch.cat([v] * 2) for k, v in self.data.conditioning(picks, device).items()}
         noised, target = model.noised(x0, noise, times)
         return Batch(picks, epochs, noised, target, times, cond)
 
-    def _looked_at(self, batch: Batch) -> Errors:
-        """The reference's errors of winners and losers by a forward, or by one for each piece."""
+    def _reference_forward(self, batch: Batch) -> Errors:
+        """Compute the reference's errors of a batch, in the pieces of `_pieces`."""
         with torch.no_grad(), self.adapter.reference():
             predict = self.model.predict
-            found = [
+            errors = [
                 denoising_error(predict(p.noised, p.times, p.cond), p.target).chunk(2) for p in self._pieces(batch)
             ]
-            winner, loser = (torch.cat(side) for side in zip(*found, strict=True))
+            winner, loser = (torch.cat(side) for side in zip(*errors, strict=True))
             return winner, loser
 
     def _reference(self, batch: Batch) -> Errors:
-        """The reference's errors, from the bank where there is one."""
-        if self.bank is None:
-            return self._looked_at(batch)
-        if self.bank.missing(batch.picks, batch.epochs):
-            self.fill_bank()
-        return self.bank.lookup(batch.picks, batch.epochs)
+        """The reference's errors of a batch, from the reference cache if there is one."""
+        if self.cache is None:
+            return self._reference_forward(batch)
+        if self.cache.missing(batch.picks, batch.epochs):
+            self.fill_cache()
+        return self.cache.lookup(batch.picks, batch.epochs)
 
     def _pieces(self, batch: Batch) -> list[Batch]:
-        """Forwards of a batch: one, or at the lowest memory level one for each pair."""
+        """Split a batch into forwards: a single one, or one per pair at the lowest memory level."""
         return batch.pieces(1 if self.level == LEVELS[-1] else len(batch.picks))
 
     def _errors(
         self, batch: Batch, reference: Errors, point: torch.Tensor | None = None
     ) -> tuple[PairErrors, torch.Tensor]:
-        """The policy's errors of a forward beside the reference's, and its prediction [2b, C, h, w]."""
+        """Run the policy on a batch; returns its errors with the reference's, and its prediction [2b, C, h, w]."""
         prediction = self.model.predict(batch.noised, batch.times, batch.cond)
         winner, loser = denoising_error(prediction, batch.target).chunk(2)
         gaps = gather(self.data.gaps, batch.picks, self.model.device)
@@ -217,41 +225,42 @@ class Trainer:
     def _policy(
         self, batch: Batch, reference: Errors, point: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, Weighted]:
-        """Loss (scalar) and the numbers of its record: loss, winner and loser error above the reference's, margin,
-        accuracy; with the loser guard, the mean scale of the losers' gradients too."""
+        """Loss (scalar, with gradient) and the metrics of one policy forward, with the loser guard if it is on."""
         errors, prediction = self._errors(batch, reference, point)
         scale = None
         if self.settings.loser_guard is not None:
             errors, scale = guarded(self.objective, errors, prediction, batch.target, self.settings.loser_guard)
         loss = self.objective(errors).mean()
-        return loss, _numbers(loss.detach(), errors, scale)
+        return loss, _metrics(loss.detach(), errors, scale)
 
     def _backward(self, loss: torch.Tensor) -> None:
         loss.backward()
 
     def _optimize(self) -> torch.Tensor:
-        """Clip the gradients and take AdamW's step; returns their norm before, a scalar on the device."""
+        """Clip the gradients and take the AdamW step; returns the norm before clipping, a scalar on the device."""
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
         self.optimizer.step()
         return norm
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Policy, reference, its bank and optimizer as tensors: all that the next step depends on."""
+        """Tensors that the next step depends on: policy, reference, reference cache (`bank.`) and optimizer."""
         tensors = {f"policy.{k}": v for k, v in self.adapter.state().items()}
         tensors |= {f"reference.{k}": v for k, v in self.adapter.reference_state().items()}
-        tensors |= {f"bank.{k}": v for k, v in (self.bank.state() if self.bank else {}).items()}
+        tensors |= {f"bank.{k}": v for k, v in (self.cache.state() if self.cache else {}).items()}
         for i, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{k}": torch.as_tensor(v).clone() for k, v in moments.items()}
         return tensors
 
     def load_state(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Load what `state` returned. Raises UserError when it is of another adapter or reference cache."""
+
         def under(prefix: str) -> dict[str, torch.Tensor]:
             return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
 
         self.adapter.load(under("policy."))
         self.adapter.load_reference(under("reference."))
-        if self.bank:
-            self.bank.load(under("bank."))
+        if self.cache:
+            self.cache.load(under("bank."))
         moments: dict[int, dict[str, torch.Tensor]] = {}
         for key, value in under("optimizer.").items():
             index, name = key.split(".", 1)
@@ -260,8 +269,11 @@ class Trainer:
 
 
 @torch.no_grad()
-def _numbers(loss: torch.Tensor, errors: PairErrors, scale: torch.Tensor | None) -> Weighted:
-    """What a record says of one forward."""
+def _metrics(loss: torch.Tensor, errors: PairErrors, scale: torch.Tensor | None) -> Weighted:
+    """Metrics of one forward: loss, winner and loser error above the reference's, margin, accuracy.
+
+    With the loser guard also `loser_scale`, the mean factor on the losers' gradients (`scale`, [n]).
+    """
     pairs, (winners, losers) = torch.full_like(loss, len(errors.winner)), errors.counted
     numbers = {
         "loss": (loss, pairs),
@@ -274,8 +286,9 @@ def _numbers(loss: torch.Tensor, errors: PairErrors, scale: torch.Tensor | None)
 
 
 class _Means:
-    """Weighted means over the forwards of a step, on the device: a forward counts by what it holds, so that cutting it
-    changes nothing.
+    """Weighted means over the forwards of a step, on the device.
+
+    Each forward has the weight of its pairs or samples, so splitting a forward does not change the means.
     """
 
     def __init__(self) -> None:
@@ -287,20 +300,18 @@ class _Means:
             self._sums[name] = self._sums.get(name, 0) + value * weight
             self._weights[name] = self._weights.get(name, 0) + weight
 
-    def found(self) -> dict[str, torch.Tensor]:
-        """Scalars; 0 where nothing counted."""
+    def values(self) -> dict[str, torch.Tensor]:
+        """The means as scalars; 0 where the weight is 0."""
         return {name: total / self._weights[name].clamp(min=1) for name, total in self._sums.items()}
 
 
 def learning_rate(settings: TrainSettings, step: int) -> float:
-    """AdamW's rate at a step 0..steps-1: linear warm-up, then constant, or falling linearly to learning_rate / steps at
-    the last step.
+    """AdamW's learning rate at a step 0..steps-1: linear warm-up, then constant or linear decay.
 
-    For 10 steps, warm-up 2 and rate 1: 0.5, 0.9, 0.8, ... 0.1 when it falls; 0.5, 1, 1, ... when constant.
+    The decay ends at learning_rate / steps at the last step. For 10 steps, warm-up 2 and rate 1: 0.5, 0.9, 0.8, ... 0.1
+    with decay; 0.5, 1, 1, ... when constant.
     """
     rate = settings.learning_rate * min(1.0, (step + 1) / max(1, settings.warmup_steps))
-    return (
-        rate
-        if settings.schedule == "constant"
-        else min(rate, settings.learning_rate * (settings.steps - step) / settings.steps)
-    )
+    if settings.schedule == "constant":
+        return rate
+    return min(rate, settings.learning_rate * (settings.steps - step) / settings.steps)

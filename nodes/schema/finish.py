@@ -29,7 +29,8 @@ class FinishCandidates(io.ComfyNode):
                 widget(
                     SamplingSettings,
                     "steps",
-                    tooltip="Sampler steps of the finished pictures; more than the drafts have.",
+                    tooltip="Sampler steps of the finished candidates: your usual number, more than the drafts have. All "
+                    "other sampling settings are those of the drafts.",
                 ),
             ],
             outputs=[

@@ -214,7 +214,7 @@ def test_an_adapter_of_another_model_is_refused(toybox):
 
 def test_training_refuses_a_riding_adapter(toybox):
     riding = ComfyTextToImage(with_live_adapter(toybox[0], random_live(toybox[0])), *toybox[1:], 64, 64)
-    with pytest.raises(RuntimeError, match="take the riding adapter off"), riding.training():
+    with pytest.raises(RuntimeError, match="remove the live adapter"), riding.training():
         pass
 
 

@@ -62,7 +62,7 @@ def test_gradients_are_the_same_and_less_is_kept(text_encoder, monkeypatch, kind
 
     Small tensors count here as large ones do.
     """
-    monkeypatch.setattr(module, "WORTH", 0)
+    monkeypatch.setattr(module, "MIN_BYTES", 0)
     backend = ComfyTextToImage(
         random_model(kind, model_type, dtype, compute), text_encoder, None, 128, 128, "euler", "normal"
     )

@@ -149,7 +149,7 @@ def test_a_decision_runs_the_inspector_and_what_follows_alone(server: Server, pa
 def test_wrong_text_is_refused_before_anything_runs(server: Server, text: str, said: str):
     with pytest.raises(ValueError) as error:
         server.queue(graph(text))
-    assert said in str(error.value) and "Empty the text for no decisions" in str(error.value)
+    assert said in str(error.value) and "Empty the text to drop all decisions" in str(error.value)
 
 
 def test_decisions_on_other_candidates_are_dropped_and_counted(server: Server, payload: dict):
@@ -263,10 +263,10 @@ def test_thumbs_change_what_kto_learns(server: Server, payload: dict):
     thumbs = decided(payload, {}, {str(i): "up" if i % 2 else "down" for i in range(0, 40, 3)})
     plain, said = trained(server, graph("", "train", "save", train=objective))
     thumbed, told = trained(server, graph(thumbs, "train", "save", train=objective))
-    assert "Thumbs" not in said and "Thumbs on single candidates counted, too: 14." in told
+    assert "Thumbs" not in said and "Thumbs on single candidates were used: 14." in told
     assert not same(plain, thumbed)
     _, told = trained(server, graph(thumbs, "train", "save"))
-    assert "Thumbs on single candidates were not used (14): the objective dpo takes pairs alone" in told
+    assert "Thumbs on single candidates were not used (14): the objective dpo trains on pairs only" in told
 
 
 # --- the route ---

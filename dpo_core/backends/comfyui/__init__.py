@@ -1,4 +1,4 @@
-"""The engine on ComfyUI's own MODEL, CLIP and VAE objects. The only room of the pack's core that imports comfy."""
+"""ComfyUI backend: the engine on ComfyUI's MODEL, CLIP and VAE. The only part of dpo_core that imports comfy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run was made with, as a short hash: equal for equal weights, patches and settings, wherever they are loaded."""
+"""Fingerprint of a MODEL, CLIP and VAE: equal for equal weights, patches and settings, on any device."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from .live import live_adapter
 
 
 def fingerprint(model: Any, clip: Any = None, vae: Any = None) -> str:
-    """16 hex digits of a MODEL and, where given, its CLIP and VAE.
+    """Fingerprint (16 hex digits) of a MODEL and, if given, its CLIP and VAE.
 
-    Every weight counts whole (see hashing.py); patches on them, the kind of sampling, a riding adapter and CLIP's
-    skipped layers count.
+    It depends on every weight in full (see hashing.py), the patches, the model's sampling type, a live adapter and
+    CLIP's skipped layers.
     """
     sampling = model.get_model_object("model_sampling")
     digest = hashlib.sha256(prediction.type_name(sampling).encode())
     _digest(digest, "sigmas", [sampling.sigmas, getattr(sampling, "multiplier", None)])
     _weights(digest, model)
-    if (riding := live_adapter(model)) is not None:
-        digest.update(riding.fingerprint.encode())
+    if (live := live_adapter(model)) is not None:
+        digest.update(live.fingerprint.encode())
     if clip is not None:
         _weights(digest, clip.patcher)
         _digest(digest, "layer", getattr(clip, "layer_idx", None))
@@ -34,16 +34,16 @@ def fingerprint(model: Any, clip: Any = None, vae: Any = None) -> str:
 
 def _weights(digest: Any, patcher: Any) -> None:
     for name, weight in sorted(patcher.model.state_dict().items()):
-        # The MODEL's own table is that of whichever clone was loaded last.
+        # Skip the MODEL's noise schedule: it is that of the clone that was loaded last.
         if not name.startswith("model_sampling."):
-            # A loaded MODEL may hold patched weights; the original is in the backup.
+            # The weights of a loaded MODEL may be patched; the originals are in the backup.
             _digest(digest, name, patcher.backup[name].weight if name in patcher.backup else weight)
     for name, patches in sorted(patcher.patches.items()):
         _digest(digest, name, patches)
 
 
 def _digest(digest: Any, name: str, value: Any) -> None:
-    """Feed a tensor, a number, a text, or what is built of them (a weight adapter by its weights)."""
+    """Add a tensor, number, text, or nested lists of these to the hash; a weight adapter adds its weights."""
     if isinstance(value, torch.Tensor):
         digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
         update_with_tensor(digest, value)

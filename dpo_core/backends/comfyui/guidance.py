@@ -1,4 +1,4 @@
-"""Guidance in the first part of a sampler's steps, by a guider as ComfyUI's own custom-sampling nodes make them."""
+"""Guidance in only the first part of the steps (guidance_until), with a guider as in custom sampling nodes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from . import host
 
 
 def guided_above(sigmas: Sequence[float], until: float) -> float:
-    """The noise level above which there is guidance: the first round(until * steps) steps begin above it, the others
-    below.
+    """Noise level above which guidance is on: the first round(until * steps) steps start above it, the others below.
 
-    sigmas: falling, one more than there are steps. By the level and not by the step, since some samplers ask the model
-    twice a step. It lies a hundredth of a step above the first step without guidance, so that no rounding decides;
-    infinite where no step is guided.
+    sigmas: decreasing, one more than there are steps. until: share of the steps, 0..1. A noise level is used rather
+    than the step number, since some samplers call the model twice per step. The level is a hundredth of a step above
+    the first step without guidance, so that rounding does not matter; infinite if no step is guided.
     """
     guided = round(until * (len(sigmas) - 1))
     if not guided:
@@ -28,10 +27,10 @@ def guided_above(sigmas: Sequence[float], until: float) -> float:
 
 
 def sample(patcher: Any, noise: torch.Tensor, settings: SamplingSettings, *given: Any) -> torch.Tensor:
-    """As host.sample, with the negative prompt in the first `settings.guidance_until` of the steps alone.
+    """Like `host.sample`, but with guidance only in the first `settings.guidance_until` (a share) of the steps.
 
-    From there on it is the host's own sampling at cfg 1: one forward a prompt, except with samplers and patches that
-    ask for the other one at any cfg (euler_cfg_pp).
+    The other steps run at cfg 1: one forward per prompt, except with samplers and patches that need the negative
+    prompt at any cfg (euler_cfg_pp).
     """
     return host.sample_guided(
         patcher, noise, settings, *given, lambda sigmas: guided_above(sigmas, settings.guidance_until)

@@ -1,9 +1,9 @@
-"""What of ComfyUI is internal to it: one function a need, and the versions where it changed.
+"""Access to ComfyUI's internals: one function per need, with the host versions where it changed.
 
-Its documented node API (comfy_api, folder_paths, and the methods of CLIP and VAE that nodes call) is used where it is
-needed. Everything else goes through here, through `host_models` (models built without a checkpoint), `random_models`
-(random weights) and `host_rope`. tests/host/test_host_contract.py runs every entry on every supported host and says
-what a host has changed. docs/hosts.md: what was run.
+ComfyUI's documented node API (comfy_api, folder_paths, and the methods of CLIP and VAE that nodes call) may be used
+anywhere. Everything else goes through this module, `host_models` (models built without a checkpoint), `random_models`
+(random weights) and `host_rope`. tests/host/test_host_contract.py runs every function on every supported host and
+reports what a host has changed. docs/hosts.md lists the tested versions.
 """
 
 from __future__ import annotations
@@ -77,9 +77,9 @@ __all__ = [
 
 
 def is_dynamic(patcher: Any) -> bool:
-    """Whether its weights are brought to the device layer by layer, into memory that is used again ("dynamic VRAM").
+    """Whether the host streams the MODEL's weights to the device layer by layer into reused memory ("dynamic VRAM").
 
-    The default on NVIDIA cards since 0.16; hosts before it have no such method. Always False on a CPU.
+    The default on NVIDIA cards since 0.16; earlier hosts have no such method. Always False on a CPU.
     """
     return bool(getattr(patcher, "is_dynamic", bool)())
 
@@ -92,7 +92,7 @@ def device() -> torch.device:
 
 
 def memory_system() -> str:
-    """ "dynamic" where this host would load a checkpoint's MODEL that way on its own device, else "classic"."""
+    """ "dynamic" if this host loads a checkpoint's MODEL under dynamic VRAM on its own device, else "classic"."""
     import comfy.model_patcher as patchers
 
     core = getattr(patchers, "CoreModelPatcher", patchers.ModelPatcher)
@@ -100,29 +100,29 @@ def memory_system() -> str:
 
 
 def plain_copy(patcher: Any) -> Any:
-    """A MODEL of the same weights and patches that is loaded as a whole; the given one where that is so already.
+    """A MODEL with the same weights and patches that is loaded as a whole; the given one if it already is.
 
-    Under dynamic VRAM the loader reads the file once more (0.33: `clone(disable_dynamic=True)`, by the
-    `cached_patcher_init` that core's loaders leave on the MODEL). Raises UserError for a MODEL whose loader left none.
+    Under dynamic VRAM the loader reads the file again (0.33: `clone(disable_dynamic=True)`, with the
+    `cached_patcher_init` that core's loaders set on the MODEL). Raises UserError when the loader has set none.
     """
     if not is_dynamic(patcher):
         return patcher
     loader = getattr(patcher, "cached_patcher_init", None)
     if loader is None:
         raise UserError(
-            f"this MODEL ({type(patcher.model).__name__}) was loaded for ComfyUI's dynamic VRAM, where gradients would be wrong, by "
-            "a node that cannot load it a second time. Load it with Load Checkpoint or Load Diffusion Model, or start ComfyUI "
-            "with --disable-dynamic-vram."
+            f"this MODEL ({type(patcher.model).__name__}) was loaded for ComfyUI's dynamic VRAM, where gradients would "
+            "be wrong, by a node that cannot load it a second time. Load it with Load Checkpoint or Load Diffusion "
+            "Model, or start ComfyUI with --disable-dynamic-vram."
         )
-    said = "DreamBooth DPO: dynamic VRAM is on: training loads the model (%.1f GB) once more, as a whole, and drops it afterwards"
-    logging.info(said, patcher.model_size() / 1e9)
+    message = "DreamBooth DPO: dynamic VRAM is on: training loads a second copy of the model (%.1f GB) as a whole"
+    logging.info(message, patcher.model_size() / 1e9)
     copy = patcher.clone(disable_dynamic=True)
-    copy.parent = None  # else the host would take the MODEL it came from for loaded, once the copy is gone
+    copy.parent = None  # else the host takes the original for loaded when the copy is gone
     return copy
 
 
 def unload(patcher: Any) -> None:
-    """Take this MODEL, and no other one, off the device and off the host's list of loaded models."""
+    """Unload this MODEL, and no other, from the device and from the host's list of loaded models."""
     import comfy.model_management as management
 
     others = [loaded for loaded in management.current_loaded_models if loaded.model is not patcher]
@@ -130,11 +130,10 @@ def unload(patcher: Any) -> None:
 
 
 def load(patcher: Any, memory: float, least: float | None = None, whole: bool = False) -> None:
-    """Have the MODEL loaded beside `memory` bytes that work will take (at the least `least`); `whole`: no layer may
-    stay behind.
+    """Load the MODEL and leave `memory` bytes free for work (`least`: at least so many).
 
-    Raises UserError where a whole one does not fit. (--novram leaves layers behind whatever is asked: see
-    `cast_at_use`.)
+    `whole`: all layers must be on the device; raises UserError when they do not fit. (With --novram, layers stay in
+    main memory in any case; see `cast_at_use`.)
     """
     import comfy.model_management as management
 
@@ -144,14 +143,16 @@ def load(patcher: Any, memory: float, least: float | None = None, whole: bool = 
         )
     except torch.OutOfMemoryError as error:
         raise UserError(
-            f"the model ({patcher.model_size() / 1e9:.1f} GB) does not fit onto {patcher.load_device} as a whole, which training "
-            "needs. Use an fp8 or smaller version of it, close what else takes the card's memory, or take a larger card."
+            f"the model ({patcher.model_size() / 1e9:.1f} GB) does not fit onto {patcher.load_device} as a whole, "
+            "which training needs. Use an fp8 or smaller version of it, close other programs that use the card's "
+            "memory, or use a larger card."
         ) from error
 
 
 def free_memory(patcher: Any) -> float:
-    """Bytes that this MODEL's device has left for work, what other models can be made to leave included (0.33: the
-    MODEL's own method).
+    """Bytes free for work on this MODEL's device, including memory that other models can be made to release.
+
+    0.33: the MODEL's own method.
     """
     import comfy.model_management as management
 
@@ -160,7 +161,7 @@ def free_memory(patcher: Any) -> float:
 
 
 def managed(module: nn.Module) -> Any:
-    """A torch module as a MODEL that the host moves between its device and main memory, loaded as a whole."""
+    """Wrap a torch module as a MODEL, which the host moves as a whole between its device and main memory."""
     import comfy.model_management as management
     from comfy.model_patcher import ModelPatcher
 
@@ -168,19 +169,19 @@ def managed(module: nn.Module) -> Any:
 
 
 def cast_at_use(model: nn.Module) -> list[nn.Module]:
-    """Layers whose weights the host brings to the device when they are called, and not before (low VRAM)."""
+    """Layers whose weights the host moves to the device only when they are called (low VRAM)."""
     return [module for module in model.modules() if hasattr(module, "prev_comfy_cast_weights")]
 
 
 @contextmanager
 def for_training(patcher: Any, memory: float) -> Iterator[Any]:
-    """Inside, a MODEL of the same weights and patches is loaded, frozen, and safe to differentiate; it is what the
-    context gives.
+    """Load a MODEL with the same weights and patches for training: whole, frozen and safe to differentiate.
 
-    It is the given one, or its `plain_copy`, dropped at the end. Weights that a node's inference mode made are replaced
-    by equal ordinary tensors. `in_training` (0.33) selects operators with gradients. Layers that stay behind (low VRAM)
-    give copies of their own: 0.33 brings them through buffers that the next layer writes over, and autograd would keep
-    these. Flags, functions and hooks are put back in any case.
+    Yields the given MODEL or its `plain_copy`, which is unloaded at the end. Weights created in a node's inference mode
+    are replaced by equal ordinary tensors. `in_training` (0.33) selects operators with gradients. Layers in main memory
+    (low VRAM) get copies of their weights at each call: 0.33 streams them through buffers that the next layer
+    overwrites, while autograd still needs them. Flags, functions and hooks are restored on exit, also after an error.
+    Raises UserError as `plain_copy` and `load` do.
     """
     import comfy.model_management as management
 
@@ -201,7 +202,7 @@ def for_training(patcher: Any, memory: float) -> Iterator[Any]:
 
 @contextmanager
 def _own_casts(model: nn.Module) -> Iterator[None]:
-    """Inside, each layer of `cast_at_use` gets weights that no other layer will write over."""
+    """Inside, each layer of `cast_at_use` gets weights that no other layer will overwrite."""
     changed: list[tuple[nn.Module, str, list]] = []
     try:
         for module in cast_at_use(model):
@@ -216,11 +217,9 @@ def _own_casts(model: nn.Module) -> Iterator[None]:
 
 
 def own_tensors(module: nn.Module) -> None:
-    """Replace parameters and buffers that were made under inference mode by clones of the same values: autograd refuses
-    the former.
+    """Replace parameters and buffers created in inference mode by clones, since autograd refuses the originals.
 
-    Quantized tensors (0.33 on) stay: what they compute with is made anew in each forward, and the host could not unload
-    a clone.
+    Quantized tensors (since 0.33) stay: they are dequantized in each forward, and the host could not unload a clone.
     """
     for part in module.modules():
         for name, parameter in part._parameters.items():
@@ -235,38 +234,44 @@ def _quantized(tensor: torch.Tensor) -> bool:
     return any(kind.__name__ == "QuantizedTensor" for kind in (*type(tensor).__mro__, *type(tensor.data).__mro__))
 
 
-# --- prompts, drawing, prediction ---
+# --- prompts, sampling, prediction ---
 
 
 def model_conds(model: Any, entry: Sequence[Any], latent_shape: Sequence[int], device: torch.device) -> dict[str, Any]:
-    """The host's COND objects for one prompt, as its samplers make them for one picture. entry: (embedding, extras)."""
+    """The host's COND objects for one prompt, as its samplers make them.
+
+    entry: (embedding [1, tokens, width], extras). latent_shape: (C, h, w).
+    """
     import comfy.sampler_helpers
     import comfy.samplers
 
     converted = comfy.sampler_helpers.convert_cond([list(entry)])
     noise = torch.zeros(1, *latent_shape, device=device)
-    # With an empty latent, as in sampling: inpainting models look at it.
+    # An empty latent, as in sampling; inpainting models read it.
     given = {"latent_image": noise, "denoise_mask": None}
-    found = comfy.samplers.encode_model_conds(model.extra_conds, converted, noise, device, "positive", **given)[0][
+    encoded = comfy.samplers.encode_model_conds(model.extra_conds, converted, noise, device, "positive", **given)[0][
         "model_conds"
     ]
-    return {key: value.process_cond(batch_size=1, area=None) for key, value in found.items()}
+    return {key: value.process_cond(batch_size=1, area=None) for key, value in encoded.items()}
 
 
 def kinds() -> dict[str, type]:
-    """The host's classes of the kinds of prediction that can be trained: "eps", "v", "flow"."""
+    """The host's classes of the prediction types that can be trained, by name: "eps", "v", "flow"."""
     import comfy.model_sampling as sampling
 
     return {"eps": sampling.EPS, "v": sampling.V_PREDICTION, "flow": sampling.CONST}
 
 
 def denoise(model: Any, noised: torch.Tensor, sigmas: torch.Tensor, options: dict, cond: dict) -> torch.Tensor:
-    """The denoised latents [n, C, h, w] by one call of the model, by PyTorch's attention: others fail under autograd."""
+    """Denoised latents [n, C, h, w] from one call of the model. noised: [n, C, h, w]; sigmas: [n].
+
+    PyTorch's attention is used, since other implementations fail under autograd.
+    """
     from comfy.ldm.modules.attention import attention_pytorch
 
     def attention(_chosen: Callable, *args: Any, **kwargs: Any) -> torch.Tensor:
         return attention_pytorch(*args, **kwargs)
 
-    # apply_model writes into the options: a fresh dict each time.
+    # apply_model writes into the options, so each call gets its own dict.
     options = {**options, "optimized_attention_override": attention, "cond_or_uncond": [0] * len(noised)}
     return model.apply_model(noised, sigmas, transformer_options=options, **cond)

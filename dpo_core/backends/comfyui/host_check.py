@@ -1,4 +1,4 @@
-"""Which ComfyUI this is, and whether it has what this pack takes from its inside."""
+"""Check the ComfyUI version and that it has the internal names that this pack uses."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _NEEDED = (
 
 
 def version() -> str:
-    """ComfyUI's own version, "0.33.0"; "unknown" where it does not say."""
+    """The version of this ComfyUI, such as "0.33.0"; "unknown" if it does not tell."""
     try:
         return str(importlib.import_module("comfyui_version").__version__)
     except (ImportError, AttributeError):
@@ -50,28 +50,27 @@ def version() -> str:
 
 
 def missing() -> list[str]:
-    """Names of `_NEEDED` that this host lacks, "module:name" each."""
-    return [name for name in _NEEDED if not _there(name)]
+    """Names of `_NEEDED` that this host lacks, as "module:name"."""
+    return [name for name in _NEEDED if not _exists(name)]
 
 
-def _there(name: str) -> bool:
+def _exists(name: str) -> bool:
     module, _, path = name.partition(":")
     try:
-        found: Any = importlib.import_module(module)
+        value: Any = importlib.import_module(module)
     except ImportError:
         return False
     for part in path.split("."):
-        if not hasattr(found, part):
+        if not hasattr(value, part):
             return False
-        found = getattr(found, part)
+        value = getattr(value, part)
     return True
 
 
 def memory_switches() -> dict[str, bool]:
-    """The command-line switches that turn dynamic VRAM off, and whether this ComfyUI was started with them; {} where it
-    has no such thing.
+    """Command-line switches that turn dynamic VRAM off, and whether this ComfyUI was started with them.
 
-    Read in 0.33: comfy.cli_args.enables_dynamic_vram.
+    {} when the host has no dynamic VRAM. Source: comfy.cli_args.enables_dynamic_vram of 0.33.
     """
     given = importlib.import_module("comfy.cli_args").args
     if not hasattr(given, "disable_dynamic_vram"):
@@ -81,14 +80,14 @@ def memory_switches() -> dict[str, bool]:
 
 
 def refusal() -> str | None:
-    """One line that says why this host cannot be used, and what to do; None where it can."""
+    """One line with the reason why this host cannot be used, and the remedy; None if it can."""
     this = version()
     if why := too_old(this):
         return why
     if gone := missing():
         return (
-            f"DreamBooth DPO was tested on ComfyUI {OLDEST} to {NEWEST}, and this one ({this}) has no {', '.join(gone)}: update DreamBooth "
-            "DPO, or use a ComfyUI of these versions."
+            f"DreamBooth DPO was tested on ComfyUI {OLDEST} to {NEWEST}, and this one ({this}) has no "
+            f"{', '.join(gone)}: update DreamBooth DPO, or use a ComfyUI of these versions."
         )
     return None
 
@@ -97,7 +96,7 @@ _checked = False
 
 
 def check() -> None:
-    """Raises UserError, once it is known, where this host cannot be used (see `refusal`)."""
+    """Raises UserError when this host cannot be used (see `refusal`); a host that passed is not checked again."""
     global _checked
     if not _checked and (why := refusal()):
         raise UserError(why)

@@ -1,6 +1,6 @@
-"""MODEL, CLIP and VAE built from modules and tensors, without a checkpoint; and a LoRA put on as the host does it.
+"""Build MODEL, CLIP and VAE from modules and tensors, without a checkpoint; apply a LoRA as the host does.
 
-Entries of `host`.
+Used through `host`.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ def unet_model(
     fill: Callable[[nn.Module, dict[str, str]], None],
     again: tuple,
 ) -> Any:
-    """A MODEL around an SD-layout UNet, eps prediction, float32, on the host's offload device.
+    """A MODEL around an SD-layout UNet: eps prediction, float32, on the host's offload device.
 
-    config: words of the host's UNetModel. Keys image_size, in_channels, out_channels, model_channels, num_res_blocks,
-    channel_mult, transformer_depth, transformer_depth_output, transformer_depth_middle, context_dim and
-    use_spatial_transformer are all needed (0.3.64, 0.33), the lists by its maps of LoRA keys, too. latent: attributes
-    of its latent format. fill(denoiser, names): loads and freezes the weights; `names` are what diffusers calls them.
-    again: (function, arguments, place) that build this MODEL once more, for hosts that ask for it (0.33:
+    config: arguments of the host's UNetModel. The keys image_size, in_channels, out_channels, model_channels,
+    num_res_blocks, channel_mult, transformer_depth, transformer_depth_output, transformer_depth_middle, context_dim and
+    use_spatial_transformer are all required (0.3.64, 0.33); its maps of LoRA keys also need the lists. latent:
+    attributes of its latent format. fill(denoiser, names): loads and freezes the weights; `names` maps diffusers names
+    to native ones. again: (function, arguments, index) that builds this MODEL again, for hosts that need it (0.33:
     `cached_patcher_init`; without it the host's own trainer refuses the MODEL).
     """
     from comfy import latent_formats, model_base, model_management, model_patcher, supported_models_base, utils
 
     class Config(supported_models_base.BASE):
-        unet_extra_config: dict = {}  # the base's would overrule num_heads
+        unet_extra_config: dict = {}  # that of the base class would override num_heads
         latent_format = type("Latent", (latent_formats.LatentFormat,), dict(latent))
 
     settled = Config(dict(config))
@@ -49,16 +49,16 @@ def unet_model(
 def text_encoder(
     config: Mapping[str, Any], words: type, tokenizer_path: Any, parameters: int, fill: Callable[[nn.Module], None]
 ) -> Any:
-    """A CLIP around a CLIP-L text model of its own size: last hidden state after the final norm, padded on the right
-    with <pad>.
+    """A CLIP around a CLIP-L text model of any size; its output is the last hidden state after the final norm.
 
-    config: transformers' CLIPTextConfig as a dict. words: a tokenizer class as the host calls one (from_pretrained,
-    get_vocab, call -> {"input_ids"}). fill(transformer): loads and freezes the weights.
+    Prompts are padded on the right with the pad token. config: transformers' CLIPTextConfig as a dict. words: a
+    tokenizer class with the methods that the host calls (from_pretrained, get_vocab, call -> {"input_ids"}).
+    fill(transformer): loads and freezes the weights.
     """
     from comfy import clip_model, sd, sd1_clip, supported_models_base
 
     class TextModel(clip_model.CLIPTextModel):
-        """The host's has 49408 rows whatever the config says."""
+        """Sets the embedding's size, since the host's class always has 49408 rows."""
 
         def __init__(self, config, dtype, device, operations):
             super().__init__(config, dtype, device, operations)
@@ -94,25 +94,25 @@ def text_encoder(
 
 
 def image_codec(module: nn.Module, latent_channels: int, channels: int, ratio: int, features: int) -> Any:
-    """A VAE around a module with encode([n, 3, H, W] in -1..1) and decode(latents) -> the same range, float32.
+    """A VAE around a module with encode(pixels) and decode(latents), pixels float32 [n, 3, H, W] in -1..1.
 
-    ratio: pixels a latent, along one side. features: feature maps at full size at once, for its memory.
+    ratio: pixels per latent along one side. features: number of full-size feature maps, for the memory estimate.
     """
     from comfy import model_management, model_patcher, sd
 
-    # The host picks the architecture by key. The one without weights sets every attribute of a VAE to the host's own
-    # default, also those that later versions add; what differs is set below.
+    # The host chooses the architecture by key. The one without weights sets every attribute of a VAE to the host's
+    # default, including those that later versions add; the differing ones are set below.
     vae = sd.VAE(sd={"pixel_space_vae": torch.ones(())}, dtype=torch.float32)
     offload = model_management.vae_offload_device()
     vae.first_stage_model = module.to(offload)
     vae.patcher = model_patcher.ModelPatcher(module, load_device=vae.device, offload_device=offload)
     vae.latent_channels, vae.output_channels = latent_channels, channels
     vae.downscale_ratio = vae.upscale_ratio = ratio
-    # The module and the host's pictures both follow the usual ranges: -1..1 inside, 0..1 and clamped outside.
+    # The module works in -1..1; the host's pictures are clamped to 0..1.
     vae.process_input = lambda image: image * 2 - 1
-    # In place: 0.33 calls it for its effect and ignores what it returns, 0.3.64 takes what it returns.
+    # In place, since 0.33 ignores the returned value and 0.3.64 uses it.
     vae.process_output = lambda image: image.add_(1).div_(2).clamp_(0, 1)
-    # Bytes a picture.
+    # Bytes per picture.
     vae.memory_used_encode = lambda shape, dtype: features * shape[-2] * shape[-1] * dtype.itemsize
     vae.memory_used_decode = lambda shape, dtype: features * shape[-2] * shape[-1] * ratio**2 * dtype.itemsize
     vae.disable_offload = True  # too small to be worth streaming
@@ -120,7 +120,7 @@ def image_codec(module: nn.Module, latent_channels: int, channels: int, ratio: i
 
 
 def with_lora(patcher: Any, tensors: Mapping[str, torch.Tensor], strength: float = 1.0) -> Any:
-    """A clone of the MODEL with a LoRA on it, as the host's own loader node puts it on."""
+    """A clone of the MODEL with a LoRA applied as by the host's own loader node."""
     import comfy.sd
 
     with torch.inference_mode(False):
@@ -128,8 +128,9 @@ def with_lora(patcher: Any, tensors: Mapping[str, torch.Tensor], strength: float
 
 
 def checkpoint_model(path: Path) -> Any:
-    """The MODEL of a checkpoint file, by the host's own loader and under its own memory system; text encoder and VAE
-    are left out.
+    """The MODEL of a checkpoint file, from the host's own loader and under its memory system.
+
+    Text encoder and VAE are not loaded.
     """
     import comfy.sd
 

@@ -1,4 +1,4 @@
-"""What rides on a MODEL (injections, hooks), and the names of its layers."""
+"""Injections and hooks on a MODEL, and the diffusers names of its layers. Used through `host`."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import nn
 
 
 def without_injection(patcher: Any, key: str) -> Any:
-    """A clone of the MODEL without what `with_injection` put on it under `key`; its other patches stay."""
+    """A clone of the MODEL without the injection `key` of `with_injection`; other patches stay."""
     clone = patcher.clone()
-    # A clone keeps what it was cloned from: what rode on all earlier ones would stay in memory.
+    # A clone references its parent, so the injections of all earlier clones would stay in memory.
     while clone.parent is not None and key in clone.parent.attachments and clone.parent.parent is not None:
         clone.parent = clone.parent.parent
-    # A clone copies the flag "is injected" of a loaded model, but the hooks are the loaded model's.
+    # A clone of a loaded model copies its flag is_injected, but does not own its hooks.
     clone.is_injected = False
     clone.remove_injections(key)
     clone.attachments.pop(key, None)
@@ -25,8 +25,10 @@ def without_injection(patcher: Any, key: str) -> Any:
 def with_injection(
     patcher: Any, key: str, inject: Callable[[Any], None], eject: Callable[[Any], None], attachment: object
 ) -> Any:
-    """A clone of the MODEL: the host calls `inject(patcher)` when it has loaded it, `eject(patcher)` when it unloads
-    it.
+    """A clone of the MODEL with an injection, in place of an earlier one under `key`.
+
+    The host calls `inject(patcher)` after loading the clone and `eject(patcher)` before unloading it. `attachment` is
+    stored in the clone's attachments.
     """
     from comfy.patcher_extension import PatcherInjection
 
@@ -38,29 +40,26 @@ def with_injection(
 
 @contextmanager
 def hooks_heard(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Inside, the host calls these layers, and so their hooks, where it would rather run a fused operator on their
-    weights.
+    """Inside, the host calls these layers, and so their hooks, instead of a fused operator on their weights.
 
-    Read in 0.40: layers have `comfy_force_forward` for it. Before, only int8 layers were passed over (0.33), with no
-    way to ask.
+    Since 0.40 layers have the attribute `comfy_force_forward` for it. Earlier hosts bypass only int8 layers (0.33), and
+    cannot be told otherwise.
     """
-    asked = [module for module in modules if hasattr(type(module), "comfy_force_forward")]
-    before = [vars(module).get("comfy_force_forward") for module in asked]
+    forced = [module for module in modules if hasattr(type(module), "comfy_force_forward")]
+    before = [vars(module).get("comfy_force_forward") for module in forced]
     try:
-        for module in asked:
+        for module in forced:
             module.comfy_force_forward = True
         yield
     finally:
-        for module, value in zip(asked, before, strict=True):
+        for module, value in zip(forced, before, strict=True):
             del module.comfy_force_forward
             if value is not None:
                 module.comfy_force_forward = value
 
 
 def unet_names(model: Any) -> dict[str, str]:
-    """What diffusers calls the layers of a UNet (`model`: comfy's BaseModel), by their native names; {} where it is no
-    UNet.
-    """
+    """Diffusers names of the layers of `model` (comfy's BaseModel), by their native names; {} if it is not a UNet."""
     import comfy.utils
 
     keys = comfy.utils.unet_to_diffusers(model.model_config.unet_config)

@@ -1,8 +1,7 @@
-"""Gradients of the fused rotary operators that newer hosts bring with comfy_kitchen (0.33: no autograd formula, so no
-transformer trains).
+"""Gradients for the fused rotary operators of comfy_kitchen, which newer hosts use.
 
-`in_training` makes most architectures take eager code instead, but not Ernie, Anima, Cosmos and JoyImage (0.33). With a
-formula of its own each operator trains, whoever calls it.
+In 0.33 they have no autograd formula, so transformers could not be trained. `in_training` switches most architectures
+to eager code, but not Ernie, Anima, Cosmos and JoyImage (0.33). With a registered formula every caller can be trained.
 """
 
 from __future__ import annotations
@@ -28,11 +27,10 @@ _registered: set[str] = set()
 
 
 def register_gradients() -> list[str]:
-    """Give every operator of `OPERATORS` a backward pass, once a process; returns those that have one from here.
+    """Register a backward pass for each of `OPERATORS`, once per process; returns the operators registered here.
 
-    It computes the operator again in the library's own eager code and differentiates that. Nothing happens where the
-    host has no comfy_kitchen (0.3.64), lacks an operator, or brings a formula of its own. Forward results stay as they
-    are.
+    Backward recomputes the operator in the library's own eager code and differentiates that. Nothing is registered when
+    the host has no comfy_kitchen (0.3.64), lacks an operator, or has its own formula. Forward results do not change.
     """
     try:
         eager = importlib.import_module(f"{_NAMESPACE}.backends.eager.rope")
@@ -47,14 +45,15 @@ def register_gradients() -> list[str]:
 
 
 def _has_formula(operator: Any) -> bool:
-    """Whether a torch.library operator has a backward pass; True for what is no such operator, which is then left
-    alone.
+    """Whether a torch.library operator has a backward pass.
+
+    True for anything else, which is then left alone.
     """
     return getattr(operator, "_backward_fn", True) is not None
 
 
 def _formula(eager: Callable) -> tuple[Callable, Callable]:
-    """(backward, setup_context) of an operator whose results `eager` computes in differentiable code."""
+    """(backward, setup_context) of an operator; `eager` is its differentiable implementation."""
 
     def setup(ctx: Any, inputs: tuple, output: Any) -> None:
         ctx.tensors = [i for i, value in enumerate(inputs) if isinstance(value, torch.Tensor)]
@@ -70,11 +69,8 @@ def _formula(eager: Callable) -> tuple[Callable, Callable]:
         results = results if isinstance(results, tuple) else (results,)
         wanted = [i for i in ctx.tensors if ctx.needs_input_grad[i]]
         given = [torch.zeros_like(r) if g is None else g for g, r in zip(gradients, results, strict=True)]
-        found = dict(
-            zip(
-                wanted, torch.autograd.grad(results, [values[i] for i in wanted], given, allow_unused=True), strict=True
-            )
-        )
-        return tuple(found.get(i) for i in range(len(values)))
+        computed = torch.autograd.grad(results, [values[i] for i in wanted], given, allow_unused=True)
+        by_input = dict(zip(wanted, computed, strict=True))
+        return tuple(by_input.get(i) for i in range(len(values)))
 
     return backward, setup

@@ -1,4 +1,4 @@
-"""The host's samplers, previews, bar and interrupts. Entries of `host`."""
+"""The host's samplers, previews, progress bar and interrupts. Used through `host`."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from ...settings import SamplingSettings
 
 Conditioning = list[list]
 Watch = Callable[[int, torch.Tensor, torch.Tensor, int], None]
-"""callback(step, denoised, x, steps), as the host's samplers call it."""
+"""callback(step, denoised, x, steps) of the host's samplers."""
 
 
 def sampler_names() -> list[str]:
-    """As the host's own sampling nodes list them."""
+    """Names of the samplers, as in the host's own sampling nodes."""
     import comfy.samplers
 
     return list(comfy.samplers.KSampler.SAMPLERS)
 
 
 def scheduler_names() -> list[str]:
-    """As the host's own sampling nodes list them."""
+    """Names of the schedulers, as in the host's own sampling nodes."""
     import comfy.samplers
 
     return list(comfy.samplers.KSampler.SCHEDULERS)
@@ -39,7 +39,7 @@ def sample(
     callback: Watch,
     seed: int,
 ) -> torch.Tensor:
-    """Latents [n, C, h, w] as the host's KSampler draws them from an empty latent and this noise."""
+    """Latents [n, C, h, w], sampled as by the host's KSampler from an empty latent and `noise` [n, C, h, w]."""
     import comfy.sample
 
     given = (
@@ -68,8 +68,10 @@ def sample_guided(
     seed: int,
     guided_above: Callable[[list[float]], float],
 ) -> torch.Tensor:
-    """As `sample`, by a guider as the host's custom-sampling nodes make them: with cfg at noise levels above
-    `guided_above(sigmas)` alone, and cfg 1 below."""
+    """Like `sample`, but with guidance only at noise levels above `guided_above(sigmas)`, and cfg 1 below.
+
+    It uses a guider as the host's custom sampling nodes do.
+    """
     import comfy.model_management
     import comfy.samplers
 
@@ -85,7 +87,7 @@ def sample_guided(
     above = guided_above(steps.sigmas.tolist())
 
     class Guider(comfy.samplers.CFGGuider):
-        """Here, not above: this module is imported where there is no ComfyUI, too."""
+        """Defined here, since this module is also imported without a ComfyUI."""
 
         def predict_noise(self, x: torch.Tensor, timestep: torch.Tensor, *args: Any, **more: Any) -> torch.Tensor:
             self.set_cfg(settings.guidance if float(timestep.max()) > above else 1.0)
@@ -94,29 +96,33 @@ def sample_guided(
     guider = Guider(patcher)
     guider.set_conds(positive, negative)
     method = comfy.samplers.sampler_object(steps.sampler)
-    drawn = guider.sample(
+    samples = guider.sample(
         noise, torch.zeros_like(noise), method, steps.sigmas, callback=callback, disable_pbar=True, seed=seed
     )
-    return drawn.to(comfy.model_management.intermediate_device())
+    return samples.to(comfy.model_management.intermediate_device())
 
 
 def check_interrupt() -> None:
-    """Raises the host's interrupt where the user has asked for one; the request is taken back with it."""
+    """Raises the host's interrupt exception if the user has requested one; this clears the request."""
     from comfy.model_management import throw_exception_if_processing_interrupted
 
     throw_exception_if_processing_interrupted()
 
 
 def progress_bar(total: int, node_id: str | None) -> Any:
-    """The host's bar on a node: update_absolute(done, total, preview), preview ("JPEG", PIL picture, size)."""
+    """The host's progress bar on a node.
+
+    Method: update_absolute(done, total, preview), with preview ("JPEG", PIL picture, size).
+    """
     from comfy.utils import ProgressBar
 
     return ProgressBar(total, node_id=node_id)
 
 
 def previewer(model: Any) -> Any:
-    """The host's fast decoder for previews of this MODEL: decode_latent_to_preview_image("JPEG", latents); None where
-    it has none.
+    """The host's fast preview decoder for this MODEL; None if it has none.
+
+    Method: decode_latent_to_preview_image("JPEG", latents).
     """
     import latent_preview
 

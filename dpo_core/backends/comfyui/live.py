@@ -1,5 +1,6 @@
-"""An adapter that rides on a MODEL: by hooks, while ComfyUI has it loaded; and the names that LoRA files give its
-layers.
+"""Live adapter: adapter weights carried by a MODEL and applied by hooks while ComfyUI has it loaded.
+
+Also the names that LoRA files give the layers of a MODEL.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ _UP = ".lora_up.weight"
 
 
 class LiveAdapter:
-    """Adapter weights (`Adapter.state()`) and the settings they were made with.
+    """Adapter weights (`Adapter.state()`) with their settings, carried by a MODEL.
 
-    ComfyUI calls `inject` when it has loaded the MODEL and `eject` when it unloads it; no other MODEL on the same
-    weights sees the hooks.
+    ComfyUI calls `inject` after loading the MODEL and `eject` when it unloads it. Other MODELs that share the weights
+    do not run with the hooks.
     """
 
     def __init__(self, state: Mapping[str, torch.Tensor], settings: AdapterSettings) -> None:
@@ -39,6 +40,7 @@ class LiveAdapter:
         self._owner: int | None = None
 
     def inject(self, patcher: Any) -> None:
+        """Build the adapter on the loaded MODEL and register its hooks."""
         self._hooks.close()
         with torch.inference_mode(False):
             adapter = Adapter(patcher.model.diffusion_model, self.settings, device=patcher.load_device)
@@ -48,34 +50,35 @@ class LiveAdapter:
         self._owner = id(patcher)
 
     def eject(self, patcher: Any) -> None:
-        # A clone of a loaded MODEL calls itself injected too, and ejects when it dies: the hooks are not its own.
+        """Remove the hooks, if `patcher` is the MODEL that they were registered for."""
+        # A clone of a loaded MODEL is marked as injected too and ejects when deleted, but does not own the hooks.
         if self._owner == id(patcher):
             self._hooks.close()
             self._owner = None
 
 
 def live_adapter(patcher: Any) -> LiveAdapter | None:
-    """The adapter that a MODEL carries, if any."""
+    """The live adapter of a MODEL; None if it has none."""
     return patcher.attachments.get(KEY)
 
 
 def without_live_adapter(patcher: Any) -> Any:
-    """A clone of the MODEL as it was before an adapter was put on; its other patches stay."""
+    """A clone of the MODEL without its live adapter; other patches stay."""
     return host.without_injection(patcher, KEY)
 
 
 def with_live_adapter(patcher: Any, adapter: LiveAdapter) -> Any:
-    """A clone of the MODEL that carries the adapter, in place of one that it may carry already."""
+    """A clone of the MODEL with this live adapter, which replaces an earlier one."""
     return host.with_injection(patcher, KEY, adapter.inject, adapter.eject, adapter)
 
 
 def diffusers_names(model: Any) -> dict[str, str]:
-    """What diffusers calls the layers of `model` (comfy's BaseModel), by their native names; {} where it is no UNet."""
+    """Diffusers names of the layers of `model` (comfy's BaseModel), by their native names; {} if it is not a UNet."""
     return host.unet_names(model)
 
 
 def lora_prefixes(model: Any, layers: Mapping[str, object]) -> dict[str, str]:
-    """What a LoRA file calls each layer of `model` (comfy's BaseModel).
+    """Key prefix of each layer of `model` (comfy's BaseModel) in a LoRA file.
 
     UNets: kohya's names over diffusers' layer names, which ComfyUI, kohya's tools and diffusers read. Other
     architectures: "diffusion_model.<layer>", which ComfyUI reads.
@@ -87,11 +90,10 @@ def lora_prefixes(model: Any, layers: Mapping[str, object]) -> dict[str, str]:
 
 
 def adapter_of_lora(patcher: Any, lora: Mapping[str, torch.Tensor], called: str) -> LiveAdapter:
-    """The adapter of a LoRA's tensors, on the layers that they name; rank and alpha are its own, or read off the
-    tensors.
+    """Live adapter from the tensors of a LoRA that the train step made.
 
-    `called`: what errors call the LoRA. Raises UserError when it is not one that the train step makes, or not of this
-    MODEL.
+    Rank and alpha are the LoRA's attributes, or read from the tensors. `called`: name of the LoRA in error messages.
+    Raises UserError when the layers are not those of a train step on this MODEL.
     """
     ups = {key.removesuffix(_UP) for key in lora if key.endswith(_UP)}
     denoiser = patcher.model.diffusion_model
@@ -107,6 +109,7 @@ def adapter_of_lora(patcher: Any, lora: Mapping[str, torch.Tensor], called: str)
                 load_tensors(adapter, lora, called, prefixes)
                 return LiveAdapter(adapter.state(), settings)
     raise UserError(
-        f"{called} does not fit this MODEL: its {len(ups)} layers are none of the choices attention, attention+ff and all on "
-        f"{type(denoiser).__name__}. Connect the lora output of DPO LoRA Train Step, and the MODEL that went into it."
+        f"{called} does not fit this MODEL: its {len(ups)} layers match none of the targets attention, attention+ff "
+        f"and all of {type(denoiser).__name__}. Connect the lora output of DPO LoRA Train Step, and the MODEL that "
+        "went into it."
     )

@@ -1,7 +1,7 @@
-"""Noising, regression target and raw prediction of ComfyUI's model types, through the denoised picture that
-`apply_model` gives.
+"""Noised latents, regression targets and raw predictions of ComfyUI's model types.
 
-With x the noised latent, s its sigma, D the denoised picture (x0-hat) and e the noise:
+`apply_model` returns the denoised latent, from which the raw prediction is recovered. With x the noised latent, s its
+sigma, D the denoised latent (x0-hat) and e the noise:
     eps:  x = x0 + s e;        raw (x - D) / s;                                target e
     v:    x = x0 + s e;        raw (x / (s^2 + 1) - D) sqrt(s^2 + 1) / s;      target (e - s x0) / sqrt(1 + s^2)
     flow: x = (1 - s) x0 + s e; raw (x - D) / s;                               target e - x0
@@ -19,9 +19,9 @@ from . import host
 
 
 def kind_of(model_sampling: Any) -> str:
-    """ "eps", "v" or "flow". Raises UserError for any other kind of model."""
-    # By the method, not by isinstance: EDM, X0 and the LCM of ComfyUI's ModelSamplingDiscrete node are EPS by
-    # inheritance.
+    """The prediction type: "eps", "v" or "flow". Raises UserError for any other type of model."""
+    # Compare the method: isinstance would also accept EDM, X0 and the LCM of ComfyUI's ModelSamplingDiscrete node,
+    # which inherit from EPS.
     denoised = getattr(type(model_sampling), "calculate_denoised", None)
     for name, kind in host.kinds().items():
         if denoised is kind.calculate_denoised and hasattr(model_sampling, "sigmas"):
@@ -30,7 +30,7 @@ def kind_of(model_sampling: Any) -> str:
 
 
 def type_name(model_sampling: Any) -> str:
-    """The schedule and the kind that ComfyUI's throw-away class is made of: "ModelSamplingDiscrete EPS"."""
+    """Names of the base classes of ComfyUI's dynamic class: schedule and type, as "ModelSamplingDiscrete EPS"."""
     return " ".join(base.__name__ for base in type(model_sampling).__bases__)
 
 
@@ -47,7 +47,7 @@ def noised(kind: str, x0: torch.Tensor, noise: torch.Tensor, sigmas: torch.Tenso
 
 
 def raw_prediction(kind: str, noised: torch.Tensor, denoised: torch.Tensor, sigmas: torch.Tensor) -> torch.Tensor:
-    """What the network itself said, recovered from the denoised picture; [n, C, h, w]."""
+    """The network's raw prediction [n, C, h, w], recovered from the denoised latents; sigmas [n]."""
     s = _wide(sigmas, noised)
     if kind == "v":
         return (noised / (s**2 + 1) - denoised) * (s**2 + 1).sqrt() / s

@@ -1,7 +1,6 @@
-"""MODELs of random weights: tiny ones of several families, and checkpoints of full size. For self-tests and
-measurements.
+"""MODELs of random weights for self-tests and measurements: tiny models and full-size checkpoints.
 
-Beside `host_models` and `host_rope` the only module that builds on ComfyUI's own classes of models.
+Besides `host_models` and `host_rope` the only module that uses ComfyUI's own model classes.
 """
 
 from __future__ import annotations
@@ -18,13 +17,15 @@ from ..random_weights import write_random_checkpoint
 from . import host
 
 TINY_UNET = {
-    "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 32, "num_res_blocks": [1, 1], "channel_mult": [1, 2],
-    "transformer_depth": [0, 1], "transformer_depth_output": [0, 0, 1, 1], "transformer_depth_middle": 1, "context_dim": 128,
+    "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 32, "num_res_blocks": [1, 1],
+    "channel_mult": [1, 2], "transformer_depth": [0, 1], "transformer_depth_output": [0, 0, 1, 1],
+    "transformer_depth_middle": 1, "context_dim": 128,
     "use_spatial_transformer": True, "num_heads": 4, "num_head_channels": -1,
 }  # fmt: skip
 TINY_FLUX = {
-    "image_model": "flux", "in_channels": 16, "out_channels": 16, "vec_in_dim": 128, "context_in_dim": 128, "hidden_size": 64,
-    "mlp_ratio": 4.0, "num_heads": 4, "depth": 1, "depth_single_blocks": 1, "axes_dim": [4, 6, 6], "theta": 10000, "patch_size": 2,
+    "image_model": "flux", "in_channels": 16, "out_channels": 16, "vec_in_dim": 128, "context_in_dim": 128,
+    "hidden_size": 64, "mlp_ratio": 4.0, "num_heads": 4, "depth": 1, "depth_single_blocks": 1, "axes_dim": [4, 6, 6],
+    "theta": 10000, "patch_size": 2,
     "qkv_bias": True, "guidance_embed": True,
 }  # fmt: skip
 UNETS = {
@@ -38,22 +39,24 @@ UNETS = {
         "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 320, "num_res_blocks": [2, 2, 2],
         "channel_mult": [1, 2, 4], "transformer_depth": [0, 0, 2, 2, 10, 10], "transformer_depth_middle": 10,
         "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10], "context_dim": 2048, "adm_in_channels": 2816,
-        "num_classes": "sequential", "use_linear_in_transformer": True, "use_spatial_transformer": True, "legacy": False,
+        "num_classes": "sequential", "use_linear_in_transformer": True, "use_spatial_transformer": True,
+        "legacy": False,
     },
 }  # fmt: skip
-"""The UNets of the published checkpoints, in the host's words."""
+"""UNet configurations of the published checkpoints, with the host's keys."""
 VAE = {
-    "double_z": True, "z_channels": 4, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": 128, "ch_mult": [1, 2, 4, 4],
-    "num_res_blocks": 2, "attn_resolutions": [], "dropout": 0.0,
+    "double_z": True, "z_channels": 4, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": 128,
+    "ch_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_resolutions": [], "dropout": 0.0,
 }  # fmt: skip
 TINY_TEXTS = {"sd": (24, 128, 0), "sdxl": (24, 128, 128), "flux": (24, 128, 128)}
 TEXTS = {"sd15": (77, 768, 0), "sdxl": (77, 2048, 1280)}
-"""Tokens, width, and width of the pooled text (0: none) of a prompt; of the tiny models and of those of full size."""
+"""(tokens, width, pooled width) of a prompt, pooled width 0 for none: TINY_TEXTS of tiny models, TEXTS of full size."""
 
 
 class RandomText:
-    """In place of a CLIP: every prompt gets an embedding of its own, drawn from its letters. text: one of `TINY_TEXTS`
-    or `TEXTS`.
+    """Stand-in for a CLIP: every prompt gets a random embedding, seeded by its first letters.
+
+    text: (tokens, width, pooled width), one of `TINY_TEXTS` or `TEXTS`.
     """
 
     def __init__(self, text: tuple[int, int, int]) -> None:
@@ -68,11 +71,11 @@ class RandomText:
         return [[torch.randn(1, self.tokens, self.width, generator=draws), extras]]
 
 
-# --- tiny ones ---
+# --- tiny models ---
 
 
 def random_weights(module: nn.Module) -> None:
-    """ComfyUI's layers are not initialised. Weights that keep the size of what goes through, norms at one."""
+    """Initialise ComfyUI's layers, which are empty: weights preserve the scale of activations, norms are 1."""
     generator = torch.Generator().manual_seed(1)
     for name, weight in module.named_parameters():
         if weight.ndim > 1:
@@ -87,7 +90,7 @@ def random_weights(module: nn.Module) -> None:
 def random_model(
     kind: str = "sd", model_type: str = "EPS", dtype: torch.dtype = torch.float32, compute: torch.dtype | None = None
 ) -> Any:
-    """A tiny MODEL of random weights of `dtype`, that computes in `compute` if that is another.
+    """A tiny MODEL of random weights of `dtype` that computes in `compute` (None: in `dtype`).
 
     `kind`: "sd", "sdxl" (both UNets with latents [4, h, w], prompts of width 128) or "flux" ([16, h, w]). `model_type`:
     a name of comfy.model_base.ModelType.
@@ -100,9 +103,9 @@ def random_model(
 
     described = dict(TINY_FLUX if kind == "flux" else TINY_UNET)
     if kind == "flux" and "txt_ids_dims" in _parameters_of_flux():
-        described["txt_ids_dims"] = []  # newer hosts want it, older ones refuse it
+        described["txt_ids_dims"] = []  # required by newer hosts, refused by older ones
     if kind == "sdxl":
-        # The pooled text (128), and six numbers of size and crop in 256 each.
+        # The pooled text (128), and six numbers of size and crop, embedded in 256 each.
         described |= {"adm_in_channels": 128 + 6 * 256, "num_classes": "sequential"}
     config = Config(described)
     config.set_inference_dtype(dtype, compute)
@@ -125,7 +128,7 @@ def _parameters_of_flux() -> set[str]:
 
 
 def _configuration(kind: str) -> Any:
-    """The host's own description of the family."""
+    """The host's own configuration of the family."""
     import comfy.supported_models
 
     family = {"sd15": comfy.supported_models.SD15, "sdxl": comfy.supported_models.SDXL}[kind]
@@ -149,7 +152,7 @@ def checkpoint_layout(kind: str) -> dict[str, torch.Tensor]:
     with torch.device("meta"):
         text = configuration.clip_target().clip(device="meta", dtype=torch.float16)
         vae = AutoencoderKL(ddconfig=VAE, embed_dim=4)
-    # Not by BaseModel.state_dict_for_saving, which takes the denoiser's tensors from 0.33 on and took its own before.
+    # BaseModel.state_dict_for_saving is not used: it expects the denoiser's tensors since 0.33, its own before.
     return {
         **denoiser_layout(kind),
         **configuration.process_clip_state_dict_for_saving(text.state_dict()),
@@ -158,19 +161,17 @@ def checkpoint_layout(kind: str) -> dict[str, torch.Tensor]:
 
 
 def write_checkpoint(kind: str, path: Path) -> None:
-    """A whole checkpoint of `kind` ("sd15": 2.1 GB, "sdxl": 6.9 GB), which the host's Load Checkpoint takes for a real
-    one.
-    """
+    """Write a whole checkpoint of `kind` ("sd15": 2.1 GB, "sdxl": 6.9 GB), which Load Checkpoint can read."""
     write_random_checkpoint(checkpoint_layout(kind), path)
 
 
 def write_denoiser(kind: str, path: Path) -> None:
-    """The denoiser's part of such a checkpoint ("sd15": 1.7 GB, "sdxl": 5.1 GB)."""
+    """Write the denoiser part of such a checkpoint ("sd15": 1.7 GB, "sdxl": 5.1 GB)."""
     write_random_checkpoint(denoiser_layout(kind), path)
 
 
 def lora_layers(kind: str) -> Mapping[str, torch.Size]:
-    """Weight shapes of every layer of the UNet, by kohya's names."""
+    """Weight shape of every layer of the UNet, by kohya name."""
     model = _configuration(kind).get_model({}, device="meta")
     shapes = {name.removesuffix(".weight"): tensor.shape for name, tensor in model.diffusion_model.state_dict().items()}
     return {

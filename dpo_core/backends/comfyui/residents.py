@@ -1,4 +1,4 @@
-"""Scorers' models under ComfyUI's memory management: loaded when asked, put aside when the sampler needs the room."""
+"""Put scorers' models under ComfyUI's memory management: loaded on use, offloaded when the sampler needs memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from . import host
 
 
 class _Holder(nn.Module):
-    """ComfyUI writes a `device` onto the models that it manages, which those of transformers do not allow."""
+    """Wrapper for models whose `device` is read-only (transformers).
+
+    ComfyUI sets a `device` on the models that it manages.
+    """
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
@@ -24,7 +27,10 @@ class _Holder(nn.Module):
 
 
 class ResidentEmbedder:
-    """An embedder (torch model in `_model`, place in `device`) whose model ComfyUI moves; fits the same protocol."""
+    """An embedder whose model is moved by ComfyUI; it fits the same protocol as the wrapped one.
+
+    The wrapped embedder must have its torch model in `_model` and its device in `device`.
+    """
 
     def __init__(self, embedder: Any) -> None:
         model = embedder._model

@@ -1,1 +1,1 @@
-"""diffusers pipelines as a TextToImage."""
+"""diffusers backend: the TextToImage protocol on diffusers pipelines."""

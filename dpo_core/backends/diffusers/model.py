@@ -1,4 +1,4 @@
-"""The TextToImage protocol on a diffusers StableDiffusionPipeline."""
+"""The TextToImage protocol, implemented on a diffusers StableDiffusionPipeline."""
 
 from __future__ import annotations
 
@@ -17,30 +17,31 @@ from ...protocols import Cond
 from ...settings import SamplingSettings
 
 _DOWN = re.compile(r"lora[._](down|A)(\.\w+)?\.weight$")
-"""Keys of the first matrix of a LoRA layer, in kohya's, PEFT's and older diffusers' spelling: one a layer."""
+"""Matches the key of the first matrix of a LoRA layer (one per layer) in kohya, PEFT and older diffusers files."""
 _DECODE_PIXELS = 2**19
 """Pixels decoded at once: two pictures of 512 x 512.
 
-A VAE's decoder needs far more memory a picture than the denoiser.
+A VAE decoder needs far more memory per picture than the denoiser.
 """
 _DECODE_PIXELS_CPU = 2**15
-"""The same on a CPU, whose caches decide: on the toybox 1.6 times as quick as 32 pictures at once (channels last: 2.1
-times).
+"""Pixels decoded at once on a CPU, chosen for its caches.
+
+On the toybox 1.6 times as fast as 32 pictures at once (channels last: 2.1 times).
 """
 
 
 def load_pipeline(folder: str | Path, device: str = "cpu", lora: Path | None = None, lora_strength: float = 1.0):
-    """Load a StableDiffusionPipeline folder (safetensors only), with the user's LoRA merged into its weights if one is
-    given.
+    """Load a StableDiffusionPipeline folder (safetensors only) and merge the user's LoRA, if any, into its weights.
 
-    Raises UserError when the folder is no such pipeline or the LoRA is of another model.
+    Raises UserError when the folder is not such a pipeline or the LoRA is of another model.
     """
     from diffusers import StableDiffusionPipeline
 
     folder = Path(folder)
     if not (folder / "model_index.json").is_file():
         raise UserError(
-            f"model folder {folder} has no model_index.json. Give a diffusers folder, as pipeline.save_pretrained() writes it."
+            f"model folder {folder} has no model_index.json. "
+            "Give a diffusers folder, as pipeline.save_pretrained() writes it."
         )
     try:
         pipe = StableDiffusionPipeline.from_pretrained(
@@ -60,6 +61,7 @@ def load_pipeline(folder: str | Path, device: str = "cpu", lora: Path | None = N
 
 
 def _merge_lora(pipe, lora: Path, strength: float) -> None:
+    """Raises UserError when not all layers of the LoRA are in the model."""
     from ...training.lora_files import read_lora
 
     tensors = read_lora(lora)
@@ -67,7 +69,7 @@ def _merge_lora(pipe, lora: Path, strength: float) -> None:
     try:
         pipe.load_lora_weights(tensors)
         taken = sum(len(getattr(m, "lora_A", ())) for part in (pipe.unet, pipe.text_encoder) for m in part.modules())
-        # diffusers passes over layers that it does not find, with a log line at most.
+        # diffusers skips layers that it does not find, at most with a log line.
         if taken != given:
             raise ValueError(f"{taken} of its {given} layers are in the model")
         pipe.fuse_lora(lora_scale=strength)
@@ -80,15 +82,15 @@ def _merge_lora(pipe, lora: Path, strength: float) -> None:
 
 
 class DiffusersTextToImage:
-    """Sampling, prediction and decoding by a StableDiffusionPipeline; its weights are frozen.
+    """Sampling, prediction and decoding with a StableDiffusionPipeline; its weights are frozen.
 
-    `precision`: "fp32", or "bf16" for autocast in `predict` and `sample`, for which the denoiser's weights are kept in
-    bf16.
+    `precision`: "fp32", or "bf16" for autocast in `predict` and `sample`, with the denoiser's weights in bf16. Raises
+    UserError for a prediction type other than epsilon and v_prediction.
     """
 
     merges_adapter = True
     resting = ("vae", "text_encoder")
-    """Parts of the pipeline that leave a GPU while the denoiser trains."""
+    """Parts of the pipeline that are moved off the GPU while the denoiser trains."""
 
     def __init__(self, pipe, precision: str = "fp32") -> None:
         from diffusers import DPMSolverMultistepScheduler
@@ -105,17 +107,18 @@ class DiffusersTextToImage:
         self.prediction_type = self.scheduler.config.prediction_type
         if self.prediction_type not in ("epsilon", "v_prediction"):
             raise UserError(
-                f"prediction type {self.prediction_type!r} of this model is not supported; epsilon and v_prediction are."
+                f"prediction type {self.prediction_type!r} of this model is not supported. "
+                "Use a model with epsilon or v_prediction."
             )
         self.alphas = self.scheduler.alphas_cumprod.to(self.device)
         self._cond: dict[str, torch.Tensor] = {}
         self._shelf = torch.device("cpu") if self.device.type == "cuda" else None
         self.fingerprint = self._fingerprint()
-        if precision == "bf16":  # autocast would cast frozen weights anew in every forward, and hold both
+        if precision == "bf16":  # else autocast would cast the weights in every forward and hold both copies
             self.denoiser.to(torch.bfloat16)
 
     def _fingerprint(self) -> str:
-        """Hash of weights, prediction type and noise schedule; the same on every device and for any number of threads."""
+        """Hash (16 hex digits) of weights, prediction type and noise schedule; independent of device and threads."""
         digest = hashlib.sha256(self.prediction_type.encode() + self.alphas.cpu().half().numpy().tobytes())
         for module in (self.denoiser, self.pipe.text_encoder, self.pipe.vae):
             for name, weight in module.named_parameters():
@@ -125,7 +128,7 @@ class DiffusersTextToImage:
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Cond:
-        """{"encoder_hidden_states": [n, tokens, width]}; every distinct prompt is encoded once and kept."""
+        """{"encoder_hidden_states": [n, tokens, width]}; every distinct prompt is encoded once and cached."""
         new = dict.fromkeys(p for p in prompts if p not in self._cond)
         if new:
             self._wake(self.pipe.text_encoder)
@@ -141,6 +144,7 @@ class DiffusersTextToImage:
         return {"encoder_hidden_states": torch.stack([self._cond[p] for p in prompts])}
 
     def latent_shape(self, settings: SamplingSettings) -> tuple[int, int, int]:
+        """(C, h, w) of the latents for the settings' picture size."""
         factor = self.pipe.vae_scale_factor
         return (self.denoiser.config.in_channels, settings.height // factor, settings.width // factor)
 
@@ -152,10 +156,10 @@ class DiffusersTextToImage:
         settings: SamplingSettings,
         on_step: Callable[[int], None] | None = None,
     ) -> torch.Tensor:
-        """DPM-Solver++ 2M from one noise per seed: deterministic, so a candidate depends on its prompt and seed alone
-        (to rounding).
+        """Latents float32 [n, C, h, w] on the CPU, sampled by DPM-Solver++ 2M from one noise per seed.
 
-        Steps after the first `settings.guided_steps` run the prompted forward alone.
+        The sampler is deterministic, so a candidate depends on its prompt and seed alone (up to rounding). Steps after
+        the first `settings.guided_steps` run without guidance, with one forward.
         """
         shape = self.latent_shape(settings)
         noise = [torch.randn(shape, generator=torch.Generator().manual_seed(int(s))) for s in seeds]
@@ -180,11 +184,12 @@ class DiffusersTextToImage:
         return latents.float().cpu()
 
     def pictures_at_once(self, settings: SamplingSettings, most: int) -> None:
-        """No host that keeps figures: what a picture takes is measured."""
+        """None: diffusers has no memory estimate, so the caller measures."""
         return None
 
     @torch.no_grad()
     def decode(self, latents: torch.Tensor) -> np.ndarray:
+        """Pictures uint8 [n, H, W, 3] of latents [n, C, h, w]."""
         self._wake(self.pipe.vae)
         scaled = latents.to(self.device) / self.pipe.vae.config.scaling_factor
         size = latents.shape[-1] * latents.shape[-2] * self.pipe.vae_scale_factor**2
@@ -195,6 +200,7 @@ class DiffusersTextToImage:
 
     @torch.no_grad()
     def encode_images(self, images: np.ndarray) -> torch.Tensor:
+        """Latents float32 [n, C, h, w] on the CPU, of pictures uint8 [n, H, W, 3]."""
         self._wake(self.pipe.vae)
         pixels = (
             torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float().div(127.5).sub(1).to(self.device)
@@ -208,7 +214,7 @@ class DiffusersTextToImage:
         return torch.randint(0, len(self.alphas), (count,), generator=generator)
 
     def noised(self, x0: torch.Tensor, noise: torch.Tensor, times: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """x_t = sqrt(a) x0 + sqrt(1-a) noise; the target is the noise, or v = sqrt(a) noise - sqrt(1-a) x0."""
+        """x_t = sqrt(a) x0 + sqrt(1-a) noise, and the target: the noise, or v = sqrt(a) noise - sqrt(1-a) x0."""
         a = self.alphas[times.to(self.device)].view(-1, 1, 1, 1).to(x0.dtype)
         noised = a.sqrt() * x0 + (1 - a).sqrt() * noise
         target = noise if self.prediction_type == "epsilon" else a.sqrt() * noise - (1 - a).sqrt() * x0
@@ -216,7 +222,7 @@ class DiffusersTextToImage:
 
     @contextmanager
     def training(self) -> Iterator[None]:
-        """The denoiser has a GPU to itself: VAE and text encoder come back to it with the first call that needs them."""
+        """Inside, only the denoiser is on the GPU; VAE and text encoder return with the first call that needs them."""
         with torch.enable_grad():
             if self._shelf is not None:
                 for name in self.resting:
@@ -228,6 +234,7 @@ class DiffusersTextToImage:
             part.to(self.device)
 
     def predict(self, noised: torch.Tensor, times: torch.Tensor, cond: Cond) -> torch.Tensor:
+        """The denoiser's raw prediction, float32 [n, C, h, w]."""
         with self._autocast():
             return self.denoiser(noised, times.to(self.device), **cond).sample.float()
 

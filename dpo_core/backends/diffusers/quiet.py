@@ -1,10 +1,10 @@
-"""Libraries' advice about their own files."""
+"""Silence the advisory messages of diffusers and transformers."""
 
 from __future__ import annotations
 
 
 def quiet_libraries() -> None:
-    """Let libraries' advice about their own files not drown what the user needs to read."""
+    """Set diffusers and transformers to errors only and no progress bars, so that our own messages stay visible."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 

@@ -1,7 +1,4 @@
-"""Stable Diffusion models of full size, and a tiny one, with random weights, as diffusers builds them.
-
-Nothing is downloaded.
-"""
+"""Full-size Stable Diffusion models, and a tiny one, with random weights, built by diffusers without downloads."""
 
 from __future__ import annotations
 
@@ -37,25 +34,28 @@ _ATTENDING = {"down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D"
 }
 UNETS = {
     "medium": _ATTENDING | {
-        "block_out_channels": (128, 256, 384, 384), "layers_per_block": 2, "cross_attention_dim": 768, "attention_head_dim": 8,
+        "block_out_channels": (128, 256, 384, 384), "layers_per_block": 2, "cross_attention_dim": 768,
+        "attention_head_dim": 8,
     },
     "sd15": _ATTENDING | {
-        "block_out_channels": (320, 640, 1280, 1280), "layers_per_block": 2, "cross_attention_dim": 768, "attention_head_dim": 8,
+        "block_out_channels": (320, 640, 1280, 1280), "layers_per_block": 2, "cross_attention_dim": 768,
+        "attention_head_dim": 8,
     },
     "sdxl": {
         "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        "block_out_channels": (320, 640, 1280), "layers_per_block": 2, "cross_attention_dim": 2048, "attention_head_dim": (5, 10, 20),
+        "block_out_channels": (320, 640, 1280), "layers_per_block": 2, "cross_attention_dim": 2048,
+        "attention_head_dim": (5, 10, 20),
         "transformer_layers_per_block": (1, 2, 10), "use_linear_projection": True, "addition_embed_type": "text_time",
         "addition_time_embed_dim": 256, "projection_class_embeddings_input_dim": 2816,
     },
 }  # fmt: skip
 SIDES = {"medium": 256, "sd15": 512, "sdxl": 1024}
-"""Pixels a side that each is made for."""
+"""Native side length of each model, in pixels."""
 
 
 class HashTokenizer:
-    """Ids of words by their hash, 77 a prompt: what they are does not matter to random weights."""
+    """Tokenizer stand-in for random weights: 77 ids per prompt, from the hashes of its words."""
 
     model_max_length = 77
 
@@ -98,7 +98,7 @@ def _text_encoder(config: dict, projected: bool = False):
 
 
 def random_pipeline(name: str, device: str):
-    """What a StableDiffusionPipeline of this shape holds, with the random weights that its parts start with."""
+    """The parts of a StableDiffusionPipeline of this size, with their initial random weights."""
     from diffusers import AutoencoderKL, DPMSolverMultistepScheduler
 
     with torch.random.fork_rng(devices=[]):
@@ -118,7 +118,7 @@ def random_pipeline(name: str, device: str):
 
 
 class RandomXL(DiffusersTextToImage):
-    """SDXL's second text encoder, its pooled output and sizes beside the first one's states."""
+    """SDXL with random weights: conditioning from both text encoders, the pooled output and the sizes."""
 
     resting = ("vae", "text_encoder", "text_encoder_2")
 
@@ -135,7 +135,7 @@ class RandomXL(DiffusersTextToImage):
 
 
 def encode_xl(pipe, ids: torch.Tensor) -> Cond:
-    """Conditioning of token ids [n, 77] as SDXL takes it."""
+    """SDXL's conditioning of token ids [n, 77]."""
     first = pipe.text_encoder(ids, output_hidden_states=True)
     second = pipe.text_encoder_2(ids, output_hidden_states=True)
     states = torch.cat([first.hidden_states[-2], second.hidden_states[-2]], -1)
@@ -144,7 +144,7 @@ def encode_xl(pipe, ids: torch.Tensor) -> Cond:
 
 
 def unet_arguments(cond: Cond) -> dict[str, object]:
-    """The UNet's keyword arguments: what SDXL adds stands in a dictionary of its own."""
+    """The UNet's keyword arguments; SDXL's additional ones go into `added_cond_kwargs`."""
     added = {k: cond[k] for k in ("text_embeds", "time_ids") if k in cond}
     plain = {"encoder_hidden_states": cond["encoder_hidden_states"]}
     return {**plain, "added_cond_kwargs": added} if added else plain

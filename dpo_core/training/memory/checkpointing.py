@@ -1,11 +1,10 @@
-"""Gradient checkpointing by blocks: what a block saves for backward is computed again in backward instead of being
-kept.
+"""Gradient checkpointing by blocks: a block's saved tensors are recomputed in backward instead of being kept.
 
-Not by torch.utils.checkpoint: where a block writes in place into a tensor that one of its layers has saved (`y =
-norm(x); x += f(y)`, as blocks of ComfyUI's Flux and Chroma do), its gradients are wrong without a word. Its recompute
-keeps aliases of what layers save, and saved-tensor hooks switch off autograd's own check for such writes; cloning the
-block's inputs does not help, as the write follows the save. Here forward notes which saved tensors are written to later
-in the block, and the recompute keeps copies of those.
+Why not torch.utils.checkpoint: when a block writes in place into a tensor that one of its layers has saved (`y =
+norm(x); x += f(y)`, as in blocks of ComfyUI's Flux and Chroma), its gradients are silently wrong. Its recompute keeps
+aliases of the saved tensors, and saved-tensor hooks disable autograd's check for such writes. Cloning the block's
+inputs does not help, because the write follows the save. Here the forward notes which saved tensors are written to
+later in the block, and the recompute keeps copies of those.
 """
 
 from __future__ import annotations
@@ -26,32 +25,33 @@ _BLOCKS = re.compile(
     r"|mid_block\.(resnets|attentions)\.\d+"
     r"|(input_blocks|output_blocks)\.\d+\.\d+"  # the original (ComfyUI's) UNet
     r"|middle_block\.\d+"
-    r"|(double_blocks|single_blocks|joint_blocks|transformer_blocks|single_transformer_blocks|blocks|layers)\.\d+"  # transformers
+    # transformers:
+    r"|(double_blocks|single_blocks|joint_blocks|transformer_blocks|single_transformer_blocks|blocks|layers)\.\d+"
 )
 
 
 _LAYERS = re.compile(r"(.+\.)?transformer_blocks\.\d+")
-"""Layers of the attention blocks of both UNets: ten of them lie in a block of SDXL."""
+"""Transformer layers inside the attention blocks of both UNets; a block of SDXL has up to ten."""
 
 
 def checkpointed_blocks(denoiser: nn.Module, layers: bool = False) -> dict[str, nn.Module]:
-    """Names and modules of the denoiser's blocks, chosen by name from the denoiser's root; none lies inside another.
+    """The denoiser's blocks to checkpoint, by full name; none lies inside another.
 
-    With `layers`, a block that holds transformer layers gives way to these. Raises UserError when the denoiser has no
-    block of a known name.
+    With `layers`, a block that holds transformer layers is replaced by those layers. Raises UserError when no module
+    of the denoiser has a known block name.
     """
-    found: dict[str, nn.Module] = {}
+    blocks: dict[str, nn.Module] = {}
     for name, module in denoiser.named_modules():
-        inside = any(name.startswith(f"{outer}.") for outer in found)
-        # Containers are walked through by their owner and never called.
+        inside = any(name.startswith(f"{outer}.") for outer in blocks)
+        # Containers are never called themselves.
         if _BLOCKS.fullmatch(name) and not inside and not isinstance(module, nn.ModuleList | nn.ModuleDict):
-            found[name] = module
-    if not found:
+            blocks[name] = module
+    if not blocks:
         raise UserError(
-            f"{type(denoiser).__name__} has no blocks that gradient checkpointing knows by name. Train this model without checkpointing "
-            "(memory: fast), at a smaller train.batch_size with more train.accumulation."
+            f"gradient checkpointing does not know the block names of {type(denoiser).__name__}. Train this model "
+            "without checkpointing (memory: fast), with a smaller train.batch_size and more train.accumulation."
         )
-    return dict(part for block in found.items() for part in _layers(*block)) if layers else found
+    return dict(part for block in blocks.items() for part in _layers(*block)) if layers else blocks
 
 
 def _layers(name: str, block: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -62,19 +62,21 @@ def _layers(name: str, block: nn.Module) -> list[tuple[str, nn.Module]]:
 
 @contextmanager
 def gradient_checkpointing(denoiser: nn.Module, layers: bool = False) -> Iterator[None]:
-    """Inside, where autograd records, a block keeps its inputs alone and computes the rest again in backward; else it
-    runs as it is.
+    """Inside, each block keeps only its inputs for backward and recomputes the rest there.
 
-    The blocks are those of `checkpointed_blocks`; smaller ones (`layers`) need less memory at once while they are
-    computed again.
+    Without gradients a block runs as usual. The blocks are those of `checkpointed_blocks`; with `layers` they are
+    smaller, which lowers the peak memory of the recompute. On exit every block gets its own forward back, also after an
+    error.
 
-    Gradients are those of the plain forward, to the order in which uses of one input are summed (a few 1e-7 relative).
-    Hooks on layers inside a block (the adapter's) act in the recompute too: backward must find them as forward did,
-    attached, with the same weights and mode. It raises RuntimeError where hooks, or a block that is not deterministic,
-    save other tensors than in forward; where an input of a block was written to from outside in between; and for second
-    derivatives. A block sees copies of its tensor arguments: what it writes into them does not reach its caller. Other
-    arguments are passed on as they are; the recompute sees dictionaries and lists as they stood in forward. Raises
-    UserError as `checkpointed_blocks` does. Every block gets its own forward back in any case.
+    Gradients equal those of the plain forward, except for the order in which several uses of one input are summed (a
+    few 1e-7 relative). Hooks on layers inside a block (the adapter's) run in the recompute too, so at backward they
+    must still be attached, with the same weights and mode. A block gets copies of its tensor arguments, so its writes
+    do not reach the caller. Other arguments are passed on unchanged; the recompute sees dictionaries and lists as they
+    were at forward.
+
+    Raises UserError as `checkpointed_blocks` does. Backward raises RuntimeError when the recompute saves other tensors
+    than forward did (changed hooks, or a block that is not deterministic), when an input of a block was modified from
+    outside in between, and for second derivatives.
     """
     blocks = list(checkpointed_blocks(denoiser, layers).values())
     before = [block.__dict__.get("forward") for block in blocks]
@@ -101,8 +103,9 @@ def _recomputing(forward: Callable) -> Callable:
 
 
 class _Inputs(torch.autograd.Function):
-    """A node that keeps a call's tensors as any op keeps its own: counted, offloaded and guarded against later writes
-    by autograd.
+    """Autograd node that saves the tensor inputs of a block call.
+
+    Saved this way they are counted, offloaded and checked against later writes like the saved tensors of any op.
     """
 
     @staticmethod
@@ -112,19 +115,21 @@ class _Inputs(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *_gradients: torch.Tensor) -> None:
-        raise AssertionError("the node's output is used by nothing")
+        raise AssertionError("no gradient reaches this node: its output is not used")
 
 
 class _Call:
-    """One call of a block: its arguments, by position or name, and what it saves for backward, numbered in the order of
-    saving.
+    """One call of a block: its arguments (by position or name) and its saved tensors, numbered in the order of saving.
+
+    `kinds`: shape, dtype and device of each saved tensor. `written`: those modified after their save. `values`: the
+    recomputed tensors that backward has not used yet.
     """
 
     def __init__(self, forward: Callable, arguments: dict[int | str, object]) -> None:
         self.forward = forward
         self.tensor_keys = [k for k, v in arguments.items() if isinstance(v, torch.Tensor)]
         tensors = [arguments[k] for k in self.tensor_keys]
-        # The output, not its node alone: PyTorch 2.11 frees what a node saved once its output is gone.
+        # Keep the output, not only its node: PyTorch 2.11 frees the saved tensors of a node when its output is gone.
         self.inputs = _Inputs.apply(torch.empty(0, requires_grad=True), *tensors)
         self.others = {k: _copied(v) for k, v in arguments.items() if k not in self.tensor_keys}
         self.autocasts = _autocasts({t.device.type for t in tensors} | {"cpu"})
@@ -133,9 +138,9 @@ class _Call:
         self.values: dict[int, torch.Tensor] = {}
 
     def first(self, arguments: dict[int | str, object]) -> object:
-        """The block's result.
+        """Run the block and return its result.
 
-        Of what it saves, this keeps kinds only, and which tensors were written to between their save and the end.
+        Of the saved tensors only their kinds are kept, and which of them were modified after their save.
         """
         saved: list[tuple[torch.Tensor, int]] = []
 
@@ -150,17 +155,17 @@ class _Call:
             self.written = {i for i, (tensor, version) in enumerate(saved) if tensor._version != version}
             return result
         finally:
-            saved.clear()  # The graph holds `pack`, and the list by it: a cycle that nothing would free.
+            saved.clear()  # Breaks a reference cycle: the graph holds `pack`, which holds the list.
 
     def _run(self, arguments: dict[int | str, object]) -> object:
-        # Copies: a block that writes into its inputs must not change what the recompute starts from.
+        # Copies: a block that writes into its inputs must not change the inputs of the recompute.
         values = {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in arguments.items()}
         positions = sorted(k for k in values if isinstance(k, int))
         return self.forward(*(values[k] for k in positions), **{k: v for k, v in values.items() if isinstance(k, str)})
 
     def _unpack(self, index: int) -> torch.Tensor:
         if torch.is_grad_enabled():
-            raise RuntimeError("gradient checkpointing gives first derivatives only; leave create_graph off")
+            raise RuntimeError("gradient checkpointing supports first derivatives only; leave create_graph off")
         if index not in self.values:
             self.values = dict(enumerate(self._recompute()))
         return self.values.pop(index)
@@ -174,7 +179,7 @@ class _Call:
             return index
 
         tensors = dict(zip(self.tensor_keys, self.inputs.grad_fn.saved_tensors, strict=True))
-        # Copied once more: a second backward through a retained graph starts from the same state.
+        # Copied again, so that a second backward through a retained graph starts from the same state.
         others = {k: _copied(v) for k, v in self.others.items()}
         with ExitStack() as stack:
             for state in self.autocasts:
@@ -184,8 +189,9 @@ class _Call:
             self._run(tensors | others)
         if [_kind(tensor) for tensor in saved] != self.kinds:
             raise RuntimeError(
-                f"a checkpointed block saved {len(saved)} tensors in the recompute and {len(self.kinds)} in forward, or tensors of another "
-                "shape or type: the adapter's mode changed between forward and backward, or the block is not deterministic."
+                f"a checkpointed block saved {len(saved)} tensors in the recompute and {len(self.kinds)} in forward, "
+                "or tensors of another shape or dtype: the adapter's mode changed between forward and backward, or the "
+                "block is not deterministic."
             )
         return saved
 
@@ -195,15 +201,16 @@ def _kind(tensor: torch.Tensor) -> tuple:
 
 
 def _copied(value: object) -> object:
-    """Dictionaries and lists as they stand now (hosts count blocks in such an argument); anything else as it is."""
+    """A deep copy of dictionaries and lists (hosts count blocks in such an argument); other values unchanged."""
     if type(value) is dict:
         return {k: _copied(v) for k, v in value.items()}
     return [_copied(v) for v in value] if type(value) is list else value
 
 
 def _autocasts(device_types: set[str]) -> list[dict[str, object]]:
-    """The autocast state of forward, as arguments of torch.autocast: backward runs outside its context, or in a thread
-    of its own.
+    """The current autocast state of these device types, as arguments of torch.autocast.
+
+    The recompute needs it, because backward runs outside forward's autocast context or in another thread.
     """
     cache = torch.is_autocast_cache_enabled()
     return [

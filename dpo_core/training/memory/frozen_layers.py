@@ -1,15 +1,14 @@
-"""Less kept for the backward pass, at no cost in exactness and next to none in time: what only a frozen weight's
-gradient would need, and what is quick to compute again.
+"""Keep fewer activations for backward in layers with frozen weights, exactly and at almost no cost in time.
 
-The denoiser's own weights are frozen, so that the backward pass asks for gradients of activations alone. Three things
-that PyTorch keeps all the same are left out, about a third of what a UNet keeps (docs/speed.md):
+The denoiser's own weights are frozen, so backward needs the gradients of activations only. Three kinds of tensors that
+PyTorch saves anyway are not kept, about a third of a UNet's saved memory (docs/speed.md):
 
-- a convolution's input, which only the gradient of its weight needs: one formula serves both, and keeps what either wants;
-- the output of a group norm that goes into a SiLU: it is computed again from the norm's input, which is kept anyway;
-- in GEGLU, h * gelu(g), the output of the gelu, computed again from g.
+- the input of a convolution, which only the gradient of its weight needs (PyTorch saves it for both gradients);
+- the output of a group norm that feeds a SiLU: recomputed from the norm's input, which is saved in any case;
+- in GEGLU, h * gelu(g), the output of the gelu: recomputed from g.
 
-Gradients are the same bit for bit where kernels are deterministic. Small tensors stay as they are, see WORTH; so do
-layers that write in place, or whose weights are trained, and everything where PyTorch is older than 2.4.
+Gradients are the same bit for bit where kernels are deterministic. Unchanged are tensors smaller than MIN_BYTES, layers
+that write in place or whose weights are trained, and everything when PyTorch is older than 2.4.
 """
 
 from __future__ import annotations
@@ -23,17 +22,14 @@ from torch import nn
 from torch.nn import functional as F
 
 GEGLUS = ("diffusers.models.activations", "comfy.ldm.modules.attention")
-"""Modules whose GEGLU is h * gelu(g) with h, g = proj(x).chunk(2, -1)."""
-WORTH = 2**20
-"""Smaller tensors are kept as ever: little is gained, and a backward pass of small ones would take a tenth longer.
-
-Unit: bytes.
-"""
-_SOURCE = "_dreambooth_dpo_norm"
+"""Python modules whose class GEGLU computes h * gelu(g) with h, g = proj(x).chunk(2, -1)."""
+MIN_BYTES = 2**20
+"""Smallest tensor, in bytes, that is not kept. Smaller ones save little, and would make backward a tenth slower."""
+_NORM_INPUT = "_dreambooth_dpo_norm"
 
 
 class _FrozenConv2d(torch.autograd.Function):
-    """F.conv2d whose backward pass gives the gradient of its input alone."""
+    """F.conv2d whose backward computes the gradient of the input only, and so does not save the input."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, how: tuple) -> torch.Tensor:
@@ -48,7 +44,7 @@ class _FrozenConv2d(torch.autograd.Function):
 
 
 class _SiluOfNorm(torch.autograd.Function):
-    """F.silu of y = norm(x), of which x is kept and y computed again. x: the norm's input, without gradient."""
+    """F.silu of y = norm(x) that saves x and recomputes y in backward. x: the norm's input, detached."""
 
     @staticmethod
     def forward(
@@ -65,7 +61,7 @@ class _SiluOfNorm(torch.autograd.Function):
 
 
 class _Geglu(torch.autograd.Function):
-    """h * gelu(g) of both, side by side in the last dimension."""
+    """h * gelu(g) where `both` holds h and g side by side in the last dimension."""
 
     @staticmethod
     def forward(ctx: Any, both: torch.Tensor) -> torch.Tensor:
@@ -81,19 +77,22 @@ class _Geglu(torch.autograd.Function):
 
 
 def _autocast_type(x: torch.Tensor) -> torch.dtype | None:
-    """What autocast computes in on x's device; None where it is off."""
+    """The dtype of autocast on x's device; None when autocast is off."""
     kind = x.device.type
-    # Asked first: for a kind of device that autocast does not know, the others raise.
+    # is_autocast_available first: the other calls raise for a device type without autocast.
     on = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
     return torch.get_autocast_dtype(kind) if on else None
 
 
 def _conv(module: nn.Conv2d, plain: Callable) -> Callable:
-    """For `_conv_forward`, which a host's convolution calls with weights of its own casting, too."""
+    """Replacement of `_conv_forward`.
+
+    A host's convolution also calls that method, with weights that it has cast itself.
+    """
 
     def forward(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         trained = weight.requires_grad or (bias is not None and bias.requires_grad)
-        if trained or x.nbytes < WORTH or not (torch.is_grad_enabled() and x.requires_grad):
+        if trained or x.nbytes < MIN_BYTES or not (torch.is_grad_enabled() and x.requires_grad):
             return plain(x, weight, bias)
         if (kind := _autocast_type(x)) is not None:
             x, weight, bias = x.to(kind), weight.to(kind), None if bias is None else bias.to(kind)
@@ -103,43 +102,47 @@ def _conv(module: nn.Conv2d, plain: Callable) -> Callable:
 
 
 def _norm(plain: Callable) -> Callable:
-    """A group norm's forward, whose output knows where it came from."""
+    """Replacement of a group norm's forward that attaches its input to the output, for a SiLU that follows."""
 
     def forward(x: torch.Tensor) -> torch.Tensor:
         y = plain(x)
-        if y.requires_grad and y.nbytes >= WORTH:
+        if y.requires_grad and y.nbytes >= MIN_BYTES:
             kind, device = _autocast_type(x), x.device.type
 
             def again(source: torch.Tensor) -> torch.Tensor:
                 with torch.autocast(device, kind) if kind is not None else nullcontext():
                     return plain(source)
 
-            setattr(y, _SOURCE, (x.detach(), again))
+            setattr(y, _NORM_INPUT, (x.detach(), again))
         return y
 
     return forward
 
 
 def _silu(plain: Callable) -> Callable:
+    """Replacement of a SiLU's forward: recomputes its input in backward when that is the output of a group norm."""
+
     def forward(y: torch.Tensor) -> torch.Tensor:
-        source = y.__dict__.pop(_SOURCE, None)
+        source = y.__dict__.pop(_NORM_INPUT, None)
         return plain(y) if source is None else _SiluOfNorm.apply(y, *source)
 
     return forward
 
 
 def _geglu(module: nn.Module, plain: Callable) -> Callable:
+    """Replacement of a GEGLU's forward."""
+
     def forward(x: torch.Tensor, *args: Any, **more: Any) -> torch.Tensor:
         rows = x.numel() // x.shape[-1] * x.element_size()
-        if args or more or rows * module.proj.weight.shape[0] < WORTH or not torch.is_grad_enabled():
+        if args or more or rows * module.proj.weight.shape[0] < MIN_BYTES or not torch.is_grad_enabled():
             return plain(x, *args, **more)
         return _Geglu.apply(module.proj(x))
 
     return forward
 
 
-def _leaner(module: nn.Module) -> tuple[str, Callable] | None:
-    """Which method of a module is replaced, and by what; None for most."""
+def _replacement(module: nn.Module) -> tuple[str, Callable] | None:
+    """Name of the module's method to replace, and its replacement; None if the module stays unchanged."""
     if isinstance(module, nn.Conv2d) and module.padding_mode == "zeros" and not isinstance(module.padding, str):
         return "_conv_forward", _conv(module, module._conv_forward)
     if isinstance(module, nn.GroupNorm) and not any(p.requires_grad for p in module.parameters()):
@@ -153,24 +156,24 @@ def _leaner(module: nn.Module) -> tuple[str, Callable] | None:
 
 @contextmanager
 def lean(denoiser: nn.Module) -> Iterator[None]:
-    """Inside, the denoiser's frozen layers keep less for the backward pass. Every layer gets its own methods back in
-    any case.
+    """Inside, the denoiser's frozen layers keep fewer activations for backward.
 
-    Hooks on layers (the adapter's) act as before. Where autograd does not record, nothing changes.
+    Hooks on layers (the adapter's) work as usual. Without gradients nothing changes. On exit every layer gets its own
+    methods back, also after an error.
     """
     if not hasattr(torch, "get_autocast_dtype"):
         yield
         return
     with ExitStack() as stack:
         for module in denoiser.modules():
-            if (found := _leaner(module)) is not None:
-                name, method = found
-                stack.callback(_put_back, module, name, module.__dict__.get(name))
+            if (replacement := _replacement(module)) is not None:
+                name, method = replacement
+                stack.callback(_restore, module, name, module.__dict__.get(name))
                 setattr(module, name, method)
         yield
 
 
-def _put_back(module: nn.Module, name: str, before: Callable | None) -> None:
+def _restore(module: nn.Module, name: str, before: Callable | None) -> None:
     module.__dict__.pop(name, None)
     if before is not None:
         setattr(module, name, before)

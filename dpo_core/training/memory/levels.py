@@ -1,4 +1,4 @@
-"""Memory levels of training: what a step gives up to fit, and what is tried next where it does not."""
+"""Memory levels of training: what each level recomputes, and which level follows on out-of-memory."""
 
 from __future__ import annotations
 
@@ -13,21 +13,23 @@ from .checkpointing import checkpointed_blocks, gradient_checkpointing
 from .frozen_layers import lean
 
 LEVELS = ("fast", "checkpointing", "low")
-"""From quick to small: nothing recomputed; each block recomputed in backward; each transformer layer, and one pair
-after another. The gradients of all are the same but for rounding."""
+"""From fastest to smallest. Gradients are the same at all levels up to rounding.
+
+fast: nothing is recomputed. checkpointing: each block is recomputed in backward. low: each transformer layer is
+recomputed, and pairs are processed one by one.
+"""
 
 
 def first_level(settings: TrainSettings) -> str:
-    """Where training begins: the setting's own level, or the quickest for auto."""
+    """The level that training starts at: the setting's own, or the fastest for `auto`."""
     return LEVELS[0] if settings.memory == "auto" else settings.memory
 
 
 def next_level(settings: TrainSettings, level: str, denoiser: nn.Module) -> str | None:
-    """What is tried where `level` does not fit into memory; None where nothing is left, or the user has chosen the
-    level.
+    """The level to try when `level` does not fit into memory; None when there is none or the user chose the level.
 
-    A compiled denoiser has no other level: see TrainSettings. Where no block is known by name, one pair after another
-    is all that is left.
+    A compiled denoiser has no other level (see TrainSettings). When no block is known by name, the only other level is
+    "low", which then only processes pairs one by one.
     """
     if settings.memory != "auto" or settings.compile or level == LEVELS[-1]:
         return None
@@ -43,10 +45,10 @@ def _has_blocks(denoiser: nn.Module) -> bool:
 
 @contextmanager
 def at_level(denoiser: nn.Module, level: str, compiled: bool = False) -> Iterator[None]:
-    """Inside, the denoiser's backward recomputes what the level says; unless it is `compiled`, it keeps no more than it
-    needs (frozen_layers.py).
+    """Inside, the denoiser's backward recomputes what the level says.
 
-    Raises UserError for the level checkpointing where the denoiser has no blocks known by name.
+    Unless it is `compiled`, its frozen layers also keep fewer activations (frozen_layers.py). Raises UserError for the
+    level "checkpointing" when the denoiser has no blocks known by name.
     """
     with nullcontext() if compiled else lean(denoiser):
         if level == "fast" or (level == "low" and not _has_blocks(denoiser)):

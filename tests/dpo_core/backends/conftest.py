@@ -1,4 +1,4 @@
-"""The model of the backend tests, of both kinds of prediction."""
+"""Fixture: the model of the backend tests, in both prediction types."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Up to which noise level the ComfyUI backend guides; no ComfyUI is needed to say so."""
+"""The noise level above which the ComfyUI backend applies guidance; needs no ComfyUI."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SIGMAS = [10.0, 5.0, 2.0, 1.0, 0.0]
 
 @pytest.mark.parametrize(
     ("until", "level"),
-    # A hundredth of the last guided step above the first level without: of 5 to 2, above 2.
+    # A hundredth of the last guided step (5 to 2) above the first level without guidance (2).
     [(0.5, 2.03), (0.6, 2.03), (0.25, 5.05), (0.75, 1.01), (1.0, 0.01), (0.9, 0.01), (0.1, math.inf), (0.0, math.inf)],
 )
 def test_the_level_by_hand(until, level):
@@ -23,8 +23,8 @@ def test_the_level_by_hand(until, level):
 
 @pytest.mark.parametrize("steps", [1, 3, 4, 20, 50])
 @pytest.mark.parametrize("until", [0.0, 0.1, 0.3, 0.5, 0.77, 1.0])
-def test_as_many_steps_begin_above_it_as_the_core_counts(steps, until):
-    """A flow model's levels, whose steps are small at the start."""
+def test_the_number_of_guided_steps_is_that_of_the_settings(steps, until):
+    """The levels of a flow model, with small steps at the start."""
     levels = [12 * t / (1 + 11 * t) for t in (1 - i / steps for i in range(steps + 1))]
     above = guided_above(levels, until)
     assert (
@@ -32,7 +32,7 @@ def test_as_many_steps_begin_above_it_as_the_core_counts(steps, until):
     )
 
 
-def test_rounding_does_not_decide():
+def test_the_level_is_robust_to_rounding():
     """1000 steps of a flow model of shift 12: neighbours differ by less than 1e-4."""
     levels = [12 * t / (1 + 11 * t) for t in (1 - i / 1000 for i in range(1001))]
     above = guided_above(levels, 0.01)

@@ -22,14 +22,15 @@ def noise_of(seed: int) -> torch.Tensor:
 
 
 def alphas_by_hand() -> np.ndarray:
-    """Stable Diffusion's schedule: beta runs evenly in its root from 0.00085 to 0.012 over 1000 steps; a = product of 1
-    - beta.
+    """Stable Diffusion's schedule: sqrt(beta) is linear from sqrt(0.00085) to sqrt(0.012) over 1000 steps.
+
+    a = product of 1 - beta.
     """
     return np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)
 
 
-class Knowing(torch.nn.Module):
-    """A denoiser that knows the picture: it gives the exact noise (or v) that leads from `x0` to its input."""
+class PerfectDenoiser(torch.nn.Module):
+    """A perfect denoiser: it returns the exact noise (or v) that leads from `x0` to its input."""
 
     def __init__(self, x0: torch.Tensor, kind: str) -> None:
         super().__init__()
@@ -78,12 +79,13 @@ def test_noised_agrees_with_the_scheduler(model):
         assert torch.allclose(target, ddpm.get_velocity(x0, noise, times), atol=1e-5)
 
 
-def test_a_model_that_knows_the_noise_has_no_error_and_samples_the_picture(model, monkeypatch):
-    """Training target and sampler agree in schedule and prediction type: the exact prediction has error 0 and leads
-    back to x0.
+def test_a_perfect_denoiser_has_no_error_and_samples_the_picture(model, monkeypatch):
+    """Training target and sampler use the same schedule and prediction type.
+
+    So the exact prediction has error 0 and sampling returns x0.
     """
     x0 = torch.stack([noise_of(7), noise_of(8)])
-    monkeypatch.setattr(model, "denoiser", Knowing(x0, model.prediction_type))
+    monkeypatch.setattr(model, "denoiser", PerfectDenoiser(x0, model.prediction_type))
     times = torch.tensor([20, 800])
     noised, target = model.noised(x0, torch.stack([noise_of(1), noise_of(2)]), times)
     assert torch.allclose(model.predict(noised, times, model.encode_prompts(PROMPTS[:2])), target, atol=1e-4)
@@ -91,7 +93,7 @@ def test_a_model_that_knows_the_noise_has_no_error_and_samples_the_picture(model
     assert torch.allclose(sampled, x0, atol=1e-3)
 
 
-def test_times_are_uniform_and_repeat(eps_model):
+def test_times_are_uniform_and_reproducible(eps_model):
     times = eps_model.draw_timesteps(20_000, torch.Generator().manual_seed(0))
     assert times.shape == (20_000,) and times.min() == 0 and times.max() == 999
     assert float(times.float().mean()) == pytest.approx(499.5, abs=10)
@@ -112,7 +114,7 @@ def test_predict_is_the_denoisers_raw_output(model):
     assert found.dtype == torch.float32 and torch.allclose(found, torch.cat(one_by_one), atol=1e-5)
 
 
-def test_bf16_is_near_but_not_the_same(eps_model, monkeypatch):
+def test_bf16_is_close_but_not_equal(eps_model, monkeypatch):
     x, times, cond = noise_of(1)[None], torch.tensor([300]), eps_model.encode_prompts(PROMPTS[:1])
     with torch.no_grad():
         exact = eps_model.predict(x, times, cond)
@@ -122,8 +124,8 @@ def test_bf16_is_near_but_not_the_same(eps_model, monkeypatch):
     assert 0 < float((rough - exact).abs().max() / exact.abs().max()) < 0.05
 
 
-def test_bf16_keeps_the_denoisers_weights_small_and_its_name():
-    """The fingerprint is of the weights as they were loaded, so that a run is known again whatever it is drawn in."""
+def test_bf16_stores_the_denoiser_in_bf16_and_keeps_the_fingerprint():
+    """The fingerprint is of the weights as loaded, so it does not depend on the precision."""
     exact, rough = tiny_text_to_image(), tiny_text_to_image(precision="bf16")
     assert {p.dtype for p in rough.denoiser.parameters()} == {torch.bfloat16}
     assert {p.dtype for m in (rough.pipe.vae, rough.pipe.text_encoder) for p in m.parameters()} == {torch.float32}
@@ -160,8 +162,8 @@ def test_encoding_is_the_pipelines(eps_model):
 # --- sampling ---
 
 
-def test_the_scheduler_of_stable_diffusion_1_is_taken():
-    """Such folders name PNDM; its schedule must be read, and sampling goes by DPM-Solver++ all the same."""
+def test_the_scheduler_config_of_stable_diffusion_1_is_accepted():
+    """Such folders name PNDM; its noise schedule is used, but sampling is by DPM-Solver++."""
     from diffusers import PNDMScheduler
 
     pipe = tiny_stable_diffusion()
@@ -176,7 +178,7 @@ def test_the_scheduler_of_stable_diffusion_1_is_taken():
     model = DiffusersTextToImage(pipe)
     assert np.abs(model.alphas.numpy() - alphas_by_hand()).max() < 1e-6
     x0 = noise_of(7)[None]
-    model.denoiser = Knowing(x0, "epsilon")
+    model.denoiser = PerfectDenoiser(x0, "epsilon")
     sampled = model.sample(PROMPTS[:1], SEEDS[:1], SAMPLING.model_copy(update={"guidance": 1.0, "steps": 8}))
     assert torch.allclose(sampled, x0, atol=1e-3)
 
@@ -232,7 +234,7 @@ def test_decoding_in_parts_changes_nothing(eps_model, monkeypatch):
 # --- identity ---
 
 
-def test_the_fingerprint_is_of_weights_and_prediction_type_and_not_of_threads(model):
+def test_the_fingerprint_depends_on_weights_and_prediction_type_and_not_on_threads(model):
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(3)
@@ -249,5 +251,5 @@ def test_the_fingerprint_sees_one_changed_weight_far_inside(part):
     pipe = tiny_stable_diffusion()
     before = DiffusersTextToImage(pipe).fingerprint
     weight = max(getattr(pipe, part).parameters(), key=torch.numel)
-    weight.data[(-1,) * weight.ndim] += 1e-3  # by index: flat, it would be a copy where channels come last
+    weight.data[(-1,) * weight.ndim] += 1e-3  # by index: with channels last, flatten would copy
     assert DiffusersTextToImage(pipe).fingerprint != before

@@ -1,4 +1,4 @@
-"""Model folders: loaded as they were saved, or refused by name."""
+"""Model folders: loaded as they were saved, or refused with the folder's name."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_half_precision_weights_load_as_float32(tmp_path):
     assert {p.dtype for p in load_pipeline(tmp_path / "half").unet.parameters()} == {torch.float32}
 
 
-def test_a_folder_that_is_no_model_is_refused(tmp_path):
+def test_a_folder_without_a_model_is_refused(tmp_path):
     for path in (tmp_path, tmp_path / "none"):
         with pytest.raises(UserError, match=r"has no model_index\.json"):
             load_pipeline(path)
@@ -67,5 +67,5 @@ def test_a_damaged_folder_is_refused(folder, tmp_path, damage):
 def test_another_prediction_type_is_refused():
     pipe = tiny_stable_diffusion()
     pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, prediction_type="sample")
-    with pytest.raises(UserError, match="prediction type 'sample'.*epsilon and v_prediction"):
+    with pytest.raises(UserError, match="prediction type 'sample'.*epsilon or v_prediction"):
         DiffusersTextToImage(pipe)

@@ -1,8 +1,6 @@
-"""Who takes room on a GPU when: while the denoiser trains, VAE and text encoder do not, and they come back when they
-are asked.
+"""GPU residence: VAE and text encoder leave the GPU while the denoiser trains, and return when they are called.
 
-Where there is no GPU, a model is told to put its parts aside in main memory, where they lie already, and it is watched
-that it does.
+Without a GPU, the moves of the parts are recorded while "off the GPU" and "home" are both the CPU.
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ CPU = torch.device("cpu")
 
 
 class Moves:
-    """Where the parts of a pipeline were sent, in order."""
+    """Records the devices that the parts of a pipeline are moved to, in order."""
 
     def __init__(self, model: DiffusersTextToImage, monkeypatch: pytest.MonkeyPatch) -> None:
         self.told: list[tuple[str, str]] = []
@@ -38,18 +36,18 @@ class Moves:
 @pytest.fixture
 def on_shelf(monkeypatch: pytest.MonkeyPatch):
     model = DiffusersTextToImage(tiny_stable_diffusion())
-    model._shelf, model.device = CPU, torch.device("cpu")  # two objects: "aside" and "home"
+    model._shelf, model.device = CPU, torch.device("cpu")  # two distinct objects: offload device and home device
     return model, Moves(model, monkeypatch)
 
 
-def test_training_leaves_the_gpu_to_the_denoiser(on_shelf):
+def test_training_keeps_only_the_denoiser_on_the_gpu(on_shelf):
     model, moves = on_shelf
     with model.training():
         assert moves.since() == [("vae", "aside"), ("text_encoder", "aside")] and torch.is_grad_enabled()
     assert moves.since() == [], "they come back when they are asked, not before"
 
 
-def test_parts_come_back_when_they_are_asked(on_shelf):
+def test_parts_return_when_they_are_called(on_shelf):
     model, moves = on_shelf
     with model.training():
         moves.since()
@@ -76,7 +74,7 @@ def test_on_a_cpu_nothing_is_moved(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="asks where a GPU's memory goes: needs one")
-def test_a_gpu_holds_the_denoiser_alone_while_it_trains():
+def test_a_real_gpu_holds_only_the_denoiser_during_training():
     pipe = tiny_stable_diffusion().to("cuda")
     model = DiffusersTextToImage(pipe)
 

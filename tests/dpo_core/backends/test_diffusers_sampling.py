@@ -1,4 +1,4 @@
-"""Sampling by the diffusers backend against diffusers' own pipeline, and guidance written out by hand."""
+"""Sampling by the diffusers backend, compared with diffusers' own pipeline and with guidance written by hand."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def noise_of(seed: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
-def test_sampling_is_the_pipelines_own(model, guidance):
+def test_sampling_equals_the_pipelines_own(model, guidance):
     """diffusers' StableDiffusionPipeline from the same noise, which at guidance 1 runs without the empty prompt."""
     expected = model.pipe(
         PROMPTS,
@@ -41,7 +41,7 @@ def test_batch_size_changes_no_candidate(model, guidance):
     assert all((together[i] - together[j]).abs().max() > 0.1 for i in range(4) for j in range(i))
 
 
-def test_guidance_1_asks_for_no_empty_prompt_and_is_the_limit_of_guidance():
+def test_guidance_1_needs_no_empty_prompt_and_is_the_limit_of_guidance():
     model, sizes = tiny_text_to_image(), []
     model.denoiser.register_forward_pre_hook(lambda _m, args: sizes.append(len(args[0])))
     plain = model.sample(PROMPTS[:2], SEEDS[:2], SAMPLING.model_copy(update={"guidance": 1.0}))
@@ -52,7 +52,7 @@ def test_guidance_1_asks_for_no_empty_prompt_and_is_the_limit_of_guidance():
 
 
 def guided_by_hand(model, guidance: float, guided_steps: int) -> torch.Tensor:
-    """The sampler written out: both forwards and their mix for the first steps, then the prompted forward alone."""
+    """The sampler by hand: both forwards and their mix in the first steps, then only the prompted forward."""
     scheduler = model.scheduler
     scheduler.set_timesteps(SAMPLING.steps)
     latents = torch.stack([noise_of(s) for s in SEEDS]) * scheduler.init_noise_sigma
@@ -98,7 +98,7 @@ def test_each_candidate_starts_from_the_noise_of_its_own_seed(eps_model):
     assert torch.equal(state, torch.random.get_rng_state())
 
 
-def test_steps_are_told_and_a_second_call_repeats_the_first(eps_model):
+def test_on_step_is_called_and_a_second_call_repeats_the_first(eps_model):
     told: list[int] = []
     first = eps_model.sample(PROMPTS[:1], [1], SAMPLING, told.append)
     assert told == list(range(1, SAMPLING.steps + 1))

@@ -1,4 +1,4 @@
-"""Checkpoints of random weights: names, shapes, sizes of values, and equal files from equal seeds."""
+"""Checkpoints of random weights: names, shapes, scale of values, and equal files from equal seeds."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_file_has_the_layouts_names_and_values_that_keep_activations_finite(tm
     assert tensors["embeddings.position_ids"].tolist() == [[0, 1, 2, 3, 4]]
 
 
-def test_equal_seeds_give_equal_files_and_others_other_ones(tmp_path: Path) -> None:
+def test_files_are_equal_exactly_for_equal_seeds(tmp_path: Path) -> None:
     small = {"a.weight": torch.empty(4, 4), "b.weight": torch.empty(4, 4)}
     for name, seed in (("one", 0), ("again", 0), ("other", 1)):
         write_random_checkpoint(small, tmp_path / name, seed)
@@ -42,7 +42,7 @@ def test_equal_seeds_give_equal_files_and_others_other_ones(tmp_path: Path) -> N
     assert not torch.equal(*load_file(tmp_path / "one").values())
 
 
-def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_is_an_error_with_its_name(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot write"):
         write_random_checkpoint({}, tmp_path / "file" / "a.safetensors")

@@ -1,4 +1,4 @@
-"""The angle window on small cases worked out by hand, and its promises by hypothesis."""
+"""The angle window: small cases worked out by hand, and property tests."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def indices(pairs: list[Pair]) -> list[tuple[int, int]]:
 
 @st.composite
 def rounds(draw):
-    """Candidates of a few prompts with coarse scores (equal ones happen) and a window."""
+    """Candidates of a few prompts with coarse scores (ties occur) and a window."""
     sizes = draw(st.lists(st.integers(1, 6), min_size=1, max_size=4).filter(lambda s: max(s) > 1))
     n = sum(sizes)
     scores = st.lists(st.integers(-6, 6), min_size=n, max_size=n)
@@ -71,7 +71,7 @@ def test_standardise_by_hand():
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 1e6, -3e-9])
-def test_standardise_makes_zeros_of_equal_values(value):
+def test_standardise_maps_equal_values_to_zero(value):
     assert standardise(np.full(7, value)).tolist() == [0.0] * 7
 
 
@@ -80,26 +80,28 @@ def test_standardise_keeps_small_but_real_differences():
 
 
 def test_deviations_are_from_the_prompts_mean():
-    """Prompts (0, 2) and (100, 102): deviations -1, 1, -1, 1, their spread 1.
+    """Prompts (0, 2) and (100, 102): deviations -1, 1, -1, 1, so the standard deviation is 1.
 
-    Over all at once the spread would be 50.0099.
+    Around a common mean it would be 50.0099.
     """
     values, prompts = np.array([0.0, 2.0, 100.0, 102.0]), np.array([0, 0, 1, 1])
     assert standardise(values, prompts).tolist() == [-1.0, 1.0, -1.0, 1.0]
     assert standardise(values).tolist() == pytest.approx([-1.019796, -0.979804, 0.979804, 1.019796], abs=1e-6)
 
 
-def test_an_easy_prompt_does_not_turn_the_angles_of_another():
-    """Alignment of prompt 1 lies 5 higher than that of prompt 0; within either prompt both axes differ alike, so every
-    angle is 45.
+def test_a_prompts_mean_score_does_not_change_angles():
+    """Alignment of prompt 1 is 5 higher than that of prompt 0.
+
+    Within each prompt both axes differ equally, so all angles are 45.
     """
     pairs, _ = pairs_of([0, 0, 1, 1], [0, 1, 0, 1], [0, 1, 5, 6])
     assert [p.angle for p in pairs] == pytest.approx([45.0, 45.0])
 
 
 def test_the_spread_is_pooled_over_the_round():
-    """Fidelities 0, 10, 4, 6: deviations 5, 5, 1, 1 from the prompts' means, variance (25 + 25 + 1 + 1) / 4 = 13,
-    deviation 3.605551.
+    """Fidelities 0, 10, 4, 6: deviations 5, 5, 1, 1 from the prompts' means.
+
+    Variance (25 + 25 + 1 + 1) / 4 = 13, standard deviation 3.605551.
 
     Prompt 0 differs by 10 / 3.605551 = 2.773501, prompt 1 by 2 / 3.605551 = 0.554700; per prompt both would be 2.
     """
@@ -110,11 +112,10 @@ def test_the_spread_is_pooled_over_the_round():
 
 
 def test_each_direction_of_improvement_by_hand():
-    """Two candidates a prompt, scores 0 and 1: both axes have one spread, so the angles are exact.
+    """Two candidates per prompt, scores 0 and 1: both axes have the same spread, so the angles are exact.
 
-    Prompt 0: 1 better in both (45). Prompt 1: candidate 3 better in fidelity alone (0). Prompt 2: candidate 5 better in
-    alignment alone (90). Prompt 3: candidate 7 better in fidelity, worse in alignment (-45, seen from candidate 6:
-    135).
+    Prompt 0: candidate 1 better in both (45). Prompt 1: candidate 3 better in fidelity only (0). Prompt 2: candidate 5
+    better in alignment only (90). Prompt 3: candidate 7 better in fidelity, worse in alignment (-45; 135 for 6 over 7).
     """
     scores = ([0, 0, 1, 1, 2, 2, 3, 3], [0, 1, 0, 1, 0, 0, 0, 1], [0, 1, 0, 0, 0, 1, 1, 0])
 
@@ -132,7 +133,7 @@ def test_each_direction_of_improvement_by_hand():
 @pytest.mark.parametrize(
     ("low", "high", "fits"), [(45, 70, True), (20, 45, True), (20, 44.999, False), (45.001, 70, False)]
 )
-def test_the_window_holds_its_borders(low, high, fits):
+def test_the_window_includes_its_borders(low, high, fits):
     """Scores 0 and 1 on both axes standardise to -1 and 1: the angle is 45 exactly."""
     pairs, found = pairs_of([0, 0], [0, 1], [0, 1], angle_low=low, angle_high=high)
     assert indices(pairs) == ([(1, 0)] if fits else [])
@@ -140,13 +141,13 @@ def test_the_window_holds_its_borders(low, high, fits):
 
 
 @pytest.mark.parametrize(("margin", "fits"), [(2.0, True), (2.0001, False)])
-def test_the_margin_is_the_length_in_standard_deviations_and_holds_its_border(margin, fits):
-    """Fidelity alone differs, -1 and 1: length 2."""
+def test_the_margin_is_a_length_in_standard_deviations_and_includes_its_border(margin, fits):
+    """Only fidelity differs, -1 and 1: length 2."""
     pairs, found = pairs_of([0, 0], [0, 1], [5, 5], angle_low=-10, angle_high=10, margin=margin)
     assert (len(pairs), found.below_margin) == ((1, 0) if fits else (0, 1))
 
 
-def test_the_longest_pairs_are_kept_up_to_the_limit_of_a_prompt():
+def test_the_longest_pairs_are_selected_up_to_the_limit_per_prompt():
     """Fidelity 0, 1, 3: lengths in raw units 3 (2 over 0), 2 (2 over 1), 1 (1 over 0)."""
     scores = ([0, 0, 0], [0, 1, 3], [0, 0, 0])
     all_three, _ = pairs_of(*scores, angle_low=-10, angle_high=10)
@@ -157,28 +158,29 @@ def test_the_longest_pairs_are_kept_up_to_the_limit_of_a_prompt():
 
 
 def test_a_candidate_is_used_no_more_than_allowed():
-    """As above; with one use each, (2, 0) takes both ends, and the two pairs left touch one of them."""
+    """As above. With one use each, (2, 0) uses candidates 2 and 0, and both other pairs contain one of them."""
     pairs, found = pairs_of([0, 0, 0], [0, 1, 3], [0, 0, 0], angle_low=-10, angle_high=10, max_uses=1)
     assert indices(pairs) == [(2, 0)]
     assert (found.over_uses, found.over_prompt_limit) == (2, 0)
 
 
-def test_ties_go_by_candidate_order():
+def test_ties_are_broken_by_candidate_order():
     """Candidates 1 and 2 both beat 0 by the same length; 1 comes first."""
     pairs, _ = pairs_of([0, 0, 0], [0, 1, 1], [0, 0, 0], angle_low=-10, angle_high=10, max_pairs_per_prompt=1)
     assert indices(pairs) == [(1, 0)]
 
 
-def test_a_pair_counts_once_in_a_window_that_holds_both_directions():
-    """-90..180 holds -45 (1 over 0) and 135 (0 over 1)."""
+def test_a_pair_counts_once_in_a_window_with_both_directions():
+    """-90..180 contains both -45 (1 over 0) and 135 (0 over 1)."""
     pairs, found = pairs_of([0, 0], [0, 1], [1, 0], angle_low=-90, angle_high=180)
     assert indices(pairs) == [(0, 1)]
     assert (found.possible, found.kept, found.not_better) == (1, 1, 0)
 
 
 def test_the_yield_by_hand():
-    """Prompt 0, fidelity 0, 1, 2 (three possible, gain alone); prompt 1, equal candidates (no direction); prompt 2, one
-    candidate.
+    """Prompt 0: fidelity 0, 1, 2, so three possible pairs.
+
+    Prompt 1: equal candidates, no direction. Prompt 2: a single candidate.
     """
     pairs, found = pairs_of(
         [0, 0, 0, 1, 1, 2], [0, 1, 2, 1, 1, 1], [0] * 6, angle_low=-10, angle_high=10, max_pairs_per_prompt=2
@@ -199,7 +201,7 @@ def test_the_yield_by_hand():
     assert "2 of 3 prompts gave none" in found.sentence()
 
 
-def test_prompts_may_lie_mixed_and_have_any_number():
+def test_prompts_may_be_interleaved_and_have_any_index():
     pairs, _ = pairs_of([7, 3, 7, 3], [0, 5, 5, 0], [0, 5, 5, 0], angle_low=20, angle_high=70)
     assert indices(pairs) == [(1, 3), (2, 0)]
 
@@ -225,7 +227,7 @@ def test_every_possible_pair_is_accounted_for(drawn):
 
 
 @given(rounds())
-def test_every_pair_keeps_the_rules(drawn):
+def test_every_pair_satisfies_window_margin_and_limits(drawn):
     prompt_of, fidelity, alignment, window = drawn
     pairs, _ = angle_window_pairs(prompt_of, fidelity, alignment, window)
     f, a = standardise(fidelity, prompt_of), standardise(alignment, prompt_of)
@@ -248,7 +250,7 @@ def test_every_pair_keeps_the_rules(drawn):
 def test_shifting_and_scaling_the_raw_scores_changes_no_pair(seed, low, scale, shift):
     """Scorers of other units give the same pairs.
 
-    A score hit to the last bit by a border may fall either way, so those are left out.
+    A value exactly on a border may fall on either side by rounding, so such cases are left out.
     """
     rng = np.random.default_rng(seed)
     prompt_of, fidelity, alignment = rng.integers(0, 3, 12), rng.normal(size=12), rng.normal(size=12)
@@ -294,5 +296,5 @@ def test_ten_thousand_candidates():
     assert found.possible == 45_000 and found.kept == len(pairs) > 1000
 
 
-def test_every_rule_of_the_settings_is_there():
+def test_every_rule_of_the_settings_is_implemented():
     assert set(get_args(PairSettings.model_fields["rule"].annotation)) == set(PAIR_RULES)

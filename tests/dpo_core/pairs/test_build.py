@@ -1,4 +1,4 @@
-"""The stage that makes pairs of a scored set, and what it leaves in the run folder."""
+"""The pair stage: pairs of a scored set and the facts that it stores in the run folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dreambooth_dpo.dpo_core.settings import PairSettings
 from dreambooth_dpo.dpo_core.training.dataset import pair_data
 
 ARMS = ([0, 0, 1, 1], [0, 1, 0, 2], [0, 2, 0, 1])
-"""Prompt 0 gains (1, 2), prompt 1 (2, 1); both axes have one spread, so the angles are 63.43 and 26.57 degrees."""
+"""Gains (fidelity, alignment): prompt 0 (1, 2), prompt 1 (2, 1). Equal spreads: angles 63.43 and 26.57 degrees."""
 
 
 def make_run(path: Path) -> RunFolder:
@@ -29,7 +29,7 @@ def make_run(path: Path) -> RunFolder:
     return run
 
 
-def test_the_window_that_was_used_is_kept_with_the_pairs(tmp_path):
+def test_the_window_is_stored_with_the_pairs(tmp_path):
     run = make_run(tmp_path)
     for changes, window in (({}, [20, 70]), ({"window": "auto", "min_pairs": 1}, [25, 65]), ({"rule": "pareto"}, None)):
         found = build_pairs(run, "round_0", PairSettings(**{"rule": "angle_window", **changes}), "round_0")
@@ -37,7 +37,7 @@ def test_the_window_that_was_used_is_kept_with_the_pairs(tmp_path):
         assert PairYield.from_dict(run.fact("yield_round_0")) == found and found.kept == 2
 
 
-def test_no_pair_names_the_rule_and_what_to_do(tmp_path):
+def test_without_pairs_the_error_names_the_rule_and_the_remedy(tmp_path):
     run = make_run(tmp_path)
     for changes, words in (
         ({"rule": "pareto"}, "no pair is better by the rule pareto: .*Lower the margin, take another rule, or sample"),
@@ -57,5 +57,5 @@ def test_no_pair_names_the_rule_and_what_to_do(tmp_path):
     check_pairs(run, "round_0")
 
 
-def test_a_yield_without_its_counts_is_none():
+def test_a_yield_with_missing_counts_is_none():
     assert PairYield.from_dict({}) is None and PairYield.from_dict({"possible": 3, "outside_window": 1}) is None

@@ -1,4 +1,4 @@
-"""A person's decisions: what may be written, what they change, what is dropped, and what training makes of them."""
+"""Manual decisions on pairs: parsing, applying, dropping stale ones, and their effect on training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from loops import FakeModel, make_loop
 
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.pairs.edits import (
-    LONGEST,
+    MAX_LENGTH,
     Edits,
     apply_edits,
     boundary_distance,
@@ -43,12 +43,12 @@ def edits(pairs: dict | None = None, candidates: dict | None = None, fingerprint
 # --- reading ---
 
 
-def test_no_text_is_no_edit():
+def test_empty_text_gives_no_edits():
     assert read_edits("") == read_edits(" \n") == Edits()
     assert len(read_edits("")) == 0
 
 
-def test_what_the_inspector_writes_is_read():
+def test_text_written_by_the_inspector_is_parsed():
     text = json.dumps({"version": 1, "fingerprint": MARK, "pairs": {"0-1": "swap"}, "candidates": {"7": "up"}})
     assert read_edits(text) == edits({"0-1": "swap"}, {"7": "up"})
 
@@ -69,20 +69,20 @@ def test_what_the_inspector_writes_is_read():
         ('{"candidates": {"1": "sideways"}}', "candidates.1"),
         ('{"fingerprint": "../x"}', "fingerprint"),
         ('{"more": 1}', "more"),
-        (" " * LONGEST + "{}x", "more than"),
+        (" " * MAX_LENGTH + "{}x", "more than"),
     ],
 )
-def test_anything_else_is_refused_by_name_and_with_a_remedy(text: str, said: str):
+def test_other_text_is_refused_with_the_reason_and_a_remedy(text: str, said: str):
     with pytest.raises(UserError) as error:
         read_edits(text)
-    assert said in str(error.value) and "Empty the text for no decisions" in str(error.value)
+    assert said in str(error.value) and "Empty the text to drop all decisions" in str(error.value)
     assert len(str(error.value)) < 600
 
 
 # --- applying ---
 
 
-def test_no_edit_changes_nothing():
+def test_without_edits_pairs_stay_unchanged():
     done = apply_edits(PAIRS, Edits(), MARK, 6)
     assert done.pairs == PAIRS and (done.changed, done.stale, done.thumbs) == (0, 0, {})
 
@@ -101,7 +101,7 @@ def test_edits_of_other_candidates_are_dropped_and_counted():
     assert "2 decisions dropped: made on other candidates." in done.sentence()
 
 
-def test_edits_of_pairs_that_are_gone_or_turned_are_dropped_and_counted():
+def test_edits_of_missing_or_reversed_pairs_are_dropped_and_counted():
     done = apply_edits(PAIRS, edits({"0-1": "reject", "1-2": "swap", "0-5": "keep"}), MARK, 6)
     assert done.pairs == PAIRS[1:] and done.stale == 2 and not done.other
     assert "2 decisions dropped: the pair rule no longer makes those pairs this way round." in done.sentence()
@@ -113,7 +113,7 @@ def test_thumbs_beyond_the_candidates_are_dropped():
     assert "Thumbs: 1 up, 1 down, for the objective kto." in done.sentence()
 
 
-def test_the_fingerprint_is_of_prompts_seeds_and_pictures():
+def test_the_fingerprint_depends_on_prompts_seeds_and_pictures():
     drawn = [Candidate(i, 0, "a sks robot", 100 + i, 0, i) for i in range(2)]
     same = candidates_fingerprint(drawn, ["a", "b"])
     assert same == candidates_fingerprint([Candidate(i, 7, "a sks robot", 100 + i, 5, 0) for i in range(2)], ["a", "b"])
@@ -144,8 +144,8 @@ def at(angle: float, length: float) -> Pair:
     return Pair(0, 1, length * float(np.cos(np.radians(angle))), length * float(np.sin(np.radians(angle))))
 
 
-def test_the_distance_to_the_window_is_by_hand():
-    """At 45 degrees both ends are 25 away: r sin 25. At 30, r sin 10; a short one is nearer to the margin."""
+def test_distance_to_the_window_by_hand():
+    """At 45 degrees both ends are 25 degrees away: r sin 25. At 30: r sin 10. A short pair is nearer to the margin."""
     found = near([at(45, 2), at(30, 2), at(45, 0.6), at(70, 3)])
     assert found == pytest.approx(
         [1.5 if 2 * np.sin(np.radians(25)) > 1.5 else 2 * np.sin(np.radians(25)), 2 * np.sin(np.radians(10)), 0.1, 0],
@@ -153,26 +153,26 @@ def test_the_distance_to_the_window_is_by_hand():
     )
 
 
-def test_a_pair_far_outside_the_window_is_as_far_as_it_is_long():
-    assert near([at(-135, 2)]) == pytest.approx([1.5])  # to the margin's arc it is 1.5
+def test_far_outside_the_window_the_distance_is_the_length():
+    assert near([at(-135, 2)]) == pytest.approx([1.5])  # 1.5 is the distance to the margin, the smaller of the two
     assert near([at(-135, 2)], margin=0) == pytest.approx([2.0])
 
 
-def test_rewards_are_held_against_the_margin():
+def test_reward_rules_use_the_distance_to_the_margin():
     scores = ((0.0, 1.0, 3.0, 0.0, 0.0, 0.0), (0.0,) * 6)
     spread = np.std(scores[0])
     found = near([Pair(1, 0, 0, 0), Pair(2, 0, 0, 0)], "weighted_sum", None, scores=scores)
     assert found == pytest.approx([abs(1 / spread - 0.5), 3 / spread - 0.5])
 
 
-def test_pareto_takes_the_length_and_random_has_no_boundary():
+def test_pareto_uses_the_length_and_random_has_no_boundary():
     assert near([at(45, 2), at(0, 0.5)], "pareto", None) == pytest.approx([1.5, 0])
     assert near([at(45, 2), at(0, 0.5)], "random", None) == [0.0, 0.0]
 
 
 @pytest.mark.parametrize("rule", sorted(set(PAIR_RULES) - {"random"}))
-def test_the_boundary_is_where_the_rule_turns(rule: str):
-    """With the margin raised to what a pair is above it, the pair is at the boundary."""
+def test_raising_the_margin_by_the_distance_removes_the_pair(rule: str):
+    """A margin raised by slightly more than a pair's distance to the boundary excludes the pair."""
     rng = np.random.default_rng(3)
     scores, prompt_of = rng.uniform(-0.9, 0.9, (2, 12)), np.repeat([0, 1, 2], 4)
     settings = PairSettings(rule=rule, margin=0.2, angle_low=-90, angle_high=180, max_pairs_per_prompt=99, max_uses=99)
@@ -185,7 +185,7 @@ def test_the_boundary_is_where_the_rule_turns(rule: str):
     assert pair_id(pairs[i]) not in {pair_id(p) for p in left}
 
 
-# --- into training ---
+# --- training on edited pairs ---
 
 
 @pytest.fixture
@@ -215,7 +215,7 @@ def same(left: dict, right: dict) -> bool:
     return all(torch.equal(left[k], right[k]) for k in left)
 
 
-def test_rejecting_wrong_pairs_trains_as_the_clean_ones(run: RunFolder, tmp_path: Path):
+def test_rejecting_wrong_pairs_equals_training_on_the_clean_ones(run: RunFolder, tmp_path: Path):
     clean = run.pairs("round_0")
     there = {frozenset((p.winner, p.loser)) for p in clean}
     free = [
@@ -236,7 +236,7 @@ def test_rejecting_wrong_pairs_trains_as_the_clean_ones(run: RunFolder, tmp_path
     assert same(trained(run, "mended", tmp_path / "mended"), trained(run, "round_0", tmp_path / "again"))
 
 
-def test_thumbs_change_what_kto_trains_on_and_nothing_else(run: RunFolder, tmp_path: Path):
+def test_thumbs_change_kto_training_only(run: RunFolder, tmp_path: Path):
     pairs = run.pairs("round_0")
     run.set_pairs("thumbed", pairs)
     set_thumbs(run, "thumbed", {pairs[0].winner: "down", 11: "up"})
@@ -245,8 +245,8 @@ def test_thumbs_change_what_kto_trains_on_and_nothing_else(run: RunFolder, tmp_p
     assert same(trained(run, "thumbed", tmp_path / "c", "dpo"), trained(run, "round_0", tmp_path / "d", "dpo"))
 
 
-def test_a_thumb_counts_once_and_in_place_of_the_pairs(run: RunFolder):
-    """Pairs 0-1 and 1-2; candidate 1 is bad, candidate 3 good: 0 and 2 count by their pairs, 1 and 3 by their thumbs."""
+def test_a_candidate_with_a_thumb_counts_once_and_not_in_its_pairs(run: RunFolder):
+    """Pairs 0-1 and 1-2; thumbs: candidate 1 down, 3 up. So 0 and 2 count in their pairs, 1 and 3 by their thumbs."""
     run.set_pairs("few", [Pair(0, 1, 1, 1), Pair(1, 2, 1, 1), Pair(3, 1, 1, 1)])
     set_thumbs(run, "few", {1: "down", 3: "up"})
     data, latents = pair_data(run, "round_0", "few", FakeModel(), "kto"), run.latents("round_0")
@@ -260,13 +260,13 @@ def errors(counts: torch.Tensor | None, winner=(0.1, 0.2), loser=(0.3, 0.1)) -> 
     return PairErrors(torch.tensor(winner), zero + 0.15, torch.tensor(loser), zero + 0.2, zero, 10.0, counts)
 
 
-def test_kto_with_all_pictures_counted_is_kto_of_pairs():
+def test_kto_with_a_mask_of_ones_equals_kto_of_pairs():
     assert torch.allclose(kto(errors(torch.ones(2, 2))), kto(errors(None)))
     assert torch.allclose(torch.stack(errors(torch.ones(2, 2)).rises), torch.stack(errors(None).rises), atol=1e-7)
     assert torch.allclose(errors(torch.ones(2, 2)).margin, errors(None).margin)
 
 
-def test_kto_of_single_pictures_is_by_hand():
+def test_kto_of_single_samples_by_hand():
     """Row 0: its winner alone, g = 0.05; row 1: its loser alone, g = 0.1; z = 0.075."""
     found = errors(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
     expected = torch.tensor(
@@ -277,9 +277,9 @@ def test_kto_of_single_pictures_is_by_hand():
     assert [float(r) for r in found.rises] == pytest.approx([-0.05, -0.1])
 
 
-def test_what_training_says_of_thumbs():
+def test_sentence_on_the_use_of_thumbs():
     assert thumbs_words({}, "dpo") == ""
-    assert thumbs_words({1: "up"}, "kto") == "Thumbs on single candidates counted, too: 1."
-    assert "were not used (2): the objective dpo takes pairs alone; kto takes both" in thumbs_words(
+    assert thumbs_words({1: "up"}, "kto") == "Thumbs on single candidates were used: 1."
+    assert "were not used (2): the objective dpo trains on pairs only; kto trains on both" in thumbs_words(
         {1: "up", 2: "down"}, "dpo"
     )

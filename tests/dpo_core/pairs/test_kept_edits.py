@@ -1,4 +1,4 @@
-"""Decisions that a run keeps: whose they are, who finds them, and what stays of older ones."""
+"""Decisions stored in a run: which node gets which, and decisions of older versions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def edits(pairs: dict | None = None, candidates: dict | None = None, fingerprint
     return Edits(fingerprint=fingerprint, pairs=pairs or {}, candidates=candidates or {})
 
 
-def test_decisions_are_kept_by_the_candidates(tmp_path: Path):
+def test_decisions_are_stored_by_the_candidates_fingerprint(tmp_path: Path):
     mine = edits({"0-1": "swap"}, {"3": "up"})
     with RunFolder(tmp_path) as run:
         assert kept_decisions(run, MARK) is None
@@ -29,20 +29,21 @@ def test_decisions_are_kept_by_the_candidates(tmp_path: Path):
         assert len(run.facts(f"decisions_{MARK}")) == 1, "one node's own are replaced"
 
 
-def test_two_inspectors_find_each_its_own(tmp_path: Path):
+def test_two_inspectors_get_their_own_decisions(tmp_path: Path):
     left, right = Place("a graph", "7", "pairs"), Place("a graph", "8", "pairs")
     with RunFolder(tmp_path) as run:
         keep_decisions(run, edits({"0-1": "swap"}), left)
         keep_decisions(run, edits({"0-1": "reject"}), right)
         assert kept_decisions(run, MARK, left) == Kept(edits({"0-1": "swap"}), here=True)
         assert kept_decisions(run, MARK, right) == Kept(edits({"0-1": "reject"}), here=True)
-        # Another pair rule in front of it: still its own.
+        # With another pair rule upstream, still its own.
         assert kept_decisions(run, MARK, Place("a graph", "7", "other pairs")).edits == edits({"0-1": "swap"})
 
 
-def test_a_lone_inspector_elsewhere_finds_what_there_is(tmp_path: Path):
-    """A new node, a workflow saved under another name, a call without a page: the same pairs first, then the node, then
-    the latest.
+def test_an_inspector_without_own_decisions_gets_the_best_match(tmp_path: Path):
+    """A new node, a renamed workflow, a call without a page.
+
+    Order: decisions on the same pairs, then of the same node, then the latest.
     """
     left, right = Place("a graph", "7", "narrow"), Place("a graph", "8", "wide")
     with RunFolder(tmp_path) as run:
@@ -59,8 +60,8 @@ def test_a_lone_inspector_elsewhere_finds_what_there_is(tmp_path: Path):
         assert found("a graph", "9", "unknown").edits == edits({"0-1": "keep"})
 
 
-def test_decisions_of_an_older_version_are_found_and_stay(tmp_path: Path):
-    """They lay under the candidates' mark alone."""
+def test_decisions_of_an_older_version_are_found_and_not_deleted(tmp_path: Path):
+    """They were stored under the candidates' fingerprint alone."""
     old = edits({"0-1": "swap", "2-1": "reject"})
     with RunFolder(tmp_path) as run:
         run.set_fact(f"decisions_{MARK}", old.as_dict())
@@ -72,7 +73,7 @@ def test_decisions_of_an_older_version_are_found_and_stay(tmp_path: Path):
 @pytest.mark.parametrize(
     "fact", [{"version": 99}, {"edits": {"version": 99}}, {"edits": 3, "number": "x"}, [1], "text", None]
 )
-def test_kept_decisions_that_cannot_be_read_are_passed_over(fact: object, tmp_path: Path):
+def test_stored_decisions_that_cannot_be_parsed_are_ignored(fact: object, tmp_path: Path):
     with RunFolder(tmp_path) as run:
         run.set_fact(f"decisions_{MARK}", fact)
         assert kept_decisions(run, MARK) is None

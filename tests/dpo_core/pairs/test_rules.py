@@ -1,6 +1,4 @@
-"""The pair rules beside the angle window, and the window that finds itself, on cases worked out by hand; their promises
-by hypothesis.
-"""
+"""The other pair rules and the automatic window: cases worked out by hand, and property tests."""
 
 from __future__ import annotations
 
@@ -43,8 +41,9 @@ def indices(pairs):
 # --- Pareto fronts ---
 
 CORNER = ([0, 1, 2, 0, 1], [2, 1, 0, 0, 0])
-"""A(0,2), B(1,1), C(2,0) are dominated by none; E(1,0) by B and C; D(0,0) by all the others, and so by E once the first
-front is gone.
+"""A(0,2), B(1,1), C(2,0) are dominated by none; E(1,0) by B and C; D(0,0) by all others.
+
+So the fronts are {A, B, C}, {E} and {D}: without the first front, E still dominates D.
 """
 
 
@@ -60,8 +59,8 @@ def test_equal_candidates_do_not_dominate_each_other():
 def test_first_front_over_last_by_hand():
     """Spreads: fidelity sqrt(2.8 / 5) = 0.748331, alignment sqrt(3.2 / 5) = 0.8. The loser is D.
 
-    Lengths: C 2 / 0.748331 = 2.672612, A 2 / 0.8 = 2.5, B sqrt(1.336306^2 + 1.25^2) = 1.829813. The other 7 of 10 pairs
-    are none.
+    Lengths: C 2 / 0.748331 = 2.672612, A 2 / 0.8 = 2.5, B sqrt(1.336306^2 + 1.25^2) = 1.829813. The other 7 of 10
+    possible pairs do not fit the rule.
     """
     pairs, found = run_rule(pareto_pairs, [0] * 5, *CORNER)
     assert indices(pairs) == [(2, 3), (0, 3), (1, 3)]
@@ -73,7 +72,7 @@ def test_first_front_over_last_by_hand():
 
 
 def test_a_winner_of_the_first_front_need_not_dominate_its_loser():
-    """A(0,2), B(2,1), C(1,0): B dominates C, A does not, and both are of the first front."""
+    """A(0,2), B(2,1), C(1,0): B dominates C, A does not; A and B are on the first front."""
     pairs, _ = run_rule(pareto_pairs, [0] * 3, [0, 2, 1], [2, 1, 0])
     assert sorted(indices(pairs)) == [(0, 2), (1, 2)]
 
@@ -99,13 +98,14 @@ def test_a_single_front_gives_no_pair():
     ],
 )
 def test_the_harmonic_reward_by_hand(fidelity, alignment, weight, reward):
-    """Cosines 0 and 0.5 become 0.5 and 0.75: 1 / (0.5 / 0.5 + 0.5 / 0.75) = 0.6; with lambda 0.25: 1 / (0.5 + 1) = 2/3."""
+    """Cosines 0 and 0.5 become 0.5 and 0.75: 1 / (0.5 / 0.5 + 0.5 / 0.75) = 0.6; lambda 0.25: 1 / (0.5 + 1) = 2/3."""
     assert lambda_harmonic(np.array([fidelity]), np.array([alignment]), weight) == pytest.approx([reward], abs=1e-9)
 
 
 def test_harmonic_pairs_by_hand():
-    """Rewards 0.6, 0.6, 1: mean 0.733333, spread sqrt((2 * 0.017778 + 0.071111) / 3) = 0.188562; 0.4 of it are
-    2.121320.
+    """Rewards 0.6, 0.6, 1: mean 0.733333, spread sqrt((2 * 0.017778 + 0.071111) / 3) = 0.188562.
+
+    A difference of 0.4 is 2.121320 spreads.
     """
     scores = ([0] * 3, [0, 0.5, 1], [0.5, 0, 1])
     pairs, found = run_rule(lambda_harmonic_pairs, *scores, margin=2.12)
@@ -115,7 +115,7 @@ def test_harmonic_pairs_by_hand():
     assert indices(pairs) == [(2, 0)], "best over worst in fidelity alone"
 
 
-def test_scores_that_are_no_cosines_are_refused():
+def test_scores_that_are_not_cosines_are_refused():
     with pytest.raises(UserError, match=r"alignment of candidate 1 is 21\.5.*cosines.*another rule"):
         run_rule(lambda_harmonic_pairs, [0, 0], [0.1, 0.2], [0.5, 21.5])
 
@@ -123,9 +123,10 @@ def test_scores_that_are_no_cosines_are_refused():
 @pytest.mark.parametrize(
     ("weight", "kept"), [(0.5, []), (0.75, [(1, 0)]), (0.25, [(0, 1)]), (1.0, [(1, 0)]), (0.0, [(0, 1)])]
 )
-def test_the_weighted_sum_sells_one_axis_for_the_other(weight, kept):
-    """Candidate 1 is better in fidelity by 2, worse in alignment by 2: the greater weight wins, and equal weights see
-    no difference.
+def test_the_weighted_sum_trades_one_axis_for_the_other(weight, kept):
+    """Candidate 1 is better in fidelity by 2 and worse in alignment by 2.
+
+    The axis with the larger weight decides; with equal weights there is no difference.
     """
     pairs, _ = run_rule(weighted_sum_pairs, [0, 0], [0, 1], [1, 0], fidelity_weight=weight)
     assert indices(pairs) == kept
@@ -143,7 +144,7 @@ def test_the_margin_of_the_weighted_sum_is_in_its_own_standard_deviations():
 # --- the control ---
 
 
-def test_random_pairs_do_not_look_at_scores_or_margin():
+def test_random_pairs_ignore_scores_and_margin():
     prompts, rng = np.repeat(np.arange(40), 5), np.random.default_rng(3)
     one, found = run_rule(random_pairs, prompts, rng.normal(size=200), rng.normal(size=200))
     other, _ = run_rule(random_pairs, prompts, np.zeros(200), np.zeros(200), margin=10.0)
@@ -154,7 +155,7 @@ def test_random_pairs_do_not_look_at_scores_or_margin():
     assert len({frozenset(p) for p in indices(one)}) == 400
 
 
-def test_a_prompt_keeps_its_draw_whatever_the_others_have():
+def test_random_pairs_of_a_prompt_do_not_depend_on_other_prompts():
     alone, _ = run_rule(random_pairs, [0] * 4, [0] * 4, [0] * 4)
     beside, _ = run_rule(random_pairs, [0] * 4 + [1] * 6, [0] * 10, [0] * 10)
     assert indices(beside)[:6] == indices(alone)
@@ -165,7 +166,7 @@ def test_a_prompt_keeps_its_draw_whatever_the_others_have():
 
 @st.composite
 def rounds(draw):
-    """A few prompts, coarse cosines (equal ones happen), any limits."""
+    """A few prompts, coarse cosines (ties occur), any limits."""
     sizes = draw(st.lists(st.integers(1, 6), min_size=1, max_size=4).filter(lambda s: max(s) > 1))
     scores = st.lists(st.integers(-4, 4), min_size=sum(sizes), max_size=sum(sizes))
     prompt_of = draw(st.permutations(np.repeat(np.arange(len(sizes)), sizes).tolist()))
@@ -183,7 +184,7 @@ def rounds(draw):
 
 @every_rule
 @given(drawn=rounds())
-def test_every_rule_keeps_the_limits_and_accounts_for_every_pair(rule, drawn):
+def test_every_rule_respects_the_limits_and_counts_every_pair(rule, drawn):
     prompt_of, fidelity, alignment, changes = drawn
     limits = PairSettings(rule=rule, **changes)
     pairs, found = PAIR_RULES[rule](prompt_of, fidelity, alignment, limits)
@@ -208,7 +209,7 @@ def test_every_rule_keeps_the_limits_and_accounts_for_every_pair(rule, drawn):
 @given(seed=st.integers(0, 2**31))
 @settings(max_examples=30)
 def test_the_order_of_candidates_changes_nothing(rule, seed):
-    """Scores of which no two agree: the same candidates pair up, wherever they stand."""
+    """With distinct scores the same candidates are paired in any order."""
     rng = np.random.default_rng(seed)
     prompt_of, fidelity, alignment = np.repeat(np.arange(3), 5), *rng.uniform(-1, 1, (2, 15))
     order = rng.permutation(15)
@@ -220,7 +221,7 @@ def test_the_order_of_candidates_changes_nothing(rule, seed):
 
 
 @every_rule
-def test_every_rule_refuses_what_it_cannot_pair(rule):
+def test_every_rule_refuses_nan_and_single_candidates(rule):
     with pytest.raises(UserError, match="fidelity of candidate 1"):
         run_rule(PAIR_RULES[rule], [0, 0], [0, np.nan], [0, 0])
     with pytest.raises(UserError, match="candidates_per_prompt"):
@@ -238,10 +239,10 @@ def test_every_rule_cites_its_source(rule):
     assert "arXiv" in PAIR_RULES[rule].__doc__ or rule == "random"
 
 
-# --- the window that finds itself ---
+# --- the automatic window ---
 
 ARMS = ([0, 0, 1, 1], [0, 1, 0, 2], [0, 2, 0, 1])
-"""Prompt 0 gains (1, 2), prompt 1 (2, 1); both axes have one spread, so the angles are 63.43 and 26.57 degrees."""
+"""Gains (fidelity, alignment): prompt 0 (1, 2), prompt 1 (2, 1). Equal spreads: angles 63.43 and 26.57 degrees."""
 
 
 @pytest.mark.parametrize(
@@ -253,14 +254,15 @@ ARMS = ([0, 0, 1, 1], [0, 1, 0, 2], [0, 2, 0, 1])
     ],
 )  # fmt: skip
 def test_the_auto_window_by_hand(steer, pairs, window):
-    """Half-widths 15, 20, ..: at 45 degrees, 30..60 holds none of the arms and 25..65 both; at 10 degrees, 0..30 is the
-    first with one.
+    """Half-widths 15, 20, ...: at 45 degrees, 30..60 holds neither angle and 25..65 both.
+
+    At 10 degrees, 0..30 is the first window with one of them.
     """
     limits = PairSettings(window="auto", steer=steer, min_pairs=pairs, margin=0.0)
     assert auto_window(*map(np.array, ARMS), limits) == pytest.approx(window)
 
 
-def test_the_rule_uses_and_tells_the_auto_window():
+def test_the_rule_uses_and_reports_the_auto_window():
     pairs, found = run_rule(
         PAIR_RULES["angle_window"], *ARMS, window="auto", min_pairs=1, angle_low=-90, angle_high=-80
     )
@@ -284,7 +286,7 @@ def test_the_auto_window_follows_steer_and_stays_between_the_axes(one, other, wa
     assert wide[0] <= narrow[0] and wide[1] >= narrow[1]
 
 
-def test_the_way_a_reward_rises_by_hand():
+def test_reward_direction_by_hand():
     """Means 0 and .5, equal spreads: 1 / s'^2 is 4 and 16/9, so atan2(16/9, 4) = 23.96 degrees.
 
     Twice the spread of alignment: 41.63.
@@ -305,7 +307,7 @@ def test_the_way_a_reward_rises_by_hand():
     )
 
 
-def test_pairs_of_the_harmonic_reward_point_where_it_rises():
+def test_pairs_of_the_harmonic_reward_point_along_its_gradient():
     rng = np.random.default_rng(3)
     prompts = np.repeat(np.arange(10), 12)
     fidelity, alignment = rng.normal(0.6, 0.05, 120), rng.normal(0.4, 0.1, 120)
@@ -317,9 +319,10 @@ def test_pairs_of_the_harmonic_reward_point_where_it_rises():
 
 
 @pytest.mark.parametrize("rule", ["lambda_harmonic", "weighted_sum"])
-def test_the_margin_is_held_against_the_reward_that_is_told(rule):
-    """Of 5 prompts with 6 candidates: every pair gains at least the margin in `reward_of`, and the longest gap of each
-    prompt is a pair.
+def test_the_margin_applies_to_reward_of(rule):
+    """Five prompts with six candidates: every pair gains at least the margin in `reward_of`.
+
+    The largest difference of each prompt is a pair.
     """
     rng = np.random.default_rng(3)
     prompt_of, fidelity, alignment = np.repeat(np.arange(5), 6), *rng.uniform(-0.9, 0.9, (2, 30))
@@ -332,6 +335,6 @@ def test_the_margin_is_held_against_the_reward_that_is_told(rule):
         assert (best, worst) in {(p.winner, p.loser) for p in pairs}
 
 
-def test_a_rule_without_one_reward_tells_none():
+def test_a_rule_without_a_reward_has_no_reward_direction():
     scores = np.array([0.1, 0.5])
     assert reward_of(np.zeros(2, int), scores, scores, PairSettings(rule="angle_window")) is None

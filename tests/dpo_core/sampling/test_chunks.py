@@ -1,4 +1,4 @@
-"""Batch size 0: free memory decides how many pictures of a batch go at once, and nothing else."""
+"""Batch size 0: free memory decides how many pictures are sampled at once, and does not change the results."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EACH = 100
 
 
 class Limited(FakeModel):
-    """Every picture takes EACH bytes while it is sampled; `fits` of them are there."""
+    """A model whose sampling takes EACH bytes per picture; memory for `fits` pictures."""
 
     def __init__(self, fits: int = 1000) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Limited(FakeModel):
 
 
 class Meter:
-    """Tells what the model's last sampling took, and a figure of what is free; counts how often it is begun."""
+    """Reports the memory of the model's last sampling and a fixed free memory; counts its starts."""
 
     def __init__(self, model: Limited, free: int) -> None:
         self.model, self._free, self.started = model, free, []
@@ -56,7 +56,7 @@ class Meter:
 
 @pytest.fixture
 def metered(monkeypatch):
-    """A model under a meter that tells `free` bytes."""
+    """A model with a meter that reports `free` bytes."""
 
     def make(free: int, fits: int = 1000) -> tuple[Limited, Meter]:
         model = Limited(fits)
@@ -83,7 +83,7 @@ def same(one: RunFolder, other: RunFolder) -> None:
 @pytest.mark.parametrize(
     ("free", "parts"),
     [
-        (5 * EACH, [1, 4, 4, 4, 3, 4, 1]),  # four fifths of five
+        (5 * EACH, [1, 4, 4, 4, 3, 4, 1]),  # 80 % of five
         (1 * EACH, [1] * 21),
         (100 * EACH, [1, 15, 5]),
     ],
@@ -95,22 +95,22 @@ def test_a_first_part_of_one_picture_decides(tmp_path, metered, free, parts):
     same(drawn, fill(tmp_path / "b", FakeModel(), AUTO.model_copy(update={"batch_size": 16})))
 
 
-def test_a_figure_that_promised_too_much_is_halved(tmp_path, metered):
-    """12 by the meter, room for 4: 12 and 6 fail once each."""
+def test_a_size_that_is_too_large_is_halved(tmp_path, metered):
+    """The meter gives 12, memory is for 4: 12 and 6 fail once each."""
     model, meter = metered(15 * EACH, fits=4)
     drawn = fill(tmp_path / "a", model)
     assert model.tried == [1, 12, 6, 3, 3, 3, 3, 3, 3, 2] and meter.started == [0]
     same(drawn, fill(tmp_path / "b", FakeModel(), AUTO.model_copy(update={"batch_size": 16})))
 
 
-def test_no_room_for_the_first_picture_says_what_to_do(tmp_path, metered):
+def test_no_memory_for_one_picture_is_an_error_with_a_remedy(tmp_path, metered):
     model, _ = metered(5 * EACH, fits=0)
     with pytest.raises(UserError, match=r"one picture of 64x64 does not fit.*smaller size"):
         fill(tmp_path, model)
     assert model.tried == [1]
 
 
-def test_a_resumed_set_is_planned_the_same_with_other_memory(tmp_path, metered):
+def test_a_resumed_set_has_the_same_plan_with_other_free_memory(tmp_path, metered):
     def interrupt(*a, **k) -> None:
         raise KeyboardInterrupt
 
@@ -128,13 +128,13 @@ def test_a_resumed_set_is_planned_the_same_with_other_memory(tmp_path, metered):
     assert model.batches == meter.started == model.asked == [], "a finished set asks for nothing"
 
 
-def test_a_chosen_size_asks_nobody(tmp_path, metered):
+def test_a_fixed_batch_size_uses_no_meter(tmp_path, metered):
     model, meter = metered(EACH)
     fill(tmp_path, model, AUTO.model_copy(update={"batch_size": 10}))
     assert model.batches == [10, 10, 1] and meter.started == model.asked == []
 
 
-def test_the_hosts_own_figures_come_first(tmp_path, metered):
+def test_the_hosts_estimate_comes_before_the_meter(tmp_path, metered):
     class Hosted(Limited):
         def pictures_at_once(self, settings, most):
             self.asked.append((settings, most))
@@ -146,13 +146,13 @@ def test_the_hosts_own_figures_come_first(tmp_path, metered):
     assert model.batches == [6, 6, 4, 5] and model.asked == [(AUTO, 16)] and meter.started == []
 
 
-def test_where_nothing_can_be_measured_it_is_a_constant(tmp_path):
+def test_without_a_meter_the_size_is_a_constant(tmp_path):
     model = FakeModel()
     fill(tmp_path, model)
     assert model.batches == [8, 8, 5]
 
 
-def test_pictures_without_a_set_are_drawn_alike(metered):
+def test_pictures_without_a_set_are_sampled_in_the_same_way(metered):
     prompts, seeds = [PROMPTS[i % 3] for i in range(18)], list(range(18))
     model, _ = metered(15 * EACH, fits=7)
     found = pictures(model, prompts, seeds, AUTO)

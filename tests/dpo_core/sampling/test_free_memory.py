@@ -1,11 +1,11 @@
-"""How many pictures go at once: the count by hand, and the figures of a CUDA device."""
+"""Number of pictures sampled at once: the count by hand, and the meter of a CUDA device."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from dreambooth_dpo.dpo_core.sampling.free_memory import CudaMeter, fitting, meter_for
+from dreambooth_dpo.dpo_core.sampling.free_memory import CudaMeter, meter_for, pictures_that_fit
 
 GIB = 2**30
 
@@ -13,7 +13,7 @@ GIB = 2**30
 @pytest.mark.parametrize(
     ("free", "each", "most", "count"),
     [
-        # Four fifths of what is free: 8 of 10.
+        # 80 % of the free memory: 8 of 10.
         (10, 2, 16, 4),
         (10, 2.7, 16, 2),
         (10, 8, 16, 1),
@@ -21,21 +21,21 @@ GIB = 2**30
         (19 * GIB, GIB, 16, 15),
         (100 * GIB, GIB, 16, 16),
         (100 * GIB, GIB, 5, 5),
-        # One is always tried: that it does not fit is for the drawing to say.
+        # At least 1: sampling reports it if even that does not fit.
         (10, 9, 16, 1),
         (0, 2, 16, 1),
         (-5, 2, 16, 1),
-        # Nothing was taken: nothing stands against the whole batch.
+        # No memory was taken: the whole batch.
         (10, 0, 16, 16),
         (0, 0, 16, 16),
     ],
 )
 def test_the_count_by_hand(free, each, most, count):
-    assert fitting(free, each, most) == count
+    assert pictures_that_fit(free, each, most) == count
 
 
 class Device:
-    """The figures that PyTorch tells of a device. Allocated: in use now; peak: at most since it was last reset."""
+    """PyTorch's memory statistics of a device. Allocated: in use now; peak: maximum since the last reset."""
 
     allocated, peak, reserved, driver = 3 * GIB, 9 * GIB, 5 * GIB, 11 * GIB
 
@@ -51,8 +51,8 @@ class Device:
         return self
 
 
-def test_a_device_is_asked_for_the_peak_since_the_start(monkeypatch):
-    """An earlier, higher peak does not count, nor what lay there before."""
+def test_taken_is_the_peak_since_the_start(monkeypatch):
+    """An earlier, higher peak does not count, nor memory that was allocated before."""
     device, meter = Device().put_into(monkeypatch), CudaMeter(torch.device("cuda"))
     meter.start()
     assert meter.taken() == 0
@@ -60,8 +60,8 @@ def test_a_device_is_asked_for_the_peak_since_the_start(monkeypatch):
     assert meter.taken() == 1.5 * GIB
 
 
-def test_what_is_free_counts_what_the_allocator_holds_unused(monkeypatch):
-    """11 of the driver, and 2 of the 5 that are reserved."""
+def test_free_includes_reserved_but_unused_memory(monkeypatch):
+    """11 free in the driver, and 2 unused of the 5 reserved."""
     Device().put_into(monkeypatch)
     assert CudaMeter(torch.device("cuda")).free() == 13 * GIB
 
@@ -72,7 +72,7 @@ def test_only_a_cuda_device_has_a_meter():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_real_device_tells_what_a_tensor_takes():
+def test_a_real_device_measures_a_tensor():
     meter = meter_for(torch.device("cuda"))
     torch.empty(1, device="cuda")
     free = meter.free()

@@ -1,4 +1,4 @@
-"""Pictures of one colour, pictures that are all the same, scores that do not vary."""
+"""The picture check: pictures of one colour, identical pictures, scores that do not vary."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def looked(planned: list[Candidate], pictures: np.ndarray) -> PictureCheck:
 
 
 def test_flat_allows_a_hundredth_of_the_pixels_and_eight_levels():
-    """256 pixels: 2 others are 0.8 %, 3 are 1.2 %."""
+    """Of 256 pixels, 2 of another colour are 0.8 %, 3 are 1.2 %."""
     pictures = np.full((4, 16, 16, 3), 100, np.uint8)
     pictures[0, ::2] = 108
     pictures[1, 0, :2] = 0
@@ -42,7 +42,7 @@ def test_a_set_of_mostly_flat_pictures_is_an_error(colour):
         looked(members(4), pictures).refuse()
 
 
-def test_a_few_flat_pictures_are_counted_and_let_through():
+def test_a_few_flat_pictures_are_counted_and_accepted():
     pictures = noise(4)
     pictures[2:] = 0
     check = looked(members(4), pictures)
@@ -51,15 +51,15 @@ def test_a_few_flat_pictures_are_counted_and_let_through():
 
 
 def test_the_same_picture_for_every_seed_is_an_error():
-    with pytest.raises(UserError, match="all the same one, though their seeds differ"):
+    with pytest.raises(UserError, match="are identical, though their seeds differ"):
         looked(members(4), noise(2).repeat(2, axis=0)).refuse()
     mixed = noise(2).repeat(2, axis=0)
     mixed[3] = noise(1, seed=5)[0]
     looked(members(4), mixed).refuse()
-    looked(members(4, per_prompt=1), noise(1).repeat(4, axis=0)).refuse()  # one a prompt: nothing to compare
+    looked(members(4, per_prompt=1), noise(1).repeat(4, axis=0)).refuse()  # one picture per prompt: not checked
 
 
-def test_scores_that_differ_by_rounding_alone_are_an_error():
+def test_scores_that_differ_only_by_rounding_are_an_error():
     prompt_of = np.asarray([0, 0, 1, 1])
     with pytest.raises(
         UserError,
@@ -69,5 +69,5 @@ def test_scores_that_differ_by_rounding_alone_are_an_error():
     check_scores(np.asarray([0.7, 0.701, 0.3, 0.3]), prompt_of, "fidelity", ("clip",))
     check_scores(
         np.asarray([0.7, 0.7]), np.asarray([0, 1]), "fidelity", ("clip",)
-    )  # one a prompt: a matter for the pair rule
+    )  # one candidate per prompt: the pair rule refuses it
     check_scores(np.asarray([20.0, 20.01]), np.asarray([0, 0]), "alignment", ("pick",))

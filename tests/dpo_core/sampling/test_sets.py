@@ -1,4 +1,4 @@
-"""Sampling: who is sampled does not depend on when, in which batch, or how much memory there was."""
+"""Sampling stage: candidates do not depend on interruptions, batches or the memory available."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_seeds_depend_on_seed_round_and_position_alone() -> None:
     assert all(0 <= s < 2**31 for s in seeds())
 
 
-def test_no_prompt_is_refused() -> None:
+def test_an_empty_prompt_list_is_refused() -> None:
     with pytest.raises(UserError, match=r"prompt list is empty.*Add prompts"):
         plan((), 2, 0, 0, 4)
 
@@ -92,7 +92,7 @@ def test_a_set_is_filled_and_filling_again_does_nothing(tmp_path: Path) -> None:
     assert model.batches == []
 
 
-def test_what_is_kept_is_what_the_model_gave(tmp_path: Path) -> None:
+def test_stored_latents_and_pictures_are_those_of_the_model(tmp_path: Path) -> None:
     run, model = fill(tmp_path, FakeModel()), FakeModel()
     kept = run.candidates("round_0")[5]
     latents = model.sample([kept.prompt], [kept.seed], SETTINGS)
@@ -125,13 +125,13 @@ def test_running_out_of_memory_halves_the_batch_and_changes_nothing(tmp_path: Pa
 
 
 def test_a_size_that_ran_out_of_memory_is_not_tried_again(tmp_path: Path) -> None:
-    """Batches of 4, 4 and 1, room for 1: 4 and 2 fail once each, and the second batch begins with 1."""
+    """Batches of 4, 4 and 1, memory for 1: sizes 4 and 2 fail once each, and the second batch starts with 1."""
     model = Small(1)
     fill(tmp_path, model)
     assert model.failed == 2 and model.batches == [1] * 9
 
 
-def test_a_set_goes_on_after_running_out_of_memory(tmp_path: Path) -> None:
+def test_a_set_continues_after_running_out_of_memory(tmp_path: Path) -> None:
     def interrupt(*a, **k) -> None:
         if a[1] == 4:
             raise KeyboardInterrupt
@@ -143,15 +143,15 @@ def test_a_set_goes_on_after_running_out_of_memory(tmp_path: Path) -> None:
     assert torch.equal(resumed.latents("round_0"), whole.latents("round_0"))
 
 
-def test_settings_are_recognised_by_what_was_there_before() -> None:
-    """A start or set that was kept before a setting came goes on with the setting's default, and with no other value."""
+def test_settings_stored_before_a_new_setting_existed_are_recognised() -> None:
+    """A start or set stored before a setting existed resumes with the setting's default and with no other value."""
     described = SETTINGS.described()
     assert described == SETTINGS.model_dump(mode="json", exclude={"guidance_until", "draft_steps"})
     assert SETTINGS.model_copy(update={"guidance_until": 0.5}).described() == described | {"guidance_until": 0.5}
     assert SETTINGS.model_copy(update={"batch_size": 0}).described() == described | {"batch_size": 0}
 
 
-def test_memory_for_no_picture_at_all_says_what_to_do(tmp_path: Path) -> None:
+def test_no_memory_for_one_picture_is_an_error_with_a_remedy(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"one picture of 64x64 does not fit.*smaller size"):
         fill(tmp_path, Small(0))
 
@@ -176,7 +176,7 @@ def test_nan_names_prompt_and_seed(tmp_path: Path) -> None:
     [({"per_prompt": 2}, SETTINGS), ({}, SETTINGS.model_copy(update={"batch_size": 3}))],
     ids=["fewer candidates", "another batch size"],
 )
-def test_another_plan_over_a_kept_set_is_refused(tmp_path: Path, change: dict, settings: SamplingSettings) -> None:
+def test_another_plan_for_a_stored_set_is_refused(tmp_path: Path, change: dict, settings: SamplingSettings) -> None:
     fill(tmp_path, FakeModel())
     with pytest.raises(UserError, match=r"already holds other candidates in 'round_0'.*new output folder"):
         fill(tmp_path, FakeModel(), settings, **change)

@@ -1,4 +1,4 @@
-"""Scoring: once for each picture and fingerprint, in blocks of whole prompts."""
+"""Scoring stage: one score per picture and fingerprint, computed in blocks of whole prompts."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
     return run
 
 
-def test_scores_are_the_scorers(run: RunFolder) -> None:
-    """Blocks close at the first prompt's end past 4 pictures: two prompts (6), then one (3)."""
+def test_stored_scores_equal_the_scorers_values(run: RunFolder) -> None:
+    """A block ends with the first prompt that reaches 4 pictures: two prompts (6), then one (3)."""
     red, blue = Mean("fidelity", 0), Mean("alignment", 2)
     told = []
     score_set(run, "round_0", [red, blue], lambda *a, **k: told.append(a[:3]))
@@ -43,7 +43,7 @@ def test_scores_are_the_scorers(run: RunFolder) -> None:
     assert told == [("score round_0", 1, 2), ("score round_0", 2, 2)]
 
 
-def test_kept_scores_are_not_made_again(run: RunFolder) -> None:
+def test_stored_scores_are_not_computed_again(run: RunFolder) -> None:
     score_set(run, "round_0", [Mean("fidelity", 0)])
     red, blue = Mean("fidelity", 0), Mean("alignment", 2)
     score_set(run, "round_0", [red, blue])
@@ -59,7 +59,7 @@ def test_a_changed_fingerprint_is_scored_again(run: RunFolder) -> None:
 
 
 def test_scores_of_a_changed_scorer_are_never_mixed_with_older_ones(run: RunFolder) -> None:
-    """Within a set, where scoring anew was broken off, and between two sets that are compared."""
+    """Neither within a set whose rescoring was interrupted, nor between two sets that are compared."""
 
     def interrupt(*_, **__) -> None:
         raise KeyboardInterrupt
@@ -79,7 +79,7 @@ def test_scores_of_a_changed_scorer_are_never_mixed_with_older_ones(run: RunFold
     np.testing.assert_array_equal(*comparable(run, ["round_0", "round_1"], "fidelity"))
     score_set(run, "round_1", [Mean("fidelity", 1, fingerprint="3")])
     with pytest.raises(
-        UserError, match=r"two scorers named 'fidelity' .*\(round_0, round_1\): score all of them again"
+        UserError, match=r"\(round_0, round_1\) were scored by two different scorers named 'fidelity': score all"
     ):
         comparable(run, ["round_0", "round_1"], "fidelity")
 
@@ -96,7 +96,7 @@ def test_an_interrupted_scoring_scores_the_missing_block_only(run: RunFolder) ->
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_score_that_is_no_number_is_refused(run: RunFolder, value: float) -> None:
+def test_a_score_that_is_not_finite_is_refused(run: RunFolder, value: float) -> None:
     class Poisoned(Mean):
         def score(self, images, prompts):
             values = super().score(images, prompts)
@@ -109,7 +109,7 @@ def test_a_score_that_is_no_number_is_refused(run: RunFolder, value: float) -> N
     assert len(run.scores("round_0", "fidelity")) == 6
 
 
-@settings(deadline=None)  # the first call pays for lazy imports
+@settings(deadline=None)  # the first call includes lazy imports
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=20), st.integers(1, 12))
 def test_blocks_hold_whole_prompts_and_every_picture_once(counts: list[int], size: int) -> None:
     prompt_of = np.repeat(np.arange(len(counts)), counts).tolist()

@@ -1,4 +1,4 @@
-"""The adapter: bit-exact at B = 0, the right reference in later rounds, and no trace left behind."""
+"""The adapter: bit-exact at B = 0, the correct reference in later rounds, and the base model restored."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def predict(model, inputs) -> torch.Tensor:
         return model.predict(*inputs)
 
 
-def answers(model, adapter, inputs) -> dict[str, torch.Tensor]:
-    """Predictions of all three modes, in one attachment."""
+def predictions(model, adapter, inputs) -> dict[str, torch.Tensor]:
+    """Predictions in all three modes, within one attachment."""
     with adapter.attached():
         found = {"policy": predict(model, inputs)}
         with adapter.reference():
@@ -63,7 +63,7 @@ def hooks(module: nn.Module) -> int:
 
 @contextmanager
 def untouched(module: nn.Module):
-    """Fails when a weight or a hook of the base has changed inside."""
+    """Fails when a weight or a hook of the base model has changed inside."""
     before = copy.deepcopy(module.state_dict())
     pointers = {n: p.data_ptr() for n, p in module.named_parameters()}
     yield
@@ -74,7 +74,7 @@ def untouched(module: nn.Module):
 
 
 class Two(nn.Module):
-    """A convolution and a linear layer under a name that the targets match."""
+    """A convolution and a linear layer whose names match the targets."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -103,8 +103,8 @@ def test_low_rank_of_a_linear_layer_by_hand():
     ],
     ids=["linear", "stride-2", "one-by-one", "dilated"],
 )
-def test_low_rank_is_a_change_of_the_weight(base):
-    """W x + scale B A x is the layer with the weight W + scale B A, strides and dilation included."""
+def test_low_rank_equals_a_change_of_the_weight(base):
+    """W x + scale B A x equals the layer with the weight W + scale B A, with strides and dilation too."""
     generator = torch.Generator().manual_seed(0)
     layer = LowRank(base, 2, 3.0, generator)
     with torch.no_grad():
@@ -123,9 +123,9 @@ def test_low_rank_is_a_change_of_the_weight(base):
 
 
 def test_targets_of_the_diffusers_unet(model):
-    """Attention has 8 projections a transformer block; four blocks (down, mid, two up) make 32.
+    """Attention has 8 projections per transformer block; four blocks (down, mid, two up) make 32.
 
-    Nothing outside the blocks is taken.
+    No layer outside the blocks is a target.
     """
     attention, ff, everything = (target_layers(model.denoiser, t) for t in ("attention", "attention+ff", "all"))
     assert len(attention) == 32 and all(n.rsplit(".", 1)[-1] in ("to_q", "to_k", "to_v", "0") for n in attention)
@@ -140,38 +140,38 @@ def test_targets_that_match_nothing_are_refused():
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_at_zero_all_modes_are_the_incoming_model_bit_for_bit(model, inputs, precision, monkeypatch):
+def test_at_zero_all_modes_equal_the_incoming_model_bit_for_bit(model, inputs, precision, monkeypatch):
     monkeypatch.setattr(model, "precision", precision)
     incoming = predict(model, inputs)
-    found = answers(model, Adapter(model.denoiser, SETTINGS, seed=3), inputs)
+    found = predictions(model, Adapter(model.denoiser, SETTINGS, seed=3), inputs)
     assert all(torch.equal(incoming, prediction) for prediction in found.values())
 
 
-def test_reference_is_the_adapter_at_the_rounds_start_and_not_the_adapter_switched_off(model, inputs):
-    """Round 0 trains from zero; round 1 freezes what round 0 has learned and trains on.
+def test_the_reference_is_the_adapter_at_the_rounds_start_and_not_adapter_off(model, inputs):
+    """Round 0 trains from zero; round 1 freezes the result of round 0 as the reference and continues.
 
-    In round 1 the reference must go on answering as the policy did at its start. "Off" would answer as the incoming
-    model: the last two assertions fail for an adapter that takes that for the reference.
+    In round 1 the reference must predict as the policy did at the start of the round. "Off" predicts as the incoming
+    model: the last two assertions fail for an adapter that uses it as the reference.
     """
     with untouched(model.denoiser):
         adapter = Adapter(model.denoiser, SETTINGS)
         incoming = predict(model, inputs)
         train(model, adapter, inputs)
-        first = answers(model, adapter, inputs)
+        first = predictions(model, adapter, inputs)
         assert torch.equal(first["reference"], incoming) and torch.equal(first["off"], incoming)
         assert not torch.allclose(first["policy"], incoming, atol=1e-3)
 
         adapter.freeze_reference()
-        assert torch.equal(answers(model, adapter, inputs)["reference"], first["policy"])
+        assert torch.equal(predictions(model, adapter, inputs)["reference"], first["policy"])
         train(model, adapter, inputs, seed=1)
-        second = answers(model, adapter, inputs)
+        second = predictions(model, adapter, inputs)
         assert torch.equal(second["off"], incoming)
         assert not torch.allclose(second["policy"], first["policy"], atol=1e-3)
         assert torch.equal(second["reference"], first["policy"])
         assert not torch.allclose(second["reference"], second["off"], atol=1e-3)
 
 
-def test_hooks_are_gone_even_when_an_exception_is_raised_inside(model, inputs):
+def test_hooks_are_removed_after_an_exception(model, inputs):
     adapter = Adapter(model.denoiser, SETTINGS)
     with untouched(model.denoiser):
         with pytest.raises(RuntimeError, match="interrupt"), adapter.attached():
@@ -182,7 +182,7 @@ def test_hooks_are_gone_even_when_an_exception_is_raised_inside(model, inputs):
 
 
 @pytest.mark.parametrize("mode", ["reference", "off"])
-def test_the_policy_is_back_when_another_pass_raises(model, inputs, mode):
+def test_the_policy_is_restored_after_an_exception_in_another_mode(model, inputs, mode):
     adapter = Adapter(model.denoiser, SETTINGS)
     train(model, adapter, inputs)
     with adapter.attached():
@@ -197,14 +197,14 @@ def test_modes_nest(model, inputs):
     train(model, adapter, inputs)
     adapter.freeze_reference()
     train(model, adapter, inputs, seed=1)
-    flat = answers(model, adapter, inputs)
+    flat = predictions(model, adapter, inputs)
     with adapter.attached(), adapter.off():
         with adapter.reference():
             assert torch.equal(predict(model, inputs), flat["reference"])
         assert torch.equal(predict(model, inputs), flat["off"])
 
 
-def test_merged_answers_as_attached_does_and_gives_the_weights_back(model, inputs):
+def test_merged_predicts_as_attached_and_restores_the_weights(model, inputs):
     adapter = Adapter(model.denoiser, SETTINGS)
     incoming = predict(model, inputs)
     with untouched(model.denoiser):
@@ -221,7 +221,7 @@ def test_merged_answers_as_attached_does_and_gives_the_weights_back(model, input
 
 
 def test_gradients_reach_every_adapter_weight_and_no_base_weight(model, inputs):
-    """At B = 0 only B has a gradient (A's is multiplied by B); after one step every A has one too."""
+    """At B = 0 only B has a gradient (that of A is multiplied by B); after one step every A has one too."""
     adapter = Adapter(model.denoiser, SETTINGS)
     with adapter.attached():
         model.predict(*inputs).square().sum().backward()
@@ -236,7 +236,7 @@ def test_gradients_reach_every_adapter_weight_and_no_base_weight(model, inputs):
     assert all(p.grad is None for p in model.denoiser.parameters())
 
 
-def test_gradient_is_the_finite_difference():
+def test_gradients_equal_finite_differences():
     """Convolution and linear layer in float64: d loss / d weight against (loss(w + h) - loss(w - h)) / 2h."""
     torch.manual_seed(0)
     net = Two().double()
@@ -276,9 +276,9 @@ def test_state_and_load_round_trip(model, inputs):
     train(model, adapter, inputs, seed=1)
     fresh.load(adapter.state())
     fresh.load_reference(adapter.reference_state())
-    before, after = answers(model, adapter, inputs), answers(model, fresh, inputs)
+    before, after = predictions(model, adapter, inputs), predictions(model, fresh, inputs)
     assert all(torch.equal(before[mode], after[mode]) for mode in before)
-    # What was handed out is a copy: training on has not changed it.
+    # `state` returned copies: further training has not changed them.
     assert all(torch.equal(kept[k], v) for k, v in adapter.reference_state().items())
     assert any(not torch.equal(kept[k], v) for k, v in adapter.state().items())
 
@@ -288,7 +288,7 @@ def test_state_and_load_round_trip(model, inputs):
     ("changes", "reason"),
     [
         ({"rank": 4}, r"adapter weight .*\.down has shape \(4,.*rank"),
-        ({"targets": "attention"}, "another model or target choice: .* layers missing"),
+        ({"targets": "attention"}, "another model or target choice: .* weights are missing"),
         ({"targets": "all"}, "another model or target choice: .* unknown"),
     ],
 )

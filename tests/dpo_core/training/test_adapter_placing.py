@@ -1,4 +1,4 @@
-"""The adapter is on the model once, by hooks or merged, never by both."""
+"""The adapter is applied once, by hooks or merged, never both."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dreambooth_dpo.dpo_core.settings import AdapterSettings
 from dreambooth_dpo.dpo_core.training.adapter import Adapter
 
 
-def test_an_adapter_is_put_on_once_and_a_merged_one_is_not_switched():
+def test_contexts_do_not_nest_and_a_merged_adapter_cannot_be_switched():
     adapter = Adapter(tiny_text_to_image().denoiser, AdapterSettings(rank=2))
     with adapter.merged():
         with pytest.raises(RuntimeError, match="do not nest"), adapter.attached():

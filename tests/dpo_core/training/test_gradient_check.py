@@ -1,4 +1,4 @@
-"""The gradient self-test: it passes right gradients, finds wrong ones, and leaves no trace."""
+"""The gradient self-test: passes correct gradients, refuses wrong ones, and restores the adapter."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LATENTS = torch.randn(3, 4, 16, 16, generator=torch.Generator().manual_seed(3))
 
 
 class Scaled(torch.autograd.Function):
-    """The same value with its gradient times a factor."""
+    """Identity whose gradient is multiplied by a factor."""
 
     @staticmethod
     def forward(ctx, x: torch.Tensor, factor: float) -> torch.Tensor:
@@ -31,8 +31,8 @@ class Scaled(torch.autograd.Function):
         return ctx.factor * gradient, None
 
 
-class Turned(torch.autograd.Function):
-    """The same value with a random tenth added to its gradient."""
+class Rotated(torch.autograd.Function):
+    """Identity whose gradient gets random noise of a tenth of its size."""
 
     @staticmethod
     def forward(_ctx, x: torch.Tensor) -> torch.Tensor:
@@ -64,8 +64,8 @@ def check(model, adapter: Adapter, **others: object) -> float:
         return check_gradient(model, adapter, model.encode_prompts(PROMPTS), LATENTS, **others)
 
 
-def bent(block: nn.Module, factor: float) -> None:
-    """Make every gradient that comes to this block from behind wrong by a factor."""
+def scale_gradient(block: nn.Module, factor: float) -> None:
+    """Multiply the gradient that flows back through the output of this block by a factor."""
     block.register_forward_hook(lambda _module, _args, output: Scaled.apply(output, factor))
 
 
@@ -79,20 +79,20 @@ def same_bits(adapter: Adapter, before: dict[str, torch.Tensor]) -> bool:
     )
 
 
-# --- right gradients ---
+# --- correct gradients ---
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("moved", [False, True])
 @pytest.mark.parametrize("targets", ["all", "attention"])
-def test_a_right_gradient_passes(model, moved: bool, targets: str, seed: int) -> None:
+def test_a_correct_gradient_passes(model, moved: bool, targets: str, seed: int) -> None:
     adapter = make_adapter(model, moved, targets)
     before = bits(adapter)
     assert check(model, adapter, seed=seed) < 0.01
     assert same_bits(adapter, before)
 
 
-def test_a_right_gradient_passes_closely_under_checkpointing(model) -> None:
+def test_the_measured_error_is_the_same_under_checkpointing(model) -> None:
     adapter = make_adapter(model)
     plain = check(model, adapter)
     with gradient_checkpointing(model.denoiser):
@@ -100,8 +100,8 @@ def test_a_right_gradient_passes_closely_under_checkpointing(model) -> None:
 
 
 @pytest.mark.parametrize("weights", [False, True])
-def test_low_precision_has_a_tolerance_of_its_own(weights: bool) -> None:
-    """bf16 by autocast, or in the weights."""
+def test_low_precision_has_its_own_tolerance(weights: bool) -> None:
+    """bf16 by autocast, or bf16 weights."""
     model = tiny_text_to_image(precision="fp32" if weights else "bf16")
     if weights:
         model.denoiser.to(torch.bfloat16)
@@ -115,7 +115,7 @@ def test_low_precision_has_a_tolerance_of_its_own(weights: bool) -> None:
         check(model, adapter, tolerance=0.0)
 
 
-def test_a_first_good_step_costs_three_forwards(model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_passing_at_the_first_step_costs_three_forwards(model, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes, predict = [], model.predict
     monkeypatch.setattr(
         model, "predict", lambda x, t, c: (sizes.append((len(x), torch.is_grad_enabled())), predict(x, t, c))[1]
@@ -124,20 +124,20 @@ def test_a_first_good_step_costs_three_forwards(model, monkeypatch: pytest.Monke
     assert sizes == [(2, True), (2, False), (2, False)]
 
 
-def test_one_latent_will_do_and_none_is_refused(model) -> None:
+def test_one_latent_is_enough_and_none_is_refused(model) -> None:
     adapter, cond = make_adapter(model), model.encode_prompts(PROMPTS)
     assert check_gradient(model, adapter, cond, LATENTS[:1]) < 0.02
     with pytest.raises(UserError, match="no latents"):
         check_gradient(model, adapter, cond, LATENTS[:0])
 
 
-# --- wrong ones ---
+# --- wrong gradients ---
 
 
 @pytest.mark.parametrize("factor", [1.094, 1 / 1.094])
 def test_a_gradient_wrong_by_a_tenth_is_refused(model, factor: float) -> None:
     adapter = make_adapter(model, moved=True)
-    bent(model.denoiser.up_blocks[-1].resnets[-1], factor)
+    scale_gradient(model.denoiser.up_blocks[-1].resnets[-1], factor)
     before = bits(adapter)
     with pytest.raises(
         UserError,
@@ -148,9 +148,9 @@ def test_a_gradient_wrong_by_a_tenth_is_refused(model, factor: float) -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_gradient_that_is_turned_is_refused(model, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
-    """Its derivative along itself is nearly right: the random part of the direction finds it."""
-    model.denoiser.up_blocks[-1].resnets[-1].register_forward_hook(lambda _module, _args, output: Turned.apply(output))
+def test_a_gradient_in_a_wrong_direction_is_refused(model, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    """Its derivative along itself is nearly correct; only the random part of the direction detects it."""
+    model.denoiser.up_blocks[-1].resnets[-1].register_forward_hook(lambda _module, _args, output: Rotated.apply(output))
     adapter = make_adapter(model, moved=True)
     with pytest.raises(UserError, match="limit 2.0%"):
         check(model, adapter, seed=seed)
@@ -159,7 +159,7 @@ def test_a_gradient_that_is_turned_is_refused(model, monkeypatch: pytest.MonkeyP
 
 
 def test_a_wrong_gradient_costs_two_retries(model, monkeypatch: pytest.MonkeyPatch) -> None:
-    bent(model.denoiser.up_blocks[-1].resnets[-1], 1.094)
+    scale_gradient(model.denoiser.up_blocks[-1].resnets[-1], 1.094)
     calls, predict = [], model.predict
     monkeypatch.setattr(model, "predict", lambda *a: (calls.append(1), predict(*a))[1])
     with pytest.raises(UserError):
@@ -168,13 +168,13 @@ def test_a_wrong_gradient_costs_two_retries(model, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("lost", ["detached", "zeroed"])
-def test_a_lost_gradient_is_refused(model, lost: str) -> None:
+def test_a_missing_gradient_is_refused(model, lost: str) -> None:
     adapter = make_adapter(model)
     model.denoiser.conv_out.register_forward_hook(
         lambda _module, _args, output: output.detach() if lost == "detached" else Scaled.apply(output, 0.0)
     )
     before = bits(adapter)
-    with pytest.raises(UserError, match="UNet2DConditionModel.*is zero, so nothing would train.*not reached"):
+    with pytest.raises(UserError, match="UNet2DConditionModel.*is zero, so the adapter does not affect the output"):
         check(model, adapter)
     assert same_bits(adapter, before)
 
@@ -188,19 +188,19 @@ def test_a_gradient_that_is_not_finite_is_refused(model, where: str) -> None:
         )
     )
     before = bits(adapter)
-    with pytest.raises(UserError, match="norm nan, so training would go wrong"):
+    with pytest.raises(UserError, match="norm nan, so this model cannot be trained"):
         check(model, adapter)
     assert same_bits(adapter, before)
 
 
-def test_a_model_that_autograd_refuses_is_refused(model) -> None:
-    """A write in place into what a layer has saved."""
+def test_a_model_that_autograd_cannot_differentiate_is_refused(model) -> None:
+    """An in-place write into a tensor that a layer has saved."""
     model.denoiser.conv_norm_out.register_forward_hook(lambda _module, args, output: (args[0].add_(1), output)[1])
     with pytest.raises(UserError, match=r"cannot be differentiated.*inplace operation.*gradient checkpointing"):
         check(model, make_adapter(model))
 
 
-def test_weights_come_back_when_a_forward_raises(model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_are_restored_when_a_forward_raises(model, monkeypatch: pytest.MonkeyPatch) -> None:
     adapter, calls, predict = make_adapter(model, moved=True), [], model.predict
 
     def interrupted(*args: object) -> torch.Tensor:

@@ -1,5 +1,6 @@
-"""One trajectory: how a step's pairs are cut into forwards, by memory level or accumulation, changes no objective's
-steps or records.
+"""Invariance: splitting a step's pairs into forwards differently does not change the training, for any objective.
+
+Splits come from the memory level (fast, low) and from accumulation.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from dreambooth_dpo.dpo_core.training.trainer import Trainer
 
 BETA = {"dpo": 2000.0, "ipo": 500.0, "hinge": 1000.0, "reward_gap": 2000.0, "mapo": 0.1, "kto": 2000.0, "raft": 1.0}
 WEIGHTS = torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [0.0, 1.0]])
-"""Two whole pairs, one picture with a thumb up, two with a thumb down."""
+"""`counts` of five rows: two whole pairs, one sample with a thumb up, two with a thumb down."""
 
 
 class DrawnByPair(Trainer):
-    """Times and noise of a pair belong to the place at which it comes up, not to the forward: else accumulation is
-    another training.
+    """A trainer whose times and noise depend on the pair's place in the sequence, not on the forward.
+
+    In the normal trainer they depend on the forward, so another accumulation is another training.
     """
 
     def _batch(self, step, part):
@@ -59,7 +61,7 @@ class Reversed(DrawnByPair):
 
 
 def trained(kind: type[Trainer] = Trainer, **settings: object) -> tuple[list[dict], torch.Tensor]:
-    """Records and final weights of six steps of five pairs, in any cut."""
+    """Records and final weights of six steps of five pairs, split according to the settings."""
     objective = settings["objective"]
     counts = WEIGHTS if settings.pop("weighted", False) else None
     model = FakeModel()
@@ -73,8 +75,9 @@ def trained(kind: type[Trainer] = Trainer, **settings: object) -> tuple[list[dic
 
 
 def assert_same(one: tuple, other: tuple) -> None:
-    """Records to rounding; weights to 2e-3 of their size, as AdamW turns a rounding of a tiny gradient into a whole
-    step.
+    """Records equal up to rounding; weights within 2e-3 of their norm.
+
+    AdamW turns a rounding error of a tiny gradient into a whole step.
     """
     for a, b in zip(one[0], other[0], strict=True):
         assert a.keys() == b.keys()
@@ -91,28 +94,28 @@ CASES = [(name, {}) for name in OBJECTIVES] + [
 
 
 @pytest.mark.parametrize(("objective", "more"), CASES, ids=str)
-def test_level_low_takes_the_steps_of_fast(objective: str, more: dict) -> None:
+def test_level_low_gives_the_training_of_fast(objective: str, more: dict) -> None:
     cut = {"objective": objective, "batch_size": 5, **more}
     assert_same(trained(memory="fast", **cut), trained(memory="low", **cut))
 
 
 @pytest.mark.parametrize(("objective", "more"), CASES, ids=str)
-def test_one_forward_of_five_pairs_is_five_of_one(objective: str, more: dict) -> None:
+def test_one_forward_of_five_pairs_equals_five_forwards_of_one(objective: str, more: dict) -> None:
     whole = trained(DrawnByPair, objective=objective, batch_size=5, accumulation=1, memory="fast", **more)
     parts = trained(DrawnByPair, objective=objective, batch_size=1, accumulation=5, memory="fast", **more)
     assert_same(whole, parts)
 
 
 @pytest.mark.parametrize(("objective", "more"), CASES, ids=str)
-def test_the_order_of_a_batch_is_of_no_account(objective: str, more: dict) -> None:
+def test_the_order_within_a_batch_does_not_matter(objective: str, more: dict) -> None:
     one, other = (
         trained(kind, objective=objective, batch_size=5, memory="fast", **more) for kind in (DrawnByPair, Reversed)
     )
     assert_same(one, other)
 
 
-def test_the_suite_can_fail() -> None:
-    """Another order of pairs is another trajectory, by far more than the tolerance."""
+def test_this_comparison_can_fail() -> None:
+    """Another batch size without accumulation is another training, far beyond the tolerance."""
     one, other = (trained(objective="dpo", batch_size=size, memory="fast") for size in (5, 4))
     with pytest.raises(AssertionError):
         assert_same(one, other)

@@ -1,6 +1,4 @@
-"""Numbers that are looked at every few steps: the same records, guards that come a little later, and nothing bad that
-is kept.
-"""
+"""Metrics that are checked only every `log_every` steps: same records, slightly later guards, no bad state saved."""
 
 from __future__ import annotations
 
@@ -23,7 +21,7 @@ def test_records_and_weights_do_not_depend_on_it(every: int) -> None:
     assert difference(many.state(), one.state()) == 0 and told == list(range(12))
 
 
-def test_numbers_are_fetched_when_due_and_before_every_save() -> None:
+def test_metrics_are_fetched_when_due_and_before_every_save() -> None:
     fetched, trainer = [], make_trainer(steps=11, checkpoint_every=5, log_every=3)
     fetch = trainer.fetch
     trainer.fetch = lambda steps: fetched.append([s.step for s in steps]) or fetch(steps)

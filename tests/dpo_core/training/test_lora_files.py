@@ -1,4 +1,4 @@
-"""LoRA files: diffusers reads them as the live adapter acts, and wrong files are refused."""
+"""LoRA files: diffusers gives the output of the live adapter, and wrong files are refused."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def inputs(model):
 
 
 def trained(model, targets: str = "all", rank: int = 3, alpha: float = 5.0) -> Adapter:
-    """An adapter with random B: it changes the prediction by a tenth or more."""
+    """An adapter with random B, which changes the prediction by at least a tenth."""
     adapter = Adapter(model.denoiser, AdapterSettings(rank=rank, alpha=alpha, targets=targets), seed=1)
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
@@ -59,7 +59,7 @@ def distance(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 def text_encoder_lora() -> dict[str, torch.Tensor]:
-    """A kohya LoRA of the tiny text encoder (2 layers of width 128), as DreamBooth trainers write beside the UNet's."""
+    """A kohya LoRA of the tiny text encoder (2 layers of width 128), as written by DreamBooth trainers."""
     shapes = {f"self_attn_{p}_proj": (128, 128) for p in ("q", "k", "v", "out")} | {
         "mlp_fc1": (128, 512),
         "mlp_fc2": (512, 128),
@@ -74,8 +74,8 @@ def text_encoder_lora() -> dict[str, torch.Tensor]:
     return tensors
 
 
-def test_keys_are_kohyas_over_diffusers_layer_names(model, tmp_path):
-    """The names that ComfyUI's stock loader takes; rank 3, alpha 5."""
+def test_keys_are_kohya_keys_over_diffusers_layer_names(model, tmp_path):
+    """The keys that ComfyUI's stock loader reads; rank 3, alpha 5."""
     adapter = trained(model)
     save_lora(adapter, tmp_path / "a.safetensors", {})
     tensors = read_lora(tmp_path / "a.safetensors")
@@ -96,7 +96,7 @@ def test_keys_are_kohyas_over_diffusers_layer_names(model, tmp_path):
 @pytest.mark.parametrize("strength", [1.0, 0.5])
 @pytest.mark.parametrize("targets", TARGETS)
 def test_diffusers_gives_the_output_of_the_live_adapter(model, inputs, tmp_path, targets, strength):
-    """Alpha 5 at rank 3, so a reader that took either for 1 or one for the other would be far off."""
+    """Alpha 5 and rank 3, so a reader that ignores or swaps them would be far off."""
     adapter = trained(model, targets)
     path = tmp_path / f"mein Hund – {targets} – 犬.safetensors"
     save_lora(adapter, path, {})
@@ -136,7 +136,7 @@ def test_load_pipeline_merges_the_text_encoders_part_too(model, folder, tmp_path
     assert torch.allclose(weight, before + 0.02, atol=1e-6)
 
 
-def test_metadata_lies_inside(model, tmp_path):
+def test_metadata_is_in_the_header(model, tmp_path):
     save_lora(trained(model), tmp_path / "a.safetensors", {"prompt": "ein Foto – 犬", "round": "2"})
     with safe_open(tmp_path / "a.safetensors", "pt") as file:
         found = file.metadata()
@@ -200,7 +200,7 @@ def test_a_missing_file_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 a pickle, say", b"\xff" * 64], ids=["empty", "zip", "noise"])
-def test_a_file_that_is_no_safetensors_is_refused(folder, tmp_path, content):
+def test_a_file_that_is_not_safetensors_is_refused(folder, tmp_path, content):
     path = tmp_path / "a.safetensors"
     path.write_bytes(content)
     with pytest.raises(UserError, match=re.escape(str(path)) + ".*not a readable safetensors"):
@@ -209,7 +209,7 @@ def test_a_file_that_is_no_safetensors_is_refused(folder, tmp_path, content):
         load_pipeline(folder, lora=path)
 
 
-def test_a_checkpoint_is_no_lora(tmp_path):
+def test_a_checkpoint_is_refused_as_a_lora(tmp_path):
     save_file({"conv_in.weight": torch.zeros(2)}, tmp_path / "a.safetensors")
     with pytest.raises(UserError, match=r"holds no LoRA weights \(first key: conv_in\.weight\)"):
         read_lora(tmp_path / "a.safetensors")
@@ -221,9 +221,7 @@ def renamed(tensors: dict[str, torch.Tensor], old: str, new: str) -> dict[str, t
 
 @pytest.mark.parametrize("kind", ["other width", "other depth", "other architecture", "other family"])
 def test_a_lora_of_another_model_is_refused(model, folder, tmp_path, kind):
-    """diffusers itself raises for other shapes, logs a line for layers that it does not find, and says nothing for
-    another family's keys.
-    """
+    """diffusers raises for other shapes, only logs missing layers, and ignores keys of another family."""
     path = tmp_path / "other.safetensors"
     if kind == "other width":
         save_lora(trained(DiffusersTextToImage(tiny_stable_diffusion(channels=(48, 96)))), path, {})

@@ -1,4 +1,4 @@
-"""The loser-gradient guard: its factor by hand, and what it does to the gradients of a step."""
+"""The loser guard: its factor by hand, and its effect on the gradients of a step."""
 
 from __future__ import annotations
 
@@ -13,29 +13,30 @@ def test_the_scale_by_hand():
     """g_w = (2, 0), |g_w|^2 = 4, mu 0.5.
 
     g_l = (4, 1): g_l.g_w = 8 -> 0.5 * 4 / 8 = 0.25. (1, 9): 2 -> 2 / 2 = 1. (0.5, 0): 1 -> 2, clipped to 1. (-3, 1):
-    apart -> 1. (0, 5): at right angles -> 1.
+    negative -> 1. (0, 5): orthogonal -> 1.
     """
     g_w = torch.tensor([[2.0, 0.0]] * 5)
     g_l = torch.tensor([[4.0, 1.0], [1.0, 9.0], [0.5, 0.0], [-3.0, 1.0], [0.0, 5.0]])
     assert loser_scale(g_w, g_l, 0.5).tolist() == [0.25, 1.0, 1.0, 1.0, 1.0]
 
 
-def test_the_ends_of_mu():
-    """mu 1 leaves nothing of a loser that pulls along; mu 0 lets it take all of the winner's push: 4 / 8."""
+def test_the_limits_of_mu():
+    """mu 1 removes a loser gradient along g_w; mu 0 lets it cancel the winner's whole gradient: 4 / 8."""
     g_w, g_l = torch.tensor([[2.0, 0.0]]), torch.tensor([[4.0, 1.0]])
     assert loser_scale(g_w, g_l, 1.0).item() == 0.0
     assert loser_scale(g_w, g_l, 0.0).item() == 0.5
 
 
-def test_gradients_of_pictures_are_flattened_and_zeros_do_no_harm():
+def test_gradients_are_flattened_and_zeros_are_safe():
     g_w = torch.stack([torch.full((1, 2, 2), 1.0), torch.zeros(1, 2, 2)])
     g_l = torch.full((2, 1, 2, 2), 2.0)
     assert loser_scale(g_w, g_l, 0.9).tolist() == pytest.approx([0.1 * 4 / 8, 1.0])
 
 
 def batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Prediction, reference and target of three pairs; the first pair's losers pull along, the last one's pulls the
-    other way.
+    """Prediction, reference and target of three pairs.
+
+    In the first pairs g_l . g_w is positive, in the last it is negative.
     """
     draws = torch.Generator().manual_seed(2)
     apart = torch.randn(3, 2, 4, 4, generator=draws)
@@ -53,7 +54,7 @@ def errors_of(prediction: torch.Tensor, reference: torch.Tensor, target: torch.T
 @pytest.mark.parametrize("mu", [0.0, 0.6, 0.9, 1.0])
 @pytest.mark.parametrize("name", [n for n in OBJECTIVES if n != "raft"])
 def test_the_losers_gradient_is_scaled_and_nothing_else(name: str, mu: float) -> None:
-    """Against autograd with respect to the predictions themselves, pair by pair."""
+    """Compared with autograd with respect to the predictions, pair by pair."""
     prediction, reference, target = batch()
     free, held = (prediction.clone().requires_grad_() for _ in range(2))
     loss = OBJECTIVES[name](errors_of(free, reference, target))
@@ -65,17 +66,16 @@ def test_the_losers_gradient_is_scaled_and_nothing_else(name: str, mu: float) ->
     new_w, new_l = torch.autograd.grad(guarded_loss.sum(), held)[0].chunk(2)
     assert torch.equal(new_w, g_w)
     assert torch.allclose(new_l, scale.view(-1, 1, 1, 1) * g_l, rtol=1e-5, atol=1e-9)
-    # What the guard promises: along g_w the two pushes together keep mu of the winner's own.
+    # The guarantee: along g_w, the sum of both gradients is at least mu times the winner's own.
     kept = ((g_w + new_l) * g_w).flatten(1).sum(1) - mu * g_w.square().flatten(1).sum(1)
     assert (kept > -1e-6 * g_w.square().flatten(1).sum(1)).all()
     assert scale[2] == 1
 
 
-def test_dpos_scale_is_that_of_the_errors_own_gradients() -> None:
-    """Winner and loser weigh the same in DPO, so the loss drops out: clip((1 - mu) |d_w|^2 / (d_l . d_w)), d =
-    prediction - target.
+def test_dpos_scale_depends_on_the_errors_gradients_only() -> None:
+    """DPO weighs winner and loser equally, so its derivative cancels: clip((1 - mu) |d_w|^2 / (d_l . d_w)).
 
-    Pair 0: d_l = 2 d_w, so lambda = (1 - 0.6) / 2 = 0.2.
+    d = prediction - target. Pair 0: d_l = 2 d_w, so lambda = (1 - 0.6) / 2 = 0.2.
     """
     prediction, reference, target = batch()
     d_w, d_l = (prediction - target).chunk(2)
@@ -84,7 +84,7 @@ def test_dpos_scale_is_that_of_the_errors_own_gradients() -> None:
     assert scale[0].item() == pytest.approx(0.2, rel=1e-5)
 
 
-def test_an_objective_without_a_loser_is_left_alone() -> None:
+def test_an_objective_without_a_loser_is_unchanged() -> None:
     prediction, reference, target = batch()
     errors = errors_of(prediction, reference, target)
     same, scale = guarded(OBJECTIVES["raft"], errors, prediction, target, 0.9)

@@ -19,7 +19,7 @@ BETAS = {"ipo": 500.0, "mapo": 0.1, "kto": 300.0}
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_every_objective_trains(objective: str) -> None:
-    """The loss falls, and winner and loser are logged against the reference whether the objective needs it or not."""
+    """The loss falls; winner and loser errors are logged relative to the reference for every objective."""
     changes = {
         "objective": objective,
         "beta": BETAS.get(objective, 2000.0),
@@ -33,14 +33,14 @@ def test_every_objective_trains(objective: str) -> None:
     assert records[-1]["margin"] > 0 and "loser_scale" not in records[0]
 
 
-def test_the_loss_gets_the_gaps_of_its_pairs() -> None:
-    """At B = 0 the reward-gap loss is the mean of the picked pairs' squared gaps."""
+def test_the_loss_uses_the_gaps_of_its_pairs() -> None:
+    """At B = 0 the reward-gap loss is the mean squared gap of the batch's pairs."""
     trainer = make_trainer(objective="reward_gap", batch_size=3, gaps=torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0]))
     picks = trainer.picks(2, 0)
     assert steps_of(trainer, 2)[0]["loss"] == pytest.approx(float(trainer.data.gaps[picks].square().mean()), rel=1e-6)
 
 
-def test_pairs_of_a_run_bring_their_gaps(tmp_path: Path) -> None:
+def test_pairs_of_a_run_have_their_gaps(tmp_path: Path) -> None:
     loop = make_loop(tmp_path / "run")
     loop.begin(0)
     loop.candidates(0)
@@ -58,8 +58,8 @@ def test_missing_gaps_are_zeros_and_wrong_ones_are_refused() -> None:
         make_trainer(objective="reward_gap")
 
 
-def test_the_loser_guard_keeps_the_winner_down() -> None:
-    """Guarded, the winner's error falls further; the record has the mean scale, which mu 0.9 makes small."""
+def test_the_loser_guard_lowers_the_winners_error_further() -> None:
+    """With the guard the winner's error falls further; the record has the mean scale, which is small at mu 0.9."""
     free, held = (
         train_steps(make_trainer(steps=20, batch_size=5, learning_rate=3e-3, loser_guard=mu)) for mu in (None, 0.9)
     )
@@ -68,7 +68,7 @@ def test_the_loser_guard_keeps_the_winner_down() -> None:
     assert held[0]["loss"] == free[0]["loss"]
 
 
-def test_the_guards_scale_is_a_mean_over_parts_and_does_nothing_without_a_loser() -> None:
+def test_the_guards_scale_is_a_mean_over_parts_and_is_1_without_a_loser() -> None:
     trainer = make_trainer(moved=True, batch_size=2, accumulation=2, loser_guard=0.6)
     with trainer.adapter.attached():
         parts = [float(forward(trainer, 3, part)[1]["loser_scale"]) for part in range(2)]
@@ -79,7 +79,7 @@ def test_the_guards_scale_is_a_mean_over_parts_and_does_nothing_without_a_loser(
     assert difference(plain.state(), guarded.state()) == 0
 
 
-def test_a_run_with_gaps_and_guard_resumes_to_the_bit(tmp_path: Path) -> None:
+def test_a_run_with_gaps_and_guard_resumes_bit_for_bit(tmp_path: Path) -> None:
     settings = changed(train={"objective": "reward_gap", "loser_guard": 0.6})
     whole = make_loop(tmp_path / "whole", settings=settings)
     whole.go()

@@ -1,4 +1,4 @@
-"""The reference bank: values by hand, the plain path's errors, and runs that are broken off."""
+"""The reference cache: values by hand, agreement with training without it, and resumed runs."""
 
 from __future__ import annotations
 
@@ -14,40 +14,40 @@ from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.seeds import generator
 from dreambooth_dpo.dpo_core.training.dataset import visits
 from dreambooth_dpo.dpo_core.training.objectives import denoising_error
-from dreambooth_dpo.dpo_core.training.reference_cache import ReferenceBank, forwards_of
+from dreambooth_dpo.dpo_core.training.reference_cache import ReferenceCache, forwards_to_fill
 from dreambooth_dpo.dpo_core.training.self_test import self_test
 from dreambooth_dpo.dpo_core.training.steps import train_steps
 from dreambooth_dpo.dpo_core.training.trainer import TrainingStopped
 
 
 def filled(**settings: object):
-    """A trainer whose policy has left its reference, with its bank filled."""
+    """A trainer whose policy differs from its reference, with a filled reference cache."""
     trainer = make_trainer(moved=True, **settings)
     with trainer.adapter.attached():
-        trainer.fill_bank()
+        trainer.fill_cache()
     return trainer
 
 
-def test_no_bank_is_the_path_of_always() -> None:
-    """Numbers of 12 steps, written down before there was a bank: fresh draws and a reference forward in each.
+def test_training_without_a_cache_gives_the_recorded_numbers() -> None:
+    """Metrics of 12 steps, recorded before the cache existed: new draws and a reference forward in each step.
 
-    Another processor rounds otherwise: 1.2e-4 of the loss was seen between two.
+    Rounding depends on the processor: the loss differed by 1.2e-4 between two.
     """
     trainer = make_trainer(steps=12)
-    assert trainer.bank is None
+    assert trainer.cache is None
     last = train_steps(trainer)[-1]
     assert last["loss"] == pytest.approx(0.04901031032204628, rel=1e-3)
     assert last["winner_error"] == pytest.approx(-0.0024302005767822266, rel=1e-2)
 
 
-def test_visits_name_the_epoch_of_each_pick() -> None:
+def test_visits_return_the_epoch_of_each_pick() -> None:
     picks, epochs = visits(11, PAIRS, 3, 8)
     assert epochs.tolist() == [0, 0, 1, 1, 1, 1, 1, 2]
     assert picks.tolist() == make_trainer(batch_size=11).picks(0, 0)[3:].tolist()
 
 
-def test_errors_are_those_worked_out_by_hand() -> None:
-    """Weights of the reference put together by hand, one draw of one pair at a time, without hooks."""
+def test_errors_equal_an_explicit_computation() -> None:
+    """With explicit reference weights, one draw of one pair at a time, without hooks."""
     trainer = filled(reference_bank=2, steps=10, batch_size=2)
     state, denoiser = trainer.adapter.reference_state(), trainer.model.denoiser
     one, two = (
@@ -60,8 +60,8 @@ def test_errors_are_those_worked_out_by_hand() -> None:
             share = torch.randint(1, 10, (1,), generator=draws)[0] / 10
             noise = torch.randn(3, 8, 8, generator=draws)
             for kept, latents in (
-                (trainer.bank.winner, trainer.data.winners),
-                (trainer.bank.loser, trainer.data.losers),
+                (trainer.cache.winner, trainer.data.winners),
+                (trainer.cache.loser, trainer.data.losers),
             ):
                 x = (1 - share) * latents[pair] + share * noise + trainer.data.cond["shift"][pair] + share
                 hidden = torch.nn.functional.conv2d(x[None], one, denoiser.down_blocks[0].bias, padding=1)
@@ -69,9 +69,10 @@ def test_errors_are_those_worked_out_by_hand() -> None:
                 assert float(kept[pair, k]) == pytest.approx(float((raw - noise).square().mean()), rel=1e-5)
 
 
-def test_errors_are_those_of_the_plain_path_for_the_same_draws() -> None:
-    """To the bit where the batch is the same; and a step from the bank is the step with a reference forward on its
-    draws.
+def test_errors_equal_those_of_a_reference_forward_on_the_same_draws() -> None:
+    """Bit for bit when the batch is the same.
+
+    A step with the cache equals the step with a reference forward on the same draws.
     """
     trainer = filled(reference_bank=3, steps=10, batch_size=2, accumulation=2)
     with trainer.adapter.attached():
@@ -85,7 +86,7 @@ def test_errors_are_those_of_the_plain_path_for_the_same_draws() -> None:
             assert torch.equal(trainer._policy(batch, found)[0], trainer._policy(batch, plain)[0])
 
 
-def test_draws_come_in_turn_and_return() -> None:
+def test_draws_cycle_over_epochs() -> None:
     trainer = make_trainer(reference_bank=2, batch_size=PAIRS)
     noises = []
     for step in range(4):
@@ -98,15 +99,15 @@ def test_draws_come_in_turn_and_return() -> None:
 
 @pytest.mark.parametrize(("steps", "visited"), [(1, 2), (4, 8), (5, 10), (50, 15)])
 def test_only_visited_draws_are_computed(steps: int, visited: int) -> None:
-    """Five pairs with three draws, two pairs a step: 2 visits a step, each a draw of its own until all 15 are known."""
+    """Five pairs with three draws, two pairs per step: each visit needs a new draw until all 15 are known."""
     trainer = filled(reference_bank=3, steps=steps, batch_size=2)
-    # The last forward of a full bank holds one place more, whose draw is known already.
-    assert int(trainer.bank.known.sum()) == visited
-    assert torch.equal(trainer.bank.winner.isnan(), ~trainer.bank.known)
-    assert forwards_of(PAIRS, 3, 2, steps) == math.ceil(visited / 2)
+    # The last forward of a full cache has one extra visit, whose draw is already known.
+    assert int(trainer.cache.known.sum()) == visited
+    assert torch.equal(trainer.cache.winner.isnan(), ~trainer.cache.known)
+    assert forwards_to_fill(PAIRS, 3, 2, steps) == math.ceil(visited / 2)
 
 
-def test_the_reference_is_asked_once_for_a_draw() -> None:
+def test_the_reference_is_run_once_per_draw() -> None:
     calls = []
 
     class Counted(FakeModel):
@@ -121,7 +122,7 @@ def test_the_reference_is_asked_once_for_a_draw() -> None:
     assert calls == [False] + [True] * 9
 
 
-def test_the_first_step_stands_at_log_2_to_the_bit() -> None:
+def test_the_first_loss_is_exactly_log_2() -> None:
     record = steps_of(make_trainer(reference_bank=2), 0)[0]
     assert (record["winner_error"], record["loser_error"], record["margin"]) == (0.0, 0.0, 0.0)
 
@@ -129,19 +130,19 @@ def test_the_first_step_stands_at_log_2_to_the_bit() -> None:
 @pytest.mark.parametrize(
     "more", [{}, {"loser_guard": 0.6}, {"objective": "ipo", "beta": 500.0}, {"log_every": 4, "accumulation": 2}]
 )
-def test_a_loaded_state_goes_on_bit_by_bit(more: dict) -> None:
+def test_a_loaded_state_continues_bit_for_bit(more: dict) -> None:
     kept: dict[int, tuple] = {}
     whole = make_trainer(steps=8, reference_bank=2, checkpoint_every=3, **more)
     records = train_steps(whole, save=lambda step, state, fresh: kept.update({step: (state, list(fresh))}))
     resumed = make_trainer(steps=8, reference_bank=2, checkpoint_every=3, **more)
     resumed.load_state(kept[3][0])
-    assert resumed.bank.known.sum() == whole.bank.known.sum()
+    assert resumed.cache.known.sum() == whole.cache.known.sum()
     assert train_steps(resumed, 3, earlier=kept[3][1]) == records
     assert difference(resumed.adapter.state(), whole.adapter.state()) == 0
 
 
 @pytest.mark.parametrize("at", ["reference round_1", "train round_1"])
-def test_a_broken_run_ends_as_the_unbroken_one(tmp_path: Path, at: str) -> None:
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path: Path, at: str) -> None:
     settings = changed(train={"reference_bank": 2, "loser_guard": 0.6})
     whole = make_loop(tmp_path / "whole", settings=settings)
     whole.go()
@@ -169,7 +170,7 @@ def test_nan_stops_with_the_last_saved_adapter() -> None:
     assert [r["step"] for r in caught.value.records] == [2]
 
 
-def test_a_bank_of_other_pairs_is_refused() -> None:
-    bank = ReferenceBank(3, 2, 0, torch.device("cpu"))
-    with pytest.raises(UserError, match=r"of 5 pairs with 2 draws.*3 with 2.*Set reference_bank"):
+def test_a_cache_of_other_pairs_is_refused() -> None:
+    bank = ReferenceCache(3, 2, 0, torch.device("cpu"))
+    with pytest.raises(UserError, match=r"for 5 pairs with 2 draws.*3 pairs with 2.*Set reference_bank"):
         bank.load({"winner": torch.zeros(5, 2), "loser": torch.zeros(5, 2)})

@@ -1,6 +1,4 @@
-"""The gradient self-test of a run: once, before anything is trained; nothing is left of it, and wrong gradients end the
-run.
-"""
+"""The gradient self-test in a run: once, before training, without side effects; wrong gradients end the run."""
 
 from __future__ import annotations
 
@@ -18,7 +16,7 @@ from dreambooth_dpo.dpo_core.training.dataset import PairData
 
 
 class Halved(torch.autograd.Function):
-    """The identity, with half the gradient: what a block that writes in place may do, without a word."""
+    """Identity with half the gradient, as a block that writes in place may silently give."""
 
     @staticmethod
     def forward(ctx, x):
@@ -44,7 +42,7 @@ def test_wrong_gradients_end_a_run_before_anything_is_trained(tmp_path: Path) ->
 
 
 class Narrow(FakeModel):
-    """The first `full` forwards with gradients run out of memory."""
+    """A model whose first `full` forwards with gradients run out of memory."""
 
     full = 1
 
@@ -63,8 +61,8 @@ class TooNarrow(Narrow):
     full = 10_000
 
 
-def test_a_level_that_one_sample_does_not_fit_into_is_passed_over(tmp_path: Path) -> None:
-    """Training goes on at the level that it fits into, without trying the larger one again."""
+def test_a_level_that_does_not_fit_one_sample_is_skipped(tmp_path: Path) -> None:
+    """Training continues at the level that fits, without trying the larger one again."""
     loop = make_loop(tmp_path / "run", Narrow())
     assert loop.go() == 2 and loop.run.fact("memory") == "low"
     found = loop.run.fact("self_test")
@@ -83,7 +81,7 @@ def test_a_self_test_that_fits_at_no_level_has_not_passed(tmp_path: Path) -> Non
     )
 
 
-def test_it_runs_once_for_a_model_and_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_runs_once_per_model_without_side_effects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked, check = [], self_test.check_gradient
 
     def counted(*args) -> float:
@@ -105,8 +103,8 @@ def test_it_runs_once_for_a_model_and_leaves_no_trace(tmp_path: Path, monkeypatc
     assert [difference(a, b) for a, b in zip(adapters(tested.run), adapters(untested.run), strict=True)] == [0, 0, 0]
 
 
-def test_another_set_of_layers_or_other_patches_are_tested_again() -> None:
-    """The pass is that of this very denoiser, with these patches and layers: not of its class."""
+def test_other_layers_or_patches_are_tested_again() -> None:
+    """A passed test applies to this denoiser object with its patches and layers, not to its class."""
     model = FakeModel()
     adapter = Adapter(model.denoiser, AdapterSettings(rank=2), seed=0)
     data = PairData(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8), model.encode_prompts(["a"]))

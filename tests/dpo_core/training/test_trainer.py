@@ -1,4 +1,4 @@
-"""Training: draws, steps, guards, and states that go on as if nothing had happened."""
+"""The trainer: draws, steps, guards, and saved states that resume bit for bit."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from dreambooth_dpo.dpo_core.training.trainer import Trainer, TrainingStopped, l
     [("constant", [0.5, 1, 1, 1, 1, 1, 1, 1, 1, 1]), ("linear", [0.5, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1])],
 )
 def test_learning_rates_by_hand(schedule: str, rates: list[float]) -> None:
-    """Ten steps, warm-up 2, rate 1; falling, step k may have (10 - k) / 10 at most."""
+    """Ten steps, warm-up 2, rate 1; with decay, step k has at most (10 - k) / 10."""
     chosen = TrainSettings(steps=10, warmup_steps=2, learning_rate=1.0, schedule=schedule)
     assert [learning_rate(chosen, k) for k in range(10)] == pytest.approx(rates)
 
@@ -35,10 +35,10 @@ def test_learning_rates_by_hand(schedule: str, rates: list[float]) -> None:
 # --- draws ---
 
 
-@settings(deadline=None, max_examples=25)  # the first call pays for lazy imports
+@settings(deadline=None, max_examples=25)  # the first call includes lazy imports
 @given(st.integers(1, 12), st.integers(1, 9), st.integers(0, 2**31 - 1))
 def test_picks_run_through_shuffled_epochs(count: int, size: int, seed: int) -> None:
-    """Every run of `count` picks from an epoch's start holds each pair once."""
+    """The `count` picks from the start of an epoch contain each pair once."""
     model = FakeModel()
     adapter = Adapter(model.denoiser, changed().adapter)
     trainer = Trainer(model, adapter, make_data(count), TrainSettings(batch_size=size), seed)
@@ -53,7 +53,7 @@ def test_accumulation_picks_what_a_larger_batch_would(step: int) -> None:
     assert torch.cat([parts.picks(step, 0), parts.picks(step, 1)]).tolist() == whole.picks(step, 0).tolist()
 
 
-def test_a_step_of_two_parts_has_the_mean_of_their_numbers_and_gradients() -> None:
+def test_a_step_of_two_parts_has_their_mean_metrics_and_gradients() -> None:
     trainer = make_trainer(moved=True, batch_size=2, accumulation=2, max_grad_norm=1e6)
     with trainer.adapter.attached():
         losses, gradients = [], []
@@ -81,7 +81,7 @@ def test_rounds_have_seeds_of_their_own() -> None:
     assert len({training_seed(s, r) for s in range(3) for r in range(10)}) == 30
 
 
-def test_both_pictures_of_a_pair_get_one_time_and_one_noise() -> None:
+def test_both_samples_of_a_pair_get_the_same_time_and_noise() -> None:
     seen = []
 
     class Watched(FakeModel):
@@ -101,17 +101,18 @@ def test_both_pictures_of_a_pair_get_one_time_and_one_noise() -> None:
 # --- steps ---
 
 
-def test_the_first_step_stands_at_log_2() -> None:
-    """At B = 0 the policy is the reference to the bit: loss log 2, errors and margin exactly 0."""
+def test_the_first_loss_is_log_2() -> None:
+    """At B = 0 policy and reference agree bit for bit: loss log 2, relative errors and margin exactly 0."""
     record = steps_of(make_trainer(), 0)[0]
     assert record["loss"] == pytest.approx(math.log(2), abs=1e-6)
     assert (record["winner_error"], record["loser_error"], record["margin"]) == (0.0, 0.0, 0.0)
     assert record["grad_norm"] > 0
 
 
-def test_a_step_is_the_papers_formula() -> None:
-    """-log sigmoid(-(beta/2) [(e_w - e_w_ref) - (e_l - e_l_ref)]), by explicit weights, one pair at a time, without
-    hooks.
+def test_a_step_equals_the_papers_formula() -> None:
+    """-log sigmoid(-(beta/2) [(e_w - e_w_ref) - (e_l - e_l_ref)]).
+
+    Computed with explicit weights, one pair at a time, without hooks.
     """
     trainer = make_trainer(moved=True, batch_size=3)
     record, draws = steps_of(trainer, 6)[0], generator(trainer.seed, 2, 6, 0)
@@ -140,11 +141,11 @@ def test_a_step_is_the_papers_formula() -> None:
             error(loser, i, pick, policy) - error(loser, i, pick, reference)
         )
         losses.append(math.log1p(math.exp(trainer.settings.beta / 2 * gap)))
-    # beta/2 = 1000 lifts the rounding of float32 errors (1e-7) to 1e-4.
+    # beta/2 = 1000 amplifies the rounding of float32 errors (1e-7) to 1e-4.
     assert record["loss"] == pytest.approx(sum(losses) / 3, rel=1e-3)
 
 
-def test_training_moves_the_policy_alone() -> None:
+def test_training_changes_only_the_policy() -> None:
     trainer = make_trainer()
     base = {k: v.clone() for k, v in trainer.model.denoiser.state_dict().items()}
     reference, policy = trainer.adapter.reference_state(), trainer.adapter.state()
@@ -162,14 +163,14 @@ def test_a_few_steps_lower_the_loss() -> None:
 @pytest.mark.parametrize(
     ("warmup", "expected"), [(4, [0.25, 0.5, 0.75, 1, 1]), (0, [1, 1, 1, 1, 1]), (1, [1, 1, 1, 1, 1])]
 )
-def test_warm_up_rises_in_a_line(warmup: int, expected: list[float]) -> None:
+def test_warm_up_is_linear(warmup: int, expected: list[float]) -> None:
     trainer = make_trainer(warmup_steps=warmup, learning_rate=1e-3, schedule="constant")
     rates = [r["learning_rate"] for r in steps_of(trainer, *range(5))]
     assert rates == pytest.approx([1e-3 * x for x in expected])
     assert trainer.optimizer.param_groups[0]["lr"] == rates[-1]
 
 
-def test_gradients_are_clipped_to_the_norm_and_logged_before() -> None:
+def test_gradients_are_clipped_and_their_norm_is_logged_before() -> None:
     free, held = make_trainer(moved=True, max_grad_norm=1e6), make_trainer(moved=True, max_grad_norm=0.01)
     norms = {}
     for name, trainer in (("free", free), ("held", held)):
@@ -183,7 +184,7 @@ def test_gradients_are_clipped_to_the_norm_and_logged_before() -> None:
     assert lengths["free"] > 0.1
 
 
-def test_no_pairs_say_what_to_do() -> None:
+def test_no_pairs_is_an_error_with_a_remedy() -> None:
     with pytest.raises(UserError, match=r"no pairs to train on.*Widen the angle window"):
         PairData(torch.zeros(0, 3, 8, 8), torch.zeros(0, 3, 8, 8), {})
 
@@ -191,7 +192,7 @@ def test_no_pairs_say_what_to_do() -> None:
 # --- states ---
 
 
-def test_a_loaded_state_goes_on_bit_by_bit() -> None:
+def test_a_loaded_state_continues_bit_for_bit() -> None:
     whole = make_trainer(steps=6)
     records = train_steps(whole)
     kept = {}
@@ -210,7 +211,7 @@ def test_a_loaded_state_goes_on_bit_by_bit() -> None:
     assert difference(kept[6][0], whole.state()) == 0
 
 
-def test_the_last_step_is_saved_where_checkpoints_do_not_fall() -> None:
+def test_the_last_step_is_saved_between_checkpoints_too() -> None:
     saved = []
     train_steps(
         make_trainer(steps=5, checkpoint_every=3), save=lambda step, state, fresh: saved.append((step, len(fresh)))
@@ -243,15 +244,15 @@ def test_nan_stops_with_the_last_saved_adapter(at: int, last_saved: int) -> None
 
 def test_nan_in_the_data_stops_too() -> None:
     trainer = make_trainer(steps=4)
-    trainer.data.winners[1:] = float("inf")  # the self-test looks at the first pair
+    trainer.data.winners[1:] = float("inf")  # the self-test uses the first pair
     start = trainer.state()
     with pytest.raises(TrainingStopped, match="at step [01]"):
         train_steps(trainer)
     assert difference(trainer.state(), start) == 0
 
 
-def test_a_running_winner_error_stops_with_the_last_saved_adapter() -> None:
-    """A learning rate of 1 tears the model apart at once; the limit is on the mean over 20 steps."""
+def test_a_collapsing_winner_error_stops_with_the_last_saved_adapter() -> None:
+    """A learning rate of 1 destroys the model at once; the limit applies to the mean over 20 steps."""
     trainer = make_trainer(steps=8, checkpoint_every=2, learning_rate=1.0, warmup_steps=0, winner_error_collapse=0.01)
     states = {0: trainer.state()}
     with pytest.raises(TrainingStopped, match=r"winner's error is .* \(limit 0\.01\).*collapsing") as caught:
@@ -267,7 +268,7 @@ def test_the_alarm_is_the_mean_of_twenty_steps() -> None:
     assert winner_alarm(records[:4]) == pytest.approx(0.3)
 
 
-def test_no_memory_for_a_step_says_what_to_do() -> None:
+def test_out_of_memory_is_an_error_with_a_remedy() -> None:
     class Large(FakeModel):
         def predict(self, noised, times, cond):
             raise torch.OutOfMemoryError("CUDA out of memory")

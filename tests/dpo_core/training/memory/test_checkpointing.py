@@ -1,4 +1,4 @@
-"""Gradient checkpointing: the plain gradients to rounding, whatever a block writes in place, and nothing left behind."""
+"""Gradient checkpointing: correct gradients with in-place writes, exact restoring, no memory leaks."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ ADD = {
     "all": torch.Tensor.add_,
     "slices": lambda x, change: (x[:, :5].add_(change[:, :5]), x[:, 5:].add_(change[:, 5:]), x)[-1],
 }
-"""Ways of adding to a tensor, by what of it they write in place."""
+"""Ways of adding to a tensor, by what they write in place."""
 
 
 class Block(nn.Module):
-    """A transformer block; `writes`: what it writes in place of the stream that it adds to.
+    """A transformer block that writes in place into its residual stream, as blocks of Flux and Chroma do.
 
-    Those of Flux and Chroma do.
+    `writes`: what it writes in place.
     """
 
     def __init__(self, writes: str) -> None:
@@ -76,7 +76,7 @@ def apart(one: torch.Tensor, other: torch.Tensor) -> float:
 
 
 def under_torch(net: Net, copied: bool) -> torch.Tensor:
-    """The gradient under torch's own checkpoint, with or without copies of the tensor that the blocks write into."""
+    """The gradient under torch.utils.checkpoint, with or without copies of the tensor that the blocks write into."""
     for block in net.double_blocks:
         plain = block.forward
         run = (
@@ -92,15 +92,15 @@ def under_torch(net: Net, copied: bool) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("writes", ADD)
-def test_gradients_are_exact_whatever_a_block_writes_in_place(writes: str) -> None:
+def test_gradients_are_exact_with_in_place_writes(writes: str) -> None:
     expected, net = gradient(Net()), Net(writes)
     with gradient_checkpointing(net):
         assert apart(gradient(net), expected) < 2e-7
 
 
 @pytest.mark.parametrize("writes", ["all", "slices"])
-def test_these_blocks_need_what_is_done_for_them(writes: str) -> None:
-    """Plain autograd refuses them; torch's checkpoint gives wrong gradients silently, with copied inputs too."""
+def test_plain_autograd_and_torch_checkpoint_fail_on_these_blocks(writes: str) -> None:
+    """Plain autograd raises; torch.utils.checkpoint gives silently wrong gradients, even with copied inputs."""
     expected = gradient(Net())
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         gradient(Net(writes))
@@ -115,8 +115,8 @@ def test_gradients_are_wrong_without_copies_of_written_tensors(monkeypatch: pyte
         assert apart(gradient(net), gradient(Net())) > 0.01
 
 
-def test_inputs_written_to_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the host between forward and backward, or by a block if it got no copies."""
+def test_modified_inputs_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Modified by the host between forward and backward, or by a block that got no copies."""
     net, vec = Net("all", blocks=1), X[:1].clone()
     with gradient_checkpointing(net):
         loss = net.double_blocks[0](net.start(X), vec=vec).sum()
@@ -130,7 +130,7 @@ def test_inputs_written_to_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
             gradient(net)
 
 
-def test_a_written_result_of_a_layer_is_recomputed_as_it_was_saved() -> None:
+def test_an_overwritten_layer_output_is_recomputed_as_it_was_saved() -> None:
     """tanh saves its result, not its input."""
     net, x = nn.Module(), X.clone().requires_grad_()
     net.blocks = nn.ModuleList([nn.Tanh()])
@@ -140,7 +140,7 @@ def test_a_written_result_of_a_layer_is_recomputed_as_it_was_saved() -> None:
     assert torch.allclose(found, 3 * (1 - torch.tanh(x) ** 2), atol=1e-5)
 
 
-def test_backward_again_gives_the_same_and_a_second_derivative_is_refused() -> None:
+def test_a_second_backward_is_equal_and_a_second_derivative_is_refused() -> None:
     net = Net("all")
     weights = list(net.parameters())
     with gradient_checkpointing(net):
@@ -151,8 +151,8 @@ def test_backward_again_gives_the_same_and_a_second_derivative_is_refused() -> N
             torch.autograd.grad(loss, weights, create_graph=True)
 
 
-def test_options_go_through_and_are_recomputed_as_they_stood() -> None:
-    """The block writes into the host's own dictionary, once; the recompute sees what stood there in forward."""
+def test_the_recompute_sees_dictionaries_as_they_were_in_forward() -> None:
+    """The block writes into the host's dictionary once; the recompute gets its content at forward."""
     net, options = Net(), {"strength": 0.5, "calls": 0}
     weights = list(net.parameters())
     expected = torch.autograd.grad(net(X, dict(options)).sum(), weights)
@@ -188,7 +188,7 @@ def moved_adapter(model) -> Adapter:
 
 
 def adapter_gradient(model, adapter: Adapter, inputs) -> torch.Tensor:
-    """As training goes: the reference's pass without grad, the policy's, backward."""
+    """As in training: the reference forward without gradients, the policy forward, backward."""
     with adapter.attached():
         with torch.no_grad(), adapter.reference():
             reference = model.predict(*inputs)
@@ -196,12 +196,12 @@ def adapter_gradient(model, adapter: Adapter, inputs) -> torch.Tensor:
     return torch.cat([g.flatten() for g in found])
 
 
-def test_the_adapters_gradients_are_the_plain_ones(model, inputs) -> None:
+def test_the_adapters_gradients_equal_the_plain_ones(model, inputs) -> None:
     adapter = moved_adapter(model)
     expected = adapter_gradient(model, adapter, inputs)
     with gradient_checkpointing(model.denoiser):
         found = adapter_gradient(model, adapter, inputs)
-    # Sums of bf16 gradients in another order differ by its rounding.
+    # In bf16, sums in another order differ by rounding.
     assert apart(found, expected) < (1e-6 if model.precision == "fp32" else 5e-3)
 
 
@@ -227,7 +227,7 @@ def test_the_reference_pass_is_not_checkpointed(model, inputs, monkeypatch: pyte
 
 
 def saved_bytes(model, adapter: Adapter, inputs) -> int:
-    """What autograd keeps from forward to backward, besides weights; each storage once."""
+    """Bytes that autograd keeps from forward to backward, without weights; each storage counts once."""
     weights = {p.untyped_storage().data_ptr() for p in (*model.denoiser.parameters(), *adapter.parameters())}
     kept: list[torch.UntypedStorage] = []
     with saved_tensors_hooks(lambda tensor: kept.append(tensor.untyped_storage()), lambda _: None), adapter.attached():
@@ -235,7 +235,7 @@ def saved_bytes(model, adapter: Adapter, inputs) -> int:
     return sum({s.data_ptr(): s.nbytes() for s in kept if s.data_ptr() not in weights}.values())
 
 
-def test_less_is_kept_for_backward(model, inputs) -> None:
+def test_less_memory_is_kept_for_backward(model, inputs) -> None:
     adapter = moved_adapter(model)
     plain = saved_bytes(model, adapter, inputs)
     with gradient_checkpointing(model.denoiser):
@@ -243,7 +243,7 @@ def test_less_is_kept_for_backward(model, inputs) -> None:
 
 
 def test_nothing_stays_alive_after_backward() -> None:
-    """By reference counts alone: nothing would free a cycle through the graph."""
+    """Freed by reference counts alone, since the garbage collector does not see a cycle through the graph."""
     net, inner = Net("all"), []
     net.double_blocks[1].layers[0].register_forward_hook(lambda _m, _a, out: inner.append(weakref.finalize(out, int)))
     with gradient_checkpointing(net):
@@ -252,11 +252,11 @@ def test_nothing_stays_alive_after_backward() -> None:
     assert len(inner) == 3 and not any(still.alive for still in inner)
 
 
-# --- blocks, and putting back ---
+# --- names of blocks, and restoring ---
 
 
 def named(*paths: str) -> nn.Module:
-    """A module that has an (empty) module at every path."""
+    """A module with an (empty) submodule at every path."""
     root = nn.Module()
     for path in paths:
         reduce(lambda at, part: at._modules.setdefault(part, nn.Module()), path.split("."), root)
@@ -266,12 +266,12 @@ def named(*paths: str) -> nn.Module:
 @pytest.mark.parametrize(
     "path",
     [
-        "down_blocks.0.resnets.1", "mid_block.attentions.0", "up_blocks.2.attentions.0", "input_blocks.4.1", "middle_block.0",
-        "output_blocks.11.0", "double_blocks.18", "single_blocks.0", "joint_blocks.3", "transformer_blocks.7",
-        "single_transformer_blocks.2", "blocks.0", "layers.31",
+        "down_blocks.0.resnets.1", "mid_block.attentions.0", "up_blocks.2.attentions.0", "input_blocks.4.1",
+        "middle_block.0", "output_blocks.11.0", "double_blocks.18", "single_blocks.0", "joint_blocks.3",
+        "transformer_blocks.7", "single_transformer_blocks.2", "blocks.0", "layers.31",
     ],
 )  # fmt: skip
-def test_blocks_are_found_by_name_and_not_inside_one_another(path: str) -> None:
+def test_blocks_are_found_by_name_and_not_nested(path: str) -> None:
     root = named(
         f"{path}.transformer_blocks.0",
         f"{path}.blocks.1.layers.0",
@@ -287,9 +287,9 @@ def test_the_blocks_of_a_unet(model) -> None:
     assert sorted(kinds) == ["ResnetBlock2D"] * 8 + ["Transformer2DModel"] * 4
 
 
-def test_a_model_without_blocks_is_named() -> None:
+def test_a_model_without_known_blocks_is_refused_by_name() -> None:
     with (
-        pytest.raises(UserError, match=r"TinyDenoiser has no blocks.*without checkpointing"),
+        pytest.raises(UserError, match=r"block names of TinyDenoiser.*without checkpointing"),
         gradient_checkpointing(FakeModel().denoiser),
     ):
         pass

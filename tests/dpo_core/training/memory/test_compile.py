@@ -1,4 +1,4 @@
-"""The compiled forward: the adapter's hooks are in it, and where nothing compiles, training does not begin."""
+"""The compiled forward: it includes the adapter's hooks; without a working compiler, training does not start."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ needs_compiler = pytest.mark.skipif(
 CPU = torch.device("cpu")
 
 
-def test_no_compiler_is_said_before_anything_is_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_compiler_is_an_error_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_, **__):
         raise RuntimeError("no C++ compiler\nwas found")
 
-    monkeypatch.setattr(compiling, "_able", set())
+    monkeypatch.setattr(compiling, "_checked", set())
     monkeypatch.setattr(torch, "compile", fail)
     said = r"compile is on.*cpu: no C\+\+ compiler was found\. Install a C\+\+ compiler.*or turn compile off"
     with pytest.raises(UserError, match=said):
@@ -45,15 +45,15 @@ def test_no_compiler_is_said_before_anything_is_computed(tmp_path: Path, monkeyp
     assert not trainer.optimizer.state and not trainer.model.denoiser.down_blocks[0]._forward_hooks
 
 
-def test_compile_and_checkpointing_do_not_go_together() -> None:
+def test_compile_with_a_lower_memory_level_is_refused() -> None:
     with pytest.raises(ValidationError, match="compile does not go with memory low"):
         TrainSettings(compile=True, memory="low")
 
 
 @pytest.mark.slow
 @needs_compiler
-def test_compiled_training_follows_the_plain_one_and_each_adapter_is_its_own() -> None:
-    """Two adapters in turn on one denoiser: the second must not meet the first one's compiled hooks."""
+def test_compiled_training_equals_the_plain_one_for_each_adapter() -> None:
+    """Two adapters in turn on one denoiser: the second must not run the compiled hooks of the first."""
     model, ends = FakeModel(), {}
     for compile in (True, False):
         train_steps(make_trainer(model, steps=3, compile=compile))
@@ -65,7 +65,7 @@ def test_compiled_training_follows_the_plain_one_and_each_adapter_is_its_own() -
 
 @pytest.mark.slow
 @needs_compiler
-def test_gradients_of_a_compiled_pipeline_are_the_plain_ones() -> None:
+def test_gradients_of_a_compiled_pipeline_equal_the_plain_ones() -> None:
     check_compiler(CPU)
     model = tiny_text_to_image()
     adapter = Adapter(model.denoiser, AdapterSettings(rank=2, alpha=2.0, targets="attention"))

@@ -1,4 +1,4 @@
-"""Less kept for backward: the same gradients bit for bit, fewer bytes, and nothing left behind."""
+"""Frozen layers keep less for backward: equal gradients bit for bit, fewer bytes, methods restored."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dreambooth_dpo.dpo_core.training.memory.levels import at_level
 
 @pytest.fixture(autouse=True)
 def however_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "WORTH", 0)
+    monkeypatch.setattr(module, "MIN_BYTES", 0)
 
 
 def frozen(part: nn.Module) -> nn.Module:
@@ -28,15 +28,16 @@ def frozen(part: nn.Module) -> nn.Module:
 
 
 def kept(call: Callable[[], torch.Tensor], weights: nn.Module) -> int:
-    """Bytes that a forward keeps for backward, weights and buffers of `weights` left out; a storage that is kept twice
-    counts once.
+    """Bytes that a forward keeps for backward, without weights and buffers of `weights`.
+
+    A storage that is kept twice counts once.
     """
     own = {t.untyped_storage().data_ptr() for t in (*weights.parameters(), *weights.buffers())}
     found: dict[int, torch.UntypedStorage] = {}
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
         if (storage := tensor.untyped_storage()).data_ptr() not in own:
-            found[storage.data_ptr()] = storage  # held, so that no other storage gets its place
+            found[storage.data_ptr()] = storage  # keep a reference, so that its address is not reused
         return tensor
 
     with saved_tensors_hooks(note, lambda t: t):
@@ -47,17 +48,17 @@ def kept(call: Callable[[], torch.Tensor], weights: nn.Module) -> int:
 # --- what each layer keeps ---
 
 
-def test_a_frozen_convolution_keeps_nothing_but_its_weight():
+def test_a_frozen_convolution_keeps_only_its_weight():
     conv, x = frozen(nn.Conv2d(3, 5, 3, stride=2, padding=1)), torch.randn(2, 3, 8, 8, requires_grad=True)
     assert kept(lambda: conv(x), conv) == 2 * 3 * 8 * 8 * 4
     with lean(conv):
         assert kept(lambda: conv(x), conv) == 0
 
 
-def test_of_a_norm_and_a_silu_the_norms_input_is_kept():
-    """16 channels of 8 x 8, two pictures, in float32: 8,192 bytes of input; mean and deviation of 2 x 4 groups: 64.
+def test_norm_and_silu_keep_only_the_norms_input():
+    """Input: 16 channels of 8 x 8, two samples, float32: 8,192 bytes. Mean and deviation of 2 x 4 groups: 64.
 
-    The output is as large.
+    The output, which is not kept, is as large as the input.
     """
     net, x = frozen(nn.Sequential(nn.GroupNorm(4, 16), nn.SiLU())), torch.randn(2, 16, 8, 8, requires_grad=True)
     assert kept(lambda: net(x), net) == 2 * 8192 + 64
@@ -65,8 +66,8 @@ def test_of_a_norm_and_a_silu_the_norms_input_is_kept():
         assert kept(lambda: net(x), net) == 8192 + 64
 
 
-def test_of_geglu_the_projection_is_kept():
-    """10 tokens of 2 x 32 numbers: 2,560 bytes; gelu(g) is half as much."""
+def test_geglu_keeps_only_the_projection():
+    """Projection: 10 tokens of 2 x 32 numbers, 2,560 bytes. gelu(g) would be half as much."""
     from diffusers.models.activations import GEGLU
 
     net, x = frozen(GEGLU(16, 32)), torch.randn(10, 16, requires_grad=True)
@@ -76,8 +77,8 @@ def test_of_geglu_the_projection_is_kept():
 
 
 @pytest.mark.parametrize("name", ["conv", "norm", "geglu"])
-def test_small_tensors_are_kept_as_ever(name, monkeypatch: pytest.MonkeyPatch):
-    """2,048 bytes of input; norm and projection give as many."""
+def test_small_tensors_are_kept_as_usual(name, monkeypatch: pytest.MonkeyPatch):
+    """The input has 2,048 bytes, and so have the outputs of norm and projection."""
     from diffusers.models.activations import GEGLU
 
     net, shape = {
@@ -88,7 +89,7 @@ def test_small_tensors_are_kept_as_ever(name, monkeypatch: pytest.MonkeyPatch):
     x = torch.randn(shape, requires_grad=True)
     plain = kept(lambda: frozen(net)(x), net)
     for worth, less in ((2048, True), (2049, False)):
-        monkeypatch.setattr(module, "WORTH", worth)
+        monkeypatch.setattr(module, "MIN_BYTES", worth)
         with lean(net):
             assert (kept(lambda: net(x), net) < plain) == less
 
@@ -120,14 +121,14 @@ def same(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:
     ],
     ids=str,
 )
-def test_a_convolutions_gradient_is_its_own(conv):
+def test_a_convolutions_gradient_is_unchanged(conv):
     x = torch.randn(2, 4, 9, 9)
     plain = gradients(frozen(conv), x)
     with lean(conv):
         assert same(gradients(conv, x), plain)
 
 
-def test_what_is_trained_is_trained():
+def test_trainable_layers_still_get_gradients():
     net, x = (
         nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8), nn.SiLU(), nn.Conv2d(8, 3, 3)),
         torch.randn(2, 3, 8, 8),
@@ -141,7 +142,7 @@ def test_what_is_trained_is_trained():
         assert same(gradients(net, x), plain) and len(plain) == 5
 
 
-def test_a_silu_in_place_and_one_behind_something_else_stay_as_they_are():
+def test_an_in_place_silu_and_one_without_a_norm_are_unchanged():
     for net in (
         nn.Sequential(nn.GroupNorm(2, 8), nn.SiLU(inplace=True)),
         nn.Sequential(nn.GroupNorm(2, 8), nn.Tanh(), nn.SiLU()),
@@ -153,7 +154,7 @@ def test_a_silu_in_place_and_one_behind_something_else_stay_as_they_are():
             assert same(gradients(net, x), plain)
 
 
-def test_a_norm_whose_output_goes_two_ways():
+def test_a_norm_whose_output_is_used_twice():
     class Two(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -198,16 +199,16 @@ def test_a_unets_gradients_are_the_same_at_every_level(targets, precision, level
     assert little < 0.9 * much if level == "fast" else little <= much
 
 
-# --- nothing left behind ---
+# --- restoring ---
 
 
 def methods(net: nn.Module) -> list[dict]:
     return [{k: v for k, v in m.__dict__.items() if k in ("forward", "_conv_forward")} for m in net.modules()]
 
 
-def test_every_layer_gets_its_own_methods_back_also_after_an_error():
+def test_every_layers_methods_are_restored_also_after_an_error():
     net = frozen(nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8), nn.SiLU()))
-    own = net[1].forward = net[1].forward  # one that somebody had put there before
+    own = net[1].forward = net[1].forward  # an instance attribute set before
     before = methods(net)
     with pytest.raises(KeyboardInterrupt), lean(net):
         assert methods(net) != before
@@ -220,10 +221,10 @@ def test_without_gradients_nothing_changes_and_no_output_is_marked():
     plain = net(x)
     with lean(net), torch.no_grad():
         assert torch.equal(net(x), plain)
-        assert module._SOURCE not in net[1](torch.randn(2, 8, 4, 4)).__dict__
+        assert module._NORM_INPUT not in net[1](torch.randn(2, 8, 4, 4)).__dict__
 
 
-def test_a_compiled_denoiser_and_an_old_torch_are_left_alone(monkeypatch: pytest.MonkeyPatch):
+def test_a_compiled_denoiser_and_an_old_torch_are_unchanged(monkeypatch: pytest.MonkeyPatch):
     net = frozen(nn.Sequential(nn.Conv2d(3, 8, 3)))
     before = methods(net)
     with at_level(net, "fast", compiled=True):

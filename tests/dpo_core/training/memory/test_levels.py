@@ -1,4 +1,4 @@
-"""Memory levels: the same steps at each, and a training that gives way where memory runs out."""
+"""Memory levels: the same training at each level, and fallback to a lower level on out-of-memory."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def unet_trainer(**settings: object) -> Trainer:
 
 
 def states_agree(one: Trainer, other: Trainer, tolerance: float = 2e-3) -> bool:
-    """To a share of what was learned: AdamW turns a rounding of a tiny gradient into a whole step of that weight."""
+    """Relative to the learned weights, since AdamW turns a rounding error of a tiny gradient into a whole step."""
     a, b = (torch.cat([p.detach().flatten() for p in t.parameters]) for t in (one, other))
     return float((a - b).norm() / a.norm()) < tolerance
 
 
-def test_levels_go_from_quick_to_small_and_only_auto_gives_way() -> None:
+def test_the_order_of_levels_and_only_auto_falls_back() -> None:
     auto, chosen = TrainSettings(), TrainSettings(memory="checkpointing")
     model = tiny_text_to_image()
     assert first_level(auto) == "fast" and first_level(chosen) == "checkpointing"
@@ -67,18 +67,18 @@ def test_every_level_takes_the_same_steps(level: str, more: dict) -> None:
     assert states_agree(fast, other)
 
 
-def test_low_looks_at_one_pair_at_a_time() -> None:
+def test_low_processes_one_pair_at_a_time() -> None:
     trainer, sizes = unet_trainer(memory="low", steps=1), []
     with at_level(trainer.model.denoiser, "low"):
         self_test(trainer.model, trainer.adapter, trainer.data, "low")
     inner = trainer.model.predict
     trainer.model.predict = lambda noised, times, cond: (sizes.append(len(noised)), inner(noised, times, cond))[1]
     train_steps(trainer)
-    assert sizes == [2] * 6  # three pairs, the reference's forward and the policy's
+    assert sizes == [2] * 6  # three pairs, a reference and a policy forward each
 
 
 def short_of_memory(trainer: Trainer, fits: str, since: int = 0) -> None:
-    """From step `since` on, a forward that autograd records fails at every level before `fits`."""
+    """From step `since` on, forwards with gradients run out of memory at every level before `fits`."""
     inner, advance, at = trainer.model.predict, trainer.advance, [0]
 
     def counted(step: int):
@@ -95,17 +95,17 @@ def short_of_memory(trainer: Trainer, fits: str, since: int = 0) -> None:
 
 @pytest.mark.parametrize("fits", LEVELS[1:])
 @pytest.mark.parametrize("since", [0, 3])
-def test_auto_gives_way_and_loses_no_step(fits: str, since: int, caplog) -> None:
-    """Memory runs out at step `since`: from the last good state the round goes on, with every step once in its records."""
+def test_auto_falls_back_and_loses_no_step(fits: str, since: int, caplog) -> None:
+    """Out of memory at step `since`: training continues from the last good state; each step has one record."""
     plain, trainer, saved = unet_trainer(memory="fast"), unet_trainer(), []
     expected = train_steps(plain)
     short_of_memory(trainer, fits, since)
     records = train_steps(trainer, save=lambda step, state, fresh: saved.append((step, [r["step"] for r in fresh])))
     assert trainer.level == fits and [r["step"] for r in records] == list(range(6))
     assert saved == [(2, [0, 1]), (4, [2, 3]), (6, [4, 5])]
-    assert [r["loss"] for r in records] == pytest.approx([r["loss"] for r in expected], rel=1e-3)  # 1.3e-4 seen
+    assert [r["loss"] for r in records] == pytest.approx([r["loss"] for r in expected], rel=1e-3)  # 1.3e-4 measured
     assert states_agree(plain, trainer)
-    assert f"goes on from step {1 if since == 0 else 3} at memory level 'checkpointing'" in caplog.text
+    assert f"continues from step {1 if since == 0 else 3} at memory level 'checkpointing'" in caplog.text
 
 
 def test_a_chosen_level_that_does_not_fit_is_an_error_with_a_remedy() -> None:
@@ -133,7 +133,7 @@ def test_a_denoiser_without_known_blocks_trains_pair_by_pair() -> None:
     assert trainer.level == "low"
 
 
-def test_the_next_round_begins_at_the_level_that_fitted(tmp_path) -> None:
+def test_the_next_round_starts_at_the_level_that_fitted(tmp_path) -> None:
     model = FakeModel()
     adapter = Adapter(model.denoiser, AdapterSettings(rank=2, alpha=2.0), seed=0)
     settings, inner, full = TrainSettings(steps=2, batch_size=2, warmup_steps=0), model.predict, []
@@ -151,14 +151,14 @@ def test_the_next_round_begins_at_the_level_that_fitted(tmp_path) -> None:
         assert run.fact("memory") == "low" and full == [4], "only the first round had to find out"
 
 
-def test_the_former_name_is_understood() -> None:
+def test_the_former_setting_name_is_accepted() -> None:
     assert TrainSettings.model_validate({"gradient_checkpointing": True}).memory == "checkpointing"
     assert TrainSettings.model_validate({"gradient_checkpointing": False}).memory == "auto"
     assert TrainSettings.model_validate({"gradient_checkpointing": True, "memory": "low"}).memory == "low"
 
 
-def test_layers_of_a_block_stand_in_for_it() -> None:
-    """An attention block of two layers gives way to them; a block without any stays. None lies inside another."""
+def test_with_layers_a_block_is_replaced_by_its_transformer_layers() -> None:
+    """An attention block is replaced by its two layers; a block without layers stays. None is nested."""
     root = nn.Module()
     root.down_blocks = nn.ModuleList([nn.Module()])
     attention, resnet = nn.Module(), nn.Linear(2, 2)
