@@ -99,7 +99,7 @@ def test_two_rewards_train_a_run_whose_report_has_a_row_for_each(project: Path) 
     assert {"before", "after", "gain"} <= report["fidelity_2"].keys() and report["fidelity_2"] != report["fidelity"]
     page = (loop.run.path / "report" / "report.html").read_text(encoding="utf-8")
     assert (
-        "Fidelity (2nd scorer)" in page and "an axis of several scorers as their worst in standard deviations" in page
+        "Fidelity (2nd scorer)" in page and "several scorers of an axis as their worst in standard deviations" in page
     )
     with pytest.raises(MetricsError, match="stands twice among the rewards"):
         parts_from_config(config_of(project, scorers__reward=[both[0], both[0]]))

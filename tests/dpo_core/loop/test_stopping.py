@@ -65,7 +65,7 @@ def test_the_original_is_kept_when_nothing_rises(tmp_path: Path) -> None:
     assert max(float(v.abs().max()) for k, v in loop.adapter.state().items() if k.endswith(".up")) == 0
     report = write_report(loop.run)
     assert report["status"] == "original" and report["headline"] == "No gain is kept: the LoRA changes nothing."
-    assert "Below is what round 1, which is not kept, would have changed." in report["answer"]
+    assert "The numbers below are those of round 1, which was not kept." in report["answer"]
 
 
 def test_a_run_broken_off_between_rounds_decides_the_same(tmp_path: Path) -> None:
