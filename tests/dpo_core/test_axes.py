@@ -191,7 +191,7 @@ def test_a_set_that_lacks_a_scorer_says_so(tmp_path: Path):
 
 
 def test_rewards_that_fit_no_axis_are_refused_before_anything_is_drawn(tmp_path: Path):
-    with pytest.raises(UserError, match="reward scorer 'beauty' stands on no axis: name it 'fidelity_2'"):
+    with pytest.raises(UserError, match="reward scorer 'beauty' belongs to no axis: name it 'fidelity_2'"):
         loop_of(tmp_path / "a", [*three(), Mean("beauty", 1)])
     with pytest.raises(UserError, match=r"lack \['fidelity'\]"):
         loop_of(tmp_path / "b", three()[1:])

@@ -1,4 +1,4 @@
-"""Tests the report where several scorers reward an axis: its answer uses all of them, as pairs and early stopping do."""
+"""Tests the report where several scorers reward an axis: its answer uses all of them, as early stopping does."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def two_scorers(path: Path) -> RunFolder:
     loop = Loop(RunFolder(path), model, Adapter(model.denoiser, settings.adapter), PROMPTS, rewards, [], settings)
     loop.run.set_fact("scorers", SCORERS)
     for name in ("evaluation_0", "evaluation_1"):
-        loop.held_out(4).measure(loop.run, {name: loop.worn()})
+        loop.held_out(4).measure(loop.run, {name: loop.adapted_model()})
         places = [c.position for c in loop.run.candidates(name)]
         sides, after = np.tile([-1.0, 1, -1, 1], 2), float(name == "evaluation_1")
         for scorer, spread, moved in (("fidelity", 0.1, 0.05), ("fidelity_2", 0.2, -0.3), ("alignment", 0.1, 0.0)):
