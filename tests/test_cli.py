@@ -199,7 +199,11 @@ def plain_file(project: Path) -> str:
 
 
 WRONG = {
-    "no prompt": ("prompts", prompt_file("# nothing\n\n"), ["andere prompts.txt holds no prompt", "Write one a line"]),
+    "no prompt": (
+        "prompts",
+        prompt_file("# nothing\n\n"),
+        ["andere prompts.txt holds no prompt", "Write one per line"],
+    ),
     "no prompt file": ("prompts", "fehlt.txt", ["fehlt.txt does not exist", "Write a text file"]),
     "prompt without the concept": (
         "prompts",
