@@ -101,7 +101,7 @@ def test_two_rewards_train_a_run_whose_report_has_a_row_for_each(project: Path) 
     assert (
         "Fidelity (2nd scorer)" in page and "several scorers of an axis as their worst in standard deviations" in page
     )
-    with pytest.raises(MetricsError, match="stands twice among the rewards"):
+    with pytest.raises(MetricsError, match="is given twice as a reward"):
         parts_from_config(config_of(project, scorers__reward=[both[0], both[0]]))
 
 

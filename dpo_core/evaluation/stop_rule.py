@@ -86,7 +86,10 @@ def _standard_gain(before: np.ndarray, after: np.ndarray, prompt_of: np.ndarray)
 
 
 def axis_gain(axis: str, before: Scores, after: Scores, prompt_of: np.ndarray) -> np.ndarray:
-    """[prompts]: gain of an axis, the mean over its reward scorers, in standard deviations of the start within prompts."""
+    """[prompts]: gain of an axis, the mean over its reward scorers, in standard deviations of the start.
+
+    The standard deviation is within prompts.
+    """
     return np.mean([_standard_gain(before[n], after[n], prompt_of) for n in names_of(axis, before)], axis=0)
 
 

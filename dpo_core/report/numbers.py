@@ -201,7 +201,8 @@ def training_summary(records: Sequence[Sequence[dict]], settings: TrainSettings,
     last = next((part for part in reversed(records) if part), [])[-20:]
     warnings = [
         f"In round {number} the winner's error rose {alarm:.3f} above the reference's (warning at "
-        f"{settings.winner_error_warning:g}, stop at {settings.winner_error_collapse:g}): training was degrading the model."
+        f"{settings.winner_error_warning:g}, stop at {settings.winner_error_collapse:g}): training was degrading the "
+        "model."
         for number, alarm in enumerate(alarms, 1)
         if alarm is not None and alarm > settings.winner_error_warning
     ]

@@ -114,7 +114,7 @@ def _rows(role: str, report: Mapping, scorers: Mapping[str, Mapping]) -> list[di
 
 
 def _row(name: str, gain: Mapping, about: Mapping) -> dict:
-    """One scorer's table row: texts, the word for its change, and its whisker in percent of the width (gain 0 at 50)."""
+    """One scorer's table row: texts, the word for its change, and its whisker in percent of the width (0 is at 50)."""
     higher = about.get("higher_is_better")
     word = change_word(gain["verdict"], higher)
     row = {

@@ -67,9 +67,9 @@ def overview_pictures(run: RunFolder, found: Evaluations, numbers: Mapping) -> l
             records, train.winner_error_warning, train.winner_error_collapse, objective=train.objective
         )
         caption = (
-            "All rounds in a row; thin: each step, thick: mean of the last 20 steps. Each round has its own reference, so "
-            "errors start at 0. Watch the winner's error: above the warning line the model gets worse at images it drew "
-            "well, even if loss and accuracy improve."
+            "All rounds in a row; thin: each step, thick: mean of the last 20 steps. Each round has its own "
+            "reference, so errors start at 0. Watch the winner's error: above the warning line the model gets worse "
+            "at images it drew well, even if loss and accuracy improve."
         )
         pictures.append(Picture("training", figure_image(figure), "training curves", caption))
     return pictures
@@ -107,8 +107,8 @@ def _grid(run: RunFolder, found: Evaluations) -> Picture | None:
     if len(chosen) < len(prompts):
         which = f"{len(chosen)} of {len(prompts)} held-out prompts, evenly spaced over the list"
     caption = (
-        f"{which}, each with its first {plural(len(before[0]), 'seed')}. Nothing was chosen by its look or score. Before "
-        "and after start from the same noise."
+        f"{which}, each with its first {plural(len(before[0]), 'seed')}. Nothing was chosen by its look or score. "
+        "Before and after start from the same noise."
     )
     image = before_after_grid(before, after, [text for _, text in chosen])
     return Picture("grid", image, "pictures before and after, by prompt and seed", caption)
@@ -124,16 +124,16 @@ def _path(run: RunFolder, found: Evaluations) -> Picture | None:
         intervals = [mean_interval(found, k, axis, resamples) for axis in REWARDS]
         points.append(PathPoint(str(k), *(found.mean(k, axis) for axis in REWARDS), *intervals))
     caption = (
-        "Up and to the right is better. 0 is the start, a number the mean after that round. Bars are 95 % intervals of "
-        "each mean over prompts; they are wider than those of the paired gains above, because differences between prompts "
-        "do not cancel."
+        "Up and to the right is better. 0 is the start, a number the mean after that round. Bars are 95 % intervals "
+        "of each mean over prompts; they are wider than those of the paired gains above, because differences between "
+        "prompts do not cancel."
     )
     if len(reward_names(found.scorers)) > len(REWARDS):
         caption += " Of an axis with several scorers, the first is shown."
     if curve:
         caption += (
-            " Dashed: personalization alone, by optimizer steps. It is measured on other seeds (and perhaps fewer prompts), "
-            "so it need not pass through 0 exactly."
+            " Dashed: personalization alone, by optimizer steps. It is measured on other seeds (and perhaps fewer "
+            "prompts), so it need not pass through 0 exactly."
         )
     return Picture("path", figure_image(path_figure(points, curve)), "path of the mean scores over rounds", caption)
 
@@ -221,7 +221,7 @@ def _pairs(run: RunFolder, r: int, settings: PairSettings) -> Picture:
     several = any(len(names) > 1 for names in _axes(run))
     how = f"several scorers of an axis as their {settings.combine} in standard deviations" if several else "raw scores"
     caption = (
-        f"{which}. F: fidelity, A: alignment, {how}; angle 0° is pure fidelity gain, 90° pure alignment gain; SD: standard "
-        "deviations of the round."
+        f"{which}. F: fidelity, A: alignment, {how}; angle 0° is pure fidelity gain, 90° pure alignment gain; SD: "
+        "standard deviations of the round."
     )
     return Picture(f"pairs_{r}", pairs_grid(shown), f"winners and losers of round {r + 1}", caption)

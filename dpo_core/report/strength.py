@@ -22,10 +22,10 @@ def strength_pictures(run: RunFolder) -> list[Picture]:
     found = Sweep.from_dict(kept)
     prompts = len({c.prompt_index for c in run.candidates(found.sets[0])})
     caption = (
-        f"Each strength on the same {prompts} held-out prompts and seeds; 95 % intervals over prompts. Gain: mean of both "
-        f"axes by {measurers(run.fact('scorers') or {})} against strength 0, in standard deviations within prompts. The "
-        "strength with the highest lower bound is recommended, unless a guard failed there. It was chosen on these "
-        "prompts, so its own gain is slightly overestimated."
+        f"Each strength on the same {prompts} held-out prompts and seeds; 95 % intervals over prompts. Gain: mean of "
+        f"both axes by {measurers(run.fact('scorers') or {})} against strength 0, in standard deviations within "
+        "prompts. The strength with the highest lower bound is recommended, unless a guard failed there. It was "
+        "chosen on these prompts, so its own gain is slightly overestimated."
     )
     curve = Picture(
         "strength", figure_image(strength_figure(found.points, found.value)), "scores and gain by strength", caption

@@ -89,8 +89,8 @@ def answer(numbers: Mapping, scorers: Mapping[str, Mapping]) -> Answer:
     if joint := numbers.get("axes"):
         said = ", ".join(f"{axis} {gain['gain']:+.3f} ({interval_words(gain)})" for axis, gain in joint.items())
         sentences.append(
-            "An axis with several scorers counts by the mean of their gains in standard deviations, as in early stopping: "
-            f"{said}."
+            "An axis with several scorers counts by the mean of their gains in standard deviations, as in early "
+            f"stopping: {said}."
         )
     if truth:
         meaning = {"up": "rose", "down": "fell", "unclear": "shows no clear change"}[truth["verdict"]]
@@ -193,8 +193,8 @@ def distrust(numbers: Mapping, scorers: Mapping[str, Mapping], facts: Mapping) -
     found += numbers["training"]["warnings"]
     if first["prompts"] < FEW_PROMPTS or first["images"] < FEW_PICTURES:
         found.append(
-            f"Only {plural(first['prompts'], 'held-out prompt')} and {plural(first['images'], 'picture')}: small gains and "
-            f"losses cannot be detected. Use at least {FEW_PROMPTS} prompts and {FEW_PICTURES} pictures."
+            f"Only {plural(first['prompts'], 'held-out prompt')} and {plural(first['images'], 'picture')}: small gains "
+            f"and losses cannot be detected. Use at least {FEW_PROMPTS} prompts and {FEW_PICTURES} pictures."
         )
     found += _contexts(numbers, scorers, facts)
     found += _gaps(numbers, facts)
@@ -212,7 +212,8 @@ def _disagreements(numbers: Mapping, scorers: Mapping[str, Mapping]) -> list[str
         if judge and verdict == "up" and judge["verdict"] != "up":
             how = "fell" if judge["verdict"] == "down" else "shows no clear change"
             found.append(
-                f"The reward's {axis} rose, but the judge's {how}: part of the gain may be specific to the reward model."
+                f"The reward's {axis} rose, but the judge's {how}: part of the gain may be specific to the reward "
+                "model."
             )
         if judge and verdict == "down" and judge["verdict"] == "up":
             found.append(f"The reward's {axis} fell, but the judge's rose: the two do not measure the same thing here.")
@@ -239,8 +240,8 @@ def _guards(numbers: Mapping, scorers: Mapping[str, Mapping]) -> list[str]:
             if change_word(numbers[name]["verdict"], about.get("higher_is_better")) == "worse":
                 said = gain_words(_title(scorers, name), numbers[name])
                 found.append(
-                    f"A guard got worse: {said}. Look at the pictures for copies of the photos, too little variety, or the "
-                    "photos' background."
+                    f"A guard got worse: {said}. Look at the pictures for copies of the photos, too little variety, or "
+                    "the photos' background."
                 )
     return found
 
@@ -276,7 +277,8 @@ def _gaps(numbers: Mapping, facts: Mapping) -> list[str]:
         )
     if last < numbers["rounds"]:
         found.append(
-            f"{plural(numbers['rounds'], 'round')} were trained, but the last finished evaluation is after round {last}."
+            f"{plural(numbers['rounds'], 'round')} were trained, but the last finished evaluation is after round "
+            f"{last}."
         )
     elif numbers["rounds"] < asked and not facts.get("finished") and not (kept and kept["stop"]):
         found.append(f"The run is not finished: {numbers['rounds']} of {asked} rounds. Resume it to go on.")

@@ -32,8 +32,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
             _to_disk(path.parent)
     except (OSError, SafetensorError) as error:  # safetensors reports a full disk by an exception of its own
         raise UserError(
-            f"cannot write {path}: {getattr(error, 'strerror', None) or error}. Free disk space or choose another output "
-            "folder. Finished work is kept; run the same command again to continue."
+            f"cannot write {path}: {getattr(error, 'strerror', None) or error}. Free disk space or choose another "
+            "output folder. Finished work is kept; run the same command again to continue."
         ) from error
     finally:
         # If the folder itself is invalid there is nothing to remove, and this error must not hide the first one.

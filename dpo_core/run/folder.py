@@ -129,7 +129,8 @@ class RunFolder:
 
     def candidates(self, set_name: str) -> list[Candidate]:
         rows = self._db.execute(
-            "SELECT position, prompt_index, prompt, seed, chunk, row FROM candidates WHERE set_name = ? ORDER BY position",
+            "SELECT position, prompt_index, prompt, seed, chunk, row FROM candidates WHERE set_name = ? ORDER BY "
+            "position",
             (set_name,),
         )
         return [Candidate(*row) for row in rows]

@@ -32,16 +32,16 @@ def read_masks(folder: Path, photos: Path, width: int, height: int) -> np.ndarra
     """
     if Path(folder).resolve() == Path(photos).resolve():
         raise UserError(
-            f"masks and reference photos are both read from {folder}, but a photo cannot be its own mask. Put the masks "
-            "in a folder of their own."
+            f"masks and reference photos are both read from {folder}, but a photo cannot be its own mask. Put the "
+            "masks in a folder of their own."
         )
     masks, found = [], {f.stem: f for f in photo_files(folder, "masks")}
     for photo in photo_files(photos, "reference photos"):
         mask = found.get(photo.stem)
         if mask is None:
             raise UserError(
-                f"{photo.name} has no mask in {folder}. Give every photo a mask of the same name ({photo.stem}.png), or "
-                "use no masks."
+                f"{photo.name} has no mask in {folder}. Give every photo a mask of the same name ({photo.stem}.png), "
+                "or use no masks."
             )
         (w, h), whole = _upright(photo, "RGB").size, _upright(mask, "mask")
         if whole.size != (w, h):
@@ -53,8 +53,8 @@ def read_masks(folder: Path, photos: Path, width: int, height: int) -> np.ndarra
         masks.append(_cut(whole, width, height))
         if masks[-1].max() < 128:
             raise UserError(
-                f"{mask}: no part of the subject is left when photos are cropped to {width}x{height}. Crop photo and mask "
-                "around the subject."
+                f"{mask}: no part of the subject is left when photos are cropped to {width}x{height}. Crop photo and "
+                "mask around the subject."
             )
     return np.stack(masks)
 
@@ -70,8 +70,8 @@ def photo_files(folder: Path, what: str) -> list[Path]:
     files = sorted(f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES and not f.name.startswith("."))
     if not files:
         raise UserError(
-            f"the folder {folder} holds no {what}. Put at least one {', '.join(SUFFIXES)} file there; three to five are "
-            "usual."
+            f"the folder {folder} holds no {what}. Put at least one {', '.join(SUFFIXES)} file there; three to five "
+            "are usual."
         )
     return files
 

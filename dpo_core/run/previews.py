@@ -74,7 +74,7 @@ def reference_previews(run: RunFolder, set_name: str, references: Sequence[np.nd
 
 
 def find_preview(run: Path, set_name: str, name: str) -> Path | None:
-    """The file of a preview; None if it does not exist, or if the names are invalid or lead out of the previews folder."""
+    """The file of a preview; None if it does not exist, or if the names are invalid or lead out of its folder."""
     if not (SET.fullmatch(set_name) and NAME.fullmatch(name)):
         return None
     folder = previews_folder(run.resolve(), set_name)
