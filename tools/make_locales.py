@@ -1,8 +1,7 @@
-"""What the front end shows of every node, in English, from the nodes' own schemas.
+"""Writes the English texts of every node for the front end, from the nodes' schemas.
 
-`python tools/make_locales.py` writes locales/en/nodeDefs.json.
-
-Other languages are written by hand; tests/test_locales.py tells what one lacks.
+`python tools/make_locales.py` writes locales/en/nodeDefs.json. Other languages are written by hand;
+tests/test_locales.py reports missing texts.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 from hosting import ROOT, Server
 
 FOLDER = ROOT / "locales"
-# The front end reads texts as vue-i18n messages, in which these have a meaning.
+# The front end reads texts as vue-i18n messages, in which these characters are special.
 SPECIAL = re.compile(r"[{}@|$]")
 
 
 def message(text: str) -> str:
-    """Text that vue-i18n shows as it is."""
+    """The text escaped so that vue-i18n shows it unchanged."""
     return SPECIAL.sub(lambda found: f"{{'{found[0]}'}}", text)
 
 

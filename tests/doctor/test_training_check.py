@@ -68,7 +68,10 @@ def test_difference_of_nan_or_other_layers_is_infinite() -> None:
 
 
 def test_gradient_of_rounding_noise_is_compared_with_the_whole() -> None:
-    """The whole is 5.1 long: 1e-4 of it is 5.1e-4, against which a difference of 2e-7 is 4e-4; one of 1e-3 shows."""
+    """The whole gradient's norm is 5.1, so the floor is 5.1e-4.
+
+    A difference of 2e-7 then counts as 4e-4, and a difference of 1e-3 shows.
+    """
     one, other = ({**ONE, "b.up": torch.tensor([sign * 1e-7])} for sign in (1, -1))
     assert difference(one, other) == pytest.approx(2e-7 / (1e-4 * 26**0.5), rel=1e-3)
     assert difference(one, {**ONE, "b.up": torch.tensor([1e-3])}) > 1

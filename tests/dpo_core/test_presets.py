@@ -142,7 +142,8 @@ def test_blank_held_out_text_is_ignored():
     [
         (
             {"text": ""},
-            "the text of the prompt set holds no prompt. Write one per line, such as 'a photo of a {identifier} {class_noun}",
+            "the text of the prompt set holds no prompt. Write one per line, such as 'a photo of a {identifier} "
+            "{class_noun}",
         ),
         ({"text": "# nothing\n\n"}, "the text of the prompt set holds no prompt"),
         ({"text": BACKGROUND + "snow", "held_out_text": "# nothing"}, "the held-out text holds no prompt"),

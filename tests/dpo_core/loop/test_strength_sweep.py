@@ -1,4 +1,4 @@
-"""Tests the strength sweep: recommendations worked out by hand, and sweeps of a small loop, complete and interrupted."""
+"""Tests the strength sweep: recommendations worked out by hand, and complete and interrupted sweeps."""
 
 from __future__ import annotations
 

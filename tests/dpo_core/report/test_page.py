@@ -73,7 +73,8 @@ def add_round(run: RunFolder, index: int) -> None:
         index,
         [
             {
-                "step": int(s), "loss": 0.69 - 0.004 * s + rng.normal(0, 0.02), "winner_error": 0.0001 * s * (1 + index * 4),
+                "step": int(s), "loss": 0.69 - 0.004 * s + rng.normal(0, 0.02),
+                "winner_error": 0.0001 * s * (1 + index * 4),
                 "loser_error": 0.0003 * s, "margin": 0.0002 * s, "accuracy": float(0.5 + 0.015 * s), "grad_norm": 1.0,
                 "learning_rate": 1e-4, "winner_alarm": 0.0001 * max(0, s - 10) * (1 + index * 6),
             }

@@ -211,7 +211,7 @@ def test_two_connections_do_not_lose_each_others_records(tmp_path: Path) -> None
 
 
 def test_loop_reports_a_full_disk_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The disk fills while the third file of the first round is renamed; the same call continues from what was stored."""
+    """The disk fills while the third file of the first round is renamed; the same call then continues."""
     replace, renamed = os.replace, []
 
     def failing(source: Path, target: Path) -> None:

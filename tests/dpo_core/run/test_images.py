@@ -59,7 +59,7 @@ def test_width_and_height_are_not_swapped(tmp_path):
 
 @pytest.mark.parametrize(("orientation", "corner"), [(1, "left"), (3, "right"), (6, "top"), (8, "bottom")])
 def test_exif_orientation_turns_the_photo_upright(tmp_path, orientation, corner):
-    """Stored with red on the left. 3 is rotated by 180 degrees; 6 must be rotated clockwise, which moves left to top."""
+    """Stored with red on the left. 3 is rotated by 180 degrees; 6 is rotated clockwise, which moves left to top."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     halves().save(tmp_path / "a.jpg", exif=exif, quality=95)
