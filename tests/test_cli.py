@@ -240,7 +240,7 @@ WRONG = {
     "no scorer": ("scorers__reward", "nirgends", ["nirgends does not exist", "Put an open_clip model there"]),
     "no judge": ("scorers__judge", "nirgends", ["nirgends does not exist", "Put an open_clip model there"]),
     "no such device": ("model__device", "gpu", ["device 'gpu' is unknown", "Use auto"]),
-    "output is a file": ("output", plain_file, ["datei cannot be opened", "Choose a folder"]),
+    "output is a file": ("output", plain_file, ["datei cannot be opened", "Choose a writable folder"]),
 }
 
 

@@ -42,8 +42,8 @@ class Interval:
 class Standing:
     """A round measured against the start.
 
-    `gain`: see `gain_by_prompt`. `broken`: guards that failed, in words. `winner_alarm`: its highest value in the
-    round.
+    `gain`: see `gain_by_prompt`. `broken`: guards that failed, in words. `winner_alarm`: highest since the evaluation
+    before.
     """
 
     round: int

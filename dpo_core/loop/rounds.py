@@ -148,7 +148,7 @@ class Loop:
                 self.run, round_index, self.model, self.adapter, data, self.settings.train, seed, self.progress
             )
 
-    # --- the whole ---
+    # --- whole rounds ---
 
     def begin(self, round_index: int) -> None:
         """Load the adapter with which this round begins; round 0 stores it, so that training can be restarted from it.

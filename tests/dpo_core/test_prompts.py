@@ -65,8 +65,8 @@ def test_no_reference_photo_is_refused(references):
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (2, 8, 9), (2, 8, 8, 1), (8, 8)])
 def test_masks_that_do_not_fit_the_photos_are_refused(shape):
-    told = rf"the masks have shape \{list(shape)}, the reference pictures \[2, 8, 8\]: give one mask per picture, of the same size"
-    with pytest.raises(UserError, match=told):
+    shapes = rf"the masks have shape \{list(shape)}, the reference pictures \[2, 8, 8\]"
+    with pytest.raises(UserError, match=f"{shapes}: give one mask per picture, of the same size"):
         Concept("sks", "robot", PHOTOS, masks=np.full(shape, 255, np.uint8))
     masks = np.full((2, 8, 8), 255, np.uint8)
     assert Concept("sks", "robot", PHOTOS, masks=masks).masks is masks

@@ -111,8 +111,9 @@ def test_a_preview_is_found_in_its_folder(run: RunFolder):
 
 @pytest.mark.parametrize(
     "name",
-    ["", ".", "..", "../records.sqlite", "../../records.sqlite", "..\\records.sqlite", "/etc/passwd", "records.sqlite", "00000_0123456789ab.webp/..",
-     "00000_0123456789ab.webp\n", "00000_0123456789AB.webp", "٠٠٠٠٠_0123456789ab.webp", "%2e%2e", "00000_0123456789ab.png", "\x00"],
+    ["", ".", "..", "../records.sqlite", "../../records.sqlite", "..\\records.sqlite", "/etc/passwd",
+     "records.sqlite", "00000_0123456789ab.webp/..", "00000_0123456789ab.webp\n", "00000_0123456789AB.webp",
+     "٠٠٠٠٠_0123456789ab.webp", "%2e%2e", "00000_0123456789ab.png", "\x00"],
 )  # fmt: skip
 def test_invalid_name_is_not_looked_up(run: RunFolder, name: str):
     assert find_preview(run.path, SET, name) is None
