@@ -18,18 +18,18 @@ from .doctor.options import HELP, Options
 from .dpo_core.errors import UserError
 
 app = typer.Typer(
-    help="Make a personalized text-to-image model more faithful and more obedient, with no labelling.",
+    help="Improve a personalized text-to-image model in subject fidelity and prompt following, with no labelling.",
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
     add_completion=False,
 )
 console, complaints = Console(), Console(stderr=True)
-Resume = Annotated[bool, typer.Option("--resume", help="Go on from where an earlier run in the same folder stands.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue an earlier run in the same folder.")]
 ConfigFile = Annotated[Path, typer.Argument(help="YAML file; `dreambooth-dpo config` prints one to start from.")]
 
 
 def plain_errors(command: Callable) -> Callable:
-    """User errors are shown in one red paragraph and end with exit code 2; an interrupt says how to go on."""
+    """Show user errors as one red paragraph and exit with code 2; on an interrupt, explain how to resume (code 130)."""
 
     @wraps(command)
     def wrapped(*args, **kwargs):
@@ -42,7 +42,7 @@ def plain_errors(command: Callable) -> Callable:
             raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
             complaints.print(
-                "[yellow]Interrupted.[/] What was finished is kept; the same command with --resume goes on from there."
+                "[yellow]Interrupted.[/] Finished work is kept; run the same command with --resume to continue."
             )
             raise typer.Exit(130) from error
 
@@ -57,7 +57,7 @@ def _escaped(text: str) -> str:
 
 @contextmanager
 def bars() -> Iterator[Callable]:
-    """A rich progress bar per stage; notes (losses, pair yields) stand behind the bar."""
+    """Show a rich progress bar per stage, with notes (losses, pair yields) after the bar."""
     columns = (
         TextColumn("{task.description:<22}"),
         BarColumn(),
@@ -77,7 +77,7 @@ def bars() -> Iterator[Callable]:
 
 
 def show_answer(report: dict, lora: Path, page: Path) -> None:
-    """The answer first, then the numbers behind it, then where the files lie."""
+    """Print the answer, then the numbers behind it, then the paths of the files."""
     console.print()
     console.print(f"[bold]{_escaped(report['answer'])}[/]")
     table = Table(
@@ -86,7 +86,7 @@ def show_answer(report: dict, lora: Path, page: Path) -> None:
     for name, value in report.items():
         if isinstance(value, dict) and "ci95" in value:
             low, high = value["ci95"]
-            # A single held-out prompt has no interval: nothing to resample.
+            # A single held-out prompt has no interval.
             interval = "none (one prompt)" if low is None else f"{low:+.3f} .. {high:+.3f}"
             table.add_row(
                 name,
@@ -97,15 +97,15 @@ def show_answer(report: dict, lora: Path, page: Path) -> None:
                 value["verdict"],
             )
     console.print(table)
-    if dial := report.get("strength"):
-        console.print(_escaped(dial["words"]))
+    if sweep := report.get("strength"):
+        console.print(_escaped(sweep["words"]))
     for sentence in report.get("distrust", []):
-        console.print(f"[dim]To distrust: {_escaped(sentence)}[/]")
+        console.print(f"[dim]Caution: {_escaped(sentence)}[/]")
     console.print(f"LoRA:   {lora}\nReport: {page}", soft_wrap=True, markup=False, highlight=False)
 
 
 def show_sweep(found: dict) -> None:
-    """The recommended strength in words, and the numbers of each; a star marks it."""
+    """Print the numbers of each strength, with a star at the recommended one, and the recommendation in words."""
     title = "Held-out prompts, same seeds at every strength"
     table = Table("strength", "fidelity", "alignment", "gain (SD)", "95 % interval", "guards", title=title)
     for point in found["points"]:
@@ -118,7 +118,7 @@ def show_sweep(found: dict) -> None:
             *means,
             f"{gain['mean']:+.3f}",
             interval,
-            "fell" if point["broken"] else "held",
+            "failed" if point["broken"] else "held",
         )
     console.print(table)
     for point in found["points"]:
@@ -130,14 +130,16 @@ def show_sweep(found: dict) -> None:
 @app.command()
 @plain_errors
 def demo(
-    concept: Annotated[int, typer.Option(min=0, help="Which toybox concept (an integer draws its looks).")] = 0,
+    concept: Annotated[
+        int, typer.Option(min=0, help="Number of the toybox concept; it determines the subject's looks.")
+    ] = 0,
     out: Annotated[Path | None, typer.Option(help="Run folder [default: runs/demo_<concept>].")] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Refuse to go on from an earlier run in that folder.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Refuse to continue an earlier run in that folder.")] = False,
     sweep: Annotated[
         bool, typer.Option("--sweep", help="At the end, try the LoRA at several strengths and recommend one.")
     ] = False,
 ) -> None:
-    """Personalize a toybox model to a concept, improve it in three rounds, and write the report. Needs no download."""
+    """Personalize the toybox model to a concept, train three rounds, and write the report. Needs no download."""
     from .headless import run_loop
     from .toybox.defaults import TOY_SETTINGS
     from .toybox.run import demo_loop
@@ -198,7 +200,10 @@ def strength(
     ] = None,
     resume: Resume = False,
 ) -> None:
-    """Draw held-out prompts with a LoRA at several strengths, and recommend one by gain and guards; 0 means without it."""
+    """Draw held-out prompts with a LoRA at several strengths, and recommend one by gain and guards.
+
+    Strength 0 is the model without the LoRA.
+    """
     from .dpo_core.backends.diffusers.quiet import quiet_libraries
     from .dpo_core.config import read_config
     from .headless import sweep_lora
@@ -225,7 +230,7 @@ def personalize(
         typer.Option(help="Folder for LoRA, curve and record [default: runs/start_<concept>, or <output>_start]."),
     ] = None,
 ) -> None:
-    """DreamBooth by LoRA: teach the model the subject, and draw the trade-off curve of fidelity against alignment."""
+    """DreamBooth by LoRA: teach the model the subject, and plot fidelity against alignment over its steps."""
     from .dpo_core.backends.diffusers.quiet import quiet_libraries
     from .headless import personalize_from_config
 
@@ -247,7 +252,7 @@ def personalize(
 @app.command()
 @plain_errors
 def report(folder: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
-    """Write the report of a run again, from what the folder holds."""
+    """Write the report of a run again, from the data in its folder."""
     from .dpo_core.report.page import write_report
     from .dpo_core.run.folder import RunFolder
 
@@ -266,8 +271,9 @@ def doctor(
     full: Annotated[bool, typer.Option("--full", help=HELP["full"])] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help=HELP["json"])] = None,
 ) -> None:
-    """Will it work here? Looks at ComfyUI, Python, device, packages and scorers, trains a tiny model, and says the
-    remedies.
+    """Check whether the pack will work here, with a remedy for each problem.
+
+    Checks ComfyUI, Python, device, packages and scorers, and trains a tiny model.
     """
     from .doctor.run import run
 
@@ -279,7 +285,7 @@ def doctor(
 def example_config(
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema instead.")] = False,
 ) -> None:
-    """Print a config to start from: every setting with its default, unit, range and source."""
+    """Print an example config: every setting with its default, unit, range and source."""
     from .dpo_core.config import RunConfig, example_yaml
 
     typer.echo(json.dumps(RunConfig.model_json_schema(), indent=2) if schema else example_yaml())

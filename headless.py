@@ -1,6 +1,4 @@
-"""Runs without a host: model, scorers, prompts and loop put together on diffusers, from a config or for a toybox
-concept.
-"""
+"""Runs without a host: builds model, scorers, prompts and loop on diffusers from a config."""
 
 from __future__ import annotations
 
@@ -34,9 +32,9 @@ if TYPE_CHECKING:
 
 
 def pick_device(name: str) -> str:
-    """ "auto" -> cuda, mps or cpu, as the machine has it.
+    """Resolve a device name: "auto" -> cuda, mps or cpu, whichever the machine has.
 
-    Raises UserError for a device that is unknown or not there.
+    Raises UserError for a device that is unknown or not available.
     """
     import torch
 
@@ -49,7 +47,8 @@ def pick_device(name: str) -> str:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         seen = torch.cuda.device_count()
         raise UserError(
-            f"device {name!r} is not available: this torch sees {seen} GPUs. Use cpu, or install a torch build for your GPU."
+            f"device {name!r} is not available: this torch sees {seen} GPUs. Use cpu, or install a torch build for "
+            "your GPU."
         )
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UserError(f"device {name!r} is not available on this machine. Use auto or cpu.")
@@ -57,6 +56,7 @@ def pick_device(name: str) -> str:
 
 
 def config_concept(config: RunConfig) -> Concept:
+    """The concept of a config, with photos and masks at the sampling size. Raises UserError as `Concept` does."""
     size = (config.sampling.width, config.sampling.height)
     held_out = read_photos(config.concept.held_out, *size, "held-out photos") if config.concept.held_out else None
     photos, folder = config.concept.references, config.concept.masks
@@ -65,6 +65,7 @@ def config_concept(config: RunConfig) -> Concept:
 
 
 def config_prompts(config: RunConfig, concept: Concept) -> PromptSet:
+    """The prompts of a config: its held-out prompts as given, or a split of its prompts."""
     templates = read_templates(config.prompts)
     if config.held_out_prompts is None:
         return split(templates, concept)
@@ -74,7 +75,7 @@ def config_prompts(config: RunConfig, concept: Concept) -> PromptSet:
 
 @dataclass(frozen=True)
 class Parts:
-    """What a config names, checked and loaded; nothing is sampled or written yet."""
+    """The parts named by a config, checked and loaded; nothing is sampled or written yet."""
 
     concept: Concept
     prompts: PromptSet
@@ -82,7 +83,7 @@ class Parts:
     model: DiffusersTextToImage
 
     def described(self) -> dict:
-        """What a run depends on beside its settings, as plain JSON."""
+        """What a run depends on besides its settings, as plain JSON."""
         concept = self.concept
         return {
             "model": self.model.fingerprint,
@@ -93,7 +94,10 @@ class Parts:
 
 
 def parts_from_config(config: RunConfig) -> Parts:
-    """Cheap checks come first. Raises UserError or MetricsError that names the wrong file or value."""
+    """Check and load the parts of a config, cheap checks first.
+
+    Raises UserError or MetricsError that names the wrong file or value.
+    """
     from .dpo_core.backends.diffusers.model import DiffusersTextToImage, load_pipeline
 
     concept = config_concept(config)
@@ -107,7 +111,7 @@ def parts_from_config(config: RunConfig) -> Parts:
 def open_loop(
     config: RunConfig, parts: Parts, adapter: Adapter, resume: bool, progress: Progress, **more: object
 ) -> Loop:
-    """The loop in its run folder. `more`: further facts that a run to be resumed must agree in."""
+    """The loop in its run folder. `more`: further facts that must be equal when a run is resumed."""
     described = {"settings": config.loop().model_dump(mode="json"), **parts.described(), **more}
     run, concept = RunFolder(config.output), parts.concept
     loop = Loop(
@@ -120,7 +124,7 @@ def open_loop(
 
 
 def loop_from_config(config: RunConfig, resume: bool, progress: Progress = silent) -> Loop:
-    """Everything checked and loaded; nothing sampled yet."""
+    """Check and load everything for a run; nothing is sampled yet."""
     parts = parts_from_config(config)
     return open_loop(
         config, parts, Adapter(parts.model.denoiser, config.adapter, seed=config.sampling.seed), resume, progress
@@ -128,8 +132,9 @@ def loop_from_config(config: RunConfig, resume: bool, progress: Progress = silen
 
 
 def evaluate_lora(config: RunConfig, lora: Path, resume: bool, progress: Progress = silent) -> dict:
-    """Held-out pictures without and with a LoRA that `run` wrote, and the report into `config.output`; returns its
-    numbers.
+    """Evaluate held-out prompts without and with a LoRA that `run` wrote; return the report's numbers.
+
+    Images, scores and report are written to `config.output`. Raises UserError when the LoRA does not fit the model.
     """
     from .dpo_core.report.page import write_report
     from .dpo_core.training.lora_files import load_into_adapter
@@ -137,7 +142,7 @@ def evaluate_lora(config: RunConfig, lora: Path, resume: bool, progress: Progres
     parts = parts_from_config(config)
     adapter = Adapter(parts.model.denoiser, config.adapter, seed=config.sampling.seed)
     without = adapter.state()
-    load_into_adapter(adapter, lora)  # before anything is sampled: it may be of another model
+    load_into_adapter(adapter, lora)  # before anything is sampled, because it may belong to another model
     trained = adapter.state()
     loop = open_loop(config, parts, adapter, resume, progress, lora=sha256(lora.read_bytes()).hexdigest()[:16])
     for round_index, state in enumerate((without, trained)):
@@ -148,10 +153,10 @@ def evaluate_lora(config: RunConfig, lora: Path, resume: bool, progress: Progres
 
 
 def sweep_lora(config: RunConfig, lora: Path, resume: bool, progress: Progress = silent) -> Sweep:
-    """A LoRA that `run` wrote at the strengths of `config.strength`: curve.png, strip.png and strength.json in
-    `config.output`.
+    """Sweep a LoRA that `run` wrote over the strengths of `config.strength`.
 
-    The LoRA is not changed. Raises UserError when it is of another model, rank, alpha or target choice.
+    Writes curve.png, strip.png and strength.json to `config.output`; the LoRA is not changed. Raises UserError when it
+    belongs to another model, or has another rank, alpha or targets.
     """
     from .dpo_core.loop.strength_sweep import sweep
     from .dpo_core.report.strength import strength_pictures
@@ -159,7 +164,7 @@ def sweep_lora(config: RunConfig, lora: Path, resume: bool, progress: Progress =
 
     parts = parts_from_config(config)
     adapter = Adapter(parts.model.denoiser, config.adapter, seed=config.sampling.seed)
-    load_into_adapter(adapter, lora)  # before anything is sampled: it may be of another model
+    load_into_adapter(adapter, lora)  # before anything is sampled, because it may belong to another model
     loop = open_loop(config, parts, adapter, resume, progress, lora=sha256(lora.read_bytes()).hexdigest()[:16])
     found = sweep(loop)
     for name, picture in zip(("curve.png", "strip.png"), strength_pictures(loop.run), strict=True):
@@ -172,9 +177,9 @@ def sweep_lora(config: RunConfig, lora: Path, resume: bool, progress: Progress =
 def personalize_from_config(
     config: RunConfig, out: Path | None = None, progress: Progress = silent
 ) -> tuple[Path, dict]:
-    """DreamBooth LoRA of the config's model and photos: (its path, its record).
+    """Train a DreamBooth LoRA on the config's model and photos; return its path and its record.
 
-    A kept one of the same settings is not made again.
+    An existing one made with the same settings is reused.
     """
     from .dpo_core.training.dreambooth import personalize
 
@@ -202,7 +207,7 @@ def personalize_from_config(
 
 
 def run_loop(loop: Loop, name: str = "dreambooth_dpo_lora") -> tuple[Path, dict]:
-    """The whole loop, the LoRA and the report: (path of the LoRA, the report's numbers)."""
+    """Run the whole loop, write the LoRA and the report; return the LoRA's path and the report's numbers."""
     from .dpo_core.report.page import write_report
 
     rounds = loop.go()

@@ -1,5 +1,5 @@
-"""`dreambooth-dpo doctor`: whether the pack will work here, line by line, with the remedy for what will not.
+"""`dreambooth-dpo doctor`: checks whether the pack will work here, with a remedy for each problem.
 
-What could fail to import, or crash, runs in a process of its own (launch.py): this package's own Python for the
-diffusers backend, the ComfyUI's for the ComfyUI backend. The process that reports imports the standard library alone.
+Checks that could fail to import, or crash, run in processes of their own (launch.py): in this package's Python for the
+diffusers backend, in ComfyUI's Python for the ComfyUI backend. The reporting process imports only the standard library.
 """

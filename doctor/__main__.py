@@ -1,5 +1,6 @@
-"""`python <this folder>`: the doctor by the standard library alone, where the command line's packages are not
-installed.
+"""`python <this folder>`: runs the doctor with the standard library only.
+
+For installations without the command line's packages.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from pathlib import Path
 
 
 def main() -> int:
-    """The exit status."""
-    # By its folder: nothing need be installed, and the pack's name in custom_nodes may be any.
+    """Run the doctor; return the exit status."""
+    # Import by folder: nothing needs to be installed, and the pack's folder in custom_nodes may have any name.
     root = Path(__file__).resolve().parents[1]
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != root / "doctor"]
     spec = importlib.util.spec_from_file_location(
@@ -24,7 +25,7 @@ def main() -> int:
     options = importlib.import_module("dreambooth_dpo.doctor.options")
     parser = ArgumentParser(
         prog="doctor",
-        description="Will DreamBooth DPO work here? Each line says ok, warning or failed, and the remedy.",
+        description="Checks whether DreamBooth DPO will work here. Each line is ok, warning or failed, with a remedy.",
     )
     for name, default in vars(options.Options()).items():
         kind = (

@@ -1,4 +1,4 @@
-"""One line of the report: what was looked at, how it stands, and the remedy where it does not stand well."""
+"""One line of the report: what was checked, its status, and a remedy if it is not ok."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ STATES = (OK, WARNING, FAILED)
 
 @dataclass(frozen=True)
 class Finding:
-    """`said` in one line; `remedy` is empty for ok and never else; `data` holds numbers for the JSON file."""
+    """`said`: the result in one line. `remedy`: empty only if the status is ok. `data`: numbers for the JSON file."""
 
     name: str
     status: str
@@ -30,5 +30,5 @@ class Finding:
 
 
 def worst(findings: list[Finding]) -> str:
-    """The worst state of all; ok where nothing was looked at."""
+    """The worst status of all findings; ok if there are none."""
     return max((f.status for f in findings), key=STATES.index, default=OK)

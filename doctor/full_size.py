@@ -1,7 +1,4 @@
-"""SD 1.5 and SDXL of full size at every memory level: what is measured, in which sizes, and what it needs.
-
-Of any backend.
-"""
+"""Measures full-size SD 1.5 and SDXL at every memory level, on any backend."""
 
 from __future__ import annotations
 
@@ -17,13 +14,13 @@ if TYPE_CHECKING:
 
 TITLES = {"sd15": "SD 1.5", "sdxl": "SDXL"}
 SIDES = {"cpu": {"sd15": 192, "sdxl": 128}, "gpu": {"sd15": 512, "sdxl": 1024}}
-"""Pixels a side: those that the models are made for; on a CPU small ones, where a step takes seconds."""
+"""Image side. Unit: pixels. On a GPU the models' own sizes; on a CPU small ones, so that a step takes seconds."""
 MAIN_MEMORY = {"cpu": {"sd15": 8e9, "sdxl": 16e9}, "gpu": {"sd15": 6e9, "sdxl": 12e9}}
-"""Bytes of main memory that must be free."""
+"""Free main memory needed. Unit: bytes."""
 DISK = {"sd15": 2e9, "sdxl": 5.5e9}
-"""Bytes that the file of the denoiser takes."""
+"""Size of the denoiser's file. Unit: bytes."""
 STEPS = {"cpu": 1, "gpu": 5}
-"""Timed steps of each level."""
+"""Timed steps at each level."""
 FIRST = "gradients.safetensors"
 
 
@@ -32,26 +29,33 @@ def kind_of_device(device: str) -> str:
 
 
 def lacking(kind: str, device: str, folder: Path | None) -> Finding | None:
-    """Why this model is left out, where main memory or the disk of `folder` (None: no file is written) is too full for
-    it.
+    """A warning that this model is skipped, where main memory or the disk of `folder` has too little space; else None.
+
+    folder: None where no file is written.
     """
     from .probe import main_memory
 
     needed, (free, _) = MAIN_MEMORY[kind_of_device(device)][kind], main_memory()
-    remedy = "close what else uses it, and run this again"
+    remedy = "close other programs that use it, and run this again"
     if free is not None and free < needed:
-        said = f"{TITLES[kind]} is left out: it needs {needed / 1e9:.0f} GB of free main memory, and {free / 1e9:.1f} GB are free"
+        said = (
+            f"{TITLES[kind]} is skipped: it needs {needed / 1e9:.0f} GB of free main memory, but only "
+            f"{free / 1e9:.1f} GB are free"
+        )
         return Finding("full size", WARNING, said, remedy)
     if folder is not None and (free := shutil.disk_usage(folder).free) < DISK[kind]:
-        said = f"{TITLES[kind]} is left out: its file takes {DISK[kind] / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free in {folder}"
-        return Finding("full size", WARNING, said, "free some, or set TMPDIR to a folder on another disk")
+        said = (
+            f"{TITLES[kind]} is skipped: its file takes {DISK[kind] / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are "
+            f"free in {folder}"
+        )
+        return Finding("full size", WARNING, said, "free disk space, or set TMPDIR to a folder on another disk")
     return None
 
 
 def measure(subject: Subject, kind: str, way: str, folder: Path) -> None:
-    """Say a line for each memory level.
+    """Report one line for each memory level.
 
-    The first way's `fast` gradients are kept in `folder`: all others are compared with them.
+    The gradients of the first way's level `fast` are stored in `folder`; all others are compared with them.
     """
     from safetensors.torch import load_file, save_file
 

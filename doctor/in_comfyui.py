@@ -1,8 +1,7 @@
-"""The pack in a ComfyUI that starts as it always does, but for its server: in a process of its own, by ComfyUI's own
-Python.
+"""Checks the pack in a ComfyUI that starts without its server, in a process of ComfyUI's own Python.
 
-main.py is imported and not run: it reads the switches and sets up the memory system (dynamic VRAM is switched on
-nowhere else).
+main.py is imported but not run: importing it reads the switches and sets up the memory system (dynamic VRAM is switched
+on nowhere else).
 """
 
 from __future__ import annotations
@@ -22,12 +21,15 @@ from .training_findings import guarded, self_check_findings
 
 TINY_SIDE = 64
 _QUIET = ("--disable-all-custom-nodes", "--disable-api-nodes")
-"""Other packs are left out: what is tested is this one on a bare ComfyUI."""
+"""Other packs are disabled, so that this one is tested on a bare ComfyUI."""
 
 
 def answer(request: dict[str, Any]) -> None:
-    """request: comfyui (folder), args (switches as one text), device, python, and `family` of a tiny model, or `full`,
-    the kind of a large one, with the `folder` for its file and gradients."""
+    """Run the checks of a request, and report findings.
+
+    request: comfyui (folder), args (switches as one text), device, python, and either `family` of a tiny model, or
+    `full`, the kind of a full-size one, with `folder` for its file and gradients and `way`, the memory system's name.
+    """
     folder, device = Path(request["comfyui"]), request["device"]
     if not _started(folder, request["args"], device):
         return
@@ -47,12 +49,12 @@ def answer(request: dict[str, Any]) -> None:
 
 
 def _started(folder: Path, switches: str, device: str) -> bool:
-    """Import ComfyUI as its main.py does; says a failed line where that cannot be done."""
+    """Import ComfyUI as its main.py does; report a failed line and return False if that is not possible."""
     given = shlex.split(switches)
     if device == "cpu" and "--cpu" not in given:
         given.append("--cpu")  # without it ComfyUI does not start on a machine without a GPU
     sys.argv = [str(folder / "main.py"), *_QUIET, *given]
-    # The pack's own `nodes` must not stand before ComfyUI's.
+    # The pack's own `nodes` must not be found before ComfyUI's.
     sys.path[:] = [str(folder), *(entry for entry in sys.path if Path(entry or ".").resolve() != ROOT)]
     os.chdir(folder)
     try:
@@ -63,27 +65,27 @@ def _started(folder: Path, switches: str, device: str) -> bool:
         for module in ("comfy.cli_args", "cuda_malloc", "main"):
             importlib.import_module(module)
     except SystemExit as error:
-        said = f"it refuses its switches {shlex.join(sys.argv[1:])} (exit status {error.code})"
+        said = f"ComfyUI refuses its switches {shlex.join(sys.argv[1:])} (exit status {error.code})"
         say("finding", Finding("ComfyUI starts", FAILED, said, "correct --comfyui-args").as_dict())
         return False
-    except Exception as error:  # what its libraries raise: ImportError, OSError, RuntimeError of a driver, ...
+    except Exception as error:  # its libraries raise ImportError, OSError, RuntimeError of a driver, ...
         why = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         install = f'"{sys.executable}" -m pip install -r "{folder / "requirements.txt"}"'
-        remedy = f"name the Python that ComfyUI runs in, --python PATH; if it is this one: {install}"
+        remedy = f"give the Python that ComfyUI runs in: --python PATH; if it is this one: {install}"
         say("finding", Finding("ComfyUI starts", FAILED, f"it cannot be imported: {why}", remedy).as_dict())
         return False
     return True
 
 
 def _supported() -> None:
-    """Whether it has what the pack takes from its inside."""
+    """Report whether this ComfyUI has every internal that the pack uses."""
     from ..dpo_core.backends.comfyui import host
 
     if why := host.refusal():
         said, _, remedy = why.rpartition(": ")
         say("finding", Finding("ComfyUI starts", FAILED, said, remedy).as_dict())
         return
-    said = "it starts, and has all that the pack uses of its inside"
+    said = "it starts, and has all internals that the pack uses"
     say("finding", Finding("ComfyUI starts", OK, said, data={"version": host.version()}).as_dict())
 
 
@@ -92,7 +94,10 @@ def memory_finding(system: str, switches: dict[str, bool], device: str) -> Findi
     data = {"system": system, "switches": switches}
     names = ", ".join(name for name in switches if name != "--cpu")
     if system == "dynamic":
-        said = f"dynamic VRAM: training loads the model a second time, as a whole, and drops it afterwards; one of {names} turns it off"
+        said = (
+            "dynamic VRAM: training loads the model a second time, as a whole, and drops it afterwards; one of "
+            f"{names} turns it off"
+        )
         return Finding("memory system", OK, said, data=data)
     given = [name for name, set_ in switches.items() if set_]
     if not switches:
@@ -129,7 +134,7 @@ def _self_check(family: str) -> None:
 
 
 def tiny_subject(family: str) -> Any:
-    """The native toybox, or a tiny MODEL of random weights of another family."""
+    """The native toybox, or a tiny MODEL of another family with random weights."""
     from ..dpo_core.backends.comfyui import ComfyTextToImage
     from ..dpo_core.backends.comfyui.random_models import TINY_TEXTS, RandomText, random_model
     from ..toybox.native import native_toybox

@@ -1,4 +1,4 @@
-"""Training on the diffusers backend, in a process of its own."""
+"""Checks training on the diffusers backend, in a process of its own."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ TINY_SIDE = 64
 
 
 def answer(request: dict[str, Any]) -> None:
-    """request: device, and `family` of a tiny model, or `full`, the kind of a large one, with the `folder` where
-    gradients are kept.
+    """Run the checks of a request, and report findings.
+
+    request: device, and either `family` of a tiny model, or `full`, the kind of a full-size one, with `folder` for
+    gradients.
     """
     kind, device = request.get("full"), request["device"]
     if kind is None:
@@ -48,9 +50,7 @@ def _full(kind: str, device: str, folder: Path) -> None:
 
 
 def tiny_pipeline(family: str, device: str):
-    """A StableDiffusionPipeline: the toybox's, or the toybox's parts around a UNet of one block of each kind, with
-    random weights.
-    """
+    """A StableDiffusionPipeline: the toybox's, or one with a tiny random UNet with one block of each kind."""
     from ..dpo_core.backends.diffusers.model import load_pipeline
     from ..dpo_core.backends.diffusers.quiet import quiet_libraries
     from ..dpo_core.backends.diffusers.random_models import tiny_unet

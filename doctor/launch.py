@@ -1,4 +1,4 @@
-"""Runs a module of this package in a process of its own, in any Python, and hands on what it says as it says it."""
+"""Runs a module of this package in a process of its own, in any Python, and passes on its messages as they come."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 _MARK = "\x1edoctor\x1e"
-# The pack need not be installed in that Python: it is registered by its folder.
+# The pack is imported by its folder, so it need not be installed in that Python.
 _PROGRAM = """
 import importlib.util, json, sys
 root, module, request = sys.argv[1:4]
 del sys.argv[1:]
-spec = importlib.util.spec_from_file_location("dreambooth_dpo", root + "/__init__.py", submodule_search_locations=[root])
+door = root + "/__init__.py"
+spec = importlib.util.spec_from_file_location("dreambooth_dpo", door, submodule_search_locations=[root])
 sys.modules["dreambooth_dpo"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sys.modules["dreambooth_dpo"])
 importlib.import_module("dreambooth_dpo.doctor." + module).answer(json.loads(request))
 """
 
 
-class Ended(Exception):
-    """The process did not come to its end.
+class ProcessFailed(Exception):
+    """The process failed.
 
-    The text says how it ended, with its last words; `remedy` what can be done.
+    The text says how it ended, with its last line of output; `remedy` says what to do.
     """
 
     def __init__(self, said: str, remedy: str) -> None:
@@ -40,29 +41,32 @@ class Ended(Exception):
 
 @dataclass(frozen=True)
 class Said:
-    """`kind`: "finding", "doing" (what takes a while), or what the module and its caller agree on."""
+    """A message of the process.
+
+    `kind`: "finding", "doing" (work that takes a while), or a kind agreed between module and caller.
+    """
 
     kind: str
     value: Any
 
 
 def say(kind: str, value: Any) -> None:
-    """In the process: hand a value (as JSON) to the one that launched it."""
-    # Hosts put writers of their own into the place of sys.stdout.
+    """In the process: send a value (as JSON) to the process that launched it."""
+    # sys.__stdout__, because hosts replace sys.stdout.
     print(_MARK + json.dumps([kind, value]), file=sys.__stdout__, flush=True)
 
 
 def ask(
     python: Path | str, module: str, request: dict[str, Any], limit: float = 300, folder: Path | None = None
 ) -> Iterator[Said]:
-    """What `answer(request)` of the module says, run by `python` in `folder`.
+    """Yield the messages of the module's `answer(request)`, run by `python` in `folder`.
 
-    Raises Ended where the process crashes, cannot be started, or takes longer than `limit` seconds.
+    Raises ProcessFailed if the process crashes, cannot be started, or takes longer than `limit` seconds.
     """
     environment = {**os.environ, "PYTHONUTF8": "1", "HF_HUB_OFFLINE": "1", "MPLBACKEND": "Agg"}
-    # OpenMP threads that wait by spinning take the cores from the ones that work.
+    # Spinning OpenMP threads would take the cores from working ones.
     environment.setdefault("OMP_WAIT_POLICY", "passive")
-    # Linux' allocator keeps freed blocks below 32 MB for itself, and a peak would count them.
+    # Linux's allocator keeps freed blocks below 32 MB, which the measured peak would include.
     environment.setdefault("MALLOC_MMAP_THRESHOLD_", "1000000")
     command = [str(python), "-c", _PROGRAM, str(ROOT), module, json.dumps(request)]
     piped = {
@@ -75,12 +79,12 @@ def ask(
     try:
         process = subprocess.Popen(command, cwd=folder, env=environment, **piped)
     except OSError as error:
-        raise Ended(
-            f"{python} cannot be started: {error.strerror or error}", "name the Python that runs ComfyUI: --python PATH"
+        raise ProcessFailed(
+            f"{python} cannot be started: {error.strerror or error}", "give the Python that runs ComfyUI: --python PATH"
         ) from error
     late = threading.Event()
-    watch = threading.Timer(limit, lambda: (late.set(), process.kill()))
-    watch.start()
+    timer = threading.Timer(limit, lambda: (late.set(), process.kill()))
+    timer.start()
     last: deque[str] = deque(maxlen=200)
     try:
         for line in process.stdout:
@@ -91,21 +95,23 @@ def ask(
         if code := process.wait():
             raise _ended(code, late.is_set(), limit, last)
     finally:
-        watch.cancel()
+        timer.cancel()
         if process.poll() is None:
             process.kill()
         process.wait()
         process.stdout.close()
 
 
-def _ended(code: int, late: bool, limit: float, last: deque[str]) -> Ended:
-    words, report = last[-1] if last else "it said nothing", "report it, with the file that --json FILE writes"
+def _ended(code: int, late: bool, limit: float, last: deque[str]) -> ProcessFailed:
+    words, report = last[-1] if last else "it printed nothing", "report it, with the file that --json FILE writes"
     if late:
-        remedy = "end what else keeps this machine busy, and run this again; if that is of no use, report it"
-        return Ended(f"it took longer than {limit:.0f} s and was ended; its last line: {words}", remedy)
+        remedy = (
+            "close other programs that keep this machine busy, and run this again; if that does not help, report it"
+        )
+        return ProcessFailed(f"it took longer than {limit:.0f} s and was ended; its last line: {words}", remedy)
     if code == -9:
-        remedy = "close what else uses the memory, and run this again"
-        return Ended("it was ended by signal 9, which a system that runs out of memory sends", remedy)
-    return Ended(
+        remedy = "close other programs that use memory, and run this again"
+        return ProcessFailed("it was ended by signal 9, which a system that runs out of memory sends", remedy)
+    return ProcessFailed(
         f"it ended with {f'signal {-code}' if code < 0 else f'exit status {code}'}; its last line: {words}", report
     )

@@ -1,6 +1,4 @@
-"""What the doctor can be asked, written once: the command line and `python doctor` take names, defaults and help from
-here.
-"""
+"""The doctor's options, written once: names, defaults and help for the command line and `python doctor`."""
 
 from __future__ import annotations
 
@@ -8,15 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FAMILIES = {"comfyui": ("toybox", "sd15", "sdxl", "flux"), "diffusers": ("toybox", "sd15")}
-"""Of each backend, the families that it can train a tiny model of.
+"""By backend, the families of which it can train a tiny model.
 
-Of the toybox the shipped weights, else random ones.
+The toybox has its shipped weights, the others random ones.
 """
 
 
 @dataclass(frozen=True)
 class Options:
-    """What each means: `HELP`."""
+    """The options; `HELP` describes each."""
 
     comfyui: Path | None = None
     python: Path | None = None
@@ -27,10 +25,18 @@ class Options:
 
 
 HELP = {
-    "comfyui": "ComfyUI's folder. Without it: COMFYUI_PATH, else the ComfyUI whose custom_nodes this pack lies in, else none is looked at.",
-    "python": "The Python that ComfyUI runs in, or its venv, where it is in none of the usual places.",
-    "comfyui_args": "Switches that you start ComfyUI with, as one text: --comfyui-args='--lowvram'. They decide about memory.",
-    "family": "Model of the training self-check, tiny: toybox or sd15; with a ComfyUI also sdxl or flux.",
-    "full": "Also train SD 1.5 and SDXL of full size (random weights) at every memory level: seconds, memory, gradients. Minutes.",
-    "json": "Write the report to this file, too. One that exists is not overwritten.",
+    "comfyui": (
+        "ComfyUI's folder. Default: COMFYUI_PATH, else the ComfyUI whose custom_nodes contains this pack, else no "
+        "ComfyUI is checked."
+    ),
+    "python": "The Python that ComfyUI runs in, or its venv, if it is not in one of the usual places.",
+    "comfyui_args": (
+        "Switches that you start ComfyUI with, as one text: --comfyui-args='--lowvram'. They affect memory."
+    ),
+    "family": "Tiny model for the training self-check: toybox or sd15; with a ComfyUI also sdxl or flux.",
+    "full": (
+        "Also train full-size SD 1.5 and SDXL (random weights) at every memory level and report seconds, memory and "
+        "gradients. Takes minutes."
+    ),
+    "json": "Also write the report to this file. An existing file is not overwritten.",
 }

@@ -1,4 +1,4 @@
-"""The packages that the pack needs, and what a Python has of them. Looks at their metadata and imports none."""
+"""The packages that the pack needs, compared with those of a Python. Reads their metadata and imports none."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CORE = {
     "open_clip_torch": "scorers",
     "transformers": "scorers and text encoders",
 }
-"""Requirement and what it is for: the dependencies of pyproject.toml (a test compares them)."""
+"""Requirement and its use: the dependencies of pyproject.toml (a test compares them)."""
 HEADLESS = {
     "torch": "everything",
     "torchvision": "scorers",
@@ -30,7 +30,7 @@ HEADLESS = {
     "rich": "the command line",
     "psutil": "measurements",
 }
-"""The same of the extra `headless`."""
+"""The same for the extra `headless`."""
 
 
 def installed(name: str) -> str | None:
@@ -42,8 +42,9 @@ def installed(name: str) -> str | None:
 
 
 def lacking(needed: dict[str, str], versions: dict[str, str | None]) -> dict[str, str]:
-    """Of `needed`, the requirements that `versions` (by name) do not meet, each with why: "missing", or the version
-    that is too old.
+    """The requirements in `needed` that `versions` (by name) do not meet.
+
+    By requirement: "missing", or the version that is too old.
     """
     found = {}
     for requirement in needed:
@@ -61,12 +62,12 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def package_finding(needed: dict[str, str], python: str, root: Path, headless: bool) -> Finding:
-    """All of `needed` in this Python; failed with the command that installs what is lacking."""
+    """Check `needed` in this Python; failed, with the command that installs what is missing."""
     versions = {name: installed(name) for name in (r.partition(">=")[0] for r in needed)}
     data = {"versions": versions}
     if gone := lacking(needed, versions):
         said = ", ".join(f"{r.partition('>=')[0]} ({why}; for {needed[r]})" for r, why in gone.items())
         wanted = f'-e "{root}[headless]"' if headless else f'-r "{root / "requirements.txt"}"'
-        return Finding("packages", FAILED, f"not there: {said}", f'"{python}" -m pip install {wanted}', data)
+        return Finding("packages", FAILED, f"not installed: {said}", f'"{python}" -m pip install {wanted}', data)
     shown = ", ".join(f"{name} {version}" for name, version in versions.items() if name not in ("torch", "torchvision"))
     return Finding("packages", OK, shown, data=data)

@@ -1,4 +1,4 @@
-"""Asked of a Python before anything is trained in it: its version, packages, PyTorch, device and free memory.
+"""Checks a Python before anything is trained in it: version, packages, PyTorch, device and free memory.
 
 Runs in that Python.
 """
@@ -20,13 +20,13 @@ from .packages import CORE, HEADLESS, package_finding
 OLDEST_PYTHON = (3, 10)
 OLDEST_TORCH = (2, 5)
 LITTLE, TOO_LITTLE = 6e9, 1.5e9
-"""Bytes of free memory below which training SD 1.5 does not fit, and below which the toybox does not."""
+"""Free memory below which training SD 1.5 does not fit, and below which the toybox does not. Unit: bytes."""
 
 
 def answer(request: dict[str, Any]) -> None:
-    """request: headless (bool).
+    """Run the checks of a request, and report findings. request: headless (bool).
 
-    Says findings, and "device": cuda, mps, xpu or cpu; the latter only where PyTorch can be imported.
+    Also sends "device" (cuda, mps, xpu or cpu) if PyTorch can be imported.
     """
     headless = request["headless"]
     say("finding", python_finding(sys.version_info[:3], sys.executable).as_dict())
@@ -35,9 +35,12 @@ def answer(request: dict[str, Any]) -> None:
     )
     try:
         import torch
-    except Exception as error:  # a library that is missing or built for another CUDA is an OSError, or what it likes
+    except Exception as error:  # a library that is missing or built for another CUDA may raise anything
         why = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        remedy = f'install a PyTorch for this machine into it: "{sys.executable}" -m pip install torch torchvision (https://pytorch.org)'
+        remedy = (
+            f'install a PyTorch for this machine: "{sys.executable}" -m pip install torch torchvision '
+            "(https://pytorch.org)"
+        )
         say("finding", Finding("PyTorch", FAILED, f"cannot be imported: {why}", remedy).as_dict())
         return
     device = device_of(torch)
@@ -64,7 +67,7 @@ def device_of(torch: Any) -> str:
 
 
 def built_for(version: Any) -> str:
-    """What a PyTorch (its torch.version) computes on: "CUDA 13.0", "ROCm 7.1" or "CPUs"."""
+    """The platform of a PyTorch build (its torch.version): "CUDA 13.0", "ROCm 7.1" or "CPUs"."""
     for name, title in (("cuda", "CUDA"), ("hip", "ROCm"), ("xpu", "XPU")):
         if found := getattr(version, name, None):
             return f"{title} {found}"
@@ -72,7 +75,7 @@ def built_for(version: Any) -> str:
 
 
 def torch_finding(version: str, built: str, device: str, driver: bool | None = None) -> Finding:
-    """`built`: see `built_for`. `driver`: whether an NVIDIA driver is on the machine; None: looked for."""
+    """`built`: see `built_for`. `driver`: whether the machine has an NVIDIA driver; None: detect it."""
     numbers = tuple(int(part) for part in re.findall(r"\d+", version.split("+")[0])[:2])
     data = {"version": version, "built_for": built}
     if numbers < OLDEST_TORCH:
@@ -80,12 +83,12 @@ def torch_finding(version: str, built: str, device: str, driver: bool | None = N
             "PyTorch",
             FAILED,
             f"{version} is too old",
-            "update it to 2.5 or newer, with the torchvision that goes with it",
+            "update it to 2.5 or newer, with the matching torchvision",
             data,
         )
     driver = shutil.which("nvidia-smi") is not None if driver is None else driver
     if device == "cpu" and driver:
-        said = f"{version} sees no GPU, and an NVIDIA driver is on this machine"
+        said = f"{version} sees no GPU, although this machine has an NVIDIA driver"
         return Finding(
             "PyTorch",
             WARNING,
@@ -97,13 +100,16 @@ def torch_finding(version: str, built: str, device: str, driver: bool | None = N
 
 
 def memory_findings(torch: Any, device: str) -> list[Finding]:
-    """The device and its free memory, and free main memory."""
+    """The device with its free memory, and free main memory."""
     free, total = main_memory()
     main = memory_finding("main memory", "", free, total)
     if device == "cpu":
         name = processor()
         said = f"none that this PyTorch can use: training runs on the CPU ({name}, {torch.get_num_threads()} threads)"
-        remedy = "use a machine with a GPU for your own model: on a CPU a step of SD 1.5 takes a minute; the toybox trains well without"
+        remedy = (
+            "use a machine with a GPU for your own model: on a CPU a step of SD 1.5 takes a minute; the toybox needs "
+            "no GPU"
+        )
         return [
             Finding("GPU", WARNING, said, remedy, {"device": "cpu", "name": name, "threads": torch.get_num_threads()}),
             main,
@@ -111,26 +117,26 @@ def memory_findings(torch: Any, device: str) -> list[Finding]:
     if device == "cuda":
         free, total = torch.cuda.mem_get_info()
         return [memory_finding("GPU", torch.cuda.get_device_name(), free, total), main]
-    return [Finding("GPU", OK, f"{device}; its memory cannot be told", data={"device": device}), main]
+    return [Finding("GPU", OK, f"{device}; its free memory is unknown", data={"device": device}), main]
 
 
 def memory_finding(name: str, what: str, free: float | None, total: float | None) -> Finding:
-    """Free memory in bytes against what training needs; None where the system does not tell."""
+    """Free memory in bytes compared with what training needs; None where the system does not report it."""
     if free is None or total is None:
-        return Finding(name, OK, "cannot be told on this system")
+        return Finding(name, OK, "unknown on this system")
     said = f"{f'{what}: ' if what else ''}{free / 1e9:.1f} GB free of {total / 1e9:.1f}"
     data = {"name": what, "free_bytes": int(free), "total_bytes": int(total)}
-    remedy = "close what else uses it (another ComfyUI, a browser, other models)"
+    remedy = "close other programs that use it (another ComfyUI, a browser, other models)"
     if free < TOO_LITTLE:
-        return Finding(name, FAILED, f"{said}: no free memory to train in", remedy, data)
+        return Finding(name, FAILED, f"{said}: too little to train", remedy, data)
     if free < LITTLE:
-        smaller = "; the toybox trains with less, and SD 1.5 with memory: low and small pictures at best"
-        return Finding(name, WARNING, f"{said}: little to train in", remedy + smaller, data)
+        smaller = "; it is enough for the toybox, and at best for SD 1.5 with memory: low and small pictures"
+        return Finding(name, WARNING, f"{said}: little for training", remedy + smaller, data)
     return Finding(name, OK, said, data=data)
 
 
 def main_memory() -> tuple[float | None, float | None]:
-    """Bytes of main memory that are free, and all of them."""
+    """Free and total main memory in bytes; None where the system does not report them."""
     try:
         import psutil
     except ImportError:

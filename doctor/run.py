@@ -1,4 +1,4 @@
-"""The command: shows the report, writes it, and gives the exit status."""
+"""The doctor command: shows the report, writes it, and returns the exit status."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .show import Shown
 
 
 def run(options: Options) -> int:
-    """0 where nothing failed, 1 where something did, 2 where the options are wrong, 130 after an interrupt."""
+    """0 if nothing failed, 1 if something did, 2 if the options are invalid, 130 after an interrupt."""
     try:
         check_options(options)
     except WrongOptions as error:
@@ -30,7 +30,7 @@ def run(options: Options) -> int:
     findings = [found for _, found in lines]
     status = "interrupted" if interrupted else worst(findings)
     if interrupted:
-        print("\nInterrupted: the lines above are what was looked at.", file=sys.stderr)
+        print("\nInterrupted: only the lines above were checked.", file=sys.stderr)
     else:
         shown.end(findings)
     if options.json is not None and not _written(options, report(options, lines, status)):
@@ -39,7 +39,7 @@ def run(options: Options) -> int:
 
 
 def _written(options: Options, found: dict) -> bool:
-    """Write the JSON file; False where another has come to lie there, or it cannot be written."""
+    """Write the JSON file; False if a file of that name exists by now, or if it cannot be written."""
     try:
         with options.json.open("x", encoding="utf-8") as file:
             json.dump(found, file, indent=2, ensure_ascii=False, allow_nan=False)

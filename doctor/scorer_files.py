@@ -1,4 +1,4 @@
-"""Scorers' files: the toybox's own, those that lie in a folder for scorers, and those in the Hugging Face cache.
+"""Checks the files of scorers: the toybox's own, those in scorer folders, and those in the Hugging Face cache.
 
 Downloads nothing.
 """
@@ -18,22 +18,22 @@ USUAL = {
     "laion/CLIP-ViT-B-32-laion2B-s34B-b79K": ("the usual reward: fidelity and alignment", CLIP_WEIGHTS, "0.6 GB"),
     "facebook/dinov2-base": ("a judge of fidelity of another backbone", DINO_WEIGHTS, "0.35 GB"),
 }
-"""Of each model that docs name: what it is for, its weights' file, and what a download of that takes."""
+"""The models that the docs name: use, weights file, and download size."""
 
 
 def toybox_finding(weights: Path = WEIGHTS) -> Finding:
-    """The shipped models: pipeline, reward and judge."""
+    """Check the shipped models: pipeline, reward and judge."""
     gone = [part for part in PARTS if not any((weights / part).rglob("*.safetensors"))]
     if gone:
-        remedy = "restore toybox/weights from the repository (a clone without Git LFS or a copy by hand may have left it out)"
+        remedy = (
+            "restore toybox/weights from the repository (a clone without Git LFS or an incomplete copy may lack it)"
+        )
         return Finding("toybox", FAILED, f"weights of {', '.join(gone)} are not in {weights}", remedy)
-    return Finding("toybox", OK, "its models and scorers are there: demo and quickstart need no download")
+    return Finding("toybox", OK, "its models and scorers are complete: demo and quickstart need no download")
 
 
 def scorer_findings(roots: Sequence[Path], environment: Mapping[str, str] = os.environ) -> list[Finding]:
-    """What lies in `roots` (folders of scorers), each checked by its files; then of the usual ones those that are
-    nowhere.
-    """
+    """Check the scorers in `roots` (folders of scorers), then report the usual ones that are missing everywhere."""
     whole, broken = _checked(roots)
     findings = [Finding("scorer", WARNING, f"{name}: {why[0]}", why[1], {"name": name}) for name, why in broken.items()]
     cached = {name: path for name in USUAL if (path := _cached(name, environment)) is not None}
@@ -49,7 +49,7 @@ def scorer_findings(roots: Sequence[Path], environment: Mapping[str, str] = os.e
             )
         elif not any(short.lower() in present.lower() for present in whole):
             where = Path(roots[0]) / short if roots else Path(short)
-            said = f"{short} ({use}) is not here; your own model needs this scorer or another, the toybox needs neither"
+            said = f"{short} ({use}) is missing; your own model needs this scorer or another, the toybox needs neither"
             findings.append(
                 Finding("scorer", WARNING, said, f'hf download {name} --local-dir "{where}" ({size})', {"name": name})
             )
@@ -57,7 +57,7 @@ def scorer_findings(roots: Sequence[Path], environment: Mapping[str, str] = os.e
 
 
 def _checked(roots: Sequence[Path]) -> tuple[list[str], dict[str, tuple[str, str]]]:
-    """Names of scorers whose files are complete, and of the others what is wrong and the remedy."""
+    """Names of the complete scorers, and problem and remedy of the others by name."""
     whole: list[str] = []
     broken: dict[str, tuple[str, str]] = {}
     for root in roots:
@@ -71,12 +71,12 @@ def _checked(roots: Sequence[Path]) -> tuple[list[str], dict[str, tuple[str, str
                     whole.append(entry.name)
                 except MetricsError as error:
                     said, _, remedy = " ".join(str(error).split()).partition(". ")
-                    broken[entry.name] = (said, remedy or "fetch the folder again")
+                    broken[entry.name] = (said, remedy or "download the folder again")
     return whole, broken
 
 
 def _cached(name: str, environment: Mapping[str, str]) -> Path | None:
-    """The folder of a model in the Hugging Face cache, where its weights are there."""
+    """The folder of a model in the Hugging Face cache if its weights are there, else None."""
     home = Path(
         environment.get("HF_HOME") or Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
     )

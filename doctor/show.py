@@ -1,4 +1,4 @@
-"""The report on a terminal (rich, where it is installed) or as plain lines in a log."""
+"""Prints the report on a terminal (with rich, if installed) or as plain lines in a log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _WIDTHS = (9, 18)
 
 
 class Shown:
-    """`with Shown() as shown:` prints lines as they come; in a terminal the work at hand stands below them."""
+    """`with Shown() as shown:` prints lines as they come; a terminal also shows the current work below them."""
 
     def __init__(self, rich: bool | None = None) -> None:
         self._console, self._status, self._part = None, nullcontext(), ""
@@ -34,7 +34,7 @@ class Shown:
         self._status.__exit__(*error)
 
     def doing(self, text: str) -> None:
-        """What takes a while. In a log nothing is said of it: the line that it ends with does."""
+        """Show work that takes a while; only on a terminal."""
         if self._console is not None:
             from rich.markup import escape
 
@@ -62,7 +62,7 @@ class Shown:
         self._console.print(grid)
 
     def end(self, findings: list[Finding]) -> None:
-        """The answer in one line."""
+        """Print the summary in one line."""
         failed, warned = (sum(f.status == status for f in findings) for status in (FAILED, WARNING))
         words = {0: "It will work here"}.get(failed, "It will not work here as it is")
         told = f"{len(findings) - failed - warned} ok, {_count(warned, 'warning')}, {failed} failed"

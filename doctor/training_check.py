@@ -1,6 +1,6 @@
-"""Training at every memory level, by the engine's own self-test and trainer, on any backend.
+"""Trains at every memory level, with the engine's own self-test and trainer, on any backend.
 
-Runs in the process of the model.
+Runs in the model's process.
 """
 
 from __future__ import annotations
@@ -30,22 +30,26 @@ Gradients = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Subject:
-    """A model to train, and how to get at its latents' shape [C, h, w], its layers' diffusers names, and the work that
-    goes before.
+    """A model to train.
+
+    latent: its latents' shape [C, h, w]. names: diffusers names of its layers. Both are functions, because they may
+    need the loaded model.
     """
 
     model: TextToImage
     latent: Callable[[], tuple[int, ...]]
     names: Callable[[], dict[str, str]]
     flow: bool = False
-    """Whether it is a flow model, whose beta is another."""
+    """Whether it is a flow model, which has another beta."""
 
 
 @dataclass(frozen=True)
 class Level:
-    """What training at one memory level took. seconds: a step, the median. peak: bytes (peak.peak_bytes).
+    """Result of training at one memory level.
 
-    cpu_seconds: what all threads of the process computed for in it. Not `fits`: the rest is unset."""
+    seconds: median of a step. cpu_seconds: CPU time of all threads of the process in that step. peak: bytes
+    (peak.peak_bytes). If not `fits`, the other values are unset.
+    """
 
     name: str
     fits: bool
@@ -59,15 +63,14 @@ class Level:
 
 def tiny(subject: Subject) -> Iterator[Level]:
     """The self-check: a tiny model, two pairs, the gradient self-test and four steps at each level."""
-    torch.set_num_threads(1)  # on models this small the hand-over between threads costs more than it brings
+    torch.set_num_threads(1)  # on models this small, several threads are slower than one
     return train_levels(subject, steps=3, pairs=2, test=True)
 
 
 def train_levels(subject: Subject, steps: int, pairs: int, test: bool) -> Iterator[Level]:
-    """Each level from the same adapter and the same pairs: a first step, whose gradients are kept, and `steps` more,
-    which are timed.
+    """Train at each level from the same adapter and pairs: one step whose gradients are kept, and `steps` timed ones.
 
-    `test`: the engine's gradient self-test goes before, at each level. Raises UserError where it fails.
+    `test`: run the engine's gradient self-test first, at each level. Raises UserError where it fails.
     """
     for level in LEVELS:
         gc.collect()
@@ -100,7 +103,7 @@ def _train(subject: Subject, level: str, steps: int, pairs: int, test: bool) -> 
 
 
 def _timed(trainer: Trainer, step: int) -> tuple[float, float]:
-    """Seconds of the wall and of the CPU."""
+    """Wall-clock seconds and CPU seconds of a step."""
     synchronise(trainer.model.device)
     begun, worked = time.perf_counter(), time.process_time()
     trainer.fetch([trainer.advance(step)])
@@ -109,15 +112,15 @@ def _timed(trainer: Trainer, step: int) -> tuple[float, float]:
 
 
 def _settings(level: str, steps: int, pairs: int, flow: bool) -> TrainSettings:
-    """Gradients are not clipped: what is compared is what backward gave."""
+    """Training settings without gradient clipping, so that the gradients of backward are compared."""
     return TrainSettings(
-        steps=steps + 1, batch_size=pairs, memory=level, schedule="constant", warmup_steps=0, learning_rate=1e-5, max_grad_norm=1e6,
-        beta=100.0 if flow else 2000.0,
+        steps=steps + 1, batch_size=pairs, memory=level, schedule="constant", warmup_steps=0, learning_rate=1e-5,
+        max_grad_norm=1e6, beta=100.0 if flow else 2000.0,
     )  # fmt: skip
 
 
 def _adapter(subject: Subject) -> Adapter:
-    """An adapter that acts: both of its matrices have gradients.
+    """An adapter with an effect, so that both of its matrices have gradients.
 
     The reference is its copy, so that no loss is saturated.
     """
@@ -133,19 +136,22 @@ def _adapter(subject: Subject) -> Adapter:
 
 
 def _data(subject: Subject, pairs: int) -> PairData:
-    """Random latents, and as many prompts in turn."""
+    """Random latents, with the prompts in turn."""
     draws = torch.Generator().manual_seed(2)
     winners, losers = (torch.randn(pairs, *subject.latent(), generator=draws) for _ in range(2))
     return PairData(winners, losers, subject.model.encode_prompts([PROMPTS[i % len(PROMPTS)] for i in range(pairs)]))
 
 
 SMALLEST = 1e-4
-"""Of the whole gradient's norm: a matrix whose gradient is smaller is compared against this share. In some layers it is
-0 but for rounding (what shifts a whole group before its norm), and the relative difference of rounding noise is 1."""
+"""Share of the whole gradient's norm; a matrix with a smaller gradient is compared against this share.
+
+In some layers the gradient is 0 up to rounding (a shift of a whole group before its norm), and the relative difference
+of rounding noise is 1.
+"""
 
 
 def difference(one: Gradients, other: Gradients) -> float:
-    """The largest relative difference of a matrix's gradient; infinite where one is not finite or layers differ."""
+    """Largest relative difference of a matrix's gradient; infinite if one is not finite or the layers differ."""
     if one.keys() != other.keys():
         return float("inf")
     floor = SMALLEST * math.sqrt(sum(float(g.norm()) ** 2 for g in one.values()))
@@ -160,9 +166,9 @@ def difference(one: Gradients, other: Gradients) -> float:
 
 
 def limit_of(model: TextToImage) -> float:
-    """How far the gradients of two levels may differ by rounding; wrong ones that were met differed by 9 % and more.
+    """How far the gradients of two levels may differ by rounding; wrong ones seen so far differed by 9 % or more.
 
-    One pair after another has other shapes than all at once, and a GPU then takes other kernels (TF32: 11 bits).
+    Pairs one after another have other shapes than all at once, for which a GPU uses other kernels (TF32: 11 bits).
     """
     exact = model.precision == "fp32" and all(p.element_size() >= 4 for p in model.denoiser.parameters())
     return 5e-2 if not exact else 1e-3 if model.device.type == "cpu" else 2e-2

@@ -1,4 +1,4 @@
-"""What trained levels amount to, as lines of the report; and what went wrong in a process, as one."""
+"""Turns trained levels, and errors in a process, into lines of the report."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from .launch import say
 
 
 def self_check_findings(title: str, levels: list[Any], limit: float) -> list[Finding]:
-    """Of a tiny model. levels: training_check.Level of every memory level, `fast` first."""
+    """Lines about a tiny model. levels: training_check.Level of every memory level, `fast` first."""
     from .training_check import difference
 
     if small := [level.name for level in levels if not level.fits]:
         said = f"{title}: the memory level {', '.join(small)} ran out of memory on a tiny model"
-        return [Finding("training", FAILED, said, "close what else uses the device's memory, and run this again")]
+        remedy = "close other programs that use the device's memory, and run this again"
+        return [Finding("training", FAILED, said, remedy)]
     apart = max(difference(levels[0].gradients, level.gradients) for level in levels)
     errors, seconds = [level.self_test for level in levels], [level.seconds for level in levels]
     data = {
@@ -27,7 +28,10 @@ def self_check_findings(title: str, levels: list[Any], limit: float) -> list[Fin
     found = [Finding("gradients", OK, tested, data=data)]
     said = f"{title}: gradients of {', '.join(data['levels'])} are within {apart:.1e} of each other (limit {limit:.0e})"
     if apart > limit:
-        remedy = "train at the memory level fast, use PyTorch's attention, and report this line with the model's and the device's name"
+        remedy = (
+            "train at the memory level fast, use PyTorch's attention, and report this line with the names of model "
+            "and device"
+        )
         return [*found, Finding("training", FAILED, said, remedy, data)]
     return [*found, Finding("training", OK, f"{said}; {', '.join(f'{s:.2f}' for s in seconds)} s a step", data=data)]
 
@@ -35,17 +39,17 @@ def self_check_findings(title: str, levels: list[Any], limit: float) -> list[Fin
 def full_finding(
     title: str, level: Any, to_first: float | None, limit: float, facts: dict[str, Any], smaller: bool
 ) -> Finding:
-    """Of a level of a full-size model. to_first: largest relative difference of its gradients to those of the first way
-    and level.
+    """The line of one level of a full-size model.
 
-    smaller: whether a smaller level is tried after it.
+    to_first: largest relative difference of its gradients from those of the first way and level; None for these.
+    smaller: whether a smaller level is tried next.
     """
     data = {**facts, "level": level.name, "fits": level.fits}
     if not level.fits:
         said = f"{title}, {level.name}: does not fit into memory"
         if smaller:
-            return Finding("full size", WARNING, said, "memory: auto goes on at the next level by itself", data)
-        remedy = "train smaller pictures, close what else uses the card, or take a larger one"
+            return Finding("full size", WARNING, said, "memory: auto continues at the next level by itself", data)
+        remedy = "train on smaller pictures, close other programs that use the GPU, or use a larger GPU"
         return Finding("full size", FAILED, said, remedy, data)
     infinite = to_first == float("inf")
     data |= {
@@ -55,22 +59,25 @@ def full_finding(
         "difference": None if infinite else to_first,
         "limit": limit,
     }
-    # On a busy machine a step takes longer than it computes for.
+    # On a busy machine a step's wall-clock time exceeds its CPU time.
     cpu = f" ({level.cpu_seconds:.1f} CPU seconds)" if facts.get("device") == "cpu" else ""
     said = f"{title}, {level.name}: {level.seconds:.2f} s a step{cpu}, peak {level.peak / 1e9:.1f} GB"
     if to_first is None:
         return Finding("full size", OK, said, data=data)
     said += f", gradients within {to_first:.1e} of the first level's"
     if to_first > limit:
-        remedy = f"train at another memory level than {level.name}, and report this line: gradients may differ by {limit:.0e} at most"
+        remedy = (
+            f"train at another memory level than {level.name}, and report this line: gradients may differ by "
+            f"{limit:.0e} at most"
+        )
         return Finding("full size", FAILED, said, remedy, data)
     return Finding("full size", OK, said, data=data)
 
 
 def guarded(name: str, work: Callable[[], Any]) -> Any:
-    """What `work` returns; where it raises, a failed line is said, and None is returned.
+    """Return the result of `work`; if it raises, report a failed line and return None.
 
-    An error that a user can mend has its remedy.
+    A UserError supplies its own remedy.
     """
     from ..dpo_core.errors import UserError
 
@@ -87,7 +94,7 @@ def guarded(name: str, work: Callable[[], Any]) -> Any:
         last = traceback.extract_tb(error.__traceback__)[-1]
         full = type(error).__name__ in ("OutOfMemoryError", "MemoryError")
         remedy = (
-            "close what else uses the memory, and run this again"
+            "close other programs that use memory, and run this again"
             if full
             else "report it, with the file that --json FILE writes"
         )

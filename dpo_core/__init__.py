@@ -1,4 +1,4 @@
 """The engine: candidates, scores, pairs, preference training, rounds.
 
-Knows torch; knows nothing of nodes or of any one backend.
+Depends on torch, but not on ComfyUI nodes or on any one backend.
 """

@@ -1,4 +1,4 @@
-"""The subject that a model was personalized to."""
+"""The concept: the subject that a model was personalized to."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from .errors import UserError
 
 @dataclass(frozen=True)
 class Concept:
-    """Identifier token ("sks"), class noun ("robot") and reference pictures uint8 [r, H, W, 3].
+    """Identifier ("sks"), class noun ("robot") and reference photos uint8 [r, H, W, 3].
 
-    `held_out`: further photos [h, H, W, 3] that training never sees, for guards; None where there are none. `masks`:
-    uint8 [r, H, W], 255 where a reference picture shows the subject; with them fidelity is that of the subject alone.
-    Raises UserError for an empty identifier or class noun, no reference picture, or masks that do not fit the pictures.
+    `held_out`: further photos [h, H, W, 3] that training never sees, for guards, or None. `masks`: uint8 [r, H, W], 255
+    where a reference photo shows the subject; with them, fidelity is measured on the subject alone. Raises UserError
+    for an empty identifier or class noun, no reference photo, or masks that do not fit the photos.
     """
 
     identifier: str
@@ -31,23 +31,24 @@ class Concept:
                 raise UserError(
                     f"{name} is {value!r}: it must be a word, such as 'sks' (identifier) or 'robot' (class noun)."
                 )
-            # One spacing everywhere, as prompts have it; else the subject would not be found in them.
+            # Normalise spaces as in prompts; else the subject would not be found in them.
             object.__setattr__(self, name, " ".join(value.split()))
         if self.references.ndim != 4 or len(self.references) == 0:
             raise UserError(
-                f"the concept {self.subject!r} has no reference pictures; fidelity needs at least one, three to five are usual."
+                f"the concept {self.subject!r} has no reference pictures. Give at least one, so that fidelity can be "
+                "measured; three to five are usual."
             )
         if self.masks is not None and self.masks.shape != self.references.shape[:3]:
             raise UserError(
-                f"the masks have shape {list(self.masks.shape)}, the reference pictures {list(self.references.shape[:3])}: "
-                "give one mask a picture, of its size."
+                f"the masks have shape {list(self.masks.shape)}, the reference pictures "
+                f"{list(self.references.shape[:3])}: give one mask per picture, of the same size."
             )
 
     @property
     def subject(self) -> str:
-        """What a prompt calls the concept, e.g. "sks robot"."""
+        """The words by which prompts name the concept, e.g. "sks robot"."""
         return f"{self.identifier} {self.class_noun}"
 
     def without_identifier(self, prompt: str) -> str:
-        """The prompt without the identifier, class noun kept: a scorer's text tower does not know the identifier."""
+        """The prompt without the identifier, class noun kept, for text encoders that do not know the identifier."""
         return " ".join(re.sub(rf"(?<!\w){re.escape(self.identifier)}(?!\w)", " ", prompt).split())

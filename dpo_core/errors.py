@@ -1,5 +1,5 @@
-"""Errors that a user can mend."""
+"""Errors that a user can fix."""
 
 
 class UserError(ValueError):
-    """A wrong input or setting. The message names the value, the reason and the remedy; shown without a traceback."""
+    """A wrong input or setting. The message names value, reason and remedy; it is shown without a traceback."""

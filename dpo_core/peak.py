@@ -1,4 +1,4 @@
-"""The most memory that work took, read from the device or from the system."""
+"""Measures the peak memory of a piece of work, on the GPU or of the process."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ import torch
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait until a GPU has done what it was given."""
+    """Wait until a GPU has finished its queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def reset_peak(device: torch.device) -> None:
-    """From here on `peak_bytes` counts; without a GPU and without /proc it counts from the process's start."""
+    """Restart the measurement of `peak_bytes`. Without a GPU and /proc the peak counts from the process's start."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif (file := Path("/proc/self/clear_refs")).exists():
-        file.write_text("5")  # the peak starts anew from what is resident now
+        file.write_text("5")  # resets the peak to the current resident set
 
 
 def peak_bytes(device: torch.device) -> int:
-    """Highest memory since `reset_peak`: allocated on the GPU, or the process's resident set (since its start where
-    there is no /proc).
+    """Highest memory since `reset_peak`, in bytes: allocated on the GPU, or the process's resident set.
+
+    Where there is no /proc, the resident set's peak counts from the process's start.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)

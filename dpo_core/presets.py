@@ -1,4 +1,4 @@
-"""Ready prompt lists, 25 of a kind, in the manner of DreamBench (arXiv 2208.12242): places, company, clothes, changes."""
+"""Ready prompt lists of 25, in the manner of DreamBench (arXiv 2208.12242): places, company, clothes, changes."""
 
 from __future__ import annotations
 
@@ -72,15 +72,15 @@ _PERSON = [
     ),
 ]
 PRESETS = {"objects": [*_SHARED, *_OBJECT], "living things": [*_SHARED, *_LIVING], "people": [*_SHARED, *_PERSON]}
-"""(context, template) lists."""
+"""(context, template) lists by name."""
 
 
 def prompt_set(
     concept: Concept, preset: str, text: str, held_out_text: str, held_out_share: float, seed: int
 ) -> PromptSet:
-    """A preset, or own text ("own text"), split; with `held_out_text` nothing is split.
+    """Split a preset, or the user's own text ("own text"), into training and held-out prompts.
 
-    Raises UserError for an empty or wrong prompt.
+    With `held_out_text` nothing is split. Raises UserError for an unknown preset, or an empty or invalid prompt.
     """
     if preset in PRESETS:
         templates = PRESETS[preset]

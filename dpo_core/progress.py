@@ -1,4 +1,4 @@
-"""How stages tell what they are doing."""
+"""Progress reports of the stages."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 class Progress(Protocol):
-    """Called as work is finished; may raise to interrupt, and the stage then stops with what it has committed."""
+    """Called as work is finished. It may raise to interrupt; the stage then stops and keeps what it has committed."""
 
     def __call__(
         self, stage: str, done: int, total: int, preview: np.ndarray | None = None, note: str = ""
@@ -16,4 +16,4 @@ class Progress(Protocol):
 
 
 def silent(stage: str, done: int, total: int, preview: np.ndarray | None = None, note: str = "") -> None:
-    """Progress that says nothing."""
+    """A Progress that does nothing."""

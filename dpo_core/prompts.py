@@ -16,9 +16,10 @@ _TAG = re.compile(r"^\[(?P<context>[^\]]+)\]\s*(?P<prompt>.+)$")
 
 @dataclass(frozen=True)
 class PromptSet:
-    """Prompts as given to the model (placeholders filled).
+    """Prompts as given to the model, with placeholders filled.
 
-    `unseen`: held-out prompts whose context no training prompt names.
+    `unseen`: held-out prompts whose context no training prompt names. Raises UserError when there is no training or no
+    held-out prompt, or when a prompt is both.
     """
 
     train: tuple[str, ...]
@@ -29,18 +30,20 @@ class PromptSet:
         for name in ("train", "held_out"):
             if not getattr(self, name):
                 raise UserError(
-                    f"the prompt set has no {name} prompt. Write four prompts or more, one a line; twenty or more are usual."
+                    f"the prompt set has no {name} prompt. Write at least four prompts, one per line; twenty or more "
+                    "are usual."
                 )
         if both := sorted(set(self.train) & set(self.held_out)):
             raise UserError(
-                f"prompt {both[0]!r} is in training and held out: a gain on it would prove nothing. Remove one of the two."
+                f"prompt {both[0]!r} is both a training and a held-out prompt, so a gain on it would prove nothing. "
+                "Remove it from one of the two."
             )
 
 
 def fill(template: str, concept: Concept) -> str:
     """Put identifier and class noun into a template.
 
-    Raises UserError when it lacks the concept, or names an unknown placeholder.
+    Raises UserError when it does not name the concept, or has an unknown placeholder.
     """
     for name in re.findall(r"\{([^}]*)\}", template):
         if name not in ("identifier", "class_noun"):
@@ -49,7 +52,7 @@ def fill(template: str, concept: Concept) -> str:
             )
     filled = template.replace("{identifier}", concept.identifier).replace("{class_noun}", concept.class_noun)
     filled = " ".join(filled.split())
-    # The left end is a word's, the right may be a plural's.
+    # The subject must start at a word boundary; it may continue, for example as a plural.
     if not re.search(rf"(?<!\w){re.escape(concept.subject)}", filled):
         raise UserError(
             f"prompt {template!r} does not name the concept. "
@@ -59,23 +62,23 @@ def fill(template: str, concept: Concept) -> str:
 
 
 def read_templates(path: Path) -> list[tuple[str, str]]:
-    """(context, template) of each line of a UTF-8 text file; `[context] prompt` tags a context, else the line is its
-    own.
+    """(context, template) of each line of a UTF-8 text file.
 
-    Empty lines and lines that start with # are passed over. Raises UserError for a missing, unreadable or empty file.
+    `[context] prompt` names a context; otherwise each line is a context of its own. Empty lines and lines that start
+    with # are skipped. Raises UserError for a missing, unreadable or empty file.
     """
     try:
-        # -sig: editors on Windows may put a mark first.
+        # utf-8-sig: editors on Windows may write a byte order mark.
         text = Path(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
-        raise UserError(f"prompt file {path} does not exist. Write a text file with one prompt a line.") from error
+        raise UserError(f"prompt file {path} does not exist. Write a text file with one prompt per line.") from error
     except (UnicodeDecodeError, OSError) as error:
         raise UserError(f"prompt file {path} cannot be read: {error}. Save it as UTF-8 text.") from error
     return parse_templates(text, f"prompt file {path}")
 
 
 def parse_templates(text: str, what: str) -> list[tuple[str, str]]:
-    """(context, template) of each line, see `read_templates`; `what` is what the error calls the text."""
+    """(context, template) of each line, see `read_templates`; `what` names the text in error messages."""
     found = []
     for line in (x.strip() for x in text.splitlines()):
         if line and not line.startswith("#"):
@@ -83,15 +86,17 @@ def parse_templates(text: str, what: str) -> list[tuple[str, str]]:
             found.append((tagged["context"].strip(), tagged["prompt"].strip()) if tagged else (line, line))
     if not found:
         raise UserError(
-            f"{what} holds no prompt. Write one a line, such as 'a photo of a {{identifier}} {{class_noun}} on the beach'."
+            f"{what} holds no prompt. Write one per line, such as 'a photo of a {{identifier}} {{class_noun}} on the "
+            "beach'."
         )
     return found
 
 
 def split(templates: list[tuple[str, str]], concept: Concept, held_out_share: float = 0.4, seed: int = 0) -> PromptSet:
-    """Split so that every context with two or more prompts stands in both halves.
+    """Split so that every context with two or more prompts is in both parts.
 
-    Contexts of a single prompt are dealt whole, training first, and the held-out ones are listed as unseen.
+    Contexts of a single prompt go to one part as a whole, training first; the held-out ones are listed as unseen. At
+    least one prompt is held out where there are four or more.
     """
     rng = np.random.default_rng(seed)
     by_context: dict[str, list[str]] = {}

@@ -1,4 +1,4 @@
-"""What the engine asks of its parts: a text-to-image model and scorers."""
+"""Protocols of the engine's parts: a text-to-image model and scorers."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ import numpy as np
 import torch
 
 Cond = dict[str, torch.Tensor]
-"""Conditioning of n samples: tensors whose first dimension is n, named as the backend's denoiser takes them."""
+"""Conditioning of n samples: tensors with first dimension n, named as the backend's denoiser takes them."""
 
 
 @runtime_checkable
 class Scorer(Protocol):
-    """Maps pictures to one number each.
+    """Maps images to one number each.
 
-    A scorer may have a method `rest()`, after which it takes no room on the accelerator until the next score: it is
-    called before the model draws or trains.
+    A scorer may have a method `rest()`, called before the model draws or trains, after which it uses no memory on the
+    accelerator until the next score.
     """
 
     name: str
     fingerprint: str
-    """Hash of all that a score depends on (weights, references, settings); a kept score is used only under the same
-    fingerprint.
+    """Hash of everything that a score depends on (weights, references, settings).
+
+    A stored score is used only under the same fingerprint.
     """
 
     def score(self, images: np.ndarray, prompts: Sequence[str]) -> np.ndarray:
@@ -42,9 +43,9 @@ class TextToImage(Protocol):
     denoiser: torch.nn.Module
     device: torch.device
     precision: str
-    """ "fp32", or what the forward computes in."""
+    """Compute precision of the forward, such as "fp32"."""
     merges_adapter: bool
-    """Whether an adapter may be merged into the weights for sampling; else it acts by hooks."""
+    """Whether an adapter may be merged into the weights for sampling; else it acts through hooks."""
 
     def encode_prompts(self, prompts: Sequence[str]) -> Cond:
         """Conditioning of n prompts, computed once per distinct prompt."""
@@ -57,27 +58,26 @@ class TextToImage(Protocol):
         settings: object,
         on_step: Callable[[int], None] | None = None,
     ) -> torch.Tensor:
-        """Latents float32 [n, C, h, w] on the CPU. Candidate i depends on prompts[i] and seeds[i] alone, whatever the
-        batch.
+        """Sample latents, float32 [n, C, h, w] on the CPU.
+
+        Candidate i depends on prompts[i] and seeds[i] alone, not on the rest of the batch.
         """
         ...
 
     def pictures_at_once(self, settings: object, most: int) -> int | None:
-        """How many pictures, 1 to `most`, the host's own figures of memory let `sample` draw at once; None where it has
-        none.
-        """
+        """Number of images, 1 to `most`, that fit in memory at once by the host's own estimate; None if it has none."""
         ...
 
     def decode(self, latents: torch.Tensor) -> np.ndarray:
-        """uint8 pictures [n, H, W, 3] of latents [n, C, h, w]."""
+        """Images uint8 [n, H, W, 3] of latents [n, C, h, w]."""
         ...
 
     def encode_images(self, images: np.ndarray) -> torch.Tensor:
-        """Latents float32 [n, C, h, w] of uint8 pictures [n, H, W, 3]."""
+        """Latents float32 [n, C, h, w] of images uint8 [n, H, W, 3]."""
         ...
 
     def draw_timesteps(self, count: int, generator: torch.Generator) -> torch.Tensor:
-        """`count` training times, in the unit of `noised` and `predict`."""
+        """`count` training timesteps, in the unit of `noised` and `predict`."""
         ...
 
     def noised(self, x0: torch.Tensor, noise: torch.Tensor, times: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -85,7 +85,7 @@ class TextToImage(Protocol):
         ...
 
     def training(self) -> AbstractContextManager:
-        """Inside, `predict` can be differentiated: the denoiser is loaded in full, frozen, and autograd records."""
+        """Context in which `predict` is differentiable: the denoiser is fully loaded, frozen, and autograd records."""
         ...
 
     def predict(self, noised: torch.Tensor, times: torch.Tensor, cond: Cond) -> torch.Tensor:

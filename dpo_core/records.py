@@ -1,4 +1,4 @@
-"""What a run keeps of its pictures: candidates, and pairs of them."""
+"""Records of candidates and pairs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Candidate:
-    """One sampled picture: its place in its set, prompt, noise seed, and where its latent lies."""
+    """One sampled image: position in its set, prompt, noise seed, and where its latent is stored (chunk, row)."""
 
     position: int
     prompt_index: int
@@ -21,9 +21,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Pair:
-    """Indices of two candidates of one prompt, and the improvement from loser to winner in standard deviations and
-    degrees.
-    """
+    """Indices of two candidates of one prompt, and the improvement from loser to winner in standard deviations."""
 
     winner: int
     loser: int
@@ -40,7 +38,8 @@ class Pair:
 
     @property
     def gap(self) -> float:
-        """Signed improvement along the direction of equal gain, (d_fidelity + d_alignment) / sqrt 2; at 45 degrees it
-        is the length.
+        """Signed improvement along the direction of equal gain, (d_fidelity + d_alignment) / sqrt 2.
+
+        Equals the length at 45 degrees.
         """
         return (self.d_fidelity + self.d_alignment) / 2**0.5

@@ -7,9 +7,9 @@ import torch
 
 
 def derive_seed(*parts: int) -> int:
-    """A 31-bit seed from non-negative integers; other parts give an independent seed (NumPy's SeedSequence).
+    """A 31-bit seed from non-negative integers; different parts give independent seeds (NumPy's SeedSequence).
 
-    Zeros at the end do not count: (5,) and (5, 0) are one place, so places must differ before them.
+    Trailing zeros do not count: (5,) and (5, 0) give the same seed, so places must differ before them.
     """
     return int(np.random.SeedSequence(parts).generate_state(1)[0]) & 0x7FFFFFFF
 

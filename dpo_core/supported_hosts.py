@@ -1,6 +1,6 @@
-"""Which versions of ComfyUI are supported, and which version lies in a folder.
+"""Supported ComfyUI versions, and the version in a folder.
 
-Imports nothing: it is asked before anything else works.
+Imports nothing of the package, since it must work before anything else does.
 """
 
 from __future__ import annotations
@@ -15,21 +15,19 @@ NEWEST = "0.33.0"
 
 
 def numbers(text: str) -> tuple[int, ...]:
-    """ "0.3.64" -> (0, 3, 64); () for a version that has no number."""
+    """Numbers of a version string: "0.3.64" -> (0, 3, 64); () if it has none."""
     return tuple(int(part) for part in re.findall(r"\d+", text))
 
 
 def too_old(version: str) -> str | None:
-    """One line that says that this version is refused, and what to do; None where it is not."""
+    """The message that refuses a version that is too old; None if it is supported."""
     if numbers(version) and numbers(version) < numbers(OLDEST):
         return f"DreamBooth DPO needs ComfyUI {OLDEST} or newer, and this is {version}: update ComfyUI."
     return None
 
 
 def version_in(folder: Path) -> str | None:
-    """The version that a ComfyUI folder says of itself, "unknown" where it does not; None where the folder holds no
-    ComfyUI.
-    """
+    """Version of the ComfyUI in a folder: "unknown" if it does not say, None if the folder holds no ComfyUI."""
     if not (folder / "main.py").is_file() or not (folder / "comfy" / "sd.py").is_file():
         return None
     file = folder / "comfyui_version.py"

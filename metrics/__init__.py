@@ -1,4 +1,4 @@
-"""Scorers and guards: pictures, prompts and reference photos go in, one number a picture comes out.
+"""Scorers and guards: they map images, prompts and reference photos to one number per image.
 
-Imports nothing heavy.
+Importing this package loads nothing heavy.
 """

@@ -1,6 +1,4 @@
-"""The guard against the photos' place: how much a picture looks like where the reference photos were taken, the subject
-left out.
-"""
+"""Background guard: how much an image resembles the place of the reference photos, without the subject."""
 
 from __future__ import annotations
 
@@ -14,20 +12,20 @@ from .errors import MetricsError
 from .pictures import check_images, check_masks
 
 SUBJECT = 32
-"""A mask's grey from which on a pixel counts as the subject's; what is fainter is an edge, or noise of the file's
-compression.
-"""
+"""Grey value from which a mask's pixel counts as subject; lower ones are soft edges or compression noise."""
 WIDER = 0.03
-"""How far the subject is grown before it is taken out, as a share of the longer side: edges, soft shadows and outlines
-go with it.
+"""How far the subject is grown before it is removed, as a share of the longer side.
+
+This removes edges, soft shadows and outlines as well.
 """
 LEAST_PLACE = 0.05
-"""Share of a photo that must be left without the subject; a photo with less shows no place."""
+"""Share of a photo that must remain without the subject; a photo with less shows no background."""
 
 
 def _box_sums(values: np.ndarray, reach: int) -> np.ndarray:
-    """Sums over the square of 2 * reach + 1 pixels around each pixel, cut at the edges. values [H, W, c]; float64 of
-    that form.
+    """Sums over the square of 2 * reach + 1 pixels around each pixel, cut at the edges.
+
+    [H, W, c] -> float64 [H, W, c].
     """
     for axis in (0, 1):
         size = values.shape[axis]
@@ -38,33 +36,34 @@ def _box_sums(values: np.ndarray, reach: int) -> np.ndarray:
 
 
 def place_of(mask: np.ndarray) -> np.ndarray:
-    """bool [H, W]: where a photo shows its place, of a mask uint8 [H, W] (255 = subject).
+    """bool [H, W]: where a photo shows its background, from a mask uint8 [H, W] (255 = subject).
 
-    The subject is grown by 3 %, 1 pixel at least.
+    The subject is grown by 3 % of the longer side, at least 1 pixel.
     """
     reach = max(1, round(WIDER * max(mask.shape)))
     return _box_sums((mask >= SUBJECT)[..., None], reach)[..., 0] < 0.5
 
 
 def shows_place(masks: np.ndarray) -> np.ndarray:
-    """bool [r]: which photos show enough of their place, of masks uint8 [r, H, W]; False where the subject fills all
-    but 5 %.
+    """bool [r]: which photos show enough background, from masks uint8 [r, H, W].
+
+    False where the grown subject fills all but 5 %.
     """
     return np.asarray([place_of(mask).mean() >= LEAST_PLACE for mask in masks], bool)
 
 
 def without_subject(photo: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The photo with the subject taken out and the hole filled from around it, uint8 [H, W, 3].
+    """The photo with the subject removed and the hole filled from its surroundings, uint8 [H, W, 3].
 
-    The hole is filled from its rim inwards: each pixel takes the mean of what is known in a square around it, 1 pixel
-    to each side at first, then 2, 4, ... once nothing nearer is left. Colours and brightness go on into it, texture
-    fades. Pixels outside it stay. photo uint8 [H, W, 3], mask uint8 [H, W] (255 = subject). Raises MetricsError where
-    the grown subject leaves no pixel to fill from.
+    The hole is filled from its rim inwards: each pixel takes the mean of the known pixels in a square around it, 1
+    pixel to each side at first, then 2, 4, ... when nothing nearer is left. Colour and brightness continue into the
+    hole, texture fades. Pixels outside it are unchanged. photo uint8 [H, W, 3], mask uint8 [H, W] (255 = subject).
+    Raises MetricsError where the grown subject leaves no pixel to fill from.
     """
     known = place_of(mask)
     if not known.any():
         raise MetricsError(
-            "the subject fills the whole photo, so there is nothing to fill its place from: leave this photo out."
+            "the subject fills the whole photo, so there is no background to fill from: leave this photo out."
         )
     filled, left, reach = np.where(known[..., None], photo, 0).astype(np.float64), ~known, 1
     while left.any():
@@ -78,17 +77,15 @@ def without_subject(photo: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 class BackgroundScorer(OnEmbedder):
-    """Mean cosine (-1..1) between a picture and the reference photos with the subject taken out; fits the Scorer
-    protocol.
+    """Mean cosine (-1..1) between an image and the reference photos without their subject; a Scorer.
 
-    It tells how much a picture looks like the place where the photos were taken, whoever stands in it. Nothing trains
-    on it: a model that puts the photos' place where prompts ask for another one raises it. A prompt that asks for a
-    place like the photos' own raises it with good reason, so compare before and after over the same prompts, and look
-    at alignment beside it.
+    It measures how much an image resembles the place of the photos, whatever subject it shows. Nothing trains on it: it
+    rises when a model draws the photos' background although prompts ask for another one. Prompts that ask for such a
+    background raise it rightly, so compare before and after over the same prompts, and look at alignment as well.
 
     references uint8 [r, H, W, 3], masks uint8 [r, H, W] (255 = subject); photos that the subject fills are left out,
-    see `shows_place`. Filled and embedded once, at the first score. Raises MetricsError for another form, a mask
-    without a subject, or no place at all.
+    see `shows_place`. The photos are filled and embedded once, at the first score. Raises MetricsError for another
+    shape or type, a mask without a subject, or if no photo shows any background.
     """
 
     def __init__(
@@ -98,8 +95,8 @@ class BackgroundScorer(OnEmbedder):
         shown = shows_place(masks)
         if not shown.any():
             raise MetricsError(
-                f"the subject fills all but {LEAST_PLACE:.0%} of each of the {len(masks)} photos, so they show no place: "
-                "add photos from further away, or leave this guard out."
+                f"the subject fills all but {LEAST_PLACE:.0%} of each of the {len(masks)} photos, so they show no "
+                "background: add photos from further away, or leave this guard out."
             )
         digest = hashlib.sha256(
             f"background-1|{embedder.fingerprint}|{SUBJECT} {WIDER} {LEAST_PLACE}|{references.shape}|".encode()
@@ -111,9 +108,9 @@ class BackgroundScorer(OnEmbedder):
         self._mean: np.ndarray | None = None
 
     def score(self, images: np.ndarray, prompts: Sequence[str]) -> np.ndarray:
-        """float64 [n], -1..1, of uint8 images [n, H, W, 3], higher = more like the photos' place.
+        """float64 [n], -1..1, for uint8 images [n, H, W, 3]; higher = more like the photos' background.
 
-        Prompts are not looked at.
+        Prompts are ignored.
         """
         if len(check_images(images)) == 0:
             return np.zeros(0)

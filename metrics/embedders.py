@@ -1,6 +1,6 @@
-"""Embedders: pictures and texts to unit vectors, by open_clip or DINOv2 models from the disk.
+"""Embedders: map images and texts to unit vectors by open_clip or DINOv2 models.
 
-Weights are safetensors and local; a hub model is fetched only by the name that a user gives with "hf-hub:".
+Weights are local safetensors files. A model is downloaded from the hub only if the user names it with "hf-hub:".
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .model_files import (
 from .pictures import Preprocess, check_images
 
 BATCH = 64
-# open_clip asserts, or trips over an attribute, where weights are of another architecture.
+# open_clip raises AssertionError or AttributeError when weights belong to another architecture.
 _LOADING_ERRORS = (
     OSError,
     ValueError,
@@ -46,44 +46,45 @@ _LOADING_ERRORS = (
 
 @runtime_checkable
 class Embedder(Protocol):
-    """Maps pictures, and texts if it has a text tower, to unit vectors of one space."""
+    """Maps images, and texts if it has a text tower, to unit vectors of one space."""
 
     name: str
     fingerprint: str
-    """sha256 of weights, configuration and preprocessing: equal fingerprints give equal embeddings (to rounding)."""
+    """sha256 of weights, configuration and preprocessing: equal fingerprints give equal embeddings, up to rounding."""
 
     def embed_images(self, images: np.ndarray) -> np.ndarray:
-        """float32 [n, d] of norm 1, of uint8 images [n, H, W, 3]; n may be 0."""
+        """float32 [n, d] of norm 1 for uint8 images [n, H, W, 3]; n may be 0."""
         ...
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray | None:
-        """float32 [n, d] of norm 1, or None (whatever the texts) where there is no text tower."""
+        """float32 [n, d] of norm 1, or None (whatever the texts) without a text tower."""
         ...
 
 
 def rest(embedder: Embedder) -> None:
-    """Let an embedder's model leave the GPU until it is asked again, where it can: a host's own memory management needs
-    no word.
+    """Move an embedder's model off the GPU until its next use, if it supports that.
+
+    Embedders whose memory the host manages need no such call.
     """
     if callable(leave := getattr(embedder, "rest", None)):
         leave()
 
 
 class OnEmbedder:
-    """What scorers by an embedder share."""
+    """Base of the scorers that use an embedder."""
 
     _embedder: Embedder
 
     def rest(self) -> None:
-        """The embedder's model leaves the GPU, if it is on one, until the next score."""
+        """Move the embedder's model off the GPU, if it is on one, until the next score."""
         rest(self._embedder)
 
 
 class _TorchEmbedder:
-    """What the embedders share: batches, devices, the fingerprint, and a memory of the last pictures.
+    """Base of the torch embedders: batches, devices, fingerprint, and a cache of the last images.
 
-    Fidelity, alignment and the guards ask for the same pictures one after the other, so the last result is kept. On a
-    GPU the model may `rest` in main memory between two calls.
+    Fidelity, alignment and guards ask for the same images one after another, so the last result is cached. On a GPU the
+    model may `rest` in main memory between two calls.
     """
 
     def __init__(
@@ -100,7 +101,7 @@ class _TorchEmbedder:
         self._last: tuple[bytes, np.ndarray] | None = None
 
     def rest(self) -> None:
-        """Leave the GPU, if on one, until the next call."""
+        """Move the model off the GPU, if it is on one, until the next call."""
         if self._shelf is not None:
             self._model.to(self._shelf)
 
@@ -113,14 +114,15 @@ class _TorchEmbedder:
 
     @torch.inference_mode()
     def embed_images(self, images: np.ndarray) -> np.ndarray:
-        """float32 [n, d] of norm 1, of uint8 images [n, H, W, 3]; MetricsError for another form or a NaN that comes
-        out.
+        """float32 [n, d] of norm 1 for uint8 images [n, H, W, 3].
+
+        Raises MetricsError for another shape or type, and for NaN embeddings.
         """
         check_images(images)
         key = hashlib.sha256(str(images.shape).encode() + images.tobytes()).digest()
         if self._last is None or self._last[0] != key:
             self._wake()
-            # Without pictures a black one is embedded, for its length only: no tower tells d in the same way.
+            # For no images, embed a black one to learn d, which no two kinds of towers report in the same way.
             some = images if len(images) else np.zeros((1, 8, 8, 3), np.uint8)
             parts = [
                 self._encode(self.preprocess(some[i : i + BATCH]).to(self.device)) for i in range(0, len(some), BATCH)
@@ -132,7 +134,8 @@ class _TorchEmbedder:
         rows = F.normalize(torch.cat(parts).float(), dim=-1).cpu().numpy()
         if not np.isfinite(rows).all():
             raise MetricsError(
-                f"{self.name} gave NaN embeddings: its weights are damaged, or of another model. Fetch them again."
+                f"{self.name} gave NaN embeddings: its weights are damaged, or belong to another model. Download them "
+                "again."
             )
         return rows
 
@@ -142,11 +145,12 @@ class OpenClipEmbedder(_TorchEmbedder):
 
     `source` is one of
     - a folder with open_clip_config.json, open_clip_model.safetensors and, where the config names one, a tokenizer;
-    - a .safetensors file, with `architecture`, its name in open_clip ("ViT-B-32"; "ViT-B-32-quickgelu" for OpenAI's weights).
-      A weights file does not tell its preprocessing: `mean` and `std` (three each, of pixels at 0..1) are OpenAI's unless given;
-    - "hf-hub:<organisation>/<model>", which is **fetched** unless it is in the local cache. Nothing else is.
-    Raises MetricsError that says which file is missing and how to get it, which architecture is unknown or needs more than a file,
-    or that the weights do not fit.
+    - a .safetensors file, with `architecture`, its name in open_clip ("ViT-B-32"; "ViT-B-32-quickgelu" for OpenAI's
+      weights). A weights file does not contain its preprocessing: `mean` and `std` (three each, of pixels in 0..1) are
+      OpenAI's unless given;
+    - "hf-hub:<organisation>/<model>", which is **downloaded** unless it is in the local cache. Nothing else is.
+    Raises MetricsError that says which file is missing and how to get it, which architecture is unknown or needs more
+    than a file, or that the weights do not fit.
     """
 
     def __init__(
@@ -170,7 +174,7 @@ class OpenClipEmbedder(_TorchEmbedder):
 
     @torch.inference_mode()
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
-        """float32 [n, d] of norm 1; a text longer than the tower's context is cut by its tokenizer."""
+        """float32 [n, d] of norm 1; the tokenizer truncates texts longer than the tower's context."""
         self._wake()
         tokens = self._tokenizer(list(texts) or [""])
         parts = [self._model.encode_text(part.to(self.device), normalize=True) for part in tokens.split(BATCH)]
@@ -178,11 +182,10 @@ class OpenClipEmbedder(_TorchEmbedder):
 
 
 class DinoV2Embedder(_TorchEmbedder):
-    """The class token of DINOv2, or another vision transformer that AutoModel loads from a folder, in float32. It reads
-    no text.
+    """The class token of DINOv2, or of another vision transformer that AutoModel loads from a folder, in float32.
 
-    `folder` holds config.json, preprocessor_config.json and model.safetensors. Raises MetricsError that says which file
-    is missing and how to get it, or that the weights do not fit the config.
+    It has no text tower. `folder` holds config.json, preprocessor_config.json and model.safetensors. Raises
+    MetricsError that says which file is missing and how to get it, or that the weights do not fit the config.
     """
 
     def __init__(self, folder: str | Path, device: str = "cpu") -> None:
@@ -199,13 +202,12 @@ class DinoV2Embedder(_TorchEmbedder):
             raise MetricsError(
                 f"cannot load {folder}: {error}. Do {DINO_WEIGHTS} and config.json belong together?"
             ) from error
-        # transformers fills what the file lacks with random numbers and only warns; the mask token alone is never used
-        # here.
+        # transformers initialises missing tensors at random and only warns. Only the mask token is never used here.
         missing = sorted(k for k in info["missing_keys"] if not k.endswith("mask_token"))
         if missing:
             raise MetricsError(
                 f"the weights in {folder} lack {len(missing)} of the model's tensors ({missing[0]}, ...). "
-                f"Fetch {DINO_WEIGHTS} and config.json from the same page."
+                f"Download {DINO_WEIGHTS} and config.json from the same page."
             )
         super().__init__(model, _dino_preprocess(settings, config), f"dinov2 {folder.name}", [config, settings], device)
 
@@ -218,10 +220,9 @@ class DinoV2Embedder(_TorchEmbedder):
 
 
 def load_embedder(source: str | Path, device: str = "cpu") -> Embedder:
-    """The embedder that `source` names: a folder (open_clip or DINOv2), "<architecture>=<file>.safetensors", or
-    "hf-hub:<name>".
+    """Load the embedder named by `source`: a folder, "<architecture>=<file>.safetensors", or "hf-hub:<name>".
 
-    Raises MetricsError that says what is missing and where to put it.
+    A folder is of open_clip or of DINOv2. Raises MetricsError that says what is missing and where to put it.
     """
     folder = Path(source)
     architecture, equals, path = str(source).partition("=")
@@ -233,7 +234,7 @@ def load_embedder(source: str | Path, device: str = "cpu") -> Embedder:
 
 
 def _clip_parts(source: str, architecture: str | None, changes: dict) -> tuple[torch.nn.Module, object, str, object]:
-    """Model, tokenizer, short name and fingerprinted settings of what `source` and `architecture` name."""
+    """Model, tokenizer, short name and fingerprinted settings of the model named by `source` and `architecture`."""
     path = Path(source)
     if source.startswith(HUB_PREFIX):
         remedy = "Check the name and the connection, or give a local folder."
@@ -253,9 +254,7 @@ def _clip_parts(source: str, architecture: str | None, changes: dict) -> tuple[t
 
 
 def _open_clip(name: str, pretrained: str | None, preprocess: dict, remedy: str) -> tuple[torch.nn.Module, object]:
-    """open_clip's model (float32, on the CPU, with all of its weights) and tokenizer; MetricsError when either does not
-    load.
-    """
+    """open_clip's model (float32, on the CPU, all weights loaded) and tokenizer; MetricsError if one does not load."""
     import open_clip
 
     try:
@@ -268,7 +267,7 @@ def _open_clip(name: str, pretrained: str | None, preprocess: dict, remedy: str)
 
 
 def _dino_preprocess(settings: dict, config: dict) -> Preprocess:
-    """The size is what the model is fed: the crop where one is made, else the resize, else the config's image size."""
+    """Preprocessing of a DINOv2 folder. The size is the crop's, else the resize's, else the config's."""
     crop = settings.get("crop_size") if settings.get("do_center_crop", True) else None
     size = crop or settings.get("size") or config.get("image_size", 224)
     if isinstance(size, dict):
@@ -278,7 +277,7 @@ def _dino_preprocess(settings: dict, config: dict) -> Preprocess:
     mean, std = settings.get("image_mean"), settings.get("image_std")
     if not mean or not std:
         raise MetricsError(
-            "preprocessor_config.json has no image_mean and image_std: fetch the file again from the model's page."
+            "preprocessor_config.json has no image_mean and image_std: download the file again from the model's page."
         )
     bilinear = settings.get("resample", 3) == 2  # PIL's numbers: 2 bilinear, 3 bicubic
     return Preprocess(

@@ -1,5 +1,5 @@
-"""Errors of the metrics that a user can mend."""
+"""Errors of the metrics that a user can fix."""
 
 
 class MetricsError(ValueError):
-    """A wrong input, folder or weights file. The message names the value, the reason and the remedy."""
+    """A wrong input, folder or weights file. The message names value, reason and remedy."""

@@ -1,4 +1,4 @@
-"""The scorers that a config's folders name."""
+"""Builds the scorers from the model folders of a config."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from .sets import Scorers, concept_scorers
 def clip_scorers(
     reward: Path | Sequence[Path], judge: ScorerConfig | None, concept: Concept, device: str = "cpu"
 ) -> Scorers:
-    """Fidelity and alignment by the reward models, the same by the judge if one is given; guards by the judge, else by
-    the first reward.
+    """Fidelity and alignment scorers by the reward models and by the judge if given, and the guards.
 
-    reward: the folder of an open_clip model, or several folders; those after the first may be DINOv2's. With
-    `judge.augment` rewards take the mean over views of a picture; the judge never does. Raises MetricsError that says
-    which file or model is wrong.
+    The guards use the judge, else the first reward model. reward: the folder of an open_clip model, or several folders,
+    of which those after the first may be DINOv2's. With `judge.augment` rewards average over views of an image; the
+    judge never does. Raises MetricsError that says which file or model is wrong.
     """
     from .augmented import AugmentedEmbedder
     from .embedders import DinoV2Embedder, OpenClipEmbedder, load_embedder
@@ -31,8 +30,8 @@ def clip_scorers(
     if judge and judge.augment:
         rewards = [AugmentedEmbedder(embedder) for embedder in rewards]
 
-    watch = None
+    judge_embedder = None
     if judge and judge.judge:
         kind = DinoV2Embedder if judge.judge_kind == "dinov2" else OpenClipEmbedder
-        watch = kind(judge.judge, device=device)
-    return concept_scorers(rewards, watch, concept)
+        judge_embedder = kind(judge.judge, device=device)
+    return concept_scorers(rewards, judge_embedder, concept)

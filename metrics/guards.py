@@ -1,6 +1,4 @@
-"""Guards: nothing trains on them, so they tell a gain from a cheat (copying training photos, drawing one picture for
-all).
-"""
+"""Guards: copy-paste and diversity measures, which nothing trains on, to tell a gain from reward hacking."""
 
 from __future__ import annotations
 
@@ -14,13 +12,13 @@ from .errors import MetricsError
 from .pictures import check_images
 
 SMALLEST_ANGLE = 1e-6
-"""Radians. The floor of the denominator of M: reference and held-out photo that coincide give 0, not 0/0."""
+"""Smallest denominator of M, so that coinciding reference and held-out photos give 0, not 0/0. Unit: radians."""
 
 
 def _unit(embeddings: np.ndarray, what: str, at_least: int) -> np.ndarray:
-    """The rows in float64 at norm 1 (float32 rows are off by 1e-7, which small angles show).
+    """The rows in float64 at norm 1 (float32 rows are off by 1e-7, which affects small angles).
 
-    MetricsError where there is none.
+    Raises MetricsError for too few rows, or for a NaN, infinite or zero row.
     """
     rows = np.asarray(embeddings, dtype=np.float64)
     if rows.ndim != 2 or len(rows) < at_least:
@@ -36,31 +34,32 @@ def _unit(embeddings: np.ndarray, what: str, at_least: int) -> np.ndarray:
 
 
 def _angles(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Angles [n, m], radians 0..pi, of unit rows a [n, d] and b [m, d]; exact near 0 and pi, where arccos of the cosine
-    is not.
+    """Angles [n, m], radians 0..pi, of unit rows a [n, d] and b [m, d].
+
+    Exact near 0 and pi, where arccos of the cosine is not.
     """
     columns = [2 * np.arctan2(np.linalg.norm(a - row, axis=1), np.linalg.norm(a + row, axis=1)) for row in b]
     return np.stack(columns, axis=1)
 
 
 def copy_paste(generated: np.ndarray, held_out: np.ndarray, references: np.ndarray) -> np.ndarray:
-    """Copy-paste measure M of each generated picture, float64 [n] in [-1, 1] (WithAnyone, arXiv 2510.14975).
+    """Copy-paste measure M of each generated image, float64 [n] in [-1, 1] (WithAnyone, arXiv 2510.14975).
 
         M = (theta_gt - theta_gr) / max(theta_tr, eps)
 
-    with angles between embeddings of the generated picture g, a true photo t of the subject that training never saw,
-    and a training reference r. +1: g is the training photo; -1: g is the held-out photo; 0: as near to one as to the
-    other. So a model that has learned the subject stays near 0, and one that copies its references rises.
+    with angles between embeddings of the generated image g, a real photo t of the subject that training never saw, and
+    a training reference r. +1: g is the training photo; -1: g is the held-out photo; 0: equally near to both. A model
+    that has learned the subject stays near 0; one that copies its references rises.
 
-    The paper has one t and one r. Of several, each picture is measured against *its nearest* r (the likeliest source of
-    a copy) and *its nearest* t: the same rule on both sides, so that with as many photos of either kind, alike in kind,
-    the mean of M is 0. (A mean embedding on one side would break this: a centroid is nearer to everything.) With more
-    references than held-out photos M leans to copying a little; then compare M before and after training rather than
-    with 0. theta_tr is the angle between those two photos, so the triangle inequality bounds M, and clipping only takes
-    rounding away.
+    The paper has one t and one r. Here each image is measured against *its nearest* r (the likeliest source of a copy)
+    and *its nearest* t: the same rule on both sides, so that with equally many similar photos of either kind the mean
+    of M is 0. (A mean embedding on one side would break this, because a centroid is nearer to everything.) With more
+    references than held-out photos M leans slightly to copying; then compare M before and after training rather than
+    with 0. theta_tr is the angle between the two nearest photos, so the triangle inequality bounds M, and clipping only
+    removes rounding.
 
     generated [n, d], held_out [h, d], references [r, d]: embeddings of any length above 0; n may be 0, h and r may not.
-    Raises MetricsError for other shapes, unlike d, or embeddings without a direction.
+    Raises MetricsError for other shapes, different d, or embeddings without a direction.
     """
     g, t, r = _unit(generated, "generated", 0), _unit(held_out, "held_out", 1), _unit(references, "references", 1)
     if not g.shape[1] == t.shape[1] == r.shape[1]:
@@ -74,28 +73,27 @@ def copy_paste(generated: np.ndarray, held_out: np.ndarray, references: np.ndarr
 
 
 def vendi_score(embeddings: np.ndarray) -> float:
-    """How many different pictures there are: 1 (all the same) to n (all orthogonal). Friedman & Dieng, arXiv
-    2210.02410.
+    """Effective number of different images: 1 (all the same) to n (all orthogonal). Friedman & Dieng, arXiv 2210.02410.
 
     exp(-sum_i l_i log l_i), l_i the eigenvalues of K/n, K_ij = cosine of embeddings i and j (definition 3.1).
     embeddings [n, d], n >= 1. Raises MetricsError for no embeddings or ones without a direction.
     """
     rows = _unit(embeddings, "embeddings", 1)
-    # The eigenvalues of X X^T / n are the squared singular values of X / sqrt(n): no n x n matrix, none below 0.
+    # The eigenvalues of X X^T / n are the squared singular values of X / sqrt(n), which needs no n x n matrix and
+    # gives none below 0.
     shares = np.linalg.svd(rows / np.sqrt(len(rows)), compute_uv=False) ** 2
     shares = shares[shares > 0]
     return float(np.clip(np.exp(-np.sum(shares * np.log(shares))), 1.0, len(rows)))
 
 
 def vendi_by_prompt(embeddings: np.ndarray, prompts: Sequence[str]) -> dict[str, float]:
-    """Vendi score of the pictures of each prompt, in order of first appearance. embeddings [n, d], n prompts; {} for
-    none.
+    """Vendi score of the images of each prompt, in order of first appearance; {} for no images.
 
-    A score is at most the number of the prompt's pictures: compare prompts, or before and after, only at equal numbers.
-    Raises MetricsError when the counts differ.
+    embeddings [n, d], n prompts. A score is at most the prompt's number of images, so compare prompts, or before and
+    after, only at equal numbers. Raises MetricsError when the counts differ.
     """
     if len(embeddings) != len(prompts):
-        raise MetricsError(f"{len(embeddings)} embeddings for {len(prompts)} prompts: give one prompt a picture.")
+        raise MetricsError(f"{len(embeddings)} embeddings for {len(prompts)} prompts: give one prompt per picture.")
     rows = np.asarray(embeddings)
     chosen: dict[str, list[int]] = {}
     for index, prompt in enumerate(prompts):
@@ -104,11 +102,10 @@ def vendi_by_prompt(embeddings: np.ndarray, prompts: Sequence[str]) -> dict[str,
 
 
 class CopyPasteScorer(OnEmbedder):
-    """`copy_paste` of pictures against held-out photos and training references of the subject; fits the Scorer
-    protocol.
+    """`copy_paste` of images against held-out photos and training references of the subject; a Scorer.
 
-    held_out [h, H', W', 3] and references [r, H, W, 3] are uint8. Raises MetricsError when either is empty or not of
-    that form.
+    held_out [h, H', W', 3] and references [r, H, W, 3] are uint8. Raises MetricsError when either is empty or of
+    another shape or type.
     """
 
     def __init__(
@@ -118,7 +115,7 @@ class CopyPasteScorer(OnEmbedder):
         for what, photos in (("held_out", held_out), ("references", references)):
             if len(check_images(photos, what)) == 0:
                 raise MetricsError(
-                    f"no {what} photos: the copy-paste guard needs photos that were trained on, and others."
+                    f"no {what} photos: the copy-paste guard needs both reference photos and held-out photos."
                 )
             digest.update(f"|{what} {photos.shape}|".encode() + photos.tobytes())
         self.name = name
@@ -127,10 +124,7 @@ class CopyPasteScorer(OnEmbedder):
         self._embedded: tuple[np.ndarray, np.ndarray] | None = None
 
     def score(self, images: np.ndarray, prompts: Sequence[str]) -> np.ndarray:
-        """float64 [n] in [-1, 1], higher = nearer to a training photo than to a held-out one.
-
-        Prompts are not looked at.
-        """
+        """float64 [n] in [-1, 1]; higher = nearer to a training photo than to a held-out one. Ignores prompts."""
         if len(check_images(images)) == 0:
             return np.zeros(0)
         if self._embedded is None:
@@ -140,9 +134,9 @@ class CopyPasteScorer(OnEmbedder):
 
 
 class DiversityScorer(OnEmbedder):
-    """Gives each picture the Vendi score of its prompt's pictures, 1..their number; fits the Scorer protocol.
+    """Gives each image the Vendi score of its prompt's images, 1 to their number; a Scorer.
 
-    A call must hold all pictures of a prompt. Compare only equal numbers of pictures a prompt.
+    A call must contain all images of a prompt. Compare only equal numbers of images per prompt.
     """
 
     def __init__(self, embedder: Embedder, name: str = "diversity") -> None:
@@ -151,9 +145,9 @@ class DiversityScorer(OnEmbedder):
         self._embedder = embedder
 
     def score(self, images: np.ndarray, prompts: Sequence[str]) -> np.ndarray:
-        """float64 [n] of uint8 images [n, H, W, 3] and their n prompts; MetricsError when the counts differ."""
+        """float64 [n] for uint8 images [n, H, W, 3] and their n prompts; MetricsError when the counts differ."""
         if len(check_images(images)) != len(prompts):
-            raise MetricsError(f"{len(images)} images for {len(prompts)} prompts: give one prompt an image.")
+            raise MetricsError(f"{len(images)} images for {len(prompts)} prompts: give one prompt per image.")
         if len(images) == 0:
             return np.zeros(0)
         scores = vendi_by_prompt(self._embedder.embed_images(images), prompts)

@@ -1,4 +1,4 @@
-"""Checks of model folders and files before a library is asked to load them: its own messages do not say what to do."""
+"""Checks model folders and files before a library loads them, because the library's errors offer no remedy."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from .errors import MetricsError
 HUB_PREFIX = "hf-hub:"
 CLIP_WEIGHTS, DINO_WEIGHTS = "open_clip_model.safetensors", "model.safetensors"
 CLIP_REMEDY = (
-    "Put an open_clip model there (open_clip_config.json, open_clip_model.safetensors, tokenizer files), for instance by\n"
-    "    hf download laion/CLIP-ViT-B-32-laion2B-s34B-b79K --local-dir {folder}\n"
-    "or give another folder, or 'hf-hub:<organisation>/<model>' to have one fetched."
+    "Put an open_clip model there (open_clip_config.json, open_clip_model.safetensors, tokenizer files), for instance "
+    "by\n    hf download laion/CLIP-ViT-B-32-laion2B-s34B-b79K --local-dir {folder}\n"
+    "or give another folder, or 'hf-hub:<organisation>/<model>' to download one."
 )
 DINO_REMEDY = (
     "Put a transformers model there (config.json, preprocessor_config.json, model.safetensors), for instance by\n"
@@ -26,24 +26,25 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "voc
 
 
 def read_json(path: Path) -> dict:
-    """A JSON object; MetricsError that names the file when it is none."""
+    """Read a JSON object; MetricsError that names the file if it is none."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise MetricsError(f"cannot read {path}: {error}. Fetch the file again.") from error
+        raise MetricsError(f"cannot read {path}: {error}. Download the file again.") from error
     if not isinstance(value, dict):
-        raise MetricsError(f"{path} is not a JSON object: fetch the file again.")
+        raise MetricsError(f"{path} is not a JSON object: download the file again.")
     return value
 
 
 def check_safetensors(path: Path) -> Path:
-    """`path` when it is a .safetensors file that exists; MetricsError otherwise (a pickle can run code when it is
-    opened).
+    """Return `path` if it is an existing .safetensors file; MetricsError otherwise.
+
+    Pickles are refused because opening one can run code.
     """
     if path.suffix != ".safetensors":
         raise MetricsError(
-            f"{path} is a {path.suffix or 'nameless'} file: only .safetensors weights are loaded, since a pickle can run code. "
-            "Take the .safetensors of the same model from its page, or convert it where you trust it."
+            f"{path} is a {path.suffix or 'nameless'} file: only .safetensors weights are loaded, since a pickle can "
+            "run code. Download the .safetensors of the same model, or convert the file if you trust it."
         )
     if not path.is_file():
         raise MetricsError(
@@ -53,21 +54,24 @@ def check_safetensors(path: Path) -> Path:
 
 
 def check_architecture(architecture: str | None, path: Path) -> dict:
-    """open_clip's config of an architecture that a weights file alone makes a model of; MetricsError where it does not."""
+    """open_clip's config of an architecture for which a weights file alone is enough; MetricsError otherwise."""
     import open_clip
 
     if architecture is None:
         raise MetricsError(
-            f"{path} needs the name of its architecture ('ViT-B-32=...'): a weights file does not tell it. Or give a folder."
+            f"{path} needs the name of its architecture ('ViT-B-32=...'), which a weights file does not contain. Add "
+            "it, or give a folder."
         )
     config = open_clip.get_model_config(architecture)
     if config is None:
         near = get_close_matches(architecture, open_clip.list_models(), n=5, cutoff=0.4)
-        raise MetricsError(f"open_clip knows no architecture {architecture!r}; near ones are {near}.")
+        raise MetricsError(
+            f"open_clip knows no architecture {architecture!r}. Choose one it knows; similar are {near}."
+        )
     if {"hf_tokenizer_name", "hf_model_name"} & config["text_cfg"].keys():
         raise MetricsError(
-            f"{architecture} needs a tokenizer or text tower from the hub, which a weights file does not hold: give the "
-            f"model's whole folder, or name it with '{HUB_PREFIX}'."
+            f"{architecture} needs a tokenizer or text tower from the hub, which a weights file does not contain: give "
+            f"the model's whole folder, or name it with '{HUB_PREFIX}'."
         )
     return config
 
@@ -89,13 +93,14 @@ def _check(folder: Path, needed: tuple[str, ...], remedy: str) -> None:
 
 
 def check_clip_folder(folder: Path) -> dict:
-    """The open_clip_config.json of a folder that open_clip can load without the network; MetricsError otherwise."""
+    """Read open_clip_config.json of a folder that open_clip can load without network; MetricsError otherwise."""
     _check(folder, ("open_clip_config.json", CLIP_WEIGHTS), CLIP_REMEDY)
     config = read_json(folder / "open_clip_config.json")
     text = config.get("model_cfg", {}).get("text_cfg")
     if not isinstance(text, dict) or "vision_cfg" not in config["model_cfg"]:
         raise MetricsError(
-            f"{folder / 'open_clip_config.json'} has no model_cfg with vision_cfg and text_cfg: not open_clip's?"
+            f"{folder / 'open_clip_config.json'} has no model_cfg with vision_cfg and text_cfg, so it is not a config "
+            "of open_clip: download it again from the model's page."
         )
     if text.get("hf_tokenizer_name") and not any((folder / name).is_file() for name in TOKENIZER_FILES):
         raise MetricsError(
@@ -104,14 +109,14 @@ def check_clip_folder(folder: Path) -> dict:
         )
     if text.get("hf_model_name") and not Path(text["hf_model_name"]).is_dir():
         raise MetricsError(
-            f"the text tower of {folder} is {text['hf_model_name']} of the hub, which would be fetched: choose a model "
-            f"whose text tower is open_clip's own, or name the whole model with '{HUB_PREFIX}'."
+            f"the text tower of {folder} is {text['hf_model_name']} from the hub, which would be downloaded: choose a "
+            f"model whose text tower is open_clip's own, or name the whole model with '{HUB_PREFIX}'."
         )
     return config
 
 
 def check_dino_folder(folder: Path) -> dict:
-    """The config.json of a transformers vision model's folder; MetricsError when a file is missing."""
+    """Read config.json of a transformers vision model's folder; MetricsError when a file is missing."""
     weights = DINO_WEIGHTS + ".index.json" if (folder / (DINO_WEIGHTS + ".index.json")).is_file() else DINO_WEIGHTS
     _check(folder, ("config.json", "preprocessor_config.json", weights), DINO_REMEDY)
     return read_json(folder / "config.json")

@@ -1,4 +1,4 @@
-"""From uint8 pictures to what a vision tower takes."""
+"""Checks uint8 images and masks, and preprocesses images for a vision tower."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ INTERPOLATIONS = ("bicubic", "bilinear")
 
 
 def check_images(images: np.ndarray, what: str = "images") -> np.ndarray:
-    """Return `images` when it is uint8 [n, H, W, 3], H and W at least 1 (n may be 0); MetricsError otherwise."""
+    """Return `images` if they are uint8 [n, H, W, 3] with H, W >= 1 (n may be 0); MetricsError otherwise."""
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
         seen = f"{images.dtype} {list(images.shape)}" if isinstance(images, np.ndarray) else type(images).__name__
         raise MetricsError(
@@ -29,26 +29,28 @@ def check_images(images: np.ndarray, what: str = "images") -> np.ndarray:
 
 
 def check_masks(masks: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """Return `masks` when it is uint8 [n, H, W], one of each image's size with a subject in it; MetricsError otherwise."""
+    """Return `masks` if they are uint8 [n, H, W] of the images' size, each with a subject; MetricsError otherwise."""
     if not isinstance(masks, np.ndarray) or masks.dtype != np.uint8 or masks.shape != images.shape[:3]:
         seen = f"{masks.dtype} {list(masks.shape)}" if isinstance(masks, np.ndarray) else type(masks).__name__
         raise MetricsError(
-            f"masks are {seen}: one numpy array uint8 {list(images.shape[:3])} is needed, one mask a photo, 255 = subject."
+            f"masks are {seen}: one numpy array uint8 {list(images.shape[:3])} is needed, one mask per photo, 255 = "
+            "subject."
         )
     if len(empty := np.nonzero(masks.reshape(len(masks), -1).max(axis=1) < 128)[0]):
         raise MetricsError(
-            f"mask {int(empty[0]) + 1} of {len(masks)} shows no subject (nothing of it is white): paint the subject white."
+            f"mask {int(empty[0]) + 1} of {len(masks)} shows no subject (no pixel is white): paint the subject white."
         )
     return masks
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """What a vision tower was trained to see: size (height, width) in pixels, mean and std of the channels at 0..1.
+    """Preprocessing of a vision tower: size (height, width) in pixels, mean and std of the channels in 0..1.
 
-    `resize_mode`: "shortest" (the shorter side fits, the longer is cropped about its centre), "squash" (aspect ignored)
-    or "longest" (the longer side fits, the rest is filled with `fill`, 0..255). A square picture is always seen whole:
-    the margin that some recipes crop away (resize to 256, keep 224) is kept, since the subject may reach into it.
+    `resize_mode`: "shortest" (fit the shorter side, crop the longer around its centre), "squash" (ignore the aspect) or
+    "longest" (fit the longer side, fill the rest with `fill`, 0..255). A square image is always seen whole: the margin
+    that some recipes crop (resize to 256, keep 224) is kept, since the subject may reach into it. Raises MetricsError
+    for invalid values.
     """
 
     size: tuple[int, int]
@@ -73,9 +75,9 @@ class Preprocess:
             )
 
     def __call__(self, images: np.ndarray) -> torch.Tensor:
-        """float32 [n, 3, *size] on the CPU, normalised, of uint8 [n, H, W, 3].
+        """float32 [n, 3, *size] on the CPU, normalised, from uint8 [n, H, W, 3].
 
-        Nothing is resampled where the size fits already.
+        Images that already have the size are not resampled.
         """
         pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255
         if tuple(pixels.shape[2:]) != self.size:
@@ -93,8 +95,7 @@ class Preprocess:
             ratios = [min(ratios)] * 2
         target = [max(1, round(o * r)) for o, r in zip(old, ratios, strict=True)]
         if target != list(old):
-            # Bicubic overshoots at edges; PIL clips to the picture's range, and the towers were trained on PIL's
-            # output.
+            # Bicubic overshoots at edges. PIL clips to the image's range, and the towers were trained on its output.
             pixels = F.interpolate(
                 pixels, size=target, mode=self.interpolation, antialias=True, align_corners=False
             ).clamp(0, 1)

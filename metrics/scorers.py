@@ -1,4 +1,4 @@
-"""The two axes: fidelity (does it look like the reference photos?) and alignment (does it follow the prompt?).
+"""Scorers of the two axes: fidelity (likeness to the reference photos) and alignment (agreement with the prompt).
 
 Reward and judge are the same classes on different embedders.
 """
@@ -16,7 +16,7 @@ from .errors import MetricsError
 from .pictures import check_images, check_masks
 
 LEVELS = (32, 128, 224)
-"""Of each channel in the plain backgrounds that a cut-out subject is put on: 27 colours, their mean grey."""
+"""Channel values of the plain backgrounds for a cut-out subject: 27 colours with a grey mean."""
 
 
 def on_plain_backgrounds(photo: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -31,13 +31,12 @@ def on_plain_backgrounds(photo: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 class FidelityScorer(OnEmbedder):
-    """Mean cosine (-1..1) between a picture and the concept's reference photos: CLIP-I and DINO of DreamBooth (arXiv
-    2208.12242).
+    """Mean cosine (-1..1) between an image and the concept's reference photos.
 
-    concept_references: uint8 [r, H, W, 3], r >= 1; embedded once, at the first score. With `masks` (uint8 [r, H, W],
-    255 = subject) the photos are the subject on 27 plain colours in place of its own background: likeness of the
-    subject then is what earns, and the place where the photos were taken earns nothing. Raises MetricsError for no
-    photos, another form, or a mask without a subject.
+    These are CLIP-I and DINO of DreamBooth (arXiv 2208.12242). concept_references: uint8 [r, H, W, 3], r >= 1; embedded
+    once, at the first score. With `masks` (uint8 [r, H, W], 255 = subject) each photo is replaced by its subject on 27
+    plain colours, so that likeness of the subject is rewarded and likeness of the background is not. Raises
+    MetricsError for no photos, another shape or type, or a mask without a subject.
     """
 
     def __init__(
@@ -60,18 +59,18 @@ class FidelityScorer(OnEmbedder):
         self._mean: np.ndarray | None = None
 
     def score(self, images: np.ndarray, prompts: Sequence[str]) -> np.ndarray:
-        """float64 [n], -1..1, of uint8 images [n, H, W, 3]. Prompts are not looked at."""
+        """float64 [n], -1..1, for uint8 images [n, H, W, 3]. Ignores prompts."""
         if len(check_images(images)) == 0:
             return np.zeros(0)
         if self._mean is None:
-            # The mean of cosines with unit vectors is the product with their mean (not renormalised).
+            # The mean cosine with unit vectors is the product with their mean (not renormalised).
             self._mean = np.concatenate(
                 [self._embedder.embed_images(p).astype(np.float64) for p in self._photos()]
             ).mean(axis=0)
         return self._embedder.embed_images(images).astype(np.float64) @ self._mean
 
     def _photos(self) -> Iterator[np.ndarray]:
-        """What pictures are compared with, a batch at a time: 27 pictures a photo are too many to hold at once."""
+        """Reference images in batches: with masks one batch of 27 per photo, because all would need too much memory."""
         if self._masks is None:
             yield self._references
         else:
@@ -79,12 +78,12 @@ class FidelityScorer(OnEmbedder):
 
 
 class AlignmentScorer(OnEmbedder):
-    """Cosine (-1..1) between a picture and its prompt's text (CLIP-T of DreamBooth, arXiv 2208.12242).
+    """Cosine (-1..1) between an image and its prompt's text (CLIP-T of DreamBooth, arXiv 2208.12242).
 
-    `strip` turns the prompt as the model got it into the text to compare with: it takes the identifier out, which a
-    text tower does not know, and keeps the class noun ("a photo of a sks robot" -> "a photo of a robot"). `identifier`,
-    the word it takes out, only enters the fingerprint, a function having none. Texts are embedded once each. Raises
-    MetricsError when the embedder has no text tower.
+    `strip` turns the model's prompt into the text to compare with: it removes the identifier, which a text tower does
+    not know, and keeps the class noun ("a photo of a sks robot" -> "a photo of a robot"). `identifier`, the word
+    removed, only enters the fingerprint, because a function has none. Each text is embedded once. Raises MetricsError
+    when the embedder has no text tower.
     """
 
     def __init__(
@@ -101,9 +100,9 @@ class AlignmentScorer(OnEmbedder):
         self._texts: dict[str, np.ndarray] = {}
 
     def score(self, images: np.ndarray, prompts: Sequence[str]) -> np.ndarray:
-        """float64 [n], -1..1, of uint8 images [n, H, W, 3] and their n prompts. MetricsError when the counts differ."""
+        """float64 [n], -1..1, for uint8 images [n, H, W, 3] and their n prompts; MetricsError if the counts differ."""
         if len(check_images(images)) != len(prompts):
-            raise MetricsError(f"{len(images)} images for {len(prompts)} prompts: give one prompt an image.")
+            raise MetricsError(f"{len(images)} images for {len(prompts)} prompts: give one prompt per image.")
         if len(images) == 0:
             return np.zeros(0)
         texts = [self._strip(prompt) for prompt in prompts]

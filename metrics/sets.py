@@ -1,4 +1,4 @@
-"""The scorers of one concept, put together: two rewards, what the judge says of the same, and the guards."""
+"""Builds the scorers of one concept: rewards, judge scorers and guards."""
 
 from __future__ import annotations
 
@@ -23,14 +23,12 @@ ROLES = {
     "background": ("guard", "Likeness to the photos' place (reward)", False),
     "diversity": ("guard", "Diversity within a prompt (Vendi)", True),
 }
-"""Of each scorer: its role, its title, and whether higher is better. Further rewards of an axis: see `role_of`."""
+"""Role, title, and whether higher is better, by scorer name. For further rewards of an axis see `role_of`."""
 _FURTHER = re.compile(r"(fidelity|alignment)_([2-9]|[1-9][0-9]+)")
 
 
 def role_of(name: str) -> tuple[str, str, bool] | None:
-    """Role, title, and whether higher is better, also of "fidelity_2", "alignment_3", ...; None for a name that is not
-    known here.
-    """
+    """Role, title, and whether higher is better of a scorer, also of "fidelity_2", ...; None for unknown names."""
     if further := _FURTHER.fullmatch(name):
         role, title, higher = ROLES[further[1]]
         return role, f"{title} ({_ordinal(int(further[2]))} scorer)", higher
@@ -45,17 +43,17 @@ def _ordinal(number: int) -> str:
 
 @dataclass(frozen=True)
 class Scorers:
-    """Rewards train; judges only measure."""
+    """Rewards are trained on; judges only measure."""
 
     rewards: list[Any]
     judges: list[Any]
 
 
 def reward_scorers(rewards: Embedder | Sequence[Embedder], concept: Any) -> list[Any]:
-    """Fidelity and alignment by one embedder or several: "fidelity", "alignment", "fidelity_2", "alignment_2", ...
+    """Fidelity and alignment scorers of one or several embedders: "fidelity", "alignment", "fidelity_2", ...
 
-    The first must read text; a further one without a text tower (DINOv2) adds to fidelity alone. concept: as for
-    `concept_scorers`. Raises MetricsError for no embedder, one that stands twice, or a first one without a text tower.
+    The first embedder must have a text tower; a further one without (DINOv2) adds a fidelity scorer only. concept: as
+    for `concept_scorers`. Raises MetricsError for no embedder, a duplicate, or a first one without a text tower.
     """
     embedders = list(rewards) if isinstance(rewards, Sequence) else [rewards]
     if not embedders:
@@ -63,7 +61,8 @@ def reward_scorers(rewards: Embedder | Sequence[Embedder], concept: Any) -> list
     marks = [embedder.fingerprint for embedder in embedders]
     if twice := [e for i, e in enumerate(embedders) if e.fingerprint in marks[:i]]:
         raise MetricsError(
-            f"the scorer {twice[0].name} stands twice among the rewards, which adds nothing: choose another model, or leave it out."
+            f"the scorer {twice[0].name} is given twice as a reward, which adds nothing: choose another model, or "
+            "leave it out."
         )
     found: list[Any] = []
     for number, embedder in enumerate(embedders, 1):
@@ -75,13 +74,13 @@ def reward_scorers(rewards: Embedder | Sequence[Embedder], concept: Any) -> list
 
 
 def concept_scorers(reward: Embedder | Sequence[Embedder], judge: Embedder | None, concept: Any) -> Scorers:
-    """Fidelity and alignment by `reward`, the same by `judge` if given (alignment if it reads text); guards by the
-    judge, else reward.
+    """The rewards, judge scorers and guards of one concept.
 
-    reward: one embedder, or several that share the axes, see `reward_scorers`; without a judge the first of them is the
-    guards'. concept: references, masks, held_out, identifier and without_identifier of a subject. With held-out photos
-    there is a guard against copies, with masks one against the photos' place (where a photo shows any), named
-    "judge_background" or, without a judge, "background". Raises MetricsError for what a scorer cannot do.
+    reward: one embedder, or several that share the axes, see `reward_scorers`. judge: scores fidelity, and alignment if
+    it has a text tower. Guards use the judge, else the first reward embedder. concept: references, masks, held_out,
+    identifier and without_identifier of a subject. With held-out photos there is a copy-paste guard; with masks, where
+    a photo shows any background, a background guard, named "judge_background" or, without a judge, "background". Raises
+    MetricsError for what a scorer cannot do.
     """
     rewards = reward_scorers(reward, concept)
     judges: list[Any] = []
@@ -89,21 +88,22 @@ def concept_scorers(reward: Embedder | Sequence[Embedder], judge: Embedder | Non
         judges.append(FidelityScorer(judge, concept.references, "judge_fidelity", concept.masks))
         if judge.embed_texts([]) is not None:
             judges.append(AlignmentScorer(judge, concept.without_identifier, "judge_alignment", concept.identifier))
-    watch = judge or (reward[0] if isinstance(reward, Sequence) else reward)
+    guard_embedder = judge or (reward[0] if isinstance(reward, Sequence) else reward)
     if concept.held_out is not None:
-        judges.append(CopyPasteScorer(watch, concept.held_out, concept.references))
+        judges.append(CopyPasteScorer(guard_embedder, concept.held_out, concept.references))
     if concept.masks is not None and shows_place(concept.masks).any():
         judges.append(
             BackgroundScorer(
-                watch, concept.references, concept.masks, "background" if judge is None else "judge_background"
+                guard_embedder, concept.references, concept.masks, "background" if judge is None else "judge_background"
             )
         )
-    return Scorers(rewards, [*judges, DiversityScorer(watch)])
+    return Scorers(rewards, [*judges, DiversityScorer(guard_embedder)])
 
 
 def about_scorers(loop: Any, titles: Mapping[str, str] | None = None) -> dict[str, tuple[str, str, bool]]:
-    """Role, title, and whether higher is better, of all scorers of a loop (`rewards`, `judges`); `titles`: those of
-    oracles, by name.
+    """Role, title, and whether higher is better, of all scorers of a loop (`rewards`, `judges`), by name.
+
+    `titles`: titles of the oracle scorers, by name.
     """
     scorers = [*loop.rewards, *loop.judges]
     return {s.name: role_of(s.name) or ("oracle", (titles or {}).get(s.name, s.name), True) for s in scorers}

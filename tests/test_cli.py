@@ -1,4 +1,4 @@
-"""The command line: what a user types, what comes out, and what is said when something is wrong."""
+"""Tests the command line: commands, their output, and the messages about wrong input."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def succeeds(*arguments: object) -> Result:
 
 
 def fails(*arguments: object, code: int = 2) -> str:
-    """The message on stderr of a command that is refused, with no traceback."""
+    """The message on stderr of a command that is refused without a traceback."""
     result = call(*arguments)
     assert result.exit_code == code, result.output
     assert isinstance(result.exception, SystemExit) and "Traceback" not in result.output
@@ -47,7 +47,7 @@ def fails(*arguments: object, code: int = 2) -> str:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Path:
-    """A project that no test runs in its own `output`."""
+    """A project whose own `output` no test uses."""
     folder = tmp_path_factory.mktemp("cli") / "projekt é"
     make_project(folder)
     return folder
@@ -55,7 +55,7 @@ def project(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(project: Path) -> tuple[Path, Result]:
-    """`run` to its end: (output folder, what was said)."""
+    """A finished `run`: (output folder, result)."""
     result = succeeds("run", write_config(project, "fertig.yaml", output="läufe/fertig"))
     return project / "läufe" / "fertig", result
 
@@ -85,7 +85,7 @@ def test_help_lists_the_commands() -> None:
 # --- run, and what follows it ---
 
 
-def test_run_ends_with_the_answer_a_lora_and_a_report(finished: tuple[Path, Result]) -> None:
+def test_run_prints_the_answer_and_writes_lora_and_report(finished: tuple[Path, Result]) -> None:
     folder, result = finished
     report = json.loads((folder / "report" / "report.json").read_text(encoding="utf-8"))
     assert report["answer"][:30] in " ".join(result.stdout.split())
@@ -96,7 +96,7 @@ def test_run_ends_with_the_answer_a_lora_and_a_report(finished: tuple[Path, Resu
     assert any(float(v.abs().max()) > 0 for k, v in tensors.items() if k.endswith("lora_up.weight"))
 
 
-def test_an_existing_run_goes_on_only_when_asked(finished: tuple[Path, Result], project: Path) -> None:
+def test_existing_run_continues_only_with_resume(finished: tuple[Path, Result], project: Path) -> None:
     folder, first = finished
     config = write_config(project, "fertig.yaml", output="läufe/fertig")
     before = read_lora(folder / "dreambooth_dpo_lora.safetensors")
@@ -106,7 +106,7 @@ def test_an_existing_run_goes_on_only_when_asked(finished: tuple[Path, Result], 
     assert again.stdout[again.stdout.index("Held-out") :] == first.stdout[first.stdout.index("Held-out") :]
 
 
-def test_other_settings_over_a_run_are_refused_by_name(finished: tuple[Path, Result], project: Path) -> None:
+def test_changed_settings_of_a_run_are_refused_by_name(finished: tuple[Path, Result], project: Path) -> None:
     config = write_config(project, "anders.yaml", output="läufe/fertig", sampling__steps=3)
     said = fails("run", config, "--resume")
     assert "settings.sampling.steps was 2, is 3" in said and "Choose another output folder" in said
@@ -121,7 +121,7 @@ def test_report_writes_the_report_again(finished: tuple[Path, Result]) -> None:
 
 
 def test_evaluate_measures_a_lora(finished: tuple[Path, Result], project: Path) -> None:
-    """The same pictures as the run's own evaluation: the LoRA file acts as the adapter that was trained."""
+    """The images equal those of the run's own evaluation: the LoRA file acts as the trained adapter."""
     folder, _ = finished
     config = write_config(project, "messen.yaml", output="läufe/messen")
     result = succeeds("evaluate", config, "--lora", folder / "dreambooth_dpo_lora.safetensors")
@@ -142,12 +142,12 @@ def test_personalize_by_config(project: Path) -> None:
 
 @pytest.fixture
 def without_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs end with the loop: the report's pictures take most of a small run's time."""
+    """Skip the report, whose plots take most of a small run's time."""
     monkeypatch.setattr(headless, "run_loop", lambda loop: (loop.run.path / f"{loop.go()} rounds", {"answer": "Done."}))
 
 
 @pytest.mark.usefixtures("without_report")
-def test_an_interrupt_says_how_to_go_on(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupt_message_says_how_to_resume(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = write_config(project, "halb.yaml", output="läufe/halb")
 
     def interrupt(*_, **__) -> None:
@@ -162,7 +162,7 @@ def test_an_interrupt_says_how_to_go_on(project: Path, monkeypatch: pytest.Monke
     assert RunFolder(project / "läufe" / "halb").candidates("round_0") == before
 
 
-# --- what is wrong is said, before anything is sampled ---
+# --- wrong input is refused before anything is sampled ---
 
 
 def of_another_model(project: Path) -> str:
@@ -199,7 +199,11 @@ def plain_file(project: Path) -> str:
 
 
 WRONG = {
-    "no prompt": ("prompts", prompt_file("# nothing\n\n"), ["andere prompts.txt holds no prompt", "Write one a line"]),
+    "no prompt": (
+        "prompts",
+        prompt_file("# nothing\n\n"),
+        ["andere prompts.txt holds no prompt", "Write one per line"],
+    ),
     "no prompt file": ("prompts", "fehlt.txt", ["fehlt.txt does not exist", "Write a text file"]),
     "prompt without the concept": (
         "prompts",
@@ -209,7 +213,7 @@ WRONG = {
     "one prompt": (
         "prompts",
         prompt_file("a {identifier} {class_noun}\n"),
-        ["no held_out prompt", "Write four prompts"],
+        ["no held_out prompt", "Write at least four prompts"],
     ),
     "no photos": ("concept__references", empty_folder, ["leer holds no reference photos", "Put at least one"]),
     "no photo folder": ("concept__references", "nirgends", ["nirgends does not exist", "Give a folder"]),
@@ -236,12 +240,12 @@ WRONG = {
     "no scorer": ("scorers__reward", "nirgends", ["nirgends does not exist", "Put an open_clip model there"]),
     "no judge": ("scorers__judge", "nirgends", ["nirgends does not exist", "Put an open_clip model there"]),
     "no such device": ("model__device", "gpu", ["device 'gpu' is unknown", "Use auto"]),
-    "output is a file": ("output", plain_file, ["datei cannot be opened", "Choose a folder"]),
+    "output is a file": ("output", plain_file, ["datei cannot be opened", "Choose a writable folder"]),
 }
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_wrong_input_is_refused_at_the_door(project: Path, what: str) -> None:
+def test_wrong_input_is_refused_before_sampling(project: Path, what: str) -> None:
     name, value, said = WRONG[what]
     changes = {"output": "läufe/nie", name: value(project) if callable(value) else value}
     message = fails("run", write_config(project, "falsch.yaml", **changes))
@@ -251,7 +255,7 @@ def test_wrong_input_is_refused_at_the_door(project: Path, what: str) -> None:
 
 
 @pytest.mark.usefixtures("without_report")
-def test_a_window_that_no_pair_fits_keeps_the_candidates_and_takes_a_wider_one(project: Path) -> None:
+def test_window_without_pairs_keeps_the_candidates_and_can_be_widened(project: Path) -> None:
     config = write_config(project, "eng.yaml", output="läufe/eng", pairs__margin=9.0, pairs__rule="angle_window")
     message = fails("run", config)
     assert (
@@ -289,7 +293,7 @@ def test_evaluate_refuses_the_lora_of_another_model(project: Path) -> None:
     assert not (project / "läufe" / "fremd_evaluate").exists()
 
 
-def test_an_unfinished_folder_is_told_from_a_run(project: Path) -> None:
+def test_report_of_an_empty_run_folder_is_refused(project: Path) -> None:
     RunFolder(project / "läufe" / "angefangen").close()
     assert "nothing to report" in fails("report", project / "läufe" / "angefangen")
 
@@ -298,7 +302,7 @@ def test_an_unfinished_folder_is_told_from_a_run(project: Path) -> None:
 
 
 def script(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run the console script; its texts are UTF-8 wherever the tests run."""
+    """Run the console script, with UTF-8 output on every system."""
     path = shutil.which("dreambooth-dpo", path=str(Path(sys.executable).parent))
     assert path, "the console script is not installed beside this Python: pip install -e ."
     environment = {**os.environ, "PYTHONUTF8": "1", "COLUMNS": "100"}
@@ -307,7 +311,7 @@ def script(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_installed_script_writes_a_config_and_refuses_a_wrong_one(tmp_path: Path) -> None:
+def test_installed_script_writes_a_config_and_refuses_a_wrong_one(tmp_path: Path) -> None:
     done = script("config", cwd=tmp_path)
     assert done.returncode == 0 and done.stderr == ""
     text = done.stdout.replace("candidates_per_prompt: 8", "candidates_per_prompt: 1")

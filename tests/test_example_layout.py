@@ -1,6 +1,4 @@
-"""The examples on the canvas: no node lies over another one or under a group's title, none is too small for what it
-shows.
-"""
+"""Tests the layout of the examples: nodes do not overlap, are clear of group titles, and fit their content."""
 
 from __future__ import annotations
 
@@ -14,7 +12,7 @@ from workflows import FOLDER
 
 NAMES = sorted(f.stem for f in FOLDER.glob("*.json"))
 ROOM = 20
-"""Between two nodes: a badge with the pack's name stands over the title."""
+"""Minimum distance between two nodes: a badge with the pack's name is above the title."""
 
 
 def shipped(name: str) -> dict:
@@ -28,7 +26,7 @@ def too_near(workflow: dict) -> list[tuple[str, str, float]]:
 
 
 def across_groups(workflow: dict) -> list[tuple[str, str]]:
-    """Nodes that lie in a group in part, or under its title."""
+    """Nodes that are partly in a group, or under its title."""
     found = []
     for group in workflow["groups"]:
         left, top, width, height = group["bounding"]
@@ -43,12 +41,12 @@ def across_groups(workflow: dict) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_node_lies_over_another(name: str):
+def test_nodes_do_not_overlap(name: str):
     assert too_near(shipped(name)) == []
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_node_is_smaller_than_what_it_shows(name: str):
+def test_nodes_are_large_enough_for_their_content(name: str):
     small = {
         n.get("title", n["type"]): (n["size"][1], least_height(n))
         for n in shipped(name)["nodes"]
@@ -58,11 +56,11 @@ def test_no_node_is_smaller_than_what_it_shows(name: str):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_nodes_are_in_a_group_or_out_of_it(name: str):
+def test_nodes_are_entirely_inside_or_outside_a_group(name: str):
     assert across_groups(shipped(name)) == []
 
 
-def test_the_checks_see_what_is_wrong():
+def test_checks_detect_layout_errors():
     workflow = copy.deepcopy(shipped("toybox_quickstart"))
     first, second = workflow["nodes"][:2]
     first["size"] = [340, 10]  # the front ends give it what its widgets need

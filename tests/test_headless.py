@@ -1,4 +1,4 @@
-"""Model, scorers, prompts and loop put together from a config: what is checked, kept and refused."""
+"""Tests the parts built from a config: what is checked, reused and refused."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_scorers_of_reward_and_judge(concept: Concept) -> None:
     assert len({s.fingerprint for s in [*both.rewards, *both.judges]}) == 6
 
 
-def test_augment_is_for_the_reward_alone(concept: Concept) -> None:
+def test_augment_applies_to_the_reward_only(concept: Concept) -> None:
     config = ScorerConfig(reward=weights_folder("reward"), judge=weights_folder("judge"))
     plain, augmented = (
         clip_scorers(c.reward, c, concept) for c in (config, config.model_copy(update={"augment": True}))
@@ -82,7 +82,7 @@ def test_augment_is_for_the_reward_alone(concept: Concept) -> None:
     assert [a.fingerprint for a in plain.judges] == [b.fingerprint for b in augmented.judges]
 
 
-def test_two_rewards_train_a_run_whose_report_has_a_row_for_each(project: Path) -> None:
+def test_run_with_two_rewards_reports_a_row_for_each(project: Path) -> None:
     both = [str(weights_folder(name)) for name in ("reward", "judge")]
     scorers = {"reward": both, "augment": True}
     config = config_of(
@@ -99,13 +99,13 @@ def test_two_rewards_train_a_run_whose_report_has_a_row_for_each(project: Path) 
     assert {"before", "after", "gain"} <= report["fidelity_2"].keys() and report["fidelity_2"] != report["fidelity"]
     page = (loop.run.path / "report" / "report.html").read_text(encoding="utf-8")
     assert (
-        "Fidelity (2nd scorer)" in page and "an axis of several scorers as their worst in standard deviations" in page
+        "Fidelity (2nd scorer)" in page and "several scorers of an axis as their worst in standard deviations" in page
     )
-    with pytest.raises(MetricsError, match="stands twice among the rewards"):
+    with pytest.raises(MetricsError, match="is given twice as a reward"):
         parts_from_config(config_of(project, scorers__reward=[both[0], both[0]]))
 
 
-def test_another_identifier_is_another_alignment(concept: Concept) -> None:
+def test_alignment_fingerprint_depends_on_the_identifier(concept: Concept) -> None:
     marks = [
         clip_scorers(weights_folder("reward"), None, Concept(name, "robot", concept.references)).rewards[1].fingerprint
         for name in ("sks", "zwx")
@@ -113,13 +113,13 @@ def test_another_identifier_is_another_alignment(concept: Concept) -> None:
     assert marks[0] != marks[1]
 
 
-def test_a_missing_scorer_folder_says_where_to_put_it(concept: Concept, tmp_path: Path) -> None:
+def test_missing_scorer_folder_message_says_where_to_put_it(concept: Concept, tmp_path: Path) -> None:
     with pytest.raises(MetricsError, match=r"nowhere does not exist.*Put an open_clip model there"):
         clip_scorers(tmp_path / "nowhere", None, concept)
 
 
 def write_masks(project: Path) -> Path:
-    """For every reference photo, its right half white."""
+    """A mask for every reference photo: its right half is white."""
     folder = project / "masken ß"
     folder.mkdir(exist_ok=True)
     for photo in (project / "fotos ü").iterdir():
@@ -130,8 +130,8 @@ def write_masks(project: Path) -> Path:
     return folder
 
 
-def test_a_folder_of_masks_makes_fidelity_that_of_the_subject(project: Path) -> None:
-    """Reward and judge alike; alignment and the other guards stay as they are, and a run without masks is another run."""
+def test_masks_restrict_fidelity_to_the_subject(project: Path) -> None:
+    """For reward and judge; alignment and other guards are unchanged, and a run without masks is another run."""
     with_masks, without = config_of(project, concept__masks=write_masks(project).name), config_of(project)
     concept, plain = config_concept(with_masks), config_concept(without)
     assert (
@@ -166,7 +166,7 @@ def test_wrong_masks_are_refused_before_anything_is_made(project: Path) -> None:
     assert not (project / "ohne").exists()
 
 
-def test_prompts_are_split_or_taken_as_given(project: Path, concept: Concept) -> None:
+def test_prompts_are_split_unless_held_out_prompts_are_given(project: Path, concept: Concept) -> None:
     split = config_prompts(config_of(project), concept)
     assert len(split.train) == len(split.held_out) == 2
     assert (
@@ -179,18 +179,18 @@ def test_prompts_are_split_or_taken_as_given(project: Path, concept: Concept) ->
     assert given.held_out == ("a sks robot at sea",) and len(given.train) == 4
 
 
-def test_nothing_is_sampled_by_opening(project: Path) -> None:
+def test_opening_a_loop_samples_nothing(project: Path) -> None:
     loop = loop_from_config(config_of(project, output="geöffnet"), resume=False)
     assert loop.run.candidates("evaluation_0") == []
     assert loop.run.fact("concept") == {"identifier": "sks", "class_noun": "robot", "name": "sks robot"}
     assert {n: s["role"] for n, s in loop.run.fact("scorers").items()} == {
-        "fidelity": "reward", "alignment": "reward", "judge_fidelity": "judge", "judge_alignment": "judge", "copy_paste": "guard",
-        "diversity": "guard",
+        "fidelity": "reward", "alignment": "reward", "judge_fidelity": "judge", "judge_alignment": "judge",
+        "copy_paste": "guard", "diversity": "guard",
     }  # fmt: skip
     assert len(list((loop.run.path / "references").glob("*.png"))) == loop.run.fact("references") == 3
 
 
-def test_a_run_that_could_not_be_opened_claims_no_folder(project: Path) -> None:
+def test_run_that_fails_to_open_creates_no_folder(project: Path) -> None:
     with pytest.raises(UserError, match="identifier"):
         loop_from_config(config_of(project, output="leer", concept__identifier="  "), resume=False)
     assert not (project / "leer").exists()
@@ -200,7 +200,7 @@ def test_a_run_that_could_not_be_opened_claims_no_folder(project: Path) -> None:
 
 
 def trained_lora(project: Path, name: str, seed: int = 0, **channels: object) -> Path:
-    """A LoRA as `run` writes it, of random weights."""
+    """A LoRA with random weights in the format that `run` writes."""
     from dreambooth_dpo.dpo_core.backends.diffusers.model import load_pipeline
 
     unet = load_pipeline(project / "modèle").unet
@@ -230,7 +230,7 @@ def test_a_lora_is_measured_against_the_model_without_it(project: Path) -> None:
     assert evaluate_lora(config, lora, resume=True)["fidelity"] == report["fidelity"]
 
 
-def test_a_lora_that_does_not_fit_is_refused_before_anything_is_made(project: Path) -> None:
+def test_lora_that_does_not_fit_is_refused_before_sampling(project: Path) -> None:
     config = config_of(project, output="nie")
     with pytest.raises(UserError, match="another model or target choice"):
         evaluate_lora(config, trained_lora(project, "wenige", targets="attention"), resume=False)
@@ -242,7 +242,7 @@ def test_a_lora_that_does_not_fit_is_refused_before_anything_is_made(project: Pa
 # --- the run ---
 
 
-def test_a_run_ends_with_a_lora_that_says_what_it_is(project: Path) -> None:
+def test_lora_of_a_run_has_metadata(project: Path) -> None:
     config = config_of(project, output="ganz")
     lora, report = run_loop(loop_from_config(config, resume=False))
     with safe_open(lora, "pt") as file:
@@ -251,8 +251,8 @@ def test_a_run_ends_with_a_lora_that_says_what_it_is(project: Path) -> None:
     assert report["rounds"] == 1 and (project / "ganz" / "report" / "report.html").is_file()
 
 
-def test_a_run_that_keeps_the_original_says_so_and_keeps_what_it_tried(project: Path) -> None:
-    """A learning rate too small to move anything: the LoRA changes nothing, the one that was tried lies beside it."""
+def test_run_that_keeps_the_original_also_writes_the_round_it_tried(project: Path) -> None:
+    """The learning rate is too small for a gain: the LoRA has no effect, and the tried round's LoRA is written too."""
     config = config_of(project, output="original", stop__rule="best", train__learning_rate=1e-12)
     lora, report = run_loop(loop_from_config(config, resume=False))
     assert report["status"] == "original" and "changes nothing" in report["headline"]
@@ -263,6 +263,6 @@ def test_a_run_that_keeps_the_original_says_so_and_keeps_what_it_tried(project: 
         assert any(file.get_tensor(k).any() for k in file.keys() if "lora_up" in k)
 
 
-def test_the_fixture_is_the_model_of_the_tests(project: Path) -> None:
-    """The pipeline on the disk and the one in memory are the same weights: what other tests show holds for the disk."""
+def test_pipeline_on_disk_equals_the_models_of_other_tests(project: Path) -> None:
+    """The pipeline on disk and the one in memory have the same weights, so results of other tests hold for the disk."""
     assert parts_from_config(config_of(project)).model.fingerprint == tiny_text_to_image().fingerprint

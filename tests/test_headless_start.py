@@ -1,4 +1,4 @@
-"""Personalization from a config: how its start is measured, what it leaves, and that it is not made twice."""
+"""Tests personalization from a config: how the start is measured, what is written, and that it is reused."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def project(tmp_path_factory) -> Path:
     return folder
 
 
-def test_photos_are_measured_against_the_others() -> None:
-    """Three references with mean cosines 0.7 to all three, themselves included: (3 * 0.7 - 1) / 2 = 0.55 to the others."""
+def test_photos_are_scored_against_the_other_photos() -> None:
+    """Three references with mean cosine 0.7 to all three, themselves included: (3 * 0.7 - 1) / 2 = 0.55."""
 
     class Fixed(Mean):
         def score(self, images, prompts):
@@ -37,17 +37,17 @@ def test_photos_are_measured_against_the_others() -> None:
     assert photos_fidelity(Fixed("fidelity", 0), Concept("sks", "robot", photos)) == pytest.approx(0.55)
     assert photos_fidelity(Fixed("fidelity", 0), Concept("sks", "robot", photos, photos[:2])) == pytest.approx(0.7)
     assert photos_fidelity(Fixed("fidelity", 0), Concept("sks", "robot", photos[:1])) == pytest.approx(0.7)
-    # With masks no photo is among what it is compared with: nothing of its own to take out.
+    # With masks no photo is compared with itself, so nothing is removed.
     masks = np.full((3, 8, 8), 255, np.uint8)
     assert photos_fidelity(Fixed("fidelity", 0), Concept("sks", "robot", photos, masks=masks)) == pytest.approx(0.7)
 
 
-def test_the_probe_takes_every_second_held_out_prompt() -> None:
+def test_probe_uses_every_second_held_out_prompt() -> None:
     probe = start_probe(PromptSet(("t",), ("a", "b", "c")), SamplingSettings(), [])
     assert probe.prompts == ["a", "a", "a", "c", "c", "c"] and len(set(probe.seeds)) == 6
 
 
-def test_personalization_leaves_lora_curve_and_record_and_is_not_made_again(project: Path) -> None:
+def test_personalization_writes_lora_curve_and_record_and_is_reused(project: Path) -> None:
     config = config_of(project)
     told = []
     lora, record = personalize_from_config(config, None, lambda stage, *_, **__: told.append(stage))
@@ -68,6 +68,6 @@ def test_personalization_leaves_lora_curve_and_record_and_is_not_made_again(proj
     with pytest.raises(UserError, match=r"other settings: personalize\.steps.*--out"):
         personalize_from_config(config_of(project, personalize__steps=5))
 
-    # Its LoRA is what `run` puts on first: the model is another with it.
+    # `run` merges its LoRA into the model, which changes the model's fingerprint.
     plain = parts_from_config(config_of(project)).model.fingerprint
     assert parts_from_config(config_of(project, model__lora=str(lora))).model.fingerprint != plain

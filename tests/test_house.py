@@ -1,4 +1,4 @@
-"""The house itself: metadata, layout, and a door that opens without side effects."""
+"""Tests the repository: metadata, layout, and that the package imports without side effects."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ HEAVY = (
 def git(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run git in the repository; skip where there is none (an unpacked archive)."""
     if shutil.which("git") is None or not (ROOT / ".git").exists():
-        pytest.skip("needs git and a checkout: what belongs to the repository is asked of git")
+        pytest.skip("needs git and a checkout, to list the repository's files")
     return subprocess.run(
         ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, encoding="utf-8", check=False
     )
@@ -66,7 +66,7 @@ def test_requirements_equal_the_dependencies() -> None:
     assert [line for line in lines if line] == PYPROJECT["project"]["dependencies"]
 
 
-def test_a_host_keeps_its_torch() -> None:
+def test_dependencies_leave_the_hosts_torch_alone() -> None:
     names = {requirement_name(requirement) for requirement in PYPROJECT["project"]["dependencies"]}
     assert names.isdisjoint({"torch", "torchvision", "torchaudio", "xformers", "triton"})
 
@@ -81,7 +81,7 @@ def test_every_folder_of_code_is_a_listed_package() -> None:
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_every_listed_package_is_found_where_it_lies(package: str) -> None:
+def test_every_listed_package_is_imported_from_its_folder(package: str) -> None:
     assert (ROOT / folder_of(package) / "__init__.py").is_file()
     found = importlib.util.find_spec(package)
     assert found is not None and found.origin is not None
@@ -99,15 +99,15 @@ def test_names_follow_the_registry() -> None:
     assert (ROOT / project["readme"]).is_file()
 
 
-def test_the_range_of_hosts_is_said_once() -> None:
-    """To the registry as the nodes have it, and as the tests' list of hosts begins."""
+def test_supported_hosts_are_the_same_everywhere() -> None:
+    """In pyproject.toml as in the nodes, and in the tests' list of hosts."""
     hosts = tomllib.loads((ROOT / "tools" / "hosts.toml").read_text(encoding="utf-8"))["host"]
     assert PYPROJECT["tool"]["comfy"]["requires-comfyui"] == f">={OLDEST}"
     assert [hosts[0]["version"], hosts[-1]["version"]] == [OLDEST, NEWEST]
 
 
 def test_no_text_file_names_a_folder_of_one_machine() -> None:
-    # Put together here, so that this file does not contain them.
+    # Assembled here, so that this file does not contain them.
     homes = [f"/{top}/" for top in ("work", "root", "home", "Users")]
     pattern = re.compile("|".join(rf"(?<![\w.~)}}\]/-]){home}\w" for home in homes))
     found = []
@@ -131,13 +131,13 @@ def test_the_shipped_weights_are_not_ignored() -> None:
     assert git("check-ignore", "--no-index", "-q", "runs/demo/run.sqlite").returncode == 0
 
 
-def test_the_door_is_short() -> None:
+def test_package_init_is_short() -> None:
     assert len((ROOT / "__init__.py").read_text(encoding="utf-8").splitlines()) <= 45
 
 
 @pytest.mark.parametrize("name", ["dreambooth_dpo", "__init__", "_srv_x_custom_nodes_dreambooth-dpo_x_1"])
-def test_the_door_loads_nothing_heavy(name: str) -> None:
-    """As pip's package, as pytest does it (no package), and as ComfyUI does it (any name, registered before it is run)."""
+def test_package_import_loads_nothing_heavy(name: str) -> None:
+    """Imported as pip's package, as pytest does (no package), and as ComfyUI does (any name, registered beforehand)."""
     program = f"""
 import importlib.util, sys
 spec = importlib.util.spec_from_file_location({name!r}, {str(ROOT / "__init__.py")!r})
@@ -164,19 +164,19 @@ def test_the_installed_package_imports_from_anywhere(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no executable bit")
-def test_continuous_integration_can_start() -> None:
+def test_continuous_integration_script_is_executable() -> None:
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
 
 
-def test_the_page_knows_the_packs_version() -> None:
-    """A graph that is saved names it."""
+def test_web_version_equals_the_packs_version() -> None:
+    """Saved graphs contain it."""
     assert f'export const VERSION = "{PYPROJECT["project"]["version"]}"' in (ROOT / "web" / "version.js").read_text(
         encoding="utf-8"
     )
 
 
-def test_where_to_change_what_names_files_that_are_there() -> None:
-    """docs/where.md: a path of its own, or a name in the folder of the path before it, or a folder of its room."""
+def test_files_named_in_where_md_exist() -> None:
+    """docs/where.md: a full path, a name in the folder of the path before it, or a folder of its room."""
     text = (ROOT / "docs" / "where.md").read_text(encoding="utf-8")
     names = [
         n.replace("C/", "dpo_core/", 1) if n.startswith("C/") else n

@@ -1,4 +1,4 @@
-"""Every language says all that English says (locales/en is made from the nodes: tests/host/test_words.py)."""
+"""Tests that every language has all texts of English (locales/en is generated: tests/host/test_words.py)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def entries(language: str) -> dict[tuple[str, ...], str]:
     return dict(walk(json.loads((FOLDER / language / "nodeDefs.json").read_text(encoding="utf-8")), ()))
 
 
-def test_there_is_another_language_than_english():
+def test_there_are_other_languages_than_english():
     assert "en" in LANGUAGES and len(LANGUAGES) > 1
 
 
@@ -38,12 +38,12 @@ def test_a_language_has_the_same_texts_in_the_same_order(language: str):
 def test_no_text_is_empty_or_read_as_a_placeholder(language: str):
     for path, text in entries(language).items():
         assert text.strip() == text != "", path
-        # vue-i18n's signs stand as literals alone: {'{'}.
+        # vue-i18n's special characters may appear only as literals: {'{'}.
         assert not re.search(r"[{}@|$]", re.sub(r"\{'[{}@|$]'\}", "", text)), path
 
 
 @pytest.mark.parametrize("language", [name for name in LANGUAGES if name != "en"])
-def test_what_is_told_is_translated(language: str):
+def test_texts_are_translated(language: str):
     english = entries("en")
     for path, text in entries(language).items():
         assert text != english[path] or text in SHARED, path
@@ -53,7 +53,7 @@ def test_what_is_told_is_translated(language: str):
 
 @pytest.mark.parametrize("language", [name for name in LANGUAGES if name != "en"])
 def test_numbers_are_the_same(language: str):
-    """Limits and recommended values: a decimal comma and "bis" are a language's own."""
+    """Limits and recommended values agree; a decimal comma and "bis" depend on the language."""
     english = entries("en")
     for path, text in entries(language).items():
         numbers, told = (

@@ -1,6 +1,4 @@
-"""The programs in tools/ that make pictures, locales and examples: each can be started, with all that it takes from the
-tests' modules.
-"""
+"""Tests that the programs in tools/ can be imported with everything they use from the tests' support modules."""
 
 from __future__ import annotations
 
@@ -15,6 +13,6 @@ NAMES = [*sorted(path.stem for path in FOLDER.glob("make_*.py")), "example_workf
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_maker_can_be_started(name: str, monkeypatch: pytest.MonkeyPatch):
+def test_tool_can_be_imported(name: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sys, "path", [str(FOLDER), *sys.path])  # as when it is run by its path
     assert importlib.import_module(name)

@@ -1,5 +1,6 @@
-"""The import rule: arrows point down, there is no import cycle, no room is deeper than three levels; and tools/rooms.py
-detects a violation.
+"""Tests the import rule: imports point down, there are no cycles, and no module is deeper than three levels.
+
+Also tests that tools/rooms.py detects violations.
 """
 
 from __future__ import annotations
@@ -9,20 +10,20 @@ from pathlib import Path
 import rooms
 
 
-def test_no_arrow_points_up_and_no_module_is_on_a_circle() -> None:
+def test_imports_point_down_without_cycles() -> None:
     found = rooms.imports()
     assert len(found) > 150 and sum(map(len, found.values())) > 500
     assert rooms.upward(rooms.arrows(found)) == []
     assert rooms.circles(found) == []
 
 
-def test_every_module_stands_in_a_room_and_none_is_deeper_than_three() -> None:
+def test_every_module_is_in_a_room_and_at_most_three_levels_deep() -> None:
     found = rooms.imports()
     assert {rooms.room_of(m) for m in found} - set(rooms.ORDER) == {"__init__"}
     assert max(m.count(".") for m in found) == 3
 
 
-def test_a_circle_and_an_arrow_that_points_up_are_seen(tmp_path: Path) -> None:
+def test_cycles_and_upward_imports_are_detected(tmp_path: Path) -> None:
     for name, text in {
         "run/folder.py": "from ..training import steps",
         "training/steps.py": "from ..run.folder import RunFolder\nfrom ..errors import UserError",

@@ -1,4 +1,4 @@
-"""What nodes show of themselves: sent again where their result is at hand, and read on the canvas."""
+"""Tests what nodes show: outputs that are sent again from the cache, and texts on the canvas."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from shown import nodes, with_text
 
 
 def test_nodes_are_found_in_the_source():
-    """The other tests here are worth what this reading is: two nodes of each kind, by hand."""
+    """The other tests here depend on this parsing: two nodes of each kind, by hand."""
     found = {node.name: node for node in nodes()}
     assert len(found) > 10
     assert [found[f"DBDPO_{name}"].text for name in ("SaveLora", "TrainStep", "Score", "Concept")] == [
@@ -27,11 +27,11 @@ def test_nodes_are_found_in_the_source():
 
 
 @pytest.mark.parametrize("node", nodes(), ids=lambda node: node.name)
-def test_what_a_node_shows_is_sent_again(node):
+def test_nodes_that_show_something_send_it_again(node):
     assert node.again == node.shows, (
         f"{node.name}: a schema has **shown_again() where execute gives ui, and nowhere else"
     )
 
 
-def test_room_is_reckoned_for_every_text():
+def test_layout_reserves_space_for_every_text():
     assert set(with_text()) == TEXTS

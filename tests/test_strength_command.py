@@ -1,4 +1,4 @@
-"""The strength dial on the command line: a sweep of a LoRA file, and one at a run's end."""
+"""Tests the strength sweep on the command line: of a LoRA file, and at a run's end."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ def lora(project: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def swept(project: Path, lora: Path) -> tuple[Path, str]:
-    """(folder of a sweep, what was said)."""
+    """A finished sweep: (folder, output)."""
     config, before = write_config(project, "regler.yaml", output="läufe/regler", **DIAL), lora.read_bytes()
     said = succeeds("strength", config, "--lora", lora)
     assert lora.read_bytes() == before, "the LoRA was changed"
     return project / "läufe" / "regler_strength", said
 
 
-def test_a_sweep_leaves_curve_strip_and_numbers_and_says_which_strength(swept: tuple[Path, str]) -> None:
+def test_sweep_writes_curve_strip_and_numbers_and_prints_the_recommendation(swept: tuple[Path, str]) -> None:
     folder, said = swept
     found = json.loads((folder / "strength.json").read_text(encoding="utf-8"))
     assert [p["strength"] for p in found["points"]] == [0, 0.5, 1]
@@ -73,7 +73,7 @@ def test_a_sweep_leaves_curve_strip_and_numbers_and_says_which_strength(swept: t
     assert "held" in said and f"{found['points'][1]['fidelity']['mean']:.3f}" in said
 
 
-def test_strengths_0_and_1_are_the_pictures_of_the_runs_own_evaluation(swept: tuple[Path, str], project: Path) -> None:
+def test_strengths_0_and_1_equal_the_runs_own_evaluation(swept: tuple[Path, str], project: Path) -> None:
     folder, run = RunFolder(swept[0]), RunFolder(project / "läufe" / "fertig")
     for mine, theirs in (("strength_0.00", "evaluation_0"), ("strength_1.00", "evaluation_1")):
         assert torch.equal(folder.latents(mine), run.latents(theirs))
@@ -81,9 +81,7 @@ def test_strengths_0_and_1_are_the_pictures_of_the_runs_own_evaluation(swept: tu
     assert not torch.equal(folder.latents("strength_0.50"), run.latents("evaluation_0"))
 
 
-def test_a_sweep_goes_on_when_asked_and_takes_more_strengths(
-    swept: tuple[Path, str], project: Path, lora: Path
-) -> None:
+def test_sweep_resumes_with_more_strengths(swept: tuple[Path, str], project: Path, lora: Path) -> None:
     folder = swept[0]
     config = write_config(
         project, "mehr.yaml", output="läufe/regler", **{**DIAL, "strength": {"strengths": [0.5, 1.25]}}
@@ -96,7 +94,7 @@ def test_a_sweep_goes_on_when_asked_and_takes_more_strengths(
     assert {p: p.stat().st_mtime_ns for p in before} == before
 
 
-def test_wrong_input_is_refused_before_anything_is_made(project: Path, lora: Path) -> None:
+def test_wrong_input_is_refused_before_sampling(project: Path, lora: Path) -> None:
     config = write_config(project, "falsch.yaml", output="läufe/nie", **{**DIAL, "adapter": {"rank": 4, "alpha": 2.0}})
     assert "another rank or another model" in fails("strength", config, "--lora", lora)
     assert "fehlt.safetensors does not exist" in fails("strength", config, "--lora", project / "fehlt.safetensors")
@@ -105,8 +103,8 @@ def test_wrong_input_is_refused_before_anything_is_made(project: Path, lora: Pat
     assert not (project / "läufe" / "nie_strength").exists()
 
 
-def test_a_finished_run_may_be_swept_later(project: Path) -> None:
-    """The candidates and the training are not made again, and the report gets its section."""
+def test_finished_run_can_be_swept_later(project: Path) -> None:
+    """Candidates and training are reused, and the report gets a strength section."""
     folder = project / "läufe" / "fertig"
     assert RunFolder(folder).fact("strength") is None
     before = read_lora(folder / "dreambooth_dpo_lora.safetensors")
@@ -122,8 +120,8 @@ def test_a_finished_run_may_be_swept_later(project: Path) -> None:
 
 
 @pytest.mark.parametrize("swept_too", [True, False])
-def test_the_demo_sweeps_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swept_too: bool) -> None:
-    """What the demo asks for, without its minutes of training."""
+def test_demo_sweeps_with_the_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swept_too: bool) -> None:
+    """Checks the demo's settings without its minutes of training."""
     asked = []
     monkeypatch.setattr(toybox_run, "demo_loop", lambda *given, **_: asked.append(given[2]))
     report = {"answer": "Done.", "strength": {"words": "Strength 0.75 is recommended."} if swept_too else None}

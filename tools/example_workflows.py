@@ -1,6 +1,6 @@
-"""The example workflows, generated from short graphs.
+"""Writes the example workflows from short graph definitions.
 
-`python tools/example_workflows.py` writes example_workflows/*.json with the node definitions of a real ComfyUI.
+`python tools/example_workflows.py` writes example_workflows/*.json with a real ComfyUI's node definitions.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from hosting import Server
 from workflows import FOLDER, to_ui
 
 TOY_DRAWING = {
-    "candidates_per_prompt": 10, "steps": 12, "cfg": 1.0, "sampler_name": "dpmpp_2m", "scheduler": "sgm_uniform", "width": 64, "height": 64,
-    "batch_size": 32,
+    "candidates_per_prompt": 10, "steps": 12, "cfg": 1.0, "sampler_name": "dpmpp_2m", "scheduler": "sgm_uniform",
+    "width": 64, "height": 64, "batch_size": 32,
 }  # fmt: skip
 SD15 = {"candidates_per_prompt": 8, "steps": 20, "cfg": 4.0, "width": 512, "height": 512, "batch_size": 8}
 SDXL = {"candidates_per_prompt": 8, "steps": 20, "cfg": 4.0, "width": 1024, "height": 1024, "batch_size": 4}
@@ -34,7 +34,7 @@ def node(kind: str, left: int, top: int, size: tuple[int, int], title: str = "",
 
 
 def words(left: int, top: int, size: tuple[int, int], title: str, source: list) -> dict:
-    """The text output of a stage, shown on the canvas."""
+    """A node that shows a stage's text on the canvas."""
     return node("PreviewAny", left, top, size, title, source=source)
 
 
@@ -42,11 +42,12 @@ def toy_parts() -> dict:
     return {
         "toy": node("DBDPO_LoadToybox", 0, 0, (340, 345), concept=0, personalized=True, steps=120),
         "concept": node(
-            "DBDPO_Concept", 0, 400, (340, 170), identifier=["toy", 6], class_noun=["toy", 7], references=["toy", 3], held_out=["toy", 4],
-            masks=["toy", 5],
+            "DBDPO_Concept", 0, 400, (340, 170), identifier=["toy", 6], class_noun=["toy", 7], references=["toy", 3],
+            held_out=["toy", 4], masks=["toy", 5],
         ),
         "prompts": node(
-            "DBDPO_PromptSet", 0, 625, (340, 305), concept=["concept", 0], preset="own text", text=["toy", 8], held_out_text=["toy", 9]
+            "DBDPO_PromptSet", 0, 625, (340, 305), concept=["concept", 0], preset="own text", text=["toy", 8],
+            held_out_text=["toy", 9],
         ),
         "scorer": node("DBDPO_LoadScorer", 0, 985, (340, 190), "Scorer that trains", scorer="toybox reward"),
         "judge": node("DBDPO_LoadScorer", 0, 1230, (340, 190), "Judge that never trains", scorer="toybox judge"),
@@ -54,7 +55,7 @@ def toy_parts() -> dict:
 
 
 def user_parts(checkpoint: str) -> dict:
-    """A checkpoint, the user's LoRA on it, three photos."""
+    """A checkpoint with the user's LoRA, and three photos."""
     photos = {f"photo_{i}": node("LoadImage", -400, 490 + i * 430, (340, 375), image="example.png") for i in range(3)}
     return {
         "checkpoint": node("CheckpointLoaderSimple", -400, 0, (340, 165), ckpt_name=checkpoint),
@@ -81,16 +82,18 @@ def user_parts(checkpoint: str) -> dict:
 
 
 def loop(model: list, clip: list, vae: list, drawing: dict, training: dict, run_name: str) -> dict:
-    """One round, every stage a node."""
+    """One round, with a node for each stage."""
     return {
         "sample": node(
-            "DBDPO_SampleCandidates", 400, 0, (380, 875), model=model, clip=clip, vae=vae, concept=["concept", 0], prompts=["prompts", 0],
-            run_name=run_name, **drawing,
+            "DBDPO_SampleCandidates", 400, 0, (380, 875), model=model, clip=clip, vae=vae, concept=["concept", 0],
+            prompts=["prompts", 0], run_name=run_name, **drawing,
         ),
         "score": node("DBDPO_Score", 840, 0, (420, 460), candidates=["sample", 0], scorer=["scorer", 0]),
         "pairs": node("DBDPO_BuildPairs", 840, 520, (420, 850), scored=["score", 0]),
         "pairs_words": words(840, 1670, (420, 160), "Pairs in words", ["pairs", 2]),
-        "train": node("DBDPO_TrainStep", 1320, 630, (420, 1025), model=model, clip=clip, pairs=["pairs", 0], **training),
+        "train": node(
+            "DBDPO_TrainStep", 1320, 630, (420, 1025), model=model, clip=clip, pairs=["pairs", 0], **training
+        ),
         "look": node("DBDPO_PreviewPairs", 1320, 0, (420, 570), pairs=["pairs", 0]),
     }  # fmt: skip
 
@@ -101,8 +104,8 @@ def ending(
     more = {"judge": ["judge", 0]} if judge else {}
     return {
         "evaluate": node(
-            "DBDPO_Evaluate", left, 0, (760, 900), before=before, after=after, clip=clip, vae=vae, candidates=candidates,
-            scorer=["scorer", 0], **more,
+            "DBDPO_Evaluate", left, 0, (760, 900), before=before, after=after, clip=clip, vae=vae,
+            candidates=candidates, scorer=["scorer", 0], **more,
         ),
         "report": words(left, 960, (760, 220), "Did it get better?", ["evaluate", 1]),
         "save": node("DBDPO_SaveLora", left, 1240, (760, 190), lora=lora, filename_prefix=f"dreambooth_dpo/{name}"),
@@ -150,12 +153,12 @@ For a second round, connect the train step's model to another Sample Candidates,
 
 
 def inspected(toy: dict) -> dict:
-    """The quickstart with the inspector between pairs and training."""
+    """The quickstart with Inspect Pairs between pairs and training."""
     graph = {**toy_parts(), **loop(*toy.values(), TOY_DRAWING, {}, "toybox_inspect_pairs")}
     del graph["look"]
     graph["inspect"] = node("DBDPO_InspectPairs", 1320, 0, (1240, 1100), pairs=["pairs", 0])
     graph["inspect_words"] = words(1320, 1160, (1240, 160), "Your decisions in words", ["inspect", 1])
-    train = graph.pop("train")  # behind the inspector, which it hangs on
+    train = graph.pop("train")  # placed after the inspector, whose output it takes
     graph["train"] = {**train, "pos": [2620, 0], "inputs": {**train["inputs"], "pairs": ["inspect", 0]}}
     return {
         **graph,
@@ -166,7 +169,10 @@ def inspected(toy: dict) -> dict:
 
 
 def drafted(toy: dict) -> dict:
-    """The quickstart with drafts: many in few steps; those in pairs are finished, scored and paired again."""
+    """The quickstart with drafts: many candidates in few steps, of which only those in pairs are finished.
+
+    The finished candidates are scored and paired again.
+    """
     drawing = {**TOY_DRAWING, "candidates_per_prompt": 16, "steps": 4}
     graph = {**toy_parts(), **loop(*toy.values(), drawing, {}, "toybox_drafts")}
     graph["pairs"]["inputs"]["margin"] = 1.0
@@ -208,8 +214,8 @@ def drafted(toy: dict) -> dict:
 
 
 def graphs() -> dict[str, tuple[dict, list[dict]]]:
-    # Every output node depends on the stages. With an independent output node, the host would run that one despite an
-    # invalid stage, and the front end would not show the error.
+    # Every output node depends on the stages. With an independent output, the host would run that one when a stage's
+    # input is wrong, and the front end would not show the error.
     toy = {"model": ["toy", 0], "clip": ["toy", 1], "vae": ["toy", 2]}
     quick = {
         **toy_parts(),
@@ -221,13 +227,15 @@ def graphs() -> dict[str, tuple[dict, list[dict]]]:
     rounds = {
         **toy_parts(),
         "rounds": node(
-            "DBDPO_Rounds", 400, 0, (420, 1720), **toy, concept=["concept", 0], prompts=["prompts", 0], scorer=["scorer", 0],
-            judge=["judge", 0], rounds=3, run_name="toybox_three_rounds", **TOY_DRAWING,
+            "DBDPO_Rounds", 400, 0, (420, 1720), **toy, concept=["concept", 0], prompts=["prompts", 0],
+            scorer=["scorer", 0], judge=["judge", 0], rounds=3, run_name="toybox_three_rounds", **TOY_DRAWING,
         ),
         "watch": node("PreviewImage", 880, 0, (420, 380), "Gain of each round", images=["rounds", 4]),
         "kept_words": words(880, 440, (420, 260), "Which round is kept?", ["rounds", 5]),
         "curves": node("PreviewImage", 880, 760, (420, 440), "Training of the last round", images=["rounds", 2]),
-        **ending(toy["model"], ["rounds", 0], ["rounds", 1], toy["clip"], toy["vae"], ["rounds", 3], "toybox", True, 1360),
+        **ending(
+            toy["model"], ["rounds", 0], ["rounds", 1], toy["clip"], toy["vae"], ["rounds", 3], "toybox", True, 1360
+        ),
     }  # fmt: skip
     rounds["save"] |= {"pos": [880, 1260], "size": [420, 190]}
     found = {
@@ -238,8 +246,10 @@ def graphs() -> dict[str, tuple[dict, list[dict]]]:
     }
     for name, checkpoint, drawing, training in (
         ("sd15_lora_improve", "v1-5-pruned-emaonly-fp16.safetensors", SD15, {"pairs_per_step": 4, "accumulation": 2}),
-        ("sdxl_lora_improve", "sd_xl_base_1.0.safetensors", SDXL, {"pairs_per_step": 1, "accumulation": 8, "learning_rate": 2e-5,
-                                                                   "checkpointing": True, "targets": "attention+ff"}),
+        ("sdxl_lora_improve", "sd_xl_base_1.0.safetensors", SDXL, {
+            "pairs_per_step": 1, "accumulation": 8, "learning_rate": 2e-5, "checkpointing": True,
+            "targets": "attention+ff",
+        }),
     ):  # fmt: skip
         model, clip, vae = ["lora", 0], ["lora", 1], ["checkpoint", 2]
         graph = {

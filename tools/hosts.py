@@ -1,12 +1,11 @@
-"""Runs the host and browser tests on every ComfyUI that is present, each in a virtual environment of its own under
-.hosts/.
+"""Runs the host and browser tests on every ComfyUI of this machine.
 
-    python tools/hosts.py [pytest's arguments]      # all of them, one after the other
-    python tools/hosts.py --list                    # which are found, and where
+    python tools/hosts.py [pytest's arguments]      # on all of them, one after another
+    python tools/hosts.py --list                    # list them
 
-COMFYUI_PATH names one folder or several, separated as in PATH; without it ~/ComfyUI and ~/ComfyUI-* are looked at.
-tools/hosts.toml says which versions are supported and what each is installed with. A host that cannot be imported is
-skipped with one line that says why.
+Each ComfyUI gets a virtual environment of its own under .hosts/. COMFYUI_PATH names one or several folders, separated
+as in PATH; by default ~/ComfyUI and ~/ComfyUI-* are used. tools/hosts.toml lists the supported versions and the
+packages each is installed with. A host that cannot be imported is skipped, with a line that says why.
 """
 
 from __future__ import annotations
@@ -24,13 +23,13 @@ from pathlib import Path
 
 try:
     import tomllib
-except ImportError:  # Python 3.10: pytest brings the same module under its older name
+except ImportError:  # Python 3.10: pytest depends on the same module under its older name
     import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENTS = ROOT / ".hosts"
 NEWEST_FRONT_END = "1.58.1"
-"""The newest release of comfyui-frontend-package when the browser tests were last looked over."""
+"""The newest release of comfyui-frontend-package when the browser tests were last reviewed."""
 _TORCH = ("torch", "torchvision", "torchaudio")
 _IMPORTS = """
 import sys
@@ -50,7 +49,7 @@ class Host:
     folder: Path
     version: str
     listed: bool
-    """Whether hosts.toml names this very version; else the entry below it is used."""
+    """Whether hosts.toml lists exactly this version; else the entry of the next older one is used."""
     entry: dict
 
     @property
@@ -77,14 +76,14 @@ def numbers(version: str) -> tuple[int, ...]:
 
 
 def version_of(folder: Path) -> str | None:
-    """What comfyui_version.py says; None where the folder holds no ComfyUI."""
+    """The version in comfyui_version.py; None if the folder holds no ComfyUI."""
     file = folder / "comfyui_version.py"
     found = re.search(r'__version__\s*=\s*"([^"]+)"', file.read_text(encoding="utf-8")) if file.is_file() else None
     return found[1] if found and (folder / "main.py").is_file() else None
 
 
 def named_folders() -> list[Path]:
-    """Those of COMFYUI_PATH, else ~/ComfyUI and ~/ComfyUI-*."""
+    """The folders of COMFYUI_PATH, else ~/ComfyUI and ~/ComfyUI-*."""
     if given := os.environ.get("COMFYUI_PATH"):
         return [Path(part).expanduser().resolve() for part in given.split(os.pathsep) if part]
     home = Path.home()
@@ -92,7 +91,7 @@ def named_folders() -> list[Path]:
 
 
 def found_hosts() -> tuple[list[Host], list[str]]:
-    """The hosts on this machine, the newest first, and a line for each folder that cannot be one."""
+    """The hosts on this machine, newest first, and a line for each folder that is refused."""
     hosts, refused = {}, []
     entries = supported()
     for folder in named_folders():
@@ -113,7 +112,7 @@ def found_hosts() -> tuple[list[Host], list[str]]:
 
 
 def interpreter(versions: list[str]) -> str:
-    """The first of these Pythons that starts: by its name, or pyenv's; else the one that runs this."""
+    """The first of these Python versions that starts, by name or from pyenv; else the current interpreter."""
     for version in versions:
         homes = sorted((Path.home() / ".pyenv" / "versions").glob(f"{version}.*/bin/python"))
         for candidate in (f"python{version}", *map(str, reversed(homes))):
@@ -125,9 +124,7 @@ def interpreter(versions: list[str]) -> str:
 
 
 def install(host: Host) -> None:
-    """Make or reuse the host's environment: its torch, what its requirements ask for, and this package with its tests'
-    needs.
-    """
+    """Create or reuse the host's environment: its torch, its requirements, and this package with its test extras."""
     requirements = host.folder / "requirements.txt"
     torch = [f"{name}=={host.entry[name]}" for name in _TORCH]
     recipe = [*torch, requirements.read_text(encoding="utf-8"), (ROOT / "pyproject.toml").read_text(encoding="utf-8")]
@@ -142,12 +139,12 @@ def install(host: Host) -> None:
 
 
 def front_end() -> Path:
-    """Where the newest front end lies, for --front-end-root: no interpreter sees it."""
+    """Folder of the newest front end, for --front-end-root; it is not installed in any environment."""
     return ENVIRONMENTS / f"front_end_{NEWEST_FRONT_END}"
 
 
 def install_front_end() -> None:
-    """Into its folder, once. Without a connection the browser tests do with the pinned front end, and say so."""
+    """Install the newest front end once. Without a connection, report that only the pinned front ends are tested."""
     if front_end().is_dir():
         return
     pip = [sys.executable, "-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--no-deps", "-q"]
@@ -156,15 +153,16 @@ def install_front_end() -> None:
         found = Path(beside) / "comfyui_frontend_package" / "static"
         if done.returncode != 0 or not (found / "index.html").is_file():
             say(
-                f"front end {NEWEST_FRONT_END} could not be installed: the browser tests run on each host's own front end alone"
+                f"front end {NEWEST_FRONT_END} could not be installed: the browser tests run on each host's own front "
+                "end only"
             )
             return
         front_end().parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(found, front_end())  # moved into its place when it is whole
+        shutil.move(found, front_end())  # moved when complete
 
 
 def cannot_import(host: Host) -> str | None:
-    """The last line of the error that its import ends with, or None."""
+    """The last line of the import error, or None if the host can be imported."""
     done = subprocess.run(
         [str(host.python), "-c", _IMPORTS.format(folder=str(host.folder))],
         capture_output=True,
@@ -178,9 +176,9 @@ def cannot_import(host: Host) -> str | None:
 
 
 def selected(host: Host) -> list[str]:
-    """pytest's arguments for what is run on this host.
+    """pytest's arguments that select the tests of this host.
 
-    The oldest: what touches its internals, every example, one browser pass.
+    On the oldest host: tests of its internals, every example, and one browser pass.
     """
     if host.entry["scope"] == "all":
         return ["tests/host", "tests/browser"]
@@ -188,7 +186,7 @@ def selected(host: Host) -> list[str]:
 
 
 def test(host: Host, arguments: list[str]) -> int:
-    """pytest's exit status on this host."""
+    """Run the tests on this host; return pytest's exit status."""
     environment = {**os.environ, "COMFYUI_PATH": str(host.folder)}
     command = [str(host.python), "-m", "pytest", "-n", "2", "--dist", "loadfile", *selected(host), *arguments]
     started = time.monotonic()
@@ -206,7 +204,7 @@ def main(arguments: list[str]) -> int:
     for line in refused:
         say(f"SKIPPED: {line}")
     if not hosts:
-        say("NONE RUN: no ComfyUI is here. Set COMFYUI_PATH to its folder, or put one into ~/ComfyUI.")
+        say("NONE RUN: no ComfyUI was found. Set COMFYUI_PATH to its folder, or put one into ~/ComfyUI.")
     if arguments == ["--list"]:
         for host in hosts:
             say(f"{host.title}, {host.entry['scope']} tests, environment {host.environment}")
@@ -214,7 +212,7 @@ def main(arguments: list[str]) -> int:
     failed = 0
     for host in hosts:
         if not host.listed:
-            say(f"{host.title} is not named in tools/hosts.toml: it is tested as {host.entry['version']} is")
+            say(f"{host.title} is not in tools/hosts.toml: it is tested like {host.entry['version']}")
         try:
             install(host)
         except (subprocess.CalledProcessError, OSError) as error:

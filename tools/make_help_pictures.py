@@ -1,8 +1,7 @@
-"""Pictures of the nodes for their help pages. `python tests/make_help_pictures.py [node ids]` writes web/docs/img/<node
-id>.webp.
+"""Makes the images of the nodes for their help pages.
 
-One graph with every node in it is run to the end in a real ComfyUI with a real browser, and each node is cut out as it
-then looks.
+`python tools/make_help_pictures.py [node ids]` writes web/docs/img/<node id>.webp. A graph with every node is run to
+the end in a real ComfyUI with a real browser, and each node is cut out of the screenshot.
 """
 
 from __future__ import annotations
@@ -30,13 +29,12 @@ BOX = """kind => {
     const [right, bottom] = app.canvas.ds.convertOffsetToCanvas([n.pos[0] + n.size[0], n.pos[1] + n.size[1]])
     return [left + at.left, top + at.top, right + at.left, bottom + at.top]
 }"""
-SEEN = "kind => app.graph._nodes.filter(n => n.type === kind).every(n => !n.imgs || n.imgs.every(i => i.complete && i.naturalWidth > 0))"
+SEEN = """kind => app.graph._nodes.filter(n => n.type === kind)
+    .every(n => !n.imgs || n.imgs.every(i => i.complete && i.naturalWidth > 0))"""
 
 
 def every_node() -> dict:
-    """The quickstart with what it lacks: the stop rule, the strength dial, the inspector, and the whole loop in one
-    node.
-    """
+    """The quickstart plus the nodes it lacks: early stopping, strength sweep, inspector, and DPO Rounds."""
     graph = dict(graphs()["toybox_quickstart"][0])
     toy = {"model": ["toy", 0], "clip": ["toy", 1], "vae": ["toy", 2]}
     shared = {
@@ -76,14 +74,14 @@ def every_node() -> dict:
     }
     links = {"concept": ["concept", 0], "prompts": ["prompts", 0], "scorer": ["scorer", 0], "judge": ["judge", 0]}
     graph["rounds"] = node("DBDPO_Rounds", 5300, 0, (420, 1500), rounds=1, **toy, **links, **drawing)
-    for name, output in (("finish", 1), ("keep", 3)):  # a node whose outputs nobody asks for does not run
+    for name, output in (("finish", 1), ("keep", 3)):  # a node without a connected output does not run
         graph[f"{name}_seen"] = node("PreviewImage", 5800, 500, (420, 380), images=[name, output])
     graph["watch"] = node("PreviewImage", 5800, 0, (420, 380), images=["rounds", 4])
     return graph
 
 
 def picture(view, kind: str) -> Image.Image:
-    """The first node of a type, alone."""
+    """Screenshot of the first node of a type, alone."""
     look_at(view, kind)
     view.wait_for_function(SEEN, arg=kind)
     view.wait_for_timeout(600)
@@ -98,7 +96,7 @@ def picture(view, kind: str) -> Image.Image:
 
 
 def save(image: Image.Image, path: Path) -> int:
-    """As WebP of at most 60 KB; returns its bytes."""
+    """Save as WebP of at most 60 KB; return its size in bytes."""
     image.thumbnail((WIDTH, 2 * WIDTH), Image.Resampling.LANCZOS)
     for quality in (85, 75, 65, 50):
         image.save(path, "WEBP", quality=quality, method=6)

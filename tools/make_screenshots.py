@@ -1,8 +1,7 @@
-"""An example as each front end shows it after a run. `python tools/make_screenshots.py [names]` writes
-docs/img/front_ends_<name>.jpg.
+"""Makes screenshots of an example after a run, on each front end.
 
-The front ends are those of the browser tests: the one that ComfyUI pins, the newest, and the newest with HTML nodes
-(Nodes 2.0).
+`python tools/make_screenshots.py [names]` writes docs/img/front_ends_<name>.jpg. The front ends are those of the
+browser tests: the one that ComfyUI pins, the newest, and the newest with HTML nodes (Nodes 2.0).
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ TITLES = {
 
 
 def seen(front_end: str, name: str) -> Image.Image:
-    """The whole graph after its run, on one front end."""
+    """Screenshot of the whole graph after its run, on one front end."""
     kind = FRONT_ENDS[front_end]
     with tempfile.TemporaryDirectory() as base:
         seed_settings(Path(base), **{"Comfy.Graph.CanvasMenu": False, **kind.settings})
@@ -41,8 +40,8 @@ def seen(front_end: str, name: str) -> Image.Image:
             assert history["status"]["status_str"] == "success", history["status"]
             view.set_viewport_size(
                 {"width": 3200, "height": 1900}
-            )  # not before: drawing so much takes the cores from the run
-            for _ in range(2):  # pictures are loaded when their node is on the screen, and may make it taller
+            )  # only after the run, because drawing takes CPU time from it
+            for _ in range(2):  # images are loaded when their node is on the screen, and may make it taller
                 fit(view)
                 view.wait_for_timeout(4000)
             assert not view.errors and not view.left, (view.errors, view.left)
@@ -50,7 +49,7 @@ def seen(front_end: str, name: str) -> Image.Image:
 
 
 def sheet(pictures: dict[str, Image.Image]) -> Image.Image:
-    """Pictures under each other, each with its title."""
+    """Images one below the other, each with its title."""
     small = {
         n: p.resize((WIDTH, round(p.height * WIDTH / p.width)), Image.Resampling.LANCZOS) for n, p in pictures.items()
     }

@@ -1,8 +1,7 @@
-"""Pictures of the example workflows for Browse Templates. `python tools/make_thumbnails.py [names]` writes
-example_workflows/<name>.jpg.
+"""Makes the thumbnails of the example workflows for Browse Templates.
 
-The toybox examples are run to the end in a real ComfyUI with a real browser; the others, whose models are the user's,
-are only opened.
+`python tools/make_thumbnails.py [names]` writes example_workflows/<name>.jpg. The toybox examples are run to the end in
+a real ComfyUI with a real browser; the others, which need the user's models, are only opened.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from workflows import FOLDER
 from example_workflows import graphs
 
 WIDTH, QUALITY, MARGIN = 1280, 85, 24
-# Nodes that show a picture, once it is drawn.
+# Whether all these nodes have loaded their images.
 DRAWN = """ids => ids.every(id => {
     const node = app.graph.getNodeById(id)
     return node.imgs?.length && node.imgs.every(i => i.complete && i.naturalWidth > 0)
@@ -35,7 +34,8 @@ AREA = """() => {
     for (const n of app.graph._nodes) {
         const [x, y] = app.canvas.ds.convertOffsetToCanvas([n.pos[0], n.pos[1] - 30])
         const [right, bottom] = app.canvas.ds.convertOffsetToCanvas([n.pos[0] + n.size[0], n.pos[1] + n.size[1]])
-        box[0] = Math.min(box[0], x); box[1] = Math.min(box[1], y); box[2] = Math.max(box[2], right); box[3] = Math.max(box[3], bottom)
+        box[0] = Math.min(box[0], x); box[1] = Math.min(box[1], y)
+        box[2] = Math.max(box[2], right); box[3] = Math.max(box[3], bottom)
     }
     const at = app.canvas.canvas.getBoundingClientRect()
     return [box[0] + at.left, box[1] + at.top, box[2] + at.left, box[3] + at.top]
@@ -43,7 +43,7 @@ AREA = """() => {
 
 
 def picture_nodes(view, history: dict) -> list[int]:
-    """Nodes on the canvas whose run gave pictures, which they show themselves."""
+    """Nodes on the canvas that show the images of their run themselves."""
     there = set(view.evaluate("app.graph._nodes.map(n => n.id)"))
     pictures = [
         int(n)
@@ -92,10 +92,8 @@ def main(names: list[str]) -> None:
                     (WIDTH, round(picture.height * WIDTH / picture.width)), Image.Resampling.LANCZOS
                 )
                 picture.save(FOLDER / f"{name}.jpg", quality=QUALITY, optimize=True)
-                print(
-                    f"{name}: {picture.size}, {(FOLDER / f'{name}.jpg').stat().st_size // 1024} KB, {time.monotonic() - start:.0f} s",
-                    flush=True,
-                )
+                kilobytes = (FOLDER / f"{name}.jpg").stat().st_size // 1024
+                print(f"{name}: {picture.size}, {kilobytes} KB, {time.monotonic() - start:.0f} s", flush=True)
             assert not view.errors and not view.left, (view.errors, view.left)
 
 

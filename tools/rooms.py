@@ -1,11 +1,10 @@
-"""The layout from its imports: rooms (packages), files and arrows (imports) of each, import cycles, and arrows that
-point up.
+"""Prints the package layout from its imports: rooms (packages), files, imports between rooms, and violations.
 
-    python tools/rooms.py            # a table; exit status 1 where the import rule is broken
-    python tools/rooms.py --arrows   # every arrow between rooms, with the number of imports
+    python tools/rooms.py            # a table; exit status 1 if the import rule is violated
+    python tools/rooms.py --arrows   # also every arrow between rooms, with its number of imports
 
-The import rule: an arrow points down ORDER, never up, and no module is on a circle. Imports inside functions count;
-those under TYPE_CHECKING do not.
+An arrow is an import of one room from another. The rule: arrows point down ORDER, never up, and there is no import
+cycle. Imports inside functions count; those under TYPE_CHECKING do not.
 """
 
 from __future__ import annotations
@@ -17,16 +16,16 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 ORDER = (
-    "benchmarks", "cli", "doctor", "nodes", "toybox/train", "headless", "toybox", "metrics", "dpo_core/loop", "dpo_core/report",
-    "dpo_core/backends", "dpo_core/training", "dpo_core/evaluation", "dpo_core/pairs", "dpo_core/scoring", "dpo_core/sampling",
-    "dpo_core/run", "dpo_core",
+    "benchmarks", "cli", "doctor", "nodes", "toybox/train", "headless", "toybox", "metrics", "dpo_core/loop",
+    "dpo_core/report", "dpo_core/backends", "dpo_core/training", "dpo_core/evaluation", "dpo_core/pairs",
+    "dpo_core/scoring", "dpo_core/sampling", "dpo_core/run", "dpo_core",
 )  # fmt: skip
 """From top to bottom. "dpo_core" is its foundation: the files beside the rooms."""
 Arrow = tuple[str, str]
 
 
 def modules(root: Path = ROOT) -> dict[str, Path]:
-    """Dotted name -> file, of all that the package holds; tests and tools are no part of it."""
+    """Dotted name -> file of every module of the package, without tests and tools."""
     folders = ("benchmarks", "doctor", "dpo_core", "metrics", "nodes", "toybox")
     files = [*root.glob("*.py"), *(f for folder in folders for f in (root / folder).rglob("*.py"))]
     return {
@@ -37,8 +36,9 @@ def modules(root: Path = ROOT) -> dict[str, Path]:
 
 
 def room_of(module: str) -> str:
-    """ "dpo_core.training.memory.levels" -> "dpo_core/training"; a file beside the rooms -> "dpo_core"; a file of the
-    root: its name.
+    """Room of a module: "dpo_core.training.memory.levels" -> "dpo_core/training".
+
+    A file beside the rooms of dpo_core belongs to "dpo_core"; a file of the root is a room of its own.
     """
     parts = module.split(".")
     for count in (2, 1):
@@ -70,7 +70,7 @@ def _imports(tree: ast.AST) -> list[ast.ImportFrom]:
 
 
 def imports(root: Path = ROOT) -> dict[str, set[str]]:
-    """Of each module those of the package that it imports."""
+    """For each module, the modules of the package that it imports."""
     known = modules(root)
     result = {}
     for name, file in known.items():
@@ -80,7 +80,7 @@ def imports(root: Path = ROOT) -> dict[str, set[str]]:
 
 
 def arrows(found: dict[str, set[str]]) -> Counter[Arrow]:
-    """Imports from one room into another."""
+    """Numbers of imports from one room into another."""
     return Counter(
         (room_of(a), room_of(b)) for a, targets in found.items() for b in targets if room_of(a) != room_of(b)
     )
@@ -93,7 +93,7 @@ def upward(counted: Counter[Arrow]) -> list[Arrow]:
 
 
 def circles(found: dict[str, set[str]]) -> list[list[str]]:
-    """Modules that import each other, in groups (strongly connected ones, by Tarjan's algorithm)."""
+    """Groups of modules that import each other (strongly connected components, by Tarjan's algorithm)."""
     index: dict[str, int] = {}
     low: dict[str, int] = {}
     stack: list[str] = []
@@ -129,18 +129,16 @@ def main() -> int:
     for name in sorted(rooms, key=lambda r: ORDER.index(r) if r in ORDER else -1):
         out, into = (sum(n for arrow, n in counted.items() if arrow[side] == name) for side in (0, 1))
         print(f"{name:<22} {len(rooms[name]):>5}  {out:>10}  {into:>9}  {max(m.count('.') for m in rooms[name])}")
-    print(
-        f"{len(found)} files, {sum(counted.values())} arrows between rooms, {sum(map(len, found.values()))} between files"
-    )
+    between = sum(map(len, found.values()))
+    print(f"{len(found)} files, {sum(counted.values())} imports between rooms, {between} between files")
     if "--arrows" in sys.argv:
         for (one, other), count in sorted(counted.items()):
             print(f"  {one} -> {other}: {count}")
     for one, other in upward(counted):
-        print(
-            f"UP: {one} -> {other}: {[(a, b) for a in found for b in found[a] if (room_of(a), room_of(b)) == (one, other)]}"
-        )
+        pairs = [(a, b) for a in found for b in found[a] if (room_of(a), room_of(b)) == (one, other)]
+        print(f"UP: {one} -> {other}: {pairs}")
     for group in circles(found):
-        print(f"CIRCLE: {', '.join(group)}")
+        print(f"CYCLE: {', '.join(group)}")
     return 1 if upward(counted) or circles(found) else 0
 
 

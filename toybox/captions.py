@@ -33,7 +33,7 @@ def hat_phrase(colour: str) -> str:
 
 
 def _vocabulary() -> list[str]:
-    """Every word of the grammar. <eos> comes last: CLIP pools at the highest token id."""
+    """Every word of the grammar. <eos> is last, because CLIP pools at the highest token id."""
     text = " ".join((*BACKGROUND_PHRASES.values(), *OPENINGS, hat_phrase(""), "with a belly", "a an the and of"))
     words = sorted({*text.split(), *CLASSES, *COLOURS, *HAT_COLOURS, *BACKGROUNDS, *IDENTIFIERS})
     return ["<pad>", "<unk>", "<bos>", *words, "<eos>"]
@@ -50,11 +50,11 @@ def caption(
     identifier: float = 0.15,
     hat: float = 1.0,
 ) -> str:
-    """Say what a scene shows, leaving things out at random.
+    """A caption of a scene, with parts left out at random.
 
-    `colours`, `background`, `identifier` and `hat` are the chances (0..1) that the body and belly colours, the
-    background, a (meaningless) identifier token and a hat are said. With `hat` at 1 a caption without one means a bare
-    head.
+    `colours`, `background`, `identifier` and `hat` are the probabilities (0..1) that the caption names the body and
+    belly colours, the background, a (meaningless) identifier token and a hat. With `hat` at 1 a caption without a hat
+    means a bare head.
     """
     words = [str(rng.choice(OPENINGS)), "a"]
     if rng.random() < identifier:
@@ -72,7 +72,7 @@ def caption(
 
 
 def full_caption(scene: Scene) -> str:
-    """The caption that says everything, in one fixed wording."""
+    """The caption that names everything, in one fixed wording."""
     words = ["a", scene.body, scene.noun, f"with a {scene.belly} belly"]
     if scene.hat:
         words.append(hat_phrase(scene.hat))
@@ -80,7 +80,7 @@ def full_caption(scene: Scene) -> str:
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """A word-level tokenizer over the closed vocabulary, padded to 24 tokens by pipelines that ask for max_length."""
+    """A word-level tokenizer over the closed vocabulary; pipelines that ask for max_length pad to 24 tokens."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 

@@ -1,4 +1,4 @@
-"""Concepts of the toybox world, drawn from an integer."""
+"""Concepts of the toybox world, generated from an integer."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _HAT = re.compile(hat_phrase(r"(\S+)"))
 class ToyConcept:
     """A subject of the toybox world.
 
-    `references` uint8 [5, 64, 64, 3]: photos on the one `background`; `held_out` the same shape: photos on five other
-    backgrounds, which training never sees. Nobody wears a hat in either. `masks` uint8 [5, 64, 64]: 255 where a
+    `references` uint8 [5, 64, 64, 3]: photos on the one `background`. `held_out`, same shape: photos on five other
+    backgrounds, which training never sees. No subject wears a hat in either. `masks` uint8 [5, 64, 64]: 255 where a
     reference shows the subject.
     """
 
@@ -48,11 +48,9 @@ class ToyConcept:
         return Concept(self.identifier, self.noun, self.references, self.held_out, self.masks)
 
     def scene_for(self, prompt: str) -> Scene:
-        """The scene that a prompt of the grammar asks for: its background and hat, with this concept's noun and
-        colours.
+        """The scene that a prompt asks for: its background and hat, with this concept's noun and colours.
 
-        Raises UserError for a prompt that names no background of the toybox, or several, or a hat of another colour
-        than it has.
+        Raises UserError for a prompt that names no toybox background, or several, or a hat colour that does not exist.
         """
         text = " ".join(prompt.lower().split())
         named = [name for name, phrase in BACKGROUND_PHRASES.items() if re.search(rf"\b{phrase}\b", text)]
@@ -64,15 +62,17 @@ class ToyConcept:
         hat = _HAT.search(text)
         if hat and hat[1] not in HAT_COLOURS:
             raise UserError(
-                f"prompt {prompt!r} asks for a {hat[1]} hat, which the toybox does not have; choose one of {', '.join(HAT_COLOURS)}."
+                f"prompt {prompt!r} asks for a {hat[1]} hat, which the toybox does not have; choose one of "
+                f"{', '.join(HAT_COLOURS)}."
             )
         return Scene(self.noun, self.body, self.belly, named[0], hat[1] if hat else None)
 
 
 @lru_cache(maxsize=1)
 def _appearances() -> list[tuple[str, str, str]]:
-    """Every (noun, body, belly) once, in a fixed shuffled order in which nouns take turns and colours come about
-    equally often.
+    """Every (noun, body, belly) once, in a fixed shuffled order.
+
+    Nouns take turns, and colours occur about equally often.
     """
     rng = np.random.default_rng(20505)
     pairs = list(itertools.permutations(COLOURS, 2))
@@ -89,11 +89,11 @@ def _appearances() -> list[tuple[str, str, str]]:
 
 
 def concept_from_seed(n: int) -> ToyConcept:
-    """Concept number `n` >= 0: the same appearance, identifier and photos for the same number.
+    """Concept number `n` >= 0: the same number always gives the same appearance, identifier and photos.
 
-    The first 90 differ in (noun, body, belly), ten neighbours from a multiple of ten on have ten backgrounds, eight
-    neighbours have eight identifiers. From 90 on appearances come again with other photos. Raises UserError for a
-    negative number.
+    The first 90 differ in (noun, body, belly). Ten consecutive concepts from a multiple of ten on have ten backgrounds;
+    eight consecutive ones have eight identifiers. From 90 on, appearances repeat with other photos. Raises UserError
+    for a negative number.
     """
     if n < 0:
         raise UserError(f"concept {n} does not exist: concepts are numbered from 0.")

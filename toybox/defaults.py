@@ -1,4 +1,4 @@
-"""The toybox's settings, chosen on concepts 0..4 alone."""
+"""Default settings of the toybox, chosen on concepts 0..4 only."""
 
 from __future__ import annotations
 

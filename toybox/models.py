@@ -1,6 +1,4 @@
-"""The toybox's trained models, and what is wired from them: the pipeline, the reward, the judge and the oracle as
-scorers.
-"""
+"""The toybox's trained models, and the oracle as scorers."""
 
 from __future__ import annotations
 
@@ -28,7 +26,7 @@ ORACLE_TITLES = {
 
 
 def weights_folder(part: str, root: Path = WEIGHTS) -> Path:
-    """Folder of one trained part. Raises UserError when it is missing, saying how to make it."""
+    """Folder of one trained part. Raises UserError, with the command that makes it, when it is missing."""
     if part not in PARTS:
         raise UserError(f"toybox part {part!r} does not exist; choose one of {PARTS}.")
     folder = root / part
@@ -41,7 +39,7 @@ def weights_folder(part: str, root: Path = WEIGHTS) -> Path:
 
 
 class _Judged:
-    """Verdicts of the oracle, kept for the pictures last looked at: five scorers ask about the same ones."""
+    """Caches the oracle's verdicts for the last images, because five scorers ask about the same ones."""
 
     def __init__(self, concept: ToyConcept) -> None:
         self.concept, self.oracle = concept, Oracle()
@@ -55,7 +53,7 @@ class _Judged:
 
 
 class OracleScorer:
-    """1.0 where the pixels show what the prompt asks for, else 0.0; fits the core's Scorer protocol."""
+    """1.0 where the pixels show what the prompt asks for, else 0.0; a Scorer."""
 
     def __init__(self, judged: _Judged, name: str) -> None:
         self.name, self._judged = name, judged
@@ -69,11 +67,11 @@ class OracleScorer:
 
 
 class SpreadScorer:
-    """How differently the pictures of a prompt place their subject; fits the core's Scorer protocol.
+    """How differently the images of a prompt place their subject; a Scorer.
 
-    It is what every prompt leaves open, so unlike the Vendi score it does not count mistakes. Each picture gets its
-    prompt's root mean square of the standard deviations of x, y and size, each in units of the world's own: 1 = as
-    various as the world, 0 = all alike. A call must hold all pictures of a prompt; a prompt of one picture has 0.
+    Prompts leave the placement open, so unlike the Vendi score this does not count mistakes as variety. Each image gets
+    its prompt's root mean square of the standard deviations of x, y and size, each in units of the world's own: 1 = as
+    varied as the world, 0 = all alike. A call must contain all images of a prompt; a prompt with one image gets 0.
     """
 
     def __init__(self, concept: ToyConcept, name: str = "oracle_spread") -> None:
@@ -91,6 +89,6 @@ class SpreadScorer:
 
 
 def oracle_scorers(concept: ToyConcept) -> list[OracleScorer | SpreadScorer]:
-    """All right, each attribute apart, and the spread of placements."""
+    """Scorers of "all right", of each attribute, and of the spread of placements."""
     judged = _Judged(concept)
     return [*(OracleScorer(judged, name) for name in ORACLE_TITLES if name != "oracle_spread"), SpreadScorer(concept)]

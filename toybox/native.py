@@ -1,8 +1,8 @@
 """The toybox's trained models as ComfyUI's own MODEL, CLIP and VAE, read from the diffusers folder without diffusers.
 
-The latents are 4 times smaller than the picture; ComfyUI's "Empty Latent Image" divides by 8. In a graph of stock nodes
-ask it for twice the size: 128 x 128 there gives [4, 16, 16] latents, which decode to the 64 x 64 pixels that the toybox
-is trained on.
+The latents are 4 times smaller than the image, but ComfyUI's "Empty Latent Image" divides by 8. In a graph of stock
+nodes set it to twice the size: 128 x 128 there gives [4, 16, 16] latents, which decode to the 64 x 64 pixels that the
+toybox is trained on.
 """
 
 from __future__ import annotations
@@ -23,21 +23,20 @@ if TYPE_CHECKING:
     from comfy.sd import CLIP, VAE
 
 _WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
-# Previews: RGB (-1..1) as a linear map of the latent's four channels, by least squares over 600 renders encoded by the
-# VAE and pooled to 16 x 16. On 200 further ones the mean absolute difference is 0.19, against 0.44 of one grey for all.
+# Previews: RGB (-1..1) as a linear map of the latent's four channels, fitted by least squares to 600 renders encoded by
+# the VAE and pooled to 16 x 16. On 200 other renders the mean absolute error is 0.19, against 0.44 of a constant grey.
 _RGB_FACTORS = [[-0.357, -0.0962, 0.0281], [-0.0431, 0.327, 0.27], [0.1754, 0.008, 0.2662], [0.2038, 0.0465, -0.1235]]
 _RGB_BIAS = [0.08, -0.0065, -0.0612]
 
 
 def native_toybox(root: Path = WEIGHTS) -> tuple[ModelPatcher, CLIP, VAE]:
-    """Build (MODEL, CLIP, VAE) from the weights under `root`/pipeline: float32 on ComfyUI's offload devices, frozen, in
-    eval mode.
+    """Build (MODEL, CLIP, VAE) from the weights under `root`/pipeline.
 
-    MODEL: latents [n, 4, h, w] with scale 1, epsilon prediction on Stable Diffusion's noise schedule. CLIP:
-    conditioning [1, 24, 128], a further 24 tokens for each section of a longer prompt. VAE: images [n, H, W, 3] in 0..1
-    <-> [n, 4, H/4, W/4]. The weights are ordinary tensors, also when called by a node, which ComfyUI runs under
-    inference_mode: they can be trained on. Raises UserError when a file is missing, cannot be read, or does not hold
-    exactly the weights that are expected.
+    All are float32 on ComfyUI's offload devices, frozen, in eval mode. MODEL: latents [n, 4, h, w] with scale 1,
+    epsilon prediction on Stable Diffusion's noise schedule. CLIP: conditioning [1, 24, 128], 24 further tokens for each
+    section of a longer prompt. VAE: images [n, H, W, 3] in 0..1 <-> [n, 4, H/4, W/4]. The weights are ordinary tensors
+    that can be trained on, even when a node builds them, which ComfyUI runs under inference_mode. Raises UserError when
+    a file is missing, unreadable, or does not contain exactly the expected weights.
     """
     host.check()
     folder = weights_folder("pipeline", root)
@@ -54,7 +53,7 @@ def _broken(path: Path, reason: object) -> UserError:
 
 
 def _config(folder: Path) -> dict:
-    """The folder's config.json."""
+    """Read the folder's config.json."""
     try:
         return json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -62,7 +61,7 @@ def _config(folder: Path) -> dict:
 
 
 def _tensors(path: Path) -> dict[str, torch.Tensor]:
-    """A safetensors file in float32, whatever it is stored in."""
+    """Read a safetensors file and convert it to float32."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -75,7 +74,7 @@ def _tensors(path: Path) -> dict[str, torch.Tensor]:
 def _fill(module: nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> None:
     """Load every weight and freeze it.
 
-    Strict: ComfyUI's layers are not initialised, a weight left out would be what lay in memory.
+    Strict, because ComfyUI's layers are not initialised: a missing weight would be random memory.
     """
     try:
         module.load_state_dict(tensors, strict=True)
@@ -85,10 +84,10 @@ def _fill(module: nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> No
 
 
 def _unet_config(config: dict) -> dict:
-    """diffusers' UNet2DConditionModel config in the words of ComfyUI's UNetModel.
+    """Translate diffusers' UNet2DConditionModel config to ComfyUI's UNetModel config.
 
-    All of these keys are needed: some by the constructor, the lists by ComfyUI's maps of LoRA keys as well. ComfyUI
-    reads `transformer_depth_output` from its end, the deepest block first. `attention_head_dim` is, for SD layouts, the
+    All of these keys are needed: some by the constructor, the lists also by ComfyUI's maps of LoRA keys. ComfyUI reads
+    `transformer_depth_output` from its end, the deepest block first. `attention_head_dim` is, for SD layouts, the
     number of heads.
     """
     channels, layers = config["block_out_channels"], config["layers_per_block"]
@@ -114,7 +113,7 @@ def _unet_config(config: dict) -> dict:
 def _model(root: Path) -> Any:
     folder = weights_folder("pipeline", root) / "unet"
     described, path = _config(folder), folder / _WEIGHTS_NAME
-    # spacial_downscale_ratio of newer hosts stays at its 8, so that "twice the size" holds on every version.
+    # spacial_downscale_ratio of newer hosts is left at 8, so that "twice the size" is right on every version.
     latent = {"scale_factor": 1.0, "latent_rgb_factors": _RGB_FACTORS, "latent_rgb_factors_bias": _RGB_BIAS}
 
     def fill(denoiser: nn.Module, names: dict[str, str]) -> None:
@@ -127,14 +126,15 @@ def _model(root: Path) -> Any:
 
 
 def _again(root: Path, disable_dynamic: bool = True) -> Any:
-    """The MODEL once more, as the host asks for it: it is loaded as a whole in any case."""
+    """Build the MODEL again, when the host asks for it. It is always loaded as a whole."""
     with torch.inference_mode(False):
         return _model(root)
 
 
 class _Words:
-    """The word-level tokenizer in the form in which ComfyUI's SDTokenizer calls one; any release of transformers brings
-    `tokenizers`.
+    """The word-level tokenizer with the interface that ComfyUI's SDTokenizer expects.
+
+    Uses `tokenizers`, which every release of transformers depends on.
     """
 
     def __init__(self, path: Path) -> None:
@@ -161,15 +161,15 @@ def _clip(folder: Path, tokenizer_folder: Path) -> Any:
     config, path = _config(folder), folder / "model.safetensors"
     tensors = _tensors(path)
     parameters = sum(tensor.numel() for tensor in tensors.values())
-    # Older releases of transformers write the prefix, newer ones do not. The encoder has no projection: the identity
-    # stands for none.
+    # Older releases of transformers write the prefix, newer ones do not. The encoder has no projection, so the
+    # projection is the identity.
     named = {f"text_model.{k.removeprefix('text_model.')}": v for k, v in tensors.items()}
     named["text_projection.weight"] = torch.eye(config["hidden_size"])
     return host.text_encoder(config, _Words, tokenizer_folder, parameters, lambda encoder: _fill(encoder, named, path))
 
 
 class _Block(nn.Module):
-    """Three convolutions beside a skip: [n, c, h, w] to the same."""
+    """Three convolutions with a skip connection: [n, c, h, w] -> [n, c, h, w]."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -181,7 +181,7 @@ class _Block(nn.Module):
 
 
 class _TinyAutoencoder(nn.Module):
-    """diffusers' AutoencoderTiny, with its names of weights."""
+    """diffusers' AutoencoderTiny with the same weight names."""
 
     def __init__(self, config: dict) -> None:
         super().__init__()
@@ -209,16 +209,16 @@ class _TinyAutoencoder(nn.Module):
         self.decoder = nn.ModuleDict({"layers": nn.Sequential(*layers)})
 
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
-        """[n, 3, H, W] in -1..1 to latents [n, 4, H/4, W/4]."""
+        """[n, 3, H, W] in -1..1 -> latents [n, 4, H/4, W/4]."""
         return self.encoder["layers"](pixels.add(1).div(2))
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """Latents [n, 4, h, w] to [n, 3, 4h, 4w], in -1..1 but for overshoot."""
+        """Latents [n, 4, h, w] -> [n, 3, 4h, 4w], in -1..1 except for overshoot."""
         return self.decoder["layers"](torch.tanh(latents / 3) * 3).mul(2).sub(1)
 
 
 def _vae(folder: Path) -> Any:
-    """A comfy.sd.VAE around the twin of AutoencoderTiny."""
+    """A comfy.sd.VAE around the copy of AutoencoderTiny."""
     config, path = _config(folder), folder / _WEIGHTS_NAME
     model = _TinyAutoencoder(config)
     _fill(model, _tensors(path), path)

@@ -1,4 +1,4 @@
-"""A toybox concept as ComfyUI objects: models, photos, masks and prompts, personalized on demand."""
+"""A toybox concept as ComfyUI objects: models, photos, masks and prompts, optionally personalized."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from .prompts import train_and_held_out
 
 
 def load_native(seed: int, steps: int, folder: Path, progress: Progress) -> tuple[Any, ...]:
-    """MODEL, CLIP, VAE, references and held-out photos (IMAGE [5, 64, 64, 3]), masks (MASK [5, 64, 64]), identifier,
-    class noun, and the training and held-out prompts (a template a line).
+    """Load MODEL, CLIP, VAE, photos, masks, words and prompts of a toybox concept.
 
-    `steps` > 0: a DreamBooth LoRA of as many steps is on the MODEL; it is trained once and kept in `folder`.
+    Returns MODEL, CLIP, VAE, references and held-out photos (IMAGE [5, 64, 64, 3]), masks (MASK [5, 64, 64]),
+    identifier, class noun, and the training and held-out prompts (one template per line). With `steps` > 0 the MODEL
+    has a DreamBooth LoRA of that many steps, which is trained once and stored in `folder`.
     """
     import torch
 
@@ -33,7 +34,7 @@ def load_native(seed: int, steps: int, folder: Path, progress: Progress) -> tupl
 
 
 def _personalized(model: Any, clip: Any, vae: Any, toy: ToyConcept, steps: int, path: Path, progress: Progress) -> Any:
-    """The MODEL with the concept's DreamBooth LoRA as ComfyUI's own loader puts it on."""
+    """The MODEL with the concept's DreamBooth LoRA, loaded by ComfyUI's own loader; trained first if missing."""
     from ..dpo_core.backends.comfyui import ComfyTextToImage, diffusers_names, host, lora_prefixes
     from ..dpo_core.settings import AdapterSettings
     from ..dpo_core.training.adapter import Adapter

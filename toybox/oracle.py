@@ -1,26 +1,26 @@
-"""The toybox's truth: an oracle that checks pixels.
+"""The toybox's oracle: it reads from the pixels what an image shows.
 
 Version 1, frozen. Every number below was chosen on clean renders, on VAE round trips of renders (some with noise on
-their latents), and on pictures that must fail (noise, plain colours, halves of two renders), never on sampled pictures.
-A change of any of them makes another oracle: raise ORACLE_VERSION.
+their latents), and on images that must fail (noise, plain colours, halves of two renders), never on sampled images.
+Changing any of them makes another oracle: increase ORACLE_VERSION.
 
-The oracle reads a picture first and compares with the expected scene afterwards. Of the expectation only the class noun
-is given to the reading: it says which template to look for. The shape itself is not judged: a robot painted in a bear's
-colours can pass for the bear.
+The oracle reads an image first and compares with the expected scene afterwards. From the expected scene the reading
+uses only the class noun, which selects the templates. The shape itself is not judged: a robot painted in a bear's
+colours can pass as the bear.
 
 Background: statistics of three regions that no subject reaches (columns 0..8, columns 55..63, rows 0..4): mean and
-standard deviation of red, green and blue, mean absolute difference of grey values 4 pixels and 1 pixel apart to the
+standard deviation of red, green and blue, and mean absolute difference of grey values 4 pixels and 1 pixel apart to the
 right and downwards. Each is compared with its mean over 64 drawings of each background (32, and the same blurred) in
-units of its deviation there, but of FLOORS at least. A region's distance is the root mean square over its statistics;
-the background is the one whose worst region is nearest, None beyond BACKGROUND_LIMIT (2.5).
+units of its standard deviation there, which is at least FLOORS. A region's distance is the root mean square over its
+statistics. The background is the one whose worst region is nearest, or None beyond BACKGROUND_LIMIT (2.5).
 
 Subject: every pixel takes the nearest palette colour, or none when that is COLOUR_LIMIT (RGB distance 75) or more away,
-or when ink or one of BACKGROUND_TONES is nearer. The placement is the one of the grid (GRID_*) that is best in: share
-of the body in one colour + share of the belly in another - half the share of the body's colour in the 2 pixels around
-the subject. There, with masks one pixel smaller: the body's colour is the one found if it fills FILLED (0.6) of the
-body, else None; the belly's likewise. The hat (what of it lies beyond a bare head) has the colour that fills HAT_FILLED
-(0.5) of it; it is None, a bare head, when no colour fills HAT_TRACE (0.3); in between it is UNCLEAR, which is never
-right.
+or when ink or one of BACKGROUND_TONES is nearer. The placement is that of the grid (GRID_*) with the highest score:
+share of the body in one colour + share of the belly in another - half the share of the body's colour in the 2 pixels
+around the subject. There, with masks eroded by one pixel: the body has that colour if it fills FILLED (0.6) of the
+body, else None; the same for the belly. The hat (the part of it outside a bare head) has the colour that fills
+HAT_FILLED (0.5) of it; it is None, a bare head, when no colour fills HAT_TRACE (0.3); in between it is UNCLEAR, which
+is never right.
 """
 
 from __future__ import annotations
@@ -41,14 +41,15 @@ HAT_FILLED = 0.5
 HAT_TRACE = 0.3
 UNCLEAR = "unclear"
 BACKGROUND_LIMIT = 2.5
-# Least deviations, in grey values: mean, standard deviation, differences. A VAE or a sampler is no exact renderer.
+# Smallest standard deviations, in grey values: mean, standard deviation, differences. They allow for the inexact
+# rendering of a VAE or sampler.
 FLOORS = (12.0, 6.0, 5.0)
-# A little wider than random_placement draws: x 27..37, y 35..41, scale 19..23.
+# Slightly wider than the range of random_placement: x 27..37, y 35..41, scale 19..23.
 GRID_X = np.arange(26.0, 39.0)
 GRID_Y = np.arange(33.0, 44.0)
 GRID_SCALE = np.arange(18.0, 25.0)
 
-# What backgrounds are painted with and a palette colour might be taken for: such a pixel is no colour of the subject.
+# Background colours that could be mistaken for a palette colour: such a pixel is not counted as subject.
 BACKGROUND_TONES = (
     (150, 72, 56),
     (252, 158, 92),
@@ -66,7 +67,7 @@ _CHUNK = 128
 
 @dataclass(frozen=True)
 class Reading:
-    """What one picture shows. None: no background, or no colour, that the oracle knows; for `hat` a bare head."""
+    """What one image shows. None: an unknown background or colour; for `hat` a bare head."""
 
     background: str | None
     body: str | None
@@ -76,7 +77,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Boolean [n] arrays, one entry an image: does it show what was expected?"""
+    """Boolean [n] arrays, one entry per image: whether it shows what was expected."""
 
     background: np.ndarray
     body: np.ndarray
@@ -93,14 +94,15 @@ class Verdict:
 
 
 def _difference(grey: np.ndarray, lag: int, axis: int) -> np.ndarray:
-    """Mean |difference| of grey values `lag` pixels apart along an axis: [n, h, w] to [n, 1]."""
+    """Mean |difference| of grey values `lag` pixels apart along an axis: [n, h, w] -> [n, 1]."""
     grey = np.moveaxis(grey, axis, 1)
     return np.abs(grey[:, lag:] - grey[:, :-lag]).mean((1, 2))[:, None]
 
 
 def _region_statistics(region: np.ndarray) -> np.ndarray:
-    """[n, h, w, 3] float to [n, 10]: mean RGB, std RGB, differences of grey at 4 pixels and at 1, each to the right and
-    downwards.
+    """Statistics of a region: [n, h, w, 3] float -> [n, 10].
+
+    Mean RGB, std RGB, differences of grey at 4 pixels and at 1, each to the right and downwards.
     """
     grey = region.mean(-1)
     differences = [_difference(grey, lag, axis) for lag in (4, 1) for axis in (2, 1)]
@@ -108,20 +110,23 @@ def _region_statistics(region: np.ndarray) -> np.ndarray:
 
 
 def background_statistics(images: np.ndarray) -> np.ndarray:
-    """uint8 or float images [n, 64, 64, 3] to float [n, 3 regions, 10 statistics], in grey values."""
+    """uint8 or float images [n, 64, 64, 3] -> float [n, 3 regions, 10 statistics], in grey values."""
     pixels = np.asarray(images, np.float32)
     return np.stack([_region_statistics(r) for r in (pixels[:, :, :9], pixels[:, :, 55:], pixels[:, :5])], axis=1)
 
 
 def _blurred(images: np.ndarray) -> np.ndarray:
-    """2x2 average-pooled and brought back to size by repetition: textures as a VAE leaves them."""
+    """2x2 average-pooled and repeated to the old size, which imitates the textures of a VAE."""
     pooled = images.reshape(len(images), SIZE // 2, 2, SIZE // 2, 2, 3).mean((2, 4))
     return pooled.repeat(2, axis=1).repeat(2, axis=2)
 
 
 @lru_cache(maxsize=1)
 def _class_statistics() -> tuple[np.ndarray, np.ndarray]:
-    """Mean and floored deviation [10 backgrounds, 3, 10] of the statistics over fixed drawings."""
+    """Mean and standard deviation (at least FLOORS) of the statistics over fixed drawings.
+
+    Both [10 backgrounds, 3, 10].
+    """
     floors = np.repeat(FLOORS, (3, 3, 4)).astype(np.float32)
     means, deviations = [], []
     for number, name in enumerate(BACKGROUNDS):
@@ -133,19 +138,20 @@ def _class_statistics() -> tuple[np.ndarray, np.ndarray]:
 
 
 def background_distances(images: np.ndarray) -> np.ndarray:
-    """Distance of each image's worst region to each background: float [n, 10], in deviations."""
+    """Distance of each image's worst region to each background: float [n, 10], in standard deviations."""
     mean, deviation = _class_statistics()
     z = (background_statistics(images)[:, None] - mean) / deviation
     return np.sqrt((z**2).mean(-1)).max(-1)
 
 
 def colour_map(images: np.ndarray) -> np.ndarray:
-    """Index of each pixel's colour in COLOURS: int8 [n, 4096]; -1 for ink, a background's tone and what is far from
-    all.
+    """Index of each pixel's colour in COLOURS: int8 [n, 4096].
+
+    -1 for ink, a background tone, and pixels far from every colour.
     """
     known = np.asarray([*COLOURS.values(), INK, *BACKGROUND_TONES], np.float32)
     pixels = images.reshape(-1, 3).astype(np.float32)
-    # |p - c|^2 as a matrix product: the pixel's own square is the same for every colour.
+    # |p - c|^2 as a matrix product.
     squared = (pixels**2).sum(1, keepdims=True) - 2 * pixels @ known.T + (known**2).sum(1)
     nearest = squared.argmin(1).astype(np.int8)
     nearest[(squared.min(1) >= COLOUR_LIMIT**2) | (nearest >= len(_NAMES))] = -1
@@ -153,7 +159,7 @@ def colour_map(images: np.ndarray) -> np.ndarray:
 
 
 def _grown(masks: np.ndarray, steps: int = 1) -> np.ndarray:
-    """Masks [p, 64, 64] and their 4-neighbours, `steps` times; what lies beyond the picture is in no mask."""
+    """Masks [p, 64, 64] dilated by 4-neighbours, `steps` times; pixels outside the image belong to no mask."""
     for _ in range(steps):
         grown = masks.copy()
         grown[:, 1:] |= masks[:, :-1]
@@ -172,7 +178,7 @@ def _eroded(masks: np.ndarray) -> np.ndarray:
 class _Templates:
     """Masks of every placement of the grid.
 
-    `find_*` are weights [4096, p] of the search, the others eroded masks [p, 4096].
+    `find_*`: weights [4096, p] of the search. The others: eroded masks [p, 4096].
     """
 
     find_body: np.ndarray
@@ -183,7 +189,7 @@ class _Templates:
 
 
 def _weights(masks: np.ndarray) -> np.ndarray:
-    """Masks [p, 64, 64] to float [4096, p]; a column's entries sum to 1."""
+    """Masks [p, 64, 64] -> float [4096, p]; each column sums to 1."""
     flat = masks.reshape(len(masks), -1).T.astype(np.float32)
     return flat / flat.sum(0)
 
@@ -200,7 +206,7 @@ def _templates(noun: str) -> _Templates:
     masks = [part_masks(noun, place, with_hat=False) for place in places]
     bare = {name: np.stack([m[name] for m in masks]) for name in ("body", "belly", "ink", "hat")}
     subject, hat = bare["body"] | bare["belly"] | bare["ink"], bare["hat"]
-    # Body and belly below where a hat would be: they look the same with and without one.
+    # Body and belly without the pixels that a hat would cover, so that they look the same with and without one.
     body, belly = bare["body"] & ~hat, bare["belly"] & ~hat
     around = _grown(subject, 2) & ~subject & ~hat
     judged = (_eroded(body), _eroded(belly), _eroded(hat) & ~_grown(subject))
@@ -210,7 +216,7 @@ def _templates(noun: str) -> _Templates:
 
 
 def _best_placement(colours: np.ndarray, templates: _Templates) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Index of the placement, of the body's and of the belly's colour, each int [n], from a colour map [n, 4096]."""
+    """Indices of the placement, the body's and the belly's colour, int [n] each, from a colour map [n, 4096]."""
     n, k = len(colours), len(_NAMES)
     maps = (colours[:, None] == np.arange(k)[:, None]).reshape(n * k, -1).astype(np.float32)
     body = (maps @ templates.find_body).reshape(n, k, 1, -1)
@@ -244,12 +250,10 @@ def _check(images: np.ndarray, nouns: Sequence[str]) -> None:
 
 
 class Oracle:
-    """Reads pictures of the toybox world and compares them with expected scenes; see the module's docstring for the
-    rules.
-    """
+    """Reads images of the toybox world and compares them with expected scenes; the module's docstring has the rules."""
 
     def read(self, images: np.ndarray, nouns: Sequence[str]) -> list[Reading]:
-        """What images uint8 [n, 64, 64, 3] show; `nouns`: the n class nouns whose templates to look for.
+        """What images uint8 [n, 64, 64, 3] show; `nouns`: for each image the class noun whose templates are searched.
 
         Raises ValueError for another shape or type, another number of nouns, and a noun that is not in the world.
         """
@@ -264,7 +268,7 @@ class Oracle:
         return [r for r in found if r is not None]
 
     def placements(self, images: np.ndarray, nouns: Sequence[str]) -> np.ndarray:
-        """Where the best template stands in each picture: float [n, 3], x, y and scale in pixels.
+        """Placement of the best template in each image: float [n, 3], x, y and scale in pixels.
 
         Raises ValueError as `read` does.
         """

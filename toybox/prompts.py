@@ -9,9 +9,9 @@ from .concepts import ToyConcept
 from .world import BACKGROUNDS, HAT_COLOURS
 
 WORDINGS = ("a photo of", "a picture of", "an image of")
-# Prompts of each background: of a bare head (in as many wordings), and with a hat.
+# Number of prompts of each background: with a bare head (each in another wording), and with a hat.
 BARE, HATS = 2, 3
-# Backgrounds whose bare head is trained on; elsewhere it is held out.
+# Number of backgrounds whose bare-head prompts are training prompts; on the others they are held out.
 BARE_TRAINED = 6
 
 
@@ -27,12 +27,12 @@ def prompt_templates() -> list[str]:
 
 
 def train_and_held_out(concept: ToyConcept) -> tuple[list[str], list[str]]:
-    """30 training and 20 held-out templates for a concept, always the same ones; 40 % of either ask for a bare head.
+    """30 training and 20 held-out templates of a concept, always the same; 40 % of either ask for a bare head.
 
-    Every background stands in both halves, and so do the bare head and every hat that is not of the body's colour (a
-    hat that could not be told from the body is left out). No scene stands in both, in whatever wording: of six
-    backgrounds the bare head and one hat are trained on and two hats held out; of four, three hats are trained on and
-    the bare head is held out.
+    Every background is in both halves, and so are the bare head and every hat that is not of the body's colour (a hat
+    of the body's colour could not be recognised and is left out). No scene is in both halves, in any wording: for six
+    backgrounds the bare head and one hat are training prompts and two hats held out; for four, three hats are training
+    prompts and the bare head is held out.
     """
     rng = np.random.default_rng([3020, concept.seed])
     hats = [HAT_COLOURS[i] for i in rng.permutation(len(HAT_COLOURS)) if HAT_COLOURS[i] != concept.body]
@@ -41,7 +41,7 @@ def train_and_held_out(concept: ToyConcept) -> tuple[list[str], list[str]]:
     for turn, i in enumerate(rng.permutation(len(BACKGROUNDS))):
         background = BACKGROUNDS[i]
         bare = [template(background, None, wording) for wording in WORDINGS[:BARE]]
-        # Hats take turns, so that each is trained on and held out about equally often.
+        # Rotate the hats, so that each is trained on and held out about equally often.
         worn = [template(background, hats[(turn + j) % len(hats)]) for j in range(HATS)]
         if turn < BARE_TRAINED:
             train += [*bare, worn[0]]
@@ -53,10 +53,10 @@ def train_and_held_out(concept: ToyConcept) -> tuple[list[str], list[str]]:
 
 
 def with_unseen_contexts(concept: ToyConcept, count: int) -> tuple[list[str], list[str], list[str]]:
-    """24 training templates, 16 held-out ones of the same backgrounds, and 6 of backgrounds that training never names
-    (for `count` 2).
+    """24 training templates, 16 held-out ones of the same backgrounds, and 6 of unseen backgrounds (for `count` 2).
 
-    The templates are those of `train_and_held_out`. The photos' own background is never among the unseen ones.
+    Training never names the unseen backgrounds. The templates are those of `train_and_held_out`. The photos' own
+    background is never among the unseen ones.
     """
     rng = np.random.default_rng([3021, concept.seed])
     absent = [b for b in (BACKGROUNDS[i] for i in rng.permutation(len(BACKGROUNDS))) if b != concept.background][:count]

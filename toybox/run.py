@@ -1,4 +1,4 @@
-"""The whole job on a toybox concept: personalize, improve, report."""
+"""Runs the whole method on a toybox concept: personalize, train in rounds, report."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ from .prompts import train_and_held_out, with_unseen_contexts
 
 
 def toy_prompts(toy: ToyConcept, unseen: int = 0) -> PromptSet:
-    """Prompts of a toybox concept; every background and accessory stands in both halves, but for `unseen` backgrounds
-    never trained on.
+    """Prompts of a toybox concept, with every background and hat in both halves.
+
+    `unseen`: number of backgrounds that are held out only.
     """
     concept = toy.to_concept()
     if unseen:
@@ -37,15 +38,16 @@ def toy_prompts(toy: ToyConcept, unseen: int = 0) -> PromptSet:
 
 
 def toy_scorers(toy: ToyConcept, device: str = "cpu", augment: bool = False) -> Scorers:
-    """Reward (with `augment` the mean over views of a picture), judge, guards, and the oracle, which only measures."""
+    """Reward scorers (with `augment` the mean over views of an image), judge, guards, and the oracle as a judge."""
     config = ScorerConfig(reward=weights_folder("reward"), judge=weights_folder("judge"), augment=augment)
     scorers = clip_scorers(config.rewards, config, toy.to_concept(), device)
     return Scorers(scorers.rewards, [*scorers.judges, *oracle_scorers(toy)])
 
 
 def toy_pipeline(device: str = "cpu", lora: Path | None = None):
-    """The toybox's pipeline, with a LoRA merged in if one is given; sets torch to one CPU thread, which is fastest at
-    this size.
+    """The toybox's pipeline, with a LoRA merged in if one is given.
+
+    Sets torch to one CPU thread, which is fastest at this size.
     """
     import torch
 
@@ -64,9 +66,9 @@ def start_of(
     device: str = "cpu",
     progress: Progress = silent,
 ) -> tuple[Path, dict]:
-    """Personalize the base model to a concept: the LoRA's path and its record (curve, rule's sentence).
+    """Personalize the base model to a concept; return the LoRA's path and its record (curve, sentence on the stop).
 
-    Kept ones are not made again.
+    A start that exists is reused.
     """
     from ..dpo_core.backends.diffusers.model import DiffusersTextToImage
 
@@ -102,8 +104,9 @@ def toy_loop(
     prompts: PromptSet | None = None,
     scorers: Scorers | None = None,
 ) -> Loop:
-    """The loop of a toybox concept on top of its personalized start, ready to go; other prompts and scorers than the
-    usual may be given.
+    """The loop of a toybox concept on its personalized start, ready to run.
+
+    `prompts` and `scorers` replace the usual ones.
     """
     from ..dpo_core.backends.diffusers.model import DiffusersTextToImage
 
@@ -130,7 +133,7 @@ def toy_loop(
 def demo_loop(
     seed: int, folder: Path, settings: LoopSettings = TOY_SETTINGS, resume: bool = False, progress: Progress = silent
 ) -> Loop:
-    """Personalize concept `seed` and make its loop, all under one folder."""
+    """Personalize concept `seed` and build its loop, all in one folder."""
     toy = concept_from_seed(seed)
     return toy_loop(
         toy,

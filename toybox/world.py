@@ -1,8 +1,8 @@
-"""The toybox world: what can be in a picture, and the renderer that draws it.
+"""The toybox world: the contents of an image, and the renderer.
 
-A picture is 64x64 RGB: one subject (class noun, body colour, belly colour, optional hat) before one background.
-Everything that varies without a word for it (place, size, texture phase, shade) is drawn from a seed, so that a scene
-and a seed give one picture.
+An image is 64x64 RGB: one subject (class noun, body colour, belly colour, optional hat) in front of one background.
+Everything that captions do not name (position, size, texture phase, shade) is drawn from a seed, so that a scene and a
+seed determine the image.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ INK = (28, 24, 30)
 
 @dataclass(frozen=True)
 class Scene:
-    """What a caption can say of a picture; `hat` is None for a bare head."""
+    """What a caption can say about an image; `hat` is None for a bare head."""
 
     noun: str
     body: str
@@ -53,7 +53,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Placement:
-    """Centre of the subject (pixels) and its half height (pixels)."""
+    """Centre of the subject and its half height. Unit: pixels."""
 
     x: float
     y: float
@@ -61,8 +61,9 @@ class Placement:
 
 
 def random_scene(rng: np.random.Generator) -> Scene:
-    """A scene with every attribute uniform, body and belly different, half of the time a hat of another colour than the
-    body.
+    """A scene with uniform attributes; half of the scenes have a hat.
+
+    Body and belly differ in colour, and so do hat and body.
     """
     body, belly = rng.choice(list(COLOURS), size=2, replace=False)
     hat = str(rng.choice([c for c in HAT_COLOURS if c != body])) if rng.random() < 0.5 else None
@@ -91,9 +92,9 @@ def _ellipse(cx: float, cy: float, rx: float, ry: float) -> np.ndarray:
 
 
 def part_masks(noun: str, place: Placement, with_hat: bool) -> dict[str, np.ndarray]:
-    """Boolean [64, 64] masks of body, belly, ink (eyes, lines) and hat that do not overlap.
+    """Boolean [64, 64] masks of body, belly, ink (eyes, lines) and hat, which do not overlap.
 
-    Without a hat the hat's mask says where one would be, and takes nothing from the body.
+    Without a hat, the hat's mask shows where it would be and covers nothing of the body.
     """
     x, y, s = place.x, place.y, place.scale
     if noun == "robot":
@@ -145,7 +146,7 @@ def _mix(mask: np.ndarray, yes: tuple[int, int, int], no: tuple[int, int, int]) 
 
 
 def draw_background(name: str, rng: np.random.Generator) -> np.ndarray:
-    """A 64x64x3 float32 picture (0..255) of the named background, its phase and shade drawn from `rng`."""
+    """A 64x64x3 float32 image (0..255) of the named background; `rng` determines its phase and shade."""
     px, py = rng.uniform(0, 64, 2)
     x, y = _XX + px, _YY + py
     if name == "grass":
@@ -179,7 +180,7 @@ def draw_background(name: str, rng: np.random.Generator) -> np.ndarray:
 
 
 def render(scene: Scene, seed: int, place: Placement | None = None) -> np.ndarray:
-    """Draw a scene: uint8 [64, 64, 3]. The same scene, seed and place give the same pixels."""
+    """Draw a scene: uint8 [64, 64, 3]. The same scene, seed and placement give the same pixels."""
     rng = np.random.default_rng(seed)
     drawn = random_placement(rng)
     place = place or drawn

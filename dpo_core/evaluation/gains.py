@@ -1,4 +1,4 @@
-"""Gains with their doubt: the same held-out prompts and seeds before and after, bootstrap over prompts."""
+"""Paired gains with intervals: same held-out prompts and seeds before and after, bootstrap over prompts."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Gain:
     prompts: int
 
     def as_dict(self) -> dict:
-        """For JSON, which knows no infinity: an open end of the interval is None."""
+        """As JSON, which has no infinity: an infinite end of the interval becomes None."""
         return {**asdict(self), "ci95": [v if math.isfinite(v) else None for v in self.ci95]}
 
     @property
     def verdict(self) -> str:
-        """ "up", "down" or "unclear": where the interval lies."""
+        """Where the interval lies: "up" (above 0), "down" (below 0) or "unclear"."""
         low, high = self.ci95
         return "up" if low > 0 else "down" if high < 0 else "unclear"
 
@@ -36,14 +36,15 @@ class Gain:
 def paired_gain(
     before: np.ndarray, after: np.ndarray, prompt_of: np.ndarray, resamples: int = 2000, seed: int = 0
 ) -> Gain:
-    """Gain of paired pictures: before, after float [n], same prompt and seed at each index; prompt_of [n].
+    """Gain of paired images: before, after float [n] with the same prompt and seed at each index; prompt_of int [n].
 
-    Prompts are resampled, not pictures: pictures of one prompt are not independent. Raises UserError when the lengths
-    differ or there is no picture.
+    Prompts are resampled, not images, because images of one prompt are not independent. Raises UserError when the
+    lengths differ or there is no image.
     """
     if not len(before) == len(after) == len(prompt_of):
         raise UserError(
-            f"{len(before)} pictures before and {len(after)} after are not paired: evaluate both with the same prompts and seeds."
+            f"{len(before)} pictures before and {len(after)} after are not paired: evaluate both with the same prompts "
+            "and seeds."
         )
     if len(before) == 0:
         raise UserError("there is no picture to evaluate. Give at least one held-out prompt.")

@@ -1,6 +1,4 @@
-"""Held-out prompts drawn and scored by one plan, so that the pictures of any two models pair up: same prompts, seeds
-and settings.
-"""
+"""Draws and scores held-out prompts by one plan, so that the images of any two models pair up."""
 
 from __future__ import annotations
 
@@ -20,37 +18,37 @@ from .gains import Gain, paired_gain
 from .stop_rule import Scores, Standing, standing
 
 EVALUATION_SALT = 999_983
-"""Keeps the noise of held-out pictures apart from that of candidates, whose salt is the round."""
+"""Separates the noise of held-out images from that of candidates, whose salt is the round."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Scores of sets that were drawn by one plan: float64 [n] by (set, title), in one order; prompt_of: int [n]."""
+    """Scores of sets drawn by one plan: float64 [n] by (set, title), all in one order; prompt_of: int [n]."""
 
     sets: tuple[str, ...]
     scores: Mapping[tuple[str, str], np.ndarray]
     prompt_of: np.ndarray
 
     def of(self, name: str) -> Scores:
-        """The scores of one set by title."""
+        """The scores of one set, by title."""
         return {title: values for (of, title), values in self.scores.items() if of == name}
 
     def gains(self, before: str, after: str) -> dict[str, Gain]:
-        """By title: what changed from one set to another, with its interval over prompts."""
+        """By title: the gain from one set to another, with its interval over prompts."""
         one, two = self.of(before), self.of(after)
         return {title: paired_gain(scores, two[title], self.prompt_of) for title, scores in one.items()}
 
     def standing(
         self, number: int, before: str, after: str, stop: StopSettings, winner_alarm: float, resamples: int
     ) -> Standing:
-        """Where the model of the set `after`, that of round `number`, stands against the model of `before`."""
+        """The standing of the model of the set `after`, from round `number`, against the model of the set `before`."""
         return standing(number, self.of(before), self.of(after), self.prompt_of, stop, winner_alarm, resamples)
 
 
 def read_measured(run: RunFolder, sets: Sequence[str], titles: Mapping[str, str]) -> Measured:
-    """Kept scores of drawn and scored sets. titles: of each scorer, the name under which the folder keeps its scores.
+    """Read the stored scores of drawn and scored sets. titles: by title, the scorer name used in the run folder.
 
-    Raises UserError where a score is missing, and where two scorers of one name made the scores.
+    Raises UserError where a score is missing, or where two different scorers of one name made them.
     """
     found = {title: comparable(run, sets, kept) for title, kept in titles.items()}
     prompt_of = np.asarray([c.prompt_index for c in run.candidates(sets[0])])
@@ -60,7 +58,7 @@ def read_measured(run: RunFolder, sets: Sequence[str], titles: Mapping[str, str]
 
 @dataclass(frozen=True)
 class HeldOutPlan:
-    """What every model that is compared draws, and who scores it.
+    """The prompts, seeds and settings by which compared models draw, and the scorers that measure them.
 
     `sampling.seed` is not used: `seed` is that of the evaluation.
     """
@@ -70,18 +68,15 @@ class HeldOutPlan:
     sampling: SamplingSettings
     seed: int
     scorers: Mapping[str, Scorer]
-    """By title: "fidelity", "judge_alignment", ...; a scorer's own name is the one under which the run folder keeps its
-    scores.
-    """
+    """By title: "fidelity", "judge_alignment", ... The run folder stores scores under the scorer's own name."""
 
     def measure(
         self, run: RunFolder, models: Mapping[str, AbstractContextManager[TextToImage]], progress: Progress = silent
     ) -> Measured:
-        """Draw what is missing of each set (name -> context in which its model draws), then score what is missing of
-        them all.
+        """Draw what is missing of each set, then score what is missing of all; return the scores.
 
-        All drawing comes first: model and scorers take turns on the device once. Raises UserError as `sample_set` and
-        `score_set` do.
+        models: set name -> context manager that yields the model to draw with. All drawing comes first, so that model
+        and scorers take turns on the device only once. Raises UserError as `sample_set` and `score_set` do.
         """
         for name, drawing in models.items():
             with drawing as model:

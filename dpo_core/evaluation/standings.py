@@ -1,4 +1,4 @@
-"""The watch of a run: standings and decision from what its folder holds, kept as the facts "watch" and "kept"."""
+"""Early stopping of a run: reads standings from its folder, decides, and stores both as facts "watch" and "kept"."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from .stop_rule import Decision, Standing, decide, kept_words
 
 
 def standings(run: RunFolder, rounds: Sequence[int], scorers: Sequence[str], settings: LoopSettings) -> list[Standing]:
-    """Where each of these evaluated rounds (without the start) stands against the start.
+    """The standing of each evaluated round (without the start) against the start.
 
-    Raises UserError for scores of unlike scorers.
+    Raises UserError where two different scorers of one name made the scores.
     """
     start = "evaluation_0"
     measured = read_measured(
@@ -30,13 +30,13 @@ def standings(run: RunFolder, rounds: Sequence[int], scorers: Sequence[str], set
 
 
 def keep_decision(run: RunFolder, found: Sequence[Standing], decision: Decision) -> None:
-    """Write the facts: "watch", a list of standings, and "kept", the decision with its words."""
+    """Store the facts "watch" (a list of standings) and "kept" (the decision and its words)."""
     run.set_fact("watch", [s.as_dict() for s in found])
     run.set_fact("kept", {**decision.as_dict(), "words": kept_words(decision, found)})
 
 
 def watch(run: RunFolder, rounds: Sequence[int], scorers: Sequence[str], settings: LoopSettings) -> Decision:
-    """Judge the rounds evaluated so far by the stop rule, and keep what was found."""
+    """Apply early stopping to the rounds evaluated so far; store and return the decision."""
     found = standings(run, rounds, scorers, settings)
     decision = decide(found, settings.stop, settings.train.winner_error_warning)
     keep_decision(run, found, decision)

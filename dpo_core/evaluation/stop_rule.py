@@ -1,8 +1,8 @@
-"""The watch over rounds: which round is kept, and when there is no use in another. Pure; numbers in, a decision out.
+"""Early stopping: decides which round to keep and when to stop. Pure functions: numbers in, a decision out.
 
-Every round is measured against the start on the same held-out prompts and seeds. Rounds are compared by the lower bound
-of their gain, so that a round must not only look better but be shown to be. The original is round 0 and its gain 0 by
-definition: keeping it is an outcome.
+Every round is measured against the start on the same held-out prompts and seeds. Rounds are compared by the lower
+confidence bound of their gain, so that a round must not only look better but be shown to be. The original is round 0
+and has gain 0 by definition, so it may be the round that is kept.
 """
 
 from __future__ import annotations
@@ -18,8 +18,11 @@ from ..settings import StopSettings
 from ..statistics import bootstrap_interval, by_prompt, spread_within
 
 Scores = Mapping[str, np.ndarray]
-"""Scores of all held-out pictures by scorer name, float [n]: "fidelity", "alignment", more of an axis as "fidelity_2",
-and what the judge says as "judge_fidelity", "judge_alignment"; the guards "copy_paste", "diversity"."""
+"""Scores of all held-out images by scorer name, float [n].
+
+Names: "fidelity", "alignment", further scorers of an axis as "fidelity_2"; the judge's "judge_fidelity",
+"judge_alignment"; the guards "copy_paste", "diversity".
+"""
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,10 @@ class Interval:
 
 @dataclass(frozen=True)
 class Standing:
-    """A round against the start: `gain`, see `gain_by_prompt`; `broken`, guards that fell, in words; `winner_alarm`,
-    its highest.
+    """A round measured against the start.
+
+    `gain`: see `gain_by_prompt`. `broken`: guards that failed, in words. `winner_alarm`: highest since the evaluation
+    before.
     """
 
     round: int
@@ -56,8 +61,10 @@ class Standing:
 
 @dataclass(frozen=True)
 class Decision:
-    """`kept`: the round to give back, 0 for the original; `best`: the round with the highest lower bound; `stop`:
-    whether to end here.
+    """Which round to keep, and whether to stop.
+
+    `kept`: the round to keep, 0 for the original. `best`: the round with the highest lower bound. `stop`: whether to
+    end the loop. `reason`: why, in words.
     """
 
     kept: int
@@ -70,26 +77,28 @@ class Decision:
 
 
 def _standard_gain(before: np.ndarray, after: np.ndarray, prompt_of: np.ndarray) -> np.ndarray:
-    """[prompts]: mean difference of each prompt's pictures in standard deviations of the start; zeros where the start
-    has no spread.
+    """[prompts]: mean difference of each prompt's images, in standard deviations of the start within prompts.
+
+    Zeros where the start has no spread.
     """
     spread = spread_within(before, prompt_of)
     return by_prompt(after - before, prompt_of) / spread if spread > 0 else np.zeros(len(np.unique(prompt_of)))
 
 
 def axis_gain(axis: str, before: Scores, after: Scores, prompt_of: np.ndarray) -> np.ndarray:
-    """[prompts]: the gain of an axis by its reward scorers, the mean of theirs in standard deviations of the start
-    within prompts.
+    """[prompts]: gain of an axis, the mean over its reward scorers, in standard deviations of the start.
+
+    The standard deviation is within prompts.
     """
     return np.mean([_standard_gain(before[n], after[n], prompt_of) for n in names_of(axis, before)], axis=0)
 
 
 def gain_by_prompt(before: Scores, after: Scores, prompt_of: np.ndarray, judge_share: float) -> np.ndarray:
-    """The combined gain of each held-out prompt, float64 [prompts], in standard deviations of the start within prompts.
+    """Combined gain of each held-out prompt, float64 [prompts], in standard deviations of the start within prompts.
 
-    The mean of both axes; of an axis, the mean of its reward scorers, and where a judge scores it too (1 - judge_share)
-    * reward + judge_share * judge: what only the trained-on scorer sees counts for less. With fidelity up by one
-    standard deviation, alignment up by half of one and no judge, the gain is 0.75.
+    It is the mean of both axes. An axis counts by the mean of its reward scorers; where a judge scores it too, by (1 -
+    judge_share) * reward + judge_share * judge, so that a gain seen only by the scorer trained on counts for less. With
+    fidelity up by one standard deviation, alignment up by half of one and no judge, the gain is 0.75.
     """
     axes = []
     for axis in AXES:
@@ -103,9 +112,7 @@ def gain_by_prompt(before: Scores, after: Scores, prompt_of: np.ndarray, judge_s
 def broken_guards(
     before: Scores, after: Scores, prompt_of: np.ndarray, settings: StopSettings, resamples: int
 ) -> tuple[str, ...]:
-    """What speaks against a round, in words: the judge fell, pictures copy the photos more, pictures of a prompt are
-    all alike.
-    """
+    """Guards that failed, in words: the judge fell, images copy the photos more, images of a prompt are too alike."""
     found = []
     judged = [n for n in (f"judge_{a}" for a in AXES) if n in before]
     if judged:
@@ -122,7 +129,9 @@ def broken_guards(
         start, now = (by_prompt(s["diversity"], prompt_of) - 1 for s in (before, after))
         lost = Interval.of((1 - settings.diversity_loss) * start - now, resamples)
         if lost.low > 0:
-            found.append(f"pictures of a prompt are alike (diversity {start.mean() + 1:.2f} to {now.mean() + 1:.2f})")
+            found.append(
+                f"pictures of a prompt became alike (diversity {start.mean() + 1:.2f} to {now.mean() + 1:.2f})"
+            )
     return tuple(found)
 
 
@@ -135,42 +144,48 @@ def standing(
     winner_alarm: float,
     resamples: int,
 ) -> Standing:
-    """Where the model stands after `round_number` rounds. before, after: scores of the same pictures, see `Scores`;
-    prompt_of int [n].
+    """The standing of the model after `round_number` rounds.
+
+    before, after: scores of paired images, see `Scores`; prompt_of: int [n].
     """
     gain = Interval.of(gain_by_prompt(before, after, prompt_of, settings.judge_share), resamples)
     return Standing(round_number, gain, broken_guards(before, after, prompt_of, settings, resamples), winner_alarm)
 
 
 def decide(standings: Sequence[Standing], settings: StopSettings, winner_error_warning: float) -> Decision:
-    """Which round to keep, and whether to stop, from the standings of the rounds so far in their order (none: keep the
-    original, go on).
+    """Which round to keep, and whether to stop, from the standings so far in their order.
 
-    A round may be kept when its gain's lower bound is above 0 and no guard fell; the one with the highest lower bound
-    is. The loop stops when a guard falls, when training raised the winner's error above its warning, or when `patience`
-    rounds in a row have not raised the lower bound.
+    A round can be kept when the lower bound of its gain is above 0 and no guard failed; among these the one with the
+    highest lower bound is kept, else the original. The loop stops when a guard fails, when training raised the winner's
+    error above its warning, or when the lower bound has not improved for `patience` rounds. Without standings the
+    original is kept and the loop goes on.
     """
     good = [s for s in standings if s.gain.low > 0 and not s.broken]
     kept = max(good, key=lambda s: (s.gain.low, -s.round)).round if good else 0
     best = max(standings, key=lambda s: (s.gain.low, -s.round)).round if standings else 0
     if not standings:
-        return Decision(0, 0, False, "no round is measured yet")
+        return Decision(0, 0, False, "no round has been measured yet")
     last = standings[-1]
     if last.broken:
         return Decision(kept, best, True, f"after round {last.round} {' and '.join(last.broken)}")
     if last.winner_alarm > winner_error_warning:
-        said = f"in round {last.round} training raised the winner's error by {last.winner_alarm:.3f} (warning {winner_error_warning:g})"
+        said = (
+            f"in round {last.round} training raised the winner's error by {last.winner_alarm:.3f} "
+            f"(warning at {winner_error_warning:g})"
+        )
         return Decision(kept, best, True, said)
     waited = last.round - kept
     if waited >= settings.patience:
         rounds = "round" if waited == 1 else f"{waited} rounds"
-        return Decision(kept, best, True, f"the last {rounds} brought no gain that the held-out prompts show")
-    hope = "the gain is still rising" if waited == 0 else f"round {last.round} brought no more, another is tried"
+        return Decision(kept, best, True, f"the last {rounds} brought no significant gain on held-out prompts")
+    hope = (
+        "the gain is still rising" if waited == 0 else f"round {last.round} brought no further gain, another is tried"
+    )
     return Decision(kept, best, False, hope)
 
 
 def kept_words(decision: Decision, standings: Sequence[Standing]) -> str:
-    """One or two sentences: what is kept, by how much it is better, and why the loop ended."""
+    """One or two sentences: which round is kept, how much better it is, and why the loop ended."""
     by_round = {s.round: s for s in standings}
     if decision.kept:
         gain = by_round[decision.kept].gain
@@ -179,5 +194,5 @@ def kept_words(decision: Decision, standings: Sequence[Standing]) -> str:
     elif decision.best and by_round[decision.best].gain.low > 0:
         said = f"The original is kept: round {decision.best} rose, but {' and '.join(by_round[decision.best].broken)}."
     else:
-        said = "The original is kept: no round shows a gain on held-out prompts that is more than chance."
+        said = "The original is kept: no round shows a significant gain on held-out prompts."
     return said + (f" Stopped: {decision.reason}." if decision.stop else "")

@@ -1,8 +1,8 @@
-"""The strength dial: which strength of a trained LoRA serves best, by pictures of held-out prompts at each of them.
+"""Recommends the strength of a trained LoRA, from held-out images at several strengths.
 
-Every strength is measured as a round is: the same prompts and seeds as the original (strength 0), the gain in standard
-deviations, the guards. Strength s multiplies the adapter's `up` matrices, and so the change of every layer, by s: what
-LoRA loaders do.
+Every strength is measured as a round is: same prompts and seeds as the original (strength 0), gain in standard
+deviations, guards. Strength s multiplies the adapter's `up` matrices by s, and so the change of every layer, as LoRA
+loaders do.
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ from .stop_rule import Interval, Scores, standing
 
 @dataclass(frozen=True)
 class StrengthPoint:
-    """One strength: raw means of both axes (first reward scorer), the gain against strength 0, and guards that fell, in
-    words.
+    """One strength: raw means of both axes (first reward scorer), gain over strength 0, and failed guards in words.
 
     The gain is that of `stop_rule.gain_by_prompt`, in standard deviations of strength 0 within prompts.
     """
@@ -40,8 +39,10 @@ class StrengthPoint:
 
 @dataclass(frozen=True)
 class Sweep:
-    """All strengths in rising order, the set of pictures of each, the recommended strength (0: keep the original), and
-    why.
+    """Result of a strength sweep.
+
+    `points`: all strengths in rising order. `sets`: the image set of each. `value`: the recommended strength (0: keep
+    the original). `words`: why.
     """
 
     points: tuple[StrengthPoint, ...]
@@ -50,7 +51,7 @@ class Sweep:
     words: str
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain JSON; the open interval of a single prompt is None on both sides."""
+        """As plain JSON; the infinite interval of a single prompt becomes None on both sides."""
         points = [
             {**asdict(p), "broken": list(p.broken), "set": name} for p, name in zip(self.points, self.sets, strict=True)
         ]
@@ -79,9 +80,9 @@ def _interval(kept: Mapping[str, float | None]) -> Interval:
 
 
 def read_strengths(text: str) -> tuple[float, ...]:
-    """ "0, 0.5, 1" -> (0.0, 0.5, 1.0), rising, each once, 0 always among them.
+    """Parse a list of strengths: "0, 0.5, 1" -> (0.0, 0.5, 1.0), sorted, without duplicates, 0 always included.
 
-    Raises UserError for what is no list of strengths.
+    Raises UserError for text that is no list of strengths.
     """
     try:
         return StrengthSettings(strengths=tuple(float(part) for part in text.split(",") if part.strip())).strengths
@@ -89,15 +90,17 @@ def read_strengths(text: str) -> tuple[float, ...]:
         raise UserError(f"strengths {text!r}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
     except ValueError as error:
         raise UserError(
-            f"strengths {text!r} are not numbers with commas between them. Write them like 0, 0.5, 1."
+            f"strengths {text!r} is not a list of numbers separated by commas. Write them like 0, 0.5, 1."
         ) from error
 
 
 def measure(
     scores: Mapping[float, Scores], prompt_of: np.ndarray, stop: StopSettings, resamples: int
 ) -> tuple[StrengthPoint, ...]:
-    """Every strength against strength 0, which must be among them. scores: of the same prompts and seeds [n] in one
-    order, see `stop_rule.Scores`; prompt_of: int [n]."""
+    """Measure every strength against strength 0, which must be among them.
+
+    scores: by strength, of the same prompts and seeds [n] in one order, see `stop_rule.Scores`; prompt_of: int [n].
+    """
     points = []
     for strength in sorted(scores):
         found = standing(0, scores[0.0], scores[strength], prompt_of, stop, 0.0, resamples)
@@ -107,10 +110,10 @@ def measure(
 
 
 def recommend(points: Sequence[StrengthPoint]) -> tuple[float, str]:
-    """The strength to use, and why in words.
+    """The recommended strength, and why in words.
 
-    Of the strengths whose gain has a lower bound above 0 and for which no guard fell, the one with the highest lower
-    bound; of equal ones the smaller; 0 (keep the original) where there is none.
+    Among the strengths whose gain has a lower bound above 0 and for which no guard failed, the one with the highest
+    lower bound; on a tie the smaller one; 0 (keep the original) if there is none.
     """
     tried = [p for p in points if p.strength > 0]
     good = [p for p in tried if p.gain.low > 0 and not p.broken]
@@ -134,18 +137,18 @@ def recommend(points: Sequence[StrengthPoint]) -> tuple[float, str]:
     if barred:
         said += f" S{but[1:]}."
     if best.strength == max(p.strength for p in tried):
-        said += " It is the highest that was tried: a higher one may do more."
+        said += " It is the highest strength tried: a higher one may be better still."
     return best.strength, said
 
 
 def _no_gain(tried: Sequence[StrengthPoint]) -> str:
     if any(math.isinf(p.gain.low) for p in tried):
-        return "a single held-out prompt has no interval, so no gain can be shown; give more of them"
-    return "no strength shows a gain on held-out prompts that is more than chance"
+        return "a single held-out prompt has no interval, so no gain can be shown; add held-out prompts"
+    return "no strength shows a significant gain on held-out prompts"
 
 
 def judge(measured: Measured, sets: Mapping[float, str], stop: StopSettings, resamples: int) -> Sweep:
-    """The sweep of drawn and scored sets, by strength, 0 among them."""
+    """The sweep of drawn and scored sets, by strength; 0 must be among them."""
     scores = {strength: measured.of(name) for strength, name in sets.items()}
     points = measure(scores, measured.prompt_of, stop, resamples)
     return Sweep(points, tuple(sets[p.strength] for p in points), *recommend(points))

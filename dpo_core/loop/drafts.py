@@ -1,15 +1,14 @@
-"""Cost-aware candidates: every candidate is drafted in few steps, and only those that stand in the drafts' pairs are
-drawn in full.
+"""Drafts: draws every candidate in few steps, and in full only those that are in a pair of drafts.
 
-A sampler without noise of its own follows one path from a noise to its picture, and few steps follow it roughly: a
-draft from a candidate's own noise shows nearly what the candidate will show, at a fraction of the cost. It tells a
-candidate's scores far better than the x0 predicted part-way, which after as many steps is a blur: at a third of the
-steps the rewards of drafts and pictures correlate by .93 in the toybox, those of predicted x0 and pictures by .73
+A sampler that adds no noise follows one path from a noise to its image, and few steps follow that path roughly. A draft
+from a candidate's own noise therefore shows nearly what the candidate will show, at a fraction of the cost. It predicts
+a candidate's scores far better than the x0 predicted part-way, which after as many steps is a blur: at a third of the
+steps the rewards of drafts and images correlate by .93 in the toybox, those of predicted x0 and images by .73
 (docs/method.md).
 
-The drafts are a set of their own, scored and paired by the same rule as the pictures. A candidate in none of their
-pairs is hopeless, and no prompt gets more pictures in full than its pairs need. The pairs that train are made anew from
-the scores of the pictures.
+The drafts are a set of their own, scored and paired by the same rule as the images. A candidate in no pair of drafts is
+not drawn in full, so no prompt gets more full images than its pairs need. The pairs used for training are chosen again,
+from the scores of the full images.
 """
 
 from __future__ import annotations
@@ -31,23 +30,21 @@ from ..settings import SamplingSettings
 from ..statistics import standardise
 
 DOUBTFUL = 0.5
-"""Below this correlation between the scores of drafts and pictures, drafts tell too little."""
+"""Below this correlation between the scores of drafts and images, drafts predict the scores too poorly."""
 
 
 def drafting(settings: SamplingSettings) -> SamplingSettings:
-    """How a draft is drawn: in `draft_steps` steps, all else alike."""
+    """Sampling settings of a draft: `draft_steps` steps, everything else unchanged."""
     return settings.model_copy(update={"steps": settings.draft_steps, "draft_steps": 0})
 
 
 def in_pairs(run: RunFolder, pairs_name: str) -> list[int]:
-    """Positions of the candidates that stand in kept pairs, each once, rising."""
+    """Positions of the candidates that are in a pair, each once, in rising order."""
     return sorted({position for pair in run.pairs(pairs_name) for position in (pair.winner, pair.loser)})
 
 
 def finish_plan(drafts: Sequence[Candidate], positions: Sequence[int], chunk_size: int) -> list[Candidate]:
-    """The candidates at some of the drafts' positions, planned as a set of their own: same prompts and seeds, places
-    and batches anew.
-    """
+    """The drafts at `positions`, planned as a set of their own: same prompts and seeds, new positions and batches."""
     chosen = [drafts[position] for position in positions]
     return [
         Candidate(i, c.prompt_index, c.prompt, c.seed, i // chunk_size, i % chunk_size) for i, c in enumerate(chosen)
@@ -63,10 +60,10 @@ def finish_set(
     settings: SamplingSettings,
     progress: Progress = silent,
 ) -> None:
-    """Draw in full, as the set `set_name`, those candidates of the set `drafts` that stand in the pairs `pairs_name`.
+    """Draw in full, as the set `set_name`, the candidates of the set `drafts` that are in the pairs `pairs_name`.
 
-    Which ones is kept as the fact "finished_<set_name>" before the first is drawn: a set that was begun stays the one
-    that it was, also where it is resumed under another pair rule. Raises NoPairs where there is no pair.
+    The choice is stored as the fact "finished_<set_name>" before the first image is drawn, so that a resumed set stays
+    the same even under another pair rule. Raises NoPairs where there is no pair.
     """
     fact = f"finished_{set_name}"
     if (kept := run.fact(fact)) is None:
@@ -78,9 +75,10 @@ def finish_set(
 
 @dataclass(frozen=True)
 class Told:
-    """What drafts told about the pictures.
+    """How well drafts predicted the scores of the finished images.
 
-    Correlations, -1..1, within prompts over the finished candidates; None where nothing varies.
+    `drafted`, `finished`: numbers of candidates. `fidelity`, `alignment`: correlation (-1..1) of draft and image
+    scores, within prompts, over the finished candidates; None where one side does not vary.
     """
 
     drafted: int
@@ -93,22 +91,22 @@ class Told:
         return any(r is not None and r < DOUBTFUL for r in (self.fidelity, self.alignment))
 
     def sentence(self) -> str:
-        """Counts and correlations in words, with the remedy where drafts told little."""
+        """Counts and correlations in words, with a remedy where drafts predicted the scores poorly."""
         told = ", ".join(
             f"{axis} {r:.2f}" for axis, r in zip(AXES, (self.fidelity, self.alignment), strict=True) if r is not None
         )
-        said = f"{self.finished} of {self.drafted} candidates stand in pairs of their drafts and were drawn in full"
-        said += f"; scores of drafts and pictures correlate: {told}." if told else "."
+        said = f"{self.finished} of {self.drafted} candidates are in pairs of drafts and were drawn in full"
+        said += f"; correlation between scores of drafts and of pictures: {told}." if told else "."
         if self.doubtful:
-            said += f" Below {DOUBTFUL:g} drafts tell little: take more draft steps, or none."
+            said += f" Below {DOUBTFUL:g} drafts predict too little: use more draft steps, or none."
         return said
 
 
 def told(run: RunFolder, set_name: str, axes: Sequence[Sequence[str]], how: str) -> Told | None:
-    """How well drafts told the scores of the set that was chosen by them; `axes`: names of fidelity's scorers and of
-    alignment's.
+    """Measure how well drafts predicted the scores of the set that was chosen by them; None without drafts.
 
-    None where the set was not chosen by drafts, or others scored them. Kept as the fact "told_<set_name>".
+    `axes`: names of the reward scorers of fidelity, and those of alignment. None also where the drafts lack scores by
+    these scorers. Stored as the fact "told_<set_name>".
     """
     kept = run.fact(f"finished_{set_name}")
     if kept is None or not all(run.scores(kept["drafts"], name) for names in axes for name in names):
@@ -125,6 +123,6 @@ def told(run: RunFolder, set_name: str, axes: Sequence[Sequence[str]], how: str)
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float | None:
-    """Of values that are 0 on average, float [n]; None where one side does not vary."""
+    """Correlation of centred values, float [n] each; None where one side does not vary."""
     both = float(np.sqrt((a @ a) * (b @ b)))
     return float(a @ b) / both if both > 0 else None

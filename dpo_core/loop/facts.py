@@ -1,4 +1,4 @@
-"""What a run keeps beside its rounds: facts for the report, and the LoRA at its end."""
+"""Stores the facts of a run that the report needs, and writes the run's LoRA at its end."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from .rounds import Loop
 
 
 def keep_facts(loop: Loop, concept_fact: dict, concept: Concept, about: Mapping[str, tuple[str, str, bool]]) -> None:
-    """What the report needs to know about a run. about: of each scorer its role, its title, and whether higher is
-    better.
+    """Store the facts that the report needs, and the reference photos.
+
+    about: role, title, and whether higher is better, of each scorer by name.
     """
     from PIL import Image
 
@@ -34,10 +35,10 @@ def keep_facts(loop: Loop, concept_fact: dict, concept: Concept, about: Mapping[
 
 
 def finish(loop: Loop, rounds: int, name: str) -> Path:
-    """Write the LoRA of the adapter as it stands; returns its path.
+    """Write the LoRA of the adapter as it is now; return its path.
 
-    Where the original is kept (`rounds` 0) that LoRA changes nothing; the best round that was tried is written too,
-    beside it, as <name>_tried_round_<k>.
+    Where the original is kept (`rounds` 0), that LoRA has no effect. The best round that was tried is then written as
+    well, as <name>_tried_round_<k>.
     """
     concept = json.dumps(loop.run.fact("concept"), ensure_ascii=False)
 

@@ -1,4 +1,4 @@
-"""The loop: sample, score, pair, train, and again with fresh candidates."""
+"""The loop: sample, score, pair and train, round after round with fresh candidates."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from .strength_sweep import sweep_kept
 class Loop:
     """Everything that the stages of a run share; `judges` only measure.
 
-    `rewards` must hold scorers named "fidelity" and "alignment"; further ones of an axis are "fidelity_2",
-    "alignment_2", ...
+    `rewards` must hold scorers named "fidelity" and "alignment"; further scorers of an axis are named "fidelity_2",
+    "alignment_2", ... Raises UserError for missing, unknown or duplicate scorer names.
     """
 
     run: RunFolder
@@ -52,31 +52,31 @@ class Loop:
             )
         if strange := [s.name for s in self.rewards if axis_of(s.name) is None]:
             raise UserError(
-                f"reward scorer {strange[0]!r} stands on no axis: name it 'fidelity_2' or 'alignment_2' (3, 4, ...), or let it be a judge."
+                f"reward scorer {strange[0]!r} belongs to no axis: name it 'fidelity_2' or 'alignment_2' (3, 4, ...), "
+                "or make it a judge."
             )
         if self.settings.train.compile:
             check_compiler(self.model.device)
         names = [s.name for s in [*self.rewards, *self.judges]]
         if twice := sorted({n for n in names if names.count(n) > 1}):
             raise UserError(
-                f"scorer name {twice[0]!r} stands twice, and one's scores would replace the other's. Name each scorer once."
+                f"two scorers have the name {twice[0]!r}, so the scores of one would overwrite the other's. Give each "
+                "scorer a name of its own."
             )
 
     @property
     def axes(self) -> list[tuple[str, ...]]:
-        """Names of the reward scorers of fidelity, and of alignment."""
+        """Names of the reward scorers of fidelity, and those of alignment."""
         return [names_of(axis, [s.name for s in self.rewards]) for axis in AXES]
 
     # --- stages ---
 
     def evaluate(self, round_index: int) -> None:
-        """Held-out pictures and scores of the model as it stands after `round_index` rounds (0: as it came), where they
-        are missing.
-        """
-        self.held_out().measure(self.run, {f"evaluation_{round_index}": self.worn()}, self.progress)
+        """Draw and score what is missing of the held-out images after `round_index` rounds (0: the incoming model)."""
+        self.held_out().measure(self.run, {f"evaluation_{round_index}": self.adapted_model()}, self.progress)
 
     def held_out(self, seeds_per_prompt: int | None = None) -> HeldOutPlan:
-        """How this run measures a model; `seeds_per_prompt`: another number of pictures than the evaluation's."""
+        """The plan by which this run measures a model; `seeds_per_prompt` overrides the evaluation's number."""
         evaluation, sampling = self.settings.evaluation, self.settings.sampling
         if evaluation.guidance is not None:
             sampling = sampling.model_copy(update={"guidance": evaluation.guidance})
@@ -86,16 +86,16 @@ class Loop:
         )
 
     @contextmanager
-    def worn(self) -> Iterator[TextToImage]:
-        """The model with the adapter as it stands, to draw with; scorers make room for it."""
+    def adapted_model(self) -> Iterator[TextToImage]:
+        """The model with the adapter applied, for drawing. Scorers leave the accelerator first."""
         self._put_scorers_aside()
         with drawing(self.model, self.adapter):
             yield self.model
 
     def candidates(self, round_index: int) -> None:
-        """Fresh candidates of this round, scored. With `sampling.draft_steps` they are drafted first, see drafts.py.
+        """Draw and score fresh candidates of this round; with `sampling.draft_steps`, drafts come first (drafts.py).
 
-        Raises NoPairs where no draft stands in a pair.
+        Raises NoPairs where no draft is in a pair.
         """
         name, sampling = f"round_{round_index}", self.settings.sampling
         if not sampling.draft_steps:
@@ -106,26 +106,26 @@ class Loop:
         self._draw(drafts, drafting(sampling), round_index)
         score_set(self.run, drafts, self.rewards, self.progress)
         build_pairs(self.run, drafts, self.settings.pairs, drafts, self.progress, *self.axes)
-        with self.worn() as model:
+        with self.adapted_model() as model:
             finish_set(self.run, drafts, drafts, name, model, sampling, self.progress)
         score_set(self.run, name, self.rewards, self.progress)
         told(self.run, name, self.axes, self.settings.pairs.combine)
 
     def _put_scorers_aside(self) -> None:
-        """Scorers that can leave the GPU do so while the model draws or trains; they come back with the next score."""
+        """Move scorers that support it off the GPU while the model draws or trains; the next score brings them back."""
         for scorer in [*self.rewards, *self.judges]:
             if callable(rest := getattr(scorer, "rest", None)):
                 rest()
 
     def _draw(self, name: str, sampling: SamplingSettings, round_index: int) -> None:
         each, prompts = sampling.candidates_per_prompt, self.prompts.train
-        with self.worn() as model:
+        with self.adapted_model() as model:
             sample_set(
                 self.run, name, model, prompts, each, sampling, sampling.seed, round_index, self.progress, compared=True
             )
 
     def pair(self, round_index: int) -> None:
-        """Pairs of this round by the pair rule, with the yield that says where the rest went.
+        """Choose the pairs of this round by the pair rule, and store them with their yield.
 
         Raises NoPairs where there is none.
         """
@@ -137,8 +137,9 @@ class Loop:
         return pair_data(self.run, f"round_{round_index}", f"round_{round_index}", self.model)
 
     def train(self, round_index: int) -> str | None:
-        """Train on this round's pairs from the adapter as it stands, and keep the result; returns why a guard stopped
-        it, if one did.
+        """Train on this round's pairs, starting from the current adapter, and store the result.
+
+        Returns the reason when a guard stopped training, else None.
         """
         self._put_scorers_aside()
         with self.model.training():
@@ -147,23 +148,22 @@ class Loop:
                 self.run, round_index, self.model, self.adapter, data, self.settings.train, seed, self.progress
             )
 
-    # --- the whole ---
+    # --- whole rounds ---
 
     def begin(self, round_index: int) -> None:
-        """Put the adapter as it stood when this round began; round 0 keeps it, so that an interrupted training leaves
-        no trace.
+        """Load the adapter with which this round begins; round 0 stores it, so that training can be restarted from it.
+
+        Raises UserError when the adapter of the round before is missing.
         """
         if kept := self.run.load_state(f"adapter_{round_index}"):
             self.adapter.load(kept[0])
         elif round_index == 0:
             self.run.save_state("adapter_0", self.adapter.state())
         else:
-            raise UserError(
-                f"{self.run.path} holds no adapter of round {round_index - 1}: run the rounds in their order."
-            )
+            raise UserError(f"{self.run.path} holds no adapter of round {round_index - 1}: run the rounds in order.")
 
     def improve(self, round_index: int) -> str | None:
-        """Sample, score, pair and train a round, and keep its adapter; a kept one is only put on.
+        """Sample, score, pair and train one round, and store its adapter; a finished round only loads its adapter.
 
         Returns why training stopped, or None.
         """
@@ -176,13 +176,12 @@ class Loop:
         return self.train(round_index)
 
     def go(self) -> int:
-        """Run the rounds, doing only what is missing; returns the number of the round that is kept, whose adapter then
-        stands.
+        """Run the rounds, doing only what is missing; return the number of the kept round, with its adapter loaded.
 
-        By the stop rule (settings.stop) that is the round whose gain is surest, 0 if the original is not beaten; with
-        the rule off, the last. A training that a guard stops, or a later round without any pair or whose candidates
-        show nothing, ends the loop with the last good adapter (fact "stopped"). With settings.sweep the kept adapter is
-        then tried at several strengths (fact "strength").
+        With early stopping (settings.stop) that is the round with the highest lower confidence bound of its gain, 0 if
+        the original is not beaten; with rule "last" it is the last round. The loop ends with the last good adapter
+        (fact "stopped") when a guard stops training, or when a later round has no pair or its candidates are all alike.
+        With settings.sweep the kept adapter is then tried at several strengths (fact "strength").
         """
         self.begin(0)
         self.evaluate(0)
@@ -208,13 +207,13 @@ class Loop:
             if stopped:
                 break
         self.run.set_fact("rounds", trained)
-        number = self._put_on(trained if kept is None else kept.kept)
+        number = self._load_adapter(trained if kept is None else kept.kept)
         if self.settings.sweep:
             sweep_kept(self, number)
         return number
 
-    def _put_on(self, number: int) -> int:
-        """The adapter as it stood after this many rounds."""
+    def _load_adapter(self, number: int) -> int:
+        """Load the adapter as it was after `number` rounds, if stored; return `number`."""
         if found := self.run.load_state(f"adapter_{number}"):
             self.adapter.load(found[0])
         return number

@@ -1,4 +1,4 @@
-"""The start of a subject: what its photos score, what a personalization is judged by, and its record on disk."""
+"""The personalized start of a run: fidelity of its photos, the images that measure it, and its record on disk."""
 
 from __future__ import annotations
 
@@ -23,11 +23,10 @@ from ..training.lora_files import save_lora
 
 
 def photos_fidelity(fidelity: Scorer, concept: Concept) -> float:
-    """What pictures of the concept in other places score: the held-out photos' mean, or each reference's against the
-    others.
+    """Mean fidelity score of real photos of the concept: the held-out photos, else the reference photos.
 
-    A mean cosine with all n references holds a picture's own 1 when it is one of them; (n m - 1)/(n - 1) takes it out.
-    With masks the references are cut out, and none equals a photo.
+    A reference photo's mean cosine with all n references includes its own 1; (n m - 1)/(n - 1) removes it. With masks
+    the references are cut out, so that no photo equals one, and nothing is removed.
     """
     photos = concept.references if concept.held_out is None else concept.held_out
     mean, count = float(np.mean(fidelity.score(photos, [concept.subject] * len(photos)))), len(photos)
@@ -36,26 +35,26 @@ def photos_fidelity(fidelity: Scorer, concept: Concept) -> float:
 
 
 def start_probe(prompts: PromptSet, sampling: SamplingSettings, scorers: Sequence[Scorer]) -> Probe:
-    """Every second held-out prompt, three pictures each, seeds apart from those of candidates and evaluation."""
+    """Every second held-out prompt, three images each, with seeds apart from those of candidates and evaluation."""
     shown = [p for p in prompts.held_out[::2] for _ in range(3)]
     return Probe(shown, [derive_seed(55, i) for i in range(len(shown))], sampling, scorers)
 
 
 def kept_start(folder: Path, described: dict) -> dict | None:
-    """The record of a start made before, or None. Raises UserError when it was made with other settings."""
+    """The record of a start that was made before, or None. Raises UserError when its settings differ."""
     record = folder / "start.json"
     if not (record.is_file() and (folder / "start.safetensors").is_file()):
         return None
     kept = json.loads(record.read_text(encoding="utf-8"))
     if changed := changes(kept.get("described", {}), described):
         raise UserError(
-            f"{folder} holds a start with other settings: {', '.join(changed)}. Choose another folder with --out."
+            f"{folder} holds a start made with other settings: {', '.join(changed)}. Choose another folder with --out."
         )
     return kept
 
 
 def save_start(folder: Path, adapter: Adapter, start: Start, described: dict) -> dict:
-    """Write curve.png, start.safetensors and, last, the record start.json; returns the record."""
+    """Write curve.png, start.safetensors and, last, the record start.json; return the record."""
     from ..report.plots.cloud import figure_image, path_figure
 
     record = {**asdict(start), "curve": [{"step": p.step, **p.scores} for p in start.curve], "described": described}

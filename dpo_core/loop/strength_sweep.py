@@ -1,4 +1,4 @@
-"""The strength sweep of a run: the kept adapter drawn, scored and judged at several strengths."""
+"""The strength sweep of a run: draws, scores and judges an adapter at several strengths."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def scaled_state(state: Mapping[str, torch.Tensor], strength: float) -> dict[str
 
 @contextmanager
 def scaled(adapter: Adapter, strength: float) -> Iterator[None]:
-    """Inside, the policy acts with `strength`; its own weights come back in any case, bit for bit."""
+    """Inside, the policy acts with `strength`; afterwards its own weights are restored in any case, bit for bit."""
     state = adapter.state()
     try:
         adapter.load(scaled_state(state, strength))
@@ -36,7 +36,7 @@ def scaled(adapter: Adapter, strength: float) -> Iterator[None]:
 
 
 def _forget_others(run: RunFolder, adapter: Adapter, names: Sequence[str]) -> None:
-    """Pictures that another adapter drew under these names are no longer counted."""
+    """Remove the records of sets under these names that were drawn with another adapter."""
     digest = hashlib.sha256()
     for name, tensor in sorted(adapter.state().items()):
         digest.update(name.encode() + tensor.float().cpu().numpy().tobytes())
@@ -49,19 +49,18 @@ def _forget_others(run: RunFolder, adapter: Adapter, names: Sequence[str]) -> No
 
 @contextmanager
 def _at_strength(loop: Loop, strength: float) -> Iterator[TextToImage]:
-    with scaled(loop.adapter, strength), loop.worn() as model:
+    with scaled(loop.adapter, strength), loop.adapted_model() as model:
         yield model
 
 
 def sweep(loop: Loop, drawn: Mapping[float, str] | None = None) -> Sweep:
-    """Draw, score and judge the adapter as it stands at every strength of `settings.strength`; kept as the fact
-    "strength".
+    """Draw, score and judge the current adapter at every strength of `settings.strength`; store the fact "strength".
 
-    Does only what is missing. drawn: sets with the pictures of some strengths, used where the sweep asks for as many
-    seeds as evaluation.
+    Does only what is missing. drawn: names of sets that already hold the images of some strengths; used where the sweep
+    has as many seeds as evaluation.
     """
     settings = loop.settings
-    # One picture a prompt has no spread, which is the unit of the gain.
+    # The gain is in units of the spread within prompts, which one image a prompt does not have.
     seeds = settings.strength.seeds_per_prompt or max(2, settings.evaluation.seeds_per_prompt)
     sets = {s: f"strength_{s:.2f}" for s in settings.strength.strengths}
     _forget_others(loop.run, loop.adapter, list(sets.values()))
@@ -75,15 +74,15 @@ def sweep(loop: Loop, drawn: Mapping[float, str] | None = None) -> Sweep:
 
 
 def sweep_kept(loop: Loop, kept: int) -> None:
-    """The sweep at a run's end, with the adapter of round `kept` on; strengths 0 and 1 are that run's evaluations.
+    """Run the sweep at a run's end, with the adapter of round `kept`; strengths 0 and 1 reuse the run's evaluations.
 
-    Where the original is kept (0), the best round that was tried is swept: its LoRA is written too, and less of it may
-    do.
+    Where the original is kept (0), the best round that was tried is swept instead: its LoRA is written too, and may
+    help at a lower strength.
     """
     swept = kept or (loop.run.fact("kept") or {}).get("best", 0)
     if not swept:
         words = (
-            "Keep the original (strength 0): no round was measured, so there is no LoRA whose strength could be set."
+            "Keep the original (strength 0): no round was measured, so there is no LoRA to try at several strengths."
         )
         loop.run.set_fact("strength", Sweep((), (), 0.0, words).as_dict())
         return
@@ -94,5 +93,5 @@ def sweep_kept(loop: Loop, kept: int) -> None:
     finally:
         loop.adapter.load(state)
     if not kept:
-        tried = f"Of round {swept}, which is not kept (its LoRA lies beside, as tried_round_{swept}): "
+        tried = f"Of round {swept}, which was not kept (its LoRA is in the run folder, as tried_round_{swept}): "
         loop.run.set_fact("strength", replace(found, words=tried + found.words).as_dict())

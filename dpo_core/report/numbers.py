@@ -1,4 +1,4 @@
-"""What a report counts: paired gains of every scorer, means by round, yields of pairs, alarms of training."""
+"""Numbers of the report: paired gains of every scorer, means by round, pair yields, training alarms."""
 
 from __future__ import annotations
 
@@ -23,15 +23,19 @@ DEFAULT_SCORERS = {
     "fidelity": {"role": "reward", "title": "Fidelity", "higher_is_better": True},
     "alignment": {"role": "reward", "title": "Alignment", "higher_is_better": True},
 }
-"""For a run folder that does not say which scorers it holds."""
+"""Used for a run folder that has no "scorers" fact."""
 
 
 @dataclass(frozen=True)
 class Evaluations:
-    """The finished evaluations of a run: round indices, the pictures that all share, and scores [n] by (round, scorer).
+    """The finished evaluations of a run.
 
-    `shown`: the round that is compared with the start: the one that is kept; of a run that keeps the original the best
-    one tried, of a run without the stop rule, or not at its end, the last.
+    `rounds`: indices of the evaluated rounds, 0 is the start. `unfinished`: rounds whose evaluation lacks images or
+    reward scores. `candidates`: the images that all evaluations share (prompt and seed). `values`: scores float64 [n]
+    by (round, scorer), in the order of `candidates`.
+
+    `shown`: the round that is compared with the start. It is the round that was kept; if the original was kept, the
+    best round tried; without early stopping, or in an unfinished run, the last round.
     """
 
     rounds: tuple[int, ...]
@@ -43,6 +47,7 @@ class Evaluations:
 
     @property
     def prompt_of(self) -> np.ndarray:
+        """int [n]: prompt index of each candidate."""
         return np.asarray([c.prompt_index for c in self.candidates])
 
     @property
@@ -51,16 +56,16 @@ class Evaluations:
         return dict(sorted({c.prompt_index: c.prompt for c in self.candidates}.items()))
 
     def mean(self, index: int, scorer: str) -> float:
-        """Mean over prompts of their means: what `paired_gain` calls before and after."""
+        """Mean over prompts of the prompts' means, as `paired_gain` computes before and after."""
         return float(by_prompt(self.values[index, scorer], self.prompt_of).mean())
 
 
 def read_evaluations(run: RunFolder) -> Evaluations:
-    """Collect "evaluation_0", "evaluation_1", ...; those that lack pictures of the first, or reward scores by its
-    scorers, are unfinished.
+    """Collect the evaluations "evaluation_0", "evaluation_1", ... of a run.
 
-    Raises UserError when the start (evaluation_0) is not there or not scored by fidelity and alignment: nothing can be
-    compared.
+    An evaluation is unfinished when it lacks images of evaluation_0 or reward scores by the same scorers. Raises
+    UserError when the start (evaluation_0) is missing or has no fidelity and alignment scores, because there is nothing
+    to compare with.
     """
     start = run.candidates("evaluation_0")
     known = {**DEFAULT_SCORERS, **(run.fact("scorers") or {})}
@@ -70,11 +75,11 @@ def read_evaluations(run: RunFolder) -> Evaluations:
         why = (
             f"has no finished {' and '.join(missing)} scores of evaluation_0"
             if start
-            else "holds no pictures of the start (evaluation_0)"
+            else "holds no images of the start (evaluation_0)"
         )
         raise UserError(
             f"{run.path} {why}, so there is nothing to report. Run it first with `dreambooth-dpo run CONFIG.yaml`; "
-            "a run that was broken off goes on with `--resume`."
+            "continue an interrupted run with `--resume`."
         )
     rounds, unfinished = [0], []
     values = {(0, name): found for name, found in at_start.items() if found is not None}
@@ -94,18 +99,16 @@ def read_evaluations(run: RunFolder) -> Evaluations:
 
 
 def _evaluated(run: RunFolder) -> list[int]:
-    """Rounds after which pictures were drawn, the start left out.
-
-    Evaluations of some rounds may be missing in between.
-    """
+    """Indices of the rounds, without the start, for which evaluation images exist. There may be gaps."""
     settings = run.fact("settings") or {}
     most = max(int(run.fact("rounds") or 0), int(settings.get("rounds", 0)))
     return [k for k in range(1, most + 1) if run.chunks(f"evaluation_{k}")]
 
 
 def _complete(run: RunFolder, index: int, scorer: str, start: Sequence[Candidate]) -> np.ndarray | None:
-    """Scores in the order of `start`, found by prompt and seed; None where one is missing or not by the scorer that
-    measured the start.
+    """Scores in the order of `start`, matched by prompt and seed, float64 [n].
+
+    None where a score is missing, or was made by another scorer than the start's.
     """
     name = f"evaluation_{index}"
     if len(run.score_marks(name, scorer) | run.score_marks("evaluation_0", scorer)) > 1:
@@ -117,14 +120,15 @@ def _complete(run: RunFolder, index: int, scorer: str, start: Sequence[Candidate
 
 
 def gain_dict(gain: Gain) -> dict:
-    """Plain JSON of a gain with its verdict; an interval that one prompt cannot give is [null, null]."""
+    """A gain and its verdict as plain JSON. The undefined interval of a single prompt is [null, null]."""
     return {**gain.as_dict(), "ci95": [v if math.isfinite(v) else None for v in gain.ci95], "verdict": gain.verdict}
 
 
 def gains(found: Evaluations, resamples: int, only: np.ndarray | None = None) -> dict[str, dict]:
-    """Gain of every scorer from the start to the round shown; `only`: bool [n], the pictures to count (all by default).
+    """Gain of every scorer from the start to the round shown.
 
-    With no evaluation after the start, `after`, `gain` and `ci95` are left out and the verdict is "not trained".
+    `only`: bool [n], the images to count (default: all). With no evaluation after the start, `after`, `gain` and `ci95`
+    are left out and the verdict is "not trained".
     """
     prompt_of = found.prompt_of
     chosen = np.ones(len(prompt_of), bool) if only is None else only
@@ -141,10 +145,10 @@ def gains(found: Evaluations, resamples: int, only: np.ndarray | None = None) ->
 
 
 def axis_gains(found: Evaluations, resamples: int) -> dict[str, dict]:
-    """The gain of each axis that several scorers reward, as the stop rule counts it (`stop_rule.axis_gain`): scorers,
-    gain, ci95, verdict.
+    """Joint gain of each axis that has several reward scorers: scorers, gain, ci95, verdict.
 
-    Left out where nothing was trained, and with one picture a prompt, which has no spread to count in.
+    Computed as early stopping does (`stop_rule.axis_gain`), in standard deviations within prompts. Empty where nothing
+    was trained, and with one image a prompt, which has no such spread.
     """
     result = {}
     for axis in AXES:
@@ -160,22 +164,22 @@ def axis_gains(found: Evaluations, resamples: int) -> dict[str, dict]:
 
 
 def means(found: Evaluations) -> list[dict]:
-    """Mean of each scorer by evaluated round: [{"round": 0, "fidelity": ..., ...}, ...]; the start is round 0."""
+    """Mean of each scorer by evaluated round: [{"round": 0, "fidelity": ..., ...}, ...]; round 0 is the start."""
     return [
         {"round": k, **{n: found.mean(k, n) for n in found.scorers if (k, n) in found.values}} for k in found.rounds
     ]
 
 
 def mean_interval(found: Evaluations, index: int, scorer: str, resamples: int) -> tuple[float, float]:
-    """95 % interval of the mean of one round (unpaired, hence wider than that of a gain)."""
+    """95 % interval of one round's mean over prompts. It is unpaired, hence wider than that of a gain."""
     return bootstrap_interval(by_prompt(found.values[index, scorer], found.prompt_of), resamples)
 
 
 def pair_yields(run: RunFolder, rounds: int) -> list[dict]:
-    """The yield of each round that has one: [{"round": 0, "possible": ..., "kept": ..., "advice": a warning or None,
-    "drafts": ...}, ...].
+    """The pair yield of each round that has one: [{"round": 0, "possible": ..., "kept": ..., ...}, ...].
 
-    "drafts": what they told about the pictures, see `drafts.Told`; None where nothing was drafted.
+    Adds "advice", a warning about too few pairs or None, and "drafts", how well drafts predicted the scores (see
+    `drafts.Told`), None where nothing was drafted.
     """
     settings = run.fact("settings") or {}
     pairs, sampling = PairSettings(**settings.get("pairs", {})), SamplingSettings(**settings.get("sampling", {}))
@@ -188,14 +192,17 @@ def pair_yields(run: RunFolder, rounds: int) -> list[dict]:
 
 
 def training_summary(records: Sequence[Sequence[dict]], settings: TrainSettings, stopped: dict | None) -> dict:
-    """Highest winner alarm of each round (None without records), accuracy and margin of the last 20 steps, warnings in
-    words.
+    """Alarms, final accuracy and margin, and warnings of the training of all rounds.
+
+    `max_winner_alarm`: highest alarm of each round, None without records. `last_accuracy`, `last_margin`: means of the
+    last 20 steps. `warnings`: sentences.
     """
     alarms = [max((float(r.get("winner_alarm", 0.0)) for r in part), default=None) for part in records]
     last = next((part for part in reversed(records) if part), [])[-20:]
     warnings = [
         f"In round {number} the winner's error rose {alarm:.3f} above the reference's (warning at "
-        f"{settings.winner_error_warning:g}, stop at {settings.winner_error_collapse:g}): training was pulling the model apart."
+        f"{settings.winner_error_warning:g}, stop at {settings.winner_error_collapse:g}): training was degrading the "
+        "model."
         for number, alarm in enumerate(alarms, 1)
         if alarm is not None and alarm > settings.winner_error_warning
     ]
@@ -211,7 +218,7 @@ def training_summary(records: Sequence[Sequence[dict]], settings: TrainSettings,
 
 
 def collect(run: RunFolder, found: Evaluations) -> dict:
-    """All numbers of report.json but the words: see `write_report`."""
+    """All numbers of report.json, without its sentences; see `write_report`."""
     settings = run.fact("settings") or {}
     evaluation = EvaluationSettings(**settings.get("evaluation", {}))
     concept = run.fact("concept") or {}

@@ -1,4 +1,4 @@
-"""The report of a run: one self-contained HTML file, its pictures as PNG beside it, and all numbers as report.json."""
+"""Writes the report of a run: one self-contained HTML file, its images as PNG, and all numbers as report.json."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ ROLES = ("reward", "judge", "guard", "oracle")
 
 
 def build_report(run: RunFolder) -> dict:
-    """All that report.json holds, without drawing or writing anything; see `write_report`."""
+    """The content of report.json, without drawing or writing anything; see `write_report`."""
     return _report(run, read_evaluations(run))[0]
 
 
 def _report(run: RunFolder, found: Evaluations) -> tuple[dict, tuple[str, ...]]:
-    """The report's numbers and words, and the sentences of its answer one by one."""
+    """The content of report.json, and the sentences of its answer one by one."""
     numbers = collect(run, found)
     said = answer(numbers, found.scorers)
     facts = {
@@ -38,11 +38,11 @@ def _report(run: RunFolder, found: Evaluations) -> tuple[dict, tuple[str, ...]]:
 
 
 def write_report(run: RunFolder, out: Path | None = None) -> dict:
-    """Write report.html, its PNGs and report.json into `out` (default: <run>/report); returns what report.json holds.
+    """Write report.html, its PNGs and report.json into `out` (default: <run>/report); return report.json's content.
 
     Keys: `concept`, `rounds`, one object a scorer (`before`, `after`, `gain`, `ci95`, `images`, `prompts`, `verdict`),
-    `axes` (of each axis with several scorers: their joint gain in standard deviations), `unseen` (one object a scorer
-    over held-out prompts in unseen contexts), `per_round`, `pairs`, `training`, `strength` (what a sweep found, or
+    `axes` (joint gain, in standard deviations, of each axis with several scorers), `unseen` (one object a scorer, over
+    held-out prompts in unseen contexts), `per_round`, `pairs`, `training`, `strength` (result of the strength sweep, or
     None), `status`, `headline`, `answer`, `distrust`. Raises UserError when the start was never evaluated.
     """
     out = Path(out) if out else run.path / "report"
@@ -114,13 +114,13 @@ def _rows(role: str, report: Mapping, scorers: Mapping[str, Mapping]) -> list[di
 
 
 def _row(name: str, gain: Mapping, about: Mapping) -> dict:
-    """One scorer for the page: texts, the word for its change, and its whisker in percent of the width (0 gain at 50)."""
+    """One scorer's table row: texts, the word for its change, and its whisker in percent of the width (0 is at 50)."""
     higher = about.get("higher_is_better")
     word = change_word(gain["verdict"], higher)
     row = {
         "title": str(about.get("title") or name), "word": word, "before": f"{gain['before']:.3f}",
         "after": "-", "gain": "-", "interval": "-", "whisker": None,
-        "note": {True: "", False: "lower is better", None: "no side is better"}[higher],
+        "note": {True: "", False: "lower is better", None: "neither direction is better"}[higher],
     }  # fmt: skip
     if "gain" not in gain:
         return row
@@ -142,5 +142,5 @@ def _flat(settings: Mapping, prefix: str = "") -> list[tuple[str, str]]:
         if isinstance(value, Mapping):
             rows += _flat(value, f"{prefix}{name}.")
         else:
-            rows.append((prefix + name, "as the candidates'" if value is None else str(value)))
+            rows.append((prefix + name, "as for candidates" if value is None else str(value)))
     return rows

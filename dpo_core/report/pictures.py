@@ -1,4 +1,4 @@
-"""The pictures of a report, made from what a run folder holds, each with the words under it."""
+"""Draws the report's images from a run folder, each with its alt text and caption."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ GRID_PROMPTS, GRID_SEEDS, GRID_PAIRS, MOST_CLOUDS = 8, 3, 8, 12
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture of the report: file name without suffix, what it shows (alt text), and the words under it."""
+    """One image of the report: file name without suffix, alt text, and caption."""
 
     name: str
     image: Image
@@ -56,7 +56,7 @@ def _images(run: RunFolder, set_name: str, positions: list[int]) -> np.ndarray:
 
 
 def overview_pictures(run: RunFolder, found: Evaluations, numbers: Mapping) -> list[Picture]:
-    """References, before/after grid, path and training curves: those that the run has something for."""
+    """Reference photos, before/after grid, path, gain by round and training curves; only what the run has data for."""
     pictures = [
         p for p in (_references(run), _grid(run, found), _path(run, found), _watch(numbers, found.scorers)) if p
     ]
@@ -67,9 +67,9 @@ def overview_pictures(run: RunFolder, found: Evaluations, numbers: Mapping) -> l
             records, train.winner_error_warning, train.winner_error_collapse, objective=train.objective
         )
         caption = (
-            "All rounds in a row; thin: each step, thick: mean of the last 20 steps. Each round has its own reference, so errors "
-            "start at 0. Watch the winner's error: above the warning line the model forgets what it drew well, "
-            "whatever loss and accuracy say."
+            "All rounds in a row; thin: each step, thick: mean of the last 20 steps. Each round has its own "
+            "reference, so errors start at 0. Watch the winner's error: above the warning line the model gets worse "
+            "at images it drew well, even if loss and accuracy improve."
         )
         pictures.append(Picture("training", figure_image(figure), "training curves", caption))
     return pictures
@@ -88,7 +88,7 @@ def _references(run: RunFolder) -> Picture | None:
             f"a picture in {run.path / 'references'} cannot be read ({error}). Put it back or remove it."
         ) from error
     return Picture(
-        "references", references_strip(arrays), "reference pictures", "The pictures that the concept was learned from."
+        "references", references_strip(arrays), "reference photos", "The photos that the concept was learned from."
     )
 
 
@@ -107,8 +107,8 @@ def _grid(run: RunFolder, found: Evaluations) -> Picture | None:
     if len(chosen) < len(prompts):
         which = f"{len(chosen)} of {len(prompts)} held-out prompts, evenly spaced over the list"
     caption = (
-        f"{which}, each with its first {plural(len(before[0]), 'seed')}. Nothing was chosen for its looks. Before and "
-        "after start from the same noise."
+        f"{which}, each with its first {plural(len(before[0]), 'seed')}. Nothing was chosen by its look or score. "
+        "Before and after start from the same noise."
     )
     image = before_after_grid(before, after, [text for _, text in chosen])
     return Picture("grid", image, "pictures before and after, by prompt and seed", caption)
@@ -124,15 +124,16 @@ def _path(run: RunFolder, found: Evaluations) -> Picture | None:
         intervals = [mean_interval(found, k, axis, resamples) for axis in REWARDS]
         points.append(PathPoint(str(k), *(found.mean(k, axis) for axis in REWARDS), *intervals))
     caption = (
-        "Up and to the right is better. 0 is the start, a number the mean after that round; bars are 95 % intervals of each "
-        "mean over prompts, wider than those of the paired gains above, since the prompts' own differences do not cancel."
+        "Up and to the right is better. 0 is the start, a number the mean after that round. Bars are 95 % intervals "
+        "of each mean over prompts; they are wider than those of the paired gains above, because differences between "
+        "prompts do not cancel."
     )
     if len(reward_names(found.scorers)) > len(REWARDS):
-        caption += " It shows an axis of several scorers by its first."
+        caption += " Of an axis with several scorers, the first is shown."
     if curve:
         caption += (
-            " Dashed: personalization alone, by optimizer steps, measured on other seeds (and perhaps fewer prompts), so it need "
-            "not pass through 0 exactly."
+            " Dashed: personalization alone, by optimizer steps. It is measured on other seeds (and perhaps fewer "
+            "prompts), so it need not pass through 0 exactly."
         )
     return Picture("path", figure_image(path_figure(points, curve)), "path of the mean scores over rounds", caption)
 
@@ -143,9 +144,9 @@ def _watch(numbers: Mapping, scorers: Mapping[str, Mapping]) -> Picture | None:
     standings = [Standing.from_dict(s) for s in numbers["watch"]]
     decision = Decision(**{k: v for k, v in numbers["kept"].items() if k != "words"})
     caption = (
-        f"Gain of each round against the start, mean of both axes by {measurers(scorers)}, in standard deviations within prompts, with "
-        "95 % intervals. The round with the highest lower bound is kept. It was chosen on these held-out prompts, so its own interval is a "
-        "little too kind."
+        f"Gain of each round over the start: mean of both axes by {measurers(scorers)}, in standard deviations within "
+        "prompts, with 95 % intervals. The round with the highest lower bound is kept. It was chosen on these held-out "
+        "prompts, so its own gain is slightly overestimated."
     )
     return Picture(
         "watch", figure_image(watch_figure(standings, decision)), "gain of every round, and which one is kept", caption
@@ -153,7 +154,7 @@ def _watch(numbers: Mapping, scorers: Mapping[str, Mapping]) -> Picture | None:
 
 
 def round_pictures(run: RunFolder, numbers: Mapping) -> list[Picture]:
-    """Cloud and pairs of every round that has both scores; of many rounds, some."""
+    """Cloud and pairs of every round whose candidates have all scores; of more than 12 rounds, 12 evenly spaced."""
     settings = PairSettings(**(run.fact("settings") or {}).get("pairs", {}))
     most = max([numbers["rounds"], *(y["round"] + 1 for y in numbers["pairs"])])
     ready = [r for r in range(most) if (n := len(run.candidates(f"round_{r}"))) and _scored(run, r) == n]
@@ -166,12 +167,12 @@ def round_pictures(run: RunFolder, numbers: Mapping) -> list[Picture]:
 
 
 def _axes(run: RunFolder) -> list[tuple[str, ...]]:
-    """Names of the reward scorers of fidelity, and of alignment."""
+    """Names of the reward scorers of fidelity, and those of alignment."""
     return [names_of(axis, run.fact("scorers") or ()) or (axis,) for axis in AXES]
 
 
 def _scored(run: RunFolder, r: int) -> int:
-    """How many candidates have all their rewards; none where two scorers of one name shared them."""
+    """Number of candidates that have all reward scores; 0 where two different scorers of one name made them."""
     name, scorers = f"round_{r}", [s for names in _axes(run) for s in names]
     return (
         0 if any(len(run.score_marks(name, s)) > 1 for s in scorers) else min(len(run.scores(name, s)) for s in scorers)
@@ -179,7 +180,7 @@ def _scored(run: RunFolder, r: int) -> int:
 
 
 def _round_scores(run: RunFolder, r: int, settings: PairSettings) -> tuple[np.ndarray, np.ndarray]:
-    """Fidelity and alignment [n] as the pair rule took them."""
+    """Fidelity and alignment, float64 [n] each, as the pair rule used them."""
     fidelity, alignment = (axis_scores(run, f"round_{r}", names, settings.combine) for names in _axes(run))
     return fidelity, alignment
 
@@ -218,9 +219,9 @@ def _pairs(run: RunFolder, r: int, settings: PairSettings) -> Picture:
         f"{len(chosen)} of {len(pairs)} pairs, evenly spaced over the list" if len(chosen) < len(pairs) else "All pairs"
     )
     several = any(len(names) > 1 for names in _axes(run))
-    how = f"an axis of several scorers as their {settings.combine} in standard deviations" if several else "as scored"
+    how = f"several scorers of an axis as their {settings.combine} in standard deviations" if several else "raw scores"
     caption = (
-        f"{which}. F: fidelity, A: alignment, {how}; angle 0° is pure fidelity gain, 90° pure alignment gain; SD: standard "
-        "deviations of the round."
+        f"{which}. F: fidelity, A: alignment, {how}; angle 0° is pure fidelity gain, 90° pure alignment gain; SD: "
+        "standard deviations of the round."
     )
     return Picture(f"pairs_{r}", pairs_grid(shown), f"winners and losers of round {r + 1}", caption)

@@ -1,4 +1,4 @@
-"""The report's section on the strength dial."""
+"""The report's section on the strength sweep."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from .words import measurers
 
 
 def strength_pictures(run: RunFolder) -> list[Picture]:
-    """Curve ("strength") and strip ("strength_strip") of a run that was swept; none of another.
+    """The curve ("strength") and the strip ("strength_strip") of the run's strength sweep; [] if there was none.
 
-    Raises UserError for a lost picture.
+    Raises UserError for a missing or unreadable image.
     """
     kept = run.fact("strength")
     if not kept or not kept["points"]:
@@ -22,9 +22,10 @@ def strength_pictures(run: RunFolder) -> list[Picture]:
     found = Sweep.from_dict(kept)
     prompts = len({c.prompt_index for c in run.candidates(found.sets[0])})
     caption = (
-        f"Each strength on the same {prompts} held-out prompts and seeds; 95 % intervals over prompts. Gain: mean of both axes by "
-        f"{measurers(run.fact('scorers') or {})} against strength 0, in standard deviations within prompts. The strength with the highest "
-        "lower bound is recommended, unless a guard fell there. It was chosen on these prompts, so its own interval is a little too kind."
+        f"Each strength on the same {prompts} held-out prompts and seeds; 95 % intervals over prompts. Gain: mean of "
+        f"both axes by {measurers(run.fact('scorers') or {})} against strength 0, in standard deviations within "
+        "prompts. The strength with the highest lower bound is recommended, unless a guard failed there. It was "
+        "chosen on these prompts, so its own gain is slightly overestimated."
     )
     curve = Picture(
         "strength", figure_image(strength_figure(found.points, found.value)), "scores and gain by strength", caption
@@ -33,15 +34,19 @@ def strength_pictures(run: RunFolder) -> list[Picture]:
         strip = strength_strip(run, found)
     except OSError as error:
         raise UserError(
-            f"a picture of the strength sweep in {run.path} cannot be read ({error}). Put it back, or start again in a new output folder."
+            f"a picture of the strength sweep in {run.path} cannot be read ({error}). Put it back, or start again in a "
+            "new output folder."
         ) from error
-    words = "Held-out prompts evenly spaced over the list, the first seed of each: one noise a row. Nothing was chosen for its looks."
+    words = (
+        "Held-out prompts, evenly spaced over the list, with the first seed of each; a row has one noise. Nothing was "
+        "chosen by its look or score."
+    )
     return [curve, Picture("strength_strip", strip, "held-out pictures by strength", words)]
 
 
 def strength_warnings(run: RunFolder) -> list[str]:
-    """What speaks against using the LoRA, by its sweep."""
+    """A warning when the strength sweep recommends the original, else []."""
     kept = run.fact("strength")
     if not kept or kept["value"]:
         return []
-    return [f"The strength sweep speaks against this LoRA. {kept['words']}"]
+    return [f"The strength sweep found no strength at which this LoRA helps. {kept['words']}"]

@@ -1,4 +1,4 @@
-"""The report in plain words: whether it got better, and what to distrust. Numbers in, sentences out."""
+"""The report's sentences: whether the model got better, and what to distrust. Numbers in, sentences out."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from ..axes import names_of
 REWARDS = ("fidelity", "alignment")
 TRUTH = "oracle_all_right"
 FEW_PROMPTS, FEW_PICTURES = 20, 100
-"""Below these a gain of the usual size is lost in the noise (measured on the toybox: 33 pictures showed nothing)."""
+"""With fewer, a gain of the usual size is lost in the noise (in the toybox, 33 images showed nothing)."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """status: "better", "mixed", "hacked", "worse", "none", "original" or "untrained"; a headline and the sentences
-    under it.
+    """Status, headline and the sentences under it.
+
+    `status`: "better", "mixed", "hacked", "worse", "none", "original" (the original was kept) or "untrained".
     """
 
     status: str
@@ -29,7 +30,7 @@ class Answer:
 
 
 def change_word(verdict: str, higher_is_better: bool | None) -> str:
-    """What a verdict means for the user: "better", "worse", "changed" (no side is better) or "no clear change"."""
+    """A verdict as "better", "worse", "changed" (neither direction is better), "no clear change" or "not trained"."""
     if verdict not in ("up", "down"):
         return "not trained" if verdict == "not trained" else "no clear change"
     if higher_is_better is None:
@@ -45,7 +46,7 @@ def interval_words(gain: Mapping) -> str:
 
 
 def gain_words(title: str, gain: Mapping) -> str:
-    """ "fidelity 0.442 to 0.501 (+0.059, 95 % interval +0.041 to +0.077)"."""
+    """E.g. "fidelity 0.442 to 0.501 (+0.059, 95 % interval +0.041 to +0.077)"."""
     return f"{title} {gain['before']:.3f} to {gain['after']:.3f} ({gain['gain']:+.3f}, {interval_words(gain)})"
 
 
@@ -54,27 +55,26 @@ def plural(count: int, noun: str) -> str:
 
 
 def reward_names(found: Mapping) -> list[str]:
-    """All scorers in `found` that reward an axis, those of fidelity first."""
+    """Names in `found` that are reward scorers of an axis, those of fidelity first."""
     return [name for axis in REWARDS for name in names_of(axis, found)]
 
 
 def measurers(scorers: Mapping[str, Mapping]) -> str:
-    """Who measures the gain: "reward and judge", or "reward alone" where no judge does."""
+    """Which roles measure the gain: "reward and judge", or "reward alone" where there is no judge."""
     return "reward and judge" if any(about.get("role") == "judge" for about in scorers.values()) else "reward alone"
 
 
 def axis_verdict(numbers: Mapping, axis: str) -> str:
-    """ "up", "down" or "unclear": of all scorers of an axis together, where it has several."""
+    """The verdict of an axis, "up", "down" or "unclear"; of all its scorers together where it has several."""
     return numbers.get("axes", {}).get(axis, numbers[axis])["verdict"]
 
 
 def answer(numbers: Mapping, scorers: Mapping[str, Mapping]) -> Answer:
-    """Whether it got better, by the rule: neither reward axis down and at least one up, each by its interval over
-    prompts.
+    """The report's answer: whether the model got better, on which numbers, and what was kept.
 
-    An axis of several scorers is the mean of theirs in standard deviations ("axes" of the numbers), as in the stop
-    rule. When the rewards rose and the truth (or, where no truth is scored or it shows no rise, a judge) fell, it is
-    called hacked.
+    Better means: neither reward axis down and at least one up, each by its interval over prompts. An axis with several
+    scorers counts by their mean in standard deviations ("axes" of the numbers), as in early stopping. "hacked" means
+    that the rewards rose and the truth fell, or a judge fell where the truth is not scored or did not rise.
     """
     first = numbers["fidelity"]
     counted = f"{plural(first['prompts'], 'held-out prompt')} ({plural(first['images'], 'picture')}"
@@ -89,7 +89,8 @@ def answer(numbers: Mapping, scorers: Mapping[str, Mapping]) -> Answer:
     if joint := numbers.get("axes"):
         said = ", ".join(f"{axis} {gain['gain']:+.3f} ({interval_words(gain)})" for axis, gain in joint.items())
         sentences.append(
-            f"An axis of several scorers counts as in the stop rule, as the mean of theirs in standard deviations: {said}."
+            "An axis with several scorers counts by the mean of their gains in standard deviations, as in early "
+            f"stopping: {said}."
         )
     if truth:
         meaning = {"up": "rose", "down": "fell", "unclear": "shows no clear change"}[truth["verdict"]]
@@ -99,17 +100,16 @@ def answer(numbers: Mapping, scorers: Mapping[str, Mapping]) -> Answer:
         sentences.append(_judges_words(judges, numbers, scorers))
     kept = numbers.get("kept")
     if kept and not kept["kept"]:
-        tried = f"Below is what round {numbers['shown_round']}, which is not kept, would have changed."
+        tried = f"The numbers below are those of round {numbers['shown_round']}, which was not kept."
         return Answer("original", "No gain is kept: the LoRA changes nothing.", (kept["words"], tried, *sentences))
     return Answer(status, headline, (*sentences, *([kept["words"]] if kept else [])))
 
 
 def verdict(numbers: Mapping, scorers: Mapping[str, Mapping]) -> tuple[str, str]:
-    """(status, headline) of gains by scorer name, each with its "verdict": the same rule and words for the report, a
-    node and a terminal.
+    """(status, headline) of gains by scorer name, each with its "verdict".
 
-    Better is: neither reward axis down and at least one up, no judge down on either axis, each by its interval over
-    prompts. See `Answer`.
+    Report, nodes and terminal share this rule and its words. Better means: neither reward axis down and at least one
+    up, and no judge down on either axis, each by its interval over prompts. See `Answer`.
     """
     up, down = ([n for n in REWARDS if axis_verdict(numbers, n) == way] for way in ("up", "down"))
     fallen = [n for n in _judges(numbers, scorers) if numbers[n]["verdict"] == "down"]
@@ -117,8 +117,9 @@ def verdict(numbers: Mapping, scorers: Mapping[str, Mapping]) -> tuple[str, str]
 
 
 def evaluation_words(numbers: Mapping[str, Mapping], scorers: Mapping[str, Mapping]) -> str:
-    """The verdict, then one line a score: before, after, gain with its interval, and what that means. numbers: as
-    `verdict` takes them.
+    """The verdict, then one line a scorer: before, after, gain with its interval, and the word for the change.
+
+    `numbers`: as `verdict` takes them.
     """
     first = next(iter(numbers.values()))
     counted = f"{plural(first['images'], 'held-out picture')} of {plural(first['prompts'], 'prompt')}"
@@ -165,7 +166,7 @@ def _title(scorers: Mapping[str, Mapping], name: str) -> str:
 
 
 def _inside(scorers: Mapping[str, Mapping], name: str) -> str:
-    """A reward scorer's title inside a sentence: "fidelity", "fidelity (2nd scorer)"."""
+    """A reward scorer's title for use inside a sentence: "fidelity", "fidelity (2nd scorer)"."""
     return name if name in REWARDS else _title(scorers, name).lower()
 
 
@@ -175,14 +176,14 @@ def _judges_words(judges: Sequence[str], numbers: Mapping, scorers: Mapping[str,
     for name in judges:
         gain = numbers[name]
         parts.append(f"{_title(scorers, name)} {word[gain['verdict']]} ({gain['gain']:+.3f}, {interval_words(gain)})")
-    return "A judge of another backbone, which trained nothing, says: " + "; ".join(parts) + "."
+    return "A judge of another backbone, which nothing was trained on: " + "; ".join(parts) + "."
 
 
 def distrust(numbers: Mapping, scorers: Mapping[str, Mapping], facts: Mapping) -> list[str]:
-    """What speaks against the numbers, the gravest first.
+    """Reasons to distrust the numbers, the gravest first.
 
-    facts: "settings_rounds" (asked for), "finished" (the loop came to its end), "unfinished" (evaluations left out),
-    "unseen" (list or None), "start" (dict or None).
+    facts: "settings_rounds" (rounds asked for), "finished" (whether the loop ended), "unfinished" (rounds whose
+    evaluation was left out), "unseen" (list or None), "start" (dict or None).
     """
     first = numbers["fidelity"]
     found: list[str] = []
@@ -192,14 +193,14 @@ def distrust(numbers: Mapping, scorers: Mapping[str, Mapping], facts: Mapping) -
     found += numbers["training"]["warnings"]
     if first["prompts"] < FEW_PROMPTS or first["images"] < FEW_PICTURES:
         found.append(
-            f"Only {plural(first['prompts'], 'held-out prompt')} and {plural(first['images'], 'picture')}: small gains and small "
-            f"losses cannot be seen. {FEW_PROMPTS} prompts and {FEW_PICTURES} pictures or more are better."
+            f"Only {plural(first['prompts'], 'held-out prompt')} and {plural(first['images'], 'picture')}: small gains "
+            f"and losses cannot be detected. Use at least {FEW_PROMPTS} prompts and {FEW_PICTURES} pictures."
         )
     found += _contexts(numbers, scorers, facts)
     found += _gaps(numbers, facts)
     found.append(
-        "The intervals are over prompts only. Another training seed, or one round more or less, moves the result too; "
-        "only repeated runs show by how much."
+        "The intervals cover the choice of prompts only. Another training seed, or one round more or less, changes the "
+        "result too; only repeated runs show by how much."
     )
     return found
 
@@ -211,21 +212,23 @@ def _disagreements(numbers: Mapping, scorers: Mapping[str, Mapping]) -> list[str
         if judge and verdict == "up" and judge["verdict"] != "up":
             how = "fell" if judge["verdict"] == "down" else "shows no clear change"
             found.append(
-                f"The reward's {axis} rose, but the judge's {how}: part of the gain may be the reward model's taste."
+                f"The reward's {axis} rose, but the judge's {how}: part of the gain may be specific to the reward "
+                "model."
             )
         if judge and verdict == "down" and judge["verdict"] == "up":
             found.append(f"The reward's {axis} fell, but the judge's rose: the two do not measure the same thing here.")
         if verdict == "up" and (fell := [n for n in names_of(axis, numbers) if numbers[n]["verdict"] == "down"]):
             found.append(
-                f"{axis.capitalize()} rose over its scorers, but {_inside(scorers, fell[0])} fell: they pull apart."
+                f"{axis.capitalize()} rose over its scorers, but {_inside(scorers, fell[0])} fell: they disagree."
             )
     truth = numbers.get(TRUTH)
     if truth and truth["verdict"] != "up" and any(axis_verdict(numbers, n) == "up" for n in REWARDS):
-        found.append("A gain that the reward sees and the truth does not is not a result.")
+        found.append("The reward shows a gain that the truth does not show: do not count it as a result.")
     roles = {scorers.get(n, {}).get("role") for n in numbers}
     if not roles & {"judge", "oracle"}:
         found.append(
-            "No judge scored this run: the model was trained on the same scores that are reported, and these can be hacked. Set a judge."
+            "No judge scored this run: the model was trained on the same scores that are reported, and these can be "
+            "hacked. Set a judge."
         )
     return found
 
@@ -237,7 +240,8 @@ def _guards(numbers: Mapping, scorers: Mapping[str, Mapping]) -> list[str]:
             if change_word(numbers[name]["verdict"], about.get("higher_is_better")) == "worse":
                 said = gain_words(_title(scorers, name), numbers[name])
                 found.append(
-                    f"A guard got worse: {said}. Look at the pictures for copies, sameness or the photos' place."
+                    f"A guard got worse: {said}. Look at the pictures for copies of the photos, too little variety, or "
+                    "the photos' background."
                 )
     return found
 
@@ -249,12 +253,13 @@ def _contexts(numbers: Mapping, scorers: Mapping[str, Mapping], facts: Mapping) 
         said = ", ".join(gain_words(_title(scorers, n).lower(), unseen[n]) for n in named)
         count = plural(unseen["fidelity"]["prompts"], "prompt")
         return [
-            f"On {count} in contexts that no training prompt names, counted apart: {said}. Gains there may be smaller: "
-            "cover the contexts you need."
+            f"On {count} in contexts that no training prompt names: {said}. Gains there may be smaller: add training "
+            "prompts for the contexts you need."
         ]
     if facts.get("unseen") == []:
         return [
-            "Every held-out context is named by some training prompt too: contexts that training never saw were not measured."
+            "Every held-out context is named by some training prompt too, so contexts that training never saw were not "
+            "measured."
         ]
     return []
 
@@ -264,24 +269,27 @@ def _gaps(numbers: Mapping, facts: Mapping) -> list[str]:
     last, asked = numbers["evaluated_rounds"][-1], facts.get("settings_rounds") or 0
     if unfinished := facts.get("unfinished"):
         which = ", ".join(map(str, unfinished))
-        found.append(f"Unfinished evaluations were left out: after round {which}. Resume the run to finish them.")
+        found.append(f"Unfinished evaluations were left out (after round {which}). Resume the run to finish them.")
     if (kept := numbers.get("kept")) and 0 < kept["kept"] < last:
         found.append(
-            f"Of {plural(last, 'round')} round {kept['kept']} was chosen on these same prompts: its gain is a little too kind."
+            f"Round {kept['kept']} was chosen among {plural(last, 'round')} on these same prompts, so its gain is "
+            "slightly overestimated."
         )
     if last < numbers["rounds"]:
         found.append(
-            f"{plural(numbers['rounds'], 'round')} were trained, but the last finished evaluation is after round {last}."
+            f"{plural(numbers['rounds'], 'round')} were trained, but the last finished evaluation is after round "
+            f"{last}."
         )
     elif numbers["rounds"] < asked and not facts.get("finished") and not (kept and kept["stop"]):
         found.append(f"The run is not finished: {numbers['rounds']} of {asked} rounds. Resume it to go on.")
     start = facts.get("start") or {}
     if start.get("under_fitted"):
         found.append(
-            "The start is under-fitted (its fidelity is low): preference training may buy fidelity with alignment."
+            "The start is under-fitted (its fidelity is low): preference training may raise fidelity at the cost of "
+            "alignment."
         )
     elif start.get("extended"):
-        found.append("The start was under-fitted at first and was trained on, by a rule fixed beforehand.")
+        found.append("The start was under-fitted at first and got more training steps, by a rule fixed beforehand.")
     barren = [y for y in numbers["pairs"] if y.get("prompts") and y.get("prompts_without_pair", 0) > 0.5 * y["prompts"]]
     if barren:
         found.append(
@@ -290,8 +298,11 @@ def _gaps(numbers: Mapping, facts: Mapping) -> list[str]:
         )
     if few := [y for y in numbers["pairs"] if y.get("advice")]:
         found.append(
-            f"In round {', '.join(str(y['round'] + 1) for y in few)} pairs were few. Round {few[0]['round'] + 1}: {few[0]['advice']}"
+            f"There were few pairs in round {', '.join(str(y['round'] + 1) for y in few)}. "
+            f"Round {few[0]['round'] + 1}: {few[0]['advice']}"
         )
     if blind := [y for y in numbers["pairs"] if (y.get("drafts") or {}).get("doubtful")]:
-        found.append(f"Drafts told little. Round {blind[0]['round'] + 1}: {blind[0]['drafts']['sentence']}")
+        found.append(
+            f"Drafts predicted the scores poorly. Round {blind[0]['round'] + 1}: {blind[0]['drafts']['sentence']}"
+        )
     return found

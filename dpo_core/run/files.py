@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Writes files atomically: a file is either complete or absent."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ..errors import UserError
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary sibling to write to; rename it over `path` on success, remove it on failure.
+    """Yield a temporary sibling to write to; rename it to `path` on success, remove it on failure.
 
-    When this returns, the file is on the disk under its name: a record that names it may be committed. Raises UserError
+    Afterwards the file is flushed to disk under its name, so a record that names it may be committed. Raises UserError
     when the disk is full or the folder cannot be written.
     """
     path = Path(path)
@@ -32,17 +32,17 @@ def atomic_path(path: Path) -> Iterator[Path]:
             _to_disk(path.parent)
     except (OSError, SafetensorError) as error:  # safetensors reports a full disk by an exception of its own
         raise UserError(
-            f"cannot write {path}: {getattr(error, 'strerror', None) or error}. Free disk space or choose another output folder; "
-            "what was finished before is kept, and the same command goes on from there."
+            f"cannot write {path}: {getattr(error, 'strerror', None) or error}. Free disk space or choose another "
+            "output folder. Finished work is kept; run the same command again to continue."
         ) from error
     finally:
-        # Where the folder itself is wrong there is nothing to remove, and that error must not hide the first one.
+        # If the folder itself is invalid there is nothing to remove, and this error must not hide the first one.
         with suppress(OSError):
             beside.unlink(missing_ok=True)
 
 
 def _to_disk(path: Path) -> None:
-    """Wait until the file's content, or the folder's names, are on the disk."""
+    """Flush a file's content, or a folder's entries, to disk."""
     handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(handle)
@@ -51,6 +51,6 @@ def _to_disk(path: Path) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write UTF-8 JSON, whole or not at all. NaN is refused (ValueError): it is not JSON."""
+    """Write UTF-8 JSON atomically. Raises ValueError for NaN, which is not JSON."""
     with atomic_path(path) as beside:
         beside.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False), encoding="utf-8")

@@ -1,6 +1,6 @@
-"""A run is a folder: records in one SQLite file, latents and adapters as safetensors, pictures as PNG.
+"""The run folder: records in one SQLite file, latents and adapters as safetensors, images as PNG.
 
-Whatever is recorded is whole on disk: files are written and renamed first, then their rows are committed in one
+Everything recorded is complete on disk: files are written and renamed first, then their rows are committed in one
 transaction.
 """
 
@@ -23,20 +23,24 @@ from .recent import RecentPictures
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS candidates (
-    set_name TEXT NOT NULL, position INTEGER NOT NULL, prompt_index INTEGER NOT NULL, prompt TEXT NOT NULL, seed INTEGER NOT NULL,
-    chunk INTEGER NOT NULL, row INTEGER NOT NULL, PRIMARY KEY (set_name, position));
+    set_name TEXT NOT NULL, position INTEGER NOT NULL, prompt_index INTEGER NOT NULL, prompt TEXT NOT NULL,
+    seed INTEGER NOT NULL, chunk INTEGER NOT NULL, row INTEGER NOT NULL, PRIMARY KEY (set_name, position));
 CREATE TABLE IF NOT EXISTS scores (
-    set_name TEXT NOT NULL, position INTEGER NOT NULL, scorer TEXT NOT NULL, fingerprint TEXT NOT NULL, value REAL NOT NULL,
-    PRIMARY KEY (set_name, position, scorer));
+    set_name TEXT NOT NULL, position INTEGER NOT NULL, scorer TEXT NOT NULL, fingerprint TEXT NOT NULL,
+    value REAL NOT NULL, PRIMARY KEY (set_name, position, scorer));
 CREATE TABLE IF NOT EXISTS pairs (
     set_name TEXT NOT NULL, number INTEGER NOT NULL, winner INTEGER NOT NULL, loser INTEGER NOT NULL,
     d_fidelity REAL NOT NULL, d_alignment REAL NOT NULL, PRIMARY KEY (set_name, number));
-CREATE TABLE IF NOT EXISTS training (round INTEGER NOT NULL, step INTEGER NOT NULL, record TEXT NOT NULL, PRIMARY KEY (round, step));
+CREATE TABLE IF NOT EXISTS training (
+    round INTEGER NOT NULL, step INTEGER NOT NULL, record TEXT NOT NULL, PRIMARY KEY (round, step));
 """
 
 
 class RunFolder:
-    """Reads and writes one run. Sets of pictures are named, e.g. "round_0" or "evaluation_2"."""
+    """Reads and writes one run. Sets of images are named, e.g. "round_0" or "evaluation_2".
+
+    Raises UserError when the folder or its records cannot be opened.
+    """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
@@ -47,9 +51,7 @@ class RunFolder:
             with self._db:
                 self._db.executescript(_SCHEMA)
         except (OSError, sqlite3.Error) as error:
-            raise UserError(
-                f"run folder {self.path} cannot be opened: {error}. Choose a folder that can be written to."
-            ) from error
+            raise UserError(f"run folder {self.path} cannot be opened: {error}. Choose a writable folder.") from error
 
     def close(self) -> None:
         self._db.close()
@@ -62,26 +64,26 @@ class RunFolder:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """All of it or nothing. Raises UserError when the records cannot be written."""
+        """Commit everything or nothing. Raises UserError when the records cannot be written."""
         try:
             with self._db:
                 yield self._db
         except sqlite3.DatabaseError as error:
             if "locked" in str(error):
                 raise UserError(
-                    f"the records in {self.path} are in use by another program: a run, a node or a viewer of this folder. Wait until it "
-                    "has ended, or close it; what was finished before is kept, and resuming goes on from there."
+                    f"the records in {self.path} are in use by another program: a run, a node or a viewer of this "
+                    "folder. Wait until it has ended, or close it. Finished work is kept; resume to continue."
                 ) from error
             raise UserError(
-                f"cannot write records in {self.path}: {error}. Free disk space; what was finished before is kept, "
-                "and resuming goes on from there."
+                f"cannot write records in {self.path}: {error}. Free disk space. Finished work is kept; resume to "
+                "continue."
             ) from error
 
     def _write(self, statement: str, rows: Iterable[Sequence]) -> None:
         with self._transaction() as db:
             db.executemany(statement, rows)
 
-    # --- facts: one JSON value a name ---
+    # --- facts: one JSON value per name ---
 
     def fact(self, name: str) -> object | None:
         row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
@@ -110,7 +112,7 @@ class RunFolder:
     def add_chunk(
         self, set_name: str, candidates: Sequence[Candidate], latents: torch.Tensor, images: np.ndarray
     ) -> None:
-        """Commit one batch of candidates: latents [b, C, h, w], pictures uint8 [b, H, W, 3]."""
+        """Store one batch of candidates: latents [b, C, h, w], images uint8 [b, H, W, 3]."""
         from PIL import Image
         from safetensors.torch import save_file
 
@@ -127,26 +129,27 @@ class RunFolder:
 
     def candidates(self, set_name: str) -> list[Candidate]:
         rows = self._db.execute(
-            "SELECT position, prompt_index, prompt, seed, chunk, row FROM candidates WHERE set_name = ? ORDER BY position",
+            "SELECT position, prompt_index, prompt, seed, chunk, row FROM candidates WHERE set_name = ? ORDER BY "
+            "position",
             (set_name,),
         )
         return [Candidate(*row) for row in rows]
 
     def has_candidates(self) -> bool:
-        """Whether anything was drawn, in any set."""
+        """Whether any candidate was drawn, in any set."""
         return self._db.execute("SELECT 1 FROM candidates LIMIT 1").fetchone() is not None
 
     def chunks(self, set_name: str) -> set[int]:
         return {r[0] for r in self._db.execute("SELECT DISTINCT chunk FROM candidates WHERE set_name = ?", (set_name,))}
 
     def forget_set(self, set_name: str) -> None:
-        """Take a set's records out (candidates, scores, pairs); its files stay on disk."""
+        """Remove a set's records (candidates, scores, pairs); its files stay on disk."""
         with self._transaction() as db:
             for table in ("candidates", "scores", "pairs"):
                 db.execute(f"DELETE FROM {table} WHERE set_name = ?", (set_name,))
 
     def latents(self, set_name: str) -> torch.Tensor:
-        """float32 [n, C, h, w] of a whole set, by position."""
+        """Latents of a whole set, float32 [n, C, h, w], by position. Raises UserError when a file is missing."""
         from safetensors.torch import load_file
 
         found = self.candidates(set_name)
@@ -155,7 +158,7 @@ class RunFolder:
         return torch.stack([files[c.chunk][c.row] for c in found])
 
     def images(self, set_name: str, positions: Sequence[int] | None = None) -> np.ndarray:
-        """uint8 [n, H, W, 3] of a set, or of the given positions."""
+        """Images of a set, or of the given positions, uint8 [n, H, W, 3]. Raises UserError when a file is missing."""
         wanted = [c.position for c in self.candidates(set_name)] if positions is None else positions
         return np.stack([self._image(set_name, p) for p in wanted])
 
@@ -163,13 +166,13 @@ class RunFolder:
         from PIL import Image
 
         path = self._there(self.image_path(set_name, position))
-        # The first reading of what this run has just written needs no file.
+        # An image that this process has just written is read from memory the first time.
         recent = self._recent.take(set_name, position)
         return np.asarray(Image.open(path).convert("RGB")) if recent is None else recent
 
     @staticmethod
     def _there(path: Path) -> Path:
-        """`path`, which the records name. Raises UserError when somebody took the file away."""
+        """Return `path`, which the records name. Raises UserError when the file is missing."""
         if not path.is_file():
             raise UserError(
                 f"{path} is recorded but missing. Put the file back, or start again in a new output folder."
@@ -187,15 +190,16 @@ class RunFolder:
         )
 
     def scores(self, set_name: str, scorer: str, fingerprint: str | None = None) -> dict[int, float]:
-        """Kept scores by position; with a fingerprint, only those made under it."""
+        """Stored scores by position; with a fingerprint, only those made under it."""
         rows = self._db.execute(
             "SELECT position, value, fingerprint FROM scores WHERE set_name = ? AND scorer = ?", (set_name, scorer)
         )
         return {p: v for p, v, mark in rows if fingerprint in (None, mark)}
 
     def score_marks(self, set_name: str, scorer: str) -> set[str]:
-        """The fingerprints under which kept scores were made: two where scoring anew by a changed scorer was broken
-        off.
+        """Fingerprints of the scorers that made the stored scores.
+
+        There are two when rescoring by a changed scorer was interrupted.
         """
         rows = self._db.execute(
             "SELECT DISTINCT fingerprint FROM scores WHERE set_name = ? AND scorer = ?", (set_name, scorer)
@@ -203,10 +207,13 @@ class RunFolder:
         return {r[0] for r in rows}
 
     def score_array(self, set_name: str, scorer: str) -> np.ndarray:
-        """By position. Raises KeyError where a score is missing, UserError where two scorers of that name made them."""
+        """Scores by position, float64 [n].
+
+        Raises KeyError where a score is missing, UserError where two different scorers of that name made them.
+        """
         if len(self.score_marks(set_name, scorer)) > 1:
             raise UserError(
-                f"two scorers named {scorer!r} scored {set_name} in {self.path}, one after the other: score the set again."
+                f"{set_name} in {self.path} has scores by two different scorers named {scorer!r}: score the set again."
             )
         kept = self.scores(set_name, scorer)
         return np.asarray([kept[c.position] for c in self.candidates(set_name)], np.float64)
@@ -214,7 +221,7 @@ class RunFolder:
     # --- pairs ---
 
     def set_pairs(self, set_name: str, pairs: Sequence[Pair]) -> None:
-        """Replace the pairs of a set, all at once."""
+        """Replace all pairs of a set in one transaction."""
         with self._transaction() as db:
             db.execute("DELETE FROM pairs WHERE set_name = ?", (set_name,))
             db.executemany(
@@ -250,7 +257,7 @@ class RunFolder:
             save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, beside, metadata=metadata)
 
     def load_state(self, name: str) -> tuple[dict[str, torch.Tensor], dict[str, str]] | None:
-        """Tensors and metadata of a kept state, or None where there is none."""
+        """Tensors and metadata of a stored state, or None where there is none."""
         from safetensors import safe_open
 
         if not self.state_path(name).is_file():

@@ -1,8 +1,7 @@
-"""Small pictures for looking: WebP copies of a set's candidates and of the reference photos, made once, in
-<run>/<set>/previews.
+"""Previews: small WebP copies of a set's candidates and of the reference photos, in <run>/<set>/previews.
 
-A preview's name holds a mark of the picture's content: another picture gets another name, and a browser may keep what
-it has.
+A preview's name contains a hash of the image's content: a changed image gets another name, so that browsers may cache
+previews.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ from .files import atomic_path
 from .folder import RunFolder
 
 LONGEST_SIDE = 384
-"""Of a preview. Unit: pixels."""
+"""Longest side of a preview. Unit: pixels."""
 PLAIN_SIDE = 128
-"""Pictures up to this are kept without loss: blurred, so few pixels show nothing. Unit: pixels."""
+"""Images up to this side are stored without loss, because blur would hide what so few pixels show. Unit: pixels."""
 QUALITY = 88
 SET = re.compile(r"[a-z][a-z0-9_]{0,99}")
 NAME = re.compile(r"(?:[0-9]{5,9}|reference_[0-9]{2,3})_[0-9a-f]{12}\.webp")
@@ -33,15 +32,15 @@ def previews_folder(run: Path, set_name: str) -> Path:
 
 
 def picture_mark(pixels: np.ndarray) -> str:
-    """12 hex digits of a picture's pixels, uint8 [H, W, 3]."""
+    """Hash of an image's pixels, uint8 [H, W, 3], as 12 hex digits."""
     return hashlib.sha256(repr(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes()).hexdigest()[:12]
 
 
 def candidate_previews(run: RunFolder, set_name: str, progress: Progress = silent) -> tuple[list[str], list[str]]:
-    """Names of the previews of a whole set, and marks of its pictures, both by position; what is missing is made.
+    """Names of the previews of a whole set, and hashes of its images, both by position; missing previews are made.
 
-    Marks are kept as the fact "pictures_<set>" with time and size of the picture's file: one that was changed is looked
-    at again. Raises UserError when a picture is missing.
+    Hashes are stored as the fact "pictures_<set>" with time and size of the image file; a file that changed is hashed
+    again. Raises UserError when an image is missing.
     """
     candidates, folder = run.candidates(set_name), previews_folder(run.path, set_name)
     kept = run.fact(f"pictures_{set_name}") or {}
@@ -75,13 +74,11 @@ def reference_previews(run: RunFolder, set_name: str, references: Sequence[np.nd
 
 
 def find_preview(run: Path, set_name: str, name: str) -> Path | None:
-    """The file of a preview; None where there is none, and for names that are none, or that lead out of the run's
-    folder of previews.
-    """
+    """The file of a preview; None if it does not exist, or if the names are invalid or lead out of its folder."""
     if not (SET.fullmatch(set_name) and NAME.fullmatch(name)):
         return None
     folder = previews_folder(run.resolve(), set_name)
-    path = (folder / name).resolve()  # a link may lead anywhere
+    path = (folder / name).resolve()  # follows links, which may lead out of the folder
     return path if path.parent == folder and path.is_file() else None
 
 
@@ -90,7 +87,7 @@ def _name(position: int, mark: str) -> str:
 
 
 def _stamp(path: Path) -> list[int] | None:
-    """When a file was written, and its size; None where it is missing."""
+    """Modification time (ns) and size (bytes) of a file; None if it is missing."""
     try:
         found = path.stat()
     except OSError:

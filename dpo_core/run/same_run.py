@@ -1,4 +1,4 @@
-"""Whether a run folder holds the run that is asked for: what may change when it goes on, and what may not."""
+"""Checks that a run folder holds the run that is asked for: which settings may change on resume, and which not."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from .folder import RunFolder
 
 
 def check_same_run(run: RunFolder, described: dict, resume: bool) -> None:
-    """A run folder holds one run: the same settings go on (with resume), others are refused by name.
+    """Refuse to continue a run with other settings, or without `resume`; store the fact "described".
 
-    More rounds, another stop rule and a sweep of strengths may always be asked for: what is there stays as it is.
-    Before anything is trained, settings of pairs and training may change too: a window that no pair fits can be
-    widened, and the kept candidates are used. The precision draws pictures as well: it may not change any more once
-    there is one. Raises UserError; writes the fact "described".
+    Always allowed to change: more rounds, early stopping, and the strength sweep. Before anything is trained, settings
+    of pairs and training may change too, so that a window without pairs can be widened and the candidates reused; but
+    not the precision once candidates exist, because it affects them. Raises UserError that names each changed setting
+    with both values.
     """
     kept = run.fact("described")
     if kept is not None:
@@ -34,33 +34,34 @@ def check_same_run(run: RunFolder, described: dict, resume: bool) -> None:
         if changed:
             said = "; ".join(f"{name} was {old!r}, is {new!r}" for name, (old, new) in changed.items())
             raise UserError(
-                f"{run.path} holds a run with other settings: {said}. Choose another output folder, or take the old settings."
+                f"{run.path} holds a run with other settings: {said}. Choose another output folder, or restore the old "
+                "settings."
             )
         if not resume:
             raise UserError(
-                f"{run.path} already holds this run. Add --resume to go on from where it stands, or choose another output folder."
+                f"{run.path} already holds this run. Add --resume to continue it, or choose another output folder."
             )
     run.set_fact("described", described)
 
 
 def _only_adds(name: str, old: object, new: object) -> bool:
-    """Whether a changed setting leaves all that the run holds as it is."""
+    """Whether a changed setting leaves everything that the run already holds valid."""
     if name == "settings.rounds":
         return isinstance(old, int) and isinstance(new, int) and new > old
     return name in ("settings.sweep", "settings.strength.strengths") or name.startswith("settings.stop.")
 
 
 def _with_defaults(described: Mapping) -> dict:
-    """A run from before a setting was there has that setting's default."""
+    """Fill in defaults of settings that did not exist when the run was made."""
     try:
         settings = LoopSettings.model_validate(described.get("settings", {})).model_dump(mode="json")
-    except ValidationError:  # of another version: compared as it stands
+    except ValidationError:  # settings of another version: compare them unchanged
         return dict(described)
     return {**described, "settings": settings} if "settings" in described else dict(described)
 
 
 def changes(old: Mapping, new: Mapping, prefix: str = "") -> dict[str, tuple[object, object]]:
-    """Dotted names of what differs, with both values (long ones cut)."""
+    """Dotted names of the values that differ, each with both values (long ones shortened)."""
     found: dict[str, tuple[object, object]] = {}
     for key in sorted({*old, *new}):
         a, b = old.get(key), new.get(key)

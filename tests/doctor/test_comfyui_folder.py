@@ -1,4 +1,4 @@
-"""Which ComfyUI and which Python the doctor takes, and what it says of those that will not do."""
+"""Tests which ComfyUI and Python the doctor checks, and its messages about unsuitable ones."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ def make_python(path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In no ComfyUI."""
+    """Run outside every ComfyUI."""
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     monkeypatch.setattr(sys, "argv", ["doctor"])
 
 
-def test_the_option_comes_before_the_environment_and_that_before_the_packs_own_place(tmp_path: Path) -> None:
+def test_option_precedes_environment_which_precedes_the_packs_folder(tmp_path: Path) -> None:
     home = make_comfyui(tmp_path / "home")
     pack = home / "custom_nodes" / "dreambooth-dpo"
     pack.mkdir()
     environment = {"COMFYUI_PATH": str(tmp_path / "other")}
     assert find_comfyui(tmp_path / "given", environment, pack) == (tmp_path / "given", "--comfyui")
     assert find_comfyui(None, environment, pack) == (tmp_path / "other", "COMFYUI_PATH")
-    assert find_comfyui(None, {}, pack) == (home, "the folder that this pack lies in")
+    assert find_comfyui(None, {}, pack) == (home, "the folder that this pack is in")
 
 
-def test_where_none_is_named_it_says_so(tmp_path: Path) -> None:
+def test_without_a_named_comfyui_the_reason_is_given(tmp_path: Path) -> None:
     folder, why = find_comfyui(None, {}, tmp_path)
     assert folder is None and "neither --comfyui nor COMFYUI_PATH" in why
 
 
-def test_a_folder_of_custom_nodes_without_a_comfyui_is_none(tmp_path: Path) -> None:
+def test_custom_nodes_folder_without_a_comfyui_is_ignored(tmp_path: Path) -> None:
     pack = tmp_path / "custom_nodes" / "pack"
     pack.mkdir(parents=True)
     assert find_comfyui(None, {}, pack)[0] is None
@@ -63,18 +63,16 @@ def test_a_folder_of_custom_nodes_without_a_comfyui_is_none(tmp_path: Path) -> N
         (None, WARNING, "does not say its version", "use a release from 0.3.64 to 0.33.0"),
     ],
 )
-def test_a_version_is_supported_or_not(
-    tmp_path: Path, version: str | None, status: str, said: str, remedy: str
-) -> None:
+def test_status_of_comfyui_versions(tmp_path: Path, version: str | None, status: str, said: str, remedy: str) -> None:
     found = folder_finding(make_comfyui(tmp_path / "ComfyUI", version), "--comfyui")
     assert found.status == status and said in found.said and remedy in found.remedy
     assert "\n" not in found.said + found.remedy
 
 
-def test_no_comfyui_there(tmp_path: Path) -> None:
+def test_folder_without_a_comfyui_is_refused(tmp_path: Path) -> None:
     found = folder_finding(tmp_path / "nowhere", "COMFYUI_PATH")
     assert found.status == FAILED and "no ComfyUI in" in found.said and "which COMFYUI_PATH names" in found.said
-    assert found.remedy == "give the folder that main.py lies in: --comfyui DIR"
+    assert found.remedy == "give the folder that contains main.py: --comfyui DIR"
 
 
 @pytest.mark.parametrize(
@@ -93,14 +91,14 @@ def test_a_python_or_its_venv_can_be_named(tmp_path: Path) -> None:
     assert find_python(folder, python) == find_python(folder, tmp_path / "own") == (python, "--python")
 
 
-def test_a_python_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_invalid_python_is_refused(tmp_path: Path) -> None:
     python, why = find_python(make_comfyui(tmp_path / "ComfyUI"), tmp_path / "nowhere")
-    assert python is None and "no Python that can be started" in why
+    assert python is None and "is not a Python that can be started" in why
 
 
-def test_without_a_venv_it_is_the_python_that_runs_the_doctor(tmp_path: Path) -> None:
+def test_without_a_venv_the_doctors_own_python_is_used(tmp_path: Path) -> None:
     python, how = find_python(make_comfyui(tmp_path / "ComfyUI"), None)
-    assert python == Path(sys.executable) and "no venv" in how
+    assert python == Path(sys.executable) and "there is no venv" in how
 
 
 @pytest.mark.parametrize(

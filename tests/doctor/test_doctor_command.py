@@ -1,4 +1,4 @@
-"""The command: options that are refused, exit status, the JSON file, and processes that do not come to their end."""
+"""Tests the doctor command: refused options, exit status, the JSON file, and processes that fail."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dreambooth_dpo.doctor import command, launch, run
 from dreambooth_dpo.doctor.command import WrongOptions, check_options, examine, ways_of
 from dreambooth_dpo.doctor.findings import FAILED, OK, WARNING, Finding
 from dreambooth_dpo.doctor.in_comfyui import memory_finding
-from dreambooth_dpo.doctor.launch import Ended, ask
+from dreambooth_dpo.doctor.launch import ProcessFailed, ask
 from dreambooth_dpo.doctor.options import HELP, Options
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,7 +30,7 @@ def no_comfyui(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def found(monkeypatch: pytest.MonkeyPatch, *lines: Finding) -> None:
-    """An examination that finds these."""
+    """Make the examination yield these findings."""
     monkeypatch.setattr(run, "examine", lambda *_: iter([("Part", line) for line in lines]))
 
 
@@ -41,12 +41,12 @@ GOOD, SO_SO, BAD = (
 )
 
 
-def test_every_option_has_its_help() -> None:
+def test_every_option_has_a_help_text() -> None:
     assert list(HELP) == list(vars(Options()))
 
 
 @pytest.mark.parametrize(("lines", "code"), [((GOOD,), 0), ((GOOD, SO_SO), 0), ((GOOD, SO_SO, BAD), 1)])
-def test_the_exit_status_is_0_only_if_nothing_failed(
+def test_exit_status_is_0_only_if_nothing_failed(
     monkeypatch, tmp_path: Path, lines: tuple[Finding, ...], code: int
 ) -> None:
     found(monkeypatch, *lines)
@@ -60,7 +60,7 @@ def test_the_exit_status_is_0_only_if_nothing_failed(
     assert ("It will work here" in result.stdout) == (code == 0)
 
 
-def test_plain_lines_in_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_log_has_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     found(monkeypatch, GOOD, SO_SO)
     said = CliRunner().invoke(app, ["doctor"]).stdout
     assert said.splitlines()[1:5] == [
@@ -72,7 +72,7 @@ def test_plain_lines_in_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
     assert said.endswith("It will work here: 1 ok, 1 warning, 0 failed.\n")
 
 
-def test_a_file_is_never_overwritten(tmp_path: Path) -> None:
+def test_existing_json_file_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "report.json").write_text("mine", encoding="utf-8")
     result = CliRunner().invoke(app, ["doctor", "--json", "report.json"])
     assert result.exit_code == 2 and "report.json exists and is not overwritten. Name another file" in result.stderr
@@ -84,13 +84,13 @@ def test_a_file_is_never_overwritten(tmp_path: Path) -> None:
     [
         (
             Options(family="flux"),
-            "family 'flux': the tiny models for diffusers are toybox, sd15; for another one name a ComfyUI",
+            "family 'flux': the tiny models for diffusers are toybox, sd15; for another one give a ComfyUI",
         ),
         (Options(comfyui=Path("x"), family="wan"), "for ComfyUI are toybox, sd15, sdxl, flux."),
-        (Options(json=Path("no/such/report.json")), "does not exist. Make it, or name another file"),
+        (Options(json=Path("no/such/report.json")), "does not exist. Create it, or name another file"),
     ],
 )
-def test_wrong_options_are_refused_before_anything_is_looked_at(options: Options, words: str) -> None:
+def test_invalid_options_are_refused_before_any_check(options: Options, words: str) -> None:
     with pytest.raises(WrongOptions, match=words):
         check_options(options)
 
@@ -107,7 +107,7 @@ def test_an_interrupt_keeps_what_was_found(monkeypatch: pytest.MonkeyPatch, tmp_
     assert kept["status"] == "interrupted" and len(kept["lines"]) == 1
 
 
-def test_a_folder_without_a_comfyui_ends_the_report(tmp_path: Path) -> None:
+def test_report_ends_at_a_folder_without_a_comfyui(tmp_path: Path) -> None:
     lines = list(examine(Options(comfyui=tmp_path / "nowhere")))
     assert [(f.name, f.status) for _, f in lines] == [("ComfyUI", FAILED)]
 
@@ -121,7 +121,7 @@ def test_without_a_comfyui_the_backend_is_diffusers(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(command, "ask", answers)
     lines = list(examine(Options(full=True)))
-    assert "none was looked at" in lines[0][1].said
+    assert "none was checked" in lines[0][1].said
     assert [(module, request.get("full")) for module, request in asked] == [
         ("probe", None), ("in_diffusers", None), ("in_diffusers", "sd15"), ("in_diffusers", "sdxl"),
     ]  # fmt: skip
@@ -151,31 +151,33 @@ def test_a_comfyui_that_refuses_its_switches_is_a_failed_line(tmp_path: Path) ->
     )
 
 
-def test_a_python_that_cannot_be_started_or_crashes_or_hangs_is_told(tmp_path: Path) -> None:
-    with pytest.raises(Ended, match="cannot be started") as missing:
+def test_failed_start_crash_and_timeout_are_reported(tmp_path: Path) -> None:
+    with pytest.raises(ProcessFailed, match="cannot be started") as missing:
         list(ask(tmp_path / "python", "probe", {}))
     assert "--python" in missing.value.remedy
-    with pytest.raises(Ended, match="exit status 1; its last line: KeyError: 'headless'"):
+    with pytest.raises(ProcessFailed, match="exit status 1; its last line: KeyError: 'headless'"):
         list(ask(sys.executable, "probe", {}))
-    with pytest.raises(Ended, match="took longer than 0 s and was ended"):
+    with pytest.raises(ProcessFailed, match="took longer than 0 s and was ended"):
         list(ask(sys.executable, "probe", {"headless": True}, limit=0.05))
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no signals")
-def test_a_process_that_the_system_ended_says_that_memory_ran_out(tmp_path: Path) -> None:
+def test_process_killed_by_the_system_is_reported_as_out_of_memory(tmp_path: Path) -> None:
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\nkill -9 $$\n", encoding="utf-8")
     python.chmod(0o755)
     lines = list(command.Asked(python, lambda _: None).lines("Training", "in_comfyui", {}, 10))
-    assert lines[0][1].status == FAILED and "signal 9" in lines[0][1].said and "close what else" in lines[0][1].remedy
+    assert (
+        lines[0][1].status == FAILED and "signal 9" in lines[0][1].said and "close other programs" in lines[0][1].remedy
+    )
 
 
-def test_ways_to_measure() -> None:
+def test_memory_systems_to_measure() -> None:
     assert list(ways_of("classic", "--lowvram").values()) == ["--lowvram"]
     assert list(ways_of("dynamic", "--fast").values()) == ["--fast --disable-dynamic-vram", "--fast"]
 
 
-def test_the_memory_system_is_said_with_the_switches_that_turn_it_off() -> None:
+def test_memory_system_is_reported_with_the_switches_that_turn_it_off() -> None:
     switches = {"--disable-dynamic-vram": False, "--novram": False, "--cpu": False}
     on = memory_finding("dynamic", switches, "cuda:0").said
     assert (
@@ -188,7 +190,7 @@ def test_the_memory_system_is_said_with_the_switches_that_turn_it_off() -> None:
 
 
 def imported(*arguments: str, cwd: Path) -> tuple[str, set[str]]:
-    """What a command says, and which heavy modules it has imported."""
+    """Output of a command, and the heavy modules it imported."""
     program = (
         "import runpy, sys\nsys.argv[1:] = sys.argv[2:]\n"
         "try:\n    runpy.run_module('dreambooth_dpo.cli', run_name='__main__')\nexcept SystemExit: pass\n"
@@ -206,15 +208,15 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     assert "--comfyui" in said and heavy == set()
 
 
-def test_it_runs_by_the_standard_library_alone(tmp_path: Path) -> None:
-    """Without the site packages: what it asks of this Python is that it starts."""
+def test_doctor_runs_with_the_standard_library_only(tmp_path: Path) -> None:
+    """Without site packages this Python need only start."""
     given = [sys.executable, "-I", "-S", str(ROOT / "doctor"), "--comfyui", str(tmp_path)]
     done = subprocess.run(given, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 1 and "no ComfyUI in" in done.stdout and done.stderr == ""
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows lets only administrators make links")
-def test_a_pack_that_is_linked_into_custom_nodes_looks_at_that_comfyui(tmp_path: Path) -> None:
+def test_pack_linked_into_custom_nodes_checks_that_comfyui(tmp_path: Path) -> None:
     folder = make_comfyui(tmp_path / "ComfyUI", "0.3.1")
     (folder / "custom_nodes" / "pack").symlink_to(ROOT, target_is_directory=True)
     given = [sys.executable, "-I", "-S", str(folder / "custom_nodes" / "pack" / "doctor")]

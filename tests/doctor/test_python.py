@@ -1,4 +1,4 @@
-"""What is said of a Python: its version, packages, PyTorch, device and free memory."""
+"""Tests the checks of a Python: version, packages, PyTorch, device and free memory."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from dreambooth_dpo.doctor.probe import (
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_the_packages_are_those_of_the_project() -> None:
+def test_packages_equal_the_projects_dependencies() -> None:
     tomllib = pytest.importorskip("tomllib", reason="reading pyproject.toml needs the tomllib of Python 3.11 or newer")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert list(CORE) == project["dependencies"]
     assert list(HEADLESS) == project["optional-dependencies"]["headless"]
 
 
-def test_what_is_missing_or_too_old_is_lacking() -> None:
+def test_missing_and_old_packages_are_lacking() -> None:
     versions = {"pydantic": "1.10.2", "numpy": "2.0", "jinja2": None}
     assert lacking({"pydantic>=2": "", "numpy": "", "jinja2": ""}, versions) == {
         "pydantic>=2": "1.10.2 is too old",
@@ -37,17 +37,15 @@ def test_what_is_missing_or_too_old_is_lacking() -> None:
     }
 
 
-def test_a_missing_package_is_named_with_the_command_that_installs_it(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_missing_package_is_named_with_its_install_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(packages, "installed", lambda name: None if name == "open_clip_torch" else "2.1")
     found = package_finding(CORE, "/opt/python", tmp_path, headless=False)
-    assert found.status == FAILED and found.said == "not there: open_clip_torch (missing; for scorers)"
+    assert found.status == FAILED and found.said == "not installed: open_clip_torch (missing; for scorers)"
     assert found.remedy == f'"/opt/python" -m pip install -r "{tmp_path / "requirements.txt"}"'
     assert "[headless]" in package_finding(CORE, "/opt/python", tmp_path, headless=True).remedy
 
 
-def test_packages_that_are_there_are_listed() -> None:
+def test_installed_packages_are_listed() -> None:
     found = package_finding({"pydantic>=2": "settings"}, "python", ROOT, headless=False)
     assert found.status == OK and found.said.startswith("pydantic 2.")
 
@@ -62,17 +60,19 @@ def test_an_old_python_is_refused(version: tuple[int, ...], status: str) -> None
     ("version", "device", "driver", "status", "words"),
     [
         ("2.4.1+cu121", "cuda", True, FAILED, "2.4.1+cu121 is too old"),
-        ("2.11.0+cpu", "cpu", True, WARNING, "sees no GPU, and an NVIDIA driver is on this machine"),
+        ("2.11.0+cpu", "cpu", True, WARNING, "sees no GPU, although this machine has an NVIDIA driver"),
         ("2.11.0+cpu", "cpu", False, OK, "2.11.0+cpu, built for CPUs"),
         ("2.11.0+cu130", "cuda", True, OK, "built for"),
     ],
 )
-def test_a_pytorch_that_will_not_do_is_named(version: str, device: str, driver: bool, status: str, words: str) -> None:
+def test_status_of_pytorch_versions_and_builds(
+    version: str, device: str, driver: bool, status: str, words: str
+) -> None:
     found = torch_finding(version, "CPUs", device, driver)
     assert found.status == status and words in found.said
 
 
-def test_what_a_pytorch_is_built_for() -> None:
+def test_platform_of_a_pytorch_build() -> None:
     assert built_for(SimpleNamespace(cuda="13.0", hip=None)) == "CUDA 13.0"
     assert (
         built_for(SimpleNamespace(cuda=None, hip="7.1")) == "ROCm 7.1"
@@ -83,15 +83,15 @@ def test_what_a_pytorch_is_built_for() -> None:
 @pytest.mark.parametrize(
     ("free", "status", "words"),
     [
-        (1e9, FAILED, "1.0 GB free of 24.0: no free memory to train in"),
-        (5e9, WARNING, "little to train in"),
+        (1e9, FAILED, "1.0 GB free of 24.0: too little to train"),
+        (5e9, WARNING, "little for training"),
         (20e9, OK, "20.0 GB free"),
     ],
 )
-def test_no_free_memory_is_said(free: float, status: str, words: str) -> None:
+def test_low_free_memory_is_reported(free: float, status: str, words: str) -> None:
     found = memory_finding("GPU", "a card", free, 24e9)
     assert found.status == status and words in found.said and "a card" in found.said
-    assert status == OK or "close what else uses it" in found.remedy
+    assert status == OK or "close other programs that use it" in found.remedy
 
 
 def fake_torch(cuda: bool, free: float = 20e9) -> SimpleNamespace:
@@ -103,7 +103,7 @@ def fake_torch(cuda: bool, free: float = 20e9) -> SimpleNamespace:
     )
 
 
-def test_a_gpu_is_named_with_its_memory_and_a_machine_without_one_is_warned() -> None:
+def test_gpu_is_named_with_its_memory_and_its_absence_is_a_warning() -> None:
     assert device_of(fake_torch(True)) == "cuda" and device_of(fake_torch(False)) == "cpu"
     gpu, main = memory_findings(fake_torch(True), "cuda")
     assert (gpu.name, gpu.status, gpu.said) == (
@@ -115,7 +115,7 @@ def test_a_gpu_is_named_with_its_memory_and_a_machine_without_one_is_warned() ->
     assert none.status == WARNING and "4 threads" in none.said and "machine with a GPU" in none.remedy
 
 
-def test_a_line_that_is_not_ok_has_its_remedy() -> None:
+def test_every_line_that_is_not_ok_has_a_remedy() -> None:
     with pytest.raises(ValueError, match="remedy"):
         Finding("x", FAILED, "broken")
     with pytest.raises(ValueError, match="remedy"):

@@ -1,4 +1,4 @@
-"""Scorers' files: found in a folder or the cache, incomplete, or to be downloaded."""
+"""Tests the checks of scorer files: found in a folder or the cache, incomplete, or to be downloaded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dreambooth_dpo.metrics.model_files import CLIP_WEIGHTS
 CLIP = "laion/CLIP-ViT-B-32-laion2B-s34B-b79K"
 
 
-def test_the_toybox_is_there_and_missed_where_it_is_not(tmp_path: Path) -> None:
+def test_complete_and_missing_toybox_weights(tmp_path: Path) -> None:
     assert toybox_finding().status == OK
     found = toybox_finding(tmp_path)
     assert (
@@ -20,13 +20,13 @@ def test_the_toybox_is_there_and_missed_where_it_is_not(tmp_path: Path) -> None:
     )
 
 
-def test_what_is_nowhere_is_named_with_its_download(tmp_path: Path) -> None:
+def test_missing_scorers_are_named_with_their_download(tmp_path: Path) -> None:
     found = scorer_findings([tmp_path / "scorers"], {"HF_HOME": str(tmp_path / "hf")})
     assert [f.status for f in found] == [WARNING] * len(USUAL)
     assert found[0].remedy == f'hf download {CLIP} --local-dir "{tmp_path / "scorers" / CLIP.split("/")[1]}" (0.6 GB)'
 
 
-def test_the_cache_is_looked_at(tmp_path: Path) -> None:
+def test_scorers_in_the_cache_are_found(tmp_path: Path) -> None:
     snapshot = tmp_path / "hf" / "hub" / f"models--{CLIP.replace('/', '--')}" / "snapshots" / "abc"
     snapshot.mkdir(parents=True)
     environment = {"HF_HOME": str(tmp_path / "hf")}
@@ -36,7 +36,7 @@ def test_the_cache_is_looked_at(tmp_path: Path) -> None:
     assert found.status == OK and str(snapshot) in found.said
 
 
-def test_a_whole_folder_counts_and_an_incomplete_one_is_named(tmp_path: Path) -> None:
+def test_complete_folder_counts_and_incomplete_one_is_named(tmp_path: Path) -> None:
     good, bad = tmp_path / CLIP.split("/")[1], tmp_path / "broken"
     for folder in (good, bad):
         folder.mkdir()

@@ -1,4 +1,4 @@
-"""The training self-check: what it does on a tiny model, and what it says of levels that fail."""
+"""Tests the training self-check on a tiny model, and its messages about levels that fail."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def subject():
     return subject_of(tiny_pipeline("sd15", "cpu"), TINY_SIDE // 2)
 
 
-def test_every_level_of_a_tiny_model_trains_alike(subject) -> None:
+def test_all_levels_of_a_tiny_model_train_alike(subject) -> None:
     found = list(train_levels(subject, 1, 2, test=True))
     assert [level.name for level in found] == list(LEVELS) and all(level.fits for level in found)
     assert all(level.self_test < 0.02 and level.seconds > 0 and level.peak > 1e8 for level in found)
@@ -40,7 +40,7 @@ def test_every_level_of_a_tiny_model_trains_alike(subject) -> None:
     assert [f.status for f in lines] == [OK, OK] and lines[1].data["largest_difference"] < 1e-4
 
 
-def test_a_level_without_memory_is_told_apart(subject, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_level_out_of_memory_is_reported(subject, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("full")
 
@@ -49,17 +49,17 @@ def test_a_level_without_memory_is_told_apart(subject, monkeypatch: pytest.Monke
         found = list(train_levels(subject, 1, 1, test=False))
     assert [level.fits for level in found] == [False] * len(LEVELS)
     line = self_check_findings("tiny", found, 1e-3)[0]
-    assert line.status == FAILED and "ran out of memory" in line.said and "close what else" in line.remedy
+    assert line.status == FAILED and "ran out of memory" in line.said and "close other programs" in line.remedy
 
 
-def test_gradients_apart_fail() -> None:
+def test_different_gradients_fail() -> None:
     other = {**ONE, "a.down": torch.tensor([3.0, 4.5])}
     assert difference(ONE, other) == pytest.approx(0.1)
     line = self_check_findings("tiny", levels(gradients=other), 1e-3)[1]
     assert line.status == FAILED and "within 1.0e-01" in line.said and "memory level fast" in line.remedy
 
 
-def test_gradients_that_are_no_numbers_or_of_other_layers_are_infinitely_apart() -> None:
+def test_difference_of_nan_or_other_layers_is_infinite() -> None:
     nan = {**ONE, "a.up": torch.tensor([float("nan")])}
     assert difference(ONE, nan) == difference(nan, ONE) == difference(ONE, {"a.up": ONE["a.up"]}) == float("inf")
     line = self_check_findings("tiny", levels(gradients=nan), 1e-3)[1]
@@ -67,21 +67,24 @@ def test_gradients_that_are_no_numbers_or_of_other_layers_are_infinitely_apart()
     assert line.status == FAILED and line.data["largest_difference"] is None
 
 
-def test_a_gradient_of_rounding_alone_is_compared_with_the_whole() -> None:
-    """The whole is 5.1 long: 1e-4 of it is 5.1e-4, against which a difference of 2e-7 is 4e-4; one of 1e-3 shows."""
+def test_gradient_of_rounding_noise_is_compared_with_the_whole() -> None:
+    """The whole gradient's norm is 5.1, so the floor is 5.1e-4.
+
+    A difference of 2e-7 then counts as 4e-4, and a difference of 1e-3 shows.
+    """
     one, other = ({**ONE, "b.up": torch.tensor([sign * 1e-7])} for sign in (1, -1))
     assert difference(one, other) == pytest.approx(2e-7 / (1e-4 * 26**0.5), rel=1e-3)
     assert difference(one, {**ONE, "b.up": torch.tensor([1e-3])}) > 1
 
 
-def test_a_level_that_does_not_fit_warns_while_a_smaller_one_is_left() -> None:
+def test_level_that_does_not_fit_is_a_warning_while_a_smaller_one_remains() -> None:
     level = Level("fast", False)
     assert full_finding("SDXL", level, None, 1e-3, {}, smaller=True).status == WARNING
     last = full_finding("SDXL", level, None, 1e-3, {}, smaller=False)
-    assert last.status == FAILED and "does not fit into memory" in last.said and "larger one" in last.remedy
+    assert last.status == FAILED and "does not fit into memory" in last.said and "larger GPU" in last.remedy
 
 
-def test_a_measured_level_says_seconds_peak_and_difference() -> None:
+def test_line_of_a_level_has_seconds_peak_and_difference() -> None:
     line = full_finding("SDXL", Level("low", True, 1.5, int(7e9), ONE), 2e-7, 1e-3, {"pixels": 128}, False)
     assert (
         line.status == OK
@@ -97,10 +100,10 @@ def test_a_measured_level_says_seconds_peak_and_difference() -> None:
         (UserError("the model does not fit. Take a smaller one."), "the model does not fit", "Take a smaller one."),
         (UserError("this is 0.3.50: update ComfyUI."), "this is 0.3.50", "update ComfyUI."),
         (KeyError("w"), "KeyError: 'w' (", "report it"),
-        (torch.OutOfMemoryError("full"), "OutOfMemoryError: full", "close what else uses the memory"),
+        (torch.OutOfMemoryError("full"), "OutOfMemoryError: full", "close other programs that use memory"),
     ],
 )
-def test_what_goes_wrong_is_a_line(error: Exception, said: str, remedy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_become_failed_lines(error: Exception, said: str, remedy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     told = []
     monkeypatch.setattr(training_findings, "say", lambda kind, value: told.append(value))
 
@@ -126,13 +129,13 @@ def test_full_size_measures_each_level_and_compares_ways(
     assert all(line["status"] == OK for line in lines)
 
 
-def test_a_machine_that_is_too_small_leaves_a_model_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_model_is_skipped_on_a_machine_that_is_too_small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(probe, "main_memory", lambda: (9e9, 24e9))
     assert lacking("sd15", "cpu", None) is None
     line = lacking("sdxl", "cpu", None)
     assert (
         line.status == WARNING
-        and "SDXL is left out: it needs 16 GB of free main memory, and 9.0 GB are free" in line.said
+        and "SDXL is skipped: it needs 16 GB of free main memory, but only 9.0 GB are free" in line.said
     )
     monkeypatch.setattr(full_size.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1e9}))
     line = lacking("sd15", "cpu", tmp_path)

@@ -1,4 +1,4 @@
-"""Several scorers on an axis: names, combinations worked out by hand, and their promises by hypothesis."""
+"""Tests several scorers on an axis: names, combinations worked out by hand, and properties by hypothesis."""
 
 from __future__ import annotations
 
@@ -42,8 +42,9 @@ def test_names():
 
 
 def test_combined_by_hand():
-    """One prompt. 1 1 3 3 is -1 -1 1 1 in standard deviations, 0 40 0 40 is -1 1 -1 1: their mean -1 0 0 1, the worse
-    of them -1 -1 -1 1.
+    """One prompt. 1 1 3 3 is -1 -1 1 1 in standard deviations, 0 40 0 40 is -1 1 -1 1.
+
+    Their mean is -1 0 0 1, their minimum -1 -1 -1 1.
     """
     scores, prompt_of = [np.array([1.0, 1, 3, 3]), np.array([0.0, 40, 0, 40])], np.zeros(4, int)
     assert combine(scores, prompt_of, "mean").tolist() == [-1, 0, 0, 1]
@@ -60,8 +61,8 @@ def test_prompts_are_combined_around_their_own_means_by_hand():
     assert combine(scores, prompt_of, "worst").tolist() == [-1, -1, -1, -1]
 
 
-def test_a_scorer_that_sees_no_difference_by_hand():
-    """Its scores are 0 in standard deviations: the mean is halved, and the worse of the two is never above 0."""
+def test_constant_scorer_by_hand():
+    """Constant scores are 0 in standard deviations: the mean is halved, and the minimum is never above 0."""
     scores, prompt_of = [np.array([1.0, 1, 3, 3]), np.full(4, 0.3)], np.zeros(4, int)
     assert combine(scores, prompt_of, "mean").tolist() == [-0.5, -0.5, 0.5, 0.5]
     assert combine(scores, prompt_of, "worst").tolist() == [-1, -1, 0, 0]
@@ -76,7 +77,7 @@ columns = st.integers(2, 8).flatmap(
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=9), st.sampled_from(HOW))
-def test_a_single_scorer_comes_back_bit_for_bit(values: list[float], how: str):
+def test_scores_of_a_single_scorer_are_unchanged(values: list[float], how: str):
     found = combine([np.asarray(values)], np.zeros(len(values), int), how)
     assert found.dtype == np.float64 and found.tobytes() == np.asarray(values).tobytes()
 
@@ -101,7 +102,7 @@ def test_neither_scale_nor_offset_nor_order_of_the_scorers_matters(drawn: tuple,
 
 
 @given(columns, st.sampled_from(HOW))
-def test_who_is_better_by_all_scorers_is_better(drawn: tuple, how: str):
+def test_candidate_better_by_all_scorers_is_better_combined(drawn: tuple, how: str):
     scores, prompt_of = np.asarray(drawn[0], float), np.asarray(drawn[1])
     assume(len(set(prompt_of.tolist())) < len(prompt_of))
     found = combine(scores, prompt_of, how)
@@ -110,7 +111,7 @@ def test_who_is_better_by_all_scorers_is_better(drawn: tuple, how: str):
         assert found[winner] > found[loser]
 
 
-def test_what_cannot_be_combined_is_refused():
+def test_invalid_scores_are_refused():
     two, prompt_of = [np.zeros(3), np.zeros(3)], np.zeros(3, int)
     with pytest.raises(UserError, match="an axis has no scores: score the candidates"):
         combine([], prompt_of, "mean")
@@ -122,9 +123,11 @@ def test_what_cannot_be_combined_is_refused():
         combine([np.zeros(3), np.array([0, np.nan, 0])], prompt_of, "worst")
 
 
-def test_the_scale_of_the_first_by_hand():
-    """Two prompts. 1 1 3 3 and 6 6 6 6 have means 2 and 6 and spread root 1/2: half of eight are 1 away. -1 2 0 0 | 0 0
-    1 -1 lands around them; cosines are cut at 1."""
+def test_in_units_of_by_hand():
+    """Two prompts: 1 1 3 3 and 6 6 6 6 have means 2 and 6, and spread sqrt(1/2), as half of eight values are 1 off.
+
+    -1 2 0 0 | 0 0 1 -1 is scaled to these; cosines are clipped at 1.
+    """
     first, prompt_of = np.array([1.0, 1, 3, 3, 6, 6, 6, 6]), np.repeat([0, 1], 4)
     found = in_units_of(first, np.array([-1.0, 2, 0, 0, 0, 0, 1, -1]), prompt_of)
     half = 0.5**0.5
@@ -136,7 +139,7 @@ def test_the_scale_of_the_first_by_hand():
 
 
 @given(columns, st.sampled_from(HOW))
-def test_on_any_scale_the_standard_deviations_are_alike(drawn: tuple, how: str):
+def test_in_units_of_keeps_the_standard_deviations(drawn: tuple, how: str):
     scores, prompt_of = np.asarray(drawn[0], float) + 99, np.asarray(drawn[1])
     assume(standardise(scores[0], prompt_of).any())
     standard = combine(scores, prompt_of, how)
@@ -181,7 +184,7 @@ def test_a_round_pairs_by_all_scorers_of_an_axis(tmp_path: Path, how: str):
     assert run.pairs("again") == alone.run.pairs("round_0")
 
 
-def test_a_set_that_lacks_a_scorer_says_so(tmp_path: Path):
+def test_set_without_a_scorers_scores_is_refused(tmp_path: Path):
     loop = loop_of(tmp_path / "run", three()[:2])
     loop.candidates(0)
     with pytest.raises(
@@ -191,7 +194,7 @@ def test_a_set_that_lacks_a_scorer_says_so(tmp_path: Path):
 
 
 def test_rewards_that_fit_no_axis_are_refused_before_anything_is_drawn(tmp_path: Path):
-    with pytest.raises(UserError, match="reward scorer 'beauty' stands on no axis: name it 'fidelity_2'"):
+    with pytest.raises(UserError, match="reward scorer 'beauty' belongs to no axis: name it 'fidelity_2'"):
         loop_of(tmp_path / "a", [*three(), Mean("beauty", 1)])
     with pytest.raises(UserError, match=r"lack \['fidelity'\]"):
         loop_of(tmp_path / "b", three()[1:])

@@ -1,4 +1,4 @@
-"""Settings and the YAML file: described, bounded, and refused by name."""
+"""Tests settings and the YAML file: every setting has a description and limits, and wrong values are named."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dreambooth_dpo.dpo_core.settings import LoopSettings, PairSettings, Samplin
 
 
 def leaves(kind: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, object]]:
-    """(dotted name, field) of every setting that is no group of settings."""
+    """(dotted name, field) of every setting that is not a group."""
     for name, field in kind.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from leaves(field.annotation, f"{prefix}{name}.")
@@ -57,12 +57,12 @@ def limits(field) -> dict[str, float]:
     }
 
 
-def test_there_are_settings_to_look_at():
+def test_settings_are_found():
     assert {"sampling.steps", "pairs.angle_low", "train.beta", "model.path", "personalize.curve"} <= set(LEAVES)
 
 
 @pytest.mark.parametrize("name", LEAVES)
-def test_every_setting_has_a_description_that_is_a_sentence(name):
+def test_every_setting_is_described_by_a_sentence(name):
     text = LEAVES[name].description
     assert text and len(text) > 3 and text.endswith("."), f"{name}: {text!r}"
 
@@ -75,7 +75,7 @@ def test_every_number_has_both_limits_and_a_default_within(name):
     assert found.get("ge", found.get("gt")) <= field.default <= found.get("le", found.get("lt"))
 
 
-def test_every_group_says_what_it_is_for():
+def test_every_group_has_a_description():
     groups = [v for v in vars(all_settings).values() if isinstance(v, type) and issubclass(v, Settings)]
     assert len(groups) >= 7 and all(g.__doc__ and "Settings" not in g.__doc__.splitlines()[0] for g in groups)
 
@@ -114,7 +114,7 @@ def leaves_of(data: dict) -> list[str]:
     return sorted(found)
 
 
-def test_only_what_is_required_must_be_given(tmp_path):
+def test_only_required_fields_must_be_given(tmp_path):
     data = {
         "model": {"path": "m"},
         "concept": {"identifier": "sks", "class_noun": "dog", "references": "photos"},
@@ -125,7 +125,7 @@ def test_only_what_is_required_must_be_given(tmp_path):
     assert read_config(written(tmp_path, data)).loop() == LoopSettings()
 
 
-def test_paths_are_taken_from_the_files_folder(tmp_path, monkeypatch):
+def test_paths_are_relative_to_the_files_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     data = changed("concept.references", "fotos/Hündchen 犬")
     data["concept"]["held_out"] = "~/more"
@@ -140,7 +140,7 @@ def test_paths_are_taken_from_the_files_folder(tmp_path, monkeypatch):
     assert config.prompts == tmp_path / "sub" / "prompts.txt" and config.held_out_prompts is None
 
 
-def test_rewards_may_be_several_each_from_the_files_folder(tmp_path):
+def test_several_reward_folders_are_relative_to_the_files_folder(tmp_path):
     one, two, none = (
         changed("scorers.reward", "a"),
         changed("scorers.reward", ["ä b", str(tmp_path / "c")]),
@@ -151,8 +151,8 @@ def test_rewards_may_be_several_each_from_the_files_folder(tmp_path):
     assert "at least 1 item" in refusal(tmp_path, none)
 
 
-def test_a_number_as_people_write_it(tmp_path):
-    """YAML 1.1 reads 1e-4 as a text; it is a number all the same."""
+def test_number_without_a_decimal_point_is_accepted(tmp_path):
+    """YAML 1.1 reads 1e-4 as text; it is accepted as a number."""
     text = example_yaml().replace("learning_rate: 0.0002", "learning_rate: 3e-4")
     assert read_config(written(tmp_path, text)).train.learning_rate == 3e-4
 
@@ -199,7 +199,7 @@ def test_every_wrong_field_is_named_at_once(tmp_path):
     assert all(f"\n{name}: " in message for name in ("sampling.steps", "train.beta", "bogus"))
 
 
-def test_a_window_the_wrong_way_round_is_named(tmp_path):
+def test_window_with_swapped_ends_is_named(tmp_path):
     message = refusal(tmp_path, changed("pairs.angle_low", 80))
     assert "\npairs: " in message and "angle_low 80.0 must be below angle_high 70.0" in message
 
@@ -213,11 +213,11 @@ def test_a_window_the_wrong_way_round_is_named(tmp_path):
         ("a: b: c", "not valid YAML"),
     ],
 )
-def test_what_is_no_config_is_refused(tmp_path, text, reason):
+def test_text_that_is_no_config_is_refused(tmp_path, text, reason):
     assert reason in refusal(tmp_path, text)
 
 
-def test_a_tag_that_would_run_code_is_refused(tmp_path):
+def test_yaml_tag_that_would_run_code_is_refused(tmp_path):
     assert "not valid YAML" in refusal(tmp_path, "model: !!python/object/apply:os.getcwd []\n")
 
 

@@ -1,4 +1,4 @@
-"""Hashes of weights see one changed value anywhere, and stay those that run folders hold."""
+"""Tests that hashes of weights change with any value, and equal those stored in run folders."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def digest(tensor: torch.Tensor) -> str:
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("size", [0, 1, 3, 4095, 4097, 20_001])
-def test_one_changed_value_anywhere_is_seen(dtype: torch.dtype, size: int) -> None:
+def test_any_changed_value_changes_the_hash(dtype: torch.dtype, size: int) -> None:
     values = torch.arange(size).remainder(7).to(dtype)
     assert digest(values) == digest(values.clone())
     for place in {0, size // 2, size - 1} if size else ():
@@ -33,13 +33,13 @@ def test_one_changed_value_anywhere_is_seen(dtype: torch.dtype, size: int) -> No
 
 
 @given(st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=50))
-def test_it_is_the_head_and_the_signed_sum_as_kept_by_runs_of_version_0_1(values: list[float]) -> None:
+def test_hash_equals_that_of_version_0_1(values: list[float]) -> None:
     """Of float32 [n]: sha256 of the first 4096 values' bytes, then of the int64 sum of their bits as int32."""
     array = np.asarray(values, np.float32)
     expected = hashlib.sha256(array[:4096].tobytes() + np.int64(array.view(np.int32).astype(np.int64).sum()).tobytes())
     assert digest(torch.from_numpy(array)) == expected.hexdigest()
 
 
-def test_a_tensor_that_is_not_contiguous_counts_by_its_values() -> None:
+def test_non_contiguous_tensor_is_hashed_by_its_values() -> None:
     square = torch.arange(16.0).view(4, 4)
     assert digest(square.T) == digest(square.T.contiguous()) != digest(square)

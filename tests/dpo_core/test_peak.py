@@ -1,4 +1,4 @@
-"""The peak of a process's memory."""
+"""Tests the measurement of a process's peak memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dreambooth_dpo.dpo_core.peak import peak_bytes, reset_peak
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux lets a process begin its peak anew")
-def test_the_peak_begins_anew_and_counts_what_is_gone() -> None:
+def test_peak_is_reset_and_includes_freed_memory() -> None:
     cpu = torch.device("cpu")
     reset_peak(cpu)
     before = peak_bytes(cpu)

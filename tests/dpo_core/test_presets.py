@@ -1,4 +1,4 @@
-"""Ready prompt lists and own text: what becomes of them as training and held-out prompts."""
+"""Tests ready prompt lists and own text: their split into training and held-out prompts."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def made(preset: str = OWN, text: str = "", held_out_text: str = "", share: floa
 
 
 @every_preset
-def test_a_preset_has_25_prompts_without_doubles(preset):
+def test_preset_has_25_distinct_prompts(preset):
     templates = [template for _, template in PRESETS[preset]]
     assert len(templates) == 25
     assert len({fill(t, concept()).lower() for t in templates}) == 25
@@ -74,7 +74,7 @@ def test_every_context_stands_in_both_halves(preset, share, seed):
     assert sorted([*found.train, *found.held_out]) == sorted(context_of)
     assert {context_of[p] for p in found.train} == {context_of[p] for p in found.held_out} == contexts
     assert found.unseen == ()
-    # At least one of each context is on either side, so the share is met to one prompt a context.
+    # Each context has at least one prompt in both halves, so the share is met to within one prompt per context.
     assert abs(len(found.held_out) - share * 25) <= len(contexts)
 
 
@@ -85,7 +85,7 @@ def test_the_seed_decides_which_are_held_out(preset):
 
 
 @every_preset
-def test_text_is_not_looked_at_where_a_preset_is_chosen(preset):
+def test_own_text_is_ignored_when_a_preset_is_chosen(preset):
     assert made(preset, text="no concept here {nonsense}") == made(preset)
 
 
@@ -103,13 +103,13 @@ def test_own_text_is_split_by_its_contexts():
     assert all(p.startswith("a photo of a sks dog in the ") for p in (*found.train, *found.held_out))
 
 
-def test_own_text_without_contexts_is_dealt_by_the_line():
+def test_own_text_without_contexts_is_split_by_line():
     found = made(text="\n".join(BACKGROUND + x for x in "abcdefghij"))
     assert (len(found.train), len(found.held_out)) == (6, 4)
     assert set(found.unseen) == set(found.held_out)
 
 
-def test_own_text_may_end_its_lines_in_any_way():
+def test_own_text_may_have_any_line_endings():
     lines = [BACKGROUND + x for x in "abcd"]
     assert (
         made(text="\r\n".join(lines))
@@ -119,7 +119,7 @@ def test_own_text_may_end_its_lines_in_any_way():
 
 
 @pytest.mark.parametrize("preset", [*PRESETS, OWN])
-def test_held_out_text_takes_the_place_of_the_split(preset):
+def test_held_out_text_replaces_the_split(preset):
     text = "\n".join(BACKGROUND + x for x in ("snow", "sea", "snow"))
     found = made(
         preset,
@@ -133,7 +133,7 @@ def test_held_out_text_takes_the_place_of_the_split(preset):
     assert found.train == tuple(every or ["a photo of a sks dog in the snow", "a photo of a sks dog in the sea"])
 
 
-def test_held_out_text_of_spaces_is_none():
+def test_blank_held_out_text_is_ignored():
     assert made("objects", held_out_text=" \n\t\n") == made("objects")
 
 
@@ -142,7 +142,8 @@ def test_held_out_text_of_spaces_is_none():
     [
         (
             {"text": ""},
-            "the text of the prompt set holds no prompt. Write one a line, such as 'a photo of a {identifier} {class_noun}",
+            "the text of the prompt set holds no prompt. Write one per line, such as 'a photo of a {identifier} "
+            "{class_noun}",
         ),
         ({"text": "# nothing\n\n"}, "the text of the prompt set holds no prompt"),
         ({"text": BACKGROUND + "snow", "held_out_text": "# nothing"}, "the held-out text holds no prompt"),
@@ -152,8 +153,11 @@ def test_held_out_text_of_spaces_is_none():
             "has the unknown placeholder {subject}; use {identifier} and {class_noun}",
         ),
         ({"text": BACKGROUND + "snow", "held_out_text": "a dog"}, "'a dog' does not name the concept"),
-        ({"text": BACKGROUND + "snow", "held_out_text": BACKGROUND + "snow"}, "is in training and held out"),
-        ({"text": BACKGROUND + "snow"}, "no held_out prompt. Write four prompts or more"),
+        (
+            {"text": BACKGROUND + "snow", "held_out_text": BACKGROUND + "snow"},
+            "is both a training and a held-out prompt",
+        ),
+        ({"text": BACKGROUND + "snow"}, "no held_out prompt. Write at least four prompts"),
         ({"preset": "cars"}, "preset 'cars' does not exist; choose one of objects, living things, people, own text"),
         ({"preset": ""}, "preset '' does not exist"),
     ],
@@ -165,5 +169,7 @@ def test_wrong_text_is_refused_with_the_remedy(given_, said):
 
 
 def test_a_preset_prompt_that_is_held_out_too_is_refused():
-    with pytest.raises(UserError, match="is in training and held out: a gain on it would prove nothing"):
+    with pytest.raises(
+        UserError, match="is both a training and a held-out prompt, so a gain on it would prove nothing"
+    ):
         made("objects", held_out_text=PRESETS["objects"][0][1])

@@ -1,4 +1,4 @@
-"""Prompt files, placeholders and the split; and the concept that fills them."""
+"""Tests prompt files, placeholders, the split, and the concept that fills them."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def written(tmp_path, text: str, encoding: str = "utf-8"):
         ("x.y", "a x.y robot, a xzy robot", "a robot, a xzy robot"),
     ],
 )
-def test_the_identifier_is_taken_out_as_a_word(identifier, prompt, expected):
+def test_identifier_is_removed_as_a_whole_word(identifier, prompt, expected):
     assert concept(identifier).without_identifier(prompt) == expected
 
 
-def test_the_subject_has_one_spacing():
+def test_spaces_in_the_subject_are_normalised():
     padded = concept(" sks ", "toy  robot\t")
     assert (padded.identifier, padded.class_noun, padded.subject) == ("sks", "toy robot", "sks toy robot")
     assert padded.without_identifier("a sks toy robot") == "a toy robot"
@@ -65,8 +65,8 @@ def test_no_reference_photo_is_refused(references):
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (2, 8, 9), (2, 8, 8, 1), (8, 8)])
 def test_masks_that_do_not_fit_the_photos_are_refused(shape):
-    told = rf"the masks have shape \{list(shape)}, the reference pictures \[2, 8, 8\]: give one mask a picture, of its size"
-    with pytest.raises(UserError, match=told):
+    shapes = rf"the masks have shape \{list(shape)}, the reference pictures \[2, 8, 8\]"
+    with pytest.raises(UserError, match=f"{shapes}: give one mask per picture, of the same size"):
         Concept("sks", "robot", PHOTOS, masks=np.full(shape, 255, np.uint8))
     masks = np.full((2, 8, 8), 255, np.uint8)
     assert Concept("sks", "robot", PHOTOS, masks=masks).masks is masks
@@ -126,7 +126,7 @@ def test_tags_comments_and_empty_lines(tmp_path):
     ]
 
 
-def test_a_byte_order_mark_and_windows_line_ends_are_no_part_of_a_prompt(tmp_path):
+def test_byte_order_mark_and_windows_line_ends_are_stripped(tmp_path):
     path = written(tmp_path, "# mine\r\na sks Hündchen\r\n", "utf-8-sig")
     assert read_templates(path) == [("a sks Hündchen", "a sks Hündchen")]
 
@@ -183,7 +183,7 @@ def test_every_tagged_context_stands_in_both_halves(sizes, share, seed):
 
 
 @given(st.lists(st.integers(1, 4), min_size=5, max_size=9), st.integers(0, 5))
-def test_single_prompts_are_dealt_whole_and_the_held_out_ones_listed_as_unseen(sizes, seed):
+def test_held_out_prompts_of_single_contexts_are_listed_as_unseen(sizes, seed):
     found = split(templates(*sizes), concept(), 0.4, seed)
     singles = {f"place {c}" for c, n in enumerate(sizes) if n == 1}
     assert set(found.unseen) <= set(found.held_out)
@@ -191,7 +191,7 @@ def test_single_prompts_are_dealt_whole_and_the_held_out_ones_listed_as_unseen(s
     assert len(found.unseen) == int(0.4 * len(singles))
 
 
-def test_the_split_repeats_and_depends_on_the_seed():
+def test_split_is_determined_by_the_seed():
     many = templates(*[6] * 6)
     assert split(many, concept(), seed=1) == split(many, concept(), seed=1)
     assert split(many, concept(), seed=1) != split(many, concept(), seed=2)
@@ -202,7 +202,7 @@ def test_a_prompt_given_twice_counts_once():
     assert len(found.train) == len(found.held_out) == 1
 
 
-def test_a_prompt_in_two_contexts_never_lands_on_both_sides_unseen():
+def test_prompt_in_two_contexts_is_kept_on_one_side_or_refused():
     """The same prompt under several tags: either the split keeps it on one side, or it is refused by name."""
     twice = [(context, f"a sks robot {i}") for context in ("one", "two") for i in range(2)]
     outcomes = set()
@@ -212,7 +212,7 @@ def test_a_prompt_in_two_contexts_never_lands_on_both_sides_unseen():
             assert not set(found.train) & set(found.held_out)
             outcomes.add("kept")
         except UserError as error:
-            assert "'a sks robot " in str(error) and "in training and held out" in str(error)
+            assert "'a sks robot " in str(error) and "both a training and a held-out prompt" in str(error)
             outcomes.add("refused")
     assert outcomes == {"kept", "refused"}
 
@@ -230,12 +230,12 @@ def test_an_empty_half_is_refused(train, held_out, missing):
 
 
 def test_a_prompt_on_both_sides_is_refused():
-    with pytest.raises(UserError, match="'b' is in training and held out"):
+    with pytest.raises(UserError, match="'b' is both a training and a held-out prompt"):
         PromptSet(("a", "b"), ("b", "c"))
 
 
 def test_a_small_share_of_few_prompts_still_holds_one_out():
-    """A tenth of five is none, by rounding down: then one is held out all the same."""
+    """A tenth of five rounds down to none, but at least one prompt is held out."""
     templates = [(f"a photo of a {{identifier}} {{class_noun}} {i}",) * 2 for i in range(5)]
     prompts = split(templates, concept(), held_out_share=0.1)
     assert (len(prompts.train), len(prompts.held_out)) == (4, 1)

@@ -1,4 +1,4 @@
-"""Versions of ComfyUI: read from a folder, and compared."""
+"""Tests that ComfyUI versions are read from a folder and compared."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def test_versions_are_compared_by_their_numbers() -> None:
     assert [too_old(version) for version in (OLDEST, NEWEST, "0.33.0", "1.0", "unknown")] == [None] * 5
 
 
-def test_the_version_is_read_and_nothing_is_imported(tmp_path: Path) -> None:
+def test_version_is_read_without_an_import(tmp_path: Path) -> None:
     assert version_in(tmp_path) is None
     assert version_in(make_comfyui(tmp_path / "new", "0.40.1")) == "0.40.1"
     assert version_in(make_comfyui(tmp_path / "nameless", None)) == "unknown"

@@ -74,7 +74,7 @@ def test_only_drafts_in_pairs_are_drawn_and_they_are_the_pictures_of_their_noise
     assert done["outputs"]["finish"]["text"] == [
         f"{len(chosen)} of {count} drafts stand in pairs and are drawn in full, in {STEPS} steps in place of {DRAFT_STEPS}."
     ]
-    assert "scores of drafts and pictures correlate: fidelity 0." in done["outputs"]["pairs"]["text"][0]
+    assert "correlation between scores of drafts and of pictures: fidelity 0." in done["outputs"]["pairs"]["text"][0]
     assert "correlate" not in done["outputs"]["draft_pairs"]["text"][0]
     assert done["outputs"]["train"]["text"][0].startswith("3 steps on ")
 

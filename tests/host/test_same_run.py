@@ -73,9 +73,8 @@ def scorer_of(run: RunFolder, axis: str) -> str:
 
 @pytest.mark.parametrize("number", range(ROUNDS))
 def test_candidates_scores_and_pairs_of_a_round_are_the_same(hosted: Path, headless: Path, number: int):
-    """Latents to 2e-4 of values up to about 5 (the start is merged by two programs), in later rounds to 2e-3 of the
-    mean (a training lies between); scores to 5e-3 (grey values round); pairs equal, but for a few that stand on the
-    edge of the rule in later rounds."""
+    """Equal pairs in every round; latents to 2e-4 of values up to about 5 (the start is merged by two programs) and
+    scores to 1e-3 (pixels are rounded to 8 bits)."""
     folder = hosted / "output" / "dreambooth_dpo" / "rounds"
     with RunFolder(folder) as there, RunFolder(headless) as here:
         ours = here.candidates(f"round_{number}")
@@ -86,32 +85,24 @@ def test_candidates_scores_and_pairs_of_a_round_are_the_same(hosted: Path, headl
         )
         assert len(ours) == 120
         apart = (here.latents(f"round_{number}") - there.latents(name)).abs()
-        assert apart.max() < 2e-4 if number == 0 else apart.mean() < 2e-3, (apart.max(), apart.mean())
+        assert apart.max() < 2e-4, (apart.max(), apart.mean())
         for axis in ("fidelity", "alignment"):
             scored = there.score_array(name, scorer_of(there, axis))
-            np.testing.assert_allclose(
-                here.score_array(f"round_{number}", axis), scored, atol=5e-3 if number == 0 else 2e-2
-            )
+            np.testing.assert_allclose(here.score_array(f"round_{number}", axis), scored, atol=1e-3)
             assert scored.std() > 0.02
         pairs_name = next(iter(there.facts(f"yield_{name}_pairs_"))).removeprefix("yield_")
         ours, theirs = here.pairs(f"round_{number}"), there.pairs(pairs_name)
-        both = {(p.winner, p.loser) for p in ours} & {(p.winner, p.loser) for p in theirs}
-        if number == 0:
-            np.testing.assert_allclose([p.length for p in ours], [p.length for p in theirs], atol=1e-3)
-        assert len(ours) > 20 and len(both) >= (1 if number == 0 else 0.95) * max(len(ours), len(theirs)), (
-            len(both),
-            len(ours),
-            len(theirs),
-        )
+        assert len(ours) > 20 and {(p.winner, p.loser) for p in ours} == {(p.winner, p.loser) for p in theirs}
+        np.testing.assert_allclose([p.length for p in ours], [p.length for p in theirs], atol=1e-2)
 
 
 def test_the_lora_is_the_same(hosted: Path, headless: Path):
-    """After three rounds, to 2 % of its change."""
+    """After three rounds, to 0.1 % of its change."""
     ours = load_file(headless / "lora.safetensors")
     theirs = load_file(hosted / "models" / "loras" / "same_00001.safetensors")
     assert ours.keys() == theirs.keys()
     ups = [k for k in ours if ".lora_up" in k]
     change = torch.cat([ours[k].flatten() for k in ups])
     gap = torch.cat([(ours[k] - theirs[k]).flatten() for k in ups])
-    assert change.norm() > 1e-2 and gap.norm() < 0.02 * change.norm(), gap.norm() / change.norm()
+    assert change.norm() > 1e-2 and gap.norm() < 1e-3 * change.norm(), gap.norm() / change.norm()
     assert all(torch.allclose(ours[k], theirs[k], atol=1e-3) for k in ours if ".lora_down" in k)

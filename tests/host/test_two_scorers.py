@@ -79,5 +79,5 @@ def test_two_scorers_in_rounds(server: Server, rule: str):
     sets = sorted(p.name for p in run_path(server, f"both {rule}").iterdir())
     twice = toy_loop_graph(score={"scorer_2": ["scorer", 0]})
     said = messages(server.wait(server.queue(twice)))["execution_error"]["exception_message"]
-    assert "stands twice among the rewards" in said
+    assert "is given twice as a reward" in said
     assert sorted(p.name for p in run_path(server, f"both {rule}").iterdir()) == sets

@@ -1,4 +1,4 @@
-"""Small models with random weights, written to disk as users have them."""
+"""Small models with random weights, written to disk in the users' formats."""
 
 from __future__ import annotations
 
@@ -23,9 +23,7 @@ DINO_SETTINGS = {
 
 
 def write_clip(folder: Path, kind: str, seed: int = 0) -> Path:
-    """An open_clip folder with the toybox's `kind` ("reward" or "judge") of random weights, in half precision as
-    shipped.
-    """
+    """An open_clip folder of the toybox's `kind` ("reward" or "judge") with random weights, in half precision."""
     from open_clip.model import CLIP
 
     torch.manual_seed(seed)

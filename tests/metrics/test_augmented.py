@@ -1,6 +1,4 @@
-"""The mean over views: by hand on an embedder of four directions, its promises, and what it is for on the toybox's
-reward.
-"""
+"""Tests the mean over views: by hand, its properties, and its use against tuned images on the toybox's reward."""
 
 from __future__ import annotations
 
@@ -19,7 +17,7 @@ from dreambooth_dpo.toybox.models import weights_folder
 
 
 class Corner:
-    """A picture's embedding is the direction of its upper left pixel's red: 0 right, 90 up, 180 left, 255 down."""
+    """An image's embedding is the direction of its upper left pixel's red: 0 right, 90 up, 180 left, 255 down."""
 
     name, fingerprint = "corner", "1"
     directions = {0: (1, 0), 90: (0, 1), 180: (-1, 0), 255: (0, -1)}
@@ -36,7 +34,7 @@ class Corner:
 
 
 def row(*reds: int) -> np.ndarray:
-    """One picture a single pixel high."""
+    """One image a single pixel high."""
     return np.repeat(np.uint8(reds)[None, None, :, None], 3, axis=3)
 
 
@@ -58,7 +56,7 @@ def test_shifts_are_three_percent_of_each_side():
     np.testing.assert_array_equal(left[:, :-3, :-6], image[:, 3:, 6:])
 
 
-def test_an_embedding_is_the_normalised_mean_by_hand():
+def test_embedding_is_the_normalised_mean_by_hand():
     """0 90: the views' corners are 0, 90, 0, 90, their mean (1/2, 1/2). 0 0 90: 0, 90, 0, 0, their mean (3/4, 1/4)."""
     embedder = AugmentedEmbedder(Corner())
     np.testing.assert_allclose(embedder.embed_images(row(0, 90)), [[0.5**0.5, 0.5**0.5]], rtol=1e-6)
@@ -66,7 +64,9 @@ def test_an_embedding_is_the_normalised_mean_by_hand():
 
 
 def test_views_that_cancel_out_are_refused():
-    with pytest.raises(MetricsError, match=r"corner: the views of a picture cancel each other out\. Turn augment off"):
+    with pytest.raises(
+        MetricsError, match=r"corner: the embeddings of a picture's views cancel out\. Turn augment off"
+    ):
         AugmentedEmbedder(Corner()).embed_images(row(0, 180))
 
 
@@ -80,14 +80,14 @@ def test_embeddings_are_unit_float32_whatever_the_batch(reds: list[int], count: 
 
 
 @given(st.integers(1, 40), st.integers(1, 40))
-def test_views_have_the_pictures_form_and_a_plain_picture_stays(height: int, width: int):
+def test_views_keep_the_shape_and_leave_a_plain_image_unchanged(height: int, width: int):
     plain = np.full((2, height, width, 3), 90, np.uint8)
     for view in views(plain):
         assert (view == plain).all() and view.dtype == np.uint8
     np.testing.assert_array_equal(AugmentedEmbedder(Corner()).embed_images(plain), Corner().embed_images(plain))
 
 
-def test_the_last_pictures_are_kept_and_cannot_be_spoilt():
+def test_last_result_is_cached_and_protected_from_changes():
     inner = Corner()
     embedder = AugmentedEmbedder(inner)
     first = embedder.embed_images(row(0, 90))
@@ -99,7 +99,7 @@ def test_the_last_pictures_are_kept_and_cannot_be_spoilt():
     assert len(inner.calls) == 8
 
 
-def test_it_is_an_embedder_of_its_own_fingerprint(reward_folder, dino_folder):
+def test_wrapped_embedder_has_its_own_fingerprint(reward_folder, dino_folder):
     inner = OpenClipEmbedder(reward_folder)
     embedder, none = AugmentedEmbedder(inner), np.zeros((0, 64, 64, 3), np.uint8)
     assert isinstance(embedder, Embedder) and inner.name in embedder.name
@@ -117,9 +117,7 @@ def test_it_is_an_embedder_of_its_own_fingerprint(reward_folder, dino_folder):
 
 
 def tuned(embedder: OpenClipEmbedder, images: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Pictures uint8 [n, H, W, 3] with each value moved by up to 4, by the sign of the gradient, so that the bare
-    embedding nears `target`.
-    """
+    """Images uint8 [n, H, W, 3], each value moved by up to 4 along the gradient's sign, to raise the bare reward."""
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (embedder.preprocess.mean, embedder.preprocess.std))
     start, goal = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255, torch.from_numpy(target).float()
     x = start.clone()
@@ -133,7 +131,7 @@ def tuned(embedder: OpenClipEmbedder, images: np.ndarray, target: np.ndarray) ->
 
 
 @pytest.mark.parametrize("number", [0, 1])
-def test_pixels_tuned_against_the_bare_reward_gain_less_by_the_mean_over_views(number: int):
+def test_images_tuned_against_the_bare_reward_gain_less_under_the_mean_over_views(number: int):
     concept = concept_from_seed(number).to_concept()
     bare = OpenClipEmbedder(weights_folder("reward"))
     scorers = [FidelityScorer(e, concept.references, masks=concept.masks) for e in (bare, AugmentedEmbedder(bare))]

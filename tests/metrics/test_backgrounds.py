@@ -1,4 +1,4 @@
-"""The place without the subject: masks and fills by hand, promises by hypothesis, and the toybox's places told apart."""
+"""Tests the background guard: masks and fills by hand, properties by hypothesis, and the toybox's backgrounds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dreambooth_dpo.toybox.world import BACKGROUNDS, Scene, render
 
 
 class Colour:
-    """A picture's embedding is the direction of its mean colour."""
+    """An image's embedding is the direction of its mean colour."""
 
     name, fingerprint = "colour", "1"
 
@@ -30,15 +30,16 @@ class Colour:
 
 
 def spot(size: int, value: int = 255) -> np.ndarray:
-    """A mask with one pixel of the subject in its middle."""
+    """A mask with one subject pixel in its middle."""
     mask = np.zeros((size, size), np.uint8)
     mask[size // 2, size // 2] = value
     return mask
 
 
 def test_the_subject_is_grown_by_hand():
-    """5 x 5, one pixel of the subject: a square of 3 is out, 16 pixels are the place. 100 x 100: 3 pixels to each side,
-    49 are out.
+    """5 x 5 with one subject pixel: a square of 3 is removed, 16 pixels of background remain.
+
+    100 x 100: 3 pixels to each side, 49 are removed.
     """
     assert place_of(spot(5)).sum() == 16 and not place_of(spot(5))[1:4, 1:4].any()
     assert (~place_of(spot(100))).sum() == 49
@@ -59,7 +60,7 @@ masks = arrays(np.uint8, (9, 7), elements=st.sampled_from([0, 0, 0, 0, 0, 255]))
 
 
 @given(photos, masks, st.integers(0, 255))
-def test_the_place_stays_and_nothing_of_the_subject_is_left(photo: np.ndarray, mask: np.ndarray, other: int):
+def test_background_is_unchanged_and_no_subject_pixel_is_left(photo: np.ndarray, mask: np.ndarray, other: int):
     place = place_of(mask)
     filled = without_subject(photo, mask)
     np.testing.assert_array_equal(filled[place], photo[place])
@@ -68,7 +69,7 @@ def test_the_place_stays_and_nothing_of_the_subject_is_left(photo: np.ndarray, m
     np.testing.assert_array_equal(filled[::-1, ::-1], without_subject(photo[::-1, ::-1], mask[::-1, ::-1]))
 
 
-def test_a_photo_that_the_subject_fills_shows_no_place():
+def test_photo_filled_by_the_subject_shows_no_background():
     white, part = np.full((20, 20), 255, np.uint8), np.full((20, 20), 255, np.uint8)
     part[:, 18:] = 0  # one column stays when the subject is grown: 5 %
     assert shows_place(np.stack([white, part, spot(20)])).tolist() == [False, True, True]
@@ -76,8 +77,8 @@ def test_a_photo_that_the_subject_fills_shows_no_place():
         without_subject(np.zeros((20, 20, 3), np.uint8), white)
 
 
-def test_a_score_is_the_mean_cosine_with_the_places_by_hand():
-    """Places red and green, a subject that is blue: a red picture has the cosines 1 and 0, a blue one 0 and 0."""
+def test_score_is_the_mean_cosine_with_the_backgrounds_by_hand():
+    """Red and green backgrounds, a blue subject: a red image has cosines 1 and 0, a blue one 0 and 0."""
     places = np.zeros((2, 9, 9, 3), np.uint8)
     places[0, ..., 0] = places[1, ..., 1] = 200
     marks = np.stack([spot(9)] * 2)
@@ -91,12 +92,14 @@ def test_a_score_is_the_mean_cosine_with_the_places_by_hand():
     assert scorer.score(seen[:0], []).shape == (0,)
 
 
-def test_photos_that_the_subject_fills_are_left_out_and_all_of_them_are_refused():
+def test_photos_filled_by_the_subject_are_left_out_and_refused_if_all_are():
     places = np.random.default_rng(0).integers(0, 256, (3, 20, 20, 3), dtype=np.uint8)
     marks = np.stack([spot(20), np.full((20, 20), 255, np.uint8), spot(20)])
     few = BackgroundScorer(Colour(), places[[0, 2]], marks[[0, 2]])
     np.testing.assert_array_equal(BackgroundScorer(Colour(), places, marks).score(places, []), few.score(places, []))
-    with pytest.raises(MetricsError, match="all but 5% of each of the 1 photos, so they show no place: add photos"):
+    with pytest.raises(
+        MetricsError, match="all but 5% of each of the 1 photos, so they show no background: add photos"
+    ):
         BackgroundScorer(Colour(), places[1:2], marks[1:2])
     with pytest.raises(MetricsError, match="mask 1 of 1 shows no subject"):
         BackgroundScorer(Colour(), places[:1], marks[:1] * 0)
@@ -104,7 +107,7 @@ def test_photos_that_the_subject_fills_are_left_out_and_all_of_them_are_refused(
         BackgroundScorer(Colour(), places / 255, marks)
 
 
-def test_fingerprint_holds_all_that_a_score_depends_on():
+def test_fingerprint_covers_everything_a_score_depends_on():
     places = np.random.default_rng(0).integers(0, 256, (2, 9, 9, 3), dtype=np.uint8)
     marks = np.stack([spot(9)] * 2)
     changed, moved, other = places.copy(), marks.copy(), Colour()
@@ -120,8 +123,8 @@ def test_fingerprint_holds_all_that_a_score_depends_on():
 
 
 @pytest.mark.parametrize("number", [0, 1, 2, 3])
-def test_the_toyboxs_own_place_scores_high_whoever_stands_there(number: int):
-    """Other places score lower, by 0.2 on average, both with the photos' subject and with another in them."""
+def test_toybox_photos_background_scores_high_with_any_subject(number: int):
+    """Other backgrounds score lower, by 0.2 on average, with the photos' subject as well as with another."""
     toy, stranger = concept_from_seed(number), concept_from_seed(number + 5)
     scorer = BackgroundScorer(OpenClipEmbedder(weights_folder("judge")), toy.references, toy.masks)
 

@@ -1,4 +1,4 @@
-"""Loading from folders and files, what is refused with which words, and preprocessing."""
+"""Tests loading embedders from folders and files, the messages of refusals, and preprocessing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_embeddings_are_unit_float32(clip_folder, dino_folder, images):
         np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-6)
 
 
-def test_the_last_pictures_are_kept_and_cannot_be_spoilt(reward_folder, images, monkeypatch):
+def test_last_result_is_cached_and_protected_from_changes(reward_folder, images, monkeypatch):
     embedder = load_embedder(reward_folder)
     first = embedder.embed_images(images)
     kept = first.copy()
@@ -44,8 +44,8 @@ def test_the_last_pictures_are_kept_and_cannot_be_spoilt(reward_folder, images, 
     assert calls == [1]
 
 
-def test_dino_is_the_class_token_of_transformers(dino_folder, images):
-    """Pictures at the model's own size (56): no resize, mean and std of the folder's preprocessor_config.json."""
+def test_dino_embedding_is_the_class_token_of_transformers(dino_folder, images):
+    """Images of the model's own size (56): no resize, mean and std of the folder's preprocessor_config.json."""
     from transformers import AutoImageProcessor, Dinov2Model
 
     small = images[:, :56, :56]
@@ -59,7 +59,7 @@ def test_dino_is_the_class_token_of_transformers(dino_folder, images):
     assert embedder.embed_texts(["a robot"]) is None
 
 
-def test_fingerprint_follows_weights_and_preprocessing(reward_folder, tmp_path):
+def test_fingerprint_depends_on_weights_and_preprocessing(reward_folder, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(reward_folder, copy)
     start = load_embedder(reward_folder).fingerprint
@@ -76,9 +76,7 @@ def test_fingerprint_follows_weights_and_preprocessing(reward_folder, tmp_path):
 
 @pytest.fixture
 def tiny_clip(tmp_path, monkeypatch) -> str:
-    """The name of a small architecture of ours, put among those that open_clip knows by name, with open_clip's own
-    tokenizer.
-    """
+    """The name of a small architecture, registered with open_clip, with open_clip's own tokenizer."""
     import open_clip
 
     from dreambooth_dpo.toybox.train.scorers import model_cfg
@@ -112,7 +110,7 @@ def test_architecture_by_name_with_a_weights_file(tiny_clip, tmp_path, images):
     assert given.fingerprint != embedder.fingerprint
 
 
-def test_file_that_is_no_safetensors_missing_or_of_another_model(reward_folder, tiny_clip, tmp_path):
+def test_invalid_weights_files_are_refused(reward_folder, tiny_clip, tmp_path):
     pickle = tmp_path / "ViT-B-32.bin"
     torch.save({}, pickle)
     for path in (pickle, pickle.with_suffix(".pt")):
@@ -121,7 +119,7 @@ def test_file_that_is_no_safetensors_missing_or_of_another_model(reward_folder, 
     with pytest.raises(MetricsError, match=r"lost\.safetensors does not exist: put the model's"):
         OpenClipEmbedder(tmp_path / "lost.safetensors", architecture="ViT-B-32")
     weights = reward_folder / "open_clip_model.safetensors"
-    with pytest.raises(MetricsError, match=r"knows no architecture 'ViT-B-23'; near ones are .*ViT-B-32"):
+    with pytest.raises(MetricsError, match=r"knows no architecture 'ViT-B-23'\. .*similar are .*ViT-B-32"):
         OpenClipEmbedder(weights, architecture="ViT-B-23")
     with pytest.raises(MetricsError, match="needs the name of its architecture"):
         load_embedder(weights)
@@ -131,7 +129,7 @@ def test_file_that_is_no_safetensors_missing_or_of_another_model(reward_folder, 
         OpenClipEmbedder(weights, architecture=tiny_clip)
 
 
-def test_missing_clip_folder_says_where_to_put_what(tmp_path):
+def test_missing_clip_folder_message_names_files_and_folder(tmp_path):
     folder = tmp_path / "models" / "clip"
     with pytest.raises(MetricsError) as missing:
         load_embedder(folder)
@@ -166,7 +164,7 @@ def test_damaged_weights_are_a_clear_error(reward_folder, dino_folder, tmp_path)
             load_embedder(folder)
 
 
-def test_nan_in_the_weights_is_not_a_score(reward_folder, tmp_path, images):
+def test_nan_in_the_weights_is_an_error(reward_folder, tmp_path, images):
     folder = tmp_path / "clip"
     shutil.copytree(reward_folder, folder)
     weights = load_file(folder / "open_clip_model.safetensors")
@@ -186,18 +184,18 @@ def test_config_that_is_not_open_clips_is_refused(reward_folder, tmp_path):
             load_embedder(folder)
 
 
-def test_text_tower_of_the_hub_is_not_fetched(reward_folder, tmp_path):
+def test_text_tower_from_the_hub_is_not_downloaded(reward_folder, tmp_path):
     folder = tmp_path / "clip"
     shutil.copytree(reward_folder, folder)
     config = json.loads((folder / "open_clip_config.json").read_text(encoding="utf-8"))
     config["model_cfg"]["text_cfg"]["hf_model_name"] = "xlm-roberta-base"
     (folder / "open_clip_config.json").write_text(json.dumps(config), encoding="utf-8")
-    with pytest.raises(MetricsError, match="xlm-roberta-base of the hub, which would be fetched"):
+    with pytest.raises(MetricsError, match="xlm-roberta-base from the hub, which would be downloaded"):
         load_embedder(folder)
 
 
-def test_hub_needs_its_prefix(monkeypatch):
-    """ "laion/some-model" is a folder that is not there; only "hf-hub:laion/some-model" reaches open_clip's downloader."""
+def test_hub_models_need_the_prefix(monkeypatch):
+    """ "laion/some-model" is a missing folder; only "hf-hub:laion/some-model" reaches open_clip's downloader."""
     import open_clip
 
     asked = []
@@ -224,7 +222,7 @@ def test_incomplete_dino_folder_names_the_missing_file(dino_folder, tmp_path, lo
         load_embedder(folder)
 
 
-def test_dino_weights_with_a_tensor_missing_are_not_filled_with_noise(dino_folder, tmp_path):
+def test_dino_weights_with_a_missing_tensor_are_refused(dino_folder, tmp_path):
     folder = tmp_path / "dino"
     shutil.copytree(dino_folder, folder)
     weights = load_file(folder / "model.safetensors")
@@ -240,19 +238,18 @@ def test_missing_device_is_a_clear_error(reward_folder, monkeypatch):
         load_embedder(reward_folder, device="cuda")
 
 
-def test_pictures_of_the_right_size_are_only_normalised():
+def test_images_of_the_right_size_are_only_normalised():
     """Pixels 0, 51, 255 at mean and std .5: -1, -.6, 1."""
     images = np.array([0, 51, 255], np.uint8).reshape(1, 1, 1, 3)
     np.testing.assert_allclose(Preprocess((1, 1), HALF, HALF)(images).flatten(), [-1, -0.6, 1], atol=1e-6)
 
 
 @pytest.mark.parametrize("mode", ["shortest", "squash", "longest"])
-def test_resize_modes_on_a_wide_picture(mode):
-    """A picture 8 high, 16 wide: black for 4 columns, white for 8, black for 4; the mode says which of it is seen at
-    8x8.
+def test_resize_modes_on_a_wide_image(mode):
+    """An image 8 high, 16 wide: black for 4 columns, white for 8, black for 4.
 
-    shortest: no resize, the white middle only. squash: black, white, black in quarters. longest: 4 rows of it between
-    fill.
+    The mode determines which part is seen at 8x8. shortest: the middle, all white. squash: 4 black columns become 2 on
+    either side. longest: the image becomes 4 high, with fill above and below.
     """
     image = np.zeros((1, 8, 16, 3), np.uint8)
     image[:, :, 4:12] = 255
@@ -268,7 +265,7 @@ def test_resize_modes_on_a_wide_picture(mode):
         assert ((seen[:2] == 128 / 255).all() and (seen[6:] == 128 / 255).all()) == (mode == "longest")
 
 
-def test_square_pictures_are_seen_whole():
+def test_square_images_are_seen_whole():
     """A white frame of an eighth of the side survives the resize: nothing of the margin is cropped."""
     image = np.full((1, 128, 128, 3), 255, np.uint8)
     image[:, 16:-16, 16:-16] = 0

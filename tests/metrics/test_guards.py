@@ -1,4 +1,4 @@
-"""Copy-paste measure and Vendi score, against numbers worked out by hand."""
+"""Tests copy-paste measure and Vendi score on numbers worked out by hand."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_copy_paste_where_reference_and_held_out_coincide():
     np.testing.assert_array_equal(copy_paste(at(0, 30), at(0), at(0)), [0, 0])
 
 
-def test_copy_paste_sees_angles_that_a_cosine_cannot():
+def test_copy_paste_resolves_angles_that_a_cosine_cannot():
     """Reference at 0 and held-out photo at 1e-4 degrees: cosine 1 - 1.5e-12.
 
     A picture at a quarter gives (0.75 - 0.25)/1 = 0.5.
@@ -59,14 +59,14 @@ def test_copy_paste_sees_angles_that_a_cosine_cannot():
     np.testing.assert_allclose(copy_paste(at(0.25e-4), at(1e-4), at(0)), [0.5], atol=1e-6)
 
 
-def test_copy_paste_of_nothing_is_empty():
+def test_copy_paste_of_no_images_is_empty():
     assert copy_paste(np.zeros((0, 2)), at(60), at(0)).shape == (0,)
 
 
 @settings(deadline=None)
 @given(embeddings(st.integers(1, 5)), embeddings(st.integers(1, 3)), embeddings(st.integers(1, 3)))
 def test_copy_paste_is_bounded_and_changes_sign_with_the_sides(g, t, r):
-    """In [-1, 1]; references and held-out photos swapped give the negative; lengths of embeddings do not count."""
+    """In [-1, 1]; swapping references and held-out photos gives the negative; lengths of embeddings do not matter."""
     m = copy_paste(g, t, r)
     assert (np.abs(m) <= 1).all()
     np.testing.assert_allclose(copy_paste(g, r, t), -m, atol=1e-9)
@@ -83,19 +83,20 @@ def test_copy_paste_is_bounded_and_changes_sign_with_the_sides(g, t, r):
         (at(0), np.zeros((1, 2)), at(0), "held_out holds"),
     ],
 )
-def test_copy_paste_refuses_what_has_no_angle(g, t, r, words):
+def test_copy_paste_refuses_embeddings_without_a_direction(g, t, r, words):
     with pytest.raises(MetricsError, match=words):
         copy_paste(g, t, r)
 
 
 def test_vendi_of_two_vectors_at_60_degrees():
-    """Cosine 1/2: K/n = [[.5, .25], [.25, .5]], eigenvalues .75 and .25: exp(-.75 ln .75 - .25 ln .25) = e^.562335 =
-    1.754765.
+    """Cosine 1/2: K/n = [[.5, .25], [.25, .5]] has eigenvalues .75 and .25.
+
+    exp(-.75 ln .75 - .25 ln .25) = e^.562335 = 1.754765.
     """
     assert vendi_score(at(0, 60)) == pytest.approx(1.754765, abs=1e-6)
 
 
-def test_vendi_of_three_pictures_two_of_them_alike():
+def test_vendi_of_three_images_two_of_them_alike():
     """Eigenvalues of K/3: 2/3 (the pair) and 1/3: exp(ln 3 - (2/3) ln 2) = 3 / 2^(2/3) = 1.889882."""
     assert vendi_score(np.eye(2)[[0, 0, 1]]) == pytest.approx(3 / 2 ** (2 / 3), abs=1e-12)
 
@@ -109,7 +110,7 @@ def test_vendi_of_identical_and_of_orthogonal(n):
 @settings(deadline=None)
 @given(embeddings(st.integers(1, 8)), st.randoms(use_true_random=False))
 def test_vendi_is_between_one_and_n_whatever_the_order(x, random):
-    """Also: the same set twice over has the same score (a share of the pictures, not a count, decides)."""
+    """Duplicating the whole set does not change the score, because shares count, not numbers."""
     order = list(range(len(x)))
     random.shuffle(order)
     score = vendi_score(x)
@@ -118,15 +119,15 @@ def test_vendi_is_between_one_and_n_whatever_the_order(x, random):
     assert vendi_score(np.concatenate([x, x])) == pytest.approx(score, rel=1e-6)
 
 
-def test_vendi_by_prompt_groups_pictures_of_equal_prompts():
-    """ "b" has two orthogonal pictures (2), "a" two alike (1), in the order of first appearance."""
+def test_vendi_by_prompt_groups_images_by_prompt():
+    """ "b" has two orthogonal images (2), "a" two equal ones (1), in the order of first appearance."""
     scores = vendi_by_prompt(np.eye(3)[[0, 1, 2, 1]], ["b", "a", "b", "a"])
     assert list(scores) == ["b", "a"]
     assert scores == pytest.approx({"b": 2, "a": 1})
     assert vendi_by_prompt(np.zeros((0, 3)), []) == {}
 
 
-def test_vendi_refuses_no_pictures_and_unlike_counts():
+def test_vendi_refuses_no_images_and_different_counts():
     with pytest.raises(MetricsError, match="at least 1"):
         vendi_score(np.zeros((0, 3)))
     with pytest.raises(MetricsError, match="2 embeddings for 1 prompts"):
@@ -134,7 +135,7 @@ def test_vendi_refuses_no_pictures_and_unlike_counts():
 
 
 class FirstPixelEmbedder:
-    """The first pixel's colour as a vector: enough to know every angle. No text tower."""
+    """The first pixel's colour as a vector, so that every angle is known. No text tower."""
 
     name, fingerprint = "first pixel", "abc"
 
@@ -170,7 +171,7 @@ def test_copy_paste_scorer():
     assert scorer.score(np.zeros((0, 4, 4, 3), np.uint8), []).shape == (0,)
 
 
-def test_copy_paste_scorer_fingerprint_knows_which_side_a_photo_is_on():
+def test_copy_paste_scorer_fingerprint_tells_references_from_held_out_photos():
     red, green = flat((200, 0, 0)), flat((0, 200, 0))
     one = CopyPasteScorer(FirstPixelEmbedder(), red, green).fingerprint
     assert one == CopyPasteScorer(FirstPixelEmbedder(), red.copy(), green.copy()).fingerprint
@@ -185,8 +186,8 @@ def test_copy_paste_scorer_needs_photos_of_both_kinds():
         CopyPasteScorer(FirstPixelEmbedder(), flat((1, 2, 3)), none)
 
 
-def test_diversity_scorer_gives_each_picture_its_prompts_vendi():
-    """ "a": red and green, orthogonal (2); "b": red twice (1), in whatever order they come."""
+def test_diversity_scorer_gives_each_image_its_prompts_vendi_score():
+    """ "a": red and green, orthogonal (2); "b": red twice (1), in any order."""
     red, green = (200, 0, 0), (0, 200, 0)
     scorer = DiversityScorer(FirstPixelEmbedder())
     np.testing.assert_allclose(scorer.score(flat(red, red, green, red), ["a", "b", "a", "b"]), [2, 1, 2, 1], atol=1e-6)

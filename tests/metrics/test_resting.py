@@ -25,7 +25,7 @@ PROMPTS = ["a robot"] * 3
 
 @pytest.fixture
 def embedder(monkeypatch: pytest.MonkeyPatch):
-    """One that believes that its model may leave, and where it was sent."""
+    """An embedder that acts as if on a GPU, and records where its model is moved."""
     found, moves = OpenClipEmbedder(weights_folder("reward")), []
     found._shelf, found.device = torch.device("cpu"), torch.device("cpu")  # two objects: "aside" and "home"
     monkeypatch.setattr(found._model, "to", lambda where: moves.append("home" if where is found.device else "aside"))
@@ -44,7 +44,7 @@ def scorers(embedder) -> list:
 
 @pytest.mark.parametrize("index", range(5))
 @pytest.mark.parametrize("augmented", [False, True])
-def test_every_scorer_rests_and_comes_back(embedder, index: int, augmented: bool):
+def test_every_scorer_leaves_the_gpu_and_returns(embedder, index: int, augmented: bool):
     inner, moves = embedder
     scorer = scorers(AugmentedEmbedder(inner) if augmented else inner)[index]
     scorer.score(PHOTOS, PROMPTS)
@@ -55,7 +55,7 @@ def test_every_scorer_rests_and_comes_back(embedder, index: int, augmented: bool
     assert moves[1:] and set(moves[1:]) == {"home"}
 
 
-def test_texts_wake_it_too(embedder):
+def test_texts_bring_the_model_back_too(embedder):
     inner, moves = embedder
     inner.rest()
     inner.embed_texts(["a robot"])
@@ -71,7 +71,7 @@ def test_on_a_cpu_nothing_is_moved(monkeypatch: pytest.MonkeyPatch):
     assert moves == []
 
 
-def test_an_embedder_that_its_host_moves_needs_no_rest():
+def test_embedder_managed_by_its_host_needs_no_rest():
     class Hosted:
         name = fingerprint = "hosted"
 
@@ -88,7 +88,7 @@ def test_an_embedder_that_its_host_moves_needs_no_rest():
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="asks where a GPU's memory goes: needs one")
-def test_a_gpu_is_left():
+def test_gpu_memory_is_freed():
     found = OpenClipEmbedder(weights_folder("reward"), device="cuda")
     before = found.embed_images(PHOTOS)
     found.rest()

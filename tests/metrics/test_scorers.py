@@ -1,4 +1,4 @@
-"""Fidelity and alignment on tiny models with random weights, against open_clip and transformers used directly."""
+"""Tests fidelity and alignment on tiny models with random weights, against direct use of open_clip and transformers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def pictures(count: int, seed: int) -> np.ndarray:
 
 
 def by_open_clip(folder, images: np.ndarray, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Unit embeddings of pictures and texts by open_clip's own model, tokenizer and PIL preprocessing."""
+    """Unit embeddings of images and texts by open_clip's own model, tokenizer and PIL preprocessing."""
     import open_clip
     from PIL import Image
 
@@ -44,7 +44,7 @@ def by_open_clip(folder, images: np.ndarray, texts: list[str]) -> tuple[np.ndarr
         )
 
 
-def test_scores_are_open_clips_cosines(clip_folder):
+def test_scores_equal_open_clips_cosines(clip_folder):
     images, references = pictures(3, 0), pictures(5, 100)
     embedder = OpenClipEmbedder(clip_folder)
     theirs, texts = by_open_clip(clip_folder, np.concatenate([images, references]), [strip(p) for p in PROMPTS])
@@ -55,10 +55,8 @@ def test_scores_are_open_clips_cosines(clip_folder):
     np.testing.assert_allclose(alignment, (theirs[:3] * texts).sum(axis=1), atol=1e-6)
 
 
-def test_resized_pictures_score_as_with_pil(clip_folder):
-    """128x160 pictures: PIL rounds to uint8 between resize and model, so the cosine of the embeddings is 1 to a few
-    1e-4.
-    """
+def test_resized_images_score_as_with_pil(clip_folder):
+    """128x160 images: PIL rounds to uint8 before the model, so embeddings agree to a cosine of 1 within a few 1e-4."""
     tall = np.repeat(np.repeat(pictures(2, 7), 2, axis=1), 2, axis=2)
     wide = np.concatenate([tall[:, :, :16], tall, tall[:, :, -16:]], axis=2)
     theirs, _ = by_open_clip(clip_folder, wide, ["a robot"])
@@ -95,7 +93,7 @@ def test_identifier_is_stripped_and_class_noun_kept(reward_folder):
 
 
 class Counting:
-    """Counts what reaches the embedder inside."""
+    """Counts the images and texts that reach the wrapped embedder."""
 
     def __init__(self, inner):
         self.inner, self.name, self.fingerprint = inner, inner.name, inner.fingerprint
@@ -131,7 +129,7 @@ def test_empty_input_gives_empty_scores(reward_folder):
     assert embedder.embed_images(none).shape == embedder.embed_texts([]).shape == (0, 128)
 
 
-def test_fingerprint_holds_all_that_a_score_depends_on(reward_folder):
+def test_fingerprint_covers_everything_a_score_depends_on(reward_folder):
     embedder, references = OpenClipEmbedder(reward_folder), pictures(2, 0)
     changed = references.copy()
     changed[1, 5, 5, 0] ^= 1
@@ -173,7 +171,7 @@ def photos_and_masks(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]
     return pictures(count, seed), np.stack(masks)
 
 
-def test_a_masked_score_is_the_mean_cosine_with_the_subject_on_27_plain_colours(reward_folder):
+def test_masked_score_is_the_mean_cosine_with_the_subject_on_27_plain_colours(reward_folder):
     images, (photos, masks) = pictures(3, 50), photos_and_masks(2)
     cut_out = []
     for photo, mask in zip(photos, masks, strict=True):
@@ -189,9 +187,10 @@ def test_a_masked_score_is_the_mean_cosine_with_the_subject_on_27_plain_colours(
     assert np.abs(scores - FidelityScorer(embedder, photos).score(images, PROMPTS)).min() > 1e-4
 
 
-def test_a_soft_edge_is_mixed_with_each_colour_and_the_colours_mean_is_grey():
-    """Mask 0, 51, 255 is a share of 0, 0.2, 1: on (32, 128, 224) a photo's (100, 0, 200) becomes that, (45.6, 102.4,
-    219.2), itself.
+def test_soft_edges_are_blended_with_each_colour():
+    """Mask 0, 51, 255 is a share of 0, 0.2, 1; the colours' mean is grey.
+
+    On (32, 128, 224) a photo's (100, 0, 200) becomes that colour, (45.6, 102.4, 219.2), and itself.
     """
     photo = np.tile(np.uint8([100, 0, 200]), (1, 3, 1))
     made = on_plain_backgrounds(photo, np.uint8([[0, 51, 255]]))
@@ -201,8 +200,8 @@ def test_a_soft_edge_is_mixed_with_each_colour_and_the_colours_mean_is_grey():
     assert [[32, 128, 224], [46, 102, 219], [100, 0, 200]] in made[:, 0].tolist()
 
 
-def test_the_place_of_the_photos_does_not_count(reward_folder):
-    """Every pixel outside the mask replaced: the same scores to the last bit. Without masks they are others."""
+def test_background_of_the_photos_does_not_count_with_masks(reward_folder):
+    """Replacing every pixel outside the mask leaves the scores equal to the last bit; without masks they change."""
     images, (photos, masks) = pictures(3, 50), photos_and_masks(2)
     noise = np.random.default_rng(0).integers(0, 256, photos.shape, dtype=np.uint8)
     elsewhere = np.where(masks[..., None] == 255, photos, noise)
@@ -222,7 +221,7 @@ def test_the_subject_counts_and_each_photo_has_its_own_mask(reward_folder):
     assert np.abs(scores[0] - scores[1]).min() > 1e-4 and np.abs(scores[0] - scores[2]).min() > 1e-5
 
 
-def test_an_all_white_mask_takes_the_photo_as_it_is(reward_folder):
+def test_all_white_mask_leaves_the_photo_unchanged(reward_folder):
     images, photos = pictures(3, 50), pictures(2, 0)
     white, embedder = np.full(photos.shape[:3], 255, np.uint8), OpenClipEmbedder(reward_folder)
     assert (on_plain_backgrounds(photos[0], white[0]) == photos[0]).all()
@@ -262,7 +261,7 @@ def test_masks_are_part_of_the_fingerprint(reward_folder):
 def test_masks_of_another_form_are_refused(reward_folder, wrong, seen):
     photos, masks = photos_and_masks(2)
     with pytest.raises(
-        MetricsError, match=rf"masks are {seen}: one numpy array uint8 \[2, 64, 64\] is needed, one mask a photo"
+        MetricsError, match=rf"masks are {seen}: one numpy array uint8 \[2, 64, 64\] is needed, one mask per photo"
     ):
         FidelityScorer(OpenClipEmbedder(reward_folder), photos, masks=wrong(masks))
 

@@ -1,4 +1,4 @@
-"""The scorers of a concept, put together: names, roles, and who may stand on which axis."""
+"""Tests the scorers of a concept: names, roles, and which embedder may score which axis."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_one_scorer_alone_or_in_a_list_is_the_same(clip, concept):
     assert [s.name for s in alone] == ["fidelity", "alignment"]
 
 
-def test_further_scorers_are_numbered_and_dino_adds_to_fidelity_alone(clip, dino, concept, photos):
+def test_further_scorers_are_numbered_and_dino_adds_fidelity_only(clip, dino, concept, photos):
     scorers = {s.name: s for s in reward_scorers([clip, dino, AugmentedEmbedder(clip)], concept)}
     assert list(scorers) == ["fidelity", "alignment", "fidelity_2", "fidelity_3", "alignment_3"]
     assert len({s.fingerprint for s in scorers.values()}) == 5
@@ -63,15 +63,15 @@ def test_wrong_sets_of_scorers_are_refused(clip, dino, concept):
     with pytest.raises(MetricsError, match="there is no reward scorer: name at least one"):
         reward_scorers([], concept)
     with pytest.raises(
-        MetricsError, match=r"open_clip reward stands twice among the rewards.*choose another model, or leave it out"
+        MetricsError, match=r"open_clip reward is given twice as a reward.*choose another model, or leave it out"
     ):
         reward_scorers([clip, dino, clip], concept)
     with pytest.raises(MetricsError, match="has no text tower"):
         reward_scorers([dino, clip], concept)
 
 
-def test_the_guard_of_the_place_needs_masks_that_show_one(clip, dino, concept, photos):
-    """By the judge, else by the first reward; without masks, or where the subject fills every photo, there is none."""
+def test_background_guard_needs_masks_and_a_visible_background(clip, dino, concept, photos):
+    """By the judge, else by the first reward; there is none without masks, or where the subject fills every photo."""
     half, white = np.zeros(photos.shape[:3], np.uint8), np.full(photos.shape[:3], 255, np.uint8)
     half[:, :, 32:] = 255
     masked, filled = (Concept("sks", "robot", photos, masks=m) for m in (half, white))

@@ -38,7 +38,7 @@ def test_every_word_of_a_caption_is_in_the_vocabulary(seed):
 
 @given(SEEDS)
 @settings(max_examples=60, deadline=None)
-def test_a_caption_says_the_hat_always_and_never_another_background(seed):
+def test_caption_always_names_the_hat_and_never_another_background(seed):
     rng = np.random.default_rng(seed)
     scene = random_scene(rng)
     text = caption(scene, rng)
@@ -47,7 +47,7 @@ def test_a_caption_says_the_hat_always_and_never_another_background(seed):
     assert not any(phrase in text for name, phrase in BACKGROUND_PHRASES.items() if name != scene.background)
 
 
-def test_chances_of_one_and_nought():
+def test_probabilities_of_one_and_zero():
     scene, rng = Scene("robot", "red", "blue", "snow", "pink"), np.random.default_rng(0)
     everything = caption(scene, rng, colours=1, background=1, identifier=1).split()
     assert " ".join(w for w in everything if w not in IDENTIFIERS).endswith(
@@ -66,19 +66,19 @@ def test_every_background_has_its_own_phrase():
     assert len(set(BACKGROUND_PHRASES.values())) == len(BACKGROUNDS)
 
 
-def test_the_vocabulary_has_no_word_twice_and_ends_with_eos():
+def test_vocabulary_is_distinct_and_ends_with_eos():
     """CLIP's text tower pools at the highest token id."""
     assert len(set(VOCABULARY)) == len(VOCABULARY) and VOCABULARY[-1] == "<eos>"
 
 
-def test_prompts_are_made_of_known_words(tokenizer):
+def test_prompts_consist_of_known_words(tokenizer):
     concept = concept_from_seed(0)
     for template in prompt_templates():
         ids = tokenizer(template.format(identifier=concept.identifier, class_noun=concept.noun)).input_ids
         assert tokenizer.unk_token_id not in ids and len(ids) <= CONTEXT_LENGTH
 
 
-def test_the_tokenizer_brackets_pads_and_marks_unknown_words(tokenizer):
+def test_tokenizer_adds_special_tokens_pads_and_marks_unknown_words(tokenizer):
     ids = tokenizer("a SKS robot on mars", padding="max_length", max_length=CONTEXT_LENGTH, truncation=True).input_ids
     words = [VOCABULARY[i] for i in ids]
     assert words[:7] == ["<bos>", "a", "sks", "robot", "on", "<unk>", "<eos>"]

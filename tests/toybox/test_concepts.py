@@ -24,14 +24,14 @@ def test_the_first_concepts_differ_and_cover_the_world():
     assert all(c.body != c.belly for c in FIRST)
 
 
-def test_ninety_concepts_are_all_there_are_and_then_they_come_again_with_other_photos():
+def test_appearances_repeat_after_ninety_concepts_with_other_photos():
     assert len(set(_appearances())) == len(_appearances()) == 90
     again = concept_from_seed(93)
     assert (again.noun, again.body, again.belly) == (FIRST[3].noun, FIRST[3].body, FIRST[3].belly)
     assert not np.array_equal(again.references, FIRST[3].references)
 
 
-def test_photos_show_the_concept_bare_headed_on_the_backgrounds_that_are_told():
+def test_photos_show_the_concept_bare_headed_on_the_stated_backgrounds():
     oracle = Oracle()
     for concept in FIRST[:4]:
         assert concept.references.shape == concept.held_out.shape == (5, 64, 64, 3)
@@ -46,8 +46,8 @@ def test_photos_show_the_concept_bare_headed_on_the_backgrounds_that_are_told():
 
 
 @pytest.mark.parametrize("toy", FIRST, ids=lambda toy: toy.noun)
-def test_masks_hold_the_subject_of_each_reference_and_nothing_of_the_place(toy):
-    """Inside are three colours: ink, and body and belly up to one shade. Outside none of the three occurs."""
+def test_masks_cover_exactly_the_subject_of_each_reference(toy):
+    """Inside there are three colours: ink, and body and belly up to one shade. Outside none of them occurs."""
     assert toy.masks.shape == toy.references.shape[:3] and toy.masks.dtype == np.uint8
     for photo, mask in zip(toy.references, toy.masks, strict=True):
         inside, outside = ({tuple(map(int, pixel)) for pixel in photo[mask == value]} for value in (255, 0))
@@ -60,7 +60,7 @@ def test_masks_hold_the_subject_of_each_reference_and_nothing_of_the_place(toy):
 
 @given(st.integers(0, 10_000))
 @settings(max_examples=10, deadline=None)
-def test_a_number_always_gives_the_same_concept(n):
+def test_concept_is_determined_by_its_number(n):
     first, second = concept_from_seed(n), concept_from_seed(n)
     assert first.describe() == second.describe()
     assert np.array_equal(first.references, second.references) and np.array_equal(first.held_out, second.held_out)
@@ -83,12 +83,12 @@ def test_to_concept_and_describe():
 
 @given(st.sampled_from(FIRST), st.sampled_from(BACKGROUNDS), st.sampled_from((None, *HAT_COLOURS)))
 @settings(max_examples=60, deadline=None)
-def test_scene_for_reads_what_template_wrote(toy, background, hat):
+def test_scene_for_parses_filled_templates(toy, background, hat):
     prompt = fill(template(background, hat), toy.to_concept())
     assert toy.scene_for(prompt) == Scene(toy.noun, toy.body, toy.belly, background, hat)
 
 
-def test_scene_for_takes_every_prompt_of_the_grammar():
+def test_scene_for_parses_every_prompt_of_the_grammar():
     toy = FIRST[0]
     scenes = [toy.scene_for(fill(t, toy.to_concept())) for t in prompt_templates()]
     assert len(set(scenes)) == len(BACKGROUNDS) * (1 + len(HAT_COLOURS))
@@ -104,12 +104,12 @@ def test_scene_for_takes_every_prompt_of_the_grammar():
         ("", "names no toybox background;"),
     ],
 )
-def test_scene_for_refuses_what_it_cannot_judge(prompt, why):
+def test_scene_for_refuses_unknown_or_ambiguous_prompts(prompt, why):
     with pytest.raises(UserError, match=why):
         FIRST[0].scene_for(prompt)
 
 
-def test_prompt_templates_skip_nothing_and_repeat_nothing():
+def test_prompt_templates_are_complete_and_distinct():
     templates = prompt_templates()
     assert len(set(templates)) == len(templates)
     for background in BACKGROUNDS:
@@ -119,7 +119,7 @@ def test_prompt_templates_skip_nothing_and_repeat_nothing():
 
 
 @pytest.mark.parametrize("n", range(15))
-def test_both_halves_cover_every_background_and_accessory_and_share_no_scene(n):
+def test_both_halves_cover_every_background_and_hat_and_share_no_scene(n):
     toy = FIRST[n]
     halves = train_and_held_out(toy)
     assert halves == train_and_held_out(toy)

@@ -29,8 +29,9 @@ def _render_all(scenes: list[Scene], seed: int) -> np.ndarray:
 
 
 def _every_attribute() -> list[Scene]:
-    """Each noun on each background with each body colour and each hat, 180 x 2 scenes in all; bellies and hats take
-    turns.
+    """Each noun on each background with each body colour, with and without a hat: 180 x 2 scenes.
+
+    Belly and hat colours take turns.
     """
     scenes = []
     for i, (noun, background, body) in enumerate(itertools.product(CLASSES, BACKGROUNDS, COLOURS)):
@@ -56,7 +57,7 @@ def _rates(scenes: list[Scene], right: np.ndarray, attribute: str) -> dict:
 
 @pytest.mark.parametrize("by", ["noun", "background", "body", "belly", "hat"])
 @pytest.mark.parametrize("part", PARTS)
-def test_clean_renders_are_right_whatever_they_show(clean, part, by):
+def test_clean_renders_are_right_for_every_attribute_value(clean, part, by):
     scenes, _, verdict = clean
     rates = _rates(scenes, verdict.parts[part], by)
     assert len(rates) == {"noun": 3, "background": 10, "body": 6, "belly": 6, "hat": 5}[by]
@@ -64,7 +65,7 @@ def test_clean_renders_are_right_whatever_they_show(clean, part, by):
 
 
 def _changed(scene: Scene, part: str, rng: np.random.Generator) -> Scene:
-    """The scene with another value of one part, never one that hides another part."""
+    """The scene with another value of one part, which never hides another part."""
     values = {"background": BACKGROUNDS, "body": tuple(COLOURS), "belly": tuple(COLOURS), "hat": (None, *HAT_COLOURS)}[
         part
     ]
@@ -77,7 +78,7 @@ def _changed(scene: Scene, part: str, rng: np.random.Generator) -> Scene:
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_one_changed_attribute_is_wrong_and_the_others_stay_right(part):
+def test_changed_attribute_is_wrong_and_the_others_stay_right(part):
     rng = np.random.default_rng(77)
     expected = [random_scene(rng) for _ in range(120)]
     shown = [_changed(s, part, rng) for s in expected]
@@ -105,20 +106,20 @@ def test_a_missing_hat_and_an_unwanted_hat_are_wrong(hat):
 
 
 def _blurred(images: np.ndarray) -> np.ndarray:
-    """3x3 mean with grey noise of 6 on top: about what a small VAE loses."""
+    """3x3 mean plus grey noise of 6: about what a small VAE loses."""
     wide = np.pad(images.astype(np.float32), ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
     mean = sum(wide[:, i : i + 64, j : j + 64] for i in range(3) for j in range(3)) / 9
     return np.clip(mean + np.random.default_rng(0).normal(0, 6, mean.shape), 0, 255).astype(np.uint8)
 
 
-def test_blur_and_noise_do_not_mislead_it(clean):
+def test_blur_and_noise_do_not_change_the_reading(clean):
     scenes, images, _ = clean
     verdict = Oracle().judge(_blurred(images[::3]), scenes[::3])
     for part in PARTS:
         assert verdict.parts[part].mean() >= 0.95, part
 
 
-def test_noise_and_plain_pictures_are_not_all_right():
+def test_noise_and_plain_images_are_not_all_right():
     rng = np.random.default_rng(1)
     noise = rng.integers(0, 256, (40, 64, 64, 3)).astype(np.uint8)
     plain = np.stack([np.full((64, 64, 3), c, np.uint8) for c in [*COLOURS.values(), *rng.integers(0, 256, (40, 3))]])
@@ -128,7 +129,7 @@ def test_noise_and_plain_pictures_are_not_all_right():
     assert all(r.background is None for r in readings[:40])
 
 
-def test_a_background_without_its_subject_shows_no_subject():
+def test_background_alone_shows_no_subject():
     """Body and belly painted over with the background of the same picture's left neighbour region."""
     images = _render_all([Scene("robot", "red", "blue", b) for b in BACKGROUNDS], 5)
     images[:, :, 9:55] = np.tile(images[:, :, :9], (1, 1, 6, 1))[:, :, :46]
@@ -137,7 +138,7 @@ def test_a_background_without_its_subject_shows_no_subject():
         assert (reading.body, reading.belly, reading.hat) == (None, None, None)
 
 
-def test_two_backgrounds_side_by_side_are_none():
+def test_two_backgrounds_side_by_side_are_read_as_none():
     one, two = (render(Scene("bear", "red", "blue", b), 4, Placement(32, 38, 21)) for b in ("snow", "water"))
     both = np.concatenate([one[:, :32], two[:, 32:]], axis=1)
     assert Oracle().read(both[None], ["bear"]) == [Reading(None, "red", "blue", None)]
@@ -147,15 +148,16 @@ def test_two_backgrounds_side_by_side_are_none():
     st.floats(27, 37), st.floats(35, 41), st.floats(19, 23), st.sampled_from(CLASSES), st.sampled_from((None, "yellow"))
 )
 @settings(max_examples=30, deadline=None)
-def test_it_finds_the_subject_wherever_it_stands(x, y, scale, noun, hat):
+def test_subject_is_found_at_any_placement(x, y, scale, noun, hat):
     image = render(Scene(noun, "green", "pink", "wood", hat), 8, Placement(x, y, scale))
     assert Oracle().read(image[None], [noun]) == [Reading("wood", "green", "pink", hat)]
 
 
 @pytest.mark.parametrize("kept, hat", [(0.9, "blue"), (0.4, UNCLEAR), (0.1, None)])
-def test_part_of_a_hat_is_unclear(kept, hat):
-    """The hat's pixels kept at random, the others painted white: 90 % is a hat, 40 % neither hat nor bare head, 10 % a
-    bare head.
+def test_partly_visible_hat_is_unclear(kept, hat):
+    """The hat's pixels are kept at random, the others painted white.
+
+    90 % is a hat, 40 % neither hat nor bare head, 10 % a bare head.
     """
     place = Placement(32, 38, 21)
     image = render(Scene("robot", "red", "green", "snow", "blue"), 2, place)
@@ -182,8 +184,8 @@ def test_colours_of_pixels():
     assert colour_map(image)[0, : len(pixels)].tolist() == [0, 1, 2, 3, 4, 5, -1, -1, -1, -1, -1, -1]
 
 
-def test_the_expected_colours_do_not_change_the_reading(clean):
-    """judge() is read() and a comparison: a verdict can be had from the readings alone."""
+def test_expected_colours_do_not_change_the_reading(clean):
+    """judge() is read() plus a comparison, so a verdict follows from the readings alone."""
     scenes, images, verdict = clean
     part = slice(0, 60)
     readings = Oracle().read(images[part], [s.noun for s in scenes[part]])
@@ -199,7 +201,7 @@ def test_all_right_is_every_part_right():
     assert tuple(verdict.parts) == PARTS
 
 
-def test_no_pictures_and_mixed_nouns():
+def test_no_images_and_mixed_nouns():
     oracle = Oracle()
     assert oracle.judge(np.zeros((0, 64, 64, 3), np.uint8), []).all_right.shape == (0,)
     scenes = [Scene(noun, "red", "cyan", "night", "pink") for noun in (*CLASSES, *CLASSES[::-1])]
@@ -218,14 +220,14 @@ def test_wrong_input_is_refused():
         oracle.read(image, ["whale"])
 
 
-def test_backgrounds_are_far_apart():
-    """No drawing of a background is within the limit of, and nearer to, another one than to its own."""
+def test_backgrounds_are_separated():
+    """No drawing of a background is within the limit of another one and nearer to it than to its own."""
     images = _render_all([Scene("bottle", "red", "blue", b) for b in BACKGROUNDS for _ in range(6)], 900)
     distances = background_distances(images)
     assert (distances.argmin(1) == np.repeat(np.arange(10), 6)).all()
 
 
-def test_128_pictures_take_less_than_two_seconds(clean):
+def test_128_images_take_less_than_two_seconds(clean):
     scenes, images, _ = clean
     started = time.process_time()
     Oracle().judge(images[:128], scenes[:128])

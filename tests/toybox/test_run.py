@@ -1,4 +1,4 @@
-"""The whole job on the shipped toybox models, at a small size: personalize, one round, evaluation, report, LoRA."""
+"""Tests the whole method on the shipped toybox models at a small size: personalize, one round, evaluation, report."""
 
 import json
 
@@ -37,7 +37,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory):
     return loop, start, finish(loop, rounds, "result"), write_report(loop.run)
 
 
-def test_report_answers_with_every_promised_number(finished):
+def test_report_contains_every_documented_number(finished):
     loop, _, _, report = finished
     kept = json.loads((loop.run.path / "report" / "report.json").read_text(encoding="utf-8"))
     assert kept["concept"] == 1 and kept["rounds"] == 1 and report["answer"]
@@ -48,8 +48,8 @@ def test_report_answers_with_every_promised_number(finished):
     assert "<img" in page and "http://" not in page and "https://" not in page
 
 
-def test_start_follows_its_rule(finished):
-    """An under-fitted start is trained on, up to max_steps, and says so."""
+def test_under_fitted_start_is_trained_further(finished):
+    """An under-fitted start is trained further, up to max_steps, and its record says so."""
     _, (lora, record), _, _ = finished
     assert lora.is_file() and record["step"] == 8 and record["extended"] and record["under_fitted"]
     assert [p["step"] for p in record["curve"]] == [0, 6, 7, 8, 9]
@@ -69,7 +69,7 @@ def test_lora_file_acts_as_the_live_adapter(finished):
         assert torch.equal(live, model.predict(noisy, times, cond))
 
 
-def test_oracle_scorers_see_a_right_picture_and_a_wrong_hat():
+def test_oracle_scorers_on_a_right_image_and_a_wrong_hat():
     toy = concept_from_seed(2)
     prompts = toy_prompts(toy).train[:8]
     right = np.stack([render(toy.scene_for(p), i) for i, p in enumerate(prompts)])

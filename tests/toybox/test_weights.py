@@ -1,4 +1,4 @@
-"""The shipped models: small, safe to load, and good enough for the world's truth to mean something."""
+"""Tests the shipped models: small, safe to load, and good enough for the oracle's verdicts to be meaningful."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from dreambooth_dpo.toybox.train.quality import base_quality, retrieval
 FILES = sorted(WEIGHTS.rglob("*.safetensors"))
 
 
-def test_weights_are_half_precision_safetensors_of_16_mb_at_most():
+def test_weights_are_half_precision_safetensors_below_16_mb():
     assert len(FILES) == 5  # VAE, text encoder, UNet, reward, judge
     assert sum(f.stat().st_size for f in WEIGHTS.rglob("*") if f.is_file()) <= 16e6
     for path in FILES:
@@ -22,19 +22,19 @@ def test_weights_are_half_precision_safetensors_of_16_mb_at_most():
         assert np.dtype(np.float32) not in kinds and np.dtype(np.float16) in kinds, path
 
 
-def test_base_model_draws_what_captions_say():
-    """Fifty fresh captions at fixed seeds; the bounds are the aims that the models were trained to reach."""
+def test_base_model_follows_captions():
+    """Fifty fresh captions at fixed seeds; the bounds are the targets that the models were trained to reach."""
     quality = base_quality(weights_folder("pipeline"), count=50)
     assert quality["background"] >= 0.95
     assert quality["body"] >= 0.9 and quality["belly"] >= 0.9
 
 
 @pytest.mark.parametrize(("part", "least"), [("reward", 0.45), ("judge", 0.6)])
-def test_scorers_find_the_caption_among_500(part: str, least: float):
+def test_scorers_retrieve_the_caption_among_500(part: str, least: float):
     assert retrieval(weights_folder(part)) >= least
 
 
-def test_missing_weights_say_how_to_make_them(tmp_path: Path):
+def test_missing_weights_message_says_how_to_make_them(tmp_path: Path):
     with pytest.raises(UserError, match=r"toybox\.train"):
         weights_folder(PARTS[0], tmp_path)
     with pytest.raises(UserError, match="unet"):

@@ -36,7 +36,7 @@ PLACES = st.builds(Placement, st.floats(27, 37), st.floats(35, 41), st.floats(19
 
 @given(SCENES, SEEDS)
 @settings(max_examples=40, deadline=None)
-def test_the_same_scene_and_seed_give_the_same_picture(scene, seed):
+def test_same_scene_and_seed_give_the_same_image(scene, seed):
     first = render(scene, seed)
     assert first.dtype == np.uint8 and first.shape == (SIZE, SIZE, 3)
     assert np.array_equal(first, render(scene, seed))
@@ -63,7 +63,7 @@ def test_the_subject_leaves_the_border_free(noun, place):
 
 @given(st.sampled_from(CLASSES), PLACES)
 @settings(max_examples=30, deadline=None)
-def test_a_hat_takes_only_its_own_pixels(noun, place):
+def test_hat_covers_only_its_own_pixels(noun, place):
     bare, worn = part_masks(noun, place, with_hat=False), part_masks(noun, place, with_hat=True)
     for name in ("body", "belly", "ink"):
         assert np.array_equal(worn[name], bare[name] & ~bare["hat"])
@@ -83,9 +83,10 @@ def test_parts_have_their_colours_up_to_one_shade():
 
 @given(st.sampled_from(CLASSES), st.sampled_from((None, *HAT_COLOURS)), SEEDS)
 @settings(max_examples=40, deadline=None)
-def test_the_subjects_mask_is_what_another_place_does_not_change(noun, hat, seed):
-    """Grass and snow take the same draws and share no colour: what is equal in both pictures is the subject, hat and
-    ink included.
+def test_subject_mask_is_unchanged_by_another_background(noun, hat, seed):
+    """Grass and snow use the same random draws and share no colour.
+
+    So the pixels that are equal in both images are the subject, hat and ink included.
     """
     scene = Scene(noun, "cyan", "pink", "grass", hat)
     mask = subject_mask(scene, seed)
@@ -96,7 +97,7 @@ def test_the_subjects_mask_is_what_another_place_does_not_change(noun, hat, seed
 
 @given(st.sampled_from(CLASSES), st.booleans(), SEEDS)
 @settings(max_examples=40, deadline=None)
-def test_the_subjects_mask_is_what_other_colours_change_and_the_ink(noun, with_hat, seed):
+def test_subject_mask_is_the_pixels_changed_by_other_colours_plus_ink(noun, with_hat, seed):
     first = Scene(noun, "red", "green", "water", "yellow" if with_hat else None)
     other = first.with_(body="cyan", belly="pink", hat="blue" if with_hat else None)
     pictures = render(first, seed), render(other, seed)
@@ -119,7 +120,7 @@ def test_random_scenes_never_hide_the_belly_or_the_hat(seed):
 @pytest.mark.parametrize(
     "field, value", [("noun", "whale"), ("body", "beige"), ("belly", "beige"), ("background", "moon"), ("hat", "green")]
 )
-def test_a_scene_of_another_world_is_refused(field, value):
+def test_unknown_scene_attributes_are_refused(field, value):
     with pytest.raises(ValueError, match=value):
         Scene("robot", "red", "blue", "snow").with_(**{field: value})
 

@@ -1,4 +1,4 @@
-"""Train the toybox's models from nothing: python -m dreambooth_dpo.toybox.train [vae|unet|reward|judge|all|check]"""
+"""Train the toybox's models from scratch: python -m dreambooth_dpo.toybox.train [vae|unet|reward|judge|all|check]"""
 
 from __future__ import annotations
 

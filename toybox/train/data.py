@@ -1,4 +1,4 @@
-"""Training pictures for the toybox models: scenes, renders, captions, each from one seed."""
+"""Training images for the toybox models: scenes, renders and captions from one seed."""
 
 from __future__ import annotations
 

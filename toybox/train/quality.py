@@ -1,4 +1,4 @@
-"""How good the toybox models are, by the oracle and by retrieval: printed after training, and by `... train check`."""
+"""Measures the toybox models by oracle and retrieval: printed after training, and by `... train check`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HELD_OUT_SEED = 987_654
 def base_quality(
     pipeline: Path, count: int = 200, steps: int = 14, guidance: float = 4.0, device: str = "cpu"
 ) -> dict[str, float]:
-    """Shares (0..1) of pictures of held-out scenes, drawn from their full captions, that the oracle finds right."""
+    """Shares (0..1) of images, drawn from full captions of held-out scenes, that the oracle finds right."""
     from ...dpo_core.backends.diffusers.model import DiffusersTextToImage, load_pipeline
     from ...dpo_core.settings import SamplingSettings
 
@@ -33,7 +33,10 @@ def base_quality(
 
 
 def retrieval(folder: Path, count: int = 500, seed: int = HELD_OUT_SEED) -> float:
-    """Top-1 (0..1) of `count` fresh renders among their full captions, through open_clip as the scorers load it."""
+    """Top-1 retrieval (0..1) of `count` fresh renders among their full captions.
+
+    The model is loaded through open_clip, as the scorers load it.
+    """
     from ...metrics.embedders import OpenClipEmbedder
     from ..world import render
 

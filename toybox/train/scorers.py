@@ -1,6 +1,4 @@
-"""Train the toybox's two contrastive scorers: the reward (a ViT) and the judge (a ResNet on other data), both open_clip
-models.
-"""
+"""Trains the toybox's two contrastive scorers, both open_clip models: the reward (a ViT) and the judge (a ResNet)."""
 
 from __future__ import annotations
 
@@ -16,9 +14,9 @@ from ..captions import CONTEXT_LENGTH, VOCABULARY, build_tokenizer, full_caption
 from ..world import render
 from .data import captions_for, cosine_with_warmup, distinct_scenes, scenes_and_images
 
-# Captions that leave much out make the reward's embedding a sum of attributes: two pictures that share a subject are
-# then alike although hat and background differ. Captions that say nearly everything make it a hash of the whole
-# picture, nearly blind to the subject.
+# Captions that leave out much make the reward's embedding a sum of attributes, so that two images of one subject are
+# similar although hat and background differ. Captions that name nearly everything make it a hash of the whole image,
+# nearly insensitive to the subject alone.
 CHANCES = {
     "reward": {"colours": 0.6, "background": 0.6, "identifier": 0.0, "hat": 0.6},
     "judge": {"colours": 0.8, "background": 0.9, "identifier": 0.1},
@@ -46,7 +44,7 @@ def model_cfg(kind: str) -> dict:
 
 
 def _augment(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Shifts, flips, blur and noise: what decoded pictures have and renders do not. x: [b, 3, 64, 64], -1..1."""
+    """Shifts, flips, blur and noise, as in decoded images but not in renders. x: [b, 3, 64, 64], -1..1."""
     dy, dx = rng.integers(-4, 5, 2)
     x = torch.roll(x, (int(dy), int(dx)), (2, 3))
     if rng.random() < 0.5:

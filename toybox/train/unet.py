@@ -1,4 +1,4 @@
-"""Train the toybox UNet and its text encoder together, and save them as a StableDiffusionPipeline folder."""
+"""Trains the toybox UNet and its text encoder together, and saves them as a StableDiffusionPipeline folder."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def build_scheduler():
 
 
 class Ema:
-    """Exponential moving average of the weights; what is saved."""
+    """Exponential moving average of the weights; this average is saved."""
 
     def __init__(self, modules: list[torch.nn.Module], decay: float) -> None:
         self.decay, self.live = decay, modules
@@ -73,13 +73,13 @@ class Ema:
 
 @torch.no_grad()
 def encode_latents(vae, pixels: torch.Tensor, device: str) -> torch.Tensor:
-    """Latents float32 [n, 4, 16, 16] of uint8 pictures."""
+    """Latents float32 [n, 4, 16, 16] of images uint8 [n, 3, 64, 64]."""
     parts = [vae.encode(to_model_range(p).to(device)).latents.float().cpu() for p in pixels.split(64)]
     return torch.cat(parts)
 
 
 def _draw_timesteps(count: int) -> torch.Tensor:
-    """Half uniform, half from 300..980, where background and colours are decided."""
+    """Half uniform, half from 300..980, where background and colours are determined."""
     wide = torch.randint(0, 1000, (count,))
     return torch.where(torch.rand(count) < 0.5, wide, torch.randint(300, 980, (count,)))
 

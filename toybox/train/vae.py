@@ -1,4 +1,4 @@
-"""Train the toybox VAE (AutoencoderTiny, 4x down, 4 channels) on renders."""
+"""Trains the toybox VAE (AutoencoderTiny, 4x down, 4 channels) on renders."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def psnr(vae, pixels: torch.Tensor) -> float:
 def _loss(vae, x: torch.Tensor, train_encoder: bool, noise: float) -> torch.Tensor:
     with torch.set_grad_enabled(train_encoder):
         z = vae.encode(x).latents
-    # Unit-variance latents suit the noise schedule; a little noise makes the decoder forgive the sampler's errors.
+    # Unit-variance latents suit the noise schedule; a little noise makes the decoder tolerate the sampler's errors.
     spread = (z.mean((0, 2, 3)) ** 2).mean() + ((z.std((0, 2, 3)) - 1) ** 2).mean()
     y = vae.decode(z + noise * torch.randn_like(z)).sample
     return F.mse_loss(y, x) + 0.1 * F.l1_loss(y, x) + 0.02 * spread
@@ -46,7 +46,7 @@ def train_vae(
 ) -> dict:
     """Train on 32x32 crops and save a diffusers folder.
 
-    With `start`, its encoder is kept frozen and only the decoder learns.
+    With `start`, its encoder is kept frozen and only the decoder is trained.
     """
     from diffusers import AutoencoderTiny
 

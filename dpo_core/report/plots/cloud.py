@@ -1,7 +1,8 @@
-"""Pictures of a run's numbers: the cloud of a round and the path of the means.
+"""Plots of scores: candidates and pairs of a round, raw scores, and the path of the means over rounds.
 
-Pure: arrays in, a matplotlib Figure out, no global pyplot state. Colours are told apart by colour-blind eyes (Okabe and
-Ito's), and backed by shape or line style. Sizes are chosen to be readable at half scale, 512 pixels wide.
+Pure functions: arrays in, a matplotlib Figure out, no global pyplot state. Colours are those of Okabe and Ito, which
+colour-blind readers can tell apart, and are backed by shape or line style. Sizes are readable at half scale, 512 pixels
+wide.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class PathPoint:
-    """Mean scores of one round in the raw fidelity-alignment plane, with their 95 % intervals where they are known."""
+    """Mean scores of one round (raw fidelity and alignment), with their 95 % intervals where known."""
 
     label: str
     fidelity: float
@@ -57,7 +58,7 @@ def new_figure(width: float, height: float, rows: int = 1, columns: int = 1) -> 
 
 
 def dress(ax: Axes, x: str, y: str, title: str = "", size: float = 13) -> None:
-    """The one look of all axes: labels, light grid, no box."""
+    """Apply the common style to an axes: labels, light grid, no box."""
     ax.set_facecolor("white")
     ax.set_xlabel(x, fontsize=size, color=INK)
     ax.set_ylabel(y, fontsize=size, color=INK)
@@ -94,14 +95,14 @@ def cloud_figure(
     most_arrows: int = MOST_ARROWS,
     window: Interval | None = None,
 ) -> Figure:
-    """Candidates of one round in the plane where pairs are chosen (deviations from the prompt's mean), with pairs and
-    angle window.
+    """Scatter plot of one round's candidates, with pairs as arrows and the angle window as a wedge.
 
-    fidelity, alignment: raw scores, float [n], n >= 0; `pairs` index into them; prompt_of: int [n], without it one
-    prompt is taken. Arrows run from loser to winner; of many pairs the `most_arrows` longest are drawn. window: the
-    angles that were used; without it, a fixed window is that of the settings. Other rules than the angle window have
-    none; where they have a reward, an arrow shows the way that it rises. The wedge stands at the mean loser, its hole
-    is the margin.
+    Axes: deviations from the prompt's mean in standard deviations, as pairs are chosen. fidelity, alignment: raw
+    scores, float [n], n >= 0; `pairs` index into them; prompt_of: int [n], by default all candidates are of one prompt.
+    Arrows run from loser to winner; at most the `most_arrows` longest are drawn. window: the angles that were used, in
+    degrees; by default those of the settings if they fix one. Rules other than the angle window have no wedge; if they
+    have a reward, an arrow shows the direction in which it rises. The wedge is centred on the mean loser; its hole is
+    the margin.
     """
     figure, axes = new_figure(8, 8.1)
     ax = axes[0, 0]
@@ -123,14 +124,14 @@ def cloud_figure(
     ax.set_ylim(-reach, reach)
     ax.set_aspect("equal")
     dress(ax, "fidelity above the prompt's mean (standard deviations)", "alignment above the prompt's mean", title, 14)
-    # Outside the axes: inside it would hide candidates.
+    # The legend is outside the axes, where it hides no candidates.
     handles = ax.get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=3, fontsize=12, frameon=False, handletextpad=0.3)
     return figure
 
 
 def _reward_way(ax: Axes, degrees: float, reach: float) -> None:
-    """Where a rule's reward rises fastest, and the line on which it stays as it is at the mean."""
+    """Draw the direction in which a rule's reward rises fastest, and the line of equal reward through the mean."""
     from matplotlib.patches import FancyArrowPatch
 
     across, up = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
@@ -173,7 +174,7 @@ def _wedge(
 
 
 def _roles(ax: Axes, x: np.ndarray, y: np.ndarray, pairs: Sequence[Pair]) -> None:
-    """Each candidate by its role in pairs."""
+    """Draw each candidate by its role in pairs: winner, loser, both or none."""
     winners, losers = {p.winner for p in pairs}, {p.loser for p in pairs}
     looks = [
         ("in no pair", set(range(len(x))) - winners - losers, GREY, "o", 22, 0.45),
@@ -198,8 +199,9 @@ def _roles(ax: Axes, x: np.ndarray, y: np.ndarray, pairs: Sequence[Pair]) -> Non
 
 
 def scores_figure(fidelity: np.ndarray, alignment: np.ndarray, prompt_of: np.ndarray) -> Figure:
-    """Candidates by their raw scores, and the mean of each prompt. fidelity, alignment float [n], prompt_of int [n], n
-    >= 1.
+    """Scatter plot of raw scores with the mean of each prompt.
+
+    fidelity, alignment: float [n], prompt_of: int [n], n >= 1.
     """
     figure, axes = new_figure(8, 7)
     ax = axes[0, 0]
@@ -237,7 +239,7 @@ def scores_figure(fidelity: np.ndarray, alignment: np.ndarray, prompt_of: np.nda
 
 
 def path_figure(rounds: Sequence[PathPoint], curve: Sequence[Mapping[str, float]] = (), title: str = "") -> Figure:
-    """Means over rounds in the raw fidelity-alignment plane, against the curve of plain personalization.
+    """Mean scores over rounds in the raw fidelity-alignment plane, beside the curve of plain personalization.
 
     rounds: in order, the first is the start. curve: items {"step", "fidelity", "alignment"}, in order of steps; may be
     empty.
@@ -254,7 +256,7 @@ def path_figure(rounds: Sequence[PathPoint], curve: Sequence[Mapping[str, float]
     x, y = [p.fidelity for p in rounds], [p.alignment for p in rounds]
     ax.plot(x, y, color=BLUE, linewidth=2.2, zorder=4, marker="o", markersize=9, label="preference training (rounds)")
     for i, point in enumerate(rounds):
-        # One by one, so that a later round covers an earlier one with its number.
+        # Drawn one by one, so that a later round covers an earlier one together with its number.
         spot = {"color": "white", "fontsize": 12, "fontweight": "bold", "ha": "center", "va": "center"}
         ax.plot(
             point.fidelity,
@@ -281,14 +283,14 @@ def _error_bars(ax: Axes, point: PathPoint) -> None:
         if ci is None or not np.isfinite(ci).all():
             continue
         middle = point.fidelity if horizontal else point.alignment
-        # A percentile interval may, by rounding, miss the mean of equal values: no negative bars.
+        # By rounding, a percentile interval of equal values may miss their mean; bars must not be negative.
         ends = np.maximum([[middle - ci[0]], [ci[1] - middle]], 0.0)
         bars = {"xerr": ends} if horizontal else {"yerr": ends}
         ax.errorbar(point.fidelity, point.alignment, **bars, color=BLUE, alpha=0.45, capsize=4, linewidth=1.4, zorder=3)
 
 
 def _along(points: Sequence[tuple[float, float]], parts: int = 12) -> list[tuple[float, float]]:
-    """Points on the line through `points`, and these themselves."""
+    """Points along the polyline through `points`, `parts` a segment, including `points` themselves."""
     steps = [(a, b, i / parts) for a, b in pairwise(points) for i in range(parts)]
     return [(a[0] + t * (b[0] - a[0]), a[1] + t * (b[1] - a[1])) for a, b, t in steps] + list(points[-1:])
 
@@ -300,8 +302,9 @@ def _place_labels(
     others: Sequence[tuple[float, float]],
     distance: float = 20,
 ) -> None:
-    """Put each text beside its point where it is farthest from `others` and texts placed before (greedy, eight
-    directions).
+    """Put each text beside its point, where it is farthest from `others` and from texts placed before.
+
+    Greedy over eight directions.
     """
     if not labelled:
         return

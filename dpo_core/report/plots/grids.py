@@ -1,7 +1,7 @@
-"""Pictures put side by side: before and after by prompt and seed, pairs with their scores, the references.
+"""Image grids: before and after by prompt and seed, pairs with their scores, reference photos.
 
-Pure: uint8 arrays in, a PIL image out. Small pictures are enlarged by whole pixels (nearest), large ones reduced
-(Lanczos).
+Pure functions: uint8 arrays in, a PIL image out. Small images are enlarged by whole factors (nearest), large ones
+reduced (Lanczos).
 """
 
 from __future__ import annotations
@@ -20,13 +20,16 @@ if TYPE_CHECKING:
 
 INK, FAINT, BEFORE, AFTER, LOSER = "#1D2430", "#565C66", "#565C66", "#0072B2", "#C24E00"
 CELL = 128
-"""Longer side of one picture in a grid, pixels."""
+"""Longer side of one image in a grid. Unit: pixels."""
 GAP, PAIR_HEAD = 8, 76
 
 
 @dataclass(frozen=True)
 class PairPicture:
-    """What the pair grid shows of one pair: pictures uint8 [H, W, 3], raw scores (fidelity, alignment), degrees, SDs."""
+    """One pair as the pair grid shows it.
+
+    winner, loser: uint8 [H, W, 3]; scores: raw (fidelity, alignment); angle in degrees; length in standard deviations.
+    """
 
     prompt: str
     winner: np.ndarray
@@ -38,7 +41,7 @@ class PairPicture:
 
 
 def evenly(count: int, most: int) -> list[int]:
-    """At most `most` indices of range(count), evenly spaced from first to last: a choice that looks at nothing."""
+    """At most `most` indices of range(count), evenly spaced from first to last, chosen without looking at any data."""
     if count <= most:
         return list(range(count))
     return sorted({int(i) for i in np.linspace(0, count - 1, most).round()})
@@ -46,7 +49,7 @@ def evenly(count: int, most: int) -> list[int]:
 
 @lru_cache(maxsize=8)
 def font(size: int, bold: bool = False) -> FreeTypeFont:
-    """DejaVu Sans as matplotlib ships it, `size` in pixels: the same letters on every machine."""
+    """DejaVu Sans as shipped with matplotlib, `size` in pixels: the same letters on every machine."""
     from pathlib import Path
 
     import matplotlib
@@ -57,8 +60,9 @@ def font(size: int, bold: bool = False) -> FreeTypeFont:
 
 
 def fit(picture: np.ndarray, cell: int = CELL) -> Image:
-    """One picture uint8 [H, W, 3] with its longer side at most `cell`: enlarged by a whole factor, or reduced; aspect
-    kept.
+    """One image uint8 [H, W, 3] scaled so that its longer side is at most `cell`, aspect kept.
+
+    Small images are enlarged by a whole factor, large ones reduced.
     """
     from PIL import Image
 
@@ -74,8 +78,9 @@ def fit(picture: np.ndarray, cell: int = CELL) -> Image:
 
 
 def wrap(text: str, width: int, lines: int, letters: FreeTypeFont) -> list[str]:
-    """`text` broken at spaces (inside over-long words) into at most `lines` lines of `width` pixels; an ellipsis marks
-    a cut.
+    """`text` broken into at most `lines` lines of `width` pixels; an ellipsis marks a cut.
+
+    Breaks at spaces; words wider than a line are broken inside.
     """
     done: list[str] = []
     line = ""
@@ -111,9 +116,10 @@ def _canvas(width: int, height: int) -> tuple[Image, ImageDraw]:
 def before_after_grid(
     before: Sequence[np.ndarray], after: Sequence[np.ndarray], prompts: Sequence[str], cell: int = CELL
 ) -> Image:
-    """One row a prompt, two columns a seed: before and after of the same seed stand side by side.
+    """One row a prompt, two columns a seed: before and after of the same seed side by side.
 
-    before, after: for each prompt uint8 [seeds, H, W, 3]; seeds may differ between prompts. Prompts must not be empty.
+    before, after: for each prompt uint8 [seeds, H, W, 3]; the number of seeds may differ between prompts. `prompts`
+    must not be empty.
     """
     seeds = max(len(b) for b in before)
     tile_h = max(fit(b[0], cell).height for b in before if len(b))
@@ -139,8 +145,9 @@ def before_after_grid(
 def _text_block(
     draw: ImageDraw, text: str, box: tuple[int, int, int, int], sizes: Sequence[int] = (21, 18, 15)
 ) -> None:
-    """Text at the left of a box (x, y, width, height), centred in height: in the largest size in which all of it fits,
-    else cut.
+    """Draw text left-aligned and vertically centred in a box (x, y, width, height).
+
+    Uses the largest of `sizes` in which all of it fits; if none does, the text is cut.
     """
     left, top, width, height = box
     for size in sizes:
@@ -155,7 +162,7 @@ def _text_block(
 
 
 def pairs_grid(pairs: Sequence[PairPicture], cell: int = CELL, columns: int = 2) -> Image:
-    """Winner and loser side by side, each over its raw scores, under prompt, angle and length.
+    """Winner and loser side by side over their raw scores, below prompt, angle and length.
 
     `pairs` must not be empty.
     """
@@ -194,7 +201,7 @@ def _pair_block(image: Image, draw: ImageDraw, pair: PairPicture, box: tuple[int
 
 
 def references_strip(references: Sequence[np.ndarray], cell: int = CELL, most: int = 8) -> Image:
-    """The first `most` reference pictures (uint8 [H, W, 3] each) in one row. `references` must not be empty."""
+    """The first `most` reference photos (uint8 [H, W, 3] each) in one row. `references` must not be empty."""
     tiles = [fit(r, cell) for r in references[:most]]
     height = max(t.height for t in tiles)
     image, _ = _canvas(sum(t.width for t in tiles) + GAP * (len(tiles) + 1), height + 2 * GAP)
@@ -208,10 +215,10 @@ def references_strip(references: Sequence[np.ndarray], cell: int = CELL, most: i
 def columns_grid(
     columns: Sequence[Sequence[np.ndarray]], prompts: Sequence[str], labels: Sequence[str], marked: int | None = None
 ) -> Image:
-    """One row a prompt, one labelled column a way of drawing: pictures of one seed side by side.
+    """One row a prompt, one labelled column a model or setting; a row's images share a seed.
 
-    columns: for each label the pictures (uint8 [H, W, 3]) of the prompts. `marked`: the column that is set off by a
-    frame and bold type.
+    columns: for each label the images (uint8 [H, W, 3]) of the prompts. `marked`: the column shown with a frame and
+    bold type.
     """
     cell, text_w, head = CELL, 2 * CELL, 46
     tile_h = max(fit(picture, cell).height for column in columns for picture in column)

@@ -1,4 +1,4 @@
-"""The watch as a picture: each round's gain with its interval, which round is kept, and where the loop ended. Pure."""
+"""Plots early stopping: each round's gain with its interval, the round that is kept, and where the loop ended. Pure."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ if TYPE_CHECKING:
 
 
 def watch_figure(standings: Sequence[Standing], decision: Decision, title: str = "") -> Figure:
-    """Gain of every round against the start, in standard deviations, with 95 % intervals; the line joins the lower
-    bounds.
+    """Gain of every round over the start, in standard deviations, with 95 % intervals; a line joins the lower bounds.
 
-    A star marks the round that is kept (at 0 the original), a cross a round whose guards fell. Intervals of a single
-    prompt are left out.
+    A star marks the round that is kept (0: the original), a cross a round in which a guard failed. Intervals of a
+    single prompt are left out.
     """
     figure, axes = new_figure(7, 4.2)
     ax = axes[0, 0]
@@ -44,7 +43,7 @@ def watch_figure(standings: Sequence[Standing], decision: Decision, title: str =
             color=VERMILLION,
             markersize=13,
             mew=3,
-            label="a guard fell",
+            label="a guard failed",
         )
     at = next((s.gain.mean for s in standings if s.round == decision.kept), 0.0)
     ax.plot([decision.kept], [at], "*", color="black", markersize=17, label="kept", zorder=5)

@@ -1,6 +1,4 @@
-"""The strength dial as pictures: scores, gain and guards against strength, and held-out pictures from one noise at
-every strength.
-"""
+"""Plots of a strength sweep: scores, gain and guards by strength, and held-out images at every strength."""
 
 from __future__ import annotations
 
@@ -24,10 +22,10 @@ STRIP_PROMPTS = 6
 
 
 def strength_figure(points: Sequence[StrengthPoint], value: float, title: str = "") -> Figure:
-    """Mean fidelity, mean alignment and the combined gain against strength, each with 95 % intervals over prompts.
+    """Mean fidelity, mean alignment and the combined gain by strength, each with 95 % intervals over prompts.
 
-    points: in rising order, at least one. A star and a dotted line mark `value`, the recommended strength (0: the
-    original); crosses are strengths at which a guard fell. Intervals of a single prompt are left out.
+    points: in rising order of strength, at least one. A star and a dotted line mark `value`, the recommended strength
+    (0: the original); crosses mark strengths at which a guard failed. Intervals of a single prompt are left out.
     """
     figure, axes = new_figure(8, 9.6, 3, 1)
     at = [p.strength for p in points]
@@ -45,7 +43,7 @@ def strength_figure(points: Sequence[StrengthPoint], value: float, title: str = 
             "markeredgewidth": 3.5,
             "zorder": 6,
         }
-        ax.plot([p.strength for p in fallen], [p.gain.mean for p in fallen], **look, label="a guard fell")
+        ax.plot([p.strength for p in fallen], [p.gain.mean for p in fallen], **look, label="a guard failed")
     chosen = next((p.gain.mean for p in points if p.strength == value), 0.0)
     words = f"recommended: {value:g}" if value else "recommended: 0, the original"
     star = {
@@ -85,10 +83,9 @@ def _curve(ax: Axes, at: Sequence[float], values: Sequence[Interval], colour: st
 
 
 def strength_strip(run: RunFolder, found: Sweep, most: int = STRIP_PROMPTS) -> Image:
-    """Up to `most` held-out prompts, evenly spaced over the list, by strength: the first seed of each, the recommended
-    column framed.
+    """Image grid of up to `most` held-out prompts (evenly spaced over the list) by strength, first seed of each.
 
-    Raises UserError when a picture was taken away.
+    The recommended strength's column is framed. Raises UserError when an image is missing.
     """
     candidates = run.candidates(found.sets[0])
     firsts = list({c.prompt_index: c for c in reversed(candidates)}.values())[::-1]

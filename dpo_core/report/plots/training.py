@@ -1,4 +1,4 @@
-"""Training curves of all rounds, with the winner-error alarm. Pure, as everything in cloud.py."""
+"""Plots the training curves of all rounds with the winner-error limits. Pure, like cloud.py."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Records = Sequence[Sequence[Mapping[str, float]]]
-"""Training records: of each round, of each step."""
+"""Training records by round and step."""
 
 
 def training_figure(
     rounds: Records, warning: float, collapse: float, title: str = "", objective: str = "dpo"
 ) -> Figure:
-    """Loss, implicit accuracy, margin, winner and loser error of all rounds in a row; thin: each step, thick: mean of
-    the last 20.
+    """Loss, implicit accuracy, margin, and winner and loser error of all rounds in a row.
 
-    rounds: records of each round (fields loss, accuracy, margin, winner_error, loser_error); a round may be empty.
-    warning, collapse: limits of the winner's error above the reference's, mean of 20 steps.
-    objective: whose loss it is; where its loss without a preference is known, a dotted line shows it.
+    Thin lines are single steps, thick lines the mean of the last 20. rounds: records of each round (fields loss,
+    accuracy, margin, winner_error, loser_error); a round may be empty. warning, collapse: limits of the winner's error
+    above the reference's, mean of 20 steps. objective: the name of the loss; where its value without a preference is
+    known, a dotted line shows it.
     """
     figure, axes = new_figure(8, 7.3, 2, 2)
     if title:
@@ -55,7 +55,7 @@ def training_figure(
 
 
 def running_mean(values: np.ndarray) -> np.ndarray:
-    """Mean of the last 20 values, fewer at the start."""
+    """Mean of the last 20 values at each position, of fewer at the start: float [n] -> float [n]."""
     sums = np.cumsum(np.concatenate([[0.0], values]))
     ends = np.arange(1, len(values) + 1)
     starts = np.maximum(ends - ALARM_WINDOW, 0)
@@ -63,7 +63,7 @@ def running_mean(values: np.ndarray) -> np.ndarray:
 
 
 def _curve(ax: Axes, rounds: Records, field: str, colour: str, style: str = "-", label: str = "") -> None:
-    """One field over all rounds; the running mean starts anew with each round, as the reference does."""
+    """Plot one field over all rounds. The running mean restarts with each round, because the reference does."""
     first = 0
     for records in rounds:
         values = np.asarray([r[field] for r in records], np.float64)
@@ -88,7 +88,7 @@ def _errors(ax: Axes, rounds: Records, warning: float, collapse: float) -> None:
     ax.axhline(0, color=GREY, linestyle=":", linewidth=1.5)
     values = [r[f] for records in rounds for r in records for f in ("winner_error", "loser_error")]
     low, high = min([0.0, *values]), max([0.0, *values])
-    # The warning line is always in sight; the collapse line only when the curves come near it, or they would lie flat.
+    # The warning line is always shown; the collapse line only when the curves come near it, else they would look flat.
     shown = high > 0.5 * collapse
     top = max(high, collapse if shown else warning)
     ax.axhline(warning, color=ORANGE, linewidth=2, linestyle="-.", label=f"winner: warning {warning:g}")
@@ -104,7 +104,7 @@ def _mark_rounds(ax: Axes, borders: np.ndarray) -> None:
         ax.axvline(border - 0.5, color=INK, linewidth=1, alpha=0.5)
     if len(borders) > 2:
         for number, (start, end) in enumerate(pairwise(borders), 1):
-            # Of many rounds only some are named, or the names run into each other.
+            # With many rounds only some are labelled, so that labels do not overlap.
             if end > start and (number - 1) % max(1, (len(borders) - 1) // 6) == 0:
                 name = f"round {number}" if len(borders) < 6 else f"{number}"
                 ax.text(

@@ -1,4 +1,4 @@
-"""Gains and their intervals on cases worked out by hand."""
+"""Tests gains and their intervals on cases worked out by hand."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_by_prompt_by_hand():
     assert by_prompt(np.array([10.0, 1, 20, 60, 3]), np.array([5, 2, 5, 5, 2])).tolist() == [2.0, 30.0]
 
 
-def test_gain_by_hand_weighs_prompts_alike():
+def test_gain_by_hand_weights_prompts_equally():
     """Prompt 0 (three pictures) gains 1 each, prompt 1 (one picture) gains 5: (1 + 5) / 2 = 3, not 8 / 4 = 2."""
     gain = paired_gain(np.array([0.0, 1, 2, 0]), np.array([1.0, 2, 3, 5]), np.array([0, 0, 0, 1]))
     assert (gain.before, gain.after, gain.gain) == (0.5, 3.5, 3.0)
@@ -31,17 +31,18 @@ def test_gain_is_after_minus_before():
     assert gain.gain == -2.0 and gain.verdict == "down"
 
 
-def test_equal_differences_leave_no_doubt():
-    """Pictures differ widely, but each gains 0.25: paired, the interval is a point."""
+def test_equal_differences_give_an_interval_of_width_zero():
+    """Images differ widely, but each gains 0.25: paired, the interval is a point."""
     before = np.array([0.0, 10, -5, 3])
     gain = paired_gain(before, before + 0.25, np.arange(4))
     assert gain.ci95 == (0.25, 0.25) and gain.verdict == "up"
 
 
-def test_prompts_are_resampled_not_pictures():
-    """Two prompts of 50 pictures, differences 0 and 1: the mean of two drawn prompts is 0, 0.5 or 1 with 1/4, 1/2, 1/4.
+def test_prompts_are_resampled_not_images():
+    """Two prompts of 50 images, differences 0 and 1.
 
-    So the 2.5 % and 97.5 % quantiles are 0 and 1; resampling the 100 pictures would give about 0.4 and 0.6.
+    The mean of two drawn prompts is 0, 0.5 or 1 with probability 1/4, 1/2, 1/4, so the 2.5 % and 97.5 % quantiles are 0
+    and 1; resampling the 100 images would give about 0.4 and 0.6.
     """
     prompt_of = np.repeat([0, 1], 50)
     gain = paired_gain(np.zeros(100), prompt_of.astype(float), prompt_of)
@@ -65,19 +66,19 @@ def test_level_widens_the_interval():
 @given(st.lists(st.floats(-100, 100), min_size=2, max_size=20))
 def test_interval_lies_within_the_values_and_repeats(values):
     low, high = bootstrap_interval(np.array(values), 200, seed=3)
-    # A mean of equal values may miss them by a rounding.
+    # A mean of equal values may differ from them by rounding.
     assert min(values) - 1e-9 <= low <= high <= max(values) + 1e-9
     assert (low, high) == bootstrap_interval(np.array(values), 200, seed=3)
 
 
-def test_one_prompt_proves_nothing():
+def test_one_prompt_has_an_infinite_interval():
     gain = paired_gain(np.zeros(5), np.ones(5), np.zeros(5, int))
     assert gain.ci95 == (-np.inf, np.inf) and gain.verdict == "unclear"
-    # An open interval must still be JSON.
+    # An infinite interval must still be valid JSON.
     assert json.loads(json.dumps(gain.as_dict(), allow_nan=False))["ci95"] == [None, None]
 
 
-def test_as_dict_is_what_the_report_needs():
+def test_as_dict_keys():
     found = Gain(before=0.5, after=0.75, gain=0.25, ci95=(0.125, 0.375), images=12, prompts=4).as_dict()
     assert found == {"before": 0.5, "after": 0.75, "gain": 0.25, "ci95": [0.125, 0.375], "images": 12, "prompts": 4}
 

@@ -1,4 +1,4 @@
-"""The stop rule, on numbers worked out by hand."""
+"""Tests early stopping on numbers worked out by hand."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ def _scores(**values: list[float]) -> dict[str, np.ndarray]:
 
 
 def test_gain_by_hand():
-    """Fidelity within prompts is -1 and 1 around its mean: spread 1. It rises by 1 and 3: 2 and 2 in the mean, so
-    (1+1)/2=1 and (3+3)/2=3.
+    """Fidelity within prompts is -1 and 1 around its mean: spread 1.
 
-    Alignment has spread 2 and rises by 1 everywhere: 0.5. Without a judge the gains are (1 + 0.5) / 2 = 0.75 and (3 +
-    0.5) / 2 = 1.75.
+    It rises by 1 and 1 in the first prompt, by 3 and 3 in the second: gains 1 and 3. Alignment has spread 2 and rises
+    by 1 everywhere: 0.5. Without a judge the combined gains are (1 + 0.5) / 2 = 0.75 and (3 + 0.5) / 2 = 1.75.
     """
     before = _scores(fidelity=[4, 6, 1, 3], alignment=[0, 4, 8, 12])
     after = _scores(fidelity=[5, 7, 4, 6], alignment=[1, 5, 9, 13])
     assert gain_by_prompt(before, after, PROMPT_OF, 0.5) == pytest.approx([0.75, 1.75])
 
 
-def test_the_judge_has_its_share():
-    """Reward fidelity +1 SD, judge fidelity -1 SD: share 0.5 makes 0, share 0.25 makes 0.5; alignment is unmoved, so
-    half of that.
+def test_judge_counts_by_its_share():
+    """Reward fidelity +1 SD, judge fidelity -1 SD: share 0.5 gives 0, share 0.25 gives 0.5.
+
+    Alignment does not change, so the combined gain is half of that.
     """
     before = _scores(fidelity=[4, 6, 1, 3], alignment=[0, 4, 8, 12], judge_fidelity=[0, 2, 0, 2])
     after = _scores(fidelity=[5, 7, 2, 4], alignment=[0, 4, 8, 12], judge_fidelity=[-1, 1, -1, 1])
@@ -53,19 +53,19 @@ def test_the_judge_has_its_share():
 
 
 def test_two_scorers_of_an_axis_count_as_their_mean():
-    """+1 SD and +3 SD make +2 on fidelity, and 1 with an unmoved alignment."""
+    """+1 SD and +3 SD give +2 on fidelity; with unchanged alignment the combined gain is 1."""
     before = _scores(fidelity=[0, 2, 0, 2], fidelity_2=[0, 2, 0, 2], alignment=[0, 2, 0, 2])
     after = _scores(fidelity=[1, 3, 1, 3], fidelity_2=[3, 5, 3, 5], alignment=[0, 2, 0, 2])
     assert gain_by_prompt(before, after, PROMPT_OF, 0.5) == pytest.approx([1, 1])
 
 
-def test_a_score_without_spread_gives_no_gain():
+def test_scores_without_spread_give_no_gain():
     before = _scores(fidelity=[1, 1, 1, 1], alignment=[1, 1, 1, 1])
     after = _scores(fidelity=[9, 9, 9, 9], alignment=[1, 1, 1, 1])
     assert gain_by_prompt(before, after, PROMPT_OF, 0.5).tolist() == [0, 0]
 
 
-def test_a_falling_judge_breaks_a_guard():
+def test_falling_judge_fails_a_guard():
     """Every prompt falls by 1 SD: the interval is a point below 0."""
     before = _scores(fidelity=[0, 2, 0, 2], alignment=[0, 2, 0, 2], judge_fidelity=[0, 2, 0, 2])
     after = {**before, "judge_fidelity": before["judge_fidelity"] - 1}
@@ -73,8 +73,8 @@ def test_a_falling_judge_breaks_a_guard():
     assert broken_guards(before, before, PROMPT_OF, SETTINGS, 200) == ()
 
 
-def test_copying_and_sameness_break_guards():
-    """Copy-paste +0.3 over the limit 0.1; of diversity 2 (1 above 1) a share of 0.6 may go: 1.5 is fine, 1.2 is not."""
+def test_copying_and_lost_diversity_fail_guards():
+    """Copy-paste +0.3 exceeds the limit 0.1. Diversity 2 (1 above 1) may lose a share of 0.6: 1.5 passes, 1.2 fails."""
     before = _scores(fidelity=[0, 2, 0, 2], alignment=[0, 2, 0, 2], copy_paste=[0, 0, 0, 0], diversity=[2, 2, 2, 2])
     copied = {**before, "copy_paste": before["copy_paste"] + 0.3}
     assert "copy-paste +0.30" in broken_guards(before, copied, PROMPT_OF, SETTINGS, 200)[0]
@@ -83,7 +83,7 @@ def test_copying_and_sameness_break_guards():
         assert len(broken_guards(before, alike, PROMPT_OF, SETTINGS, 200)) == count
 
 
-def test_a_standing_keeps_its_numbers_as_json():
+def test_standing_round_trips_through_json():
     before = _scores(fidelity=[4, 6, 1, 3], alignment=[0, 4, 8, 12])
     after = _scores(fidelity=[5, 7, 4, 6], alignment=[1, 5, 9, 13])
     found = standing(3, before, after, PROMPT_OF, SETTINGS, 0.02, 200)
@@ -92,17 +92,17 @@ def test_a_standing_keeps_its_numbers_as_json():
     assert Standing.from_dict(found.as_dict()) == found
 
 
-def test_nothing_measured_keeps_the_original_and_goes_on():
+def test_without_standings_the_original_is_kept_and_the_loop_goes_on():
     decision = decide([], SETTINGS, 0.01)
     assert (decision.kept, decision.stop) == (0, False)
 
 
-def test_the_surest_round_is_kept_and_waiting_ends():
-    """Lower bounds 0.1, 0.5, 0.4, 0.3 and patience 2: after round 3 one waits, after round 4 it ends with round 2."""
+def test_highest_lower_bound_is_kept_and_patience_ends_the_loop():
+    """Lower bounds 0.1, 0.5, 0.4, 0.3 and patience 2: goes on after round 3, stops after round 4, keeps round 2."""
     rounds = [_round(1, 0.1), _round(2, 0.5), _round(3, 0.4), _round(4, 0.3)]
     assert [decide(rounds[:n], SETTINGS, 0.01).stop for n in (1, 2, 3, 4)] == [False, False, False, True]
     last = decide(rounds, SETTINGS, 0.01)
-    assert last.kept == 2 and "last 2 rounds brought no gain" in last.reason
+    assert last.kept == 2 and "last 2 rounds brought no significant gain" in last.reason
     assert "Round 2 is kept" in kept_words(last, rounds) and "Stopped:" in kept_words(last, rounds)
 
 
@@ -113,23 +113,23 @@ def test_no_round_above_zero_keeps_the_original():
     assert kept_words(decision, rounds).startswith("The original is kept: no round")
 
 
-def test_a_broken_guard_ends_and_its_round_is_not_kept():
+def test_failed_guard_stops_the_loop_and_its_round_is_not_kept():
     rounds = [_round(1, 0.1), _round(2, 0.9, ("the judge fell",))]
     decision = decide(rounds, SETTINGS, 0.01)
     assert (decision.kept, decision.best, decision.stop) == (1, 2, True) and "the judge fell" in decision.reason
     fallen = [_round(1, -0.3, ("the judge fell",))]
-    assert kept_words(decide(fallen, SETTINGS, 0.01), fallen).startswith("The original is kept: no round shows a gain")
+    assert kept_words(decide(fallen, SETTINGS, 0.01), fallen).startswith("The original is kept: no round shows")
     alone = decide(rounds[1:], SETTINGS, 0.01)
     assert alone.kept == 0 and "round 2 rose, but the judge fell" in kept_words(alone, rounds[1:])
 
 
-def test_an_alarm_of_the_winners_error_ends():
+def test_winner_error_above_its_warning_stops_the_loop():
     decision = decide([_round(1, 0.1), _round(2, 0.5, alarm=0.03)], SETTINGS, 0.01)
-    assert decision.stop and decision.kept == 2 and "0.030 (warning 0.01)" in decision.reason
+    assert decision.stop and decision.kept == 2 and "0.030 (warning at 0.01)" in decision.reason
 
 
-def test_a_single_prompt_is_never_enough():
-    """Its interval is open: the lower bound is minus infinity, and the original stays."""
+def test_single_prompt_never_shows_a_gain():
+    """Its interval is infinite: the lower bound is minus infinity, and the original is kept."""
     found = standing(
         1,
         _scores(fidelity=[0, 2], alignment=[0, 2]),
@@ -143,9 +143,10 @@ def test_a_single_prompt_is_never_enough():
 
 
 @given(st.lists(st.tuples(st.floats(-2, 2), st.booleans()), min_size=1, max_size=12), st.integers(1, 4))
-def test_what_is_kept_is_sound(rounds: list[tuple[float, bool]], patience: int):
-    """Kept rounds are unbroken, above 0, and no unbroken round has a higher lower bound; without any it is the
-    original.
+def test_kept_round_has_the_highest_lower_bound_without_failed_guards(rounds: list[tuple[float, bool]], patience: int):
+    """The kept round has no failed guard, a lower bound above 0, and no such round has a higher one.
+
+    Without such a round the original is kept.
     """
     found = [_round(i + 1, low, ("x",) if broken else ()) for i, (low, broken) in enumerate(rounds)]
     decision = decide(found, StopSettings(patience=patience), 0.01)

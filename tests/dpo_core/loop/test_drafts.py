@@ -1,6 +1,4 @@
-"""Cost-aware candidates: drafts choose who is drawn in full, and what is drawn in full is what would have been drawn
-without them.
-"""
+"""Tests drafts: they choose the candidates drawn in full, which equal those drawn without drafts."""
 
 from __future__ import annotations
 
@@ -33,7 +31,7 @@ def pair(winner: int, loser: int) -> Pair:
 
 
 def with_drafts(folder: Path, pairs: list[Pair]) -> RunFolder:
-    """Five drafts of each of three prompts, and pairs of theirs."""
+    """A run with five drafts of each of three prompts, and the given pairs of drafts."""
     run = RunFolder(folder)
     sample_set(run, "drafts_0", FakeModel(), PROMPTS.train, 5, drafting(SETTINGS), 7, 0)
     run.set_pairs("drafts_0", pairs)
@@ -43,21 +41,21 @@ def with_drafts(folder: Path, pairs: list[Pair]) -> RunFolder:
 # --- settings ---
 
 
-def test_a_draft_has_its_own_steps_and_all_else_of_its_picture() -> None:
+def test_draft_settings_differ_in_steps_only() -> None:
     found = drafting(SETTINGS)
     assert (found.steps, found.draft_steps) == (2, 0)
     assert found.model_dump(exclude={"steps", "draft_steps"}) == SETTINGS.model_dump(exclude={"steps", "draft_steps"})
 
 
 @pytest.mark.parametrize("steps", [6, 7])
-def test_a_draft_as_long_as_its_picture_is_refused(steps: int) -> None:
+def test_as_many_draft_steps_as_steps_are_refused(steps: int) -> None:
     with pytest.raises(
         ValidationError, match=f"draft_steps {steps} must be below steps 6; a third of them is usual, 0 is off"
     ):
         SamplingSettings(steps=6, draft_steps=steps)
 
 
-def test_candidates_drawn_without_drafts_are_described_as_before_there_were_any() -> None:
+def test_settings_without_drafts_are_described_as_before_drafts_existed() -> None:
     assert "draft_steps" not in SamplingSettings().described()
     assert SETTINGS.described()["draft_steps"] == 2
 
@@ -65,15 +63,13 @@ def test_candidates_drawn_without_drafts_are_described_as_before_there_were_any(
 # --- who is drawn in full ---
 
 
-def test_those_in_pairs_are_each_once_and_in_order(tmp_path: Path) -> None:
+def test_positions_in_pairs_are_unique_and_sorted(tmp_path: Path) -> None:
     run = with_drafts(tmp_path, [pair(7, 5), pair(7, 9), pair(1, 0)])
     assert in_pairs(run, "drafts_0") == [0, 1, 5, 7, 9]
 
 
-def test_the_plan_keeps_prompts_and_seeds_and_counts_places_anew() -> None:
-    """Of 3 prompts x 5 drafts those at 1, 6, 9, 14 in batches of 3: prompts 0, 1, 1, 2; one is left for the second
-    batch.
-    """
+def test_finish_plan_keeps_prompts_and_seeds_and_renumbers_positions() -> None:
+    """Of 3 prompts x 5 drafts those at 1, 6, 9, 14 in batches of 3: prompts 0, 1, 1, 2, one of them in batch two."""
     drafts = plan(PROMPTS.train, 5, 7, 0, 4)
     found = finish_plan(drafts, [1, 6, 9, 14], 3)
     assert [(c.position, c.chunk, c.row) for c in found] == [(0, 0, 0), (1, 0, 1), (2, 0, 2), (3, 1, 0)]
@@ -81,7 +77,7 @@ def test_the_plan_keeps_prompts_and_seeds_and_counts_places_anew() -> None:
     assert [(c.prompt, c.seed) for c in found] == [(drafts[i].prompt, drafts[i].seed) for i in (1, 6, 9, 14)]
 
 
-def test_finished_pictures_are_those_that_would_be_drawn_without_drafts(tmp_path: Path) -> None:
+def test_finished_images_equal_those_drawn_without_drafts(tmp_path: Path) -> None:
     run = with_drafts(tmp_path, [pair(7, 5), pair(14, 11)])
     finish_set(run, "drafts_0", "drafts_0", "round_0", FakeModel(), SETTINGS)
     sample_set(run, "whole", FakeModel(), PROMPTS.train, 5, SETTINGS, 7, 0)
@@ -90,8 +86,8 @@ def test_finished_pictures_are_those_that_would_be_drawn_without_drafts(tmp_path
     assert not np.array_equal(run.images("round_0"), run.images("drafts_0", [5, 7, 11, 14])), "drafts are others"
 
 
-def test_a_begun_set_stays_the_one_that_it_was(tmp_path: Path) -> None:
-    """Pair settings may change while nothing is trained: the pictures that are there are used."""
+def test_begun_set_keeps_its_choice_under_new_pair_settings(tmp_path: Path) -> None:
+    """Pair settings may change before training: the images that exist are used."""
     run = with_drafts(tmp_path, [pair(7, 5)])
     finish_set(run, "drafts_0", "drafts_0", "round_0", FakeModel(), SETTINGS)
     run.set_pairs("drafts_0", [pair(1, 0), pair(2, 3)])
@@ -100,7 +96,7 @@ def test_a_begun_set_stays_the_one_that_it_was(tmp_path: Path) -> None:
     assert model.batches == [] and len(run.candidates("round_0")) == 2
 
 
-def test_without_a_pair_nothing_is_drawn_and_nothing_decided(tmp_path: Path) -> None:
+def test_without_pairs_nothing_is_drawn_or_stored(tmp_path: Path) -> None:
     run = with_drafts(tmp_path, [])
     run.set_fact("no_pairs_drafts_0", "no pair is better. Lower the margin.")
     with pytest.raises(NoPairs, match="no pair is better. Lower the margin."):
@@ -114,7 +110,7 @@ def test_without_a_pair_nothing_is_drawn_and_nothing_decided(tmp_path: Path) -> 
 # --- what drafts tell ---
 
 
-def test_told_is_the_correlation_within_prompts(tmp_path: Path) -> None:
+def test_told_has_the_correlation_within_prompts(tmp_path: Path) -> None:
     """Finished: 0, 1 of prompt 0 and 5, 6 of prompt 1. Deviations from each prompt's mean:
 
     fidelity of drafts -1 1 -1 1 (of .1 .3 .5 .7), of pictures -1 1 -1 1 (of 2 4 1 3): 1, though the prompts' means go
@@ -131,11 +127,11 @@ def test_told_is_the_correlation_within_prompts(tmp_path: Path) -> None:
     found = told(run, "round_0", AXES, "worst")
     assert (found.drafted, found.finished) == (15, 4)
     assert found.fidelity == pytest.approx(1.0) and found.alignment == pytest.approx(0.0, abs=1e-9)
-    assert found.doubtful and "take more draft steps" in found.sentence()
-    assert found.sentence().startswith("4 of 15 candidates stand in pairs of their drafts and were drawn in full; ")
+    assert found.doubtful and "use more draft steps" in found.sentence()
+    assert found.sentence().startswith("4 of 15 candidates are in pairs of drafts and were drawn in full; ")
 
 
-def test_nothing_is_told_of_a_set_without_drafts_or_of_drafts_that_others_scored(tmp_path: Path) -> None:
+def test_told_is_none_without_drafts_or_with_other_scorers(tmp_path: Path) -> None:
     run = with_drafts(tmp_path, [pair(1, 0), pair(6, 5)])
     assert told(run, "drafts_0", AXES, "worst") is None
     finish_set(run, "drafts_0", "drafts_0", "round_0", FakeModel(), SETTINGS)
@@ -145,19 +141,18 @@ def test_nothing_is_told_of_a_set_without_drafts_or_of_drafts_that_others_scored
     assert told(run, "round_0", AXES, "worst") is None and run.fact("told_round_0") is None
 
 
-def test_scores_that_do_not_vary_tell_nothing() -> None:
+def test_constant_scores_have_no_correlation() -> None:
     silent = Told(15, 4, None, None)
     assert (
-        not silent.doubtful
-        and silent.sentence() == "4 of 15 candidates stand in pairs of their drafts and were drawn in full."
+        not silent.doubtful and silent.sentence() == "4 of 15 candidates are in pairs of drafts and were drawn in full."
     )
 
 
 # --- in the loop ---
 
 
-def test_the_loop_drafts_chooses_finishes_and_trains(tmp_path: Path) -> None:
-    """18 drafts a round; of a prompt 4 stand in its 2 pairs at most, as each is used once."""
+def test_loop_drafts_chooses_finishes_and_trains(tmp_path: Path) -> None:
+    """18 drafts a round. At most 4 candidates of a prompt are in its 2 pairs, because each is used once."""
     loop = make_loop(tmp_path, settings=DRAFTED)
     assert loop.go() == 2
     for r in (0, 1):
@@ -181,7 +176,7 @@ def test_evaluation_is_never_drafted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "stop_at", ["sample drafts_0", "score drafts_0", "pairs drafts_0", "sample round_0", "score round_0"]
 )
-def test_interrupted_anywhere_it_ends_with_the_same_numbers(tmp_path: Path, stop_at: str) -> None:
+def test_interrupted_run_ends_with_the_same_numbers(tmp_path: Path, stop_at: str) -> None:
     whole = make_loop(tmp_path / "whole", settings=DRAFTED)
     whole.go()
 
@@ -217,8 +212,8 @@ def nursery(tmp_path_factory) -> Iterator[Nursery]:
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has neither fork nor SIGKILL")
 @pytest.mark.parametrize("stage", ["sample drafts_", "score drafts_", "pairs drafts_", "sample round_", "score round_"])
-def test_killed_anywhere_it_ends_with_the_same_numbers(tmp_path: Path, nursery: Nursery, stage: str) -> None:
-    """By SIGKILL, at a random progress line of the stage and a random while later; a second process takes it up."""
+def test_killed_run_ends_with_the_same_numbers(tmp_path: Path, nursery: Nursery, stage: str) -> None:
+    """Killed by SIGKILL at a random progress line of the stage plus a random delay; a second process resumes it."""
     status, lines = nursery.run(tmp_path / "whole")
     assert status == 0
     rng = random.Random(stage)

@@ -1,4 +1,4 @@
-"""A run that is broken off, at any moment of any stage, ends as the unbroken one."""
+"""Tests that a run interrupted at any moment of any stage ends as the uninterrupted one."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ MOMENTS = (0, 1, 2)
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Scores are committed after each prompt."""
+    """Commit scores after each prompt."""
     monkeypatch.setattr(scoring, "BLOCK", 4)
 
 
 @dataclass
-class Unbroken:
-    """A run that went through: what it ended with, and every progress call it made."""
+class Uninterrupted:
+    """An uninterrupted run: its final facts and every progress call it made."""
 
     folder: Path
     events: list[str] = field(default_factory=list)
@@ -45,66 +45,68 @@ class Unbroken:
     adapters: list[dict[str, torch.Tensor]] = field(default_factory=list)
 
 
-def go_through(folder: Path, model: TextToImage | None = None) -> Unbroken:
-    unbroken = Unbroken(folder)
+def go_through(folder: Path, model: TextToImage | None = None) -> Uninterrupted:
+    uninterrupted = Uninterrupted(folder)
     before, scoring.BLOCK = scoring.BLOCK, 4
     try:
-        loop = make_loop(folder, model, progress=lambda stage, *_, **__: unbroken.events.append(stage))
+        loop = make_loop(folder, model, progress=lambda stage, *_, **__: uninterrupted.events.append(stage))
         loop.go()
     finally:
         scoring.BLOCK = before
-    unbroken.result, unbroken.adapters = outcome(loop.run), adapters(loop.run)
-    return unbroken
+    uninterrupted.result, uninterrupted.adapters = outcome(loop.run), adapters(loop.run)
+    return uninterrupted
 
 
 @pytest.fixture(scope="module")
-def unbroken(tmp_path_factory) -> Unbroken:
-    return go_through(tmp_path_factory.mktemp("unbroken") / "run")
+def uninterrupted(tmp_path_factory) -> Uninterrupted:
+    return go_through(tmp_path_factory.mktemp("uninterrupted") / "run")
 
 
-def agree(run: RunFolder, unbroken: Unbroken, tolerance: float) -> None:
-    """The same candidates, pairs and facts; scores, records and adapters to the tolerance."""
+def agree(run: RunFolder, uninterrupted: Uninterrupted, tolerance: float) -> None:
+    """Assert equal candidates, pairs and facts; scores, records and adapters equal to the tolerance."""
     found = outcome(run)
     for name in ("candidates", "pairs", "facts"):
-        assert found[name] == unbroken.result[name], name
+        assert found[name] == uninterrupted.result[name], name
     if tolerance == 0:
-        assert found == unbroken.result
-    assert [len(v) for v in found["training"].values()] == [len(v) for v in unbroken.result["training"].values()]
-    for mine, theirs in zip(adapters(run), unbroken.adapters, strict=True):
+        assert found == uninterrupted.result
+    assert [len(v) for v in found["training"].values()] == [len(v) for v in uninterrupted.result["training"].values()]
+    for mine, theirs in zip(adapters(run), uninterrupted.adapters, strict=True):
         assert difference(mine, theirs) <= tolerance
 
 
-# --- broken off by an exception ---
+# --- interrupted by an exception ---
 
 
-class Broken(Exception):
-    """Whatever ends a stage from outside."""
+class Interrupted(Exception):
+    """An exception from outside that ends a stage."""
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("stage", STAGES)
-def test_an_exception_in_any_stage_changes_nothing(tmp_path: Path, unbroken: Unbroken, stage: str, moment: int) -> None:
-    """At the stage's first, middle and last progress call; the resumed run is a new loop, as of a new process."""
-    calls = [i for i, event in enumerate(unbroken.events) if event.startswith(STAGES[stage])]
+def test_exception_in_any_stage_does_not_change_the_result(
+    tmp_path: Path, uninterrupted: Uninterrupted, stage: str, moment: int
+) -> None:
+    """Raised at the stage's first, middle and last progress call; a new loop, as of a new process, resumes the run."""
+    calls = [i for i, event in enumerate(uninterrupted.events) if event.startswith(STAGES[stage])]
     at, count = calls[(moment * (len(calls) - 1)) // 2], 0
 
     def interrupt(*_, **__) -> None:
         nonlocal count
         count += 1
         if count == at + 1:
-            raise Broken
+            raise Interrupted
 
-    with pytest.raises(Broken):
+    with pytest.raises(Interrupted):
         make_loop(tmp_path / "run", progress=interrupt).go()
     loop = make_loop(tmp_path / "run")
     assert loop.run.fact("rounds") is None
     assert loop.go() == 2
-    agree(loop.run, unbroken, 0)
+    agree(loop.run, uninterrupted, 0)
 
 
 @pytest.mark.parametrize("moment", [1, 3, 8])
-def test_the_same_loop_can_go_on_after_an_interrupt(tmp_path: Path, unbroken: Unbroken, moment: int) -> None:
-    """Its adapter has been trained a few steps by then: the round must begin at its start again, not there."""
+def test_same_loop_can_continue_after_an_interrupt(tmp_path: Path, uninterrupted: Uninterrupted, moment: int) -> None:
+    """Its adapter has been trained a few steps by then, and the round must restart from its initial state."""
     count = 0
 
     def interrupt(stage: str, *_, **__) -> None:
@@ -117,34 +119,34 @@ def test_the_same_loop_can_go_on_after_an_interrupt(tmp_path: Path, unbroken: Un
     with pytest.raises(KeyboardInterrupt):
         loop.go()
     loop.go()
-    agree(loop.run, unbroken, 0)
+    agree(loop.run, uninterrupted, 0)
 
 
-def test_an_exception_inside_a_scorer_keeps_the_other_scorers_numbers(tmp_path: Path, unbroken: Unbroken) -> None:
+def test_exception_in_a_scorer_keeps_the_other_scorers_scores(tmp_path: Path, uninterrupted: Uninterrupted) -> None:
     loop = make_loop(tmp_path / "run")
     alignment, asked = loop.rewards[1], []
 
-    def broken(images, prompts):
+    def interrupted(images, prompts):
         asked.append(len(images))
-        raise Broken
+        raise Interrupted
 
-    alignment.score = broken
-    with pytest.raises(Broken):
+    alignment.score = interrupted
+    with pytest.raises(Interrupted):
         loop.go()
     assert asked == [6] or asked == [3]
     again = make_loop(tmp_path / "run")
     again.go()
-    agree(again.run, unbroken, 0)
+    agree(again.run, uninterrupted, 0)
     assert sum(again.rewards[0].calls) == sum(again.rewards[1].calls) - asked[0]
 
 
-def test_a_finished_run_does_nothing_more(unbroken: Unbroken) -> None:
+def test_finished_run_has_nothing_left_to_do(uninterrupted: Uninterrupted) -> None:
     model = FakeModel()
-    loop = make_loop(unbroken.folder, model)
+    loop = make_loop(uninterrupted.folder, model)
     assert loop.go() == 2
     assert model.batches == [] and [s.calls for s in [*loop.rewards, *loop.judges]] == [[], [], []]
-    agree(loop.run, unbroken, 0)
-    assert difference(loop.adapter.state(), unbroken.adapters[-1]) == 0
+    agree(loop.run, uninterrupted, 0)
+    assert difference(loop.adapter.state(), uninterrupted.adapters[-1]) == 0
 
 
 # --- killed ---
@@ -157,15 +159,15 @@ def nursery(tmp_path_factory) -> Iterator[Nursery]:
     nursery.close()
 
 
-def kill_and_resume(nursery: Nursery, unbroken: Unbroken, folder: Path, stage: str, seed: int) -> None:
-    """Kill a run at a random progress line of the stage, a random while later; a second process takes it up."""
+def kill_and_resume(nursery: Nursery, uninterrupted: Uninterrupted, folder: Path, stage: str, seed: int) -> None:
+    """Kill a run at a random progress line of the stage plus a random delay; a second process resumes it."""
     rng = random.Random(f"{stage} {seed}")
-    calls = [i for i, event in enumerate(unbroken.events) if event.startswith(STAGES[stage])]
-    # Pairing tells of itself when it is done: kill it after the last score of its round instead.
+    calls = [i for i, event in enumerate(uninterrupted.events) if event.startswith(STAGES[stage])]
+    # Pairing reports progress only when it is done, so kill it after the last score of its round instead.
     at = rng.choice(calls) - (stage == "pairing")
     status, events = nursery.run(folder, at, rng.uniform(0.0, 0.04))
     assert status == -signal.SIGKILL
-    assert events == unbroken.events[: len(events)] and len(events) < len(unbroken.events)
+    assert events == uninterrupted.events[: len(events)] and len(events) < len(uninterrupted.events)
     status, _ = nursery.run(folder)
     assert status == 0
 
@@ -173,36 +175,38 @@ def kill_and_resume(nursery: Nursery, unbroken: Unbroken, folder: Path, stage: s
 @pytest.mark.skipif(os.name == "nt", reason="Windows has neither fork nor SIGKILL")
 @pytest.mark.parametrize("seed", MOMENTS)
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_kill_in_any_stage_changes_nothing(
-    tmp_path: Path, nursery: Nursery, unbroken: Unbroken, stage: str, seed: int
+def test_kill_in_any_stage_does_not_change_the_result(
+    tmp_path: Path, nursery: Nursery, uninterrupted: Uninterrupted, stage: str, seed: int
 ) -> None:
-    kill_and_resume(nursery, unbroken, tmp_path / "run", stage, seed)
-    agree(RunFolder(tmp_path / "run"), unbroken, 1e-6)
+    kill_and_resume(nursery, uninterrupted, tmp_path / "run", stage, seed)
+    agree(RunFolder(tmp_path / "run"), uninterrupted, 1e-6)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has neither fork nor SIGKILL")
-def test_a_run_killed_again_and_again_still_ends_the_same(tmp_path: Path, nursery: Nursery, unbroken: Unbroken) -> None:
+def test_repeated_kills_do_not_change_the_result(
+    tmp_path: Path, nursery: Nursery, uninterrupted: Uninterrupted
+) -> None:
     rng, status = random.Random(4), -signal.SIGKILL
     for _ in range(8):
         status, _ = nursery.run(tmp_path / "run", rng.randrange(1, 9), rng.uniform(0.0, 0.04))
     while status == -signal.SIGKILL:
         status, _ = nursery.run(tmp_path / "run")
     assert status == 0
-    agree(RunFolder(tmp_path / "run"), unbroken, 1e-6)
+    agree(RunFolder(tmp_path / "run"), uninterrupted, 1e-6)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows has neither fork nor SIGKILL")
-def test_kills_of_a_pipeline_change_nothing(tmp_path: Path) -> None:
-    """The whole matrix, three moments in each of five stages, on a StableDiffusionPipeline from the disk."""
+def test_kills_with_a_real_pipeline_do_not_change_the_result(tmp_path: Path) -> None:
+    """Three moments in each of five stages, with a StableDiffusionPipeline loaded from disk."""
     pipeline = tiny_pipeline(tmp_path / "pipeline")
-    unbroken = go_through(tmp_path / "unbroken", DiffusersTextToImage(load_pipeline(pipeline)))
+    uninterrupted = go_through(tmp_path / "uninterrupted", DiffusersTextToImage(load_pipeline(pipeline)))
     nursery = Nursery(tmp_path, str(pipeline))
     try:
         for stage in STAGES:
             for seed in MOMENTS:
                 folder = tmp_path / f"{stage}_{seed}"
-                kill_and_resume(nursery, unbroken, folder, stage, seed)
-                agree(RunFolder(folder), unbroken, 1e-6)
+                kill_and_resume(nursery, uninterrupted, folder, stage, seed)
+                agree(RunFolder(folder), uninterrupted, 1e-6)
     finally:
         nursery.close()

@@ -1,4 +1,4 @@
-"""The loop: two rounds on a few-weights model and on a real pipeline of random weights."""
+"""Tests the loop: two rounds on a model of a few weights and on a real pipeline of random weights."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def done(request) -> Loop:
     return request.getfixturevalue(request.param)
 
 
-def test_the_records_are_complete(done: Loop) -> None:
+def test_records_are_complete(done: Loop) -> None:
     run, steps = done.run, done.settings.train.steps
     for name, count, prompts in (
         ("round_0", 12, PROMPTS.train),
@@ -65,7 +65,7 @@ def test_the_records_are_complete(done: Loop) -> None:
     assert [run.load_state(f"training_{r}") for r in (0, 1)] == [None, None]
 
 
-def test_every_round_moves_the_adapter(done: Loop) -> None:
+def test_every_round_changes_the_adapter(done: Loop) -> None:
     start, first, second = adapters(done.run)
     assert max(float(v.abs().max()) for k, v in start.items() if k.endswith(".up")) == 0
     assert difference(start, first) > 0 and difference(first, second) > 0
@@ -73,8 +73,8 @@ def test_every_round_moves_the_adapter(done: Loop) -> None:
 
 
 @pytest.mark.parametrize("round_index", [0, 1])
-def test_each_round_begins_at_its_reference(done: Loop, round_index: int) -> None:
-    """In round 1 too: with "adapter off" as the reference, the loss would not be log 2 there."""
+def test_each_round_starts_at_its_reference(done: Loop, round_index: int) -> None:
+    """The first loss is log 2, in round 1 too; with "adapter off" as the reference it would not be."""
     first = done.run.training(round_index)[0]
     assert first["loss"] == pytest.approx(math.log(2), abs=1e-6)
     assert (first["winner_error"], first["loser_error"], first["margin"]) == (0.0, 0.0, 0.0)
@@ -106,8 +106,8 @@ def test_candidates_are_fresh_each_round_and_evaluations_paired(done: Loop) -> N
     assert not torch.equal(run.latents("evaluation_0"), run.latents("evaluation_1"))
 
 
-def test_pictures_come_from_the_adapter_of_their_round(done: Loop) -> None:
-    """The second round's first batch, sampled again with the adapter after round 1 and with none."""
+def test_candidates_are_drawn_with_the_adapter_of_their_round(done: Loop) -> None:
+    """Sample the second round's first batch again, with the adapter after round 1 and with none."""
     run, settings = done.run, done.settings
     batch = run.candidates("round_1")[: settings.sampling.batch_size]
     adapter = Adapter(done.model.denoiser, settings.adapter)
@@ -121,7 +121,7 @@ def test_pictures_come_from_the_adapter_of_their_round(done: Loop) -> None:
     assert not torch.equal(sample(), run.latents("round_1")[: len(batch)])
 
 
-def test_a_saved_lora_acts_as_the_live_adapter(done: Loop, tmp_path: Path) -> None:
+def test_saved_lora_acts_as_the_live_adapter(done: Loop, tmp_path: Path) -> None:
     path = tmp_path / "lora.safetensors"
     save_lora(done.adapter, path, {})
     fresh = Adapter(done.model.denoiser, done.settings.adapter, seed=99)
@@ -132,7 +132,7 @@ def test_a_saved_lora_acts_as_the_live_adapter(done: Loop, tmp_path: Path) -> No
     assert torch.equal(again, done.run.latents("evaluation_2")[: len(batch)])
 
 
-def test_the_model_comes_back_as_it_was(done: Loop) -> None:
+def test_model_is_left_unchanged(done: Loop) -> None:
     fresh = FakeModel() if isinstance(done.model, FakeModel) else tiny_text_to_image()
     assert difference(done.model.denoiser.state_dict(), fresh.denoiser.state_dict()) == 0
     assert not any(m._forward_hooks for m in done.model.denoiser.modules())
@@ -143,7 +143,7 @@ def test_judges_only_measure(fake: Loop) -> None:
     assert len(fake.run.scores("evaluation_2", "judge_fidelity")) == 6
 
 
-def test_evaluation_has_a_guidance_of_its_own(tmp_path: Path) -> None:
+def test_evaluation_guidance_can_differ_from_sampling(tmp_path: Path) -> None:
     seen = []
 
     class Watched(FakeModel):
@@ -155,7 +155,7 @@ def test_evaluation_has_a_guidance_of_its_own(tmp_path: Path) -> None:
     assert set(seen) == {(7.5, True), (2.0, False)}
 
 
-def test_evaluations_between_rounds_can_be_left_out(tmp_path: Path) -> None:
+def test_evaluations_between_rounds_can_be_turned_off(tmp_path: Path) -> None:
     loop = make_loop(tmp_path / "run", settings=changed(evaluation={"every_round": False}))
     loop.go()
     assert [len(loop.run.candidates(f"evaluation_{r}")) for r in (0, 1, 2)] == [6, 0, 6]
@@ -164,7 +164,7 @@ def test_evaluations_between_rounds_can_be_left_out(tmp_path: Path) -> None:
 # --- what is refused ---
 
 
-def test_rewards_need_both_axes_and_names_of_their_own(tmp_path: Path) -> None:
+def test_rewards_need_both_axes_and_unique_names(tmp_path: Path) -> None:
     model, settings = FakeModel(), changed()
     adapter = Adapter(model.denoiser, settings.adapter)
 
@@ -173,11 +173,11 @@ def test_rewards_need_both_axes_and_names_of_their_own(tmp_path: Path) -> None:
 
     with pytest.raises(UserError, match=r"lack \['alignment'\]"):
         loop([Mean("fidelity", 0)], [])
-    with pytest.raises(UserError, match="'judge' stands twice"):
+    with pytest.raises(UserError, match="two scorers have the name 'judge'"):
         loop([Mean("fidelity", 0), Mean("alignment", 1)], [Mean("judge", 0), Mean("judge", 1)])
 
 
-def test_a_window_that_no_pair_fits_is_said_and_may_be_widened(tmp_path: Path) -> None:
+def test_window_without_pairs_is_reported_and_can_be_widened(tmp_path: Path) -> None:
     narrow = changed(pairs={"angle_low": 44.9, "angle_high": 45.0})
     with pytest.raises(
         NoPairs, match=r"no pair fits the window 44\.9\.\.45 degrees: 0 pairs from 18 possible.*\(angle_low"
@@ -190,8 +190,8 @@ def test_a_window_that_no_pair_fits_is_said_and_may_be_widened(tmp_path: Path) -
     assert loop.go() == 2
 
 
-class LateSameness(FakeModel):
-    """From round 2 on, all candidates look the same: there are no pairs left."""
+class AlikeFromRound2(FakeModel):
+    """From round 2 on, all candidates look the same, so there are no pairs."""
 
     def decode(self, latents):
         images = super().decode(latents)
@@ -200,9 +200,9 @@ class LateSameness(FakeModel):
     same = False
 
 
-def test_a_later_round_without_pairs_ends_the_loop_with_what_there_is(tmp_path: Path) -> None:
+def test_later_round_without_pairs_ends_the_loop_with_the_last_adapter(tmp_path: Path) -> None:
     def make() -> Loop:
-        model = LateSameness()
+        model = AlikeFromRound2()
 
         def watch(stage: str, *_, **__) -> None:
             model.same = model.same or stage == "train round_0"
@@ -221,8 +221,8 @@ def test_a_later_round_without_pairs_ends_the_loop_with_what_there_is(tmp_path: 
         assert len(loop.run.candidates("evaluation_1")) == 6 and loop.run.load_state("adapter_2") is None
 
 
-def test_a_first_round_whose_candidates_show_nothing_is_refused_and_nothing_of_it_kept(tmp_path: Path) -> None:
-    model = LateSameness()
+def test_first_round_of_blank_candidates_is_refused_and_not_stored(tmp_path: Path) -> None:
+    model = AlikeFromRound2()
     model.same = True
     loop = make_loop(tmp_path / "run", model, changed(rounds=2, evaluation={"every_round": False}))
     with pytest.raises(UserError, match="nearly all of one colour"):
@@ -254,7 +254,7 @@ def test_nan_ends_the_run_with_the_last_good_adapter(tmp_path: Path, at: int, ro
     assert len(loop.run.scores(f"evaluation_{round_index + 1}", "judge_fidelity")) == 6
 
 
-def test_a_stopped_run_stays_stopped_when_it_is_resumed(tmp_path: Path) -> None:
+def test_stopped_run_stays_stopped_when_resumed(tmp_path: Path) -> None:
     settings = changed(rounds=4)
     stopped = make_loop(tmp_path / "run", Poisoned(3), settings)
     stopped.go()
@@ -267,10 +267,8 @@ def test_a_stopped_run_stays_stopped_when_it_is_resumed(tmp_path: Path) -> None:
     assert difference(resumed.adapter.state(), stopped.adapter.state()) == 0
 
 
-def test_a_stop_that_is_broken_off_stops_again_in_the_same_place(tmp_path: Path) -> None:
-    """Killed after the fact was written, before the adapter was: the training is resumed from its checkpoint and ends
-    as before.
-    """
+def test_interrupted_stop_stops_again_at_the_same_step(tmp_path: Path) -> None:
+    """Killed between writing the fact and the adapter; training resumes from its checkpoint and stops again."""
     settings = changed(rounds=4)
     loop = make_loop(tmp_path / "run", Poisoned(3), settings)
     loop.go()
@@ -289,7 +287,7 @@ def test_a_stop_that_is_broken_off_stops_again_in_the_same_place(tmp_path: Path)
     assert "at step 3" in again.run.fact("stopped")["reason"]
 
 
-def test_a_collapsing_winner_ends_the_run_and_its_records_show_why(tmp_path: Path) -> None:
+def test_collapse_ends_the_run_and_is_recorded(tmp_path: Path) -> None:
     settings = changed(rounds=3, train={"learning_rate": 1.0, "warmup_steps": 0, "winner_error_collapse": 0.01})
     loop = make_loop(tmp_path / "run", settings=settings)
     assert loop.go() == 1
@@ -299,7 +297,7 @@ def test_a_collapsing_winner_ends_the_run_and_its_records_show_why(tmp_path: Pat
     assert make_loop(tmp_path / "run", settings=settings).go() == 1
 
 
-def test_a_prompt_is_kept_once_however_many_pairs_it_has(tmp_path: Path) -> None:
+def test_prompt_is_encoded_once_for_all_its_pairs(tmp_path: Path) -> None:
     loop = make_loop(tmp_path / "run")
     loop.begin(0)
     loop.candidates(0)

@@ -1,4 +1,4 @@
-"""Who takes room on an accelerator in the loop: scorers or the model, never both at work."""
+"""Tests that scorers and the model never occupy an accelerator at the same time in the loop."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from loops import FakeModel, Mean, changed, make_loop
 from dreambooth_dpo.dpo_core.loop.rounds import Loop
 
 
-def test_scorers_are_put_aside_before_the_model_draws_or_trains(tmp_path: Path) -> None:
-    """With drafts, too: they take room on an accelerator that the model wants for itself."""
+def test_scorers_leave_the_accelerator_before_the_model_draws_or_trains(tmp_path: Path) -> None:
+    """Also with drafts: the model needs the memory that scorers would hold."""
     awake: set[str] = set()
     worked: list[str] = []
 

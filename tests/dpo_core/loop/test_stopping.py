@@ -1,4 +1,4 @@
-"""The watch in the loop: which adapter stands at the end, where it stops, and that a resumed run agrees."""
+"""Tests early stopping in the loop: which adapter is kept, where the loop stops, and that a resumed run agrees."""
 
 from __future__ import annotations
 
@@ -17,10 +17,8 @@ from dreambooth_dpo.dpo_core.settings import LoopSettings
 RULE = {"rule": "best", "patience": 2}
 
 
-class Told:
-    """A scorer that gives every set of held-out pictures a level fixed beforehand, by the order in which sets are
-    scored.
-    """
+class FixedLevels:
+    """A scorer that gives each set of held-out images a fixed level, by the order in which sets are scored."""
 
     fingerprint = "told"
 
@@ -34,15 +32,16 @@ class Told:
 
 
 def _loop(folder: Path, levels: list[float], settings: LoopSettings, progress=silent):
-    """Fidelity and alignment as told: both levels are added to scores of spread sqrt(2/3) within prompts."""
+    """Fidelity and alignment of fixed levels, each added to scores with spread sqrt(2/3) within prompts."""
     loop = make_loop(folder, settings=settings, progress=progress)
-    scorers = [Told("fidelity", levels), Told("alignment", levels)]
+    scorers = [FixedLevels("fidelity", levels), FixedLevels("alignment", levels)]
     return type(loop)(loop.run, loop.model, loop.adapter, loop.prompts, scorers, [], settings, progress)
 
 
-def test_the_best_round_is_kept_and_the_loop_ends(tmp_path: Path) -> None:
-    """Levels 0 (start), 1, 3, 2, 2: round 2 is kept; after two rounds without more the loop ends, though eight are
-    allowed.
+def test_best_round_is_kept_and_patience_ends_the_loop(tmp_path: Path) -> None:
+    """Levels 0 (start), 1, 3, 2, 2: round 2 is kept, and the loop ends after two rounds without improvement.
+
+    Eight rounds were asked for.
     """
     loop = _loop(tmp_path / "run", [0, 1, 3, 2, 2], changed(rounds=8, stop=RULE))
     assert loop.go() == 2
@@ -55,20 +54,20 @@ def test_the_best_round_is_kept_and_the_loop_ends(tmp_path: Path) -> None:
     report = write_report(loop.run)
     assert report["shown_round"] == 2 and "Round 2 is kept" in report["answer"]
     assert report["fidelity"]["gain"] == pytest.approx(3)
-    assert any("chosen on these same prompts" in s for s in report["distrust"])
+    assert any("on these same prompts" in s for s in report["distrust"])
     assert (loop.run.path / "report" / "watch.png").is_file()
 
 
-def test_the_original_is_kept_when_nothing_rises(tmp_path: Path) -> None:
+def test_original_is_kept_without_a_gain(tmp_path: Path) -> None:
     loop = _loop(tmp_path / "run", [0, -1, -2], changed(rounds=5, stop=RULE))
     assert loop.go() == 0
     assert max(float(v.abs().max()) for k, v in loop.adapter.state().items() if k.endswith(".up")) == 0
     report = write_report(loop.run)
     assert report["status"] == "original" and report["headline"] == "No gain is kept: the LoRA changes nothing."
-    assert "Below is what round 1, which is not kept, would have changed." in report["answer"]
+    assert "The numbers below are those of round 1, which was not kept." in report["answer"]
 
 
-def test_a_run_broken_off_between_rounds_decides_the_same(tmp_path: Path) -> None:
+def test_run_interrupted_between_rounds_decides_the_same(tmp_path: Path) -> None:
     levels, settings = [0, 1, 3, 2, 2], changed(rounds=8, stop=RULE)
     whole = _loop(tmp_path / "whole", levels, settings)
     whole.go()
@@ -85,19 +84,19 @@ def test_a_run_broken_off_between_rounds_decides_the_same(tmp_path: Path) -> Non
     assert difference(resumed.adapter.state(), whole.adapter.state()) == 0
 
 
-def test_the_rule_last_keeps_the_last(tmp_path: Path) -> None:
+def test_rule_last_keeps_the_last_round(tmp_path: Path) -> None:
     loop = _loop(tmp_path / "run", [0, 1, 3, 2], changed(rounds=3))
     assert loop.go() == 3 and loop.run.fact("kept") is None and loop.run.fact("watch") is None
 
 
-def test_without_every_round_the_end_is_judged_against_the_start(tmp_path: Path) -> None:
+def test_without_every_round_only_the_last_round_is_measured(tmp_path: Path) -> None:
     settings = changed(rounds=3, stop=RULE, evaluation={"every_round": False})
     assert _loop(tmp_path / "up", [0, 2], settings).go() == 3
     assert _loop(tmp_path / "down", [0, -2], settings).go() == 0
 
 
-def test_a_run_from_before_the_rule_was_there_can_be_resumed(tmp_path: Path) -> None:
-    """Its settings lack the new ones, which count as their defaults."""
+def test_run_from_before_early_stopping_can_be_resumed(tmp_path: Path) -> None:
+    """Its settings lack the new ones, which take their defaults."""
     settings = changed(stop={"rule": "best"}).model_dump(mode="json")
     old = {k: v for k, v in settings.items() if k != "stop"}
     run = RunFolder(tmp_path / "run")
@@ -105,9 +104,10 @@ def test_a_run_from_before_the_rule_was_there_can_be_resumed(tmp_path: Path) -> 
     check_same_run(run, {"settings": settings, "model": FakeModel.fingerprint}, resume=True)
 
 
-def test_a_finished_run_takes_more_rounds(tmp_path: Path) -> None:
-    """Two rounds, then two more in the same folder: the earlier ones are not made again, and the four are those of one
-    run of four.
+def test_finished_run_can_be_extended_by_more_rounds(tmp_path: Path) -> None:
+    """Two rounds, then two more in the same folder: the result is that of one run of four.
+
+    The earlier rounds are not run again.
     """
     levels = [0, 1, 3, 4, 5]
     whole = _loop(tmp_path / "whole", levels, changed(rounds=4, stop=RULE))

@@ -1,4 +1,4 @@
-"""The strength dial: recommendations worked out by hand, and sweeps of a small loop, whole and broken off."""
+"""Tests the strength sweep: recommendations worked out by hand, and complete and interrupted sweeps."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ORIGINAL = point(0, 0.0, high=0.0)
 # --- settings and texts ---
 
 
-def test_strengths_are_rising_each_once_with_the_original():
+def test_strengths_are_sorted_unique_and_include_zero():
     assert StrengthSettings(strengths=(1, 0.5, 1.0)).strengths == (0.0, 0.5, 1.0)
     assert StrengthSettings().strengths == (0, 0.25, 0.5, 0.75, 1, 1.25, 1.5)
     assert read_strengths(" 1,0.50, ,4") == (0.0, 0.5, 1.0, 4.0)
@@ -55,18 +55,18 @@ def test_strengths_are_rising_each_once_with_the_original():
         ("-1", "strength -1 is outside 0 to 4"),
         ("nan", "strength nan is outside"),
         ("0.5, 0.333", "strength 0.333 has more than two decimals; 0.33 is near enough"),
-        ("0; 1", "are not numbers with commas between them. Write them like 0, 0.5, 1."),
-        ("half", "'half' are not numbers"),
+        ("0; 1", "is not a list of numbers separated by commas. Write them like 0, 0.5, 1."),
+        ("half", "'half' is not a list of numbers"),
         (",".join(str(i / 100) for i in range(60)), "at most 50"),
     ],
 )
-def test_what_is_no_list_of_strengths_is_refused(text, said):
+def test_text_that_is_no_list_of_strengths_is_refused(text, said):
     with pytest.raises(UserError, match=said) as refused:
         read_strengths(text)
     assert repr(text)[:20] in str(refused.value)
 
 
-def test_settings_refuse_the_same():
+def test_settings_refuse_a_strength_out_of_range():
     with pytest.raises(ValidationError, match="strength 9 is outside 0 to 4"):
         LoopSettings(strength={"strengths": [9]})
 
@@ -74,7 +74,7 @@ def test_settings_refuse_the_same():
 # --- the recommendation ---
 
 
-def test_the_surest_gain_is_recommended_not_the_largest():
+def test_highest_lower_bound_is_recommended_not_the_largest_gain():
     value, words = recommend([ORIGINAL, point(0.5, 0.3, high=0.5), point(1, 0.2, high=1.4), point(1.5, -0.1)])
     assert value == 0.5
     assert words == (
@@ -83,12 +83,12 @@ def test_the_surest_gain_is_recommended_not_the_largest():
     )
 
 
-def test_of_equal_bounds_the_smaller_strength():
+def test_smaller_strength_is_recommended_on_a_tie():
     assert recommend([ORIGINAL, point(0.5, 0.3), point(1, 0.3)])[0] == 0.5
     assert recommend([ORIGINAL, point(1, 0.3), point(0.5, 0.3)])[0] == 0.5
 
 
-def test_a_strength_where_a_guard_fell_is_not_recommended():
+def test_strength_with_a_failed_guard_is_not_recommended():
     value, words = recommend(
         [ORIGINAL, point(0.5, 0.2), point(1, 0.4, ("pictures of a prompt are alike",)), point(1.5, 0.1)]
     )
@@ -100,28 +100,27 @@ def test_a_strength_where_a_guard_fell_is_not_recommended():
     )
 
 
-def test_without_a_sure_gain_the_original():
+def test_original_is_recommended_without_a_significant_gain():
     value, words = recommend([ORIGINAL, point(0.5, -0.1), point(1, 0.0)])
     assert (value, words) == (
         0.0,
-        "Keep the original (strength 0): no strength shows a gain on held-out prompts that is more than chance.",
+        "Keep the original (strength 0): no strength shows a significant gain on held-out prompts.",
     )
     value, words = recommend([ORIGINAL, point(1, -math.inf, high=math.inf)])
     assert value == 0.0 and "a single held-out prompt has no interval" in words
 
 
-def test_the_highest_strength_tried_may_not_be_the_end():
+def test_recommending_the_highest_strength_tried_is_pointed_out():
     assert recommend([ORIGINAL, point(0.5, 0.1), point(1, 0.2)])[1].endswith(
-        "It is the highest that was tried: a higher one may do more."
+        "It is the highest strength tried: a higher one may be better still."
     )
 
 
 def test_gains_guards_and_means_by_hand():
-    """Two prompts of two pictures, spread 0.1 within each: fidelity +0.1 and alignment +0.05 are +1 and +0.5, so the
-    gain is 0.75.
+    """Two prompts of two images, spread 0.1 within each: fidelity +0.1 and alignment +0.05 give gain 0.75.
 
-    A copy-paste that rises by 0.2 on both prompts breaks its guard (0.1); a single value for all prompts has intervals
-    of width 0.
+    In standard deviations these are +1 and +0.5. Copy-paste rises by 0.2 on both prompts, which fails its guard (0.1).
+    Equal values of all prompts have intervals of width 0.
     """
     prompt_of = np.asarray([0, 0, 1, 1])
     start = {
@@ -144,7 +143,7 @@ def test_gains_guards_and_means_by_hand():
     assert recommend(points)[0] == 0.5
 
 
-def test_a_sweep_is_plain_json_and_comes_back():
+def test_sweep_round_trips_through_json():
     points = (ORIGINAL, point(0.5, -math.inf, high=math.inf), point(1, 0.2, ("the judge fell",)))
     found = Sweep(points, ("a", "b", "c"), 0.0, "words")
     assert Sweep.from_dict(json.loads(json.dumps(found.as_dict(), allow_nan=False))) == found
@@ -161,14 +160,14 @@ def effect(loop: Loop) -> torch.Tensor:
 
 @pytest.fixture
 def trained(tmp_path) -> Loop:
-    """A loop whose adapter acts, nothing drawn."""
+    """A loop whose adapter has an effect; no images drawn yet."""
     loop = make_loop(tmp_path / "trained", settings=SETTINGS)
     state, draws = loop.adapter.state(), torch.Generator().manual_seed(3)
     loop.adapter.load({k: v + 0.4 * torch.randn(v.shape, generator=draws) for k, v in state.items()})
     return loop
 
 
-def test_a_scaled_adapter_acts_by_its_strength_and_comes_back(trained):
+def test_scaled_adapter_acts_by_its_strength_and_is_restored(trained):
     state, whole = trained.adapter.state(), effect(trained)
     for strength in (0.0, 0.5, 1.0, 1.5):
         with scaled(trained.adapter, strength):
@@ -204,7 +203,7 @@ def test_every_strength_is_drawn_with_the_same_seeds_and_the_scaled_adapter(trai
     assert [p.fidelity.mean for p in found.points] == pytest.approx(means)
 
 
-def test_a_sweep_in_other_numbers_of_seeds_draws_its_own(trained):
+def test_sweep_with_another_number_of_seeds_draws_its_own_images(trained):
     settings = trained.settings.model_copy(update={"strength": StrengthSettings(strengths=(1,), seeds_per_prompt=2)})
     loop = make_loop(trained.run.path, settings=settings)
     loop.adapter.load(trained.adapter.state())
@@ -212,7 +211,7 @@ def test_a_sweep_in_other_numbers_of_seeds_draws_its_own(trained):
     assert found.sets == ("strength_0.00", "strength_1.00") and len(loop.run.candidates("strength_1.00")) == 4
 
 
-def test_pictures_of_another_adapter_are_drawn_anew(trained):
+def test_images_of_another_adapter_are_drawn_again(trained):
     sweep(trained)
     before = trained.run.latents("strength_0.50")
     trained.adapter.load(scaled_state(trained.adapter.state(), 2.0))
@@ -235,7 +234,7 @@ class Stops(Mean):
 
 
 @pytest.mark.parametrize("at", [0, 1, 3])
-def test_a_sweep_broken_off_restores_the_adapter_and_goes_on_to_the_same_numbers(trained, tmp_path, at):
+def test_interrupted_sweep_restores_the_adapter_and_resumes_to_the_same_numbers(trained, tmp_path, at):
     whole, state = sweep(trained), trained.adapter.state()
     loop = make_loop(tmp_path / "broken", settings=SETTINGS, judges=[Stops(at)])
     loop.adapter.load(state)
@@ -258,13 +257,13 @@ def test_a_sweep_broken_off_restores_the_adapter_and_goes_on_to_the_same_numbers
 # --- at a run's end ---
 
 
-def test_a_run_sweeps_at_its_end_and_takes_its_evaluations_for_0_and_1(tmp_path):
+def test_run_sweeps_at_its_end_and_reuses_its_evaluations_for_0_and_1(tmp_path):
     loop = make_loop(tmp_path / "run", settings=SETTINGS)
     assert loop.go() == 1
     kept = Sweep.from_dict(loop.run.fact("strength"))
     assert kept.sets == ("evaluation_0", "strength_0.50", "evaluation_1", "strength_1.50")
     assert difference(loop.adapter.state(), loop.run.load_state("adapter_1")[0]) == 0
-    # Drawn anew, the same pictures.
+    # Drawn again, the images are the same.
     other = make_loop(tmp_path / "other", settings=SETTINGS)
     other.adapter.load(loop.adapter.state())
     anew = sweep(other)
@@ -273,13 +272,13 @@ def test_a_run_sweeps_at_its_end_and_takes_its_evaluations_for_0_and_1(tmp_path)
         assert torch.equal(loop.run.latents(mine), other.run.latents(theirs))
 
 
-def test_without_the_switch_nothing_is_swept(tmp_path):
+def test_without_the_sweep_setting_nothing_is_swept(tmp_path):
     loop = make_loop(tmp_path / "run", settings=SETTINGS.model_copy(update={"sweep": False}))
     loop.go()
     assert loop.run.fact("strength") is None and loop.run.candidates("strength_0.50") == []
 
 
-def test_a_run_without_any_measured_round_has_nothing_to_sweep(tmp_path):
+def test_run_without_a_measured_round_has_nothing_to_sweep(tmp_path):
     from dreambooth_dpo.dpo_core.loop.strength_sweep import sweep_kept
 
     loop = make_loop(tmp_path / "run", settings=SETTINGS)

@@ -1,4 +1,4 @@
-"""The strength dial where the original is kept: the best round that was tried is swept, and said to be that one."""
+"""Tests the strength sweep where the original is kept: the best round tried is swept, and the words say so."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SETTINGS = changed(rounds=2, strength={"strengths": [0.5, 1.0]}, sweep=True, eva
 
 
 def without_gain(folder: Path, monkeypatch) -> Loop:
-    """A loop whose watch turns every round down; round 1 was the better one."""
+    """A loop in which early stopping keeps the original; round 1 was the best tried."""
     from dreambooth_dpo.dpo_core.evaluation import standings as watch
     from dreambooth_dpo.dpo_core.loop import rounds
 
@@ -34,21 +34,21 @@ def without_gain(folder: Path, monkeypatch) -> Loop:
     return loop
 
 
-def test_the_round_that_was_tried_is_swept_and_the_original_stays_on(tmp_path: Path, monkeypatch) -> None:
+def test_best_round_tried_is_swept_and_the_original_stays_loaded(tmp_path: Path, monkeypatch) -> None:
     loop = without_gain(tmp_path / "run", monkeypatch)
     start, tried = (loop.run.load_state(f"adapter_{n}")[0] for n in (0, 1))
     assert difference(loop.adapter.state(), start) == 0
     found = Sweep.from_dict(loop.run.fact("strength"))
     assert found.sets == ("evaluation_0", "strength_0.50", "evaluation_1")
-    assert found.words.startswith("Of round 1, which is not kept (its LoRA lies beside, as tried_round_1): ")
+    assert found.words.startswith("Of round 1, which was not kept (its LoRA is in the run folder, as tried_round_1): ")
     other = make_loop(tmp_path / "other", settings=loop.settings)
     other.adapter.load(tried)
     assert sweep(other).points == found.points
 
 
-def test_the_report_shows_the_sweep_of_the_tried_round(tmp_path: Path, monkeypatch) -> None:
+def test_report_shows_the_sweep_of_the_round_tried(tmp_path: Path, monkeypatch) -> None:
     loop = without_gain(tmp_path / "run", monkeypatch)
     report = write_report(loop.run)
     page = (loop.run.path / "report" / "report.html").read_text(encoding="utf-8")
-    assert report["status"] == "original" and "Of round 1, which is not kept" in page
+    assert report["status"] == "original" and "Of round 1, which was not kept" in page
     assert (loop.run.path / "report" / "strength.png").is_file()

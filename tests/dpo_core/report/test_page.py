@@ -1,4 +1,4 @@
-"""The report on small synthetic runs whose gains are planted."""
+"""Tests the report on small synthetic runs whose gains are planted."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SEEDS = 2
 
 
 def add_set(run: RunFolder, name: str, per_prompt: int) -> list[Candidate]:
-    """Pictures of random blocks: 8 prompts, `per_prompt` seeds each."""
+    """Images of random blocks: 8 prompts, `per_prompt` seeds each."""
     rng = np.random.default_rng(len(name) + ord(name[-1]))
     found = [
         Candidate(i, i // per_prompt, PROMPTS[i // per_prompt], 1000 + i, 0, i)
@@ -49,9 +49,7 @@ def add_set(run: RunFolder, name: str, per_prompt: int) -> list[Candidate]:
 
 
 def add_evaluation(run: RunFolder, index: int, gains: dict[str, float]) -> None:
-    """Scores .4 + .01 * prompt, plus index/2 of the gain, times 0.5 for even prompts and 1.5 for odd ones: 1 in the
-    mean.
-    """
+    """Scores .4 + .01 * prompt + index/2 * gain * w, where w is 0.5 for even prompts and 1.5 for odd ones (mean 1)."""
     found = add_set(run, f"evaluation_{index}", SEEDS)
     prompt = np.asarray([c.prompt_index for c in found])
     for name, gain in gains.items():
@@ -75,7 +73,8 @@ def add_round(run: RunFolder, index: int) -> None:
         index,
         [
             {
-                "step": int(s), "loss": 0.69 - 0.004 * s + rng.normal(0, 0.02), "winner_error": 0.0001 * s * (1 + index * 4),
+                "step": int(s), "loss": 0.69 - 0.004 * s + rng.normal(0, 0.02),
+                "winner_error": 0.0001 * s * (1 + index * 4),
                 "loser_error": 0.0003 * s, "margin": 0.0002 * s, "accuracy": float(0.5 + 0.015 * s), "grad_norm": 1.0,
                 "learning_rate": 1e-4, "winner_alarm": 0.0001 * max(0, s - 10) * (1 + index * 6),
             }
@@ -115,8 +114,9 @@ def planted(tmp_path_factory):
 
 
 def test_numbers_are_the_planted_ones(planted):
-    """Fidelity of prompt p is .4 + .01 p before (mean .435); even prompts gain .03, odd ones .09: mean gain .06, after
-    .495.
+    """Fidelity of prompt p is .4 + .01 p before (mean .435).
+
+    Even prompts gain .03, odd ones .09: mean gain .06, after .495.
     """
     run, report = planted
     fidelity = report["fidelity"]
@@ -132,13 +132,13 @@ def test_numbers_are_the_planted_ones(planted):
     assert len(report["pairs"]) == 2 and report["pairs"][0]["kept"] == len(run.pairs("round_0"))
     # 8 prompts of 4 pairs at most are 32 pairs, fewer than the 48 wanted.
     assert all("raise max_pairs_per_prompt to 6" in found["advice"] for found in report["pairs"])
-    assert any(s.startswith("In round 1, 2 pairs were few. Round 1: Few pairs: ") for s in report["distrust"])
+    assert any(s.startswith("There were few pairs in round 1, 2. Round 1: Few pairs: ") for s in report["distrust"])
     assert report["training"]["max_winner_alarm"] == pytest.approx([0.0019, 0.0133])
     assert len(report["training"]["warnings"]) == 1 and "round 2" in report["training"]["warnings"][0]
     assert set(SCORERS) <= set(report)
 
 
-def test_files_hold_the_same(planted):
+def test_report_files_match_the_returned_report(planted):
     run, report = planted
     folder = run.path / "report"
     assert json.loads((folder / "report.json").read_text(encoding="utf-8")) == report
@@ -163,7 +163,7 @@ def test_page_is_self_contained_and_escaped(planted):
     assert page.index(report["headline"]) < page.index("Every score, before and after")
 
 
-def test_names_of_the_user_are_escaped(tmp_path):
+def test_concept_name_is_escaped(tmp_path):
     run = make_run(tmp_path, evaluations=1, rounds=0)
     run.set_fact("concept", {"identifier": "sks", "class_noun": "robot", "name": "<script>alert(1)</script>"})
     assert write_report(run)["concept"] == "<script>alert(1)</script>"
@@ -171,7 +171,7 @@ def test_names_of_the_user_are_escaped(tmp_path):
     assert "&lt;script&gt;alert(1)" in page and "<script" not in page
 
 
-def test_better_names_both_axes_and_the_truth(planted):
+def test_answer_better_names_both_axes_and_the_truth(planted):
     _, report = planted
     assert report["status"] == "better"
     assert report["answer"].startswith("It got better: fidelity and alignment rose")
@@ -183,7 +183,7 @@ def test_better_names_both_axes_and_the_truth(planted):
 
 
 def verdicts(**words: str) -> dict:
-    """Numbers with these verdicts and nothing else of interest."""
+    """Numbers with these verdicts, and placeholder values otherwise."""
     shape = {"up": (0.1, [0.05, 0.15]), "down": (-0.1, [-0.15, -0.05]), "unclear": (0.0, [-0.05, 0.05])}
     numbers = {
         n: {"before": 0.5, "after": 0.5 + gain, "gain": gain, "ci95": ci95, "images": 120, "prompts": 20, "verdict": w}
@@ -214,37 +214,37 @@ def verdicts(**words: str) -> dict:
         ),
     ],
 )
-def test_the_answer_follows_the_rule(words, status, said):
+def test_answer_status_and_headline(words, status, said):
     found = answer(verdicts(**words), SCORERS)
     assert found.status == status
     assert said in found.headline
 
 
-def test_a_hacked_run_says_so(tmp_path):
+def test_hacked_run_is_reported_as_hacked(tmp_path):
     report = build_report(make_run(tmp_path, {**UP, "oracle_all_right": -0.1, "copy_paste": 0.05}))
     assert report["status"] == "hacked" and "looks hacked" in report["answer"]
     assert report["oracle_all_right"]["verdict"] == "down"
     assert any(s.startswith("A guard got worse: Copy-paste") for s in report["distrust"])
 
 
-def test_no_gain_is_called_so(tmp_path):
+def test_no_gain_is_reported_as_no_gain(tmp_path):
     report = build_report(make_run(tmp_path, dict.fromkeys(UP, 0.0)))
     assert report["status"] == "none" and report["answer"].startswith("No gain shown")
 
 
-def test_a_guard_that_rises_may_be_worse():
+def test_change_word_respects_the_direction_that_is_better():
     assert change_word("up", False) == "worse"
     assert change_word("down", False) == "better"
     assert change_word("unclear", False) == "no clear change"
     assert change_word("up", None) == "changed"
 
 
-def test_without_a_start_it_says_what_to_run(tmp_path):
+def test_missing_start_is_refused_with_a_remedy(tmp_path):
     with pytest.raises(UserError, match=r"evaluation_0.*dreambooth-dpo run"):
         write_report(RunFolder(tmp_path / "empty"))
 
 
-def test_a_start_half_scored_is_no_start(tmp_path):
+def test_partly_scored_start_is_refused(tmp_path):
     run = RunFolder(tmp_path / "run")
     add_set(run, "evaluation_0", SEEDS)
     run.add_scores("evaluation_0", "fidelity", "f", range(16), np.zeros(16))
@@ -252,7 +252,7 @@ def test_a_start_half_scored_is_no_start(tmp_path):
         build_report(run)
 
 
-def test_only_the_start_reports_that_nothing_was_trained(tmp_path):
+def test_run_with_only_a_start_is_reported_as_untrained(tmp_path):
     run = make_run(tmp_path, evaluations=1, rounds=0)
     report = write_report(run)
     assert report["headline"] in (run.path / "report" / "report.html").read_text(encoding="utf-8")
@@ -261,9 +261,7 @@ def test_only_the_start_reports_that_nothing_was_trained(tmp_path):
 
 
 def test_missing_middle_and_unfinished_evaluations(tmp_path):
-    """After round 1 nothing was evaluated; evaluation_2 lacks scores of two pictures: only the start counts, as it
-    says.
-    """
+    """Round 1 was not evaluated; evaluation_2 lacks the scores of two images, so at first only the start counts."""
     run = make_run(tmp_path, evaluations=1, rounds=0)
     found = add_set(run, "evaluation_2", SEEDS)
     for name in UP:
@@ -278,8 +276,8 @@ def test_missing_middle_and_unfinished_evaluations(tmp_path):
     assert report["fidelity"]["gain"] == pytest.approx(0.9 - 0.435)
 
 
-def test_pictures_are_paired_by_prompt_and_seed(tmp_path):
-    """Positions may differ between sets: the gain must not."""
+def test_images_are_paired_by_prompt_and_seed(tmp_path):
+    """Positions may differ between sets without changing the gain."""
     run = make_run(tmp_path, evaluations=2, rounds=0)
     found = run.candidates("evaluation_0")
     moved = [Candidate(15 - c.position, c.prompt_index, c.prompt, c.seed, 0, c.row) for c in found]
@@ -305,14 +303,14 @@ def test_one_prompt_gives_no_interval(tmp_path):
     assert any("No judge" in s for s in report["distrust"])
 
 
-def test_a_lost_picture_is_named(tmp_path):
+def test_missing_image_is_named(tmp_path):
     run = make_run(tmp_path, evaluations=2, rounds=0)
     run.image_path("evaluation_1", 0).unlink()
     with pytest.raises(UserError, match=r"evaluation_1.*Put it back"):
         write_report(run)
 
 
-def test_the_report_goes_where_it_is_told(tmp_path):
+def test_report_is_written_to_the_given_folder(tmp_path):
     run = make_run(tmp_path, evaluations=1, rounds=0)
     write_report(run, tmp_path / "elsewhere")
     assert (tmp_path / "elsewhere" / "report.html").is_file() and not (run.path / "report").exists()

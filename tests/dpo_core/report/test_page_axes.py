@@ -1,4 +1,4 @@
-"""The report where several scorers reward an axis: its answer looks at all of them, as the pairs and the stop rule do."""
+"""Tests the report where several scorers reward an axis: its answer uses all of them, as early stopping does."""
 
 from __future__ import annotations
 
@@ -57,32 +57,32 @@ def numbers(first: str, second: str, both: str) -> dict:
         ("up", "up", "up", "better"),
     ],
 )
-def test_the_answer_is_that_of_all_scorers_of_an_axis(first: str, second: str, both: str, status: str) -> None:
+def test_answer_uses_all_scorers_of_an_axis(first: str, second: str, both: str, status: str) -> None:
     found = answer(numbers(first, second, both), SCORERS)
     assert found.status == status
     assert "fidelity (2nd scorer) 0.500 to " in found.sentences[0]
     change = SHAPES[both][0]
-    assert f"as the mean of theirs in standard deviations: fidelity {change:+.3f} (95 % interval" in found.sentences[1]
+    assert f"in early stopping: fidelity {change:+.3f} (95 % interval" in found.sentences[1]
 
 
-def test_a_scorer_that_fell_while_its_axis_rose_is_told() -> None:
+def test_scorer_that_fell_while_its_axis_rose_is_reported() -> None:
     told = distrust(numbers("up", "down", "up"), SCORERS, {})
     assert any(s.startswith("Fidelity rose over its scorers, but fidelity (2nd scorer) fell") for s in told)
     assert not any("over its scorers" in s for s in distrust(numbers("up", "up", "up"), SCORERS, {}))
 
 
 def two_scorers(path: Path) -> RunFolder:
-    """A run scored by hand: fidelity rises by half a standard deviation of its start, fidelity_2 falls by one and a
-    half; so their mean by a half.
+    """A run scored by hand with two fidelity scorers whose mean gain is -0.5 standard deviations.
 
-    Alignment stays. Spread within prompts: 0.1 of fidelity, 0.2 of fidelity_2.
+    fidelity rises by half a standard deviation of the start, fidelity_2 falls by one and a half; alignment stays.
+    Spread within prompts: 0.1 of fidelity, 0.2 of fidelity_2.
     """
     settings, model = changed(rounds=1), FakeModel()
     rewards = [Mean("fidelity", 0), Mean("alignment", 2), Mean("fidelity_2", 1)]
     loop = Loop(RunFolder(path), model, Adapter(model.denoiser, settings.adapter), PROMPTS, rewards, [], settings)
     loop.run.set_fact("scorers", SCORERS)
     for name in ("evaluation_0", "evaluation_1"):
-        loop.held_out(4).measure(loop.run, {name: loop.worn()})
+        loop.held_out(4).measure(loop.run, {name: loop.adapted_model()})
         places = [c.position for c in loop.run.candidates(name)]
         sides, after = np.tile([-1.0, 1, -1, 1], 2), float(name == "evaluation_1")
         for scorer, spread, moved in (("fidelity", 0.1, 0.05), ("fidelity_2", 0.2, -0.3), ("alignment", 0.1, 0.0)):
@@ -91,7 +91,7 @@ def two_scorers(path: Path) -> RunFolder:
     return loop.run
 
 
-def test_the_joint_gain_is_the_stop_rules(tmp_path: Path) -> None:
+def test_joint_gain_equals_that_of_early_stopping(tmp_path: Path) -> None:
     run = two_scorers(tmp_path / "run")
     report = write_report(run)
     joint = report["axes"]["fidelity"]
@@ -101,10 +101,10 @@ def test_the_joint_gain_is_the_stop_rules(tmp_path: Path) -> None:
     assert report["status"] == "worse" and report["headline"] == "It got worse: fidelity fell."
     page = (run.path / "report" / "report.html").read_text(encoding="utf-8")
     assert page.count('<div class="soft">Fidelity (2nd scorer)</div>') == 1, "it has no tile of its own"
-    assert "an axis of several scorers by its first" in page
+    assert "Of an axis with several scorers, the first is shown" in page
 
 
-def test_with_one_scorer_an_axis_is_that_scorers(tmp_path: Path) -> None:
+def test_axis_with_one_scorer_has_no_joint_gain(tmp_path: Path) -> None:
     run = two_scorers(tmp_path / "run")
     run.set_fact("scorers", {n: s for n, s in SCORERS.items() if n != "fidelity_2"})
     report = build_report(run)

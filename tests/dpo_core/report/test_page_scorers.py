@@ -1,4 +1,4 @@
-"""The report where a scorer was exchanged for another of the same name: scores of the two are never compared."""
+"""Tests the report after a scorer was replaced by another of the same name: their scores are never compared."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def run(tmp_path: Path) -> RunFolder:
     return loop.run
 
 
-def half_again(run: RunFolder, name: str) -> None:
-    """As when scoring anew by a changed scorer was broken off."""
+def rescore_half(run: RunFolder, name: str) -> None:
+    """Rescore half of a set by a changed scorer, as an interrupted rescoring leaves it."""
     first = [c.position for c in run.candidates(name)][:3]
     run.add_scores(name, "fidelity", "2", first, np.ones(3))
 
 
-def test_a_round_scored_by_another_scorer_is_unfinished(run: RunFolder) -> None:
+def test_evaluation_by_another_scorer_counts_as_unfinished(run: RunFolder) -> None:
     assert build_report(run)["evaluated_rounds"] == [0, 1]
     score_set(run, "evaluation_1", [Mean("fidelity", 1, fingerprint="2")])
     report = build_report(run)
@@ -38,20 +38,20 @@ def test_a_round_scored_by_another_scorer_is_unfinished(run: RunFolder) -> None:
     assert build_report(run)["evaluated_rounds"] == [0, 1]
 
 
-def test_a_start_scored_by_two_is_no_start(run: RunFolder) -> None:
-    half_again(run, "evaluation_0")
+def test_start_scored_by_two_scorers_is_refused(run: RunFolder) -> None:
+    rescore_half(run, "evaluation_0")
     with pytest.raises(UserError, match=r"no finished fidelity scores of evaluation_0.*--resume"):
         write_report(run)
 
 
-def test_candidates_scored_by_two_are_not_shown(run: RunFolder) -> None:
+def test_candidates_scored_by_two_scorers_are_not_shown(run: RunFolder) -> None:
     assert "cloud_0" in {p.stem for p in written(run)}
-    half_again(run, "round_0")
+    rescore_half(run, "round_0")
     assert "cloud_0" not in {p.stem for p in written(run)}
 
 
 def written(run: RunFolder) -> list[Path]:
-    """The report's pictures, written anew."""
+    """The report's PNG files, written again."""
     for old in (run.path / "report").glob("*.png"):
         old.unlink()
     write_report(run)

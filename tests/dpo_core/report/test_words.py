@@ -1,6 +1,4 @@
-"""One function words the verdict: the node's first line is the report's headline, and a judge that fell on either axis
-is never passed over.
-"""
+"""Tests that one function words the verdict for node and report, and that a judge that fell is never ignored."""
 
 from __future__ import annotations
 
@@ -35,12 +33,12 @@ def gain(way: str) -> dict:
 
 
 def gains(*ways: str) -> dict[str, dict]:
-    """In the order of ABOUT, as many as are given."""
+    """Gains in the order of ABOUT, as many as `ways`."""
     return {name: gain(way) for name, way in zip(ABOUT, ways, strict=False)}
 
 
 @pytest.mark.parametrize("judges", [("down", "up"), ("up", "down"), ("unclear", "down"), ("down", "down")])
-def test_a_judge_that_fell_on_either_axis_is_no_gain(judges: tuple[str, str]) -> None:
+def test_fallen_judge_on_either_axis_is_reported_as_hacked(judges: tuple[str, str]) -> None:
     numbers = gains("up", "up", *judges)
     assert verdict(numbers, ABOUT) == ("hacked", "The reward rose while the judge fell: looks hacked.")
     assert evaluation_words(numbers, ABOUT).splitlines()[0] == "The reward rose while the judge fell: looks hacked."
@@ -54,7 +52,7 @@ def test_the_nodes_first_line_is_the_reports_headline(ways: tuple[str, ...]) -> 
     assert said.startswith("It got better") == ("up" in ways[:2] and "down" not in ways)
 
 
-def test_every_score_has_its_line() -> None:
+def test_every_scorer_has_a_line() -> None:
     lines = evaluation_words(gains("up", "unclear", "up", "unclear", "up"), ABOUT).splitlines()
     assert lines == [
         "It got better: fidelity rose, alignment held.",

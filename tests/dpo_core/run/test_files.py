@@ -1,4 +1,4 @@
-"""Files are whole or not there; seeds depend on their place alone."""
+"""Tests that files are complete or absent, and that seeds depend on their place alone."""
 
 from __future__ import annotations
 
@@ -20,10 +20,7 @@ from dreambooth_dpo.dpo_core.seeds import derive_seed, generator
 
 @contextmanager
 def small_disk():
-    """Inside, this process writes files of 1000 bytes at most: the write itself fails, as on a full disk.
-
-    No fixture: pytest writes its own log between a fixture and the test, and that may be a longer file.
-    """
+    """Limit the files that this process writes to 1000 bytes, so that a write fails as on a full disk."""
     resource = pytest.importorskip("resource", reason="file size limits are a matter of POSIX systems")
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -35,7 +32,7 @@ def small_disk():
         signal.signal(signal.SIGXFSZ, handler)
 
 
-def test_the_file_appears_when_it_is_whole(tmp_path):
+def test_file_appears_only_when_complete(tmp_path):
     path = tmp_path / "new folder – 犬" / "a.txt"
     with atomic_path(path) as beside:
         assert beside.parent == path.parent and beside.suffix == ".txt"
@@ -61,7 +58,7 @@ def test_a_failure_keeps_the_older_file_and_leaves_nothing_beside_it(tmp_path, e
     assert path.read_text(encoding="utf-8") == "old" and list(tmp_path.iterdir()) == [path]
 
 
-def test_two_writers_do_not_meet(tmp_path):
+def test_two_writers_use_different_temporary_files(tmp_path):
     with atomic_path(tmp_path / "a.txt") as one, atomic_path(tmp_path / "a.txt") as two:
         assert one != two
         one.write_text("one", encoding="utf-8")
@@ -77,8 +74,8 @@ def test_a_full_disk_is_a_clear_error(tmp_path):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def test_a_disk_that_fills_while_tensors_are_written(tmp_path):
-    """safetensors raises an error of its own there, not OSError."""
+def test_disk_full_while_writing_tensors(tmp_path):
+    """safetensors raises an exception of its own there, not OSError."""
     from safetensors.torch import save_file
 
     with (
@@ -90,7 +87,7 @@ def test_a_disk_that_fills_while_tensors_are_written(tmp_path):
     assert not (tmp_path / "a.safetensors").exists()
 
 
-def test_a_disk_that_fills_while_text_is_written(tmp_path):
+def test_disk_full_while_writing_text(tmp_path):
     with small_disk(), pytest.raises(UserError, match=r"cannot write .*a\.json: File too large"):
         write_json(tmp_path / "a.json", list(range(1000)))
     assert list(tmp_path.iterdir()) == []
@@ -112,7 +109,7 @@ def test_a_target_that_is_a_folder_is_a_clear_error(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
 
 
-def test_a_user_error_inside_passes_as_it_is(tmp_path):
+def test_user_error_inside_is_not_wrapped(tmp_path):
     with pytest.raises(UserError, match="^mine$"), atomic_path(tmp_path / "a.txt"):
         raise UserError("mine")
 
@@ -125,7 +122,7 @@ def test_json_is_readable_utf8(tmp_path):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_json_without_nan(tmp_path, value):
+def test_json_with_nan_is_refused(tmp_path, value):
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "a.json", {"a": value})
     assert list(tmp_path.iterdir()) == []
@@ -134,13 +131,13 @@ def test_json_without_nan(tmp_path, value):
 # --- seeds ---
 
 
-def test_seeds_stay_as_they_are():
-    """Kept runs are resumed by these numbers: they must not change with a version."""
+def test_seeds_do_not_change_between_versions():
+    """Stored runs are resumed with these seeds, so they must never change."""
     assert [derive_seed(0), derive_seed(0, 1, 2), derive_seed(7, 77, 1)] == [821328062, 1736571394, 446711254]
 
 
 @given(st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=4))
-def test_a_seed_is_31_bits_and_repeats(parts):
+def test_seed_is_31_bits_and_deterministic(parts):
     seed = derive_seed(*parts)
     assert 0 <= seed < 2**31 and seed == derive_seed(*parts)
     assert torch.equal(
@@ -148,7 +145,7 @@ def test_a_seed_is_31_bits_and_repeats(parts):
     )
 
 
-def test_neighbouring_places_have_other_seeds():
+def test_neighbouring_places_have_different_seeds():
     places = [(s, salt, i) for s in range(3) for salt in range(1, 5) for i in range(200)]
     assert len({derive_seed(*p) for p in places}) == len(places)
     assert derive_seed(1, 2) != derive_seed(2, 1)

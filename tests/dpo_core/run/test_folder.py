@@ -1,4 +1,4 @@
-"""The run folder: whole or not at all, and whose run it is."""
+"""Tests the run folder: records are complete or absent, also on a full disk, and concurrent use is reported."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def test_what_is_written_reads_back(run: RunFolder) -> None:
     assert again.chunks("round_0") == {0, 1} and again.chunks("round_1") == set()
 
 
-def test_facts_are_found_by_their_very_prefix(run: RunFolder) -> None:
+def test_facts_are_found_by_literal_prefix(run: RunFolder) -> None:
     for name in ("yield_0", "yieldx0", "YIELD_1", "yield_1"):
         run.set_fact(name, {"größe": name})
     assert run.facts("yield_") == {"yield_0": {"größe": "yield_0"}, "yield_1": {"größe": "yield_1"}}
     assert run.fact("none") is None
 
 
-def test_scores_are_kept_under_their_fingerprint(run: RunFolder) -> None:
+def test_scores_are_stored_under_their_fingerprint(run: RunFolder) -> None:
     run.add_scores("s", "fidelity", "old", [0, 1], np.asarray([0.1, 0.2]))
     run.add_scores("s", "fidelity", "new", [1], np.asarray([0.9]))
     assert run.scores("s", "fidelity", "old") == {0: 0.1}
@@ -58,7 +58,7 @@ def test_scores_are_kept_under_their_fingerprint(run: RunFolder) -> None:
     assert run.scores("s", "fidelity") == {0: 0.1, 1: 0.9}
 
 
-def test_a_forgotten_set_leaves_the_others(run: RunFolder) -> None:
+def test_forgetting_a_set_leaves_the_others(run: RunFolder) -> None:
     for name in ("round_0", "round_1"):
         run.add_chunk(name, *chunk(0))
         run.add_scores(name, "fidelity", "f", [0, 1], np.zeros(2))
@@ -81,12 +81,12 @@ def full_disk(*_: object, **__: object) -> None:
 
 
 def full_disk_in_safetensors(*_: object, **__: object) -> None:
-    """What safetensors raises then: no OSError."""
+    """Raise what safetensors raises on a full disk, which is no OSError."""
     raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
 
 @pytest.mark.parametrize("where", ["rename", "safetensors"])
-def test_a_full_disk_leaves_the_earlier_chunks_and_goes_on(
+def test_full_disk_keeps_earlier_chunks_and_can_be_resumed(
     run: RunFolder, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run.add_chunk("round_0", *chunk(0))
@@ -105,7 +105,9 @@ def test_a_full_disk_leaves_the_earlier_chunks_and_goes_on(
     assert run.latents("round_0")[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
 
 
-def test_a_full_disk_for_the_pictures_keeps_the_chunk_out(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_while_writing_images_does_not_record_the_chunk(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with monkeypatch.context() as patch:
         patch.setattr("PIL.Image.Image.save", full_disk)
         with pytest.raises(UserError, match=r"00000\.png.*No space left"):
@@ -113,8 +115,8 @@ def test_a_full_disk_for_the_pictures_keeps_the_chunk_out(run: RunFolder, monkey
     assert run.candidates("round_0") == []
 
 
-def test_full_records_are_a_plain_error_and_roll_back(run: RunFolder) -> None:
-    """SQLite's own "database or disk is full", brought about by a limit on its pages."""
+def test_full_database_is_reported_and_rolled_back(run: RunFolder) -> None:
+    """SQLite's own "database or disk is full", provoked by a limit on its pages."""
     run.set_pairs("round_0", [Pair(0, 1, 1.0, 1.0)])
     pages = run._db.execute("PRAGMA page_count").fetchone()[0]
     run._db.execute(f"PRAGMA max_page_count = {pages}")
@@ -129,8 +131,8 @@ def test_full_records_are_a_plain_error_and_roll_back(run: RunFolder) -> None:
     assert len(run.pairs("round_0")) == 2000
 
 
-def test_half_written_files_do_not_count(run: RunFolder) -> None:
-    """As a kill leaves them: written beside, never renamed, never recorded."""
+def test_partly_written_files_are_ignored(run: RunFolder) -> None:
+    """As a kill leaves them: a temporary sibling, never renamed, never recorded."""
     run.add_chunk("round_0", *chunk(0))
     (run.folder("round_0") / "latents" / ".00001.0a1b2c3d.part.safetensors").write_bytes(b"half")
     (run.path / "states").mkdir()
@@ -140,7 +142,7 @@ def test_half_written_files_do_not_count(run: RunFolder) -> None:
     assert len(again.latents("round_0")) == 2
 
 
-def test_recorded_files_that_are_gone_are_named(run: RunFolder) -> None:
+def test_missing_recorded_files_are_named(run: RunFolder) -> None:
     run.add_chunk("round_0", *chunk(0))
     run.image_path("round_0", 1).unlink()
     with pytest.raises(UserError, match=r"00001\.png is recorded but missing"):
@@ -150,7 +152,7 @@ def test_recorded_files_that_are_gone_are_named(run: RunFolder) -> None:
         run.latents("round_0")
 
 
-def test_a_folder_that_cannot_be_one_is_refused(tmp_path: Path) -> None:
+def test_path_that_cannot_be_a_run_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x", encoding="utf-8")
     with pytest.raises(UserError, match="cannot be opened"):
         RunFolder(tmp_path / "file")
@@ -171,7 +173,7 @@ def test_an_error_inside_a_transaction_rolls_back_and_keeps_its_type(run: RunFol
 # --- whose run it is ---
 
 
-def test_a_locked_database_is_named_as_such(run: RunFolder) -> None:
+def test_locked_database_is_reported_as_in_use(run: RunFolder) -> None:
     other = sqlite3.connect(run.path / "records.sqlite")
     other.execute("BEGIN EXCLUSIVE")
     run._db.execute("PRAGMA busy_timeout = 10")
@@ -182,7 +184,7 @@ def test_a_locked_database_is_named_as_such(run: RunFolder) -> None:
     other.close()
 
 
-def test_files_are_on_the_disk_before_a_row_names_them(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_flushed_before_a_row_names_them(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every file of a batch, and its name in its folder, is flushed before the records of the batch are committed."""
     if not Path("/proc/self/fd").is_dir():
         pytest.skip("which file a handle is of can be read on Linux alone")
@@ -208,10 +210,8 @@ def test_two_connections_do_not_lose_each_others_records(tmp_path: Path) -> None
     assert (first.fact("b"), second.fact("a")) == (2, 1)
 
 
-def test_the_loop_tells_of_a_full_disk_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The disk fills while the third file of the first round is renamed; what was there counts, and the same call goes
-    on.
-    """
+def test_loop_reports_a_full_disk_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk fills while the third file of the first round is renamed; the same call then continues."""
     replace, renamed = os.replace, []
 
     def failing(source: Path, target: Path) -> None:
@@ -229,11 +229,11 @@ def test_the_loop_tells_of_a_full_disk_and_resumes(tmp_path: Path, monkeypatch: 
     before = loop.run.candidates("evaluation_0")
     assert len(before) == 6 and loop.run.fact("rounds") is None
     assert loop.go() == 2
-    # Not evaluated again: 1 or 2 batches of the broken round, then 2 of each later evaluation and 3 of round 1.
+    # The start is not drawn again: 1 or 2 batches of the interrupted round, 2 of each later evaluation, 3 of round 1.
     assert loop.run.candidates("evaluation_0") == before and len(loop.model.batches) <= 3 + 2 + 3 + 2
 
 
-def test_a_locked_database_is_a_plain_error(run: RunFolder) -> None:
+def test_locked_database_is_a_user_error(run: RunFolder) -> None:
     other = sqlite3.connect(run.path / "records.sqlite", isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
     run._db.execute("PRAGMA busy_timeout = 10")

@@ -1,4 +1,4 @@
-"""A user's photos and masks: every format, upright, cropped, and bad files named."""
+"""Tests reading photos and masks: every format, upright, cropped, and invalid files named."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ def test_every_format_is_read(tmp_path, suffix):
     assert near(photos[0, 10, 5], RED) and near(photos[0, 10, 35], BLUE)
 
 
-def test_photos_come_by_name_and_other_files_are_left_out(tmp_path):
+def test_photos_are_sorted_by_name_and_other_files_skipped(tmp_path):
     for name, colour in (("b.png", GREEN), ("a.png", RED), ("c.png", BLUE)):
         Image.new("RGB", (8, 8), colour).save(tmp_path / name)
     (tmp_path / "notes.txt").write_text("none", encoding="utf-8")
-    # What macOS lays beside a file on a foreign disk: no picture in spite of its name.
+    # A metadata file that macOS writes beside a file: not an image in spite of its name.
     (tmp_path / "._a.png").write_bytes(b"\x00\x05\x16\x07")
     assert [tuple(p[0, 0]) for p in read_photos(tmp_path, 8, 8)] == [RED, GREEN, BLUE]
 
 
 def test_a_wide_photo_is_cropped_in_the_middle_not_squeezed(tmp_path):
-    """Thirds red, green, blue, 60 x 20, to a square: the green middle third is all that stays."""
+    """Thirds red, green, blue, 60 x 20, to a square: only the green middle third remains."""
     picture = Image.new("RGB", (60, 20), RED)
     picture.paste(GREEN, (20, 0, 40, 20))
     picture.paste(BLUE, (40, 0, 60, 20))
@@ -52,16 +52,14 @@ def test_a_wide_photo_is_cropped_in_the_middle_not_squeezed(tmp_path):
     assert photo.shape == (10, 10, 3) and all(near(p, GREEN) for p in photo[:, 1:-1].reshape(-1, 3))
 
 
-def test_width_and_height_are_not_mixed_up(tmp_path):
+def test_width_and_height_are_not_swapped(tmp_path):
     halves().save(tmp_path / "a.png")
     assert read_photos(tmp_path, 24, 12).shape == (1, 12, 24, 3)
 
 
 @pytest.mark.parametrize(("orientation", "corner"), [(1, "left"), (3, "right"), (6, "top"), (8, "bottom")])
 def test_exif_orientation_turns_the_photo_upright(tmp_path, orientation, corner):
-    """Stored with red on the left. 3 is turned by 180 degrees; 6 must be turned clockwise, which brings left to the
-    top; 8 the other way.
-    """
+    """Stored with red on the left. 3 is rotated by 180 degrees; 6 is rotated clockwise, which moves left to top."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     halves().save(tmp_path / "a.jpg", exif=exif, quality=95)
@@ -106,8 +104,8 @@ def test_a_corrupt_file_is_named(tmp_path, content):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_file_cut_off_anywhere_is_read_or_named_and_never_a_traceback(tmp_path, suffix):
-    """Half-copied files. A cut within the last bytes may leave the picture whole."""
+def test_truncated_file_is_read_or_named(tmp_path, suffix):
+    """Partly copied files. A cut within the last bytes may leave the image complete."""
     noise = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
     path = tmp_path / f"a{suffix}"
     Image.fromarray(noise).save(path)
@@ -126,7 +124,7 @@ def test_a_file_cut_off_anywhere_is_read_or_named_and_never_a_traceback(tmp_path
 
 
 def spot(mode: str, size: tuple[int, int] = (60, 20), box: tuple[int, int, int, int] = (24, 2, 33, 12)) -> Image.Image:
-    """White inside the box, black elsewhere. As photo and as mask it must come out the same."""
+    """White inside the box, black elsewhere. Photo and mask must be cropped alike."""
     picture = Image.new("L", size)
     picture.paste(255, box)
     return picture.convert(mode)
@@ -142,7 +140,7 @@ def folders(tmp_path):
 
 
 @pytest.mark.parametrize("size", [(60, 20), (10, 10), (30, 10), (40, 40), (16, 24)])
-def test_a_mask_is_cut_as_its_photo_is(folders, size):
+def test_mask_is_cropped_like_its_photo(folders, size):
     photos, masks = folders
     spot("RGB").save(photos / "a.png")
     spot("L").save(masks / "a.png")
@@ -157,8 +155,8 @@ def test_a_mask_is_cut_as_its_photo_is(folders, size):
     ("orientation", "undo"),
     [(3, Image.Transpose.ROTATE_180), (6, Image.Transpose.ROTATE_90), (8, Image.Transpose.ROTATE_270)],
 )
-def test_a_mask_lies_on_the_upright_photo(folders, orientation, undo, tagged):
-    """A phone's photo is stored turned and tagged; its mask was painted on what is seen, or carries the same tag."""
+def test_mask_matches_the_upright_photo(folders, orientation, undo, tagged):
+    """A phone stores photos rotated with a tag; the mask was painted on the upright photo, or carries the same tag."""
     photos, masks = folders
     upright, exif = spot("L", (20, 60), (2, 24, 12, 33)), Image.Exif()
     exif[0x0112] = orientation
@@ -170,7 +168,7 @@ def test_a_mask_lies_on_the_upright_photo(folders, orientation, undo, tagged):
     np.testing.assert_array_equal(mask, np.asarray(upright)[15:45])
 
 
-def test_masks_are_found_by_name_whatever_their_format_and_come_as_the_photos_do(folders):
+def test_masks_are_matched_by_stem_in_the_order_of_the_photos(folders):
     photos, masks = folders
     for i, (photo, mask) in enumerate((("b.jpg", "b.png"), ("a ü.png", "a ü.bmp"), ("c.d.webp", "c.d.png"))):
         Image.new("RGB", (20, 8)).save(photos / photo)
@@ -196,7 +194,7 @@ def test_a_photo_without_a_mask_is_named(folders):
         read_masks(masks, photos, 8, 8)
     spot("L").save(masks / "a.png")
     with pytest.raises(
-        UserError, match=r"^b\.png has no mask in .*masken ß\. Give every photo one of its name \(b\.png\), or none"
+        UserError, match=r"^b\.png has no mask in .*masken ß\. Give every photo a mask of the same name \(b\.png\), or"
     ):
         read_masks(masks, photos, 8, 8)
     with pytest.raises(UserError, match="folder of masks .*none does not exist"):
@@ -213,20 +211,20 @@ def test_a_mask_of_another_size_is_refused_with_both_sizes(folders):
 
 @pytest.mark.parametrize("grey", [0, 1, 127])
 def test_a_mask_without_white_is_named(folders, grey):
-    """1 is what labelling tools write for "subject": it looks black, and must not pass for an empty background."""
+    """Labelling tools write 1 for "subject": it looks black, and must not count as background without notice."""
     photos, masks = folders
     spot("RGB").save(photos / "a.png")
     spot("L").point(lambda value: min(value, grey)).save(masks / "a.png")
-    with pytest.raises(UserError, match=r"a\.png shows no subject: nothing of it is white\. Paint the subject white"):
+    with pytest.raises(UserError, match=r"a\.png shows no subject: no pixel is white\. Paint the subject white"):
         read_masks(masks, photos, 60, 20)
 
 
-def test_a_subject_that_the_crop_loses_is_not_called_an_empty_mask(folders):
+def test_subject_lost_by_the_crop_is_reported_as_such(folders):
     photos, masks = folders
     spot("RGB").save(photos / "a.png")
     spot("L", box=(0, 0, 10, 20)).save(masks / "a.png")
     with pytest.raises(
-        UserError, match=r"a\.png: nothing of the subject is left when photos are cut to 20x20\. Crop both"
+        UserError, match=r"a\.png: no part of the subject is left when photos are cropped to 20x20\. Crop photo"
     ):
         read_masks(masks, photos, 20, 20)
 
@@ -243,7 +241,7 @@ def test_an_unreadable_file_of_either_folder_is_named(folders, bad, cut):
         read_masks(masks, photos, 8, 8)
 
 
-def test_a_cut_out_is_a_mask_by_its_transparency_and_photos_are_no_masks_of_themselves(tmp_path):
+def test_transparent_image_is_a_mask_and_the_photos_folder_is_refused(tmp_path):
     photos, masks = tmp_path / "photos", tmp_path / "masks"
     for folder in (photos, masks):
         folder.mkdir()
@@ -256,5 +254,5 @@ def test_a_cut_out_is_a_mask_by_its_transparency_and_photos_are_no_masks_of_them
     opaque.paste((255, 255, 255, 255), (0, 0, 8, 4))
     opaque.save(masks / "a.png")
     assert read_masks(masks, photos, 8, 8)[0, :, 0].tolist() == [255] * 4 + [0] * 4
-    with pytest.raises(UserError, match="a photo is no mask of itself"):
+    with pytest.raises(UserError, match="a photo cannot be its own mask"):
         read_masks(photos, photos, 8, 8)

@@ -1,4 +1,4 @@
-"""Pictures kept in memory from writing to reading."""
+"""Tests that images are kept in memory from writing to reading."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ def picture(value: int) -> np.ndarray:
     return np.full((2, 2, 3), value, np.uint8)
 
 
-def test_a_picture_is_given_out_once():
+def test_image_is_handed_out_once():
     recent = RecentPictures()
     recent.put("a", 0, picture(1))
     assert recent.take("b", 0) is None and recent.take("a", 1) is None
     assert np.array_equal(recent.take("a", 0), picture(1)) and recent.take("a", 0) is None and recent.bytes == 0
 
 
-def test_the_oldest_go_first():
-    """12 bytes a picture, room for two."""
+def test_oldest_images_are_dropped_first():
+    """12 bytes an image, room for two."""
     recent = RecentPictures(limit=24)
     for position in (0, 1, 0, 2):
         recent.put("a", position, picture(position))
@@ -34,13 +34,13 @@ def test_the_oldest_go_first():
     assert np.array_equal(recent.take("a", 0), picture(0)) and np.array_equal(recent.take("a", 2), picture(2))
 
 
-def test_one_too_large_is_not_kept():
+def test_image_above_the_limit_is_not_kept():
     recent = RecentPictures(limit=11)
     recent.put("a", 0, picture(1))
     assert recent.take("a", 0) is None and recent.bytes == 0
 
 
-def test_it_is_a_copy():
+def test_kept_image_is_a_copy():
     recent, pixels = RecentPictures(), picture(1)
     recent.put("a", 0, pixels)
     pixels[:] = 9
@@ -60,7 +60,7 @@ def test_memory_and_file_hold_the_same(written):
         assert read.dtype == np.uint8 and np.array_equal(read, images)
 
 
-def test_a_missing_file_is_told_even_where_memory_has_it(written):
+def test_missing_file_is_reported_even_if_the_image_is_in_memory(written):
     run, _ = written
     run.image_path("round_0", 1).unlink()
     with pytest.raises(UserError, match="recorded but missing"):

@@ -1,4 +1,4 @@
-"""What may change when a run goes on, and what may not."""
+"""Tests which settings may change when a run is resumed."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_other_settings_are_refused_by_name(run: RunFolder) -> None:
     check_same_run(run, DESCRIBED, resume=True)
 
 
-def test_more_rounds_and_another_stop_rule_may_be_asked_for(run: RunFolder) -> None:
+def test_more_rounds_and_other_early_stopping_are_allowed(run: RunFolder) -> None:
     check_same_run(run, DESCRIBED, resume=False)
     more = {**DESCRIBED, "settings": {**DESCRIBED["settings"], "rounds": 7, "stop": {"rule": "last"}}}
     check_same_run(run, more, resume=True)
@@ -56,7 +56,7 @@ def test_more_rounds_and_another_stop_rule_may_be_asked_for(run: RunFolder) -> N
 
 
 def test_pair_and_training_settings_may_change_until_something_is_trained(run: RunFolder) -> None:
-    """The remedy of "no pair fits the window" is to widen it: the same folder must then take the wider one."""
+    """The remedy of "no pair fits the window" is to widen it, so the same folder must accept the wider one."""
     wider = {
         **DESCRIBED,
         "settings": {**DESCRIBED["settings"], "pairs": {**DESCRIBED["settings"]["pairs"], "angle_low": -20.0}},
@@ -69,8 +69,8 @@ def test_pair_and_training_settings_may_change_until_something_is_trained(run: R
         check_same_run(run, DESCRIBED, resume=True)
 
 
-def test_the_precision_may_not_change_once_there_are_pictures(run: RunFolder) -> None:
-    """It draws them, too: half of a set in bf16 would be another set."""
+def test_precision_may_not_change_once_there_are_candidates(run: RunFolder) -> None:
+    """Precision affects the candidates: a set half in bf16 would be another set."""
     other = {
         **DESCRIBED,
         "settings": {**DESCRIBED["settings"], "train": {**DESCRIBED["settings"]["train"], "precision": "bf16"}},
