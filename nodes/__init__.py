@@ -1,13 +1,13 @@
-"""The nodes: schema/ what a user drags in, stages/ what they do, host/ what only a ComfyUI page needs.
+"""The nodes: schema/ declares them, stages/ does their work, host/ holds what only a ComfyUI page needs.
 
-Same stem, same stage.
+A node's schema and its stage are files of the same name.
 """
 
 from __future__ import annotations
 
 
 def node_classes() -> list:
-    """Every node class of the pack, in the order of the loop."""
+    """All node classes of the pack, in the order of the loop."""
     from .schema import (
         concept,
         evaluate,

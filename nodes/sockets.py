@@ -1,4 +1,4 @@
-"""The pack's own socket types. They carry handles: small, frozen, with names of what lies in the run folder."""
+"""The pack's own socket types: small frozen handles that name data in the run folder."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ CATEGORY = "DreamBooth DPO"
 
 
 def found_by(*words: str) -> dict[str, list[str]]:
-    """For io.Schema: further words that find a node in the search, on hosts that have them."""
+    """Arguments of io.Schema: further search words of a node, on hosts that support them."""
     return {"search_aliases": list(words)} if "search_aliases" in io.Schema.__dataclass_fields__ else {}
 
 
 def shown_again() -> dict[str, bool]:
-    """For io.Schema of every node that gives `ui`: what it showed is sent again where its result is at hand, on hosts
-    that can do so.
+    """Arguments of io.Schema for nodes that return `ui`: the host sends it again when the result is cached.
 
-    0.3.64 lacks the argument, and sends again what output nodes showed, and no others.
+    ComfyUI 0.3.64 lacks the argument and does so for output nodes only.
     """
     name = "has_intermediate_output"
     return {name: True} if name in io.Schema.__dataclass_fields__ else {}
@@ -42,7 +41,7 @@ StandingType = io.Custom("DBDPO_STANDING")
 
 @dataclass(frozen=True)
 class Sampler:
-    """What was drawn with, beside the settings that the core knows."""
+    """Sampling settings that only ComfyUI has."""
 
     name: str
     scheduler: str
@@ -51,7 +50,7 @@ class Sampler:
 
 @dataclass(frozen=True)
 class Candidates:
-    """A set of candidates in a run folder."""
+    """A set of candidates in a run folder, and what they were drawn with."""
 
     folder: Path
     set_name: str
@@ -60,12 +59,12 @@ class Candidates:
     settings: SamplingSettings
     sampler: Sampler
     round: int = 0
-    """Of a loop: its number is part of every seed."""
+    """Index of the round in a loop, from 0. It is part of every seed."""
 
 
 @dataclass(frozen=True)
 class Scored:
-    """Candidates with the names under which their scores are kept: of each axis those of its scorers."""
+    """Scored candidates: the names of the scorers of each axis."""
 
     candidates: Candidates
     fidelity: tuple[str, ...]
@@ -74,7 +73,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Better/worse pairs of scored candidates, kept under `name`."""
+    """Pairs of scored candidates, stored in the run folder under `name`."""
 
     scored: Scored
     name: str
@@ -83,19 +82,19 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Kept:
-    """Rounds measured so far, the decision on them, and what it gives out.
+    """The rounds measured so far, the decision on them, and the outputs that follow from it.
 
-    `start` names what they were measured against, and how.
+    start: hash of the original model, the settings and the scorers; rounds of another start cannot be compared.
     """
 
     start: str
     standings: tuple[Standing, ...]
     decision: Decision
     lines: tuple[str, ...]
-    """What was measured of each round, in words."""
+    """Lines of the report: a heading, then one for each round."""
     model: Any = field(repr=False)
     lora: Any = field(repr=False)
     candidates: Candidates = field(repr=False)
-    """Those of the last round that ran."""
+    """Candidates of the last round that ran."""
     curves: Any = field(repr=False)
     """Training curves of the last round that ran (PIL)."""

@@ -1,4 +1,4 @@
-"""Widgets of the nodes, from the fields of the settings: defaults, ranges, options and tooltips are theirs."""
+"""Makes widgets from settings fields, with their defaults, ranges, options and tooltips."""
 
 from __future__ import annotations
 
@@ -13,16 +13,22 @@ from ..dpo_core.settings import Settings, Widget, widget_fields
 from ..dpo_core.settings.base import UNSET
 
 BEFORE = "dbdpo_before"
-"""Key in an input's options: value for a graph from before the widget, if not the default. web/saved.js reads it."""
+"""Key in an input's options: the value for graphs saved before the widget existed, if not the default.
+
+web/saved.js reads it.
+"""
 SETTING = "dbdpo_setting"
-"""Key in an input's options: the setting, as Class.field. tools/make_node_texts.py writes its row of the help page."""
+"""Key in an input's options: the setting, as Class.field.
+
+tools/make_node_texts.py writes the help pages' rows of inputs that have it.
+"""
 _SEEDS = ("seed", "train_seed", "round")
 
 
 def _limits(field: FieldInfo, mark: Widget) -> dict[str, float]:
-    """min and max of the widget, from the field's constraints.
+    """min and max of the widget, from the field's constraints (ge, gt, le, lt).
 
-    Where an end is excluded it is the mark's, or the next whole number.
+    For an exclusive limit the mark gives the end of the range; without one, max is lt - 1.
     """
     found = {n: getattr(m, n) for m in field.metadata for n in ("ge", "gt", "le", "lt") if hasattr(m, n)}
     least = mark.least if mark.least is not None else found["ge"]
@@ -31,7 +37,7 @@ def _limits(field: FieldInfo, mark: Widget) -> dict[str, float]:
 
 
 def _kind(field: FieldInfo) -> Any:
-    """The field's type, without None."""
+    """The type of the field, without None."""
     kind = field.annotation
     if get_origin(kind) in (Union, UnionType):
         kind = next(k for k in get_args(kind) if k is not NoneType)
@@ -39,7 +45,10 @@ def _kind(field: FieldInfo) -> Any:
 
 
 def widget(kind: type[Settings], setting: str, **over: Any) -> io.Input:
-    """The input of one setting; `over`: arguments of io.Input that are another on this node, `name` for its name."""
+    """The input of one setting.
+
+    over: arguments of io.Input to replace on this node; `name` replaces the input's name.
+    """
     field, mark = next((field, mark) for name, field, mark in widget_fields(kind) if name == setting)
     name = over.pop("name", mark.name or setting)
     default = field.default if mark.default is UNSET else mark.default
@@ -68,9 +77,9 @@ def widget(kind: type[Settings], setting: str, **over: Any) -> io.Input:
 def ordered(
     *kinds: type[Settings], beside: Iterable[io.Input] = (), order: Iterable[str] = (), without: Iterable[str] = ()
 ) -> list[io.Input]:
-    """All widgets of `kinds` but `without`, and the inputs `beside` them: first those in `order`, then the later ones.
+    """The widgets of all `kinds` except `without`, and the inputs `beside` them, in the order of saved graphs.
 
-    `order` holds widgets as saved graphs have them. What is not in it comes after them, by its number (Widget.since).
+    order: names of the first inputs, as in saved graphs. The others follow by their number (Widget.since).
     """
     found = {i.id: (0, i) for i in beside}
     for kind in kinds:

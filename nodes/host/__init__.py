@@ -1,1 +1,1 @@
-"""What only a ComfyUI page needs: progress, run names, image conversion, curve feed, routes, where scorers lie."""
+"""What only a ComfyUI page needs: progress, run names, image conversion, curve feed, routes, scorer files."""

@@ -1,6 +1,6 @@
-"""What the page's before/after slider shows: names of pictures that lie in the run folder.
+"""Data for the page's before/after slider: names and scores of pictures in the run folder.
 
-Nothing is written, and no picture is sent.
+The page loads the pictures itself; nothing is written.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ if TYPE_CHECKING:
     from ...dpo_core.evaluation.held_out import Measured
 
 _PROMPTS, _SEEDS = 24, 3
-"""At most so many are offered, evenly chosen without looking at scores."""
+"""The most prompts, and seeds per prompt, that are offered; evenly spaced, without looking at scores."""
 
 
 def compare(
     run: RunFolder, measured: Measured, sets: Sequence[str], prompts: Sequence[str], seeds: int
 ) -> dict[str, Any]:
-    """Prompts, the folders of both sets (before, after) under ComfyUI's output, and each pair: prompt, seed (from 1),
-    name, and scores as [title, before, after].
+    """The slider's data as JSON: prompts, folders of both sets (before, after), and picture pairs.
 
-    Empty where the run does not lie under ComfyUI's output: its /view shows nothing else.
+    sets: names of the two sets. seeds: pictures per prompt. Folders are relative to ComfyUI's output folder. A pair has
+    its prompt (index), seed (from 1), file name, and scores as [title, before, after]. Empty if the run is outside
+    ComfyUI's output folder, because /view serves no other files.
     """
     folders = [_under_output(run.image_path(name, 0).parent) for name in sets]
     if None in folders:

@@ -1,4 +1,4 @@
-"""A training's numbers for the browser: sent while it trains, and whole with the node's output."""
+"""Training curves for the browser: new points are sent during training, the whole curve with the node's output."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from ...dpo_core.training.objectives import NO_PREFERENCE
 EVENT = "dreambooth_dpo.curve"
 _FIELDS = ("loss", "margin", "winner_error", "winner_alarm")
 _MOST = 400
-"""Points of a whole curve; longer ones are thinned."""
+"""The most points of a whole curve; longer curves are thinned."""
 _PAUSE = 0.25
-"""Between two messages. Unit: seconds."""
+"""Least time between two messages. Unit: seconds."""
 _WHOLE = 10.0
-"""Between two messages that hold the whole curve: what a page missed while it was loaded anew comes with the next.
+"""Time between two messages with the whole curve, so that a reloaded page gets the points that it missed.
 
 Unit: seconds.
 """
 
 
 def curve(records: Sequence[Mapping[str, float]], settings: TrainSettings) -> dict[str, Any]:
-    """All that the page draws of a training: points [step, loss, margin, winner error, its mean of 20 steps], and the
-    lines beside them.
+    """The page's training plot as JSON: the points and the levels of its horizontal lines.
+
+    A point is [step, loss, margin, winner error, mean winner error of 20 steps]; None stands for NaN.
     """
     return {
         "steps": settings.steps,
@@ -39,7 +40,10 @@ def curve(records: Sequence[Mapping[str, float]], settings: TrainSettings) -> di
 
 
 def thinned(points: list[list], most: int = _MOST) -> list[list]:
-    """At most `most` points: each the mean of as many neighbours, under the last one's step; of the alarm the highest."""
+    """At most `most` points, each the mean of a group of neighbours.
+
+    A point has the step of the last of its group; the winner alarm (last column) is the group's highest.
+    """
     size = -(-len(points) // most)
     if size <= 1:
         return points
@@ -55,7 +59,7 @@ def _point(record: Mapping[str, float]) -> list:
 
 
 def _plain(value: float) -> float | None:
-    """Six digits are enough to draw; JSON has no NaN."""
+    """Rounded to six significant digits; None for NaN and infinity, which JSON lacks."""
     return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
@@ -69,19 +73,16 @@ def _highest(part: list[list]) -> float | None:
 
 
 class CurveFeed:
-    """Sends a training's new points to the page that queued it.
-
-    Where there is no server or no page, it does nothing.
-    """
+    """Sends new points of a training to the page that queued it; does nothing without a server or page."""
 
     def __init__(self, node_id: str | None, graph: Any = None) -> None:
-        """node_id: as the host gives it to the node. graph: the host's extra_pnginfo, whose workflow has an id."""
+        """node_id: the host's unique_id. graph: the host's extra_pnginfo, which holds the workflow's id."""
         self._node, self._server = node_id, _server()
         workflow = graph.get("workflow") if isinstance(graph, Mapping) else None
         self._workflow = workflow.get("id") if isinstance(workflow, Mapping) else None
 
     def watch(self, settings: TrainSettings) -> Callable[[Mapping[str, float]], None] | None:
-        """What to call with each step's record; None where nobody looks."""
+        """The function to call with each step's record; None if no page is connected."""
         if self._node is None or getattr(self._server, "client_id", None) is None:
             return None
         records: list[Mapping[str, float]] = []
@@ -100,19 +101,20 @@ class CurveFeed:
         return tell
 
     def _send(self, message: dict[str, Any]) -> None:
-        """To the client that queued the prompt, under the node that it sees: a node of an expanded loop stands for the
-        loop's node.
+        """Send to the client that queued the prompt, under the node that the page shows.
+
+        For a node inside DPO Rounds that is the DPO Rounds node.
         """
         try:
             server = self._server
             shown = getattr(server, "last_node_id", None) or self._node
             message |= {"node": str(shown), "source": str(self._node), "workflow": self._workflow}
             server.send_sync(EVENT, message, server.client_id)
-        except Exception as error:  # a curve that cannot be shown must not end a training
+        except Exception as error:  # a failed message must not end a training
             logging.debug("DreamBooth DPO: the curve was not sent (%s)", error)
             self._server = None
 
 
 def _server() -> Any:
-    """ComfyUI's running server, or None: outside of it nothing is imported."""
+    """ComfyUI's running server, or None outside ComfyUI; imports nothing."""
     return getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)

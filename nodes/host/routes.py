@@ -1,6 +1,6 @@
-"""The pack's one route: small pictures of a run, for the inspector.
+"""The pack's only HTTP route: small previews of a run's pictures, for Inspect Pairs.
 
-It reads, and only what lies in a run's folder of previews.
+It only reads, and only files in a run's folder of previews.
 """
 
 from __future__ import annotations
@@ -11,21 +11,18 @@ from typing import Any
 
 PREVIEW = "/dreambooth_dpo/preview"
 KEEP = "private, max-age=31536000, immutable"
-"""A preview's name holds a mark of its content, so that it never changes."""
+"""Cache header: a preview's name contains a hash of its content, so the file of a name never changes."""
 
 
 def register() -> None:
-    """Add the route to the running server.
-
-    Where there is none (a script that opens the pack) there is nothing to add to.
-    """
+    """Add the route to the running server; does nothing if there is none (a script that imports the pack)."""
     server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
     if server is not None:
         server.routes.get(PREVIEW)(preview)
 
 
 async def preview(request: Any) -> Any:
-    """GET run, set, name -> the picture; 400 for names that are none, 404 where there is no such picture."""
+    """GET ?run=&set=&name= -> the picture as WebP; 400 for invalid names, 404 if there is no such picture."""
     from aiohttp import web
 
     found = locate(*(request.query.get(part, "") for part in ("run", "set", "name")))
@@ -37,7 +34,7 @@ async def preview(request: Any) -> Any:
 
 
 def locate(run: str, set_name: str, name: str) -> Path | int:
-    """The file of a preview, or the HTTP status that says why there is none."""
+    """The file of a preview, or the HTTP status (400, 404) of the error."""
     from ...dpo_core.run.previews import NAME, SET, find_preview
     from .runs import check_name, run_path
 

@@ -1,4 +1,4 @@
-"""Where runs lie, what they are called, and how nodes tell the user where they stand."""
+"""Names and folders of runs, progress of nodes, and conversion of pictures to and from IMAGE."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ...dpo_core.errors import UserError
 
 _NAME = re.compile(r"[^<>:\"/\\|?*\x00-\x1f\ud800-\udfff]{1,100}")
 _BYTES = 200
-"""Of a name in UTF-8. Most file systems take 255; temporary names and numbers need the rest."""
+"""Longest name in UTF-8. Most file systems allow 255 bytes; temporary names and numbers need the rest."""
 _RESERVED = {
     "con",
     "prn",
@@ -30,23 +30,23 @@ _generations: dict[Path, int] = {}
 _there: set[Path] = set()
 _PREVIEW = 512
 _PARTS = 100
-"""Of the bar a picture: batches move it step by step."""
+"""Steps of the progress bar per picture, so that it moves within a batch, too."""
 
 
 def check_name(name: str) -> str | None:
-    """What is wrong with a run's name as a folder name on any system, or None."""
+    """Why `name` cannot be a folder name on every operating system, or None if it can."""
     stem = name.split(".")[0].strip().lower()
     plain = _NAME.fullmatch(name) and name == name.strip() and not name.endswith(".")
     if not plain or not stem or stem in _RESERVED or len(name.encode()) > _BYTES:
         return (
-            f'run_name {name!r} cannot be a folder name: use letters, digits, spaces, "-" and "_", up to 100 characters '
-            f"({_BYTES} bytes), no path."
+            f'run_name {name!r} cannot be a folder name: use letters, digits, spaces, "-" and "_", up to 100 '
+            f"characters ({_BYTES} bytes), no path."
         )
     return None
 
 
 def run_path(name: str) -> Path:
-    """<ComfyUI's output>/dreambooth_dpo/<name>. Raises UserError for a name that is no plain folder name."""
+    """The run's folder: <ComfyUI output>/dreambooth_dpo/<name>. Raises UserError for an invalid name."""
     import folder_paths
 
     if wrong := check_name(name):
@@ -55,33 +55,34 @@ def run_path(name: str) -> Path:
 
 
 def generation(name: str) -> int:
-    """How often this run's folder was taken away since the server started: a cache key that makes lost candidates be
-    drawn again.
+    """How often this run's folder was deleted since the server started.
+
+    It is part of the nodes' cache key, so that deleted candidates are drawn again.
     """
     if check_name(name):
         return 0
     path = run_path(name)
     if path in _there and not (path / "records.sqlite").is_file():
-        # Once, however often it is asked before the folder is filled again: all nodes of the run get the same key.
+        # Counted once until the folder is filled again, so that all nodes of the run get the same key.
         _there.discard(path)
         _generations[path] = _generations.get(path, 0) + 1
     return _generations.get(path, 0)
 
 
 def remember(path: Path) -> None:
-    """This run's folder is there, with its records."""
+    """Note that this run's folder exists with its records, so that its deletion is noticed."""
     _there.add(path)
 
 
 def mark(*parts: Any) -> str:
-    """12 hex digits of anything that JSON can hold: equal inputs, equal name."""
+    """A hash of `parts` (12 hex digits); values that JSON lacks count by their str()."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str, ensure_ascii=False).encode()).hexdigest()[:12]
 
 
 class NodeProgress:
     """The core's Progress on ComfyUI's bar, with previews; raises ComfyUI's interrupt when the user cancels.
 
-    pictures: False for a node with a view of its own: front ends go on showing the last preview beside it.
+    pictures: False for a node with its own view, because front ends keep showing the last preview beside it.
     """
 
     def __init__(self, node_id: str | None, pictures: bool = True) -> None:
@@ -97,15 +98,14 @@ class NodeProgress:
         )
 
     def show(self, picture: Any) -> None:
-        """The finished PIL picture as the last preview: the front end goes on showing previews in place of a node's own
-        pictures.
+        """Show a finished PIL picture as the last preview.
+
+        Front ends keep showing the last preview in place of the node's output pictures.
         """
         self._bar.update_absolute(self._total * _PARTS, self._total * _PARTS, ("JPEG", picture, 2 * _PREVIEW))
 
     def watch(self, model: Any) -> Any:
-        """For the backend: moves the bar within a batch after each sampler step, and shows the first picture as it
-        comes out.
-        """
+        """The backend's callback after each sampler step: moves the bar and previews the batch's first picture."""
         previewer = host.previewer(model) if self._pictures else None
 
         def after_step(step: int, steps: int, denoised: Any) -> None:
@@ -118,7 +118,7 @@ class NodeProgress:
 
 
 def tiles(images: np.ndarray, most: int = 16) -> Any:
-    """Up to `most` pictures uint8 [n, H, W, 3] as one PIL picture, in rows; tiny ones are enlarged to be seen."""
+    """Up to `most` pictures, uint8 [n, H, W, 3], as a grid in one PIL picture; tiny pictures are enlarged."""
     from PIL import Image
 
     times = max(1, 128 // max(images.shape[1:3]))

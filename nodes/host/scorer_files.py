@@ -1,4 +1,4 @@
-"""Where scorers' weights lie: the folder models/dreambooth_dpo_scorers, which the pack registers with ComfyUI."""
+"""Scorer weights in models/dreambooth_dpo_scorers, a model folder that the pack registers with ComfyUI."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ _TOYBOX = {"toybox reward": "reward", "toybox judge": "judge"}
 
 
 def roots() -> list[Path]:
-    """The registered folders; the first call registers models/dreambooth_dpo_scorers (extra_model_paths.yaml may name
-    more).
-    """
+    """The folders for scorers: models/dreambooth_dpo_scorers and those named in extra_model_paths.yaml."""
     import folder_paths
 
     folder_paths.add_model_folder_path(FOLDER, os.path.join(folder_paths.models_dir, FOLDER), is_default=True)
@@ -24,7 +22,7 @@ def roots() -> list[Path]:
 
 
 def scorer_names() -> list[str]:
-    """Every scorer there: folders with a config, and single .safetensors files."""
+    """Names of all scorers: folders with a config, and single .safetensors files."""
     found = set()
     for root in roots():
         for entry in sorted(root.iterdir()) if root.is_dir() else []:
@@ -38,25 +36,27 @@ def scorer_names() -> list[str]:
 
 
 def check_scorer(name: str, architecture: str) -> str | None:
-    """What is wrong with a choice, or None."""
+    """Why this choice cannot be loaded, or None if it can."""
     if name in _TOYBOX:
         return None
     if name not in scorer_names():
         where = roots()[0]
         return (
-            f"scorer {name!r} is not there. Put an open_clip or DINOv2 folder (config and safetensors weights), or one .safetensors file, "
-            f"under {where}, and press R to refresh."
+            f"scorer {name!r} was not found. Put an open_clip or DINOv2 folder (config and safetensors weights), or one "
+            f".safetensors file, under {where}, and press R to refresh the list."
         )
     if name.endswith(".safetensors") and not architecture:
-        return f"{name} is a single file: write its architecture, open_clip's name for it, e.g. ViT-B-32-quickgelu."
+        return (
+            f"{name} is a single file, which does not contain its architecture: write open_clip's name for it into "
+            "architecture, e.g. ViT-B-32-quickgelu."
+        )
     return None
 
 
 def load_scorer(name: str, architecture: str, augment: bool = False) -> Any:
-    """An embedder under ComfyUI's memory management, one for each choice; with `augment` the mean over views of a
-    picture.
+    """The chosen scorer under ComfyUI's memory management; the last few are cached.
 
-    Raises UserError or MetricsError that says what is missing.
+    augment: embed the mean over four views of a picture. Raises UserError or MetricsError that says what is missing.
     """
     if wrong := check_scorer(name, architecture):
         raise UserError(wrong)
@@ -65,7 +65,7 @@ def load_scorer(name: str, architecture: str, augment: bool = False) -> Any:
 
 @lru_cache(maxsize=4)
 def _augmented(name: str, architecture: str) -> Any:
-    """Kept as the bare ones are: it remembers the last pictures."""
+    """Cached like the plain ones, because it caches the embeddings of the last pictures."""
     from ...metrics.augmented import AugmentedEmbedder
 
     return AugmentedEmbedder(_load(name, architecture))

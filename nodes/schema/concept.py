@@ -27,12 +27,14 @@ class ConceptNode(io.ComfyNode):
                 io.Image.Input(
                     "held_out",
                     optional=True,
-                    tooltip="Further photos that training never saw: a guard against copying.",
+                    tooltip="Further photos of the subject that training never saw. They show whether training only "
+                    "copies.",
                 ),
                 io.Mask.Input(
                     "masks",
                     optional=True,
-                    tooltip="A mask for every reference, subject white. Fidelity is then the subject's alone: its place earns nothing.",
+                    tooltip="One mask per reference photo, subject white. Fidelity then compares the subject alone, "
+                    "not its background.",
                 ),
             ],
             outputs=[
@@ -55,7 +57,7 @@ class ConceptNode(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, identifier: str = "x", class_noun: str = "x") -> bool | str:
-        # Linked values are not known yet, and come as None.
+        # The value of a linked input is not known yet and comes as None.
         for name, value in (("identifier", identifier), ("class_noun", class_noun)):
             if value is not None and not value.strip():
                 return f"{name} is empty: write a word, such as 'sks' (identifier) or 'dog' (class noun)."

@@ -1,4 +1,4 @@
-"""Evaluate: held-out prompts, the same seeds before and after, with intervals."""
+"""Evaluate Before/After: compares two models on held-out prompts with the same seeds."""
 
 from __future__ import annotations
 
@@ -15,24 +15,27 @@ class Evaluate(io.ComfyNode):
             node_id="DBDPO_Evaluate",
             display_name="Evaluate Before/After",
             category=CATEGORY,
-            description="Did it get better? Prompts that training never saw, equal seeds, 95 % intervals over prompts, guards.",
+            description="Did it get better? Compares two models on held-out prompts with the same seeds: gains with "
+            "95 % intervals over prompts, and guards.",
             **found_by("compare", "measure", "slider"),
             **shown_again(),
             inputs=[
-                io.Model.Input("before", tooltip="The model as it came."),
+                io.Model.Input("before", tooltip="The model before training."),
                 io.Model.Input("after", tooltip="The trained model."),
-                io.Clip.Input("clip", tooltip="Their text encoder."),
-                io.Vae.Input("vae", tooltip="Their VAE."),
-                *witness_inputs("the better witness."),
+                io.Clip.Input("clip", tooltip="The text encoder of both models."),
+                io.Vae.Input("vae", tooltip="The VAE of both models."),
+                *witness_inputs("its scores are independent evidence."),
                 *picture_inputs(least=1),
             ],
             outputs=[
                 io.Image.Output(
                     display_name="before_after",
-                    tooltip="Before and after side by side, for some prompts and seeds, evenly chosen.",
+                    tooltip="Before and after side by side, for some prompts and seeds, chosen without looking at "
+                    "scores.",
                 ),
                 io.String.Output(
-                    display_name="report", tooltip="The answer in one line, then each score with its gain and interval."
+                    display_name="report",
+                    tooltip="The verdict in one line, then each score with its gain and interval.",
                 ),
             ],
             hidden=[io.Hidden.unique_id],

@@ -1,4 +1,4 @@
-"""Finish Candidates: of quick drafts those that stand in pairs, drawn in full."""
+"""Finish Candidates: draws in full only the drafts that are in pairs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ class FinishCandidates(io.ComfyNode):
             node_id="DBDPO_FinishCandidates",
             display_name="Finish Candidates",
             category=CATEGORY,
-            description="Draws in full only those drafts that stand in pairs, from their own noise; the others are spared.",
+            description="Draws in full only the drafts that are in pairs, each from the draft's own noise. "
+            "The other drafts are not drawn again.",
             **found_by("draft", "cost", "speed", "sampler"),
             **shown_again(),
             inputs=[
@@ -29,16 +30,16 @@ class FinishCandidates(io.ComfyNode):
                 widget(
                     SamplingSettings,
                     "steps",
-                    tooltip="Sampler steps of the finished candidates: your usual number, more than the drafts have. All "
-                    "other sampling settings are those of the drafts.",
+                    tooltip="Sampler steps of the finished candidates: your usual number, more than the drafts have. "
+                    "All other sampling settings are those of the drafts.",
                 ),
             ],
             outputs=[
                 CandidatesType.Output(
-                    display_name="candidates", tooltip="The finished ones, to be scored and paired anew."
+                    display_name="candidates", tooltip="The finished candidates. Score and pair them again."
                 ),
                 io.Image.Output(display_name="preview", tooltip="One picture of each prompt, up to 64, in one image."),
-                io.String.Output(display_name="summary", tooltip="How many were drawn in full, and how many spared."),
+                io.String.Output(display_name="summary", tooltip="How many of the drafts were drawn in full."),
             ],
             hidden=[io.Hidden.unique_id],
         )

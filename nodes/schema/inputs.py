@@ -1,4 +1,4 @@
-"""Inputs that every node has which measures on held-out prompts."""
+"""Inputs shared by the nodes that measure on held-out prompts."""
 
 from __future__ import annotations
 
@@ -10,25 +10,28 @@ from ..widgets import widget
 
 
 def judge_input(says: str, **more) -> io.Input:
-    """A second witness; `says`: the end of its tooltip."""
+    """The optional judge; `says` is the end of its tooltip."""
     return ScorerType.Input("judge", optional=True, tooltip=f"A scorer of another backbone that {says}", **more)
 
 
 def seeds_input(least: int = 2, **more) -> io.Input:
-    """Pictures a prompt. With fewer than two there is no spread to count gains in."""
+    """Pictures per held-out prompt; gains in standard deviations need at least 2."""
     return widget(EvaluationSettings, "seeds_per_prompt", min=least, **more)
 
 
 def witness_inputs(says: str, **more) -> list:
-    """What is measured and by whom: candidates (`more`: for their socket), the scorer that trained, the judge (`says`:
-    see there).
+    """The candidates, the reward scorer and the judge.
+
+    says: end of the judge's tooltip. more: arguments of the candidates' input.
     """
     return [
         CandidatesType.Input(
-            "candidates", tooltip="Tells concept, held-out prompts, sampler settings and run folder.", **more
+            "candidates",
+            tooltip="The run's candidates: they carry concept, held-out prompts, sampler settings and run folder.",
+            **more,
         ),
-        ScorerType.Input("scorer", tooltip="The scorer that trained."),
-        judge_input(f"never trained: {says}"),
+        ScorerType.Input("scorer", tooltip="The reward scorer: the one whose scores were trained on."),
+        judge_input(f"was not used in training: {says}"),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Inspect Pairs: look at scored pairs, and overrule them."""
+"""Inspect Pairs: look at the pairs and keep, swap or reject them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ class InspectPairs(io.ComfyNode):
             node_id="DBDPO_InspectPairs",
             display_name="Inspect Pairs",
             category=CATEGORY,
-            description="Look at the pairs, those that were a near thing first, and keep, swap or reject them before training.",
+            description="Look at the pairs and keep, swap or reject them before training. Those closest to the "
+            "limits of the pair rule come first.",
             **found_by("review pairs", "overrule", "reject pairs", "thumbs up"),
             **shown_again(),
             inputs=[
@@ -22,7 +23,8 @@ class InspectPairs(io.ComfyNode):
                 io.String.Input(
                     "edits",
                     default="",
-                    tooltip="Your decisions as JSON, written by the node's own panel and hidden under it. Empty: none.",
+                    tooltip="Your decisions as JSON. The node's panel writes them and hides this field. Empty: no "
+                    "decisions.",
                 ),
             ],
             outputs=[
@@ -33,7 +35,8 @@ class InspectPairs(io.ComfyNode):
             ],
             hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
             is_output_node=True,
-            not_idempotent=True,  # what it offers to restore is this node's: two of them on the same pairs must not share one result
+            # The decisions that it offers to restore depend on the node: two on the same pairs must not share a result.
+            not_idempotent=True,
         )
 
     @classmethod
@@ -51,7 +54,7 @@ class InspectPairs(io.ComfyNode):
         from ...dpo_core.pairs.edits import read_edits
 
         try:
-            read_edits(edits or "")  # None where it is linked: not known yet
+            read_edits(edits or "")  # None if linked: not known yet
         except UserError as error:
             return str(error)
         return True

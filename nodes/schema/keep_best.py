@@ -1,6 +1,4 @@
-"""Keep Best Round: the round that held-out prompts show to be surest, or the original; and no more rounds when they are
-of no use.
-"""
+"""Keep Best Round: measures a round on held-out prompts, keeps the best model so far, and stops early."""
 
 from __future__ import annotations
 
@@ -22,23 +20,24 @@ class KeepBest(io.ComfyNode):
             node_id="DBDPO_KeepBest",
             display_name="Keep Best Round",
             category=CATEGORY,
-            description="Measures a round on held-out prompts and keeps the best so far, or the original. A stop spares all later rounds.",
+            description="Measures a round on held-out prompts and keeps the best model so far, or the original. "
+            "After early stopping, later rounds do not run.",
             **found_by("early stopping", "best checkpoint"),
             **shown_again(),
             inputs=[
-                io.Model.Input("before", tooltip="The model as it came, before all rounds."),
+                io.Model.Input("before", tooltip="The original model, before all rounds."),
                 io.Model.Input(
-                    "after", lazy=True, tooltip="The model after this round. Not asked for when so_far says stop."
+                    "after", lazy=True, tooltip="The model after this round. Not computed after early stopping."
                 ),
-                io.LoraModel.Input("lora", lazy=True, tooltip="The LoRA of the Train Step that gave `after`."),
-                io.Clip.Input("clip", tooltip="Their text encoder."),
-                io.Vae.Input("vae", tooltip="Their VAE."),
-                *witness_inputs("it has half the say.", lazy=True),
+                io.LoraModel.Input("lora", lazy=True, tooltip="The LoRA from the same DPO LoRA Train Step as `after`."),
+                io.Clip.Input("clip", tooltip="The text encoder of both models."),
+                io.Vae.Input("vae", tooltip="The VAE of both models."),
+                *witness_inputs("its gain counts half.", lazy=True),
                 second_scorer(),
                 StandingType.Input(
                     "so_far",
                     optional=True,
-                    tooltip="From the Keep Best Round of the round before; empty for the first.",
+                    tooltip="`standing` of the previous round's Keep Best Round. Leave empty in the first round.",
                 ),
                 *picture_inputs(),
                 widget(StopSettings, "patience"),
@@ -46,7 +45,8 @@ class KeepBest(io.ComfyNode):
                     "pairs",
                     lazy=True,
                     optional=True,
-                    tooltip="This round's pairs: with so_far, a round without any ends well.",
+                    tooltip="Pairs of this round. If empty and so_far is connected, the loop stops early instead of "
+                    "failing.",
                 ),
                 PairsType.Input(
                     "drafts",
@@ -59,15 +59,22 @@ class KeepBest(io.ComfyNode):
                 io.Model.Output(display_name="model", tooltip="The best model so far, or the original."),
                 io.LoraModel.Output(
                     display_name="lora",
-                    tooltip="Its LoRA, for Save DPO LoRA; one that changes nothing when the original is kept.",
+                    tooltip="The LoRA of that model, for Save DPO LoRA. If the original is kept: a LoRA that changes "
+                    "nothing, or the adapter that the original carries.",
                 ),
-                StandingType.Output(display_name="standing", tooltip="For so_far of the next round's Keep Best Round."),
+                StandingType.Output(
+                    display_name="standing",
+                    tooltip="The results of all rounds so far, for so_far of the next round's Keep Best Round.",
+                ),
                 io.Image.Output(
-                    display_name="curve", tooltip="Each round's gain with its interval; a star marks what is kept."
+                    display_name="curve", tooltip="Gain of each round with its interval. A star marks what is kept."
                 ),
-                io.String.Output(display_name="report", tooltip="What is kept and why, then each round's scores."),
+                io.String.Output(
+                    display_name="report", tooltip="Which round is kept and why, then the scores of each round."
+                ),
                 CandidatesType.Output(
-                    display_name="candidates", tooltip="Those of the last round that ran, for Evaluate."
+                    display_name="candidates",
+                    tooltip="Candidates of the last round that ran, for Evaluate Before/After.",
                 ),
                 io.Image.Output(display_name="training", tooltip="Training curves of the last round that ran."),
             ],
@@ -100,7 +107,7 @@ class KeepBest(io.ComfyNode):
 
     @classmethod
     def check_lazy_status(cls, so_far=None, **inputs) -> list[str]:
-        """Later rounds are drawn and trained when this asks for them: not after a stop, and not trained without pairs."""
+        """Names of the lazy inputs to compute next: none after early stopping, and no training without pairs."""
         from ..stages.no_pairs import lacking
 
         if so_far is not None and so_far.decision.stop:
@@ -108,7 +115,7 @@ class KeepBest(io.ComfyNode):
         for name in ("drafts", "pairs") if so_far is not None else ():
             if name not in inputs:
                 continue
-            if inputs[name] is None:  # connected, so here as None until it was asked for
+            if inputs[name] is None:  # connected, but not computed yet
                 return [name]
             if lacking(inputs[name]):
                 return []

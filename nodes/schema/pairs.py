@@ -22,7 +22,8 @@ class BuildPairs(io.ComfyNode):
             node_id="DBDPO_BuildPairs",
             display_name="Build Preference Pairs",
             category=CATEGORY,
-            description="Better/worse pairs of one prompt by a rule, such as the angle window. Changing it never draws again.",
+            description="Pairs better and worse candidates of the same prompt by a rule, such as the angle window. "
+            "Changing the rule draws no picture again.",
             **found_by("winner", "loser", "angle window"),
             **shown_again(),
             inputs=[
@@ -30,13 +31,16 @@ class BuildPairs(io.ComfyNode):
                 *ordered(PairSettings, order=(*PAIRING, "combine")),
             ],
             outputs=[
-                PairsType.Output(display_name="pairs", tooltip="For DPO LoRA Train Step and for looking at them."),
+                PairsType.Output(
+                    display_name="pairs", tooltip="The pairs, for DPO LoRA Train Step, Inspect Pairs and Preview Pairs."
+                ),
                 io.Image.Output(
                     display_name="cloud",
-                    tooltip="All pictures by their two scores, with the window and an arrow for each pair.",
+                    tooltip="All candidates by fidelity and alignment, with the angle window and an arrow for each "
+                    "pair.",
                 ),
                 io.String.Output(
-                    display_name="summary", tooltip="How many pairs there are, and why others were left out."
+                    display_name="summary", tooltip="How many pairs were made, and why others were left out."
                 ),
             ],
             hidden=[io.Hidden.unique_id],
@@ -65,7 +69,7 @@ class BuildPairs(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, angle_low: float = 0, angle_high: float = 1) -> bool | str:
-        # Naming an input here turns the host's own range check off.
+        # ComfyUI does not check the range of an input that is named here.
         for name, value in (("angle_low", angle_low), ("angle_high", angle_high)):
             if value is not None and not -90 <= value <= 180:
                 return f"{name} is {value:g}: angles go from -90 to 180 degrees."
@@ -91,9 +95,9 @@ class PreviewPairs(io.ComfyNode):
                     default=1,
                     min=1,
                     max=100_000,
-                    tooltip="Which page; the last one is shown for a larger number.",
+                    tooltip="Number of the page. Larger numbers show the last page.",
                 ),
-                io.Int.Input("pairs_per_page", default=6, min=1, max=40, tooltip="Pairs on a page."),
+                io.Int.Input("pairs_per_page", default=6, min=1, max=40, tooltip="Number of pairs on a page."),
             ],
             outputs=[
                 io.Image.Output(

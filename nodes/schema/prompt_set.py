@@ -1,4 +1,4 @@
-"""Prompt Set: what is trained on, and what is only evaluated on."""
+"""Prompt Set: training prompts and held-out prompts."""
 
 from __future__ import annotations
 
@@ -16,27 +16,31 @@ class PromptSetNode(io.ComfyNode):
             node_id="DBDPO_PromptSet",
             display_name="Prompt Set",
             category=CATEGORY,
-            description="Prompts in two halves: one is trained on, the other only measured on.",
+            description="Prompts in two lists: training prompts, and held-out prompts that only measure.",
             **found_by("prompt list", "held-out prompts"),
             inputs=[
-                ConceptType.Input("concept", tooltip="Its names take the placeholders' places."),
+                ConceptType.Input(
+                    "concept",
+                    tooltip="The subject; {identifier} and {class_noun} in prompts are replaced by its names.",
+                ),
                 io.Combo.Input(
                     "preset",
                     options=[*PRESETS, "own text"],
                     default="objects",
-                    tooltip="25 prompts of a kind, or your own.",
+                    tooltip="25 prompts for a kind of subject, or your own text.",
                 ),
                 io.String.Input(
                     "text",
                     default="",
                     multiline=True,
-                    tooltip="For 'own text': a prompt a line with {identifier} {class_noun}; '[context] prompt' names its context.",
+                    tooltip="For 'own text': one prompt per line, with {identifier} and {class_noun}. "
+                    "'[context] prompt' names the context of a prompt.",
                 ),
                 io.String.Input(
                     "held_out_text",
                     default="",
                     multiline=True,
-                    tooltip="Prompts to measure on; empty: a share of the prompts is split off.",
+                    tooltip="Held-out prompts, one per line. Empty: held_out_share of the prompts is held out.",
                 ),
                 io.Float.Input(
                     "held_out_share",
@@ -44,7 +48,7 @@ class PromptSetNode(io.ComfyNode):
                     min=0.1,
                     max=0.8,
                     step=0.05,
-                    tooltip="Share that is split off to measure on.",
+                    tooltip="Share of the prompts that is held out if held_out_text is empty.",
                 ),
                 io.Int.Input(
                     "seed",
@@ -52,12 +56,12 @@ class PromptSetNode(io.ComfyNode):
                     default=0,
                     min=0,
                     max=2**31 - 1,
-                    tooltip="Which prompts are split off.",
+                    tooltip="Seed that selects which prompts are held out.",
                 ),
             ],
             outputs=[
                 PromptsType.Output(display_name="prompts", tooltip="Both lists, for Sample Candidates and DPO Rounds."),
-                io.String.Output(display_name="listing", tooltip="The same as text, to look at."),
+                io.String.Output(display_name="listing", tooltip="Both lists as text."),
             ],
         )
 

@@ -1,4 +1,4 @@
-"""DPO Rounds: the whole loop, as the same nodes that one would wire by hand."""
+"""DPO Rounds: the whole loop, expanded into the nodes that a user would connect by hand."""
 
 from __future__ import annotations
 
@@ -34,25 +34,25 @@ _ORDER = (
 
 
 def _scorers(first: Any, second: Any) -> dict[str, Any]:
-    """The scorers' links as Score takes them."""
+    """The links of one or two scorers as inputs of Score Fidelity/Alignment."""
     return {"scorer": first} if second is None else {"scorer": first, "scorer_2": second}
 
 
 def _given(inputs: list[io.Input], widgets: dict[str, Any]) -> dict[str, Any]:
-    """A node's widgets from those of the loop.
+    """The values of those loop widgets that are among a node's inputs.
 
-    Widgets that the graph lacks are not set: a value more would be another node to the host's cache.
+    Widgets that the graph lacks are left out: one more value would change the key of the host's cache.
     """
     return {i.id: widgets[i.id] for i in inputs if hasattr(i, "default") and widgets.get(i.id) is not None}
 
 
 def _later(number: int) -> dict[str, int]:
-    """What tells a later round's noise from the first one's, which graphs without the input have."""
+    """The round input of a later round; empty for round 0, so that it equals a graph from before the input."""
     return {"round": number} if number else {}
 
 
 def _measuring(judge: Any, seeds_per_prompt: int | None) -> dict[str, Any]:
-    """What Keep Best Round is set to, behind every round."""
+    """Widget values and judge of the Keep Best Round of every round."""
     defaults = {i.id: i.default for i in KeepBest.define_schema().inputs if hasattr(i, "default")}
     linked = {} if judge is None else {"judge": judge}
     return {**defaults, **({"seeds_per_prompt": seeds_per_prompt} if seeds_per_prompt is not None else {}), **linked}
@@ -60,9 +60,7 @@ def _measuring(judge: Any, seeds_per_prompt: int | None) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Drawn:
-    """The nodes of a round before training: where its candidates come from, its pairs, and those of its drafts, if it
-    has any.
-    """
+    """Nodes of a round before training: the source of its candidates, its pairs, and its draft pairs if any."""
 
     candidates: Any
     pairs: Any
@@ -78,9 +76,9 @@ def _drawn(
     pairing: dict[str, Any],
     drafts: int,
 ) -> _Drawn:
-    """Sample, score and pair.
+    """Add the nodes that sample, score and pair the candidates of a round.
 
-    `drafts`: their steps; it is they then that are sampled, and those in pairs are finished and paired anew.
+    drafts: sampler steps of the drafts, 0 for none. With drafts, those in pairs are finished, scored and paired again.
     """
     steps = drawing["steps"]
     drawing = {**drawing, **_later(number), "steps": drafts or steps}
@@ -101,7 +99,7 @@ def _drawn(
 
 
 def _keep_best(graph: Any, number: int, drawn: _Drawn, train: Any, earlier: Any, parts: dict[str, Any]) -> Any:
-    """Keep Best Round behind a round.
+    """Add the Keep Best Round node of a round.
 
     Inputs are lazy: after an early stop nothing upstream runs; without pairs training is skipped.
     """
@@ -113,18 +111,26 @@ def _keep_best(graph: Any, number: int, drawn: _Drawn, train: Any, earlier: Any,
 
 
 def _outputs(rounds: int, drawn: _Drawn, train: Any, kept: Any) -> tuple:
-    """The outputs' sources. With a kept round none is the last round's own: asking for that would run it."""
+    """The sources of the outputs.
+
+    With a Keep Best Round node none is the last round's own node: that would make the round run after an early stop.
+    """
     if kept is not None:
         return tuple(kept.out(i) for i in (0, 1, 6, 5, 3, 4))
-    said = f"The last of {rounds} rounds is kept without measuring (keep = last): Evaluate Before/After tells whether it is better."
+    said = (
+        f"The last of {rounds} rounds is kept without measuring (keep = last). "
+        "Connect Evaluate Before/After to see whether it is better."
+    )
     return (train.out(0), train.out(1), train.out(2), drawn.candidates.out(0), train.out(2), said)
 
 
 def rounds_inputs() -> list[io.Input]:
-    """Widgets of the loop: those of its nodes, each once."""
+    """Widgets of the loop: those of the nodes in it, each once."""
     beside = [
         io.String.Input(
-            "run_name", default="my_run", tooltip="Folder under output/dreambooth_dpo where everything is kept."
+            "run_name",
+            default="my_run",
+            tooltip="Name of the run's folder under output/dreambooth_dpo, where all results are saved.",
         ),
         *sampler_inputs(),
         *adapter_inputs(),
@@ -142,39 +148,43 @@ class Rounds(io.ComfyNode):
             node_id="DBDPO_Rounds",
             display_name="DPO Rounds",
             category=CATEGORY,
-            description="Sample, score, pair and train, several times over, each round on fresh candidates of the model so far.",
+            description="Samples, scores, pairs and trains for several rounds, each on new candidates of the model "
+            "so far.",
             **found_by("diffusion dpo", "loop", "train lora", "preference training"),
             inputs=[
-                # The links themselves are passed on, not their values: another round more then finds the earlier ones
-                # cached.
+                # rawLink passes the links on, not their values: with more rounds, the earlier ones are still cached.
                 io.Model.Input("model", extra_dict=_LINKED, tooltip="The personalized model."),
                 io.Clip.Input("clip", extra_dict=_LINKED, tooltip="Its text encoder."),
                 io.Vae.Input("vae", extra_dict=_LINKED, tooltip="Its VAE."),
                 ConceptType.Input("concept", extra_dict=_LINKED, tooltip="The subject."),
                 PromptsType.Input(
-                    "prompts", extra_dict=_LINKED, tooltip="Training prompts, and held-out ones for Evaluate."
+                    "prompts", extra_dict=_LINKED, tooltip="The training prompts and the held-out prompts."
                 ),
-                ScorerType.Input("scorer", extra_dict=_LINKED, tooltip="The scorer that trains."),
+                ScorerType.Input("scorer", extra_dict=_LINKED, tooltip="The reward scorer: its scores make the pairs."),
                 second_scorer(extra_dict=_LINKED),
-                judge_input("never trains: it has half the say in which round is kept.", extra_dict=_LINKED),
+                judge_input(
+                    "is not used in training: its gain counts half in the choice of the best round.", extra_dict=_LINKED
+                ),
                 *rounds_inputs(),
             ],
             outputs=[
                 io.Model.Output(
-                    display_name="model", tooltip="The model after the round that is kept, or the one that came in."
+                    display_name="model", tooltip="The model after the round that is kept, or the original model."
                 ),
                 io.LoraModel.Output(
-                    display_name="lora", tooltip="One LoRA of all rounds up to the one that is kept, for Save DPO LoRA."
+                    display_name="lora",
+                    tooltip="One LoRA with all rounds up to the one that is kept, for Save DPO LoRA.",
                 ),
                 io.Image.Output(display_name="curves", tooltip="Training curves of the last round that ran."),
                 CandidatesType.Output(
-                    display_name="candidates", tooltip="Those of the last round that ran, for Evaluate."
+                    display_name="candidates",
+                    tooltip="Candidates of the last round that ran, for Evaluate Before/After.",
                 ),
                 io.Image.Output(
-                    display_name="watch", tooltip="Each round's gain with its interval; a star marks what is kept."
+                    display_name="watch", tooltip="Gain of each round with its interval. A star marks what is kept."
                 ),
                 io.String.Output(
-                    display_name="report", tooltip="Which round is kept and why, then each round's scores."
+                    display_name="report", tooltip="Which round is kept and why, then the scores of each round."
                 ),
             ],
             enable_expand=True,
@@ -213,10 +223,10 @@ class Rounds(io.ComfyNode):
         draft_steps: int = 0,
         sampler_name: str = "euler",
     ) -> bool | str:
-        # Naming an input here turns the host's own range check off.
+        # ComfyUI does not check the range of an input that is named here.
         for name, value, least in (("steps", steps, 1), ("draft_steps", draft_steps, 0)):
             if value is not None and not least <= value <= 1000:
-                return f"{name} is {value}: it goes from {least} to 1000."
+                return f"{name} is {value}. Set it between {least} and 1000."
         wrong = SampleCandidates.validate_inputs(run_name)
         if wrong is True and draft_steps and steps is not None and sampler_name is not None:
             from ..stages.finish import drafts_refused

@@ -1,4 +1,4 @@
-"""Sample Candidates: many pictures for every training prompt."""
+"""Sample Candidates: draws several candidates for every training prompt."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from ..widgets import ordered
 
 
 def round_input() -> io.Int.Input:
-    """Optional, so that graphs from before it was there stay valid; those have the first round's seeds."""
+    """Optional: graphs saved before this input existed stay valid and use round 0."""
     tooltip = "Index of the loop's round, 0 = first. It and the seed determine the noise. DPO Rounds sets it."
     return io.Int.Input("round", optional=True, control_after_generate=False, default=0, min=0, max=49, tooltip=tooltip)
 
 
 def sampler_inputs() -> list[io.Input]:
-    """What only ComfyUI knows of drawing."""
+    """Widgets that only ComfyUI has: sampler, scheduler and negative prompt."""
     from ...dpo_core.backends.comfyui import host
 
     return [
@@ -24,13 +24,16 @@ def sampler_inputs() -> list[io.Input]:
             "sampler_name",
             options=host.sampler_names(),
             default="dpmpp_2m",
-            tooltip="The sampler. Samplers that add no noise while sampling (euler, ddim, dpmpp_2m, uni_pc, ...) draw the "
-            "same pictures at any batch size.",
+            tooltip="The sampler. Samplers that add no noise while sampling (euler, ddim, dpmpp_2m, uni_pc, ...) "
+            "draw the same pictures at any batch size.",
         ),
         io.Combo.Input(
-            "scheduler", options=host.scheduler_names(), default="karras", tooltip="How noise falls over the steps."
+            "scheduler",
+            options=host.scheduler_names(),
+            default="karras",
+            tooltip="The noise schedule: how the noise level falls over the steps.",
         ),
-        io.String.Input("negative", default="", multiline=True, tooltip="Negative prompt. Without effect at cfg 1."),
+        io.String.Input("negative", default="", multiline=True, tooltip="Negative prompt. It has no effect at cfg 1."),
     ]
 
 
@@ -38,11 +41,11 @@ DRAWING = (
     "candidates_per_prompt", "seed", "steps", "cfg", "sampler_name", "scheduler", "width", "height", "batch_size",
     "negative",
 )  # fmt: skip
-"""The first widgets of drawing, in the order of saved graphs."""
+"""The first sampling widgets, in the order of saved graphs."""
 
 
 def sampling_inputs() -> list[io.Input]:
-    """Widgets of how pictures are drawn."""
+    """All sampling widgets."""
     beside = [*sampler_inputs(), round_input()]
     return ordered(
         SamplingSettings, beside=beside, order=(*DRAWING, "guidance_until", "round"), without=("draft_steps",)
@@ -56,25 +59,29 @@ class SampleCandidates(io.ComfyNode):
             node_id="DBDPO_SampleCandidates",
             display_name="Sample Candidates",
             category=CATEGORY,
-            description="Draws candidates for every training prompt into a run folder. Stopped at any moment, it goes on where it was.",
+            description="Draws candidates for every training prompt into a run folder. "
+            "If interrupted, it continues where it stopped.",
             **found_by("sampler", "draw candidates", "batch"),
             **shown_again(),
             inputs=[
                 io.Model.Input(
-                    "model", tooltip="The personalized model; an adapter of an earlier round may ride on it."
+                    "model", tooltip="The personalized model. It may carry the adapter of an earlier round."
                 ),
                 io.Clip.Input("clip", tooltip="Its text encoder."),
                 io.Vae.Input("vae", tooltip="Its VAE."),
                 ConceptType.Input("concept", tooltip="The subject."),
-                PromptsType.Input("prompts", tooltip="Its training prompts are drawn."),
+                PromptsType.Input("prompts", tooltip="The prompts. Candidates are drawn for the training prompts."),
                 io.String.Input(
-                    "run_name", default="my_run", tooltip="Folder under output/dreambooth_dpo where everything is kept."
+                    "run_name",
+                    default="my_run",
+                    tooltip="Name of the run's folder under output/dreambooth_dpo, where all results are saved.",
                 ),
                 *sampling_inputs(),
             ],
             outputs=[
                 CandidatesType.Output(
-                    display_name="candidates", tooltip="The pictures, for Score Fidelity/Alignment and Evaluate."
+                    display_name="candidates",
+                    tooltip="The candidates, for Score Fidelity/Alignment and Evaluate Before/After.",
                 ),
                 io.Image.Output(display_name="preview", tooltip="One picture of each prompt, up to 64, in one image."),
             ],

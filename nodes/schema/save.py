@@ -1,4 +1,4 @@
-"""Save DPO LoRA: a file that loads anywhere."""
+"""Save DPO LoRA: writes the LoRA as a .safetensors file."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class SaveLora(io.ComfyNode):
             **found_by("export lora", "save lora"),
             **shown_again(),
             inputs=[
-                io.LoraModel.Input("lora", tooltip="From the train step."),
+                io.LoraModel.Input("lora", tooltip="The LoRA from DPO LoRA Train Step, DPO Rounds or Keep Best Round."),
                 io.String.Input(
                     "filename_prefix",
                     default="dreambooth_dpo/my_subject",
-                    tooltip="Name under models/loras; a number is added.",
+                    tooltip="File name under models/loras, with folders if wanted. A number is added.",
                 ),
             ],
             outputs=[

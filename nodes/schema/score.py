@@ -18,28 +18,35 @@ class LoadScorer(io.ComfyNode):
             node_id="DBDPO_LoadScorer",
             display_name="Load Scorer",
             category=CATEGORY,
-            description="A model that looks at pictures: open_clip (fidelity and alignment) or DINOv2 (fidelity). Nothing is fetched.",
+            description="Loads a model that scores pictures: open_clip (fidelity and alignment) or DINOv2 (fidelity). "
+            "Nothing is downloaded.",
             **found_by("clip score", "dino", "reward model"),
             inputs=[
                 io.Combo.Input(
                     "scorer",
                     options=[*TOYBOX, *scorer_names()],
-                    tooltip="Folders and files under models/dreambooth_dpo_scorers, or the toybox's own.",
+                    tooltip="A folder or file under models/dreambooth_dpo_scorers, or a scorer of the toybox.",
                 ),
                 io.String.Input(
                     "architecture",
                     default="",
-                    tooltip="For a single .safetensors file: its name in open_clip, e.g. ViT-B-32-quickgelu. Empty for folders.",
+                    tooltip="Only for a single .safetensors file: its architecture in open_clip, e.g. "
+                    "ViT-B-32-quickgelu. Leave empty for folders.",
                 ),
                 io.Boolean.Input(
                     "augment",
                     default=False,
                     optional=True,
-                    tooltip="Look at four views of each picture (flipped, shifted) and take the mean: harder to hack, four times the work.",
+                    tooltip="Score four views of each picture (flipped, shifted) and take the mean. Training can "
+                    "exploit the scorer less easily; scoring takes four times as long.",
                 ),
             ],
             outputs=[
-                ScorerType.Output(display_name="scorer", tooltip="For Score, Evaluate, Keep Best Round and DPO Rounds.")
+                ScorerType.Output(
+                    display_name="scorer",
+                    tooltip="The scorer, for Score Fidelity/Alignment, Evaluate Before/After, Keep Best Round and "
+                    "DPO Rounds.",
+                )
             ],
         )
 
@@ -59,10 +66,12 @@ class LoadScorer(io.ComfyNode):
 
 
 def second_scorer(**more) -> io.Input:
+    """The optional second reward scorer. more: further arguments of its input."""
     return ScorerType.Input(
         "scorer_2",
         optional=True,
-        tooltip="Another backbone: both must be pleased, see combine of the pairs. DINOv2 adds to fidelity alone.",
+        tooltip="A second reward scorer of another backbone. combine of Build Preference Pairs says how both count. "
+        "DINOv2 scores fidelity only.",
         **more,
     )
 
@@ -74,12 +83,16 @@ class ScoreCandidates(io.ComfyNode):
             node_id="DBDPO_Score",
             display_name="Score Fidelity/Alignment",
             category=CATEGORY,
-            description="Two scores for every candidate: likeness to the photos, and agreement with the prompt.",
+            description="Gives every candidate two scores: fidelity (likeness to the reference photos) and alignment "
+            "(agreement with the prompt).",
             **found_by("clip score", "reward", "likeness"),
             **shown_again(),
             inputs=[
-                CandidatesType.Input("candidates", tooltip="What was drawn."),
-                ScorerType.Input("scorer", tooltip="An open_clip model: alignment needs a text tower."),
+                CandidatesType.Input("candidates", tooltip="The candidates to score."),
+                ScorerType.Input(
+                    "scorer",
+                    tooltip="The reward scorer. It must be an open_clip model: alignment needs a text encoder.",
+                ),
                 second_scorer(),
             ],
             outputs=[

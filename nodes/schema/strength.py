@@ -1,4 +1,4 @@
-"""Strength Sweep: held-out prompts with the LoRA at several strengths, and the one to use."""
+"""Strength Sweep: measures a LoRA at several strengths on held-out prompts and recommends one."""
 
 from __future__ import annotations
 
@@ -17,29 +17,35 @@ class StrengthSweep(io.ComfyNode):
             node_id="DBDPO_Strength",
             display_name="Strength Sweep",
             category=CATEGORY,
-            description="At which strength does the LoRA serve best? Scores, gain and guards at each, and the one to use; 0 is without it.",
+            description="Measures the LoRA at several strengths on held-out prompts and recommends one. "
+            "Strength 0 is the model without the LoRA.",
             **found_by("lora strength", "strength dial", "weight"),
             **shown_again(),
             inputs=[
                 io.Model.Input(
-                    "model", tooltip="The model as it was before training: the one that went into the first train step."
+                    "model", tooltip="The original model, before training: the one connected to the first train step."
                 ),
-                io.LoraModel.Input("lora", tooltip="From the train step or DPO Rounds; it is not changed."),
+                io.LoraModel.Input(
+                    "lora", tooltip="The LoRA from DPO LoRA Train Step or DPO Rounds. It is not changed."
+                ),
                 io.Clip.Input("clip", tooltip="The model's text encoder."),
                 io.Vae.Input("vae", tooltip="The model's VAE."),
-                *witness_inputs("the better witness."),
+                *witness_inputs("its scores are independent evidence."),
                 widget(StrengthSettings, "strengths"),
                 *picture_inputs(),
             ],
             outputs=[
                 io.Image.Output(
                     display_name="curve",
-                    tooltip="Scores and gain by strength, with intervals; a star marks the one to use.",
+                    tooltip="Scores and gain by strength, with intervals. A star marks the recommended strength.",
                 ),
-                io.Image.Output(display_name="strip", tooltip="Some held-out prompts by strength: one noise a row."),
+                io.Image.Output(
+                    display_name="strip",
+                    tooltip="Some held-out prompts at each strength. Each row is one prompt and one noise.",
+                ),
                 io.Float.Output(
                     display_name="strength",
-                    tooltip="The strength to use, for strength_model of Load LoRA; 0 when no gain is shown.",
+                    tooltip="The recommended strength, for strength_model of Load LoRA. 0 if no strength shows a gain.",
                 ),
                 io.String.Output(
                     display_name="report", tooltip="The recommendation and why, then a line for each strength."

@@ -1,4 +1,4 @@
-"""Load Toybox: a world small enough to run anywhere, with its models and photos."""
+"""Load Toybox: tiny models, photos and prompts that train within minutes on a CPU."""
 
 from __future__ import annotations
 
@@ -14,23 +14,30 @@ class LoadToybox(io.ComfyNode):
             node_id="DBDPO_LoadToybox",
             display_name="Load Toybox",
             category=CATEGORY,
-            description="A tiny trained world (64 x 64 pictures) with models, photos and prompts of one concept. Nothing is downloaded.",
+            description="Tiny demo models (64 x 64 pictures) with photos and prompts of one subject. Nothing is "
+            "downloaded.",
             **found_by("demo", "test model", "example model"),
             inputs=[
                 io.Int.Input(
-                    "concept", default=0, min=0, max=99_999, tooltip="Which subject: each number is another one."
+                    "concept",
+                    default=0,
+                    min=0,
+                    max=99_999,
+                    tooltip="Number of the subject. Each number is another subject.",
                 ),
                 io.Boolean.Input(
                     "personalized",
                     default=True,
-                    tooltip="Teach the model the subject first, by a DreamBooth LoRA from its five photos (under a minute on a CPU; kept).",
+                    tooltip="Teach the model the subject first, by a DreamBooth LoRA on its five photos. "
+                    "Takes under a minute on a CPU and is saved.",
                 ),
                 io.Int.Input(
                     "steps",
                     default=120,
                     min=1,
                     max=2000,
-                    tooltip="DreamBooth steps. More: nearer to the photos, deafer to prompts.",
+                    tooltip="DreamBooth training steps. More steps: closer to the photos, but worse at following "
+                    "prompts.",
                 ),
             ],
             outputs=[
@@ -43,18 +50,20 @@ class LoadToybox(io.ComfyNode):
                 io.Image.Output(
                     "references",
                     display_name="references",
-                    tooltip="Five photos of the subject, all before one background.",
+                    tooltip="Five photos of the subject, all with the same background.",
                 ),
                 io.Image.Output(
                     "held_out",
                     display_name="held_out_photos",
-                    tooltip="Five more, before other backgrounds, that the model never saw.",
+                    tooltip="Five further photos with other backgrounds, which the model never saw.",
                 ),
                 io.Mask.Output("masks", display_name="masks", tooltip="A mask for each reference photo."),
                 io.String.Output(
                     "identifier", display_name="identifier", tooltip="The word that names the subject in prompts."
                 ),
-                io.String.Output("class_noun", display_name="class_noun", tooltip="What it is: robot, bear or bottle."),
+                io.String.Output(
+                    "class_noun", display_name="class_noun", tooltip="The class of the subject: robot, bear or bottle."
+                ),
                 io.String.Output(
                     "prompts",
                     display_name="prompts",
@@ -63,7 +72,7 @@ class LoadToybox(io.ComfyNode):
                 io.String.Output(
                     "held_out_prompts",
                     display_name="held_out_prompts",
-                    tooltip="Prompts to measure on, for held_out_text of Prompt Set.",
+                    tooltip="Held-out prompts, for held_out_text of Prompt Set.",
                 ),
             ],
             hidden=[io.Hidden.unique_id],

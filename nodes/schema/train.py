@@ -13,11 +13,11 @@ LEARNING = (
     "rank", "alpha", "targets", "train_steps", "pairs_per_step", "accumulation", "learning_rate", "beta",
     "checkpointing", "train_seed", "objective", "loser_guard", "schedule",
 )  # fmt: skip
-"""The first widgets of training, in the order of saved graphs."""
+"""The first training widgets, in the order of saved graphs."""
 
 
 def adapter_inputs() -> list[io.Input]:
-    """Widgets of training that are no settings of the core: an older switch of memory, and the seed."""
+    """Training widgets that are not settings of the core: the older checkpointing switch, and the seed."""
     return [
         io.Boolean.Input(
             "checkpointing",
@@ -31,7 +31,7 @@ def adapter_inputs() -> list[io.Input]:
             default=0,
             min=0,
             max=2**31 - 1,
-            tooltip="Initial weights, the order of pairs and the noise of training are derived from it.",
+            tooltip="Seed of the initial weights, the order of pairs and the training noise.",
         ),
     ]
 
@@ -51,35 +51,37 @@ class TrainStep(io.ComfyNode):
             node_id="DBDPO_TrainStep",
             display_name="DPO LoRA Train Step",
             category=CATEGORY,
-            description="Diffusion-DPO of a LoRA on the pairs, against the model as it came in. The MODEL that comes in stays as it was.",
+            description="Trains a LoRA on the pairs by Diffusion-DPO; the incoming model is the reference. "
+            "The incoming MODEL is not changed.",
             **found_by("diffusion dpo", "train lora", "preference training", "fine-tune"),
             **shown_again(),
             inputs=[
                 io.Model.Input(
-                    "model", tooltip="The model that drew the candidates. An adapter that rides on it is trained on."
+                    "model",
+                    tooltip="The model that drew the candidates. If it carries an adapter, training continues from it.",
                 ),
                 io.Clip.Input("clip", tooltip="Its text encoder."),
-                PairsType.Input("pairs", tooltip="Better/worse pairs."),
+                PairsType.Input("pairs", tooltip="The pairs to train on."),
                 *training_inputs(),
                 io.LoraModel.Input(
                     "continue_from",
                     optional=True,
-                    tooltip="A LoRA of this node to go on from; the MODEL must not carry it.",
+                    tooltip="A LoRA of this node to continue from. The MODEL must not carry it, too.",
                 ),
             ],
             outputs=[
                 io.Model.Output(
                     display_name="model",
-                    tooltip="The model with the trained LoRA on it: to evaluate, to draw with, or for the next round.",
+                    tooltip="The model with the trained LoRA applied: to evaluate, to sample with, or for the next "
+                    "round.",
                 ),
                 io.LoraModel.Output(
-                    display_name="lora", tooltip="The LoRA alone, for Save DPO LoRA; it holds all rounds so far."
+                    display_name="lora", tooltip="The LoRA alone, for Save DPO LoRA. It contains all rounds so far."
                 ),
-                io.Image.Output(
-                    display_name="curves", tooltip="Curves of the training: loss, accuracy, margin, errors."
-                ),
+                io.Image.Output(display_name="curves", tooltip="Training curves: loss, accuracy, margin, errors."),
                 io.String.Output(
-                    display_name="summary", tooltip="The last steps in words, and why training stopped, if it did."
+                    display_name="summary",
+                    tooltip="Means of the last steps, and why training stopped early, if it did.",
                 ),
             ],
             hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],

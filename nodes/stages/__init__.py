@@ -1,1 +1,1 @@
-"""What each node's execute() calls, in a module of the same name: from sockets and widgets to the core, and back."""
+"""The work of the nodes: each module is called by execute() of the node in schema/ of the same name."""

@@ -1,4 +1,4 @@
-"""The evaluation stage on two MODELs."""
+"""Evaluate Before/After: draw and score held-out pictures of two MODELs."""
 
 from __future__ import annotations
 
@@ -26,9 +26,7 @@ _SHOWN_PROMPTS, _SHOWN_SEEDS = 6, 3
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What the node gives out: the grid (PIL), the report in plain words, and what the page's slider shows
-    (nodes/host/compare.py).
-    """
+    """The node's results: the grid (PIL), the report, and the slider's data (nodes/host/compare.py)."""
 
     grid: Any
     report: str
@@ -45,7 +43,10 @@ def evaluate(
     seeds: int,
     progress: NodeProgress,
 ) -> Evaluated:
-    """Draw and score held-out pictures of both models."""
+    """Draw and score held-out pictures of both models.
+
+    models: (before, after). judges: (reward scorer, judge or None). seeds: pictures per prompt.
+    """
     scorers = concept_scorers(*judges, candidates.concept)
     with RunFolder(candidates.folder) as run:
         sets, measured = measure(run, models, clip, vae, candidates, settings, scorers, seeds, progress)
@@ -70,7 +71,7 @@ def measure(
     seeds: int,
     progress: NodeProgress,
 ) -> tuple[tuple[str, ...], Measured]:
-    """Draw and score what is missing of the models' held-out pictures: (the set of each model, the scores of all)."""
+    """Draw and score the missing held-out pictures: (name of each model's set, scores of all sets)."""
     drawn = [evaluation_set(model, clip, vae, candidates, settings, seeds, progress) for model in models]
     titles = {s.name: s for s in [*scorers.rewards, *scorers.judges]}
     by_title = {title: named(scorer) for title, scorer in titles.items()}
@@ -88,14 +89,14 @@ def evaluation_set(
     seeds: int,
     progress: NodeProgress,
 ) -> tuple[ComfyTextToImage, str]:
-    """The model as it draws held-out pictures, and the name of their set: what they are drawn with makes it."""
+    """The backend that draws held-out pictures, and the name of their set: a hash of all sampling inputs."""
     backend = backend_for(model, clip, vae, candidates, progress)
     drawn_with = backend.fingerprint, candidates.prompts.held_out, settings.described(), repr(candidates.sampler), seeds
     return backend, "evaluation_" + mark(*drawn_with)
 
 
 def _grid(run: RunFolder, sets: Sequence[str], prompts: tuple[str, ...], seeds: int) -> Any:
-    """A few prompts and seeds, evenly chosen: the choice looks at no score."""
+    """The picture grid of a few prompts and seeds, evenly spaced and chosen without looking at scores."""
     rows, columns = evenly(len(prompts), _SHOWN_PROMPTS), evenly(seeds, _SHOWN_SEEDS)
     pictures = [[run.images(name, [p * seeds + s for s in columns]) for p in rows] for name in sets]
     return before_after_grid(*pictures, [prompts[p] for p in rows])

@@ -1,4 +1,4 @@
-"""Drafts that stand in pairs, drawn in full."""
+"""Finish Candidates: draw in full the drafts that are in pairs."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ from .sample import backend_for, drawn_by
 def finish_candidates(
     model: Any, clip: Any, vae: Any, handle: Pairs, steps: int, progress: NodeProgress
 ) -> tuple[Candidates, np.ndarray, str]:
-    """Draw in full, in `steps` steps, the drafts that stand in these pairs: (their handle, one picture of each prompt,
-    what was done).
+    """Draw the drafts in these pairs with `steps` steps: (handle, one picture of each prompt, summary).
 
-    Raises UserError for drafts of as many steps, of a sampler that does not come near its picture in few of them, or of
-    another MODEL.
+    Pictures: uint8 [n, H, W, 3], n at most 64. Raises UserError if the drafts have as many steps or more, if the
+    sampler adds noise, or if another MODEL drew the drafts.
     """
     drafts = handle.scored.candidates
     if wrong := drafts_refused(drafts.settings.steps, steps, drafts.sampler.name):
@@ -31,7 +30,7 @@ def finish_candidates(
     backend = backend_for(model, clip, vae, drafts, progress)
     if drawn_by(backend, drafts) != drafts.set_name:
         raise UserError(
-            "these drafts were drawn by another MODEL: connect the one that drew them, in Sample Candidates."
+            "these drafts were drawn by another MODEL: connect the MODEL of the Sample Candidates that drew them."
         )
     settings = drafts.settings.model_copy(update={"steps": steps})
     name = f"finished_{mark(drafts.set_name, handle.name, settings.described())}"
@@ -40,17 +39,23 @@ def finish_candidates(
         drawn = run.candidates(name)
         first = list({c.prompt_index: c.position for c in reversed(drawn)}.values())[::-1]
         count = len(run.candidates(drafts.set_name))
-        said = f"{len(drawn)} of {count} drafts stand in pairs and are drawn in full, in {steps} steps in place of {drafts.settings.steps}."
+        said = (
+            f"{len(drawn)} of {count} drafts are in pairs and were drawn in full, "
+            f"in {steps} steps instead of {drafts.settings.steps}."
+        )
         return replace(drafts, set_name=name, settings=settings), run.images(name, first[:64]), said
 
 
 def drafts_refused(draft_steps: int, steps: int, sampler: str) -> str | None:
-    """Why drafts of so many steps would tell nothing, or spare nothing; None where they are of use."""
+    """Why drafts with these settings are useless, or None if they are not."""
     if draft_steps >= steps:
-        return f"the drafts have {draft_steps} steps and their pictures would have {steps}: draft in fewer, a third of them is usual."
+        return (
+            f"the drafts have {draft_steps} steps and the finished pictures would have {steps}: "
+            "set fewer steps for the drafts, usually a third."
+        )
     if sampler not in BATCH_INVARIANT:
         return (
-            f"sampler {sampler} adds noise of its own, so that a draft in few steps shows another picture than its noise gives in many. "
-            f"Take one of {', '.join(BATCH_INVARIANT)}, or draw without drafts."
+            f"sampler {sampler} adds noise while sampling, so a draft of few steps shows another picture than the "
+            f"finished one. Choose one of {', '.join(BATCH_INVARIANT)}, or draw without drafts."
         )
     return None

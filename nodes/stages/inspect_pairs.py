@@ -1,4 +1,4 @@
-"""What Inspect Pairs asks of the core: pairs with a person's decisions over them, and all that its widget shows."""
+"""Inspect Pairs: apply a user's decisions to pairs, and collect the data that its panel shows."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from ..sockets import Pairs
 
 @dataclass(frozen=True)
 class Inspected:
-    """What the node gives out, and what its widget draws (JSON-able)."""
+    """The node's outputs, and the panel's data (JSON)."""
 
     handle: Pairs
     summary: str
@@ -42,18 +42,21 @@ class Inspected:
 
 
 def place_of(node_id: str | None, graph: Any) -> Place:
-    """The node's place as the host tells it. graph: its extra_pnginfo, whose workflow has an id where a page queued it."""
+    """The node's workflow and node id.
+
+    graph: the host's extra_pnginfo; its workflow has an id if a page queued it.
+    """
     workflow = graph.get("workflow") if isinstance(graph, Mapping) else None
     known = workflow.get("id") if isinstance(workflow, Mapping) else None
     return Place(str(known or ""), str(node_id or ""))
 
 
 def inspect_pairs(handle: Pairs, text: str, progress: NodeProgress, place: Place) -> Inspected:
-    """The pairs under the decisions of `text` (the edits as JSON), and what there is to look at: the pairs as they came
-    in.
+    """Apply the decisions in `text` (edits as JSON) to the pairs, and collect the data of the panel.
 
-    Where a decision changes something the result is kept under a name of its own, else the handle comes back as it was.
-    Where every pair is rejected, or none came in, what follows says so. Raises UserError for edits that cannot be read.
+    The panel shows the incoming pairs. If a decision changes something, the result is stored under a new name, else the
+    incoming handle is returned. If no pairs are left, the nodes that train on them or show them raise NoPairs. Raises
+    UserError for edits that cannot be read.
     """
     edits, candidates = read_edits(text), handle.scored.candidates
     with RunFolder(candidates.folder) as run:
@@ -67,8 +70,9 @@ def inspect_pairs(handle: Pairs, text: str, progress: NodeProgress, place: Place
         if len(edits) and not done.other:
             keep_decisions(run, edits, place)
         payload = {
-            "version": 1, "fingerprint": fingerprint, "run": candidates.folder.name, "set": candidates.set_name, "references": photos,
-            "kept": kept.edits.as_dict() if kept else None, "kept_here": bool(kept and kept.here), "stale": done.stale, "taken": text,
+            "version": 1, "fingerprint": fingerprint, "run": candidates.folder.name, "set": candidates.set_name,
+            "references": photos, "kept": kept.edits.as_dict() if kept else None,
+            "kept_here": bool(kept and kept.here), "stale": done.stale, "taken": text,
             **_cloud(run, handle, drawn, pairs), "files": files,
         }  # fmt: skip
         result = _result(run, handle, pairs, done)
@@ -76,8 +80,9 @@ def inspect_pairs(handle: Pairs, text: str, progress: NodeProgress, place: Place
 
 
 def _result(run: RunFolder, handle: Pairs, came: list[Pair], done: Overruled) -> Pairs:
-    """The handle of what is left, kept in the run; named by its content, so that equal decisions find what was trained
-    on them.
+    """Store the remaining pairs and return their handle.
+
+    Their name is a hash of the content, so that equal decisions reuse the training on them.
     """
     thumbs = {**thumbs_of(run, handle.name), **done.thumbs}
     if done.pairs == came and thumbs == thumbs_of(run, handle.name):
@@ -86,18 +91,20 @@ def _result(run: RunFolder, handle: Pairs, came: list[Pair], done: Overruled) ->
     name = f"{handle.name}_edited_{mark(listed, sorted(thumbs.items()))}"
     run.set_pairs(name, done.pairs)
     run.set_fact(f"window_{name}", run.fact(f"window_{handle.name}"))
-    none = f"all {len(came)} pairs are rejected, so that nothing is left to train on. Undo some in Inspect Pairs, or let other pairs in."
+    none = (
+        f"all {len(came)} pairs are rejected, so no pairs are left to train on. "
+        "Undo rejections in Inspect Pairs, or change the pair rule."
+    )
     run.set_fact(f"no_pairs_{name}", None if done.pairs else none)
     set_thumbs(run, name, thumbs)
     return replace(handle, name=name)
 
 
 def _cloud(run: RunFolder, handle: Pairs, drawn: Sequence[Candidate], pairs: Sequence[Pair]) -> dict[str, Any]:
-    """Columns by candidate (x, y: where the pair rule sees it, see `standardise`), and pairs, the nearest to the rule's
-    boundary first.
+    """The panel's scatter plot: one value per candidate in each column, and the pairs closest to the rule's limit first.
 
-    window: lowest and highest angle, way: the angle at which the reward rises; each None for rules without one.
-    Degrees.
+    x, y: standardised scores, see `standardise`. window: lowest and highest angle of the pair rule; way: the angle at
+    which the reward rises; both in degrees and None for rules without them.
     """
     scored, settings = handle.scored, handle.settings
     prompt_of = np.asarray([c.prompt_index for c in drawn])
@@ -115,10 +122,11 @@ def _cloud(run: RunFolder, handle: Pairs, drawn: Sequence[Candidate], pairs: Seq
     return {
         "prompts": [prompt for _, prompt in prompts],
         "prompt": [places[c.prompt_index] for c in drawn],
-        "seed": [str(c.seed) for c in drawn],  # as text: JavaScript's numbers end at 2**53
+        "seed": [str(c.seed) for c in drawn],  # as text: JavaScript's integers are exact up to 2**53 only
         "x": _rounded(x), "y": _rounded(y), "fidelity": _rounded(axes[0]), "alignment": _rounded(axes[1]),
         "pairs": [_listed(pairs[i], near[i]) for i in order],
-        "rule": settings.rule, "window": window, "margin": settings.margin, "way": None if way is None else round(way, 1),
+        "rule": settings.rule, "window": window, "margin": settings.margin,
+        "way": None if way is None else round(way, 1),
     }  # fmt: skip
 
 
@@ -137,11 +145,9 @@ def _rounded(values: np.ndarray) -> list[float]:
 
 
 def _words(done: Overruled, kept: Kept | None, none: object) -> str:
-    """What was decided, what could be restored, and why no pair is there, if none is."""
-    whose = "" if kept is None or kept.here else ", of another node or workflow"
+    """The summary: decisions, decisions that can be restored, and why there are no pairs, if so."""
+    whose = "" if kept is None or kept.here else ", from another node or workflow"
     restorable = (
-        f"Decisions on these candidates that this run keeps: {len(kept.edits)}{whose}; the node can restore them."
-        if kept
-        else None
+        f"Saved decisions on these candidates: {len(kept.edits)}{whose}; the node can restore them." if kept else None
     )
     return " ".join(filter(None, (done.sentence(), restorable, none)))

@@ -1,4 +1,4 @@
-"""The stop rule on MODELs: a round measured against the start, what is kept, and in which words it is told."""
+"""Keep Best Round: measure a round against the original MODEL, apply the stop rule, and report."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def keep_best(
     so_far: Kept | None,
     progress: NodeProgress,
 ) -> Kept:
-    """Measure a round (the model before all rounds, the model after this one) and say what is kept of it and those in
-    `so_far`.
+    """Measure a round and decide which of it and the earlier rounds (`so_far`) is kept.
 
-    scorers: the one that trained, a second one or None, the judge or None; drawing: pictures a prompt, and their seed.
-    Raises UserError when `lora` is not of the model after, or `so_far` was measured from another start.
+    models: (before all rounds, after this round). scorers: (reward scorer, second one or None, judge or None). drawing:
+    (pictures per prompt, seed). Raises UserError if `lora` does not belong to the model after the round, or if `so_far`
+    was measured from another start.
     """
     before, after = models
     _check_lora(after, lora)
@@ -63,27 +63,28 @@ def keep_best(
 
 
 def ended(so_far: Kept, why: str) -> Kept:
-    """The rounds end before this one, which has no pair to train on: what is kept so far stays."""
+    """End the loop before this round, which has no pairs (`why`); the round kept so far stays."""
     reason = f"in round {len(so_far.standings) + 1} {why.rstrip('.')}"
     return replace(so_far, decision=replace(so_far.decision, stop=True, reason=reason))
 
 
 def report(kept: Kept) -> str:
-    """What is kept and why, then each round's gain."""
+    """Which round is kept and why, then the gain of each round."""
     said = kept_words(kept.decision, kept.standings)
     if not kept.decision.stop:
-        said += " Another round may bring more."
+        said += " Another round may improve it further."
     return "\n".join([said, *kept.lines])
 
 
 def picture(kept: Kept) -> Any:
-    """The rounds' gains as a PIL picture."""
+    """The gains of all rounds as a PIL picture."""
     return figure_image(watch_figure(kept.standings, kept.decision))
 
 
 def unchanged(before: Any, lora: DPOLora) -> DPOLora:
-    """The LoRA that stands for the original: the adapter that rides on it already, else one of the same layers that
-    changes nothing.
+    """The LoRA of the original model: the adapter that it already carries, else one that changes nothing.
+
+    A LoRA that changes nothing has the layers of `lora` with B = 0.
     """
     same = DPOLora(lora)
     riding = live_adapter(before)
@@ -103,37 +104,44 @@ def unchanged(before: Any, lora: DPOLora) -> DPOLora:
 def _check_lora(after: Any, lora: Any) -> None:
     if not isinstance(lora, DPOLora):
         raise UserError(
-            f"lora is a {type(lora).__name__} of another node: connect the lora output of this round's DPO LoRA Train Step."
+            f"lora is a {type(lora).__name__} of another node: connect the lora output of this round's "
+            "DPO LoRA Train Step."
         )
     riding = live_adapter(after)
     if riding is None or riding.fingerprint != lora.fingerprint:
         raise UserError(
-            "after and lora are of two different trainings: connect the model and the lora output of one DPO LoRA Train Step."
+            "after and lora come from two different trainings: connect the model and the lora output of the same "
+            "DPO LoRA Train Step."
         )
 
 
 def _check_start(so_far: Kept | None, start: str) -> None:
     if so_far is not None and so_far.start != start:
         raise UserError(
-            "so_far was measured in another way, so that its rounds cannot be compared with this one. Connect and set the same as in the "
-            "first Keep Best Round: before, clip, vae, scorers, judge, seeds_per_prompt, seed; and its candidates, if those of this round "
-            "are drawn with other settings."
+            "so_far was measured with other inputs or settings, so its rounds cannot be compared with this one. "
+            "Connect and set the same as in the first Keep Best Round: before, clip, vae, scorers, judge, "
+            "seeds_per_prompt and seed; also its candidates, if those of this round have other sampler settings."
         )
 
 
 def _decide(standings: Sequence[Standing], rule: StopSettings, stopped: str | None) -> Decision:
-    """The stop rule's; a training that a guard ended stops the rounds, too."""
+    """The decision of the stop rule; a training that a guard stopped also stops the loop."""
     decision = decide(standings, rule, TrainSettings().winner_error_warning)
     if stopped and not decision.stop:
         why = stopped.partition(":")[0]
-        return replace(decision, stop=True, reason=f"training of round {standings[-1].round} ended by itself ({why})")
+        return replace(
+            decision, stop=True, reason=f"a guard stopped the training of round {standings[-1].round} ({why})"
+        )
     return decision
 
 
 def _kept(
     decision: Decision, now: Standing, models: tuple[Any, Any], lora: DPOLora, so_far: Kept | None
 ) -> tuple[Any, DPOLora]:
-    """MODEL and LoRA of the kept round: this one, the original, or an earlier one, which then was kept before, too."""
+    """MODEL and LoRA of the kept round.
+
+    That is this round, the original, or an earlier round: then it was the kept one in `so_far`, too.
+    """
     before, after = models
     if decision.kept == now.round:
         return after, lora
@@ -144,14 +152,17 @@ def _kept(
 
 def _heading(measured: Measured) -> str:
     prompts = len(set(measured.prompt_of.tolist()))
-    said = f"{len(measured.prompt_of)} held-out pictures of {prompts} prompts for each round, equal seeds; gains against the original:"
-    return said if prompts > 1 else f"{said} a single prompt gives no interval, and no round can be shown to be better."
+    said = (
+        f"{len(measured.prompt_of)} held-out pictures of {prompts} prompts for each round, same seeds; "
+        "gains over the original:"
+    )
+    return said if prompts > 1 else f"{said} one prompt gives no interval, so no round can be shown to be better."
 
 
 def _line(now: Standing, gains: Mapping[str, Gain]) -> str:
-    """A round's gain with its interval in standard deviations, and what its scores did.
+    """A round's gain with its interval in standard deviations, and the change of each score.
 
-    Guards that fell are told by `kept_words`.
+    Failed guards are reported by `kept_words`.
     """
     interval = f" ({now.gain.low:+.2f} to {now.gain.high:+.2f})" if now.gain.high < float("inf") else ""
     scores = ", ".join(f"{role_of(name)[1]} {gain.gain:+.3f}" for name, gain in gains.items())

@@ -1,4 +1,4 @@
-"""Pairs that are none: a rule that nothing fits."""
+"""Handles without any pair: the pair rule found none, or all were rejected."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ..sockets import Pairs
 
 
 def lacking(pairs: Pairs) -> str | None:
-    """Why these pairs are none, and what to do; None where there are some."""
+    """Why there are no pairs, and what to do about it; None if there are pairs."""
     with RunFolder(pairs.scored.candidates.folder) as run:
         try:
             check_pairs(run, pairs.name)

@@ -1,4 +1,4 @@
-"""Pairs by the pair rule, and their pictures."""
+"""Build Preference Pairs and Preview Pairs: make pairs by the pair rule, and read their pictures."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from .score import Cloud, scores_of
 
 @dataclass(frozen=True)
 class Paired:
-    """Pairs with all that their cloud needs."""
+    """Pairs, and what their scatter plot needs."""
 
     handle: Pairs
     found: PairYield
     pairs: list
     scores: Cloud
     told: str | None
-    """What drafts told about the candidates, in words; None where they were not chosen by drafts."""
+    """How well drafts predicted the finished candidates, in words; None without drafts."""
 
 
 def make_pairs(scored: Scored, settings: PairSettings, progress: NodeProgress) -> Paired:
-    """Pairs by the settings' rule, kept under a name that their settings make."""
+    """Make pairs by the rule in the settings, stored under a name derived from scorers and settings."""
     candidates = scored.candidates
     name = f"{candidates.set_name}_pairs_{mark(scored.fidelity, scored.alignment, settings.model_dump())}"
     with RunFolder(candidates.folder) as run:
@@ -40,7 +40,7 @@ def make_pairs(scored: Scored, settings: PairSettings, progress: NodeProgress) -
 
 
 def pair_pictures(handle: Pairs, first: int, count: int) -> tuple[list, int]:
-    """PairPicture of `count` pairs from number `first` on, and how many pairs there are."""
+    """PairPictures of up to `count` pairs from index `first` on, and the number of all pairs."""
     from ...dpo_core.report.plots.grids import PairPicture
 
     scored, name = handle.scored, handle.scored.candidates.set_name

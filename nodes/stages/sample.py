@@ -1,4 +1,4 @@
-"""Candidates drawn by a MODEL."""
+"""Sample Candidates: draw candidates with a MODEL."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from ..sockets import Candidates, Sampler
 
 
 def sampling_of(widgets: Mapping[str, Any]) -> tuple[SamplingSettings, Sampler]:
-    """The core's settings, and what only ComfyUI knows, from a sampling node's widgets."""
+    """The core's settings and the ComfyUI-only ones, from the widgets of a sampling node."""
     settings = SamplingSettings(**from_widgets(SamplingSettings, widgets))
     return settings, Sampler(widgets["sampler_name"], widgets["scheduler"], widgets["negative"])
 
 
 def backend_for(model: Any, clip: Any, vae: Any, candidates: Candidates, progress: NodeProgress) -> ComfyTextToImage:
-    """The model as these candidates are drawn with it."""
+    """The backend that draws these candidates with the model."""
     s, sampler = candidates.settings, candidates.sampler
     watch = progress.watch(model)
     return ComfyTextToImage(
@@ -34,8 +34,9 @@ def backend_for(model: Any, clip: Any, vae: Any, candidates: Candidates, progres
 def draw_candidates(
     model: Any, clip: Any, vae: Any, handle: Candidates, progress: NodeProgress
 ) -> tuple[Candidates, np.ndarray]:
-    """Draw what is missing of the set that model, prompts and settings name; returns its handle and one picture of each
-    prompt.
+    """Draw the missing candidates of a set: (its handle, the first picture of each prompt).
+
+    The set's name is a hash of model, prompts and settings. Pictures: uint8 [n, H, W, 3], n at most 64.
     """
     backend = backend_for(model, clip, vae, handle, progress)
     settings, prompts = handle.settings, handle.prompts.train
@@ -59,8 +60,10 @@ def draw_candidates(
 
 
 def drawn_by(backend: ComfyTextToImage, handle: Candidates) -> str:
-    """The name of the set that this model draws by the handle's prompts and settings."""
-    later = [handle.round] if handle.round else []  # the first round's sets are named as before there was a number
+    """Name of the set of this model and the handle's prompts and settings."""
+    later = (
+        [handle.round] if handle.round else []
+    )  # round 0 is left out: names stay those of runs from before rounds counted
     return "candidates_" + mark(
         backend.fingerprint, handle.prompts.train, handle.settings.described(), repr(handle.sampler), *later
     )

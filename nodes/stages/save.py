@@ -1,4 +1,4 @@
-"""Where trained LoRAs go."""
+"""Save DPO LoRA: write a LoRA into ComfyUI's loras folder."""
 
 from __future__ import annotations
 
@@ -13,18 +13,20 @@ from ..host.runs import check_name
 
 
 def check_prefix(prefix: str) -> str | None:
-    """What is wrong with a file prefix ("folder/name"), or None."""
+    """Why a file prefix ("folder/name") is invalid, or None if it is valid."""
     parts = prefix.replace("\\", "/").split("/")
     if any(check_name(part) for part in parts):
-        return f"filename_prefix {prefix!r} is no name under models/loras: use plain folder and file names, such as dreambooth_dpo/my_dog."
+        return (
+            f"filename_prefix {prefix!r} is not a valid name under models/loras: use plain folder and file names, "
+            "such as dreambooth_dpo/my_dog."
+        )
     return None
 
 
 def save_numbered(lora: Mapping[str, Any], prefix: str) -> str:
-    """Write to <first loras folder>/<prefix>_<number>.safetensors, the number one above the last; returns the name that
-    LoraLoader lists.
+    """Write <first loras folder>/<prefix>_<number>.safetensors; returns the name that Load LoRA lists.
 
-    Raises UserError for a LoRA without weights or a prefix that is no plain name.
+    The number is one above the highest in use. Raises UserError for a LoRA without weights or an invalid prefix.
     """
     import folder_paths
 
@@ -44,14 +46,14 @@ def save_numbered(lora: Mapping[str, Any], prefix: str) -> str:
 
 
 def _next_free(base: Path) -> Path:
-    """<base>_<number>.safetensors, the number one above the highest there is."""
+    """<base>_<number>.safetensors with a number one above the highest in use."""
     taken = [
         int(m[1])
         for f in base.parent.glob("*.safetensors")
         if (m := re.fullmatch(rf"{re.escape(base.name)}_(\d+)", f.stem))
     ]
     number = max(taken, default=0) + 1
-    # A file system that takes "Dog" and "dog" for the same name may still hold the file.
+    # On a case-insensitive file system the file may exist under another spelling ("Dog", "dog").
     while (path := base.with_name(f"{base.name}_{number:05d}.safetensors")).exists():
         number += 1
     return path

@@ -1,4 +1,4 @@
-"""Candidates scored by one embedder or several."""
+"""Score Fidelity/Alignment: score candidates by one scorer or several."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..sockets import Candidates, Scored
 
 
 def named(scorer: Any) -> Any:
-    """The scorer under a name of its own, so that two scorers' scores of one set are kept side by side."""
+    """Rename the scorer by its fingerprint, so that scores of two scorers are stored side by side."""
     scorer.name = f"{scorer.name}_{scorer.fingerprint[:12]}"
     return scorer
 
@@ -26,9 +26,7 @@ Cloud = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def score_candidates(candidates: Candidates, embedders: list[Any], progress: NodeProgress) -> tuple[Scored, Cloud]:
-    """Score what is not scored yet, by one embedder or several; returns the handle, and the scores that the first one
-    gave.
-    """
+    """Score the candidates that have no scores yet: (handle, scores by the first embedder)."""
     scorers = reward_scorers(embedders, candidates.concept)
     axis = [axis_of(scorer.name) for scorer in scorers]
     names = [named(scorer).name for scorer in scorers]
@@ -42,8 +40,9 @@ def score_candidates(candidates: Candidates, embedders: list[Any], progress: Nod
 
 
 def scores_of(run: RunFolder, scored: Scored, how: str = "worst") -> Cloud:
-    """As the pair rule takes them: of an axis with several scorers the combined ones (mean or worst), in standard
-    deviations.
+    """The scores as the pair rule uses them.
+
+    An axis with several scorers has their mean or worst (`how`), in standard deviations.
     """
     name = scored.candidates.set_name
     prompt_of = np.asarray([c.prompt_index for c in run.candidates(name)])

@@ -1,4 +1,4 @@
-"""The strength dial on a MODEL and a trained LoRA."""
+"""Strength Sweep: measure a trained LoRA at several strengths on a MODEL."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .evaluate import measure
 
 @dataclass(frozen=True)
 class Swept:
-    """What the node gives out: two PIL pictures, the recommended strength, and the words."""
+    """The node's results: two PIL pictures, the recommended strength, and the report."""
 
     curve: Any
     strip: Any
@@ -40,16 +40,17 @@ def strength_sweep(
     seeds: int,
     progress: NodeProgress,
 ) -> Swept:
-    """Draw and score held-out pictures at every strength, and recommend one. parts: MODEL without adapter, CLIP, VAE.
+    """Draw and score held-out pictures at every strength, and recommend one.
 
-    Sets are named as Evaluate's: what it drew with the same model, prompts and seeds is not drawn again. Raises
-    UserError for a MODEL that carries an adapter already, and for a LoRA that does not fit it.
+    parts: (MODEL without adapter, CLIP, VAE). judges: (reward scorer, judge or None). seeds: pictures per prompt.
+    Pictures that Evaluate Before/After drew with the same model, prompts and seeds are reused. Raises UserError for a
+    MODEL that already carries an adapter, and for a LoRA that does not fit the MODEL.
     """
     model, clip, vae = parts
     if live_adapter(model) is not None:
         raise UserError(
-            "the MODEL already carries a trained adapter, which would act beside the LoRA at every strength. Connect the MODEL as it was "
-            "before training: the one that goes into the first train step."
+            "the MODEL already carries a trained adapter, which would act beside the LoRA at every strength. Connect "
+            "the original MODEL: the one that goes into the first train step."
         )
     adapter = adapter_of_lora(model, lora, "the connected LoRA")
     strengths = read_strengths(strengths)
@@ -68,16 +69,17 @@ def strength_sweep(
 
 
 def words(found: Sweep, seeds: int) -> str:
-    """The recommendation, then one line a strength."""
+    """The report: the recommendation, then one line for each strength."""
     lines = [
         found.words,
-        f"{seeds} pictures of each held-out prompt at every strength, equal seeds; gains in standard deviations.",
+        f"{seeds} pictures of each held-out prompt at every strength, same seeds; gains in standard deviations.",
     ]
     for point in found.points:
         gain = point.gain
         said = f"gain {gain.mean:+.2f} ({gain.low:+.2f} to {gain.high:+.2f})" if point.strength else "the original"
         guards = f"; {' and '.join(point.broken)}" if point.broken else ""
         lines.append(
-            f"{point.strength:g}: fidelity {point.fidelity.mean:.3f}, alignment {point.alignment.mean:.3f}, {said}{guards}"
+            f"{point.strength:g}: fidelity {point.fidelity.mean:.3f}, alignment {point.alignment.mean:.3f}, "
+            f"{said}{guards}"
         )
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The training stage on a MODEL."""
+"""DPO LoRA Train Step: train one round on a MODEL."""
 
 from __future__ import annotations
 
@@ -39,30 +39,30 @@ class DPOLora(dict):
     alpha: float
     metadata: dict[str, str]
     fingerprint: str = ""
-    """That of the adapter on the MODEL that was given out with it."""
+    """Fingerprint of the adapter on the MODEL that the same training returned."""
     winner_alarm: float = 0.0
-    """The highest of its round."""
+    """Highest mean winner error of 20 steps in the round."""
     stopped: str | None = None
-    """Why a guard ended its training."""
+    """Why a guard stopped the training, or None."""
     curves: Any = None
     note: str = ""
-    """What to know before it is saved."""
+    """What Save DPO LoRA says about the LoRA, if anything."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What the node gives out."""
+    """The node's results."""
 
     model: Any
     lora: DPOLora
     curves: Any
     summary: str
     curve: dict[str, Any]
-    """The same numbers for the page (nodes/host/curve.py)."""
+    """The training curve for the page (nodes/host/curve.py)."""
 
 
 def settings_of(widgets: Mapping[str, Any]) -> tuple[AdapterSettings, TrainSettings]:
-    """The core's settings from a training node's widgets."""
+    """The core's settings from the widgets of a training node."""
     level = _level(widgets.get("memory") or "auto", widgets["checkpointing"])
     return (
         AdapterSettings(**from_widgets(AdapterSettings, widgets)),
@@ -71,15 +71,17 @@ def settings_of(widgets: Mapping[str, Any]) -> tuple[AdapterSettings, TrainSetti
 
 
 def _level(memory: str, checkpointing: bool) -> str:
-    """The switch is older than the levels: it asks for one of them, unless a smaller one is chosen."""
+    """The memory level; the older checkpointing switch means level checkpointing, unless a leaner one is set."""
     return "checkpointing" if checkpointing and memory in ("auto", "fast") else memory
 
 
 def train_step(
     model: Any, clip: Any, pairs: Pairs, widgets: Mapping[str, Any], lora: Any, progress: NodeProgress, feed: CurveFeed
 ) -> Trained:
-    """One round from the adapter that rides on the MODEL, or the connected LoRA, or from nothing; a finished one is
-    only read back.
+    """Train one round; a finished round is read back from the run folder.
+
+    Training continues from the adapter on the MODEL or from `lora`, else it starts from B = 0. Raises UserError if both
+    are given, or if the adapter on the MODEL has another rank, alpha or targets.
     """
     adapter_settings, settings = settings_of(widgets)
     riding = live_adapter(model)
@@ -126,18 +128,20 @@ def train_step(
 def _check_start(riding: LiveAdapter | None, lora: Any, settings: AdapterSettings) -> None:
     if riding is not None and lora is not None:
         raise UserError(
-            "the MODEL already carries a trained adapter, and a LoRA is connected to continue_from: it would count twice. Connect one."
+            "the MODEL already carries a trained adapter, and a LoRA is connected to continue_from: training would "
+            "count twice. Disconnect continue_from, or connect the MODEL without the adapter."
         )
     if riding is not None and riding.settings != settings:
         was = riding.settings
         raise UserError(
-            f"the MODEL carries an adapter of rank {was.rank}, alpha {was.alpha:g}, targets {was.targets!r}; this node is set to "
-            f"rank {settings.rank}, alpha {settings.alpha:g}, targets {settings.targets!r}. Set the same, or connect the MODEL without it."
+            f"the MODEL carries an adapter of rank {was.rank}, alpha {was.alpha:g}, targets {was.targets!r}; this node "
+            f"is set to rank {settings.rank}, alpha {settings.alpha:g}, targets {settings.targets!r}. Set the same, or "
+            "connect the MODEL without it."
         )
 
 
 def _summary(records: list[dict], pairs: int, stopped: str | None, objective: str) -> str:
-    """A line or two in plain words."""
+    """Means of the last 20 steps, and why training stopped early, if it did."""
     if not records:
         return stopped or "nothing was trained"
     last = records[-20:]
@@ -145,6 +149,7 @@ def _summary(records: list[dict], pairs: int, stopped: str | None, objective: st
     level = f" ({NO_PREFERENCE[objective]:.3f} = no preference)" if objective in NO_PREFERENCE else ""
     text = (
         f"{len(records)} steps on {pairs} pairs. Last {len(last)} steps: loss {mean['loss']:.3f}{level}, "
-        f"winner error {mean['winner_error']:+.4f} against the reference (+0.01 is a warning), pair accuracy {mean['accuracy']:.2f}."
+        f"winner error {mean['winner_error']:+.4f} against the reference (+0.01 is a warning), pair accuracy "
+        f"{mean['accuracy']:.2f}."
     )
     return f"{text}\n{stopped}" if stopped else text
