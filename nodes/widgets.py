@@ -50,13 +50,19 @@ def widget(kind: type[Settings], setting: str, **over: Any) -> io.Input:
     over: arguments of io.Input to replace on this node; `name` replaces the input's name.
     """
     field, mark = next((field, mark) for name, field, mark in widget_fields(kind) if name == setting)
-    name = over.pop("name", mark.name or setting)
     default = field.default if mark.default is UNSET else mark.default
-    extra = {SETTING: f"{kind.__name__}.{setting}"} | ({} if mark.before is UNSET else {BEFORE: mark.before})
-    given: dict[str, Any] = {"default": default, "tooltip": field.description, "extra_dict": extra}
+    given: dict[str, Any] = {"default": default, "tooltip": field.description}
     if mark.since:
         given["optional"] = True
-    of = _kind(field)
+    made = _input(over.pop("name", mark.name or setting), field, mark, given, over)
+    # As an attribute: 0.3.64's widgets do not take it as an argument.
+    made.extra_dict = {SETTING: f"{kind.__name__}.{setting}"} | ({} if mark.before is UNSET else {BEFORE: mark.before})
+    return made
+
+
+def _input(name: str, field: FieldInfo, mark: Widget, given: dict[str, Any], over: dict[str, Any]) -> io.Input:
+    """The io.Input for the field's type. given: arguments from the field; over: arguments that replace them."""
+    of, default = _kind(field), given["default"]
     if get_origin(of) is Literal:
         return io.Combo.Input(name, **given | {"options": list(get_args(of))} | over)
     if of is bool:
