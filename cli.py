@@ -16,6 +16,7 @@ from rich.table import Table
 
 from .doctor.options import HELP, Options
 from .dpo_core.errors import UserError
+from .dpo_core.json_values import to_json
 
 app = typer.Typer(
     help="Improve a personalized text-to-image model in subject fidelity and prompt following, with no labelling.",
@@ -213,7 +214,7 @@ def strength(
     quiet_libraries()
     with bars() as tell:
         found = sweep_lora(settings.model_copy(update={"output": folder}), lora, resume, tell)
-    show_sweep(found.as_dict())
+    show_sweep(to_json(found))
     files = f"Curve: {folder / 'curve.png'}\nStrip: {folder / 'strip.png'}\nJSON:  {folder / 'strength.json'}"
     console.print(files, soft_wrap=True, markup=False, highlight=False)
 

@@ -12,6 +12,7 @@ import numpy as np
 from .dpo_core.concept import Concept
 from .dpo_core.config import RunConfig
 from .dpo_core.errors import UserError
+from .dpo_core.json_values import to_json
 from .dpo_core.loop.facts import finish, keep_facts
 from .dpo_core.loop.rounds import Loop
 from .dpo_core.loop.start import kept_start, photos_fidelity, save_start, start_probe
@@ -170,7 +171,7 @@ def sweep_lora(config: RunConfig, lora: Path, resume: bool, progress: Progress =
     for name, picture in zip(("curve.png", "strip.png"), strength_pictures(loop.run), strict=True):
         with atomic_path(config.output / name) as beside:
             beside.write_bytes(picture.png)
-    write_json(config.output / "strength.json", found.as_dict())
+    write_json(config.output / "strength.json", to_json(found))
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -163,5 +164,5 @@ def report(options: Options, lines: list[tuple[str, Finding]], status: str) -> d
     asked = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
     return {
         "doctor": 1, "status": status, "options": asked, "comfyui": folder and version_in(folder),
-        "lines": [{"part": part, **found.as_dict()} for part, found in lines],
+        "lines": [{"part": part, **asdict(found)} for part, found in lines],
     }  # fmt: skip

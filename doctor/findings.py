@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 OK, WARNING, FAILED = "ok", "warning", "failed"
@@ -24,9 +24,6 @@ class Finding:
             raise ValueError(
                 f"a finding is {OK}, or says its remedy: {self.name}: {self.status}, remedy {self.remedy!r}"
             )
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def worst(findings: list[Finding]) -> str:

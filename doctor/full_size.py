@@ -84,6 +84,6 @@ def measure(subject: Subject, kind: str, way: str, folder: Path) -> None:
         apart = None if first is None or level.gradients is None else difference(first, level.gradients)
         if first is None and level.gradients is not None:
             save_file({name: g.contiguous() for name, g in level.gradients.items()}, kept)
-        say("finding", full_finding(title, level, apart, limit, facts, i + 1 < len(LEVELS)).as_dict())
+        say("finding", full_finding(title, level, apart, limit, facts, i + 1 < len(LEVELS)))
         if i + 1 < len(LEVELS):
             say("doing", f"{title}: {LEVELS[i + 1]}")

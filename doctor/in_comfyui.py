@@ -35,14 +35,14 @@ def answer(request: dict[str, Any]) -> None:
         return
     if (kind := request.get("full")) is not None:
         if (found := lacking(kind, device, Path(request["folder"]))) is not None:
-            say("finding", found.as_dict())
+            say("finding", found)
             return
         guarded("full size", lambda: _full(kind, device, Path(request["folder"]), request["way"]))
         return
     from .comfyui_folder import front_end_finding, pinned_front_end
 
     found = front_end_finding(installed("comfyui-frontend-package"), pinned_front_end(folder), sys.executable, folder)
-    say("finding", found.as_dict())
+    say("finding", found)
     for look in (_supported, _memory_system, _scorers):
         guarded("ComfyUI", look)
     guarded("training", lambda: _self_check(request["family"]))
@@ -66,13 +66,13 @@ def _started(folder: Path, switches: str, device: str) -> bool:
             importlib.import_module(module)
     except SystemExit as error:
         said = f"ComfyUI refuses its switches {shlex.join(sys.argv[1:])} (exit status {error.code})"
-        say("finding", Finding("ComfyUI starts", FAILED, said, "correct --comfyui-args").as_dict())
+        say("finding", Finding("ComfyUI starts", FAILED, said, "correct --comfyui-args"))
         return False
     except Exception as error:  # its libraries raise ImportError, OSError, RuntimeError of a driver, ...
         why = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         install = f'"{sys.executable}" -m pip install -r "{folder / "requirements.txt"}"'
         remedy = f"give the Python that ComfyUI runs in: --python PATH; if it is this one: {install}"
-        say("finding", Finding("ComfyUI starts", FAILED, f"it cannot be imported: {why}", remedy).as_dict())
+        say("finding", Finding("ComfyUI starts", FAILED, f"it cannot be imported: {why}", remedy))
         return False
     return True
 
@@ -83,10 +83,10 @@ def _supported() -> None:
 
     if why := host.refusal():
         said, _, remedy = why.rpartition(": ")
-        say("finding", Finding("ComfyUI starts", FAILED, said, remedy).as_dict())
+        say("finding", Finding("ComfyUI starts", FAILED, said, remedy))
         return
     said = "it starts, and has all internals that the pack uses"
-    say("finding", Finding("ComfyUI starts", OK, said, data={"version": host.version()}).as_dict())
+    say("finding", Finding("ComfyUI starts", OK, said, data={"version": host.version()}))
 
 
 def memory_finding(system: str, switches: dict[str, bool], device: str) -> Finding:
@@ -112,7 +112,7 @@ def memory_finding(system: str, switches: dict[str, bool], device: str) -> Findi
 def _memory_system() -> None:
     from ..dpo_core.backends.comfyui import host
 
-    say("finding", memory_finding(host.memory_system(), host.memory_switches(), str(host.device())).as_dict())
+    say("finding", memory_finding(host.memory_system(), host.memory_switches(), str(host.device())))
     say("system", host.memory_system())
 
 
@@ -121,7 +121,7 @@ def _scorers() -> None:
     from .scorer_files import scorer_findings, toybox_finding
 
     for found in (toybox_finding(), *scorer_findings(roots())):
-        say("finding", found.as_dict())
+        say("finding", found)
 
 
 def _self_check(family: str) -> None:
@@ -130,7 +130,7 @@ def _self_check(family: str) -> None:
     subject = tiny_subject(family)
     title = f"{'toybox' if family == 'toybox' else f'a tiny {family} model'} in ComfyUI, {subject.model.device}"
     for found in self_check_findings(title, list(tiny(subject)), limit_of(subject.model)):
-        say("finding", found.as_dict())
+        say("finding", found)
 
 
 def tiny_subject(family: str) -> Any:

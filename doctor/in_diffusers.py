@@ -22,7 +22,7 @@ def answer(request: dict[str, Any]) -> None:
     if kind is None:
         guarded("training", lambda: _self_check(request["family"], device))
     elif (found := lacking(kind, device, None)) is not None:
-        say("finding", found.as_dict())
+        say("finding", found)
     else:
         guarded("full size", lambda: _full(kind, device, Path(request["folder"])))
 
@@ -33,7 +33,7 @@ def _self_check(family: str, device: str) -> None:
     subject = _subject(tiny_pipeline(family, device), TINY_SIDE)
     title = f"{'toybox' if family == 'toybox' else 'a tiny SD 1.5'} on diffusers, {device}"
     for found in self_check_findings(title, list(tiny(subject)), limit_of(subject.model)):
-        say("finding", found.as_dict())
+        say("finding", found)
 
 
 def _full(kind: str, device: str, folder: Path) -> None:

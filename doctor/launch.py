@@ -9,7 +9,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +51,9 @@ class Said:
 
 
 def say(kind: str, value: Any) -> None:
-    """In the process: send a value (as JSON) to the process that launched it."""
+    """In the process: send a value (as JSON, dataclasses as dicts) to the process that launched it."""
     # sys.__stdout__, because hosts replace sys.stdout.
-    print(_MARK + json.dumps([kind, value]), file=sys.__stdout__, flush=True)
+    print(_MARK + json.dumps([kind, value], default=asdict), file=sys.__stdout__, flush=True)
 
 
 def ask(

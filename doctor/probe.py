@@ -29,10 +29,8 @@ def answer(request: dict[str, Any]) -> None:
     Also sends "device" (cuda, mps, xpu or cpu) if PyTorch can be imported.
     """
     headless = request["headless"]
-    say("finding", python_finding(sys.version_info[:3], sys.executable).as_dict())
-    say(
-        "finding", package_finding({**CORE, **(HEADLESS if headless else {})}, sys.executable, ROOT, headless).as_dict()
-    )
+    say("finding", python_finding(sys.version_info[:3], sys.executable))
+    say("finding", package_finding({**CORE, **(HEADLESS if headless else {})}, sys.executable, ROOT, headless))
     try:
         import torch
     except Exception as error:  # a library that is missing or built for another CUDA may raise anything
@@ -41,12 +39,12 @@ def answer(request: dict[str, Any]) -> None:
             f'install a PyTorch for this machine: "{sys.executable}" -m pip install torch torchvision '
             "(https://pytorch.org)"
         )
-        say("finding", Finding("PyTorch", FAILED, f"cannot be imported: {why}", remedy).as_dict())
+        say("finding", Finding("PyTorch", FAILED, f"cannot be imported: {why}", remedy))
         return
     device = device_of(torch)
-    say("finding", torch_finding(torch.__version__, built_for(torch.version), device).as_dict())
+    say("finding", torch_finding(torch.__version__, built_for(torch.version), device))
     for found in memory_findings(torch, device):
-        say("finding", found.as_dict())
+        say("finding", found)
     say("device", device)
 
 

@@ -88,7 +88,7 @@ def guarded(name: str, work: Callable[[], Any]) -> Any:
         said, _, remedy = text.partition(". ")
         if not remedy:
             said, _, remedy = text.rpartition(": ")
-        say("finding", Finding(name, FAILED, said or text, remedy or "see docs/doctor.md").as_dict())
+        say("finding", Finding(name, FAILED, said or text, remedy or "see docs/doctor.md"))
     except Exception as error:
         why = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         last = traceback.extract_tb(error.__traceback__)[-1]
@@ -99,5 +99,5 @@ def guarded(name: str, work: Callable[[], Any]) -> Any:
             else "report it, with the file that --json FILE writes"
         )
         data = {"traceback": traceback.format_exc()}
-        say("finding", Finding(name, FAILED, f"{why} ({last.filename}:{last.lineno})", remedy, data).as_dict())
+        say("finding", Finding(name, FAILED, f"{why} ({last.filename}:{last.lineno})", remedy, data))
     return None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..errors import UserError
+from ..json_values import High, Low
 from ..statistics import bootstrap_interval, by_prompt
 
 
@@ -18,13 +18,9 @@ class Gain:
     before: float
     after: float
     gain: float
-    ci95: tuple[float, float]
+    ci95: tuple[Low, High]
     images: int
     prompts: int
-
-    def as_dict(self) -> dict:
-        """As JSON, which has no infinity: an infinite end of the interval becomes None."""
-        return {**asdict(self), "ci95": [v if math.isfinite(v) else None for v in self.ci95]}
 
     @property
     def verdict(self) -> str:

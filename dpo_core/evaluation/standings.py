@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..json_values import to_json
 from ..run.folder import RunFolder
 from ..settings import LoopSettings
 from .held_out import read_measured
@@ -31,8 +32,8 @@ def standings(run: RunFolder, rounds: Sequence[int], scorers: Sequence[str], set
 
 def keep_decision(run: RunFolder, found: Sequence[Standing], decision: Decision) -> None:
     """Store the facts "watch" (a list of standings) and "kept" (the decision and its words)."""
-    run.set_fact("watch", [s.as_dict() for s in found])
-    run.set_fact("kept", {**decision.as_dict(), "words": kept_words(decision, found)})
+    run.set_fact("watch", [to_json(s) for s in found])
+    run.set_fact("kept", {**to_json(decision), "words": kept_words(decision, found)})
 
 
 def watch(run: RunFolder, rounds: Sequence[int], scorers: Sequence[str], settings: LoopSettings) -> Decision:

@@ -8,12 +8,12 @@ and has gain 0 by definition, so it may be the round that is kept.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..axes import AXES, names_of
+from ..json_values import High, Low
 from ..settings import StopSettings
 from ..statistics import bootstrap_interval, by_prompt, spread_within
 
@@ -30,8 +30,8 @@ class Interval:
     """A mean over prompts with its 95 % interval."""
 
     mean: float
-    low: float
-    high: float
+    low: Low
+    high: High
 
     @classmethod
     def of(cls, by_prompt_values: np.ndarray, resamples: int) -> Interval:
@@ -51,13 +51,6 @@ class Standing:
     broken: tuple[str, ...] = ()
     winner_alarm: float = 0.0
 
-    def as_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "broken": list(self.broken)}
-
-    @classmethod
-    def from_dict(cls, kept: Mapping[str, Any]) -> Standing:
-        return cls(int(kept["round"]), Interval(**kept["gain"]), tuple(kept["broken"]), float(kept["winner_alarm"]))
-
 
 @dataclass(frozen=True)
 class Decision:
@@ -71,9 +64,6 @@ class Decision:
     best: int
     stop: bool
     reason: str
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def _standard_gain(before: np.ndarray, after: np.ndarray, prompt_of: np.ndarray) -> np.ndarray:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from pydantic import ValidationError
@@ -35,45 +34,25 @@ class StrengthPoint:
     alignment: Interval
     gain: Interval
     broken: tuple[str, ...] = ()
+    set: str = field(default="", compare=False)
+    """Name of its image set in the run; equal points may be of different sets."""
 
 
 @dataclass(frozen=True)
 class Sweep:
     """Result of a strength sweep.
 
-    `points`: all strengths in rising order. `sets`: the image set of each. `value`: the recommended strength (0: keep
-    the original). `words`: why.
+    `points`: all strengths in rising order. `value`: the recommended strength (0: keep the original). `words`: why.
     """
 
     points: tuple[StrengthPoint, ...]
-    sets: tuple[str, ...]
     value: float
     words: str
 
-    def as_dict(self) -> dict[str, Any]:
-        """As plain JSON; the infinite interval of a single prompt becomes None on both sides."""
-        points = [
-            {**asdict(p), "broken": list(p.broken), "set": name} for p, name in zip(self.points, self.sets, strict=True)
-        ]
-        for point in points:
-            for name in ("fidelity", "alignment", "gain"):
-                point[name] = {k: v if math.isfinite(v) else None for k, v in point[name].items()}
-        return {"value": self.value, "words": self.words, "points": points}
-
-    @classmethod
-    def from_dict(cls, kept: Mapping[str, Any]) -> Sweep:
-        points = [
-            StrengthPoint(
-                p["strength"], *(_interval(p[n]) for n in ("fidelity", "alignment", "gain")), tuple(p["broken"])
-            )
-            for p in kept["points"]
-        ]
-        return cls(tuple(points), tuple(p["set"] for p in kept["points"]), kept["value"], kept["words"])
-
-
-def _interval(kept: Mapping[str, float | None]) -> Interval:
-    low, high = kept["low"], kept["high"]
-    return Interval(float(kept["mean"] or 0.0), -math.inf if low is None else low, math.inf if high is None else high)
+    @property
+    def sets(self) -> tuple[str, ...]:
+        """Names of the image sets, one per strength."""
+        return tuple(point.set for point in self.points)
 
 
 # --- numbers in, a recommendation out ---
@@ -151,4 +130,4 @@ def judge(measured: Measured, sets: Mapping[float, str], stop: StopSettings, res
     """The sweep of drawn and scored sets, by strength; 0 must be among them."""
     scores = {strength: measured.of(name) for strength, name in sets.items()}
     points = measure(scores, measured.prompt_of, stop, resamples)
-    return Sweep(points, tuple(sets[p.strength] for p in points), *recommend(points))
+    return Sweep(tuple(replace(p, set=sets[p.strength]) for p in points), *recommend(points))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..evaluation.strength import Sweep, judge
+from ..json_values import to_json
 from ..protocols import TextToImage
 from ..run.folder import RunFolder
 from ..training.adapter import Adapter
@@ -69,7 +70,7 @@ def sweep(loop: Loop, drawn: Mapping[float, str] | None = None) -> Sweep:
     models = {name: _at_strength(loop, strength) for strength, name in sets.items()}
     measured = loop.held_out(seeds).measure(loop.run, models, loop.progress)
     found = judge(measured, sets, settings.stop, settings.evaluation.bootstrap)
-    loop.run.set_fact("strength", found.as_dict())
+    loop.run.set_fact("strength", to_json(found))
     return found
 
 
@@ -84,7 +85,7 @@ def sweep_kept(loop: Loop, kept: int) -> None:
         words = (
             "Keep the original (strength 0): no round was measured, so there is no LoRA to try at several strengths."
         )
-        loop.run.set_fact("strength", Sweep((), (), 0.0, words).as_dict())
+        loop.run.set_fact("strength", to_json(Sweep((), 0.0, words)))
         return
     state = loop.adapter.state()
     try:
@@ -94,4 +95,4 @@ def sweep_kept(loop: Loop, kept: int) -> None:
         loop.adapter.load(state)
     if not kept:
         tried = f"Of round {swept}, which was not kept (its LoRA is in the run folder, as tried_round_{swept}): "
-        loop.run.set_fact("strength", replace(found, words=tried + found.words).as_dict())
+        loop.run.set_fact("strength", to_json(replace(found, words=tried + found.words)))

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..axes import AXES
 from ..errors import UserError
+from ..json_values import to_json
 from ..progress import Progress, silent
 from ..run.folder import RunFolder
 from ..sampling.picture_check import check_scores
@@ -46,7 +47,7 @@ def build_pairs(
             check_scores(values, prompt_of, axis, names)
     pairs, pair_yield = PAIR_RULES[settings.rule](prompt_of, *scores, settings)
     run.set_pairs(pairs_name, pairs)
-    run.set_fact(f"yield_{pairs_name}", pair_yield.as_dict())
+    run.set_fact(f"yield_{pairs_name}", to_json(pair_yield))
     run.set_fact(f"window_{pairs_name}", pair_yield.window)
     run.set_fact(f"no_pairs_{pairs_name}", None if pairs else _no_pairs(pair_yield, settings))
     progress(f"pairs {pairs_name}", len(pairs), max(1, len(pairs)), note=pair_yield.sentence())

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from ..errors import UserError
+from ..json_values import from_json
 from ..records import Pair
 from ..settings import PairSettings
 from ..statistics import standardise
@@ -33,18 +35,6 @@ class PairYield:
     prompts_without_pair: int
     window: tuple[float, float] | None = None
 
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, kept: Mapping[str, Any]) -> PairYield | None:
-        """Rebuild from `as_dict`, also after JSON and with unknown keys; None when a count is missing."""
-        known = {f.name: kept[f.name] for f in fields(cls) if f.name in kept}
-        if any(f.name not in known for f in fields(cls) if f.default is MISSING):
-            return None
-        window = known.get("window")
-        return cls(**{**known, "window": (float(window[0]), float(window[1])) if window else None})
-
     def sentence(self) -> str:
         """The counts as one English sentence."""
         reason = "not better by the rule"
@@ -56,6 +46,14 @@ class PairYield:
             f"{self.over_prompt_limit} over the limit per prompt; "
             f"{self.prompts_without_pair} of {self.prompts} prompts gave none."
         )
+
+
+def read_yield(kept: Any) -> PairYield | None:
+    """The pair yield of a run's fact; None where it lacks a count, as in a run of an older version."""
+    try:
+        return from_json(PairYield, kept)
+    except ValidationError:
+        return None
 
 
 def angle_degrees(d_alignment: np.ndarray, d_fidelity: np.ndarray) -> np.ndarray:

@@ -57,9 +57,6 @@ class Edits(BaseModel):
     def __len__(self) -> int:
         return len(self.pairs) + len(self.candidates)
 
-    def as_dict(self) -> dict:
-        return self.model_dump(mode="json")
-
 
 def read_edits(text: str) -> Edits:
     """Parse the edits text; an empty text gives no edits.
@@ -189,7 +186,8 @@ def keep_decisions(run: RunFolder, edits: Edits, place: Place = Place()) -> None
     number = 1 + max((_number(fact) for fact in run.facts(f"decisions_{edits.fingerprint}").values()), default=0)
     where = hashlib.sha256(json.dumps([place.workflow, place.node]).encode()).hexdigest()[:DIGITS]
     run.set_fact(
-        f"decisions_{edits.fingerprint}_{where}", {"number": number, **asdict(place), "edits": edits.as_dict()}
+        f"decisions_{edits.fingerprint}_{where}",
+        {"number": number, **asdict(place), "edits": edits.model_dump(mode="json")},
     )
 
 

@@ -12,8 +12,9 @@ from ..axes import AXES, names_of
 from ..errors import UserError
 from ..evaluation.gains import Gain, paired_gain
 from ..evaluation.stop_rule import Interval, axis_gain
+from ..json_values import to_json
 from ..pairs.advice import pairs_advice
-from ..pairs.choose import PairYield
+from ..pairs.choose import read_yield
 from ..records import Candidate
 from ..run.folder import RunFolder
 from ..settings import EvaluationSettings, PairSettings, SamplingSettings, TrainSettings
@@ -121,7 +122,7 @@ def _complete(run: RunFolder, index: int, scorer: str, start: Sequence[Candidate
 
 def gain_dict(gain: Gain) -> dict:
     """A gain and its verdict as plain JSON. The undefined interval of a single prompt is [null, null]."""
-    return {**gain.as_dict(), "ci95": [v if math.isfinite(v) else None for v in gain.ci95], "verdict": gain.verdict}
+    return {**to_json(gain), "verdict": gain.verdict}
 
 
 def gains(found: Evaluations, resamples: int, only: np.ndarray | None = None) -> dict[str, dict]:
@@ -185,7 +186,7 @@ def pair_yields(run: RunFolder, rounds: int) -> list[dict]:
     pairs, sampling = PairSettings(**settings.get("pairs", {})), SamplingSettings(**settings.get("sampling", {}))
     yields = [{"round": r, **found} for r in range(rounds) if (found := run.fact(f"yield_round_{r}"))]
     for kept in yields:
-        found = PairYield.from_dict(kept)
+        found = read_yield(kept)
         kept["advice"] = pairs_advice(found, pairs, sampling.candidates_per_prompt) if found else None
         kept["drafts"] = run.fact(f"told_round_{kept['round']}")
     return yields

@@ -12,7 +12,8 @@ import numpy as np
 from ..axes import AXES, names_of
 from ..errors import UserError
 from ..evaluation.stop_rule import Decision, Standing
-from ..pairs.choose import PairYield
+from ..json_values import from_json
+from ..pairs.choose import read_yield
 from ..run.folder import RunFolder
 from ..scoring.sets import axis_scores
 from ..settings import PairSettings, TrainSettings
@@ -141,8 +142,8 @@ def _path(run: RunFolder, found: Evaluations) -> Picture | None:
 def _watch(numbers: Mapping, scorers: Mapping[str, Mapping]) -> Picture | None:
     if not (numbers["watch"] and numbers["kept"]):
         return None
-    standings = [Standing.from_dict(s) for s in numbers["watch"]]
-    decision = Decision(**{k: v for k, v in numbers["kept"].items() if k != "words"})
+    standings = [from_json(Standing, s) for s in numbers["watch"]]
+    decision = from_json(Decision, numbers["kept"])
     caption = (
         f"Gain of each round over the start: mean of both axes by {measurers(scorers)}, in standard deviations within "
         "prompts, with 95 % intervals. The round with the highest lower bound is kept. It was chosen on these held-out "
@@ -195,7 +196,7 @@ def _cloud(run: RunFolder, r: int, settings: PairSettings) -> Picture:
     )
     caption = f"{len(fidelity)} candidates; arrows run from loser to winner"
     caption += f" (the {MOST_ARROWS} longest of {len(pairs)})." if len(pairs) > MOST_ARROWS else "."
-    if found := PairYield.from_dict(run.fact(f"yield_{name}") or {}):
+    if found := read_yield(run.fact(f"yield_{name}")):
         caption += " " + found.sentence()
     if drafts := run.fact(f"told_{name}"):
         caption += " " + drafts["sentence"]

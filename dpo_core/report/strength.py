@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..errors import UserError
 from ..evaluation.strength import Sweep
+from ..json_values import from_json
 from ..run.folder import RunFolder
 from .pictures import Picture
 from .plots.cloud import figure_image
@@ -19,7 +20,7 @@ def strength_pictures(run: RunFolder) -> list[Picture]:
     kept = run.fact("strength")
     if not kept or not kept["points"]:
         return []
-    found = Sweep.from_dict(kept)
+    found = from_json(Sweep, kept)
     prompts = len({c.prompt_index for c in run.candidates(found.sets[0])})
     caption = (
         f"Each strength on the same {prompts} held-out prompts and seeds; 95 % intervals over prompts. Gain: mean of "

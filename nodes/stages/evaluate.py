@@ -9,6 +9,7 @@ from typing import Any
 
 from ...dpo_core.backends.comfyui import ComfyTextToImage
 from ...dpo_core.evaluation.held_out import HeldOutPlan, Measured
+from ...dpo_core.json_values import to_json
 from ...dpo_core.report.numbers import gain_dict
 from ...dpo_core.report.plots.grids import before_after_grid, evenly
 from ...dpo_core.report.words import evaluation_words
@@ -51,7 +52,7 @@ def evaluate(
     with RunFolder(candidates.folder) as run:
         sets, measured = measure(run, models, clip, vae, candidates, settings, scorers, seeds, progress)
         gains = measured.gains(*sets)
-        run.set_fact(f"report_{mark(sets)}", {title: gain.as_dict() for title, gain in gains.items()})
+        run.set_fact(f"report_{mark(sets)}", {title: to_json(gain) for title, gain in gains.items()})
         by_name = {title: gain_dict(gain) for title, gain in gains.items()}
         about = {name: dict(zip(("role", "title", "higher_is_better"), role_of(name), strict=True)) for name in gains}
         grid = _grid(run, sets, candidates.prompts.held_out, seeds)

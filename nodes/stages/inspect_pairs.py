@@ -71,7 +71,7 @@ def inspect_pairs(handle: Pairs, text: str, progress: NodeProgress, place: Place
             keep_decisions(run, edits, place)
         payload = {
             "version": 1, "fingerprint": fingerprint, "run": candidates.folder.name, "set": candidates.set_name,
-            "references": photos, "kept": kept.edits.as_dict() if kept else None,
+            "references": photos, "kept": kept.edits.model_dump(mode="json") if kept else None,
             "kept_here": bool(kept and kept.here), "stale": done.stale, "taken": text,
             **_cloud(run, handle, drawn, pairs), "files": files,
         }  # fmt: skip

@@ -9,6 +9,7 @@ from typing import Any
 from ...dpo_core.backends.comfyui import LiveAdapter, adapter_of_lora, live_adapter, with_live_adapter
 from ...dpo_core.errors import UserError
 from ...dpo_core.evaluation.strength import Sweep, judge, read_strengths
+from ...dpo_core.json_values import to_json
 from ...dpo_core.loop.strength_sweep import scaled_state
 from ...dpo_core.report.plots.cloud import figure_image
 from ...dpo_core.report.plots.strength import strength_figure, strength_strip
@@ -63,7 +64,7 @@ def strength_sweep(
         names, measured = measure(run, worn, clip, vae, candidates, settings, scorers, seeds, progress)
         sets = dict(zip(strengths, names, strict=True))
         found = judge(measured, sets, StopSettings(), EvaluationSettings().bootstrap)
-        run.set_fact(f"strength_{mark(list(names))}", found.as_dict())
+        run.set_fact(f"strength_{mark(list(names))}", to_json(found))
         curve = figure_image(strength_figure(found.points, found.value))
         return Swept(curve, strength_strip(run, found), found.value, words(found, seeds))
 

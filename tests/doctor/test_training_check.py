@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -63,7 +63,7 @@ def test_difference_of_nan_or_other_layers_is_infinite() -> None:
     nan = {**ONE, "a.up": torch.tensor([float("nan")])}
     assert difference(ONE, nan) == difference(nan, ONE) == difference(ONE, {"a.up": ONE["a.up"]}) == float("inf")
     line = self_check_findings("tiny", levels(gradients=nan), 1e-3)[1]
-    json.dumps(line.as_dict(), allow_nan=False)
+    json.dumps(asdict(line), allow_nan=False)
     assert line.status == FAILED and line.data["largest_difference"] is None
 
 
@@ -111,7 +111,7 @@ def test_errors_become_failed_lines(error: Exception, said: str, remedy: str, mo
         raise error
 
     assert guarded("training", work) is None
-    assert told[0]["status"] == FAILED and told[0]["said"].startswith(said) and remedy in told[0]["remedy"]
+    assert told[0].status == FAILED and told[0].said.startswith(said) and remedy in told[0].remedy
 
 
 def test_full_size_measures_each_level_and_compares_ways(
@@ -122,11 +122,11 @@ def test_full_size_measures_each_level_and_compares_ways(
     measure(subject, "sd15", "one way", tmp_path)
     measure(subject, "sd15", "another way", tmp_path)
     lines = [value for kind, value in told if kind == "finding"]
-    assert [(line["data"]["way"], line["data"]["level"]) for line in lines] == [
+    assert [(line.data["way"], line.data["level"]) for line in lines] == [
         (w, n) for w in ("one way", "another way") for n in LEVELS
     ]
-    assert lines[0]["data"]["difference"] is None and all(line["data"]["difference"] < 1e-4 for line in lines[1:])
-    assert all(line["status"] == OK for line in lines)
+    assert lines[0].data["difference"] is None and all(line.data["difference"] < 1e-4 for line in lines[1:])
+    assert all(line.status == OK for line in lines)
 
 
 def test_model_is_skipped_on_a_machine_that_is_too_small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ def test_measuring_nodes_take_their_inputs_from_one_place():
 
     own = {"tooltip", "lazy", "min"}
     names = ["candidates", "scorer", "judge", "seeds_per_prompt", "seed"]
-    shared = [*witness_inputs(""), *picture_inputs("")]
+    shared = [*witness_inputs(""), *picture_inputs()]
     assert [i.id for i in shared] == names
 
     def plain(found) -> dict:
@@ -28,4 +28,4 @@ def test_measuring_nodes_take_their_inputs_from_one_place():
             assert type(made) is type(expected) and plain(made) == plain(expected), f"{node.__name__}.{made.id}"
     inputs = {i.id: i for i in Rounds.define_schema().inputs}
     assert plain(inputs["judge"]) == {**plain(judge_input("")), "rawLink": True}
-    assert plain(inputs["seeds_per_prompt"]) == {**plain(seeds_input("")), "optional": True}
+    assert plain(inputs["seeds_per_prompt"]) == {**plain(seeds_input()), "optional": True}

@@ -22,6 +22,7 @@ from dreambooth_dpo.dpo_core.backends.comfyui import (
 )
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.evaluation.strength import Sweep
+from dreambooth_dpo.dpo_core.json_values import from_json
 from dreambooth_dpo.dpo_core.loop.strength_sweep import scaled_state
 from dreambooth_dpo.dpo_core.settings import AdapterSettings
 from dreambooth_dpo.dpo_core.training.adapter import Adapter
@@ -158,7 +159,7 @@ def test_the_node_shows_curve_strip_and_words_and_its_strength_drives_the_stock_
     lines = shown["text"][0].split("\n")
     assert lines[0] == kept["words"] and lines[1].startswith("2 pictures of each held-out prompt at every strength")
     assert [line.split(":")[0] for line in lines[2:]] == ["0", "0.5", "1"]
-    found = Sweep.from_dict(kept)
+    found = from_json(Sweep, kept)
     assert [p.strength for p in found.points] == [0, 0.5, 1]
     assert found.points[0].gain.mean == 0 != found.points[1].gain.mean
     json.dumps(kept, allow_nan=False)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.evaluation.gains import Gain, paired_gain
+from dreambooth_dpo.dpo_core.json_values import to_json
 from dreambooth_dpo.dpo_core.statistics import bootstrap_interval, by_prompt
 
 
@@ -75,11 +76,11 @@ def test_one_prompt_has_an_infinite_interval():
     gain = paired_gain(np.zeros(5), np.ones(5), np.zeros(5, int))
     assert gain.ci95 == (-np.inf, np.inf) and gain.verdict == "unclear"
     # An infinite interval must still be valid JSON.
-    assert json.loads(json.dumps(gain.as_dict(), allow_nan=False))["ci95"] == [None, None]
+    assert json.loads(json.dumps(to_json(gain), allow_nan=False))["ci95"] == [None, None]
 
 
-def test_as_dict_keys():
-    found = Gain(before=0.5, after=0.75, gain=0.25, ci95=(0.125, 0.375), images=12, prompts=4).as_dict()
+def test_json_keys():
+    found = to_json(Gain(before=0.5, after=0.75, gain=0.25, ci95=(0.125, 0.375), images=12, prompts=4))
     assert found == {"before": 0.5, "after": 0.75, "gain": 0.25, "ci95": [0.125, 0.375], "images": 12, "prompts": 4}
 
 

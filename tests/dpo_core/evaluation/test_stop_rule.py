@@ -16,6 +16,7 @@ from dreambooth_dpo.dpo_core.evaluation.stop_rule import (
     kept_words,
     standing,
 )
+from dreambooth_dpo.dpo_core.json_values import from_json, to_json
 from dreambooth_dpo.dpo_core.settings import StopSettings
 
 PROMPT_OF = np.asarray([0, 0, 1, 1])
@@ -89,7 +90,7 @@ def test_standing_round_trips_through_json():
     found = standing(3, before, after, PROMPT_OF, SETTINGS, 0.02, 200)
     assert found.gain.mean == pytest.approx(1.25) and found.round == 3 and found.winner_alarm == 0.02
     assert 0.75 <= found.gain.low <= found.gain.mean <= found.gain.high <= 1.75
-    assert Standing.from_dict(found.as_dict()) == found
+    assert from_json(Standing, to_json(found)) == found
 
 
 def test_without_standings_the_original_is_kept_and_the_loop_goes_on():

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.evaluation.stop_rule import Interval
 from dreambooth_dpo.dpo_core.evaluation.strength import StrengthPoint, Sweep, measure, read_strengths, recommend
+from dreambooth_dpo.dpo_core.json_values import from_json, to_json
 from dreambooth_dpo.dpo_core.loop.rounds import Loop
 from dreambooth_dpo.dpo_core.loop.strength_sweep import scaled, scaled_state, sweep
 from dreambooth_dpo.dpo_core.settings import LoopSettings, StopSettings, StrengthSettings
@@ -145,8 +146,8 @@ def test_gains_guards_and_means_by_hand():
 
 def test_sweep_round_trips_through_json():
     points = (ORIGINAL, point(0.5, -math.inf, high=math.inf), point(1, 0.2, ("the judge fell",)))
-    found = Sweep(points, ("a", "b", "c"), 0.0, "words")
-    assert Sweep.from_dict(json.loads(json.dumps(found.as_dict(), allow_nan=False))) == found
+    found = Sweep(points, 0.0, "words")
+    assert from_json(Sweep, json.loads(json.dumps(to_json(found), allow_nan=False))) == found
 
 
 # --- the adapter ---
@@ -198,7 +199,7 @@ def test_every_strength_is_drawn_with_the_same_seeds_and_the_scaled_adapter(trai
     with trained.adapter.merged():
         drawn = trained.model.sample([c.prompt for c in first], [c.seed for c in first], SETTINGS.sampling)
     assert torch.equal(run.latents("strength_1.50"), drawn)
-    assert run.fact("strength") == found.as_dict()
+    assert run.fact("strength") == to_json(found)
     means = [run.score_array(name, "fidelity").mean() for name in found.sets]
     assert [p.fidelity.mean for p in found.points] == pytest.approx(means)
 
@@ -217,7 +218,7 @@ def test_images_of_another_adapter_are_drawn_again(trained):
     trained.adapter.load(scaled_state(trained.adapter.state(), 2.0))
     again = sweep(trained)
     assert not torch.equal(trained.run.latents("strength_0.50"), before)
-    assert trained.run.fact("strength") == again.as_dict()
+    assert trained.run.fact("strength") == to_json(again)
 
 
 class Stops(Mean):
@@ -260,7 +261,7 @@ def test_interrupted_sweep_restores_the_adapter_and_resumes_to_the_same_numbers(
 def test_run_sweeps_at_its_end_and_reuses_its_evaluations_for_0_and_1(tmp_path):
     loop = make_loop(tmp_path / "run", settings=SETTINGS)
     assert loop.go() == 1
-    kept = Sweep.from_dict(loop.run.fact("strength"))
+    kept = from_json(Sweep, loop.run.fact("strength"))
     assert kept.sets == ("evaluation_0", "strength_0.50", "evaluation_1", "strength_1.50")
     assert difference(loop.adapter.state(), loop.run.load_state("adapter_1")[0]) == 0
     # Drawn again, the images are the same.

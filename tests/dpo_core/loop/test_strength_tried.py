@@ -8,6 +8,7 @@ from loops import changed, difference, make_loop
 
 from dreambooth_dpo.dpo_core.evaluation.stop_rule import Decision
 from dreambooth_dpo.dpo_core.evaluation.strength import Sweep
+from dreambooth_dpo.dpo_core.json_values import from_json
 from dreambooth_dpo.dpo_core.loop.rounds import Loop
 from dreambooth_dpo.dpo_core.loop.strength_sweep import sweep
 from dreambooth_dpo.dpo_core.report.page import write_report
@@ -38,7 +39,7 @@ def test_best_round_tried_is_swept_and_the_original_stays_loaded(tmp_path: Path,
     loop = without_gain(tmp_path / "run", monkeypatch)
     start, tried = (loop.run.load_state(f"adapter_{n}")[0] for n in (0, 1))
     assert difference(loop.adapter.state(), start) == 0
-    found = Sweep.from_dict(loop.run.fact("strength"))
+    found = from_json(Sweep, loop.run.fact("strength"))
     assert found.sets == ("evaluation_0", "strength_0.50", "evaluation_1")
     assert found.words.startswith("Of round 1, which was not kept (its LoRA is in the run folder, as tried_round_1): ")
     other = make_loop(tmp_path / "other", settings=loop.settings)

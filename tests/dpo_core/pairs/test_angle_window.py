@@ -11,6 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from dreambooth_dpo.dpo_core.errors import UserError
+from dreambooth_dpo.dpo_core.json_values import to_json
 from dreambooth_dpo.dpo_core.pairs.choose import angle_degrees
 from dreambooth_dpo.dpo_core.pairs.rules import PAIR_RULES, angle_window_pairs
 from dreambooth_dpo.dpo_core.records import Pair
@@ -185,7 +186,7 @@ def test_the_yield_by_hand():
     pairs, found = pairs_of(
         [0, 0, 0, 1, 1, 2], [0, 1, 2, 1, 1, 1], [0] * 6, angle_low=-10, angle_high=10, max_pairs_per_prompt=2
     )
-    assert found.as_dict() == {
+    assert to_json(found) == {
         "possible": 4,
         "not_better": 1,
         "below_margin": 0,
@@ -194,7 +195,7 @@ def test_the_yield_by_hand():
         "kept": 2,
         "prompts": 3,
         "prompts_without_pair": 2,
-        "window": (-10.0, 10.0),
+        "window": [-10.0, 10.0],
     }
     assert len(pairs) == 2
     assert found.sentence().startswith("2 pairs from 4 possible: 1 outside the angle window -10..10 degrees")

@@ -10,7 +10,7 @@ import torch
 from loops import FakeModel
 
 from dreambooth_dpo.dpo_core.pairs.build import NoPairs, build_pairs, check_pairs
-from dreambooth_dpo.dpo_core.pairs.choose import PairYield
+from dreambooth_dpo.dpo_core.pairs.choose import read_yield
 from dreambooth_dpo.dpo_core.records import Candidate
 from dreambooth_dpo.dpo_core.run.folder import RunFolder
 from dreambooth_dpo.dpo_core.settings import PairSettings
@@ -34,7 +34,7 @@ def test_the_window_is_stored_with_the_pairs(tmp_path):
     for changes, window in (({}, [20, 70]), ({"window": "auto", "min_pairs": 1}, [25, 65]), ({"rule": "pareto"}, None)):
         found = build_pairs(run, "round_0", PairSettings(**{"rule": "angle_window", **changes}), "round_0")
         assert run.fact("window_round_0") == window
-        assert PairYield.from_dict(run.fact("yield_round_0")) == found and found.kept == 2
+        assert read_yield(run.fact("yield_round_0")) == found and found.kept == 2
 
 
 def test_without_pairs_the_error_names_the_rule_and_the_remedy(tmp_path):
@@ -58,4 +58,4 @@ def test_without_pairs_the_error_names_the_rule_and_the_remedy(tmp_path):
 
 
 def test_a_yield_with_missing_counts_is_none():
-    assert PairYield.from_dict({}) is None and PairYield.from_dict({"possible": 3, "outside_window": 1}) is None
+    assert read_yield({}) is None and read_yield({"possible": 3, "outside_window": 1}) is None

@@ -64,7 +64,7 @@ def test_decisions_of_an_older_version_are_found_and_not_deleted(tmp_path: Path)
     """They were stored under the candidates' fingerprint alone."""
     old = edits({"0-1": "swap", "2-1": "reject"})
     with RunFolder(tmp_path) as run:
-        run.set_fact(f"decisions_{MARK}", old.as_dict())
+        run.set_fact(f"decisions_{MARK}", old.model_dump(mode="json"))
         assert kept_decisions(run, MARK, Place("a graph", "7", "pairs")) == Kept(old, here=False)
         keep_decisions(run, edits({"0-1": "keep"}), Place("a graph", "8"))
         assert Edits.model_validate(run.fact(f"decisions_{MARK}")) == old

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dreambooth_dpo.dpo_core.errors import UserError
-from dreambooth_dpo.dpo_core.pairs.choose import PairYield
+from dreambooth_dpo.dpo_core.json_values import to_json
+from dreambooth_dpo.dpo_core.pairs.choose import read_yield
 from dreambooth_dpo.dpo_core.pairs.rules import (
     PAIR_RULES,
     auto_window,
@@ -202,7 +203,7 @@ def test_every_rule_respects_the_limits_and_counts_every_pair(rule, drawn):
         found.possible == found.not_better + found.below_margin + found.over_uses + found.over_prompt_limit + found.kept
     )
     assert (found.window is not None) == (rule == "angle_window")
-    assert PairYield.from_dict({"round": 2, **found.as_dict()}) == found
+    assert read_yield({"round": 2, **to_json(found)}) == found
 
 
 @pytest.mark.parametrize("rule", [name for name in PAIR_RULES if name != "random"])

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from dreambooth_dpo.dpo_core.errors import UserError
+from dreambooth_dpo.dpo_core.json_values import to_json
 from dreambooth_dpo.dpo_core.pairs.rules import angle_window_pairs
 from dreambooth_dpo.dpo_core.records import Candidate
 from dreambooth_dpo.dpo_core.report.page import build_report, write_report
@@ -67,7 +68,7 @@ def add_round(run: RunFolder, index: int) -> None:
         run.add_scores(f"round_{index}", name, "f", range(len(found)), values)
     pairs, found_yield = angle_window_pairs(np.asarray([c.prompt_index for c in found]), f, a, SETTINGS.pairs)
     run.set_pairs(f"round_{index}", pairs)
-    run.set_fact(f"yield_round_{index}", found_yield.as_dict())
+    run.set_fact(f"yield_round_{index}", to_json(found_yield))
     steps = np.arange(30)
     run.add_training(
         index,

@@ -51,8 +51,8 @@ def test_figure_marks_the_recommended_strength_and_failed_guards():
 
 def test_strip_has_a_column_per_strength_and_frames_the_recommended_one(trained):
     found = sweep(trained)
-    image = np.asarray(strength_strip(trained.run, Sweep(found.points, found.sets, 0.5, "")))
-    other = np.asarray(strength_strip(trained.run, Sweep(found.points, found.sets, 1.0, "")))
+    image = np.asarray(strength_strip(trained.run, Sweep(found.points, 0.5, "")))
+    other = np.asarray(strength_strip(trained.run, Sweep(found.points, 1.0, "")))
     assert image.shape == other.shape
     changed_columns = np.nonzero((image != other).any((0, 2)))[0]
     # The text is 256 wide, each column 136: only those of 0.5 and 1 may differ.
