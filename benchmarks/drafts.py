@@ -22,7 +22,7 @@ import numpy as np
 from ..dpo_core.run.files import write_json
 from ..dpo_core.settings import LoopSettings, StopSettings
 from ..dpo_core.statistics import bootstrap_interval, by_prompt
-from .clock import Clock
+from .common.clock import Clock
 from .concepts import parse_numbers
 
 TRUTH = "oracle_all_right"

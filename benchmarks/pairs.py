@@ -22,7 +22,7 @@ import numpy as np
 from ..dpo_core.pairs.rules import PAIR_RULES
 from ..dpo_core.run.files import write_json
 from ..dpo_core.settings import LoopSettings, PairSettings
-from .clock import Clock
+from .common.clock import Clock
 
 SECONDS, BYTES, SHARE = 5.0, 2**30, 0.05
 """What is asked: limits for 10,000 candidates of 1,000 prompts, and of scoring and pairing together in a round."""

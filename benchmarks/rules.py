@@ -59,8 +59,8 @@ def run_concept(seed: int, out: Path) -> dict[str, dict[str, float]]:
     from ..dpo_core.run.folder import RunFolder
     from ..toybox.concepts import concept_from_seed
     from ..toybox.models import oracle_scorers
-    from .method_runs import first_round
-    from .methods import _settings
+    from .methods.__main__ import _settings
+    from .methods.runs import first_round
 
     settings = _settings()
     with RunFolder(first_round(seed, out / f"concept_{seed}", settings)) as run:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from dreambooth_dpo.benchmarks import sampling_pairs
-from dreambooth_dpo.benchmarks.sampling_ways import PER_PROMPT, Records
+from dreambooth_dpo.benchmarks.sampling import outcomes as sampling_pairs
+from dreambooth_dpo.benchmarks.sampling.ways import PER_PROMPT, Records
 
 COSTS = {"denoise": 0.1, "decode": 0.01, "score": 0.005, "draft_2": 0.02, "draft_3": 0.03, "draft_4": 0.04}
 

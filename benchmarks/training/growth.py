@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..dpo_core.report.plots.cloud import BLUE, GREY, dress, new_figure
-from ..dpo_core.run.files import atomic_path, write_json
-from .training_worker import Task
+from ...dpo_core.report.plots.cloud import BLUE, GREY, dress, new_figure
+from ...dpo_core.run.files import atomic_path, write_json
+from .worker import Task
 
 UNITS = {"resolution": "resolution (pixels a side)", "rank": "rank of the LoRA", "batch": "batch (pairs in a step)"}
 

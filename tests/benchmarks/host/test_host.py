@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from dreambooth_dpo.benchmarks import host
-from dreambooth_dpo.benchmarks.host_training import BANK, BATCH, OURS, SINGLE, figures, show, step_of
+from dreambooth_dpo.benchmarks.host import __main__ as host
+from dreambooth_dpo.benchmarks.host.stock_trainer import BANK, BATCH, OURS, SINGLE, figures, show, step_of
 
 
 def test_a_step_is_what_a_longer_run_adds():

@@ -19,10 +19,10 @@ from contextlib import nullcontext
 import torch
 from torch.nn import functional as F
 
-from ..dpo_core.backends.diffusers.random_models import encode_xl, unet_arguments
-from ..dpo_core.settings import AdapterSettings, TrainSettings
-from ..dpo_core.training.adapter import target_layers
-from .training_models import Subject
+from ...dpo_core.backends.diffusers.random_models import encode_xl, unet_arguments
+from ...dpo_core.settings import AdapterSettings, TrainSettings
+from ...dpo_core.training.adapter import target_layers
+from .models import Subject
 
 VAE_BATCH = 8
 """Pictures that the VAE encodes at once: the example's default."""

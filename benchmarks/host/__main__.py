@@ -21,8 +21,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from ..dpo_core.run.files import write_json
-from .in_comfyui import Quiet, comfyui, open_comfyui
+from ...dpo_core.run.files import write_json
+from .worker import Quiet, comfyui, open_comfyui
 
 PARTS = ("start", "sampling", "training")
 START = """
@@ -51,7 +51,7 @@ def start_cost(times: int) -> dict:
     """Median seconds over processes: until the nodes are listed, and until their schemas are made too (asked for by the
     first page).
     """
-    root = str(Path(__file__).parents[1])
+    root = str(Path(__file__).parents[2])
     rows = []
     for _ in range(times):
         with (
@@ -78,12 +78,12 @@ def sampling_cost(batch: int, batches: int, steps: int, turns: int) -> dict:
 
     import nodes as stock
 
-    from ..dpo_core.prompts import PromptSet
-    from ..dpo_core.settings import SamplingSettings
-    from ..nodes.sockets import Candidates, Sampler
-    from ..nodes.stages.sample import draw_candidates
-    from ..toybox.concepts import concept_from_seed
-    from ..toybox.native import native_toybox
+    from ...dpo_core.prompts import PromptSet
+    from ...dpo_core.settings import SamplingSettings
+    from ...nodes.sockets import Candidates, Sampler
+    from ...nodes.stages.sample import draw_candidates
+    from ...toybox.concepts import concept_from_seed
+    from ...toybox.native import native_toybox
 
     torch.set_num_threads(1)
     model, clip, vae = native_toybox()
@@ -149,7 +149,7 @@ def main() -> None:
         )
         print(f"ratio {sampling['ratio_stock_to_ours']:.3f} (above 1: ours is quicker)")
     if "training" in parts:
-        from .host_training import show, training_cost
+        from .stock_trainer import show, training_cost
 
         found["training"] = training_cost(args.pairs, 8, (2, 12), args.turns)
         show(found["training"])

@@ -1,7 +1,7 @@
 """One variant of the training benchmark in a process of its own: seconds a step, peak memory, phases and floating-point
 operations.
 
-python -m dreambooth_dpo.benchmarks.training_worker '{"model": "toybox", ...}'     (see Task; prints one line of JSON)
+python -m dreambooth_dpo.benchmarks.training.worker '{"model": "toybox", ...}'     (see Task; prints one line of JSON)
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from dataclasses import dataclass
 
 import torch
 
-from ..dpo_core.peak import peak_bytes, reset_peak, synchronise
-from ..dpo_core.settings import AdapterSettings, TrainSettings
-from ..dpo_core.training.adapter import Adapter
-from ..dpo_core.training.dataset import PairData
-from ..dpo_core.training.memory.compile import compiled
-from ..dpo_core.training.memory.levels import at_level
-from ..dpo_core.training.trainer import Trainer
+from ...dpo_core.peak import peak_bytes, reset_peak, synchronise
+from ...dpo_core.settings import AdapterSettings, TrainSettings
+from ...dpo_core.training.adapter import Adapter
+from ...dpo_core.training.dataset import PairData
+from ...dpo_core.training.memory.compile import compiled
+from ...dpo_core.training.memory.levels import at_level
+from ...dpo_core.training.trainer import Trainer
 from .diffusers_recipe import DiffusersRecipe
-from .training_models import Subject, subject
+from .models import Subject, subject
 
 PHASES = ("data", "reference", "policy forward", "backward", "optimizer")
 

@@ -24,8 +24,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .clock import Clock
-from .in_comfyui import Quiet, open_comfyui
+from ..common.clock import Clock
+from .worker import Quiet, open_comfyui
 
 OURS, BANK = "DPO LoRA Train Step", "DPO LoRA Train Step, filled bank"
 BATCH, SINGLE = "Train LoRA, a batch", "Train LoRA, one at a time"
@@ -101,8 +101,8 @@ def _sides(folder: Path, pairs: int, rank: int, clock: Clock) -> dict[str, Calla
     """Of each side: (steps, seed) -> seconds, and pictures that went through the denoiser."""
     import nodes as stock
 
-    from ..dpo_core.run.folder import RunFolder
-    from ..toybox.native import native_toybox
+    from ...dpo_core.run.folder import RunFolder
+    from ...toybox.native import native_toybox
 
     model, clip, vae = native_toybox()
     handle = _pairs(folder / "run", model, clip, vae, pairs)
@@ -127,8 +127,8 @@ def _train_step(
 
     `bank`: draws of each pair; a run of two steps visits every pair, and so fills a bank of one.
     """
-    from ..nodes.host.curve import CurveFeed
-    from ..nodes.stages.train import train_step
+    from ...nodes.host.curve import CurveFeed
+    from ...nodes.stages.train import train_step
 
     widgets = {
         "rank": rank, "alpha": float(rank), "targets": "all", "train_steps": steps, "pairs_per_step": pairs, "accumulation": 1,
@@ -146,7 +146,7 @@ def _train_lora(
     """The stock node on a MODEL of its own, which its wrappers stay on."""
     from comfy.model_management import unload_all_models
 
-    from ..toybox.native import native_toybox
+    from ...toybox.native import native_toybox
 
     model, _, _ = native_toybox()
     with _counted() as rows:
@@ -203,13 +203,13 @@ def _counted() -> Iterator[list[int]]:
 
 def _pairs(folder: Path, model: Any, clip: Any, vae: Any, pairs: int) -> Any:
     """2 * pairs pairs of toybox candidates: a step's pictures differ from the next one's."""
-    from ..dpo_core.prompts import PromptSet
-    from ..dpo_core.records import Pair
-    from ..dpo_core.run.folder import RunFolder
-    from ..dpo_core.settings import PairSettings, SamplingSettings
-    from ..nodes.sockets import Candidates, Pairs, Sampler, Scored
-    from ..nodes.stages.sample import draw_candidates
-    from ..toybox.concepts import concept_from_seed
+    from ...dpo_core.prompts import PromptSet
+    from ...dpo_core.records import Pair
+    from ...dpo_core.run.folder import RunFolder
+    from ...dpo_core.settings import PairSettings, SamplingSettings
+    from ...nodes.sockets import Candidates, Pairs, Sampler, Scored
+    from ...nodes.stages.sample import draw_candidates
+    from ...toybox.concepts import concept_from_seed
 
     concept = concept_from_seed(0).to_concept()
     prompts = tuple(f"a photo of a {concept.subject} {place}" for place in ("on grass", "in snow"))

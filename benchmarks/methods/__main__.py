@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..dpo_core.run.files import write_json
-from ..dpo_core.statistics import bootstrap_interval
-from .concepts import parse_numbers
-from .method_pictures import methods_figure
-from .method_rows import DEFAULT, rows
+from ...dpo_core.run.files import write_json
+from ...dpo_core.statistics import bootstrap_interval
+from ..concepts import parse_numbers
+from .figure import methods_figure
+from .rows import DEFAULT, rows
 
 MAIN = ("fidelity", "alignment", "judge_fidelity", "judge_alignment", "oracle_all_right")
 DETAILS = (
@@ -45,8 +45,8 @@ SHORT = {
 
 
 def _settings():
-    from ..dpo_core.settings import StopSettings
-    from ..toybox.defaults import TOY_SETTINGS
+    from ...dpo_core.settings import StopSettings
+    from ...toybox.defaults import TOY_SETTINGS
 
     # The rows are compared after all of their rounds; the stop rule is studied on what they measured.
     return TOY_SETTINGS.model_copy(update={"stop": StopSettings(rule="last")})
@@ -56,7 +56,7 @@ def run_concept(seed: int, out: Path, names: list[str], long: int) -> dict[str, 
     """Every row of one concept: {name: measures}."""
     import torch
 
-    from .method_runs import run_dreambooth, run_row
+    from .runs import run_dreambooth, run_row
 
     torch.set_num_threads(1)
     folder, table, found = out / f"concept_{seed}", rows(_settings()), {}

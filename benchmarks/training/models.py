@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..dpo_core.backends.diffusers.model import DiffusersTextToImage, load_pipeline
-from ..dpo_core.backends.diffusers.random_models import SIDES, RandomXL, random_pipeline
-from ..dpo_core.errors import UserError
-from ..toybox.models import weights_folder
+from ...dpo_core.backends.diffusers.model import DiffusersTextToImage, load_pipeline
+from ...dpo_core.backends.diffusers.random_models import SIDES, RandomXL, random_pipeline
+from ...dpo_core.errors import UserError
+from ...toybox.models import weights_folder
 
 RESOLUTIONS = {"toybox": 64, **SIDES}
 """Pixels a side, unless another is asked for."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from dreambooth_dpo.benchmarks.method_pictures import mean_path, methods_figure
-from dreambooth_dpo.benchmarks.method_rows import DEFAULT, dreambooth_steps, image_forwards, rows
-from dreambooth_dpo.benchmarks.methods import DETAILS, MAIN, difference, ends, stop_study, summarise
+from dreambooth_dpo.benchmarks.methods.__main__ import DETAILS, MAIN, difference, ends, stop_study, summarise
+from dreambooth_dpo.benchmarks.methods.figure import mean_path, methods_figure
+from dreambooth_dpo.benchmarks.methods.rows import DEFAULT, dreambooth_steps, image_forwards, rows
 from dreambooth_dpo.dpo_core.pairs.rules import PAIR_RULES
 from dreambooth_dpo.dpo_core.training.objectives import OBJECTIVES
 from dreambooth_dpo.toybox.defaults import TOY_PERSONALIZE, TOY_SETTINGS

@@ -4,9 +4,9 @@ do.
 
 from __future__ import annotations
 
-from ..dpo_core.backends.diffusers.random_models import CLIP_L, VAE, unet
-from ..dpo_core.settings import SamplingSettings
-from .training_models import RESOLUTIONS
+from ...dpo_core.backends.diffusers.random_models import CLIP_L, VAE, unet
+from ...dpo_core.settings import SamplingSettings
+from ..training.models import RESOLUTIONS
 
 MODELS = ("toybox", "medium", "sd15")
 
@@ -17,14 +17,14 @@ def pipeline(name: str, device: str = "cpu"):
         raise SystemExit(
             f"model {name!r} is none of {', '.join(MODELS)}. The headless side draws with Stable Diffusion 1 and 2, not with SDXL."
         )
-    from ..toybox.run import toy_pipeline
+    from ...toybox.run import toy_pipeline
 
     return toy_pipeline(device) if name == "toybox" else _random_pipeline(name).to(device)
 
 
 def sampling_settings(name: str, **changes: object) -> SamplingSettings:
     """The toybox's own settings, or 16 steps at the model's size, with changes."""
-    from ..toybox.defaults import TOY_SETTINGS
+    from ...toybox.defaults import TOY_SETTINGS
 
     size = RESOLUTIONS[name]
     base = TOY_SETTINGS.sampling if name == "toybox" else SamplingSettings(width=size, height=size, steps=16)
@@ -36,9 +36,9 @@ def _random_pipeline(name: str):
     from diffusers import AutoencoderKL, StableDiffusionPipeline
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    from ..dpo_core.backends.diffusers.quiet import quiet_libraries
-    from ..toybox.captions import build_tokenizer
-    from ..toybox.train.unet import build_scheduler
+    from ...dpo_core.backends.diffusers.quiet import quiet_libraries
+    from ...toybox.captions import build_tokenizer
+    from ...toybox.train.unet import build_scheduler
 
     quiet_libraries()
     with torch.random.fork_rng(devices=[]):

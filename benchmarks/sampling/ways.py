@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..dpo_core.pairs.choose import angle_degrees
-from ..dpo_core.pairs.rules import PAIR_RULES, reward_of
-from ..dpo_core.settings import PairSettings
-from ..dpo_core.statistics import standardise
+from ...dpo_core.pairs.choose import angle_degrees
+from ...dpo_core.pairs.rules import PAIR_RULES, reward_of
+from ...dpo_core.settings import PairSettings
+from ...dpo_core.statistics import standardise
 
 PER_PROMPT = 20
 """Candidates of each prompt in the records."""

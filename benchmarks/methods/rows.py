@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..dpo_core.settings import LoopSettings, PersonalizeSettings
+from ...dpo_core.settings import LoopSettings, PersonalizeSettings
 
 DEFAULT = "lambda_harmonic"
 """The row of the settings as they are."""

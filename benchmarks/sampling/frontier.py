@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..dpo_core.settings import PairSettings
-from .sampling_pairs import MARGINS, PLAIN, outcome
-from .sampling_ways import Records, drafted, first_of
+from ...dpo_core.settings import PairSettings
+from .outcomes import MARGINS, PLAIN, outcome
+from .ways import Records, drafted, first_of
 
 CHOSEN = (16, 4, 1.0)
 """Drafts a prompt, their steps, and the margin of both pairings: chosen on concepts 0-3."""
@@ -90,7 +90,7 @@ def correlations(concepts: list[Records], settings: PairSettings) -> dict[str, f
     """Mean correlation, within prompts, of the reward that the rule holds against the margin with that of the whole
     picture, by look.
     """
-    from ..dpo_core.pairs.rules import reward_of
+    from ...dpo_core.pairs.rules import reward_of
 
     looks = sorted({name.removeprefix("fidelity_") for name in concepts[0] if name.startswith("fidelity_")})
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ..dpo_core.evaluation.standings import standings
-from ..dpo_core.evaluation.stop_rule import decide, kept_words
-from ..dpo_core.run.files import write_json
-from ..dpo_core.run.folder import RunFolder
-from ..dpo_core.settings import LoopSettings, StopSettings
-from ..dpo_core.statistics import by_prompt
-from .method_rows import DEFAULT, Row, dreambooth_steps, image_forwards
+from ...dpo_core.evaluation.standings import standings
+from ...dpo_core.evaluation.stop_rule import decide, kept_words
+from ...dpo_core.run.files import write_json
+from ...dpo_core.run.folder import RunFolder
+from ...dpo_core.settings import LoopSettings, StopSettings
+from ...dpo_core.statistics import by_prompt
+from .rows import DEFAULT, Row, dreambooth_steps, image_forwards
 
 UNSEEN = 2
 """Backgrounds that no training prompt names."""
@@ -25,8 +25,8 @@ CURVE = (0, 60, 120, 240, 480)
 
 
 def _loop(seed: int, path: Path, shared: Path, settings: LoopSettings, reward: str):
-    from ..toybox.concepts import concept_from_seed
-    from ..toybox.run import start_of, toy_loop, toy_prompts
+    from ...toybox.concepts import concept_from_seed
+    from ...toybox.run import start_of, toy_loop, toy_prompts
 
     toy = concept_from_seed(seed)
     start = start_of(toy, shared / "start")
@@ -41,16 +41,16 @@ def row_scorers(toy, reward: str):
 
     "mean of two" and "worst of two" train on the judge as well, so in these rows it is no judge: the oracle alone is.
     """
-    from ..metrics.scorers import AlignmentScorer, FidelityScorer
-    from ..metrics.sets import Scorers, reward_scorers
-    from ..toybox.models import weights_folder
-    from ..toybox.run import toy_scorers
+    from ...metrics.scorers import AlignmentScorer, FidelityScorer
+    from ...metrics.sets import Scorers, reward_scorers
+    from ...toybox.models import weights_folder
+    from ...toybox.run import toy_scorers
 
     plain = toy_scorers(toy)
     if reward == "plain":
         return plain
-    from ..metrics.augmented import AugmentedEmbedder
-    from ..metrics.embedders import OpenClipEmbedder
+    from ...metrics.augmented import AugmentedEmbedder
+    from ...metrics.embedders import OpenClipEmbedder
 
     concept, embedder = toy.to_concept(), OpenClipEmbedder(weights_folder("reward"))
     rewards = (
@@ -167,14 +167,14 @@ def run_dreambooth(seed: int, folder: Path, table: dict[str, Row]) -> dict:
 
     The last point has had the start's steps and as many more as cost what the loop costs.
     """
-    from ..dpo_core.backends.diffusers.model import DiffusersTextToImage
-    from ..dpo_core.loop.rounds import Loop
-    from ..dpo_core.settings import AdapterSettings
-    from ..dpo_core.training.adapter import Adapter
-    from ..dpo_core.training.dreambooth import Personalizer
-    from ..toybox.concepts import concept_from_seed
-    from ..toybox.defaults import TOY_PERSONALIZE
-    from ..toybox.run import start_of, toy_pipeline, toy_prompts
+    from ...dpo_core.backends.diffusers.model import DiffusersTextToImage
+    from ...dpo_core.loop.rounds import Loop
+    from ...dpo_core.settings import AdapterSettings
+    from ...dpo_core.training.adapter import Adapter
+    from ...dpo_core.training.dreambooth import Personalizer
+    from ...toybox.concepts import concept_from_seed
+    from ...toybox.defaults import TOY_PERSONALIZE
+    from ...toybox.run import start_of, toy_pipeline, toy_prompts
 
     kept = folder / "dreambooth.json"
     if kept.is_file():

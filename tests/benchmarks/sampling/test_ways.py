@@ -13,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sampling_records import COSTS, records
 
-from dreambooth_dpo.benchmarks import sampling, sampling_pairs
-from dreambooth_dpo.benchmarks.clock import Clock
-from dreambooth_dpo.benchmarks.sampling_models import sampling_settings
-from dreambooth_dpo.benchmarks.sampling_pairs import outcome, row, table
-from dreambooth_dpo.benchmarks.sampling_ways import (
+from dreambooth_dpo.benchmarks.common.clock import Clock
+from dreambooth_dpo.benchmarks.sampling import __main__ as sampling
+from dreambooth_dpo.benchmarks.sampling import outcomes as sampling_pairs
+from dreambooth_dpo.benchmarks.sampling.models import sampling_settings
+from dreambooth_dpo.benchmarks.sampling.outcomes import outcome, row, table
+from dreambooth_dpo.benchmarks.sampling.ways import (
     PER_PROMPT,
     RULES,
     Records,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from sampling_records import COSTS, records
 
-from dreambooth_dpo.benchmarks.sampling_frontier import LEVELS, against_plain, correlations, figure, frontier
+from dreambooth_dpo.benchmarks.sampling.frontier import LEVELS, against_plain, correlations, figure, frontier
 from dreambooth_dpo.dpo_core.settings import PairSettings
 
 

@@ -17,12 +17,12 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from ..dpo_core.run.files import write_json
-from ..dpo_core.settings import PairSettings, SamplingSettings
-from .clock import Clock
-from .concepts import parse_numbers
-from .sampling_models import MODELS, pipeline, sampling_settings
-from .sampling_ways import RULES
+from ...dpo_core.run.files import write_json
+from ...dpo_core.settings import PairSettings, SamplingSettings
+from ..common.clock import Clock
+from ..concepts import parse_numbers
+from .models import MODELS, pipeline, sampling_settings
+from .ways import RULES
 
 VARIANTS = {
     "no guidance": {"guidance": 1.0},
@@ -34,8 +34,8 @@ PHASES = ("text", "denoise", "decode", "write", "score", "pairs")
 
 def prompts_and_toy(count: int) -> tuple[list[str], object]:
     """The first `count` training prompts of toybox concept 5, and the concept."""
-    from ..toybox.concepts import concept_from_seed
-    from ..toybox.run import toy_prompts
+    from ...toybox.concepts import concept_from_seed
+    from ...toybox.run import toy_prompts
 
     toy = concept_from_seed(5)
     return list(toy_prompts(toy).train[:count]), toy
@@ -45,7 +45,7 @@ def peer_seconds(pipe, prompts: list[str], settings: SamplingSettings, clock: Cl
     """Seconds that the pipeline, called batch by batch, takes for the plan's pictures and their PNGs."""
     import torch
 
-    from ..dpo_core.sampling.sets import plan
+    from ...dpo_core.sampling.sets import plan
 
     begun, planned = clock.now(), plan(prompts, settings.candidates_per_prompt, settings.seed, 0, settings.batch_size)
     for first in range(0, len(planned), settings.batch_size):
@@ -65,8 +65,8 @@ def peer_seconds(pipe, prompts: list[str], settings: SamplingSettings, clock: Cl
 
 def our_seconds(model, prompts: list[str], settings: SamplingSettings, clock: Clock, folder: Path) -> float:
     """Seconds that our sampling stage takes for the same, from an empty memory of encoded prompts."""
-    from ..dpo_core.run.folder import RunFolder
-    from ..dpo_core.sampling.sets import sample_set
+    from ...dpo_core.run.folder import RunFolder
+    from ...dpo_core.sampling.sets import sample_set
 
     model._cond.clear()
     begun = clock.now()
@@ -79,11 +79,11 @@ def breakdown(
     model, prompts: list[str], toy, settings: SamplingSettings, clock: Clock, folder: Path
 ) -> dict[str, float]:
     """Seconds of each phase of drawing, scoring (by the toybox's rewards, references embedded before) and pairing."""
-    from ..dpo_core.pairs.build import NoPairs, build_pairs
-    from ..dpo_core.run.folder import RunFolder
-    from ..dpo_core.sampling.sets import sample_set
-    from ..dpo_core.scoring.sets import score_set
-    from ..toybox.run import toy_scorers
+    from ...dpo_core.pairs.build import NoPairs, build_pairs
+    from ...dpo_core.run.folder import RunFolder
+    from ...dpo_core.sampling.sets import sample_set
+    from ...dpo_core.scoring.sets import score_set
+    from ...toybox.run import toy_scorers
 
     rewards = toy_scorers(toy, str(model.device)).rewards
     for scorer in rewards:
@@ -111,7 +111,7 @@ def compare(name: str, device: str, turns: int, count: int, batch: int) -> list[
     """A row a variant: pictures a second of both sides, their ratio by turns, and our breakdown."""
     from diffusers import DPMSolverMultistepScheduler
 
-    from ..dpo_core.backends.diffusers.model import DiffusersTextToImage
+    from ...dpo_core.backends.diffusers.model import DiffusersTextToImage
 
     pipe = pipeline(name, device)
     pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
@@ -166,10 +166,10 @@ def spared(seeds: list[int], out: Path, rule: str, guidance: float, noises: int)
     """Pairs a second by a rule on toybox concepts, plain and sparing: at the measured costs, and if looking cost 3 % of
     denoising.
     """
-    from ..dpo_core.report.plots.cloud import figure_image
-    from ..toybox.defaults import TOY_SETTINGS
-    from .sampling_frontier import against_plain, correlations, figure, frontier
-    from .sampling_pairs import draw, show, show_frontier, table
+    from ...dpo_core.report.plots.cloud import figure_image
+    from ...toybox.defaults import TOY_SETTINGS
+    from .frontier import against_plain, correlations, figure, frontier
+    from .outcomes import draw, show, show_frontier, table
 
     pairs = TOY_SETTINGS.pairs.model_copy(update={"rule": rule})
     drawn = [draw(seed, out, guidance, noises) for seed in seeds]

@@ -25,10 +25,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..dpo_core.pairs.rules import PAIR_RULES
-from ..dpo_core.settings import PairSettings
-from .clock import Clock
-from .sampling_ways import PER_PROMPT, Records, drafted, first_of, stopped, until
+from ...dpo_core.pairs.rules import PAIR_RULES
+from ...dpo_core.settings import PairSettings
+from ..common.clock import Clock
+from .ways import PER_PROMPT, Records, drafted, first_of, stopped, until
 
 PROMPTS_A_BATCH = 2
 STEPS_AT = (3, 4, 6)
@@ -48,8 +48,8 @@ def draw(seed: int, out: Path, guidance: float = 1.0, noises: int = 0) -> tuple[
     """Candidates of a concept's training prompts, and seconds a picture of denoise, draft_<steps>, decode and score;
     kept ones not anew.
     """
-    from ..toybox.concepts import concept_from_seed
-    from ..toybox.run import start_of
+    from ...toybox.concepts import concept_from_seed
+    from ...toybox.run import start_of
 
     drawn = "".join(
         f"_{name}_{value:g}"
@@ -69,10 +69,10 @@ def draw(seed: int, out: Path, guidance: float = 1.0, noises: int = 0) -> tuple[
 
 
 def _draw(toy, lora: Path, guidance: float, noises: int) -> tuple[Records, dict[str, float]]:
-    from ..dpo_core.backends.diffusers.model import DiffusersTextToImage
-    from ..dpo_core.sampling.sets import plan
-    from ..toybox.defaults import TOY_SETTINGS
-    from ..toybox.run import toy_pipeline, toy_prompts, toy_scorers
+    from ...dpo_core.backends.diffusers.model import DiffusersTextToImage
+    from ...dpo_core.sampling.sets import plan
+    from ...toybox.defaults import TOY_SETTINGS
+    from ...toybox.run import toy_pipeline, toy_prompts, toy_scorers
 
     model, scorers, settings = DiffusersTextToImage(toy_pipeline("cpu", lora)), toy_scorers(toy), TOY_SETTINGS.sampling
     settings = settings.model_copy(update={"guidance": guidance, "seed": settings.seed + noises})

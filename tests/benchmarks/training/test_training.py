@@ -7,12 +7,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from dreambooth_dpo.benchmarks import training
-from dreambooth_dpo.benchmarks.diffusers_recipe import DiffusersRecipe
-from dreambooth_dpo.benchmarks.training import compare, spread_bank
-from dreambooth_dpo.benchmarks.training_growth import axes_of, exponent, growth, growth_figure
-from dreambooth_dpo.benchmarks.training_models import subject
-from dreambooth_dpo.benchmarks.training_worker import PHASES, Task, count_flops, kept_bytes, measure
+from dreambooth_dpo.benchmarks.training import __main__ as training
+from dreambooth_dpo.benchmarks.training.__main__ import compare, spread_bank
+from dreambooth_dpo.benchmarks.training.diffusers_recipe import DiffusersRecipe
+from dreambooth_dpo.benchmarks.training.growth import axes_of, exponent, growth, growth_figure
+from dreambooth_dpo.benchmarks.training.models import subject
+from dreambooth_dpo.benchmarks.training.worker import PHASES, Task, count_flops, kept_bytes, measure
 from dreambooth_dpo.dpo_core.backends.diffusers.random_models import UNETS, HashTokenizer, unet, unet_arguments
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.settings import AdapterSettings, TrainSettings

@@ -26,7 +26,7 @@ class Quiet:
 def open_comfyui() -> None:
     """Make ComfyUI's modules importable, on the CPU and deaf to this command's arguments."""
     # `python -m` from the pack's folder puts it first, where `import nodes` would find the pack's nodes.
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != root] + [str(comfyui())]
     import comfy.options
 

@@ -23,13 +23,13 @@ from pathlib import Path
 
 import torch
 
-from ..dpo_core.errors import UserError
-from ..dpo_core.peak import synchronise
-from ..dpo_core.run.files import write_json
-from ..dpo_core.settings import TrainSettings
-from .training_growth import growth
-from .training_models import RESOLUTIONS
-from .training_worker import PHASES, Task, clock
+from ...dpo_core.errors import UserError
+from ...dpo_core.peak import synchronise
+from ...dpo_core.run.files import write_json
+from ...dpo_core.settings import TrainSettings
+from .growth import growth
+from .models import RESOLUTIONS
+from .worker import PHASES, Task, clock
 
 PEER = "recipe"
 VARIANTS: dict[str, tuple[str, dict]] = {
@@ -50,7 +50,7 @@ ROUND_PAIRS = 48
 
 def run(task: Task) -> dict:
     """Measure in a fresh process. Raises UserError with the process's last words where it fails."""
-    command = [sys.executable, "-m", "dreambooth_dpo.benchmarks.training_worker", json.dumps(asdict(task))]
+    command = [sys.executable, "-m", "dreambooth_dpo.benchmarks.training.worker", json.dumps(asdict(task))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         words = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
