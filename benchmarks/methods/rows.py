@@ -1,4 +1,4 @@
-"""The compared methods: every row starts from the same start, prompts and seeds, and spends the same compute."""
+"""The compared methods. Every row has the same start, prompts and seeds, and spends the same compute."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ...dpo_core.settings import LoopSettings, PersonalizeSettings
+from ..common.concepts import changed
 
 DEFAULT = "lambda_harmonic"
-"""The row of the settings as they are."""
+"""The row of unchanged settings."""
 BACKWARD = 2
-"""Forwards that a backward pass costs."""
+"""Cost of a backward pass in forward passes."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One method: the loop's settings, what rewards it ("plain", "augmented", "mean of two", "worst of two"), and why
-    it stands here.
+    """One method: its loop settings, a description, and the reward ("plain", "augmented", "mean of two", "worst of two").
+
+    In the rows of two scorers the judge is the second reward.
     """
 
     settings: LoopSettings
@@ -24,99 +26,90 @@ class Row:
     reward: str = "plain"
 
 
-def _changed(base: LoopSettings, rounds: int | None = None, **groups: Mapping) -> LoopSettings:
-    update = {name: getattr(base, name).model_copy(update=dict(values)) for name, values in groups.items()}
-    return base.model_copy(update={**update, "rounds": rounds or base.rounds})
+def _window(low: float, high: float) -> dict[str, dict]:
+    return {"pairs": {"rule": "angle_window", "angle_low": low, "angle_high": high}}
+
+
+def _objective(name: str, beta: float) -> tuple[str, dict[str, dict]]:
+    return f"objective {name}, beta {beta:g}", {"train": {"objective": name, "beta": beta}}
+
+
+CHANGES: dict[str, tuple[str, Mapping[str, Mapping]]] = {
+    DEFAULT: ("DPO, lambda-harmonic reward (RPO, arXiv 2407.12164): the default", {}),
+    "angle_window": ("DPO, angle window 20..70 degrees (arXiv 2505.20975)", _window(20.0, 70.0)),
+    "window_to_fidelity": ("DPO, angle window 0..30 degrees", _window(0.0, 30.0)),
+    "window_to_alignment": ("DPO, angle window 60..90 degrees", _window(60.0, 90.0)),
+    "wide_window": ("DPO, angle window 0..90 degrees", _window(0.0, 90.0)),
+    "raft": ("RAFT: supervised on the winners", {"train": {"objective": "raft"}}),
+    "weighted_sum": ("DPO, pairs by the weighted sum of the axes", {"pairs": {"rule": "weighted_sum"}}),
+    "random_pairs": ("DPO, random pairs: the control", {"pairs": {"rule": "random"}}),
+    "one_use": ("DPO, every candidate in at most one pair", {"pairs": {"max_uses": 1, "max_pairs_per_prompt": 5}}),
+    "pareto": ("DPO, first over last Pareto front (CaPO)", {"pairs": {"rule": "pareto"}}),
+    "harmonic_fidelity": ("DPO, lambda-harmonic reward, lambda 0.8", {"pairs": {"fidelity_weight": 0.8}}),
+    "harmonic_alignment": ("DPO, lambda-harmonic reward, lambda 0.2", {"pairs": {"fidelity_weight": 0.2}}),
+    "harmonic_far": ("DPO, lambda-harmonic reward, margin 1.5", {"pairs": {"margin": 1.5}}),
+    "sum_far": ("DPO, weighted sum, margin 1.5", {"pairs": {"rule": "weighted_sum", "margin": 1.5}}),
+    "sum_third": (
+        "DPO, weighted sum, fidelity's share 0.35",
+        {"pairs": {"rule": "weighted_sum", "fidelity_weight": 0.35}},
+    ),
+    "ipo": _objective("ipo", 500.0),
+    "hinge": _objective("hinge", 1000.0),
+    "reward_gap": _objective("reward_gap", 2000.0),
+    "mapo": _objective("mapo", 0.1),
+    "kto": _objective("kto", 2000.0),
+    "loser_guard": ("DPO with the loser-gradient guard, mu 0.6 (Diffusion-SDPO)", {"train": {"loser_guard": 0.6}}),
+    "bank_of_1": ("DPO, reference bank of one draw of (t, noise) per pair", {"train": {"reference_bank": 1}}),
+    "bank_of_4": ("DPO, reference bank of four draws of (t, noise) per pair", {"train": {"reference_bank": 4}}),
+}
+"""Changes that do not depend on the default's values: (description, {group: {setting: value}})."""
 
 
 def rows(base: LoopSettings) -> dict[str, Row]:
-    """Every row that trains on pairs, by name; the default first.
-
-    No training and longer DreamBooth are not among them.
-    """
+    """Every row that trains on pairs, by name, the default first. The rows of longer DreamBooth are not among them."""
+    n, sampling, pairs, train = base.rounds, base.sampling, base.pairs, base.train
 
     def row(about: str, reward: str = "plain", rounds: int | None = None, **groups: Mapping) -> Row:
-        return Row(_changed(base, rounds, **groups), about, reward)
-
-    def objective(name: str, beta: float) -> Row:
-        return row(f"objective {name}, beta {beta:g}", train={"objective": name, "beta": beta})
+        return Row(changed(base, rounds, **groups), about, reward)
 
     def raft(part: int) -> Row:
-        changed = {"objective": "raft", "learning_rate": base.train.learning_rate / part}
-        return row(f"RAFT at 1/{part} of the learning rate", train=changed)
+        slower = {"objective": "raft", "learning_rate": train.learning_rate / part}
+        return row(f"RAFT at 1/{part} of the learning rate", train=slower)
 
-    n = base.rounds
-    return {
-        DEFAULT: row("DPO, lambda-harmonic reward (RPO, arXiv 2407.12164): the default"),
-        "angle_window": row("DPO, angle window 20..70 degrees (arXiv 2505.20975)", pairs={"rule": "angle_window"}),
-        "raft": row("RAFT: supervised on the winners", train={"objective": "raft"}),
+    return {name: row(about, **groups) for name, (about, groups) in CHANGES.items()} | {
         "raft_slow": raft(4),
         "raft_slower": raft(20),
-        "weighted_sum": row(
-            "DPO, pairs by the weighted sum, the paper's rejected baseline", pairs={"rule": "weighted_sum"}
-        ),
-        "wide_window": row(
-            "DPO, angle window 0..90 degrees", pairs={"rule": "angle_window", "angle_low": 0.0, "angle_high": 90.0}
-        ),
-        "random_pairs": row("DPO, random pairs: the control", pairs={"rule": "random"}),
-        "one_long_round": row(
-            "DPO, one round of as many candidates and steps",
-            rounds=1,
-            sampling={"candidates_per_prompt": base.sampling.candidates_per_prompt * n},
-            pairs={"max_pairs_per_prompt": base.pairs.max_pairs_per_prompt * n},
-            train={"steps": base.train.steps * n},
-        ),
-        "short_rounds": row(
-            "DPO, twice the rounds of half the candidates and steps",
-            rounds=2 * n,
-            sampling={"candidates_per_prompt": base.sampling.candidates_per_prompt // 2},
-            pairs={"max_pairs_per_prompt": base.pairs.max_pairs_per_prompt // 2},
-            train={"steps": base.train.steps // 2},
-        ),
         "constant_rate": row(
             "DPO, half the learning rate, constant within a round",
-            train={"schedule": "constant", "learning_rate": base.train.learning_rate / 2},
+            train={"schedule": "constant", "learning_rate": train.learning_rate / 2},
         ),
-        "one_use": row("DPO, every candidate in one pair at most", pairs={"max_uses": 1, "max_pairs_per_prompt": 5}),
-        "pareto": row("DPO, first over last Pareto front (CaPO)", pairs={"rule": "pareto"}),
-        "harmonic_fidelity": row(
-            "DPO, lambda-harmonic reward, steered to fidelity: lambda 0.8", pairs={"fidelity_weight": 0.8}
+        "one_long_round": row(
+            "DPO, one round with the candidates and steps of all rounds",
+            rounds=1,
+            sampling={"candidates_per_prompt": sampling.candidates_per_prompt * n},
+            pairs={"max_pairs_per_prompt": pairs.max_pairs_per_prompt * n},
+            train={"steps": train.steps * n},
         ),
-        "harmonic_alignment": row(
-            "DPO, lambda-harmonic reward, steered to alignment: lambda 0.2", pairs={"fidelity_weight": 0.2}
-        ),
-        "harmonic_far": row("DPO, lambda-harmonic reward, margin 1.5", pairs={"margin": 1.5}),
-        "sum_far": row("DPO, weighted sum, margin 1.5", pairs={"rule": "weighted_sum", "margin": 1.5}),
-        "sum_third": row(
-            "DPO, weighted sum, fidelity's share 0.35", pairs={"rule": "weighted_sum", "fidelity_weight": 0.35}
-        ),
-        "ipo": objective("ipo", 500.0),
-        "hinge": objective("hinge", 1000.0),
-        "reward_gap": objective("reward_gap", 2000.0),
-        "mapo": objective("mapo", 0.1),
-        "kto": objective("kto", 2000.0),
-        "loser_guard": row("DPO with the loser-gradient guard, mu 0.6 (Diffusion-SDPO)", train={"loser_guard": 0.6}),
-        "bank_of_1": row(
-            "DPO, one fixed draw of (t, noise) a pair, its reference computed once", train={"reference_bank": 1}
-        ),
-        "bank_of_4": row(
-            "DPO, four fixed draws of (t, noise) a pair, their references computed once", train={"reference_bank": 4}
+        "short_rounds": row(
+            "DPO, twice the rounds with half the candidates and steps",
+            rounds=2 * n,
+            sampling={"candidates_per_prompt": sampling.candidates_per_prompt // 2},
+            pairs={"max_pairs_per_prompt": pairs.max_pairs_per_prompt // 2},
+            train={"steps": train.steps // 2},
         ),
         "augmented": row("DPO, scores averaged over a flip and small shifts", "augmented"),
-        "mean_of_two": row(
-            "DPO, mean of two scorers on each axis (the second is the judge)", "mean of two", pairs={"combine": "mean"}
-        ),
-        "worst_of_two": row("DPO, worst of two scorers on each axis (the second is the judge)", "worst of two"),
+        "mean_of_two": row("DPO, mean of two scorers on each axis", "mean of two", pairs={"combine": "mean"}),
+        "worst_of_two": row("DPO, worst of two scorers on each axis", "worst of two"),
     }
 
 
 def image_forwards(settings: LoopSettings, prompts: int) -> int:
-    """What a row spends: denoiser forwards of one image, a backward counted as two. Left out: evaluation, which all
-    share, and what a reference bank saves.
+    """Compute of a row: denoiser forwards per image, a backward counted as two. Left out: evaluation, which is the same
+    for all rows, and what a reference bank saves.
 
-    Candidates: sampler steps, twice with guidance. A training step: both pictures of each pair, reference forward,
-    policy forward and backward. 24 prompts x 10 candidates x 12 steps and 60 steps of 8 pairs make 2,880 + 60 * 16 * 4
-    = 6,720 a round.
+    Candidates: sampler steps, twice with guidance. Training step: both images of each pair, reference forward, policy
+    forward and backward. 24 prompts x 10 candidates x 12 steps and 60 steps of 8 pairs: 2,880 + 60 * 16 * 4 = 6,720 per
+    round.
     """
     drawing, train = settings.sampling, settings.train
     sampled = prompts * drawing.candidates_per_prompt * drawing.steps * (2 if drawing.guidance > 1 else 1)
@@ -125,5 +118,5 @@ def image_forwards(settings: LoopSettings, prompts: int) -> int:
 
 
 def dreambooth_steps(settings: LoopSettings, personalize: PersonalizeSettings, prompts: int) -> int:
-    """Steps of further DreamBooth that cost as much as the loop."""
+    """DreamBooth steps with the compute of the loop."""
     return image_forwards(settings, prompts) // (personalize.batch_size * (1 + BACKWARD))

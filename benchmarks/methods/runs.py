@@ -1,4 +1,4 @@
-"""One concept's runs of the method benchmark, each in a folder of its own; what is there is not made again."""
+"""The runs of one concept in the method benchmark, each in a folder of its own. Cached results are used again."""
 
 from __future__ import annotations
 
@@ -16,12 +16,25 @@ from ...dpo_core.run.files import write_json
 from ...dpo_core.run.folder import RunFolder
 from ...dpo_core.settings import LoopSettings, StopSettings
 from ...dpo_core.statistics import by_prompt
-from .rows import DEFAULT, Row, dreambooth_steps, image_forwards
+from ..common.concepts import ALL_ROUNDS, cached
+from .rows import DEFAULT, Row, dreambooth_steps, image_forwards, rows
 
 UNSEEN = 2
 """Backgrounds that no training prompt names."""
 CURVE = (0, 60, 120, 240, 480)
-"""Steps of the DreamBooth curve; it ends at the compute of the loop."""
+"""Steps of the DreamBooth curve, which ends at the compute of the loop."""
+
+
+def run_concept(seed: int, out: Path, names: list[str], long: int) -> dict[str, dict]:
+    """Every row of one concept: {name: measures}. long: rounds of the default and of constant_rate, or 0."""
+    folder, table, found = out / f"concept_{seed}", rows(ALL_ROUNDS), {}
+    for name in names:
+        if name == "dreambooth":
+            found[name] = cached(folder / "dreambooth.json", lambda: run_dreambooth(seed, folder, table))
+        else:
+            found[name] = run_row(seed, folder, name, table, long if name in (DEFAULT, "constant_rate") else 0)
+        print(f"concept {seed}: {name} done", flush=True)
+    return found
 
 
 def _loop(seed: int, path: Path, shared: Path, settings: LoopSettings, reward: str):
@@ -36,10 +49,10 @@ def _loop(seed: int, path: Path, shared: Path, settings: LoopSettings, reward: s
 
 
 def row_scorers(toy, reward: str):
-    """Scorers of a row by its kind of reward. Where that is not the plain one, the plain one measures too, as
-    plain_fidelity and so on.
+    """Scorers of a row by its kind of reward. With an augmented reward the plain scores are measured too, as
+    plain_fidelity and plain_alignment.
 
-    "mean of two" and "worst of two" train on the judge as well, so in these rows it is no judge: the oracle alone is.
+    "mean of two" and "worst of two" train on the judge as well: in these rows only the oracle is independent.
     """
     from ...metrics.scorers import AlignmentScorer, FidelityScorer
     from ...metrics.sets import Scorers, reward_scorers
@@ -49,24 +62,23 @@ def row_scorers(toy, reward: str):
     plain = toy_scorers(toy)
     if reward == "plain":
         return plain
+
     from ...metrics.augmented import AugmentedEmbedder
     from ...metrics.embedders import OpenClipEmbedder
 
     concept, embedder = toy.to_concept(), OpenClipEmbedder(weights_folder("reward"))
-    rewards = (
-        [AugmentedEmbedder(embedder)]
-        if reward == "augmented"
-        else [embedder, OpenClipEmbedder(weights_folder("judge"))]
-    )
+    if reward != "augmented":
+        two = [embedder, OpenClipEmbedder(weights_folder("judge"))]
+        return Scorers(reward_scorers(two, concept), plain.judges)
     measuring = [
         FidelityScorer(embedder, concept.references, "plain_fidelity", concept.masks),
         AlignmentScorer(embedder, concept.without_identifier, "plain_alignment", concept.identifier),
     ]
-    return Scorers(reward_scorers(rewards, concept), [*plain.judges, *(measuring if reward == "augmented" else [])])
+    return Scorers(reward_scorers([AugmentedEmbedder(embedder)], concept), [*plain.judges, *measuring])
 
 
 def _copied(shared: Path, target: Path, drop_candidates: bool) -> None:
-    """Begin a row's folder from the shared one; written beside and renamed."""
+    """Copy the shared run folder to a row's, under a temporary name until it is complete."""
     if target.exists():
         return
     beside = target.with_name(f".{target.name}.part")
@@ -81,8 +93,8 @@ def _copied(shared: Path, target: Path, drop_candidates: bool) -> None:
 
 
 def _measured(run: RunFolder, rounds: Sequence[int]) -> dict:
-    """Means by prompt of every score after each round, of all held-out pictures, of contexts seen and never seen in
-    training.
+    """Mean over prompts of every score after each round: of all held-out pictures, and apart for contexts that training
+    prompts name ("seen") and do not name ("unseen").
     """
     pictures = run.candidates("evaluation_0")
     prompt_of = np.asarray([c.prompt_index for c in pictures])
@@ -102,7 +114,7 @@ def _measured(run: RunFolder, rounds: Sequence[int]) -> dict:
 
 
 def first_round(seed: int, folder: Path, settings: LoopSettings) -> Path:
-    """The start, its held-out pictures and the first round's candidates, which all rows share."""
+    """The run folder that all rows begin from: the start, its held-out pictures and the first round's candidates."""
     shared = folder / "shared"
     if not (shared / "done").is_file():
         loop = _loop(seed, shared, shared, settings, "plain")
@@ -115,7 +127,9 @@ def first_round(seed: int, folder: Path, settings: LoopSettings) -> Path:
 
 
 def _stop_rule(loop, rounds: int) -> dict:
-    """Where the stop rule would have ended, and what it would have kept: it sees one round more at a time."""
+    """When the stop rule would have ended the run, and which round it would have kept. It is shown one more round at a
+    time.
+    """
     names = [s.name for s in [*loop.rewards, *loop.judges] if not s.name.startswith("plain_")]
     found = standings(loop.run, range(1, rounds + 1), names, loop.settings)
     for seen in range(1, rounds + 1):
@@ -130,8 +144,8 @@ def _stop_rule(loop, rounds: int) -> dict:
     return {}
 
 
-def run_row(seed: int, folder: Path, name: str, table: dict[str, Row], rounds: int | None = None) -> dict:
-    """A row's measures after each round, kept as <name>.json; `rounds`: more of them than the row has.
+def run_row(seed: int, folder: Path, name: str, table: dict[str, Row], rounds: int = 0) -> dict:
+    """A row's measures after each round, cached as <name>.json. rounds: instead of the row's own number.
 
     {"rounds": [0, ...], "scores": {score: {"all" | "seen" | "unseen": [mean, ...]}}, "winner_alarms", "stopped",
     "image_forwards", "seconds"}
@@ -142,7 +156,7 @@ def run_row(seed: int, folder: Path, name: str, table: dict[str, Row], rounds: i
         result = json.loads(kept.read_text(encoding="utf-8"))
         if len(result["rounds"]) > settings.rounds or result["stopped"]:
             return result
-        earlier = result["seconds"]  # more rounds are asked for than there are
+        earlier = result["seconds"]  # goes on for more rounds
     base, begun = table[DEFAULT].settings, time.perf_counter()
     shared = first_round(seed, folder, base)
     _copied(shared, folder / name, drop_candidates=settings.sampling != base.sampling)
@@ -162,10 +176,9 @@ def run_row(seed: int, folder: Path, name: str, table: dict[str, Row], rounds: i
 
 
 def run_dreambooth(seed: int, folder: Path, table: dict[str, Row]) -> dict:
-    """The whole curve of longer DreamBooth, on the same held-out pictures: measures after each of "steps"; kept as
-    dreambooth.json.
+    """Longer DreamBooth: measures of the same held-out pictures after each of "steps".
 
-    The last point has had the start's steps and as many more as cost what the loop costs.
+    The last point is the start's steps plus as many as cost the compute of the loop.
     """
     from ...dpo_core.backends.diffusers.model import DiffusersTextToImage
     from ...dpo_core.loop.rounds import Loop
@@ -176,9 +189,6 @@ def run_dreambooth(seed: int, folder: Path, table: dict[str, Row]) -> dict:
     from ...toybox.defaults import TOY_PERSONALIZE
     from ...toybox.run import start_of, toy_pipeline, toy_prompts
 
-    kept = folder / "dreambooth.json"
-    if kept.is_file():
-        return json.loads(kept.read_text(encoding="utf-8"))
     toy, base, begun = concept_from_seed(seed), table[DEFAULT].settings, time.perf_counter()
     shared, prompts = first_round(seed, folder, base), toy_prompts(toy, UNSEEN)
     start = start_of(toy, shared / "start")[1]["step"]
@@ -196,11 +206,5 @@ def run_dreambooth(seed: int, folder: Path, table: dict[str, Row]) -> dict:
             trainer.train(done, step, lambda *_: None)
             loop.evaluate(number)
             done = step
-        result = {
-            **_measured(run, list(range(len(steps)))),
-            "steps": steps,
-            "start": start,
-            "seconds": time.perf_counter() - begun,
-        }
-    write_json(kept, result)
-    return result
+        measures = _measured(run, list(range(len(steps))))
+    return {**measures, "steps": steps, "start": start, "seconds": time.perf_counter() - begun}

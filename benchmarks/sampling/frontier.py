@@ -1,5 +1,5 @@
-"""Pairs a second by their quality: the best plain way against the best drafted one, and one way of drafting that was
-chosen before.
+"""Pairs per second by their quality: the best plain way, the best way with drafts, and one way with drafts that was
+chosen beforehand.
 """
 
 from __future__ import annotations
@@ -7,8 +7,10 @@ from __future__ import annotations
 import numpy as np
 
 from ...dpo_core.settings import PairSettings
+from ..common.tables import print_table
 from .outcomes import MARGINS, PLAIN, outcome
-from .ways import Records, drafted, first_of
+from .records import Records, first_of
+from .ways import drafted
 
 CHOSEN = (16, 4, 1.0)
 """Drafts a prompt, their steps, and the margin of both pairings: chosen on concepts 0-3."""
@@ -18,11 +20,10 @@ RESAMPLES = 2000
 
 
 def frontier(rows: list[dict]) -> list[dict]:
-    """At each level of quality that either reaches the quickest plain and the quickest drafted way: [{"quality",
+    """The fastest plain way and the fastest way with drafts at each level of quality that either reaches: [{"quality",
     "plain", "drafted"}, ...].
 
-    rows: those of `sampling_pairs.table`. A way is {"way", "margin", "pairs_per_s"}, or None where none reaches the
-    level.
+    rows: those of `outcomes.table`. A way is {"way", "margin", "pairs_per_s"}, or None if none reaches the level.
     """
 
     def best(level: float, kind: str) -> dict | None:
@@ -46,21 +47,17 @@ def _counts(records: Records, kept: np.ndarray, margin: float, settings: PairSet
 def against_plain(
     concepts: list[Records], seconds: dict[str, float], settings: PairSettings, chosen: tuple = CHOSEN
 ) -> dict:
-    """The chosen way of drafting against the quickest plain way of any number and margin whose pairs are as good: ratio
-    of pairs a second.
+    """Pairs per second of the chosen way with drafts, as a ratio to the fastest plain way of any number and margin with
+    pairs of at least the same quality, or else of the best quality.
 
-    95 % by bootstrap over concepts; the plain way is chosen anew in each resample, which favours it. Where none is as
-    good, that of the best quality stands in for it.
+    95 % interval by bootstrap over concepts. The plain way is selected again in each resample, which favours it.
     """
     count, steps, margin = chosen
     denoise, look = seconds["denoise"], seconds["decode"] + seconds["score"]
     ours, plain = [], []
     for one in concepts:
-        begun, kept = (
-            first_of(one, count).sum(),
-            drafted(one, count, steps, settings.model_copy(update={"margin": margin})),
-        )
-        cost = begun * (seconds[f"draft_{steps}"] + look) + kept.sum() * (denoise + look)
+        kept = drafted(one, count, steps, settings.model_copy(update={"margin": margin}))
+        cost = first_of(one, count).sum() * (seconds[f"draft_{steps}"] + look) + kept.sum() * (denoise + look)
         ours.append([*_counts(one, kept, margin, settings), cost])
         wholes = [first_of(one, n) for n in PLAIN]
         plain.append([[*_counts(one, w, m, settings), w.sum() * (denoise + look)] for w in wholes for m in MARGINS])
@@ -80,15 +77,19 @@ def against_plain(
     pairs, better, cost = ours_.sum(axis=0)
     n, m = divmod(best, len(MARGINS))
     return {
-        "chosen": {"drafts": count, "steps": steps, "margin": margin}, "pairs": int(pairs), "better": better / pairs,
-        "pairs_per_s": pairs / cost, "plain": f"plain {PLAIN[n]}, margin {MARGINS[m]:g}", "ratio": found,
+        "chosen": {"drafts": count, "steps": steps, "margin": margin},
+        "pairs": int(pairs),
+        "better": better / pairs,
+        "pairs_per_s": pairs / cost,
+        "plain": f"plain {PLAIN[n]}, margin {MARGINS[m]:g}",
+        "ratio": found,
         "ci95": [float(v) for v in np.quantile(drawn, (0.025, 0.975))] if drawn else [None, None],
-    }  # fmt: skip
+    }
 
 
 def correlations(concepts: list[Records], settings: PairSettings) -> dict[str, float]:
-    """Mean correlation, within prompts, of the reward that the rule holds against the margin with that of the whole
-    picture, by look.
+    """Mean correlation, within prompts, of the rule's reward at each look (predicted x0 or draft) with that of the
+    finished picture.
     """
     from ...dpo_core.pairs.rules import reward_of
 
@@ -97,9 +98,7 @@ def correlations(concepts: list[Records], settings: PairSettings) -> dict[str, f
     def reward(one: Records, look: str) -> np.ndarray:
         found = reward_of(one["prompt"], one[f"fidelity{look}"], one[f"alignment{look}"], settings)
         if found is None:
-            raise SystemExit(
-                f"the rule {settings.rule} has no reward to correlate; lambda_harmonic and weighted_sum have."
-            )
+            raise SystemExit(f"the rule {settings.rule} has no reward; lambda_harmonic and weighted_sum have.")
         return found
 
     return {
@@ -109,7 +108,7 @@ def correlations(concepts: list[Records], settings: PairSettings) -> dict[str, f
 
 
 def figure(levels: list[dict], title: str):
-    """Pairs a second by their quality, plain and drafted."""
+    """Pairs per second by their quality, of the best plain way and of the best way with drafts."""
     from matplotlib.figure import Figure
 
     shown = Figure(figsize=(7, 4.4), layout="constrained")
@@ -117,10 +116,30 @@ def figure(levels: list[dict], title: str):
     for kind, colour in (("plain", "#666666"), ("drafted", "#1f77b4")):
         points = [(f["quality"], f[kind]["pairs_per_s"]) for f in levels if f[kind]]
         axes.step(*zip(*points, strict=True), where="post", color=colour, linewidth=2, label=f"best {kind} way")
-    axes.set_xlabel("quality asked for: share of pairs with a right winner and a wrong loser, at least")
-    axes.set_ylabel("pairs a second")
+    axes.set_xlabel("required quality: least share of pairs with a right winner and a wrong loser")
+    axes.set_ylabel("pairs per second")
     axes.set_title(title)
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend()
     return shown
+
+
+def show_frontier(levels: list[dict], chosen: dict, about: str) -> None:
+    def cells(way: dict | None) -> tuple[str, str]:
+        return (f"{way['way']}, margin {way['margin']:g}", f"{way['pairs_per_s']:.2f}") if way else ("none", "")
+
+    rows = []
+    for level in levels:
+        plain, drafts = level["plain"], level["drafted"]
+        ratio = f"{drafts['pairs_per_s'] / plain['pairs_per_s']:.2f}" if plain and drafts else ""
+        rows.append([f"{level['quality']:.2f}", *cells(plain), *cells(drafts), ratio])
+    columns = ("better, at least", "best plain way", "pairs/s", "best way with drafts", "pairs/s", "ratio")
+    print_table(about, columns, rows)
+    low, high = chosen["ci95"]
+    interval = "" if low is None else f" ({low:.2f} to {high:.2f}, 95 % over concepts)"
+    print(
+        f"chosen beforehand: {chosen['chosen']}: {chosen['pairs']} pairs, {chosen['better']:.3f} better, "
+        f"{chosen['pairs_per_s']:.2f} per second; {chosen['ratio']:.2f}{interval} times the best plain way of at least "
+        f"that quality, {chosen['plain']}"
+    )

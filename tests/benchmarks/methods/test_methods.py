@@ -1,12 +1,13 @@
-"""The method benchmark's arithmetic, and that its rows are fair."""
+"""The method benchmark: its arithmetic, and that its rows are fair."""
 
 from __future__ import annotations
 
 import pytest
 
-from dreambooth_dpo.benchmarks.methods.__main__ import DETAILS, MAIN, difference, ends, stop_study, summarise
 from dreambooth_dpo.benchmarks.methods.figure import mean_path, methods_figure
+from dreambooth_dpo.benchmarks.methods.gains import DETAILS, MAIN, difference, ends, stop_study, summarise
 from dreambooth_dpo.benchmarks.methods.rows import DEFAULT, dreambooth_steps, image_forwards, rows
+from dreambooth_dpo.benchmarks.methods.tables import show_gains, show_stops
 from dreambooth_dpo.dpo_core.pairs.rules import PAIR_RULES
 from dreambooth_dpo.dpo_core.training.objectives import OBJECTIVES
 from dreambooth_dpo.toybox.defaults import TOY_PERSONALIZE, TOY_SETTINGS
@@ -60,6 +61,15 @@ def test_rows_differ_from_the_default_in_one_thing():
             assert "sampling" not in changed and "evaluation" not in changed
 
 
+def test_windows_differ_in_their_angles_alone():
+    angles = {"pairs": {"angle_low", "angle_high"}}
+    for name in ("window_to_fidelity", "window_to_alignment", "wide_window"):
+        one, usual = (TABLE[n].settings.model_dump(exclude=angles) for n in (name, "angle_window"))
+        assert one == usual
+    usual = TABLE["angle_window"].settings.pairs
+    assert (usual.angle_low, usual.angle_high) == (20, 70)
+
+
 def test_a_row_ends_after_its_own_rounds():
     """The default was left to run for five rounds and ends after three; the long round after one."""
     results = {5: {DEFAULT: _measures([0.2, 0.3, 0.4, 0.5, 0.6, 0.1]), "one_long_round": _measures([0.2, 0.3])}}
@@ -73,7 +83,7 @@ def test_dreambooth_begins_at_the_start_and_ends_at_equal_compute_or_at_its_best
     assert ends({5: kept}, "dreambooth_best")[5][1:] == (2, 3)
 
 
-def test_means_and_differences_by_hand():
+def test_means_and_differences_by_hand(capsys):
     """Truth rises by .3 and .5 under the default, by .1 and .1 under RAFT: means .4 and .1, difference .3."""
     results = {
         5: {DEFAULT: _measures([0.2, 0.3, 0.4, 0.5]), "raft": _measures([0.2, 0.2, 0.3, 0.3])},
@@ -89,15 +99,21 @@ def test_means_and_differences_by_hand():
     assert summary["all"]["fidelity"]["mean"] == pytest.approx(0.3) and summary["winner_drift"] == pytest.approx(0.003)
     assert difference(results, DEFAULT, "raft")["mean"] == pytest.approx(0.3)
     assert mean_path(ends(results, "raft"), "oracle_all_right") == pytest.approx([0.15, 0.2, 0.3, 0.25])
-    assert methods_figure(results, {n: ends(results, n) for n in (DEFAULT, "raft")}).axes
+    assert methods_figure({n: ends(results, n) for n in (DEFAULT, "raft")}).axes
+    show_gains({DEFAULT: summary})
+    printed = capsys.readouterr().out
+    assert "+40.0 (+30.0 to +50.0)" in printed and "2/2" in printed
 
 
-def test_the_stop_study_by_hand():
+def test_the_stop_study_by_hand(capsys):
     """The rule ended after round 3 and kept round 2 (.50); the best of all was round 4 (.51): within two points."""
     stop = {"kept": 2, "ended": 3, "best": 2, "stop": True, "reason": "", "words": ""}
-    found = stop_study({5: {DEFAULT: _measures([0.3, 0.4, 0.5, 0.45, 0.51], stop=stop)}})[0]
+    stops = stop_study({5: {DEFAULT: _measures([0.3, 0.4, 0.5, 0.45, 0.51], stop=stop)}})
+    found = stops[0]
     assert found["within_2_points"] and not found["worse_than_start"]
     assert (found["truth"], found["best"], found["best_round"], found["best_tried"]) == (0.5, 0.51, 4, 0.5)
+    show_stops(stops)
+    assert "within 2 points of the best round: 1 of 1" in capsys.readouterr().out
 
 
 def test_the_stop_study_leaves_out_what_ran_no_longer_than_its_row():

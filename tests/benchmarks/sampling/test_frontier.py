@@ -1,11 +1,18 @@
-"""Pairs a second by their quality: the best ways of each kind, the way that was chosen before, and what looks tell."""
+"""Pairs per second by their quality: the best ways of each kind, the way chosen beforehand, and correlations of looks."""
 
 from __future__ import annotations
 
 import pytest
 from sampling_records import COSTS, records
 
-from dreambooth_dpo.benchmarks.sampling.frontier import LEVELS, against_plain, correlations, figure, frontier
+from dreambooth_dpo.benchmarks.sampling.frontier import (
+    LEVELS,
+    against_plain,
+    correlations,
+    figure,
+    frontier,
+    show_frontier,
+)
 from dreambooth_dpo.dpo_core.settings import PairSettings
 
 
@@ -29,7 +36,7 @@ def test_the_frontier_by_hand():
     assert figure([*found.values()], "title").axes[0].get_title() == "title"
 
 
-def test_perfect_drafts_are_compared_with_the_quickest_plain_way_as_good():
+def test_perfect_drafts_are_compared_with_the_quickest_plain_way_as_good(capsys):
     """Drafts that tell all, at no cost, draw what stands in pairs alone: they can be no slower than the plain way of as
     many candidates.
     """
@@ -44,6 +51,10 @@ def test_perfect_drafts_are_compared_with_the_quickest_plain_way_as_good():
         and found["ratio"] >= 1
         and found["plain"].startswith("plain ")
     )
+    show_frontier([], found, "about")
+    assert f"times the best plain way of at least that quality, {found['plain']}" in " ".join(
+        capsys.readouterr().out.split()
+    )
     dear = against_plain(concepts, {**COSTS, "draft_4": 1.0}, PairSettings())
     assert dear["ratio"] < 0.5 and dear["better"] == found["better"]
     assert against_plain(concepts[:1], COSTS, PairSettings())["ci95"] == [None, None]
@@ -56,5 +67,5 @@ def test_correlations_are_of_the_rules_reward():
     found = correlations([one], PairSettings())
     assert set(found) == {"3", "4", "6", "draft_2", "draft_3", "draft_4"} and found["draft_4"] == pytest.approx(1)
     assert found["draft_2"] < -0.9 < found["3"] < 1
-    with pytest.raises(SystemExit, match="no reward to correlate"):
+    with pytest.raises(SystemExit, match="has no reward"):
         correlations([one], PairSettings(rule="angle_window"))

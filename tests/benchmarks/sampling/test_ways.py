@@ -1,92 +1,57 @@
-"""The sampling benchmark: its clock, its choice of whom to stop, its arithmetic, and a small run of it."""
+"""Ways to draw fewer candidates: which are stopped, drafted, or not drawn at all."""
 
 from __future__ import annotations
-
-import json
-import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sampling_records import COSTS, records
+from sampling_records import BY_REWARD, OPEN, records
 
-from dreambooth_dpo.benchmarks.common.clock import Clock
-from dreambooth_dpo.benchmarks.sampling import __main__ as sampling
-from dreambooth_dpo.benchmarks.sampling import outcomes as sampling_pairs
-from dreambooth_dpo.benchmarks.sampling.models import sampling_settings
-from dreambooth_dpo.benchmarks.sampling.outcomes import outcome, row, table
+from dreambooth_dpo.benchmarks.sampling.records import PER_PROMPT, Records
 from dreambooth_dpo.benchmarks.sampling.ways import (
-    PER_PROMPT,
     RULES,
-    Records,
     drafted,
-    hope_in_window,
-    hope_of_reward,
-    hopes,
     least,
+    prospect_by_reward,
+    prospect_in_window,
+    prospects,
     stopped,
     until,
 )
 from dreambooth_dpo.dpo_core.pairs.rules import PAIR_RULES
 from dreambooth_dpo.dpo_core.settings import PairSettings
 
-OPEN = PairSettings(rule="angle_window", margin=0.0, max_pairs_per_prompt=100, max_uses=100)
-BY_REWARD = OPEN.model_copy(update={"rule": "lambda_harmonic"})
+# --- prospects of a pair ---
 
 
-# --- the clock ---
-
-
-def test_a_phase_inside_another_is_taken_out_of_it(monkeypatch: pytest.MonkeyPatch):
-    """0..1 outside, 1..3 denoise of which 2..2.5 text: denoise 1.5, text 0.5."""
-    clock, ticks = Clock("cpu", ("write",)), iter([1.0, 2.0, 2.5, 3.0])
-    monkeypatch.setattr(clock, "now", lambda: next(ticks))
-    with clock.phase("denoise"):
-        clock.wrapped("text", lambda: None)()
-    assert clock.seconds == {"write": 0.0, "denoise": 1.5, "text": 0.5}
-
-
-def test_a_wait_does_not_count_for_one_thread():
-    clock = Clock()
-    clock.kind = "CPU seconds"
-    begun = clock.now()
-    time.sleep(0.2)
-    assert clock.now() - begun < 0.15
-
-
-# --- who can hardly stand in a pair ---
-
-
-def test_the_middling_ones_have_the_least_hope():
+def test_the_middling_ones_have_the_least_prospect():
     """On the diagonal at 0, 4, 5 and 10: an improvement from 0 to 10 is 14.1 long at 45 degrees, 4 and 5 are near
     everyone's middle.
     """
     scores = np.array([0.0, 4.0, 5.0, 10.0])
-    assert least(hope_in_window(scores, scores), 2).tolist() == least(hope_of_reward(scores), 2).tolist() == [1, 2]
+    assert least(prospect_in_window(scores, scores), 2).tolist() == least(prospect_by_reward(scores), 2).tolist() == [1, 2]
 
 
 def test_gaps_of_a_reward_by_hand():
     """0, 4, 6, 10: the sums of gaps are 20, 12, 12 and 20, over four. Of equal ones the first goes."""
-    hope = hope_of_reward(np.array([0.0, 4.0, 6.0, 10.0]))
-    assert hope.tolist() == [5.0, 3.0, 3.0, 5.0] and least(hope, 1).tolist() == [1]
+    prospect = prospect_by_reward(np.array([0.0, 4.0, 6.0, 10.0]))
+    assert prospect.tolist() == [5.0, 3.0, 3.0, 5.0] and least(prospect, 1).tolist() == [1]
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_hope_is_of_ones_own_prompt_by_the_rule(rule):
+def test_a_prospect_depends_on_the_own_prompt_and_the_rule(rule):
     """Two prompts; the second's scores are those of the first, a trifle higher.
 
-    The hopes are the same, and none is another rule's.
+    The prospects are the same, and none is another rule's.
     """
     rng = np.random.default_rng(3)
     prompt_of, settings = np.repeat([0, 1], 5), OPEN.model_copy(update={"rule": rule})
     fidelity, alignment = (np.tile(rng.uniform(-0.01, 0.01, 5), 2) for _ in range(2))
-    found = hopes(prompt_of, fidelity + np.repeat([0.0, 1e-6], 5), alignment, settings)
+    found = prospects(prompt_of, fidelity + np.repeat([0.0, 1e-6], 5), alignment, settings)
     assert found.shape == (10,) and found[:5] == pytest.approx(found[5:], rel=1e-3)
     others = [
-        hopes(prompt_of, fidelity, alignment, OPEN.model_copy(update={"rule": other}))
+        prospects(prompt_of, fidelity, alignment, OPEN.model_copy(update={"rule": other}))
         for other in RULES
         if other != rule
     ]
@@ -94,9 +59,9 @@ def test_hope_is_of_ones_own_prompt_by_the_rule(rule):
 
 
 @pytest.mark.parametrize("rule", sorted(set(PAIR_RULES) - set(RULES)))
-def test_a_rule_that_does_not_tell_is_refused(rule):
-    with pytest.raises(SystemExit, match="does not tell whom to stop"):
-        hopes(np.zeros(3, int), np.arange(3.0), np.arange(3.0), PairSettings(rule=rule))
+def test_a_rule_without_prospects_is_refused(rule):
+    with pytest.raises(SystemExit, match="has no prospects"):
+        prospects(np.zeros(3, int), np.arange(3.0), np.arange(3.0), PairSettings(rule=rule))
 
 
 def test_reach_by_hand():
@@ -107,8 +72,8 @@ def test_reach_by_hand():
     (oneself among them): the first, as loser, 5.5; the second, as winner, 4.1; the third, as winner, 3.4.
     """
     fidelity, alignment = np.array([0.0, 10.0, 5.0]), np.array([0.0, 0.0, 5.0])
-    assert hope_in_window(fidelity, alignment) == pytest.approx([5.5, 4.1, 3.4], abs=0.1)
-    assert least(hope_in_window(fidelity, alignment), 2).tolist() == [1, 2]
+    assert prospect_in_window(fidelity, alignment) == pytest.approx([5.5, 4.1, 3.4], abs=0.1)
+    assert least(prospect_in_window(fidelity, alignment), 2).tolist() == [1, 2]
 
 
 @given(
@@ -120,25 +85,25 @@ def test_reach_by_hand():
 def test_the_choice_does_not_hang_on_order_or_place(points, count, shift, rng):
     fidelity, alignment = np.array(points, float).T
     count = min(count, len(points))
-    chosen = least(hope_in_window(fidelity, alignment), count)
+    chosen = least(prospect_in_window(fidelity, alignment), count)
     assert len(set(chosen.tolist())) == count and all(0 <= i < len(points) for i in chosen)
-    assert np.array_equal(least(hope_in_window(fidelity * 2, alignment * 2), count), chosen)
+    assert np.array_equal(least(prospect_in_window(fidelity * 2, alignment * 2), count), chosen)
     order = list(range(len(points)))
     rng.shuffle(order)
-    again = least(hope_in_window(fidelity[order], alignment[order]), count)
+    again = least(prospect_in_window(fidelity[order], alignment[order]), count)
     if len(set(points)) == len(points) and count:
-        # Equal hopes may be dropped in either order; what is kept must be worth the same.
-        assert _hope(fidelity, alignment, chosen) == pytest.approx(_hope(fidelity, alignment, np.array(order)[again]))
+        # Equal prospects may be dropped in either order; what is kept must be worth the same.
+        assert _prospect(fidelity, alignment, chosen) == pytest.approx(_prospect(fidelity, alignment, np.array(order)[again]))
 
 
-def _hope(fidelity, alignment, dropped) -> float:
+def _prospect(fidelity, alignment, dropped) -> float:
     d_f, d_a = fidelity[:, None] - fidelity, alignment[:, None] - alignment
     angle = np.degrees(np.arctan2(d_a, d_f))
     reach = np.hypot(d_f, d_a) * np.cos(np.radians(np.clip(np.maximum(20 - angle, angle - 70), 0, 90)))
     return float(np.maximum(reach.mean(0), reach.mean(1))[dropped].sum())
 
 
-# --- ways of sparing ---
+# --- ways of drawing ---
 
 
 @pytest.mark.parametrize("by_chance", [False, True])
@@ -193,38 +158,6 @@ def test_a_further_wave_is_for_prompts_that_lack_pairs(settings):
     assert drawn(3, 99, settings, 7) == [7, 7]
 
 
-@pytest.mark.parametrize("settings", [OPEN, BY_REWARD])
-def test_quality_by_hand(settings):
-    """Three on the diagonal, right: the highest alone. Of the pairs 2>0, 2>1 and 1>0, two are better, none is worse."""
-    scores, everyone = np.array([0.0, 0.1, 0.2]), np.ones(3, bool)
-    found = {"prompt": np.zeros(3, int), "right": np.array([0.0, 0.0, 1.0]), "fidelity": scores, "alignment": scores}
-    assert outcome(found, everyone, 0.0, settings).tolist() == [3, 2, 0, 0]
-    found["right"] = np.array([1.0, 0.0, 0.0])
-    assert outcome(found, everyone, 0.0, settings.model_copy(update={"max_pairs_per_prompt": 3})).tolist() == [
-        3,
-        0,
-        2,
-        1,
-    ]
-    got = row("all", [found, found], [everyone] * 2, 2.0, settings.model_copy(update={"max_uses": 1}))
-    # One pair a concept, the longest: 1.0 a second, none better.
-    assert (got["pairs"], got["pairs_per_s"], got["worse"]) == (2, 1.0, 1.0) and set(
-        got["pairs_per_s_at"].values()
-    ) == {0.0}
-
-
-def test_pairs_are_those_of_the_settings_rule():
-    """One is better on one axis and worse on the other: by the reward a pair, by the window none."""
-    found = {
-        "prompt": np.zeros(2, int),
-        "right": np.ones(2),
-        "fidelity": np.array([0.0, 0.5]),
-        "alignment": np.array([0.1, 0.0]),
-    }
-    counts = [int(outcome(found, np.ones(2, bool), 0.0, s)[0]) for s in (BY_REWARD, OPEN)]
-    assert counts == [1, 0]
-
-
 def test_drafts_in_pairs_are_drawn_in_full_and_no_others():
     """Rewards of the drafts 4, 2, 1, 3 of one prompt and no other that differs: with one pair a prompt first over third
     go on.
@@ -242,57 +175,3 @@ def test_drafts_in_pairs_are_drawn_in_full_and_no_others():
         2,
         3,
     ]
-
-
-def test_the_cost_of_drafting_is_drafts_looks_and_what_is_drawn_in_full():
-    """Two concepts of 4 prompts x 10: 80 drafts of 0.04 and 80 looks of 0.015, then 0.115 for each in full."""
-    rows = table([records(4, s) for s in (1, 2)], COSTS, PairSettings())
-    found = next(r for r in rows if r["way"] == "10 drafted in 4, margin 1")
-    assert found["seconds"] == pytest.approx(80 * 0.055 + 0.115 * found["pictures"]) and 0 < found["pictures"] <= 80
-
-
-def test_the_table_compares_with_the_plain_way_of_the_nearest_cost():
-    rows = table([records(4, s) for s in (1, 2)], COSTS, PairSettings())
-    plain = {r["way"]: r for r in rows if r["way"].startswith("plain")}
-    assert all(r["plain"] == name for name, r in plain.items())
-    assert plain["plain 10"]["seconds"] == pytest.approx(80 * 0.115)
-    # 14 begun at 4 of 12 steps and looked at, 7 gone on with: 112 * (0.1 / 3 + 0.015) + 56 * (0.2 / 3 + 0.015).
-    half = next(r for r in rows if r["way"] == "14, half stopped at 4")
-    assert half["seconds"] == pytest.approx(112 * (0.1 / 3 + 0.015) + 56 * (0.2 / 3 + 0.015)) and half["plain"] in plain
-    assert plain["plain 3"]["at_cap"] == 0 and plain["plain 20"]["at_cap"] == 1
-    for q in map(str, sampling_pairs.QUALITIES):
-        at = [r["ratios_to_best"][q] for r in plain.values()]
-        assert at == [None] * len(at) or max(at) == 1, "the best plain way is one of them"
-    enough = next(r for r in rows if r["way"] == "until 3 of margin 1")
-    assert enough["seconds"] == pytest.approx(0.115 * enough["pictures"]) and 32 <= enough["pictures"] <= 160
-
-
-# --- the command ---
-
-
-def test_models_have_settings_of_their_size():
-    assert sampling_settings("toybox").width == 64 and sampling_settings("sd15", guidance=4.0).width == 512
-    with pytest.raises(SystemExit, match="not with SDXL"):
-        sampling.pipeline("sdxl")
-
-
-def test_the_command_draws_on_both_sides_and_writes_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sampling, "VARIANTS", {"guidance 4 until 0.5": sampling.VARIANTS["guidance 4 until 0.5"]})
-    monkeypatch.setattr(
-        sampling, "sampling_settings", lambda name, **changes: sampling_settings(name, steps=2, **changes)
-    )
-    monkeypatch.setattr(
-        sys,
-        "argv",
-        ["sampling", "--out", str(tmp_path), "--turns", "1", "--prompts", "1", "--batch", "8", "--device", "cpu"],
-    )
-    sampling.main()
-    (found,) = json.loads((tmp_path / "sampling.json").read_text(encoding="utf-8"))["sampling"]
-    assert found["pictures"] == 8 and found["ratio"] > 0 and found["steps"] == 2
-    assert set(found["phases_s"]) == set(sampling.PHASES) and all(v > 0 for v in found["phases_s"].values())
-
-
-def test_kept_candidates_are_not_drawn_again(tmp_path: Path):
-    np.savez(tmp_path / "concept_3.npz", prompt=np.zeros(2, int), seconds_denoise=0.5)
-    found, seconds = sampling_pairs.draw(3, tmp_path)
-    assert set(found) == {"prompt"} and seconds == {"denoise": 0.5}
