@@ -22,7 +22,9 @@ def test_models_have_settings_of_their_size():
 
 
 def test_the_command_draws_on_both_sides_and_writes_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(diffusers_loop, "VARIANTS", {"guidance 4 until 0.5": diffusers_loop.VARIANTS["guidance 4 until 0.5"]})
+    monkeypatch.setattr(
+        diffusers_loop, "VARIANTS", {"guidance 4 until 0.5": diffusers_loop.VARIANTS["guidance 4 until 0.5"]}
+    )
     monkeypatch.setattr(
         diffusers_loop, "sampling_settings", lambda name, **changes: sampling_settings(name, steps=2, **changes)
     )

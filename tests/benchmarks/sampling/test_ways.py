@@ -30,7 +30,9 @@ def test_the_middling_ones_have_the_least_prospect():
     everyone's middle.
     """
     scores = np.array([0.0, 4.0, 5.0, 10.0])
-    assert least(prospect_in_window(scores, scores), 2).tolist() == least(prospect_by_reward(scores), 2).tolist() == [1, 2]
+    assert (
+        least(prospect_in_window(scores, scores), 2).tolist() == least(prospect_by_reward(scores), 2).tolist() == [1, 2]
+    )
 
 
 def test_gaps_of_a_reward_by_hand():
@@ -93,7 +95,9 @@ def test_the_choice_does_not_hang_on_order_or_place(points, count, shift, rng):
     again = least(prospect_in_window(fidelity[order], alignment[order]), count)
     if len(set(points)) == len(points) and count:
         # Equal prospects may be dropped in either order; what is kept must be worth the same.
-        assert _prospect(fidelity, alignment, chosen) == pytest.approx(_prospect(fidelity, alignment, np.array(order)[again]))
+        assert _prospect(fidelity, alignment, chosen) == pytest.approx(
+            _prospect(fidelity, alignment, np.array(order)[again])
+        )
 
 
 def _prospect(fidelity, alignment, dropped) -> float:
