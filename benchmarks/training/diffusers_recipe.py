@@ -1,14 +1,14 @@
-"""The peer: a training step as diffusers' example train_diffusion_dpo.py takes it, written anew, on the same model,
-pairs and LoRA.
+"""The peer: a training step of diffusers' example train_diffusion_dpo.py, reimplemented, on the same model, pairs and
+LoRA.
 
-From pixels and token ids, every step: encode pictures by the VAE and prompts by the text encoder, one noise and time
-for both pictures of a pair, the UNet with a peft LoRA, the UNet again with the LoRA off and without gradient, the mean
-of the log-sigmoids, AdamW. Reading files and resizing are left out on both sides.
+Every step starts from images and token ids: encode images with the VAE and prompts with the text encoder, one noise and
+time for both images of a pair, the UNet with a peft LoRA, the UNet again with the LoRA off and without gradient, the mean
+of the log-sigmoids, AdamW. Reading and resizing files is left out on both sides.
 
-In bf16 the weights of UNet, VAE and text encoder are cast before the LoRA is added, latents and noise are bf16, and the
-UNet alone runs under autocast. The LoRA is bf16 as well, with AdamW's moments: peft gives it the type of the layer that
-it hangs on, and the example puts it back into float32 for fp16 alone. The example for SDXL keeps its VAE in float32;
-here it is cast there too, which is quicker.
+In bf16 the weights of UNet, VAE and text encoder are cast before the LoRA is added, latents and noise are bf16, and only
+the UNet runs under autocast. The LoRA and AdamW's moments are bf16 as well: peft gives the LoRA the dtype of its layer,
+and the example casts it back to float32 only for fp16. The example for SDXL keeps its VAE in float32; here it is cast as
+well, which is faster.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ...dpo_core.training.adapter import target_layers
 from .models import Subject
 
 VAE_BATCH = 8
-"""Pictures that the VAE encodes at once: the example's default."""
+"""Images that the VAE encodes at once: the example's default."""
 
 
 class DiffusersRecipe:
@@ -63,7 +63,7 @@ class DiffusersRecipe:
         """One optimizer step; returns the loss, a scalar on the device."""
         picks = [(step * self.settings.batch_size + i) % len(self.pixels) for i in range(self.settings.batch_size)]
         noised, target, times, cond = self.batch(picks)
-        policy = self.errors(noised, target, times, cond)
+        policy = self.policy(noised, target, times, cond)
         reference = self.reference(noised, target, times, cond)
         loss = self.loss(policy, reference)
         self.backward(loss)
@@ -92,22 +92,25 @@ class DiffusersRecipe:
             return encode_xl(self.pipe, ids)
         return {"encoder_hidden_states": self.pipe.text_encoder(ids)[0]}
 
-    def errors(self, noised: torch.Tensor, target: torch.Tensor, times: torch.Tensor, cond: dict) -> torch.Tensor:
-        """Mean squared errors [2b] of the UNet as it stands."""
+    def policy(self, noised: torch.Tensor, target: torch.Tensor, times: torch.Tensor, cond: dict) -> torch.Tensor:
+        """Mean squared errors [2b] of the UNet with the LoRA."""
+        return self._errors(noised, target, times, cond)
+
+    @torch.no_grad()
+    def reference(self, noised: torch.Tensor, target: torch.Tensor, times: torch.Tensor, cond: dict) -> torch.Tensor:
+        """The same with the LoRA off, without gradient."""
+        self.unet.disable_adapters()
+        found = self._errors(noised, target, times, cond)
+        self.unet.enable_adapters()
+        return found
+
+    def _errors(self, noised: torch.Tensor, target: torch.Tensor, times: torch.Tensor, cond: dict) -> torch.Tensor:
         with self.autocast():
             raw = self.unet(noised, times, **unet_arguments(cond)).sample
         return F.mse_loss(raw.float(), target.float(), reduction="none").mean(dim=(1, 2, 3))
 
-    def reference(self, noised: torch.Tensor, target: torch.Tensor, times: torch.Tensor, cond: dict) -> torch.Tensor:
-        """The same with the LoRA off, without gradient."""
-        self.unet.disable_adapters()
-        with torch.no_grad():
-            found = self.errors(noised, target, times, cond)
-        self.unet.enable_adapters()
-        return found
-
     def loss(self, policy: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
-        """The example's, whose own beta is half of ours. Before 2024 it took the mean inside the log-sigmoid."""
+        """The example's loss; its beta is half of ours. Before 2024 it took the mean inside the log-sigmoid."""
         (winner, loser), (winner_ref, loser_ref) = policy.chunk(2), reference.chunk(2)
         inside = -0.5 * self.settings.beta * ((winner - loser) - (winner_ref - loser_ref))
         return -F.logsigmoid(inside).mean()
@@ -121,5 +124,5 @@ class DiffusersRecipe:
         self.optimizer.zero_grad()
 
     def autocast(self):
-        """bf16 by autocast, or nothing."""
+        """Autocast to bf16, or no change."""
         return torch.autocast(self.device.type, torch.bfloat16) if self.dtype == torch.bfloat16 else nullcontext()

@@ -1,7 +1,4 @@
-"""Models to train on for the training benchmark: the shipped toybox, and full-size shapes with random weights.
-
-Nothing is downloaded.
-"""
+"""Models of the training benchmark: the shipped toybox, and full-size models with random weights. Nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -14,23 +11,23 @@ from ...dpo_core.errors import UserError
 from ...toybox.models import weights_folder
 
 RESOLUTIONS = {"toybox": 64, **SIDES}
-"""Pixels a side, unless another is asked for."""
+"""Default resolution: pixels per side."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A model to train on, and where its pictures and latents lie."""
+    """A model to train on, with the sizes of its images and latents."""
 
     name: str
     pipe: object
     make: Callable[[str], DiffusersTextToImage]
-    """The TextToImage of a precision."""
+    """The TextToImage at a precision."""
     latent: tuple[int, int, int]
     resolution: int
 
 
 def subject(name: str, resolution: int, device: str) -> Subject:
-    """Raises UserError for another name, and for a resolution that the model's blocks do not divide."""
+    """Raises UserError for an unknown name, and for a resolution that is no multiple of the model's downsampling."""
     if name not in RESOLUTIONS:
         raise UserError(f"no model {name!r}; models are {', '.join(RESOLUTIONS)}.")
     if name == "toybox":
@@ -40,9 +37,8 @@ def subject(name: str, resolution: int, device: str) -> Subject:
     halvings = factor * 2 ** (len(pipe.unet.config.block_out_channels) - 1)
     if resolution % halvings:
         raise UserError(
-            f"resolution {resolution} is no multiple of {halvings}, which {name}'s blocks need. Choose one that is."
+            f"resolution {resolution} is no multiple of {halvings}, the downsampling of {name}. Choose a multiple."
         )
     kind = RandomXL if name == "sdxl" else DiffusersTextToImage
-    return Subject(
-        name, pipe, lambda precision: kind(pipe, precision), (4, resolution // factor, resolution // factor), resolution
-    )
+    side = resolution // factor
+    return Subject(name, pipe, lambda precision: kind(pipe, precision), (4, side, side), resolution)

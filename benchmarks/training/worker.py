@@ -1,4 +1,4 @@
-"""One variant of the training benchmark in a process of its own: seconds a step, peak memory, phases and floating-point
+"""One variant of the training benchmark in a process of its own: seconds per step, peak memory, phases and floating-point
 operations.
 
 python -m dreambooth_dpo.benchmarks.training.worker '{"model": "toybox", ...}'     (see Task; prints one line of JSON)
@@ -10,30 +10,32 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 
-from ...dpo_core.peak import peak_bytes, reset_peak, synchronise
+from ...dpo_core.peak import peak_bytes, reset_peak
 from ...dpo_core.settings import AdapterSettings, TrainSettings
 from ...dpo_core.training.adapter import Adapter
 from ...dpo_core.training.dataset import PairData
 from ...dpo_core.training.memory.compile import compiled
 from ...dpo_core.training.memory.levels import at_level
 from ...dpo_core.training.trainer import Trainer
+from ..common.clock import Clock
 from .diffusers_recipe import DiffusersRecipe
 from .models import Subject, subject
 
 PHASES = ("data", "reference", "policy forward", "backward", "optimizer")
+Step = Callable[[int], object]
 
 
 @dataclass(frozen=True)
 class Task:
     """What one process measures.
 
-    `variant`: "ours" or "peer"; `settings`: fields of TrainSettings; `flops`: count one step, untimed.
+    variant: "ours" or "peer". settings: fields of TrainSettings. flops: count the operations of one step, untimed.
     """
 
     model: str
@@ -48,55 +50,16 @@ class Task:
     flops: bool = False
     phases: bool = True
     warm_up: int = 2
-    """Steps before the clock starts: caches, allocators and, where it is on, the compiler."""
+    """Steps before the timed ones: caches, allocators and, with `compile`, the compiler."""
 
     @property
     def train(self) -> TrainSettings:
-        given = {
-            "batch_size": self.batch,
-            "steps": 10_000,
-            "warmup_steps": 0,
-            "schedule": "constant",
-            "learning_rate": 1e-5,
-        }
-        return TrainSettings(**{**given, **(self.settings or {})})
+        given = {"batch_size": self.batch, "steps": 10_000, "warmup_steps": 0}
+        return TrainSettings(**given | {"schedule": "constant", "learning_rate": 1e-5} | (self.settings or {}))
 
     @property
     def adapter(self) -> AdapterSettings:
         return AdapterSettings(rank=self.rank, alpha=float(self.rank), targets=self.targets)
-
-
-class Watch:
-    """Adds up wall seconds by phase, waiting for the device at both ends; off, it costs nothing and waits for nothing."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device, self.on, self.seconds = device, False, dict.fromkeys(PHASES, 0.0)
-
-    def timed(self, phase: str, call: Callable) -> Callable:
-        def measured(*args, **kwargs):
-            if not self.on:
-                return call(*args, **kwargs)
-            synchronise(self.device)
-            begun = clock(self.device)
-            try:
-                return call(*args, **kwargs)
-            finally:
-                synchronise(self.device)
-                self.seconds[phase] += clock(self.device) - begun
-
-        return measured
-
-    def watch(self, owner: object, **phases: str) -> None:
-        """Time the owner's methods, phase by method's name (spaces as underscores)."""
-        for method, phase in phases.items():
-            setattr(owner, method, self.timed(phase.replace("_", " "), getattr(owner, method)))
-
-
-def clock(device: torch.device) -> float:
-    """Seconds: on the CPU those that this process has computed for, so that a busy machine counts less; by the wall on
-    a GPU.
-    """
-    return time.perf_counter() if device.type == "cuda" else time.process_time()
 
 
 def prompts(count: int) -> list[str]:
@@ -104,139 +67,113 @@ def prompts(count: int) -> list[str]:
 
 
 @contextmanager
-def ours(task: Task, found: Subject, watch: Watch):
-    """The pack's own trainer on latents as its sampler keeps them; yields (call of a step, seconds that the bank took,
-    its forwards).
-    """
+def ours(task: Task, found: Subject, clock: Clock) -> Iterator[tuple[Step, float, int]]:
+    """The pack's trainer on latents as its sampler keeps them: (one step, seconds to fill the bank, its forwards)."""
     draws = torch.Generator().manual_seed(0)
-    model = found.make(task.train.precision)
+    settings, model = task.train, found.make(task.train.precision)
     winners, losers = (torch.randn(task.batch, *found.latent, generator=draws) for _ in range(2))
     data = PairData(winners, losers, model.encode_prompts(prompts(task.batch)))
     adapter = Adapter(found.pipe.unet, task.adapter)
-    trainer = Trainer(
-        model, adapter, data, task.train.model_copy(update={"steps": task.warm_up + 2 * task.steps + 2}), 0
-    )
-    watch.watch(
-        trainer,
-        _batch="data",
-        _reference="reference",
-        _policy="policy_forward",
-        _backward="backward",
-        _optimize="optimizer",
-    )
-    settings = task.train
-    blocks = at_level(model.denoiser, trainer.level, settings.compile)
+    whole = settings.model_copy(update={"steps": task.warm_up + 2 * task.steps + 2})
+    trainer = Trainer(model, adapter, data, whole, 0)
+    methods = dict(zip(("_batch", "_reference", "_policy", "_backward", "_optimize"), PHASES, strict=True))
     with (
+        clock.timing(trainer, methods),
         model.training(),
-        blocks,
+        at_level(model.denoiser, trainer.level, settings.compile),
         adapter.attached(),
         compiled(model.denoiser, model.device) if settings.compile else nullcontext(),
     ):
-        synchronise(watch.device)
-        begun = clock(watch.device)
+        begun = clock.now()
         trainer.fill_bank()
-        synchronise(watch.device)
-        known = int(trainer.bank.known.sum()) if trainer.bank else 0
-        yield trainer.advance, clock(watch.device) - begun, known
+        yield trainer.advance, clock.now() - begun, int(trainer.bank.known.sum()) if trainer.bank else 0
 
 
 @contextmanager
-def peer(task: Task, found: Subject, watch: Watch):
+def peer(task: Task, found: Subject, clock: Clock) -> Iterator[tuple[Step, float, int]]:
+    """The recipe of diffusers' example on images and token ids: (one step, 0, 0), as it has no bank."""
     draws = torch.Generator().manual_seed(0)
     pixels = torch.rand(task.batch, 6, found.resolution, found.resolution, generator=draws) * 2 - 1
     tokenizer = found.pipe.tokenizer
-    length = tokenizer.model_max_length
-    ids = tokenizer(
-        prompts(task.batch), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-    ).input_ids
+    whole = {"padding": "max_length", "max_length": tokenizer.model_max_length, "truncation": True}
+    ids = tokenizer(prompts(task.batch), **whole, return_tensors="pt").input_ids
     recipe = DiffusersRecipe(found, task.adapter, task.train, pixels, ids)
-    # Before errors(), which reference() calls as well: that call is timed by reference() alone.
-    plain = recipe.errors
-    watch.watch(recipe, batch="data", errors="policy_forward", backward="backward", optimize="optimizer")
-    timed, without = recipe.errors, recipe.reference
-
-    def reference(*args):
-        recipe.errors = plain
-        try:
-            return without(*args)
-        finally:
-            recipe.errors = timed
-
-    recipe.reference = watch.timed("reference", reference)
-    yield recipe.step, 0.0, 0
+    with clock.timing(recipe, dict(zip(("batch", "reference", "policy", "backward", "optimize"), PHASES, strict=True))):
+        yield recipe.step, 0.0, 0
 
 
 def measure(task: Task) -> dict:
     """All figures of one variant."""
-    device = torch.device(task.device)
+    device, clock = torch.device(task.device), Clock(task.device, PHASES)
+    clock.on = False
     found = subject(task.model, task.resolution, task.device)
-    watch = Watch(device)
     reset_peak(device)
     resting = peak_bytes(device)
-    with {"ours": ours, "peer": peer}[task.variant](task, found, watch) as (step, bank_seconds, bank_draws):
+    with {"ours": ours, "peer": peer}[task.variant](task, found, clock) as (step, bank_seconds, bank_draws):
         for i in range(task.warm_up):
             step(i)
         if task.flops:
             return {"flops": count_flops(lambda: step(task.warm_up))}
-        synchronise(device)
-        seconds, walls = _times(lambda i: step(task.warm_up + i), task.steps, device)
-        peak = max(resting, peak_bytes(device))  # the kernel counts pages by thread and may lag behind by some
-        phases = _phases(step, task, watch) if task.phases else {}
-        kept = (
-            kept_bytes(lambda: step(task.warm_up + 2 * task.steps + 1), found.pipe.unet)
-            if _keeps_plainly(task.train)
-            else None
-        )
+        seconds, walls = _times(lambda i: step(task.warm_up + i), task.steps, clock)
+        peak = max(resting, peak_bytes(device))  # the kernel counts pages per thread and may lag behind a little
+        phases = _phases(step, task, clock) if task.phases else {}
+        last = task.warm_up + 2 * task.steps + 1
+        kept = kept_bytes(lambda: step(last), found.pipe.unet) if _keeps_plainly(task.train) else None
     return {
-        "seconds_per_step": seconds, "wall_seconds_per_step": walls, "pairs_per_second": task.batch / seconds,
-        "peak_bytes": peak, "resting_bytes": resting, "kept_bytes": kept, "phases": phases,
+        "seconds_per_step": seconds,
+        "seconds_are": clock.kind,
+        "wall_seconds_per_step": walls,
+        "pairs_per_second": task.batch / seconds,
+        "peak_bytes": peak,
+        "resting_bytes": resting,
+        "kept_bytes": kept,
+        "phases": phases,
         "bank_seconds_per_draw": bank_seconds / bank_draws if bank_draws else 0.0,
-    }  # fmt: skip
+    }
 
 
-def _times(step: Callable, steps: int, device: torch.device) -> tuple[float, float]:
-    """Median seconds and wall seconds of a step; on a GPU the mean of all, which are not waited for one by one."""
-    if device.type == "cuda":
-        begun = time.perf_counter()
+def _times(step: Step, steps: int, clock: Clock) -> tuple[float, float]:
+    """Median seconds and wall seconds of a step; on a GPU the mean of all, without waiting for each."""
+    if clock.device.type == "cuda":
+        begun = clock.now()
         for i in range(steps):
             step(i)
-        synchronise(device)
-        mean = (time.perf_counter() - begun) / steps
+        mean = (clock.now() - begun) / steps
         return mean, mean
     seconds, walls = [], []
     for i in range(steps):
-        wall, begun = time.perf_counter(), clock(device)
+        wall, begun = time.perf_counter(), clock.now()
         step(i)
-        seconds.append(clock(device) - begun)
+        seconds.append(clock.now() - begun)
         walls.append(time.perf_counter() - wall)
     return statistics.median(seconds), statistics.median(walls)
 
 
-def _phases(step: Callable, task: Task, watch: Watch) -> dict[str, float]:
-    """Mean seconds of each phase, in a pass of its own: waiting at every border makes it slower than the timed one."""
-    watch.on = True
+def _phases(step: Step, task: Task, clock: Clock) -> dict[str, float]:
+    """Mean seconds of each phase, in separate steps: waiting for the device between phases makes them slower."""
+    clock.on = True
     count = max(1, task.steps // 2)
     for i in range(count):
         step(task.warm_up + task.steps + i)
-    watch.on = False
-    return {name: total / count for name, total in watch.seconds.items()}
+    clock.on = False
+    return {name: total / count for name, total in clock.seconds.items()}
 
 
 def _keeps_plainly(settings: TrainSettings) -> bool:
-    """Whether what forward keeps lies there until backward: checkpointed blocks keep again what they compute again."""
+    """Whether tensors kept by the forward stay until the backward; checkpointed blocks keep recomputed ones as well."""
     return settings.memory in ("auto", "fast") and not settings.compile
 
 
 def kept_bytes(call: Callable[[], object], module: torch.nn.Module) -> int:
-    """Bytes that autograd keeps of activations between forward and backward in a call; a storage counts once,
-    parameters do not.
+    """Bytes of activations that autograd keeps between forward and backward of a call. A storage counts once, parameters
+    do not count.
     """
     own = {p.untyped_storage().data_ptr() for p in module.parameters()}
     found: dict[int, torch.UntypedStorage] = {}
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
         if not isinstance(tensor, torch.nn.Parameter) and (storage := tensor.untyped_storage()).data_ptr() not in own:
-            found[storage.data_ptr()] = storage  # held, so that its place is not given to another
+            found[storage.data_ptr()] = storage  # a reference, so that its address is not reused
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
@@ -245,8 +182,8 @@ def kept_bytes(call: Callable[[], object], module: torch.nn.Module) -> int:
 
 
 def count_flops(call: Callable[[], object]) -> int:
-    """Floating-point operations of matrix products, convolutions and attention in a call, with its backward; the rest
-    is small.
+    """Floating-point operations of matrix products, convolutions and attention in a call, with its backward. Other
+    operations are few.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
