@@ -2,9 +2,9 @@
 
     python -m dreambooth_dpo.benchmarks.drafts --concepts 5-14 --out runs/benchmark_drafts
 
-Every variant runs all rounds of the toybox's settings with the same start, prompts and seeds. The variants differ in the
-number of candidates, in drafts and in the pairs' margin. Drawing is sampling and scoring, drafts included. Quality is
-the share of pairs whose winner is right by the oracle and whose loser is not. Truth is the gain in right held-out
+Every variant runs all rounds of the toybox's settings with the same start, prompts and seeds. The variants differ in
+the number of candidates, in drafts and in the pairs' margin. Drawing is sampling and scoring, drafts included. Quality
+is the share of pairs whose winner is right by the oracle and whose loser is not. Truth is the gain in right held-out
 pictures. Intervals are bootstraps over concepts. Cached results are used again. Writes drafts.json.
 """
 
@@ -39,8 +39,8 @@ def settings_of(name: str) -> LoopSettings:
 
 
 def run_variant(seed: int, name: str, folder: Path) -> dict:
-    """{"seconds": by phase, "pairs", "better" (pairs), "drawn", "told" (by round), "gain": by measure} of one variant on
-    one concept.
+    """{"seconds": by phase, "pairs", "better" (pairs), "drawn", "told" (by round), "gain": by measure} of one variant
+    on one concept.
     """
     from ..toybox.concepts import concept_from_seed
     from ..toybox.run import start_of, toy_loop

@@ -3,10 +3,10 @@
     python -m dreambooth_dpo.benchmarks.guidance --concepts 0-1
 
 Every loop has the same start. The candidates of all its rounds are drawn at one guidance scale; the result, and the
-start, are evaluated at several. Objectives that pull on winners (RAFT, the loser-gradient guard) stand beside plain DPO.
-RAFT has two controls: supervised training on random candidates, which shows the cost of imitation by itself, and on
-candidates of a sampler with four times the steps. A second table says how often the imitated pictures were right. Prints
-tables, and writes guidance.json and guidance.png. Cached results are used again.
+start, are evaluated at several. Objectives that pull on winners (RAFT, the loser-gradient guard) stand beside plain
+DPO. RAFT has two controls: supervised training on random candidates, which shows the cost of imitation by itself, and
+on candidates of a sampler with four times the steps. A second table says how often the imitated pictures were right.
+Prints tables, and writes guidance.json and guidance.png. Cached results are used again.
 """
 
 from __future__ import annotations

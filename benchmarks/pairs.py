@@ -1,4 +1,4 @@
-"""Cost of pair building: seconds and memory of every rule, their growth, and the share of scoring and pairing in a round.
+"""Cost of pair building: seconds and memory of every rule, and the share of scoring and pairing in a round.
 
     python -m dreambooth_dpo.benchmarks.pairs --out runs/benchmark_pairs
 
@@ -63,8 +63,8 @@ def rule_cost(rule: str, prompts: int, per_prompt: int, times: int = 3) -> dict:
 
 
 def growth(rule: str, times: int = 3) -> dict:
-    """Seconds against the number of prompts (10 candidates each) and against the candidates per prompt (20 prompts), with
-    fitted exponents: 1 is linear, 2 quadratic.
+    """Seconds against the number of prompts (10 candidates each) and against the candidates per prompt (20 prompts),
+    with fitted exponents: 1 is linear, 2 quadratic.
     """
     found = {}
     grown = {
@@ -81,8 +81,8 @@ def growth(rule: str, times: int = 3) -> dict:
 
 
 def round_shares(candidates: int, settings: LoopSettings | None = None) -> dict:
-    """Seconds of each stage of a toybox round with about `candidates` candidates, and the share of scoring and pairing in
-    their sum.
+    """Seconds of each stage of a toybox round with about `candidates` candidates, and the share of scoring and pairing
+    in their sum.
     """
     from ..dpo_core.backends.diffusers.model import DiffusersTextToImage
     from ..dpo_core.loop.rounds import Loop
@@ -140,7 +140,7 @@ def show(found: dict) -> None:
 
 
 def figure(found: dict):
-    """Seconds against candidates, both logarithmic: more prompts on the left, more candidates per prompt on the right."""
+    """Seconds against candidates, both logarithmic: more prompts on the left, more candidates per prompt right."""
     from matplotlib.figure import Figure
 
     shown = Figure(figsize=(11, 4.6), layout="constrained")

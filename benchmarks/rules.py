@@ -41,8 +41,8 @@ def rule_settings(base: PairSettings) -> dict[str, PairSettings]:
 
 
 def truth_of_pairs(pairs: Sequence[Pair], right: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Number of pairs and, for each truth, the share of right winners ("winners ...") and how much more often winners are
-    right than losers ("gap ...").
+    """Number of pairs and, for each truth, the share of right winners ("winners ...") and how much more often winners
+    are right than losers ("gap ...").
 
     right: 0 or 1 per candidate, [n], by truth. Winners 1 1 0 over losers 0 1 0: winners 2/3, gap 1/3.
     """

@@ -16,10 +16,7 @@ BACKWARD = 2
 
 @dataclass(frozen=True)
 class Row:
-    """One method: its loop settings, a description, and the reward ("plain", "augmented", "mean of two", "worst of two").
-
-    In the rows of two scorers the judge is the second reward.
-    """
+    """One method. reward: "plain", "augmented", "mean of two" or "worst of two"; the second scorer is the judge."""
 
     settings: LoopSettings
     about: str

@@ -1,5 +1,5 @@
-"""Cost of candidates: the pack's sampling stage against a plain diffusers pipeline in a loop, the seconds of each phase,
-and pairs per second of several ways to draw fewer candidates.
+"""Cost of candidates: the pack's sampling stage against a plain diffusers pipeline in a loop, the seconds of each
+phase, and pairs per second of several ways to draw fewer candidates.
 
     python -m dreambooth_dpo.benchmarks.sampling --model toybox --out runs/benchmark_sampling
 
@@ -30,8 +30,8 @@ from .ways import RULES
 
 
 def pair_rates(seeds: list[int], out: Path, rule: str, guidance: float, noises: int) -> dict:
-    """Pairs per second by a rule on toybox concepts for every way of drawing: at the measured costs, and if decoding and
-    scoring cost 3 % of denoising.
+    """Pairs per second by a rule on toybox concepts for every way of drawing: at the measured costs, and if decoding
+    and scoring cost 3 % of denoising.
     """
     from ...dpo_core.report.plots.cloud import figure_image
 

@@ -92,7 +92,7 @@ def phase_seconds(
 
 
 def compare(name: str, device: str, turns: int, count: int, batch: int) -> list[dict]:
-    """One row per variant: pictures per second of both sides, their ratio in each turn, and the seconds of our phases."""
+    """One row per variant: pictures per second of both sides, their ratio in each turn, and seconds of our phases."""
     from diffusers import DPMSolverMultistepScheduler
 
     from ...dpo_core.backends.diffusers.model import DiffusersTextToImage

@@ -1,5 +1,5 @@
-"""Pairs per second of several ways to draw fewer candidates, computed from toybox candidates that were all drawn in full
-(records.py). ways.py decides which candidates each way draws:
+"""Pairs per second of several ways to draw fewer candidates, computed from toybox candidates that were all drawn in
+full (records.py). ways.py decides which candidates each way draws:
 
 - plain n: n candidates per prompt;
 - drafted: n drafts per prompt; those that stand in pairs, at a margin, are drawn in full;
@@ -108,7 +108,7 @@ def ways(
 def table(concepts: list[Records], seconds: dict[str, float], settings: PairSettings, steps: int = 12) -> list[dict]:
     """One row per way, with its ratios by quality to the plain way of the nearest cost and to the best plain way.
 
-    The number of pairs of one way at a quality is noisy, and so is a ratio to it; the best of all plain ways is less so.
+    The number of pairs of one way at a quality is noisy, and so is a ratio to it. The best plain way is less noisy.
     """
     rows = [row(name, concepts, kept, cost, settings) for name, kept, cost in ways(concepts, seconds, settings, steps)]
     plain = [r for r in rows if r["way"].startswith("plain")]

@@ -5,9 +5,10 @@ LoRA.
     python -m dreambooth_dpo.benchmarks.training --model toybox --growth
 
 Every variant runs in a process of its own. Seconds are those of common/clock.py; on the CPU set OMP_NUM_THREADS=1, so
-that they are CPU seconds and a busy machine counts less. Memory is the peak of the resident set, on a GPU the peak of the
-allocator. Ratios are to the recipe. sd15 and sdxl have full size and random weights: they are meant for GPUs, on the CPU
-a step takes minutes. The floor is the time of a step's floating-point operations at the speed of a large matrix product.
+that they are CPU seconds and a busy machine counts less. Memory is the peak of the resident set, on a GPU the peak of
+the allocator. Ratios are to the recipe. sd15 and sdxl have full size and random weights: they are meant for GPUs, on
+the CPU a step takes minutes. The floor is the time of a step's floating-point operations at the speed of a large matrix
+product.
 """
 
 from __future__ import annotations
@@ -74,8 +75,8 @@ def peak_flops(device: str, size: int = 2048, times: int = 5) -> float:
 def spread_bank(
     row: dict, batch: int, draws: int, pairs: int = ROUND_PAIRS, steps: int | None = None, size: int | None = None
 ) -> float:
-    """Pairs per second over a whole round, with the filling of its bank: `steps` steps of `size` pairs visit the draws of
-    `pairs` pairs.
+    """Pairs per second over a whole round, with the filling of its bank: `steps` steps of `size` pairs visit the draws
+    of `pairs` pairs.
     """
     steps, size = steps or TrainSettings().steps, size or TrainSettings().batch_size
     filled = min(steps * size, pairs * draws) * row["bank_seconds_per_draw"]
@@ -131,27 +132,14 @@ def show(task: Task, rows: dict[str, dict], limits: dict) -> None:
         kept_mb = f"{r['kept_bytes'] / 1e6:.0f}" if r.get("kept_bytes") else ""
         cells.append([name, *speeds, f"{r['peak_bytes'] / 1e6:.0f}", memory, added, kept_mb, kept])
     title = f"{task.model}, {task.resolution} px, {task.batch} pairs per step, rank {task.rank} on {task.targets}"
-    columns = (
-        "variant",
-        "s / step",
-        "pairs / s",
-        "x",
-        "with bank's cost",
-        "x",
-        "peak MB",
-        "x",
-        "added x",
-        "kept MB",
-        "x",
-    )
+    columns = ("variant", "s / step", "pairs / s", "x", "with bank's cost", "x")
+    columns += ("peak MB", "x", "added x", "kept MB", "x")
     print_table(f"{title}, {task.device}", columns, cells)
     phases = [[name, *(f"{r['phases'].get(p, 0):.4f}" for p in PHASES)] for name, r in rows.items()]
     print_table("seconds of each phase, measured apart", ("variant", *PHASES), phases)
-    print(
-        f"floor: {limits['step_flops'] / 1e9:.4g} GFLOP of forward and backward (3 forwards: "
-        f"{limits['rule_of_three_flops'] / 1e9:.4g}) at the {limits['peak_flops'] / 1e9:.4g} GFLOP/s of a matrix product: "
-        f"{limits['floor_seconds']:.3g} s per step"
-    )
+    step, three, speed = (limits[k] / 1e9 for k in ("step_flops", "rule_of_three_flops", "peak_flops"))
+    print(f"a step has {step:.4g} GFLOP of forward and backward (3 forwards: {three:.4g})")
+    print(f"floor: {limits['floor_seconds']:.3g} s per step, at the {speed:.4g} GFLOP/s of a matrix product")
     shares = (f"{name} {100 * share:.0f} %" for name, share in limits["share_of_peak"].items())
     print(f"share of that speed: {', '.join(shares)}")
 

@@ -2,13 +2,13 @@
 LoRA.
 
 Every step starts from images and token ids: encode images with the VAE and prompts with the text encoder, one noise and
-time for both images of a pair, the UNet with a peft LoRA, the UNet again with the LoRA off and without gradient, the mean
-of the log-sigmoids, AdamW. Reading and resizing files is left out on both sides.
+time for both images of a pair, the UNet with a peft LoRA, the UNet again with the LoRA off and without gradient, the
+mean of the log-sigmoids, AdamW. Reading and resizing files is left out on both sides.
 
-In bf16 the weights of UNet, VAE and text encoder are cast before the LoRA is added, latents and noise are bf16, and only
-the UNet runs under autocast. The LoRA and AdamW's moments are bf16 as well: peft gives the LoRA the dtype of its layer,
-and the example casts it back to float32 only for fp16. The example for SDXL keeps its VAE in float32; here it is cast as
-well, which is faster.
+In bf16 the weights of UNet, VAE and text encoder are cast before the LoRA is added, latents and noise are bf16, and
+only the UNet runs under autocast. The LoRA and AdamW's moments are bf16 as well: peft gives the LoRA the dtype of its
+layer, and the example casts it back to float32 only for fp16. The example for SDXL keeps its VAE in float32; here it is
+cast as well, which is faster.
 """
 
 from __future__ import annotations

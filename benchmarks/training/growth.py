@@ -1,4 +1,4 @@
-"""Growth of a training step's cost with resolution, rank and batch: measured seconds with fitted powers, as PNG and JSON."""
+"""Growth of a training step's cost with resolution, rank and batch: measured seconds and fitted powers."""
 
 from __future__ import annotations
 

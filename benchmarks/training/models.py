@@ -1,4 +1,4 @@
-"""Models of the training benchmark: the shipped toybox, and full-size models with random weights. Nothing is downloaded."""
+"""Models of the training benchmark: the shipped toybox, and full-size models with random weights."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""One variant of the training benchmark in a process of its own: seconds per step, peak memory, phases and floating-point
-operations.
+"""One variant of the training benchmark in a process of its own: seconds per step, peak memory, phases and
+floating-point operations.
 
 python -m dreambooth_dpo.benchmarks.training.worker '{"model": "toybox", ...}'     (see Task; prints one line of JSON)
 """
@@ -165,8 +165,8 @@ def _keeps_plainly(settings: TrainSettings) -> bool:
 
 
 def kept_bytes(call: Callable[[], object], module: torch.nn.Module) -> int:
-    """Bytes of activations that autograd keeps between forward and backward of a call. A storage counts once, parameters
-    do not count.
+    """Bytes of activations that autograd keeps between forward and backward of a call. A storage counts once,
+    parameters do not count.
     """
     own = {p.untyped_storage().data_ptr() for p in module.parameters()}
     found: dict[int, torch.UntypedStorage] = {}

@@ -48,9 +48,14 @@ def test_quality_by_hand(tmp_path: Path):
 
 def found(pairs: int, better: int, drawing: float, truth: float) -> dict:
     return {
-        "seconds": {"candidates": drawing, "pair": 0.0, "train": 5.0}, "pairs": pairs, "better": better, "drawn": 2 * pairs, "rounds": 3,
-        "told": [], "gain": dict.fromkeys(MEASURES, truth),
-    }  # fmt: skip
+        "seconds": {"candidates": drawing, "pair": 0.0, "train": 5.0},
+        "pairs": pairs,
+        "better": better,
+        "drawn": 2 * pairs,
+        "rounds": 3,
+        "told": [],
+        "gain": dict.fromkeys(MEASURES, truth),
+    }
 
 
 RESULTS = {

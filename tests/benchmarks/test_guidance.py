@@ -40,7 +40,9 @@ def test_methods_differ_in_what_they_name_and_the_guidance_alone(method: str):
 
 
 def test_rounds_stand_apart_from_evaluations():
-    """Winners right .8 and .6 in round 1 make .7; rows of evaluations do not count, nor rows of rounds among evaluations."""
+    """Winners right .8 and .6 in round 1 make .7; rows of evaluations do not count, nor rows of rounds among
+    evaluations.
+    """
     results = {
         c: [_row("raft", 4, 1, 0.2), {"method": "raft", "candidates": 4, "round": 0, "winners oracle_body": v}]
         for c, v in ((0, 0.8), (1, 0.6))

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from dreambooth_dpo.benchmarks.host import __main__ as host
+from dreambooth_dpo.benchmarks.host.__main__ import main
+from dreambooth_dpo.benchmarks.host.in_comfyui import measured
 from dreambooth_dpo.benchmarks.host.stock_trainer import BANK, BATCH, OURS, SINGLE, figures, show, step_of
 
 
@@ -30,12 +31,8 @@ def test_figures_by_hand(capsys):
     }
     found = figures(timed, 2)
     ours = found["sides"][OURS]
-    assert (
-        ours["seconds_per_step"],
-        ours["seconds_per_picture"],
-        ours["forwards_per_step"],
-        ours["seconds_per_forward"],
-    ) == (4, 2, 8, 0.5)
+    names = ("seconds_per_step", "seconds_per_picture", "forwards_per_step", "seconds_per_forward")
+    assert [ours[name] for name in names] == [4, 2, 8, 0.5]
     assert {n: s["forwards_per_step"] for n, s in found["sides"].items()} == {OURS: 8, BANK: 6, BATCH: 12, SINGLE: 6}
     assert [(r["theirs"], r["ours"], r["by_step"], r["by_forward"]) for r in found["ratios"]] == [
         (BATCH, OURS, 3.0, pytest.approx(3 * 8 / 12)),
@@ -50,5 +47,11 @@ def test_figures_by_hand(capsys):
 def test_an_unknown_part_is_refused(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["host", "--parts", "start,speed"])
     with pytest.raises(SystemExit):
-        host.main()
-    assert "no part speed; parts are start, sampling, training" in capsys.readouterr().err
+        main()
+    assert "no part 'speed'; parts are start, sampling, training" in capsys.readouterr().err
+
+
+def test_no_comfyui_is_said(monkeypatch, tmp_path):
+    monkeypatch.setenv("COMFYUI_PATH", str(tmp_path))
+    with pytest.raises(SystemExit, match=f"no ComfyUI in {tmp_path}: set COMFYUI_PATH"):
+        measured("pack_start.start_seconds")
