@@ -1,4 +1,4 @@
-"""The inspector benchmark: its graph and its figures; tests/browser measures nothing, but shows the same panel."""
+"""The inspector benchmark: its graph and its figures. The panel itself is tested in tests/browser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The training part of benchmarks/host.py, run small."""
+"""The training part of benchmarks/host, run small."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pairs per second by their quality: the best ways of each kind, the way chosen beforehand, and correlations of looks."""
+"""Pairs per second by their quality: the best ways, the way chosen beforehand, and correlations of looks."""
 
 from __future__ import annotations
 
