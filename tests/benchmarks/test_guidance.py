@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dreambooth_dpo.benchmarks.guidance import DRAWN, METHODS, SCORES, _settings, drawn_table, mean_table
+from dreambooth_dpo.benchmarks.guidance import DRAWN, MARKERS, METHODS, SCORES, STYLES, figure, mean_table, settings_of
 from dreambooth_dpo.toybox.defaults import TOY_SETTINGS
 
 
@@ -18,35 +18,34 @@ def test_means_over_concepts_by_hand():
         {
             0: [_row("start", None, 1, 0.2), _row("raft", 4, 1, 0.6)],
             1: [_row("start", None, 1, 0.4), _row("raft", 4, 1, 0.8)],
-        }
+        },
+        "looked_at",
     )
-    assert table["start", None, 1]["fidelity"] == pytest.approx(0.3) and table["raft", 4, 1][
-        "oracle_all_right"
-    ] == pytest.approx(0.7)
+    assert table["start", None, 1]["fidelity"] == pytest.approx(0.3)
+    assert table["raft", 4, 1]["oracle_all_right"] == pytest.approx(0.7)
+    assert [len(ax.lines) for ax in figure(table, [1]).axes] == [2, 2, 2]
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_methods_differ_in_what_they_name_and_the_guidance_alone(method: str):
-    changed = _settings(TOY_SETTINGS, method, 4.0, 2.0)
+    changed = settings_of(method, 4.0, 2.0)
     named = {group: set(values) for group, values in METHODS[method].items()}
     for group in ("sampling", "pairs", "train"):
         own, usual = (getattr(s, group).model_dump() for s in (changed, TOY_SETTINGS))
-        assert {k for k in own if own[k] != usual[k]} == named.get(group, set()) | (
-            {"guidance"} if group == "sampling" else set()
-        )
-    assert (
-        changed.sampling.guidance == 4.0
-        and changed.evaluation.guidance == 2.0
-        and changed.rounds == TOY_SETTINGS.rounds
-    )
-    assert 1.0 in DRAWN[method]
+        guidance = {"guidance"} if group == "sampling" else set()
+        assert {k for k in own if own[k] != usual[k]} == named.get(group, set()) | guidance
+    assert (changed.sampling.guidance, changed.evaluation.guidance) == (4.0, 2.0)
+    assert changed.rounds == TOY_SETTINGS.rounds and changed.stop.rule == "last"
+    assert 1.0 in DRAWN[method] and set(DRAWN[method]) <= set(MARKERS) and method in STYLES
 
 
-def test_what_was_drawn_stands_apart_from_what_was_looked_at():
-    """Winners right .8 and .6 in round 1 make .7; rows of looks do not count, nor rows of rounds among looks."""
+def test_rounds_stand_apart_from_evaluations():
+    """Winners right .8 and .6 in round 1 make .7; rows of evaluations do not count, nor rows of rounds among
+    evaluations.
+    """
     results = {
         c: [_row("raft", 4, 1, 0.2), {"method": "raft", "candidates": 4, "round": 0, "winners oracle_body": v}]
         for c, v in ((0, 0.8), (1, 0.6))
     }
-    assert drawn_table(results) == {("raft", 4, 0): {"winners oracle_body": pytest.approx(0.7)}}
-    assert list(mean_table(results)) == [("raft", 4, 1)]
+    assert mean_table(results, "round") == {("raft", 4, 0): {"winners oracle_body": pytest.approx(0.7)}}
+    assert list(mean_table(results, "looked_at")) == [("raft", 4, 1)]

@@ -13,10 +13,6 @@ from dreambooth_dpo.benchmarks import pairs
 from dreambooth_dpo.dpo_core.pairs.rules import PAIR_RULES
 
 
-def test_the_exponent_of_a_square_is_two():
-    assert pairs.exponent([10, 20, 40], [3.0, 12.0, 48.0]) == pytest.approx(2)
-
-
 def test_scored_candidates_are_cosines_of_equally_many_a_prompt():
     prompt_of, fidelity, alignment = pairs.scored(7, 5)
     assert np.bincount(prompt_of).tolist() == [5] * 7

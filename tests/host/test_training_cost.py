@@ -1,10 +1,10 @@
-"""The training part of benchmarks/host.py, run small."""
+"""The training part of benchmarks/host, run small."""
 
 from __future__ import annotations
 
 import pytest
 
-from dreambooth_dpo.benchmarks.host_training import BANK, BATCH, OURS, SINGLE, training_cost
+from dreambooth_dpo.benchmarks.host.stock_trainer import BANK, BATCH, OURS, SINGLE, training_cost
 
 pytestmark = pytest.mark.usefixtures("as_nodes_run")
 

@@ -1,41 +1,49 @@
-"""A ComfyUI page in the system's Chromium, by Playwright: ready to load a workflow, run it, and be looked at."""
+"""ComfyUI's page as a user of it: templates, buttons, messages, and the canvas. Opened by comfyui_page.py."""
 
 from __future__ import annotations
 
 import itertools
-import json
 import re
-import shutil
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from hosting import Server
 from hosts import front_end
 from PIL import Image
 from workflows import FOLDER
 
-SETTINGS = {
-    "Comfy.TutorialCompleted": True,
-    "Comfy.Locale": "en",
-    "Comfy.UseNewMenu": "Top",
-    "Comfy.Minimap.Visible": False,
-    "Comfy.Graph.CanvasInfo": False,
-    "Comfy.Notification.ShowVersionUpdates": False,
-    "Comfy.Workflow.Persist": True,
-    "LiteGraph.Canvas.MaximumFps": 10,  # without a GPU, pages that only wait would take the cores from the run
-}
-# The pinned front end throws this one itself, at start.
-OWN_ERRORS = ("reading 'id'",)
-# The newest one asks a hub for the models of its own default graph, at start, and the registry for a node's pack where
-# an error is read. (No name of another machine is found.)
-OWN_REQUESTS = (
-    "https://huggingface.co/Comfy-Org/z_image_turbo/",
-    "https://api.comfy.org/comfy-nodes/",
-    "https://api.comfy.org/nodes?",
+from dreambooth_dpo.benchmarks.common.comfyui_page import (
+    chromium,
+    finished,
+    load,
+    page,
+    run,
+    seed_settings,
+    set_widgets,
+    tab,
+    window,
 )
+
+__all__ = [
+    "FRONT_ENDS",
+    "chromium",
+    "come_back",
+    "finished",
+    "fit",
+    "heights",
+    "load",
+    "look_at",
+    "open_template",
+    "overlaps",
+    "page",
+    "press_run",
+    "reads",
+    "red",
+    "run",
+    "seed_settings",
+    "set_widgets",
+    "tab",
+    "unlink",
+    "window",
+]
 
 
 @dataclass(frozen=True)
@@ -56,66 +64,6 @@ FRONT_ENDS = {
 }
 
 
-def chromium() -> str | None:
-    return shutil.which("chromium") or shutil.which("chromium-browser")
-
-
-def seed_settings(folder: Path, **more: object) -> None:
-    """Before the server starts: no tutorial, no templates dialog."""
-    user = folder / "user" / "default"
-    user.mkdir(parents=True, exist_ok=True)
-    (user / "comfy.settings.json").write_text(json.dumps({**SETTINGS, **more}), encoding="utf-8")
-
-
-@contextmanager
-def window(width: int = 1600, height: int = 1000) -> Iterator:
-    """A Chromium for several pages, which knows no other machine than this one.
-
-    Pages share its cache: the second of a server is quicker.
-    """
-    from playwright.sync_api import sync_playwright
-
-    arguments = ["--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=arguments)
-        yield browser.new_context(viewport={"width": width, "height": height})
-        browser.close()
-
-
-@contextmanager
-def tab(window, server: Server) -> Iterator:
-    """An open, ready page, as on a first visit.
-
-    `errors` and `left` (requests to anywhere else) hold what is not the front end's own.
-    """
-    view = window.new_page()
-    view.set_default_timeout(120_000)
-    view.errors, view.left = [], []
-    view.on("pageerror", lambda e: view.errors.append(str(e)) if not any(o in str(e) for o in OWN_ERRORS) else None)
-    inside = (server.url, "data:", "blob:", *OWN_REQUESTS)
-    view.on("request", lambda r: None if r.url.startswith(inside) else view.left.append(r.url))
-    view.goto(f"{server.url}/system_stats")
-    view.evaluate("() => { localStorage.clear(); sessionStorage.clear() }")  # workflows that another page left open
-    view.goto(server.url)
-    view.wait_for_function("window.app?.vueAppReady && window.app.extensionManager", timeout=300_000)
-    view.wait_for_function("!!app.extensionManager.workflow.activeWorkflow", timeout=300_000)
-    view.wait_for_timeout(500)
-    yield view
-    view.close()
-
-
-@contextmanager
-def page(server: Server, width: int = 1600, height: int = 1000) -> Iterator:
-    """A page in a Chromium of its own."""
-    with window(width, height) as alone, tab(alone, server) as view:
-        yield view
-
-
-def load(view, workflow: dict) -> None:
-    view.evaluate("async (w) => { await app.loadGraphData(w, true, true, null) }", workflow)
-    view.wait_for_timeout(800)
-
-
 def open_template(view, name: str) -> None:
     """By Browse Templates, as a user does."""
     view.evaluate("app.extensionManager.command.execute('Comfy.BrowseTemplates')")
@@ -132,21 +80,6 @@ def open_template(view, name: str) -> None:
     )
     card.click()
     card.wait_for(state="hidden")
-
-
-def set_widgets(view, values: dict[str, dict[str, object]]) -> None:
-    """Widget values by node type."""
-    view.evaluate(
-        """values => {
-            for (const node of app.graph._nodes)
-                for (const [name, value] of Object.entries(values[node.type] ?? {})) {
-                    const widget = node.widgets.find(w => w.name === name)
-                    widget.value = value
-                    widget.callback?.(value)
-                }
-        }""",
-        values,
-    )
 
 
 def unlink(view, kind: str, name: str) -> None:
@@ -189,29 +122,6 @@ def red(view) -> list[str]:
         """app.graph._nodes.filter(n =>
             n.has_errors || app.lastNodeErrors?.[n.id] || app.lastExecutionError?.node_id == n.id).map(n => n.type)"""
     )
-
-
-def run(view, server: Server, timeout: float = 600) -> dict:
-    """Queue what is on the canvas as the Run button does; the history entry."""
-    with view.expect_response(lambda r: r.url.endswith("/prompt") and r.request.method == "POST") as found:
-        view.evaluate("async () => { await app.queuePrompt(0, 1) }")
-    answer = found.value.json()
-    assert found.value.status == 200 and not answer["node_errors"], (
-        answer
-    )  # with errors of some outputs' nodes the others would run
-    return finished(view, server, answer["prompt_id"], timeout)
-
-
-def finished(view, server: Server, prompt_id: str, timeout: float = 600) -> dict:
-    """The history entry of a prompt, once it is there.
-
-    The page goes on working meanwhile: its requests are let through by this thread.
-    """
-    until = time.monotonic() + timeout
-    while not (found := server.get(f"/history/{prompt_id}")):
-        assert time.monotonic() < until, f"prompt {prompt_id} did not end in {timeout:g} s: {server.said()[-2000:]}"
-        view.wait_for_timeout(200)
-    return found[prompt_id]
 
 
 def fit(view) -> None:

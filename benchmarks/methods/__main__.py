@@ -1,0 +1,54 @@
+"""Methods against each other on toybox concepts: the same start, prompts, seeds and compute, measured by reward, judge,
+guards and oracle.
+
+    python -m dreambooth_dpo.benchmarks.methods --concepts 5-14
+
+One row per method. Concepts 0..4 chose the defaults; figures are from 5..14. Prints mean gains over concepts with
+bootstrap intervals over concepts, and writes methods.json and methods.png. Cached results are used again.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..common.command import command_parser, parse_names, write_result
+from ..common.concepts import ALL_ROUNDS, by_concept
+from ..common.estimates import estimate_text
+from .figure import methods_figure
+from .gains import Results, difference, ends, stop_study, summarise
+from .rows import DEFAULT, rows
+from .runs import run_concept
+from .tables import show_gains, show_stops
+
+
+def main() -> None:
+    parser = command_parser(__doc__, "benchmark_methods", "5-14", jobs=True)
+    parser.add_argument("--rows", default="all", help="names of rows, separated by commas; default: all")
+    about_long = "rounds of the rows lambda_harmonic and constant_rate, to study the stop rule, e.g. 10"
+    parser.add_argument("--long", type=int, default=0, help=about_long)
+    args = parser.parse_args()
+    every = [DEFAULT, "dreambooth", *(n for n in rows(ALL_ROUNDS) if n != DEFAULT)]
+    names = every if args.rows == "all" else parse_names(parser, args.rows, every, "row")
+    report(by_concept(run_concept, args.concepts, args.jobs, args.out, names, args.long), names, args.out)
+
+
+def report(results: Results, names: list[str], out: Path) -> None:
+    """Print the tables; write methods.json and methods.png."""
+    shown = [n for n in names if n != "dreambooth"]
+    if "dreambooth" in names:
+        shown[1:1] = ["dreambooth_equal", "dreambooth_best"]
+    summary, stops = {n: summarise(results, n) for n in shown}, stop_study(results)
+    show_gains(summary)
+    if stops:
+        show_stops(stops)
+    data = {"summary": summary, "stop_rule": stops, "concepts": {str(k): v for k, v in results.items()}}
+    if len(results) > 1:
+        data["differences"] = {f"{shown[0]} - {n}": difference(results, shown[0], n) for n in shown[1:]}
+        for name, found in data["differences"].items():
+            print(f"{name}: all right, points {estimate_text(found, '+.1f', 100)}")
+    methods_figure({n: ends(results, n) for n in shown}).savefig(out / "methods.png", dpi=110)
+    write_result(out / "methods.json", data, "methods.png")
+
+
+if __name__ == "__main__":
+    main()

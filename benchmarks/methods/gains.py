@@ -1,0 +1,92 @@
+"""Gains of the rows over concepts, and what the stop rule would have kept."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..common.concepts import ALL_ROUNDS, TRUTH
+from ..common.estimates import mean_estimate
+from .rows import DEFAULT, rows
+
+MAIN = ("fidelity", "alignment", "judge_fidelity", "judge_alignment", TRUTH)
+DETAILS = ("oracle_background", "oracle_body", "oracle_belly", "oracle_hat", "oracle_spread", "copy_paste")
+DETAILS += ("diversity", "judge_background")
+
+Results = dict[int, dict[str, dict]]
+"""{concept: {row: measures of runs.run_row or runs.run_dreambooth}}"""
+
+
+def gain_of(measures: dict, score: str, at: int, part: str = "all", since: int = 0) -> float:
+    values = measures["scores"][score][part]
+    return values[at] - values[since]
+
+
+def ends(results: Results, name: str) -> dict[int, tuple[dict, int, int]]:
+    """For each concept: (measures, index of the start, index of the end) of a row.
+
+    dreambooth_equal ends at the loop's compute; dreambooth_best where the truth is highest after the start, which no
+    user can know. Other rows end after their own number of rounds, however many were run.
+    """
+    found = {}
+    for seed, kept in results.items():
+        if name.startswith("dreambooth_") and "dreambooth" in kept:
+            m = kept["dreambooth"]
+            first, truth = m["steps"].index(m["start"]), m["scores"][TRUTH]["all"]
+            best = first + int(np.argmax(truth[first:]))
+            found[seed] = (m, first, len(truth) - 1 if name == "dreambooth_equal" else best)
+        elif name in kept:
+            rounds = rows(ALL_ROUNDS)[name].settings.rounds
+            found[seed] = (kept[name], 0, min(rounds, len(kept[name]["rounds"]) - 1))
+    return found
+
+
+def _estimate(values: list[float]) -> dict:
+    return {**mean_estimate(values), "up": int(np.sum(np.asarray(values) > 0)), "concepts": len(values)}
+
+
+def summarise(results: Results, name: str) -> dict:
+    """Mean gains of a row over concepts with intervals: of all contexts, of those seen in training, of the unseen ones.
+
+    Beside them: mean scores after the row, mean of the highest winner-error alarm ("winner_drift"), and seconds.
+    """
+    found = list(ends(results, name).values())
+    scores = [s for s in (*MAIN, *DETAILS) if s in found[0][0]["scores"]]
+    table = {
+        part: {s: _estimate([gain_of(m, s, at, part, since) for m, since, at in found]) for s in scores}
+        for part in ("all", "seen", "unseen")
+    }
+    drift = [max(m["winner_alarms"][:at], default=0.0) for m, _, at in found if "winner_alarms" in m]
+    return {
+        **table,
+        "after": {s: float(np.mean([m["scores"][s]["all"][at] for m, _, at in found])) for s in scores},
+        "winner_drift": float(np.mean(drift)) if drift else None,
+        "seconds": float(np.mean([m["seconds"] * at / max(1, len(m["rounds"]) - 1) for m, _, at in found])),
+    }
+
+
+def difference(results: Results, first: str, second: str, score: str = TRUTH, part: str = "all") -> dict:
+    """Mean over concepts of gain(first) - gain(second), paired by concept, with its interval."""
+    one, other = (
+        {seed: gain_of(m, score, at, part, since) for seed, (m, since, at) in ends(results, name).items()}
+        for name in (first, second)
+    )
+    return _estimate([one[seed] - other[seed] for seed in sorted(set(one) & set(other))])
+
+
+def stop_study(results: Results) -> list[dict]:
+    """For each concept with more rounds than the row's own: the round that the stop rule keeps, and its truth beside
+    that of the start, of the best round and of the last one.
+
+    Concepts with fewer rounds are left out: there the stop rule had nothing to end.
+    """
+    found, usual = [], rows(ALL_ROUNDS)[DEFAULT].settings.rounds
+    for seed, kept in results.items():
+        measures = kept.get(DEFAULT)
+        if measures and (stop := measures.get("stop")) and len(measures["rounds"]) - 1 > usual:
+            truth = measures["scores"][TRUTH]["all"]
+            at, best = truth[stop["kept"]], max(truth)
+            compared = {"start": truth[0], "truth": at, "best": best, "best_round": int(np.argmax(truth))}
+            compared |= {"best_tried": max(truth[: stop["ended"] + 1]), "last": truth[-1]}
+            verdict = {"within_2_points": at >= best - 0.02, "worse_than_start": at < truth[0]}
+            found.append({"concept": seed, **stop, **compared, **verdict})
+    return found

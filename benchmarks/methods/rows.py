@@ -1,0 +1,119 @@
+"""The compared methods. Every row has the same start, prompts and seeds, and spends the same compute."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ...dpo_core.settings import LoopSettings, PersonalizeSettings
+from ..common.concepts import changed
+
+DEFAULT = "lambda_harmonic"
+"""The row of unchanged settings."""
+BACKWARD = 2
+"""Cost of a backward pass in forward passes."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method. reward: "plain", "augmented", "mean of two" or "worst of two"; the second scorer is the judge."""
+
+    settings: LoopSettings
+    about: str
+    reward: str = "plain"
+
+
+def _window(low: float, high: float) -> dict[str, dict]:
+    return {"pairs": {"rule": "angle_window", "angle_low": low, "angle_high": high}}
+
+
+def _objective(name: str, beta: float) -> tuple[str, dict[str, dict]]:
+    return f"objective {name}, beta {beta:g}", {"train": {"objective": name, "beta": beta}}
+
+
+CHANGES: dict[str, tuple[str, Mapping[str, Mapping]]] = {
+    DEFAULT: ("DPO, lambda-harmonic reward (RPO, arXiv 2407.12164): the default", {}),
+    "angle_window": ("DPO, angle window 20..70 degrees (arXiv 2505.20975)", _window(20.0, 70.0)),
+    "window_to_fidelity": ("DPO, angle window 0..30 degrees", _window(0.0, 30.0)),
+    "window_to_alignment": ("DPO, angle window 60..90 degrees", _window(60.0, 90.0)),
+    "wide_window": ("DPO, angle window 0..90 degrees", _window(0.0, 90.0)),
+    "raft": ("RAFT: supervised on the winners", {"train": {"objective": "raft"}}),
+    "weighted_sum": ("DPO, pairs by the weighted sum of the axes", {"pairs": {"rule": "weighted_sum"}}),
+    "random_pairs": ("DPO, random pairs: the control", {"pairs": {"rule": "random"}}),
+    "one_use": ("DPO, every candidate in at most one pair", {"pairs": {"max_uses": 1, "max_pairs_per_prompt": 5}}),
+    "pareto": ("DPO, first over last Pareto front (CaPO)", {"pairs": {"rule": "pareto"}}),
+    "harmonic_fidelity": ("DPO, lambda-harmonic reward, lambda 0.8", {"pairs": {"fidelity_weight": 0.8}}),
+    "harmonic_alignment": ("DPO, lambda-harmonic reward, lambda 0.2", {"pairs": {"fidelity_weight": 0.2}}),
+    "harmonic_far": ("DPO, lambda-harmonic reward, margin 1.5", {"pairs": {"margin": 1.5}}),
+    "sum_far": ("DPO, weighted sum, margin 1.5", {"pairs": {"rule": "weighted_sum", "margin": 1.5}}),
+    "sum_third": (
+        "DPO, weighted sum, fidelity's share 0.35",
+        {"pairs": {"rule": "weighted_sum", "fidelity_weight": 0.35}},
+    ),
+    "ipo": _objective("ipo", 500.0),
+    "hinge": _objective("hinge", 1000.0),
+    "reward_gap": _objective("reward_gap", 2000.0),
+    "mapo": _objective("mapo", 0.1),
+    "kto": _objective("kto", 2000.0),
+    "loser_guard": ("DPO with the loser-gradient guard, mu 0.6 (Diffusion-SDPO)", {"train": {"loser_guard": 0.6}}),
+    "bank_of_1": ("DPO, reference bank of one draw of (t, noise) per pair", {"train": {"reference_bank": 1}}),
+    "bank_of_4": ("DPO, reference bank of four draws of (t, noise) per pair", {"train": {"reference_bank": 4}}),
+}
+"""Changes that do not depend on the default's values: (description, {group: {setting: value}})."""
+
+
+def rows(base: LoopSettings) -> dict[str, Row]:
+    """Every row that trains on pairs, by name, the default first. The rows of longer DreamBooth are not among them."""
+    n, sampling, pairs, train = base.rounds, base.sampling, base.pairs, base.train
+
+    def row(about: str, reward: str = "plain", rounds: int | None = None, **groups: Mapping) -> Row:
+        return Row(changed(base, rounds, **groups), about, reward)
+
+    def raft(part: int) -> Row:
+        slower = {"objective": "raft", "learning_rate": train.learning_rate / part}
+        return row(f"RAFT at 1/{part} of the learning rate", train=slower)
+
+    return {name: row(about, **groups) for name, (about, groups) in CHANGES.items()} | {
+        "raft_slow": raft(4),
+        "raft_slower": raft(20),
+        "constant_rate": row(
+            "DPO, half the learning rate, constant within a round",
+            train={"schedule": "constant", "learning_rate": train.learning_rate / 2},
+        ),
+        "one_long_round": row(
+            "DPO, one round with the candidates and steps of all rounds",
+            rounds=1,
+            sampling={"candidates_per_prompt": sampling.candidates_per_prompt * n},
+            pairs={"max_pairs_per_prompt": pairs.max_pairs_per_prompt * n},
+            train={"steps": train.steps * n},
+        ),
+        "short_rounds": row(
+            "DPO, twice the rounds with half the candidates and steps",
+            rounds=2 * n,
+            sampling={"candidates_per_prompt": sampling.candidates_per_prompt // 2},
+            pairs={"max_pairs_per_prompt": pairs.max_pairs_per_prompt // 2},
+            train={"steps": train.steps // 2},
+        ),
+        "augmented": row("DPO, scores averaged over a flip and small shifts", "augmented"),
+        "mean_of_two": row("DPO, mean of two scorers on each axis", "mean of two", pairs={"combine": "mean"}),
+        "worst_of_two": row("DPO, worst of two scorers on each axis", "worst of two"),
+    }
+
+
+def image_forwards(settings: LoopSettings, prompts: int) -> int:
+    """Compute of a row: denoiser forwards per image, a backward counted as two. Left out: evaluation, which is the same
+    for all rows, and what a reference bank saves.
+
+    Candidates: sampler steps, twice with guidance. Training step: both images of each pair, reference forward, policy
+    forward and backward. 24 prompts x 10 candidates x 12 steps and 60 steps of 8 pairs: 2,880 + 60 * 16 * 4 = 6,720 per
+    round.
+    """
+    drawing, train = settings.sampling, settings.train
+    sampled = prompts * drawing.candidates_per_prompt * drawing.steps * (2 if drawing.guidance > 1 else 1)
+    trained = train.steps * train.accumulation * 2 * train.batch_size * (1 + 1 + BACKWARD)
+    return settings.rounds * (sampled + trained)
+
+
+def dreambooth_steps(settings: LoopSettings, personalize: PersonalizeSettings, prompts: int) -> int:
+    """DreamBooth steps with the compute of the loop."""
+    return image_forwards(settings, prompts) // (personalize.batch_size * (1 + BACKWARD))

@@ -1,0 +1,60 @@
+"""The tables of the method benchmark."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..common.concepts import TRUTH
+from ..common.estimates import estimate_text
+from ..common.tables import print_table
+from .gains import DETAILS, MAIN
+
+SHORT = {
+    "judge_fidelity": "judge fid.",
+    "judge_alignment": "judge al.",
+    "oracle_all_right": "all right",
+    "oracle_background": "background",
+    "oracle_body": "body",
+    "oracle_belly": "belly",
+    "oracle_hat": "hat",
+    "oracle_spread": "spread",
+    "copy_paste": "copy-paste",
+    "diversity": "Vendi",
+    "judge_background": "place",
+}
+"""Column heads."""
+
+
+def _cell(scores: dict, name: str) -> str:
+    """A gain with its interval; shares of pictures in points."""
+    if name not in scores:
+        return "-"
+    points = name.startswith("oracle") and name != "oracle_spread"
+    return estimate_text(scores[name], *(("+.1f", 100) if points else ("+.3f",)))
+
+
+def show_gains(summary: dict[str, dict]) -> None:
+    main, details = [], []
+    for name, found in summary.items():
+        truth, drift = found["all"][TRUTH], found["winner_drift"]
+        rest = (f"{truth['up']}/{truth['concepts']}", _cell(found["unseen"], TRUTH))
+        rest += ("-" if drift is None else f"{drift:.3f}", f"{found['seconds']:.0f}")
+        main.append([name, *(_cell(found["all"], s) for s in MAIN), *rest])
+        details.append([name, *(_cell(found["all"], s) for s in DETAILS)])
+    title = "gains, mean over concepts (95 % interval); all right in points"
+    columns = ["method", *(SHORT.get(s, s) for s in MAIN), "up", "unseen contexts", "drift", "s"]
+    print_table(title, columns, main, 230)
+    print_table("details", ["method", *(SHORT[s] for s in DETAILS)], details, 230)
+
+
+def show_stops(stops: list[dict]) -> None:
+    rows = []
+    for s in stops:
+        cells = (s["concept"], f"{s['start']:.3f}", s["kept"], f"{s['truth']:.3f}", s["best_round"], f"{s['best']:.3f}")
+        rows.append([*map(str, (*cells, s["ended"])), f"{s['last']:.3f}"])
+    columns = ("concept", "start", "kept round", "its truth", "best round", "its truth", "ended after", "last")
+    print_table("stop rule", columns, rows)
+    within, worse = sum(s["within_2_points"] for s in stops), sum(s["worse_than_start"] for s in stops)
+    print(f"within 2 points of the best round: {within} of {len(stops)}; worse than the start: {worse}")
+    names = (("start", "start"), ("kept", "truth"), ("best", "best"), ("last", "last"))
+    print("means: " + ", ".join(f"{what} {np.mean([s[key] for s in stops]):.3f}" for what, key in names))

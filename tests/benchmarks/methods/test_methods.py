@@ -1,0 +1,124 @@
+"""The method benchmark: its arithmetic, and that its rows are fair."""
+
+from __future__ import annotations
+
+import pytest
+
+from dreambooth_dpo.benchmarks.methods.figure import mean_path, methods_figure
+from dreambooth_dpo.benchmarks.methods.gains import DETAILS, MAIN, difference, ends, stop_study, summarise
+from dreambooth_dpo.benchmarks.methods.rows import DEFAULT, dreambooth_steps, image_forwards, rows
+from dreambooth_dpo.benchmarks.methods.tables import show_gains, show_stops
+from dreambooth_dpo.dpo_core.pairs.rules import PAIR_RULES
+from dreambooth_dpo.dpo_core.training.objectives import OBJECTIVES
+from dreambooth_dpo.toybox.defaults import TOY_PERSONALIZE, TOY_SETTINGS
+
+TABLE = rows(TOY_SETTINGS)
+
+
+def _measures(truth: list[float], **more: object) -> dict:
+    """Every score goes from 0 by 0.1 a round; the truth as given."""
+    points = range(len(truth))
+    scores = {s: {part: [0.1 * k for k in points] for part in ("all", "seen", "unseen")} for s in (*MAIN, *DETAILS)}
+    scores["oracle_all_right"] = dict.fromkeys(("all", "seen", "unseen"), truth)
+    return {
+        "rounds": list(points),
+        "scores": scores,
+        "winner_alarms": [0.001 * k for k in points][1:],
+        "seconds": 10.0,
+        **more,
+    }
+
+
+def test_every_row_spends_the_same():
+    spent = {name: image_forwards(row.settings, 24) for name, row in TABLE.items()}
+    assert set(spent.values()) == {spent[DEFAULT]}
+
+
+def test_spending_by_hand():
+    """Of 24 prompts a round draws 240 pictures in 12 steps (2,880) and trains 60 steps of 16 pictures at 4 forwards
+    (3,840).
+    """
+    assert TOY_SETTINGS.rounds == 3 and TOY_SETTINGS.sampling.guidance == 1
+    assert image_forwards(TOY_SETTINGS, 24) == 3 * (2880 + 3840)
+    # A DreamBooth step is 8 pictures at 3 forwards: 20,160 / 24.
+    assert dreambooth_steps(TOY_SETTINGS, TOY_PERSONALIZE, 24) == 840
+    guided = TOY_SETTINGS.model_copy(update={"sampling": TOY_SETTINGS.sampling.model_copy(update={"guidance": 2.0})})
+    assert image_forwards(guided, 24) == 3 * (5760 + 3840)
+
+
+def test_every_rule_and_objective_has_its_row():
+    assert {r.settings.pairs.rule for r in TABLE.values()} == set(PAIR_RULES)
+    assert {r.settings.train.objective for r in TABLE.values()} == set(OBJECTIVES)
+    assert any(r.settings.train.loser_guard for r in TABLE.values()) and all(r.about for r in TABLE.values())
+
+
+def test_rows_differ_from_the_default_in_one_thing():
+    default = TABLE[DEFAULT].settings.model_dump()
+    for name, row in TABLE.items():
+        if name not in (DEFAULT, "one_long_round", "short_rounds"):
+            changed = [group for group, value in row.settings.model_dump().items() if value != default[group]]
+            assert len(changed) + (row.reward != "plain") in (1, 2), name
+            assert "sampling" not in changed and "evaluation" not in changed
+
+
+def test_windows_differ_in_their_angles_alone():
+    angles = {"pairs": {"angle_low", "angle_high"}}
+    for name in ("window_to_fidelity", "window_to_alignment", "wide_window"):
+        one, usual = (TABLE[n].settings.model_dump(exclude=angles) for n in (name, "angle_window"))
+        assert one == usual
+    usual = TABLE["angle_window"].settings.pairs
+    assert (usual.angle_low, usual.angle_high) == (20, 70)
+
+
+def test_a_row_ends_after_its_own_rounds():
+    """The default was left to run for five rounds and ends after three; the long round after one."""
+    results = {5: {DEFAULT: _measures([0.2, 0.3, 0.4, 0.5, 0.6, 0.1]), "one_long_round": _measures([0.2, 0.3])}}
+    assert ends(results, DEFAULT)[5][1:] == (0, 3) and ends(results, "one_long_round")[5][1:] == (0, 1)
+
+
+def test_dreambooth_begins_at_the_start_and_ends_at_equal_compute_or_at_its_best():
+    """Steps 0, 60, 120 (the start), 240, 480, 960 with truth .1 .3 .4 .5 .2 .1: equal ends at 960, best at 240."""
+    kept = {"dreambooth": _measures([0.1, 0.3, 0.4, 0.5, 0.2, 0.1], steps=[0, 60, 120, 240, 480, 960], start=120)}
+    assert ends({5: kept}, "dreambooth_equal")[5][1:] == (2, 5)
+    assert ends({5: kept}, "dreambooth_best")[5][1:] == (2, 3)
+
+
+def test_means_and_differences_by_hand(capsys):
+    """Truth rises by .3 and .5 under the default, by .1 and .1 under RAFT: means .4 and .1, difference .3."""
+    results = {
+        5: {DEFAULT: _measures([0.2, 0.3, 0.4, 0.5]), "raft": _measures([0.2, 0.2, 0.3, 0.3])},
+        6: {DEFAULT: _measures([0.1, 0.3, 0.4, 0.6]), "raft": _measures([0.1, 0.2, 0.3, 0.2])},
+    }
+    summary = summarise(results, DEFAULT)
+    truth = summary["all"]["oracle_all_right"]
+    assert (
+        truth["mean"] == pytest.approx(0.4)
+        and truth["up"] == 2
+        and 0.3 <= truth["ci95"][0] <= truth["ci95"][1] <= 0.5 + 1e-9
+    )
+    assert summary["all"]["fidelity"]["mean"] == pytest.approx(0.3) and summary["winner_drift"] == pytest.approx(0.003)
+    assert difference(results, DEFAULT, "raft")["mean"] == pytest.approx(0.3)
+    assert mean_path(ends(results, "raft"), "oracle_all_right") == pytest.approx([0.15, 0.2, 0.3, 0.25])
+    assert methods_figure({n: ends(results, n) for n in (DEFAULT, "raft")}).axes
+    show_gains({DEFAULT: summary})
+    printed = capsys.readouterr().out
+    assert "+40.0 (+30.0 to +50.0)" in printed and "2/2" in printed
+
+
+def test_the_stop_study_by_hand(capsys):
+    """The rule ended after round 3 and kept round 2 (.50); the best of all was round 4 (.51): within two points."""
+    stop = {"kept": 2, "ended": 3, "best": 2, "stop": True, "reason": "", "words": ""}
+    stops = stop_study({5: {DEFAULT: _measures([0.3, 0.4, 0.5, 0.45, 0.51], stop=stop)}})
+    found = stops[0]
+    assert found["within_2_points"] and not found["worse_than_start"]
+    assert (found["truth"], found["best"], found["best_round"], found["best_tried"]) == (0.5, 0.51, 4, 0.5)
+    show_stops(stops)
+    assert "within 2 points of the best round: 1 of 1" in capsys.readouterr().out
+
+
+def test_the_stop_study_leaves_out_what_ran_no_longer_than_its_row():
+    """Of three concepts one had five rounds, one the row's own three, one ended after two."""
+    stop = {"kept": 2, "ended": 2, "best": 2, "stop": False, "reason": "", "words": ""}
+    truths = {5: [0.3, 0.4, 0.5, 0.45, 0.4, 0.4], 6: [0.3, 0.4, 0.5, 0.45], 7: [0.3, 0.4, 0.5]}
+    found = stop_study({seed: {DEFAULT: _measures(truth, stop=stop)} for seed, truth in truths.items()})
+    assert [s["concept"] for s in found] == [5]
