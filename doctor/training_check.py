@@ -84,7 +84,7 @@ def train_levels(subject: Subject, steps: int, pairs: int, test: bool) -> Iterat
 
 def _train(subject: Subject, level: str, steps: int, pairs: int, test: bool) -> Level:
     model, settings = subject.model, _settings(level, steps, pairs, subject.flow)
-    reset_peak(model.device)  # before the model is loaded: it counts
+    reset_peak(model.device)  # before the model is loaded, so that its memory counts
     with model.training():
         adapter, data = _adapter(subject), _data(subject, pairs)
         with at_level(model.denoiser, level):
@@ -159,7 +159,7 @@ def difference(one: Gradients, other: Gradients) -> float:
     for name, gradient in one.items():
         size, apart = max(float(gradient.norm()), floor), float((other[name] - gradient).norm())
         share = apart / size if size else float(apart > 0)
-        if not math.isfinite(share):  # max() would pass over NaN
+        if not math.isfinite(share):  # max() would ignore NaN
             return math.inf
         worst = max(worst, share)
     return worst

@@ -87,7 +87,7 @@ def arrows(found: dict[str, set[str]]) -> Counter[Arrow]:
 
 
 def upward(counted: Counter[Arrow]) -> list[Arrow]:
-    """Arrows against the order."""
+    """Imports between rooms that point up in ORDER."""
     place = {name: i for i, name in enumerate(ORDER)}
     return sorted(arrow for arrow in counted if all(r in place for r in arrow) and place[arrow[0]] > place[arrow[1]])
 

@@ -28,9 +28,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield beside
         _to_disk(beside)
         os.replace(beside, path)
-        if os.name != "nt":  # Windows has no handle of a folder to flush
+        if os.name != "nt":  # Windows cannot flush a folder
             _to_disk(path.parent)
-    except (OSError, SafetensorError) as error:  # safetensors reports a full disk by an exception of its own
+    except (OSError, SafetensorError) as error:  # safetensors has its own exception for a full disk
         raise UserError(
             f"cannot write {path}: {getattr(error, 'strerror', None) or error}. Free disk space or choose another "
             "output folder. Finished work is kept; run the same command again to continue."

@@ -52,9 +52,9 @@ def test_combined_by_hand():
 
 
 def test_prompts_are_combined_around_their_own_means_by_hand():
-    """Two prompts, 0 2 and 100 102: both are -1 1, whatever their means.
+    """Two prompts, 0 2 and 100 102: both are -1 1 in standard deviations, whatever their means.
 
-    With 6 4 6 4, which is 1 -1 1 -1, nothing is left of either.
+    Combined with 6 4 6 4, which is 1 -1 1 -1, the mean is 0 everywhere.
     """
     scores, prompt_of = [np.array([0.0, 2, 100, 102]), np.array([6.0, 4, 6, 4])], np.array([7, 7, 3, 3])
     assert combine(scores, prompt_of, "mean").tolist() == [0, 0, 0, 0]

@@ -95,7 +95,7 @@ def test_the_window_must_be_ordered():
 
 
 def test_the_example_round_trips(tmp_path):
-    """Every setting is in it, at its default, each with its description above it."""
+    """It contains every setting at its default, with its description above it."""
     text = example_yaml()
     config = read_config(written(tmp_path, text))
     assert config.loop() == LoopSettings()

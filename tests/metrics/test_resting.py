@@ -1,6 +1,6 @@
-"""Scorers' models leave a GPU between two scores, and come back with the next.
+"""Tests that scorers' models leave the GPU between two scores and return for the next.
 
-Without a GPU it is watched that they are told to.
+Without a GPU the tests check that the models are told to move.
 """
 
 from __future__ import annotations

@@ -166,7 +166,7 @@ def test_dino_scores_fidelity_and_refuses_alignment(dino_folder):
 
 
 def photos_and_masks(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """What `pictures` draws, and where the robot is in it."""
+    """The images that `pictures` draws, and masks of the robot in them."""
     masks = [subject_mask(Scene("robot", "red", "cyan", "grass"), seed + i) for i in range(count)]
     return pictures(count, seed), np.stack(masks)
 

@@ -130,7 +130,7 @@ def test_noise_and_plain_images_are_not_all_right():
 
 
 def test_background_alone_shows_no_subject():
-    """Body and belly painted over with the background of the same picture's left neighbour region."""
+    """Body and belly are painted over with the background from the left of the same image."""
     images = _render_all([Scene("robot", "red", "blue", b) for b in BACKGROUNDS], 5)
     images[:, :, 9:55] = np.tile(images[:, :, :9], (1, 1, 6, 1))[:, :, :46]
     for reading, name in zip(Oracle().read(images, ["robot"] * 10), BACKGROUNDS, strict=True):
@@ -169,7 +169,7 @@ def test_partly_visible_hat_is_unclear(kept, hat):
 
 
 def test_colours_of_pixels():
-    """Index in COLOURS; ink, grey, black and the tones of brick and water are no colour."""
+    """Index in COLOURS; ink, grey, black and the tones of brick and water count as no colour."""
     pixels = [
         *COLOURS.values(),
         (28, 24, 30),

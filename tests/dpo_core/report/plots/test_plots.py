@@ -1,4 +1,4 @@
-"""Figures and grids from arrays: what is drawn, and that poor data does not break them."""
+"""Tests plots and image grids: what is drawn, and that sparse or constant data is drawn without error."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def arrows(figure) -> int:
 
 
 @pytest.mark.parametrize("scores", [[], [0.5], [0.5, 0.5, 0.5]])
-def test_cloud_of_poor_data_is_drawn(scores):
+def test_cloud_of_sparse_or_constant_data_is_drawn(scores):
     image = np.asarray(figure_image(cloud_figure(np.asarray(scores), np.asarray(scores), [], PairSettings())))
     assert image.std() > 0 and image.shape[1] == 1024
 
@@ -42,7 +42,7 @@ def test_cloud_draws_the_longest_arrows_only():
     assert arrows(cloud_figure(values, values, pairs, PairSettings(), most_arrows=4)) == 4
 
 
-def test_cloud_draws_the_window_with_its_margin_left_out():
+def test_cloud_draws_the_window_with_the_margin_as_hole():
     from matplotlib.patches import Wedge
 
     figure = cloud_figure(
@@ -70,7 +70,7 @@ def test_cloud_draws_the_window_that_was_used_and_none_for_other_rules(changes, 
     assert [(p.theta1, p.theta2) for p in figure.axes[0].patches if isinstance(p, Wedge)] == ([drawn] if drawn else [])
 
 
-def test_cloud_shows_the_way_a_reward_rises():
+def test_cloud_shows_the_direction_in_which_the_reward_rises():
     """weighted_sum with w 0.5: 45 degrees."""
     for rule, shown in (("weighted_sum", ["reward rises (45°)", "equal reward"]), ("angle_window", []), ("random", [])):
         figure = cloud_figure(np.arange(4.0), np.arange(4.0), [], PairSettings(rule=rule))
@@ -95,7 +95,7 @@ def test_training_of_few_or_many_records_is_drawn(rounds):
     assert np.asarray(figure_image(training_figure(rounds, 0.01, 0.04))).std() > 0
 
 
-def test_alarm_lines_are_in_sight_when_they_matter():
+def test_collapse_line_is_shown_only_near_the_curves():
     def lines(error: float) -> list[float]:
         ax = training_figure([[{**RECORD, "winner_error": error}] * 5], 0.01, 0.04).axes[3]
         flat = [
@@ -107,7 +107,7 @@ def test_alarm_lines_are_in_sight_when_they_matter():
     assert {0.01, 0.04} <= set(lines(0.05))
 
 
-def test_running_mean_takes_the_last_twenty():
+def test_running_mean_is_over_the_last_twenty():
     """Of 0..24: at index 2 (0+1+2)/3 = 1; at index 24 the mean of 5..24 = 14.5."""
     found = running_mean(np.arange(25.0))
     assert found[2] == pytest.approx(1.0) and found[24] == pytest.approx(14.5)
@@ -124,13 +124,13 @@ def test_evenly_spreads_from_first_to_last(count, most):
         assert chosen[0] == 0 and chosen[-1] == count - 1
 
 
-def test_small_pictures_are_enlarged_by_whole_pixels():
+def test_small_images_are_enlarged_by_whole_factors():
     """2x1 pixels in a cell of 7: factor 3, each pixel a 3x3 block."""
     pixels = np.asarray([[[255, 0, 0], [0, 0, 255]]], np.uint8)
     assert np.array_equal(np.asarray(fit(pixels, 7)), pixels.repeat(3, 0).repeat(3, 1))
 
 
-def test_large_pictures_keep_their_aspect():
+def test_large_images_keep_their_aspect():
     assert fit(np.zeros((100, 300, 3), np.uint8), 60).size == (60, 20)
 
 
@@ -143,13 +143,13 @@ def test_wrapped_lines_fit(text, width, lines):
     assert all(letters.getlength(line) <= width for line in found)
 
 
-def test_wrap_marks_what_is_left_out():
+def test_wrap_marks_a_cut_with_an_ellipsis():
     assert wrap("a photo of a robot", 1000, 1, font(16)) == ["a photo of a robot"]
     assert wrap("a photo of a robot", 90, 1, font(16))[0].endswith("…")
 
 
 def test_before_after_grid_puts_the_two_side_by_side():
-    """One prompt, one seed: red before stands left of blue after, both 128 wide."""
+    """One prompt, one seed: red before is left of blue after, both 128 wide."""
     red, blue = np.zeros((1, 64, 64, 3), np.uint8), np.zeros((1, 64, 64, 3), np.uint8)
     red[..., 0], blue[..., 2] = 255, 255
     pixels = np.asarray(before_after_grid([red], [blue], ["a sks robot"])).astype(int)
