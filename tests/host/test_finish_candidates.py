@@ -72,7 +72,8 @@ def test_only_drafts_in_pairs_are_drawn_and_they_are_the_pictures_of_their_noise
         difference = np.abs(run.images(finished).astype(int) - whole.images(name, chosen))
         assert difference.max() <= 1, "to rounding: batches differ"
     assert done["outputs"]["finish"]["text"] == [
-        f"{len(chosen)} of {count} drafts stand in pairs and are drawn in full, in {STEPS} steps in place of {DRAFT_STEPS}."
+        f"{len(chosen)} of {count} drafts are in pairs and were drawn in full, "
+        f"in {STEPS} steps instead of {DRAFT_STEPS}."
     ]
     assert "scores of drafts and pictures correlate: fidelity 0." in done["outputs"]["pairs"]["text"][0]
     assert "correlate" not in done["outputs"]["draft_pairs"]["text"][0]
@@ -88,8 +89,11 @@ def test_another_margin_behind_draws_nothing_again(server: Server):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"finish": {"steps": DRAFT_STEPS}}, "the drafts have 3 steps and their pictures would have 3: draft in fewer"),
-        ({"draft": {"sampler_name": "euler_ancestral"}}, "sampler euler_ancestral adds noise of its own"),
+        (
+            {"finish": {"steps": DRAFT_STEPS}},
+            "the drafts have 3 steps and the finished pictures would have 3: set fewer",
+        ),
+        ({"draft": {"sampler_name": "euler_ancestral"}}, "sampler euler_ancestral adds noise while sampling"),
         ({"finish": {"model": ["other", 0]}}, "these drafts were drawn by another MODEL"),
         ({"draft_pairs": {"margin": TOO_MUCH}}, "no pair fits the window 20..70 degrees"),
     ],
@@ -165,10 +169,10 @@ def test_keep_best_asks_for_drafts_then_pairs_and_for_no_more_where_either_is_no
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"draft_steps": 20, "steps": 20}, "the drafts have 20 steps and their pictures would have 20"),
-        ({"draft_steps": 6, "sampler_name": "dpmpp_sde"}, "sampler dpmpp_sde adds noise of its own"),
-        ({"draft_steps": 1001}, "draft_steps is 1001: it goes from 0 to 1000"),
-        ({"steps": 0}, "steps is 0: it goes from 1 to 1000"),
+        ({"draft_steps": 20, "steps": 20}, "the drafts have 20 steps and the finished pictures would have 20"),
+        ({"draft_steps": 6, "sampler_name": "dpmpp_sde"}, "sampler dpmpp_sde adds noise while sampling"),
+        ({"draft_steps": 1001}, "draft_steps is 1001. Set it between 0 and 1000"),
+        ({"steps": 0}, "steps is 0. Set it between 1 and 1000"),
     ],
 )
 def test_dpo_rounds_refuses_drafts_of_no_use_before_anything_runs(nodes, given: dict, said: str):

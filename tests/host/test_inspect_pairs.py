@@ -168,7 +168,7 @@ def test_decisions_on_pairs_that_another_window_does_not_make_are_dropped(server
 
 def test_rejecting_all_is_told_and_what_follows_says_why_it_cannot_go_on(server: Server, payload: dict):
     history = server.wait(server.queue(graph(decided(payload, {p["id"]: "reject" for p in payload["pairs"]}))))
-    assert "pairs are rejected, so that nothing is left to train on" in history["outputs"]["inspect"]["text"][0]
+    assert "pairs are rejected, so no pairs are left to train on" in history["outputs"]["inspect"]["text"][0]
     assert history["status"]["status_str"] == "error"
     failed = dict(history["status"]["messages"])["execution_error"]
     assert failed["node_id"] == "look" and "Undo some in Inspect Pairs" in failed["exception_message"]

@@ -143,9 +143,9 @@ def test_an_original_that_carries_an_adapter_keeps_that_one(server: Server):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"lora": ["train_1", 1]}, "after and lora are of two different trainings"),
-        ({"seeds_per_prompt": 3}, "so_far was measured in another way"),
-        ({"judge": None}, "so_far was measured in another way"),
+        ({"lora": ["train_1", 1]}, "after and lora come from two different trainings"),
+        ({"seeds_per_prompt": 3}, "so_far was measured with other inputs or settings"),
+        ({"judge": None}, "so_far was measured with other inputs or settings"),
     ],
 )
 def test_what_does_not_belong_together_is_refused_before_it_is_drawn(server: Server, changes: dict, said: str):
@@ -170,7 +170,8 @@ def test_a_training_that_ended_by_itself_ends_the_rounds(comfyui: Path):
     )
     assert (decision.stop, decision.kept) == (True, 1)
     assert (
-        decision.reason == "training of round 1 ended by itself (the loss is nan and the gradient norm nan at step 3)"
+        decision.reason
+        == "a guard stopped the training of round 1 (the loss is nan and the gradient norm nan at step 3)"
     )
 
 

@@ -159,7 +159,7 @@ def test_wrong_values_are_refused_before_anything_runs(server: Server):
         ({"sample": {"run_name": "../elsewhere"}}, "cannot be a folder name"),
         ({"pairs": {"angle_low": 70, "angle_high": 20}}, "must be below angle_high"),
         ({"scorer": {"scorer": "ViT-L"}}, "models/dreambooth_dpo_scorers"),
-        ({"save": {"filename_prefix": "../../x"}}, "is no name under models/loras"),
+        ({"save": {"filename_prefix": "../../x"}}, "is not a valid name under models/loras"),
     ):
         status, answer = server.post("/prompt", {"prompt": toy_loop_graph(**changes)})
         errors = answer.get("node_errors") if status == 400 else answer["node_errors"]

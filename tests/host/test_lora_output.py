@@ -124,7 +124,7 @@ def test_a_file_that_only_the_file_system_takes_for_the_same_is_kept(loras, monk
     ],
 )
 def test_a_prefix_that_leaves_the_folder_is_refused(loras, prefix):
-    assert check_prefix(prefix).startswith(f"filename_prefix {prefix!r} is no name under models/loras")
+    assert check_prefix(prefix).startswith(f"filename_prefix {prefix!r} is not a valid name under models/loras")
     with pytest.raises(UserError, match="use plain folder and file names"):
         save_numbered(Lora(tensors()), prefix)
     assert not loras.exists()

@@ -44,5 +44,5 @@ def test_two_inspectors_are_offered_each_its_own_decisions(server: Server):
     again = seen(server, left=None, right=None, third=None)
     assert [(again[n]["kept"], again[n]["kept_here"]) for n in ("left", "right")] == [(mine, True), (others, True)]
     assert again["third"]["kept"] in (mine, others) and not again["third"]["kept_here"]
-    assert "of another node or workflow; the node can restore them." in again["third"]["said"]
+    assert "from another node or workflow; the node can restore them." in again["third"]["said"]
     assert "another" not in again["left"]["said"] and "keeps: 1; the node" in again["left"]["said"]
