@@ -1,4 +1,4 @@
-"""The example workflows: as their source writes them, of known nodes only, and run on a real ComfyUI."""
+"""The example workflows: equal to their source, made of known nodes only, and run on a real ComfyUI."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""The examples for a user's own model, on checkpoints of full size (random weights): every layer, name and shape is the
-real one.
+"""The examples for a user's own model, on full-size checkpoints of random weights.
 
-On two CPU cores: SD1.5 two minutes and 9 GB, SDXL eight minutes and 10.5 GB, and 7 GB of its file that the system may
-drop again.
+Every layer, name and shape is that of the real model.
+On two CPU cores: SD1.5 takes two minutes and 9 GB, SDXL eight minutes and 10.5 GB, and 7 GB of page cache for its file.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ MINUTES = 45
 
 
 def example(kind: str, info: dict) -> dict:
-    """The shipped workflow as the server takes it, small."""
+    """The shipped workflow in API form, with smaller sizes."""
     graph = to_api(json.loads((FOLDER / f"{kind}_lora_improve.json").read_text(encoding="utf-8")), info)
     for node in graph.values():
         for key in node["inputs"].keys() & {*SMALL, "width", "height"}:
@@ -53,7 +52,7 @@ def example(kind: str, info: dict) -> dict:
 
 
 def stock_graph(checkpoint: str, lora: str, pixels: int | None) -> dict:
-    """The checkpoint and a LoRA by core nodes only, and one sampler step with them where `pixels` says how large."""
+    """The checkpoint and a LoRA loaded by core nodes, with one sampler step if `pixels` gives a size."""
     loaded = {
         "model": ["checkpoint", 0],
         "clip": ["checkpoint", 1],

@@ -1,4 +1,4 @@
-"""Three rounds headless and three in ComfyUI, from the same start: the same candidates, pairs and LoRAs in every one."""
+"""Three rounds headless and in ComfyUI from one start: equal candidates, pairs and LoRAs in every round."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RATE = 2e-4
 
 @pytest.fixture(scope="module")
 def hosted(tmp_path_factory) -> Path:
-    """The output folder of a server that ran the rounds."""
+    """The output folder of a ComfyUI server that ran the rounds."""
     if not (comfyui_path() / "main.py").is_file():
         pytest.skip("no ComfyUI here")
     graph = rounds_in_one(ROUNDS)
@@ -42,7 +42,7 @@ def hosted(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def headless(hosted: Path, tmp_path_factory) -> Path:
-    """The run folder of the same rounds without a host, from the very LoRA that the host's Load Toybox trained."""
+    """The run folder of the same rounds without ComfyUI, from the LoRA that Load Toybox trained."""
     start = hosted / "output" / "dreambooth_dpo" / "toybox" / "concept_0_20_steps.safetensors"
     groups = {
         "sampling": {"steps": STEPS, "candidates_per_prompt": 4},
@@ -67,15 +67,18 @@ def headless(hosted: Path, tmp_path_factory) -> Path:
 
 
 def scorer_of(run: RunFolder, axis: str) -> str:
-    """The name under which a node keeps an axis's scores: its own, and the scorer's fingerprint."""
+    """The stored name of an axis's scores: the scorer's name and fingerprint."""
     return run._db.execute("SELECT DISTINCT scorer FROM scores WHERE scorer LIKE ?", (f"{axis}_%",)).fetchone()[0]
 
 
 @pytest.mark.parametrize("number", range(ROUNDS))
 def test_candidates_scores_and_pairs_of_a_round_are_the_same(hosted: Path, headless: Path, number: int):
-    """Latents to 2e-4 of values up to about 5 (the start is merged by two programs), in later rounds to 2e-3 of the
-    mean (a training lies between); scores to 5e-3 (grey values round); pairs equal, but for a few that stand on the
-    edge of the rule in later rounds."""
+    """Tolerances of the comparison.
+
+    Latents: 2e-4 of values up to about 5, because two programs merge the start; 2e-3 of the mean in later rounds, after
+    a training. Scores: 5e-3, because grey values are rounded. Pairs are equal, except for a few at the limits of the
+    rule in later rounds.
+    """
     folder = hosted / "output" / "dreambooth_dpo" / "rounds"
     with RunFolder(folder) as there, RunFolder(headless) as here:
         ours = here.candidates(f"round_{number}")

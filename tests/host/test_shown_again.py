@@ -1,4 +1,4 @@
-"""A second run, which finds every result at hand: what the nodes show comes to the page again, on hosts that can do so."""
+"""A second run with all results cached: the host sends what nodes show again, if it supports that."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def runs(tmp_path_factory):
         yield heard(server, graph), heard(server, graph)
 
 
-def test_what_nodes_show_comes_again(runs, pack):
+def test_cached_nodes_show_their_output_again(runs, pack):
     from comfy_api.latest import io
 
     (first, history), (second, history_2) = runs
@@ -70,8 +70,8 @@ def test_what_nodes_show_comes_again(runs, pack):
     assert second["save"] == first["save"], "an output node's is sent again by every host"
 
 
-def test_every_node_that_shows_something_says_so_to_the_host(runs, pack, request):
-    """By the schema as the host has it, which tests/test_shown.py reads off the source."""
+def test_every_node_with_ui_output_declares_it(runs, pack, request):
+    """The host's schemas agree with what tests/test_shown.py reads from the source."""
     from comfy_api.latest import io
 
     if "has_intermediate_output" not in io.Schema.__dataclass_fields__:

@@ -1,4 +1,4 @@
-"""A ComfyUI page in the system's Chromium, by Playwright: ready to load a workflow, run it, and be looked at."""
+"""A ComfyUI page in the system's Chromium, through Playwright: load a workflow, run it, look at it."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ def red(view) -> list[str]:
 
 
 def run(view, server: Server, timeout: float = 600) -> dict:
-    """Queue what is on the canvas as the Run button does; the history entry."""
+    """Queue the graph on the canvas as the Run button does; returns its history entry."""
     with view.expect_response(lambda r: r.url.endswith("/prompt") and r.request.method == "POST") as found:
         view.evaluate("async () => { await app.queuePrompt(0, 1) }")
     answer = found.value.json()
@@ -203,9 +203,9 @@ def run(view, server: Server, timeout: float = 600) -> dict:
 
 
 def finished(view, server: Server, prompt_id: str, timeout: float = 600) -> dict:
-    """The history entry of a prompt, once it is there.
+    """Wait for the history entry of a prompt and return it.
 
-    The page goes on working meanwhile: its requests are let through by this thread.
+    The page keeps working meanwhile, because this thread handles its requests.
     """
     until = time.monotonic() + timeout
     while not (found := server.get(f"/history/{prompt_id}")):
@@ -215,7 +215,7 @@ def finished(view, server: Server, prompt_id: str, timeout: float = 600) -> dict
 
 
 def fit(view) -> None:
-    """All nodes on the screen."""
+    """Fit all nodes on the screen."""
     view.evaluate(
         """() => {
             const c = app.canvas, b = [1e9, 1e9, -1e9, -1e9]
@@ -235,7 +235,7 @@ def fit(view) -> None:
 
 
 def look_at(view, kind: str, scale: float = 1) -> None:
-    """The first node of a type at the top left of the canvas."""
+    """Move the first node of a type to the top left of the canvas."""
     view.evaluate(
         """([kind, scale]) => {
             const node = app.graph._nodes.find(n => n.type === kind), ds = app.canvas.ds
@@ -250,7 +250,7 @@ def look_at(view, kind: str, scale: float = 1) -> None:
 
 
 def overlaps(view) -> list[tuple[str, str]]:
-    """Titles of nodes that lie over each other, as the front end has them on the canvas now, title bars included."""
+    """Titles of nodes that overlap on the canvas, title bars included."""
     fit(view)
     boxes = view.evaluate(
         """() => app.graph._nodes.map(node => {
@@ -272,7 +272,7 @@ def overlaps(view) -> list[tuple[str, str]]:
 
 
 def heights(view) -> dict[str, float]:
-    """Of nodes below their titles, by id: what they have, or need, on the canvas now."""
+    """Heights of nodes below their titles, by id: the current one, and the least that is needed."""
     return view.evaluate(
         """() => Object.fromEntries(app.graph._nodes.map(node => {
             const html = globalThis.LiteGraph?.vueNodesMode && document.querySelector(`[data-node-id="${node.id}"]`)
@@ -284,7 +284,7 @@ def heights(view) -> dict[str, float]:
 
 
 def come_back(view, kind: str) -> None:
-    """The page is loaded anew, and the workflow with a node of this type is there again."""
+    """Reload the page and wait until the workflow with a node of this type is restored."""
     view.reload()
     view.wait_for_function(
         "kind => window.app?.vueAppReady && app.graph?._nodes?.some(n => n.type === kind)", arg=kind, timeout=300_000

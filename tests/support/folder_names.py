@@ -1,4 +1,4 @@
-"""Names of folders, good and bad ones, for all systems."""
+"""Valid and invalid folder names for all operating systems."""
 
 from __future__ import annotations
 

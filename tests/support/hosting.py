@@ -1,4 +1,4 @@
-"""A real ComfyUI server with the pack in it, on a port and in folders of its own. Graphs for it: toy_graphs.py."""
+"""A real ComfyUI server with the pack, on its own port and folders. Graphs for it: toy_graphs.py."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def comfyui_path() -> Path:
-    """The ComfyUI that this test run is for: tools/hosts.py sets COMFYUI_PATH to one after the other."""
+    """The folder of the ComfyUI under test ($COMFYUI_PATH, set by tools/hosts.py, else ~/ComfyUI)."""
     return Path(os.environ.get("COMFYUI_PATH") or Path.home() / "ComfyUI")
 
 
@@ -28,8 +28,9 @@ def free_port() -> int:
 
 
 class Server:
-    """`with Server(folder) as server:` runs main.py with base directory `folder`; the pack is linked into its
-    custom_nodes.
+    """A ComfyUI server as a context manager: `with Server(folder) as server:`.
+
+    It runs main.py with base directory `folder`; the pack is linked into its custom_nodes.
     """
 
     def __init__(self, folder: Path, *arguments: str) -> None:
@@ -129,13 +130,13 @@ class Server:
 
 
 def executed(history: dict) -> set[str]:
-    """Ids of the nodes that ran, and were not taken from the cache."""
+    """Ids of the nodes that ran and were not cached."""
     cached = set(messages(history).get("execution_cached", {}).get("nodes", []))
     return {node for node in history["prompt"][2] if node not in cached}
 
 
 def messages(history: dict) -> dict:
-    """What the server said of a prompt, by kind, e.g. "execution_error"."""
+    """Messages of the server about a prompt, by kind, e.g. "execution_error"."""
     return dict((name, data) for name, data in history["status"]["messages"])
 
 

@@ -1,4 +1,4 @@
-"""Records of sampling as the benchmark of sparing reads them, of random scores."""
+"""Fake records of sampling with random scores, in the form that benchmarks/sampling.py reads."""
 
 from __future__ import annotations
 
