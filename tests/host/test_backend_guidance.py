@@ -15,8 +15,8 @@ from dreambooth_dpo.toybox.native import native_toybox
 pytestmark = pytest.mark.usefixtures("as_nodes_run")
 
 SEEDS = [1, 2, 3]
-# Two of four steps are guided: 2 rows a picture, then 1. heun asks at the end of a step too, which is where the next
-# begins; dpm_2 in its middle; neither in the last step.
+# Two of four steps are guided: 2 rows per picture, then 1. heun also evaluates the end of a step, where the next one
+# starts, and dpm_2 its middle; neither does so in the last step.
 ROWS = {"heun": [2, 2, 2, 1, 1, 1, 1], "dpm_2": [2, 2, 2, 2, 1, 1, 1]}
 
 

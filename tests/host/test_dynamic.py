@@ -82,7 +82,7 @@ def test_gradients_equal_those_without_streaming(system, kind, level, one_buffer
     found = difference(expected, gradients(backend_of(model, kind), level))
     with capsys.disabled():
         print(f"\nstand-in {system}, {kind}, level {level}: largest relative difference of a gradient {found:.1e}")
-    # The dynamic one was trained on its plain copy, the other one through the buffer.
+    # The dynamic MODEL was trained on its plain copy, the other one through the buffer.
     assert bool(one_buffer) == (system == "low VRAM")
     assert found < 2e-5
 

@@ -254,7 +254,7 @@ def test_rejecting_wrong_pairs_trains_like_the_right_pairs_only(server: Server, 
             run.set_pairs(name, clean)
             straight = graph(
                 decided(payload, {}, {"1": "up"}), "train", "save"
-            )  # another text: the inspector reads the list again
+            )  # the changed text makes the inspector read the list again
             pure, _ = trained(server, straight)
         finally:
             run.set_pairs(name, rule)
@@ -296,9 +296,12 @@ def test_a_preview_is_served_as_webp_with_its_headers(server: Server, payload: d
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"name": "../../records.sqlite"}, {"name": "..%2f..%2frecords.sqlite"}, {"name": "../images/00000.png"}, {"name": ""},
-        {"name": "/etc/passwd"}, {"name": "00000.webp"}, {"set": ".."}, {"set": "../inspect"}, {"set": ""}, {"run": ".."},
-        {"run": "../dreambooth_dpo/inspect"}, {"run": "/etc"}, {"run": ""}, {"run": "inspect/."}, {"run": "con"}, {"name": "<script>alert(1)</script>"},
+        {"name": "../../records.sqlite"}, {"name": "..%2f..%2frecords.sqlite"}, {"name": "../images/00000.png"},
+        {"name": ""},
+        {"name": "/etc/passwd"}, {"name": "00000.webp"}, {"set": ".."}, {"set": "../inspect"}, {"set": ""},
+        {"run": ".."},
+        {"run": "../dreambooth_dpo/inspect"}, {"run": "/etc"}, {"run": ""}, {"run": "inspect/."}, {"run": "con"},
+        {"name": "<script>alert(1)</script>"},
     ],
 )  # fmt: skip
 def test_names_that_lead_elsewhere_are_refused(server: Server, payload: dict, wrong: dict):

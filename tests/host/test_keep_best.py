@@ -84,7 +84,7 @@ def test_a_chain_returns_model_and_lora_of_the_kept_round(server: Server):
     kept, of_round = lora(server, "chain"), lora(server, f"round {number}")
     assert kept.keys() == of_round.keys() and all(kept[k].equal(of_round[k]) for k in kept)
     assert {"text", "images"} <= set(done["outputs"]["keep_1"]) and done["outputs"]["keep_2"]["text"] == [said]
-    # Pictures of the model that is given out are found as they were drawn for the rule.
+    # Pictures of the returned model are reused: the stop rule had them drawn.
     inputs = {
         k: v
         for k, v in graph["keep_2"]["inputs"].items()
@@ -115,7 +115,7 @@ def test_a_harmful_round_keeps_the_original_and_stops_the_loop(server: Server):
     assert all(not kept[k].any() for k in kept if ".lora_up" in k) and any(
         kept[k].any() for k in kept if ".lora_down" in k
     )
-    # The model that is given out names the same set of candidates as the one that came in: nothing is drawn.
+    # The returned model names the same set of candidates as the original: nothing is drawn.
     again = {"class_type": "DBDPO_SampleCandidates", "inputs": {**graph["sample_1"]["inputs"], "model": ["keep_2", 0]}}
     server.run({**graph, "again": again, "seen": {"class_type": "PreviewImage", "inputs": {"images": ["again", 1]}}})
     assert counted(server, "harm") == (1, 1, 2)

@@ -31,7 +31,8 @@ def hosted(tmp_path_factory) -> Path:
         pytest.skip("no ComfyUI here")
     graph = rounds_in_one(ROUNDS)
     graph["rounds"]["inputs"] |= {
-        "steps": STEPS, "scheduler": "sgm_uniform", "rule": TOY_SETTINGS.pairs.rule, "train_steps": TRAINING, "pairs_per_step": 8,
+        "steps": STEPS, "scheduler": "sgm_uniform", "rule": TOY_SETTINGS.pairs.rule, "train_steps": TRAINING,
+        "pairs_per_step": 8,
         "learning_rate": RATE, "schedule": "linear",
     }  # fmt: skip
     graph["save"] = node("SaveLora", lora=["rounds", 1], filename_prefix="same")

@@ -12,12 +12,12 @@ from shown import nodes
 from toy_graphs import toy_loop_graph
 
 pytestmark = pytest.mark.usefixtures("comfyui")
-# Made to hang on one output node alone: all others are no output nodes, or not in the graph.
+# The nodes that one output node depends on: all others are not output nodes, or not in the graph.
 ASKED = ("sample", "score", "pairs", "train")
 
 
 def heard(server: Server, graph: dict) -> tuple[dict, dict]:
-    """Run a graph as a page does, which listens: what it heard of each node that was shown, and the history entry."""
+    """Run a graph as a page does: (what the server sent of each node shown, the history entry)."""
     import aiohttp
 
     client = uuid.uuid4().hex

@@ -126,7 +126,8 @@ def sweep_graph(**changes: object) -> dict:
     graph["picture"] = {
         "class_type": "KSampler",
         "inputs": {
-            "model": ["loader", 0], "seed": 3, "steps": 2, "cfg": 1.0, "sampler_name": "dpmpp_2m", "scheduler": "normal",
+            "model": ["loader", 0], "seed": 3, "steps": 2, "cfg": 1.0, "sampler_name": "dpmpp_2m",
+            "scheduler": "normal",
             "positive": ["text", 0], "negative": ["text", 0], "latent_image": ["empty", 0], "denoise": 1.0,
         },
     }  # fmt: skip

@@ -38,7 +38,7 @@ def test_each_inspector_is_offered_its_own_decisions(server: Server):
     )
     assert payload["kept"] is None
     seen(server, left=mine, right=others)
-    # The texts are emptied, as in a new graph; a third one has decided nothing yet.
+    # The edits are empty, as in a new graph; the third inspector has no decisions yet.
     again = seen(server, left=None, right=None, third=None)
     assert [(again[n]["kept"], again[n]["kept_here"]) for n in ("left", "right")] == [(mine, True), (others, True)]
     assert again["third"]["kept"] in (mine, others) and not again["third"]["kept_here"]

@@ -14,14 +14,17 @@ from dreambooth_dpo.dpo_core.settings import SamplingSettings, TrainSettings
 pytestmark = pytest.mark.usefixtures("comfyui")
 
 DRAWING = [
-    "candidates_per_prompt", "seed", "steps", "cfg", "sampler_name", "scheduler", "width", "height", "batch_size", "negative",
+    "candidates_per_prompt", "seed", "steps", "cfg", "sampler_name", "scheduler", "width", "height", "batch_size",
+    "negative",
 ]  # fmt: skip
 LEARNING = [
-    "rank", "alpha", "targets", "train_steps", "pairs_per_step", "accumulation", "learning_rate", "beta", "checkpointing", "train_seed",
+    "rank", "alpha", "targets", "train_steps", "pairs_per_step", "accumulation", "learning_rate", "beta",
+    "checkpointing", "train_seed",
     "objective", "loser_guard", "schedule",
 ]  # fmt: skip
 PAIRING = [
-    "angle_low", "angle_high", "margin", "max_pairs_per_prompt", "max_uses", "rule", "window", "steer", "fidelity_weight",
+    "angle_low", "angle_high", "margin", "max_pairs_per_prompt", "max_uses", "rule", "window", "steer",
+    "fidelity_weight",
 ]  # fmt: skip
 SAVED = {
     "DBDPO_SampleCandidates": ["run_name", *DRAWING],

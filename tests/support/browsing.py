@@ -27,10 +27,10 @@ SETTINGS = {
     "Comfy.Workflow.Persist": True,
     "LiteGraph.Canvas.MaximumFps": 10,  # without a GPU, pages that only wait would take the cores from the run
 }
-# The pinned front end throws this one itself, at start.
+# The pinned front end throws this error itself at start.
 OWN_ERRORS = ("reading 'id'",)
-# The newest one asks a hub for the models of its own default graph, at start, and the registry for a node's pack where
-# an error is read. (No name of another machine is found.)
+# The newest one requests the models of its default graph from a hub at start, and a node's pack from the registry when an
+# error is shown. (Both fail: the browser resolves no host names.)
 OWN_REQUESTS = (
     "https://huggingface.co/Comfy-Org/z_image_turbo/",
     "https://api.comfy.org/comfy-nodes/",
@@ -40,8 +40,9 @@ OWN_REQUESTS = (
 
 @dataclass(frozen=True)
 class FrontEnd:
-    """What the server is started with for it, and its settings: these live on the server, so each front end has a
-    server of its own.
+    """Arguments of the server for a front end, and its settings.
+
+    The settings are stored on the server, so each front end has its own server.
     """
 
     arguments: tuple[str, ...] = ()
@@ -168,8 +169,9 @@ def press_run(view) -> tuple[int, dict]:
 
 
 def reads(view, text: str | re.Pattern[str]) -> None:
-    """A user can read this now: in a dialog or message over the canvas; in the newest front end behind "View details"
-    and an input's info.
+    """Wait until a user can read this text in a dialog or message over the canvas.
+
+    In the newest front end it is behind "View details" and the info of an input.
     """
     details = view.get_by_test_id("error-overlay-see-errors")
     info = view.get_by_role("button", name=re.compile("^Info for")).first
@@ -276,7 +278,8 @@ def heights(view) -> dict[str, float]:
     return view.evaluate(
         """() => Object.fromEntries(app.graph._nodes.map(node => {
             const html = globalThis.LiteGraph?.vueNodesMode && document.querySelector(`[data-node-id="${node.id}"]`)
-            const height = html ? html.getBoundingClientRect().height / app.canvas.ds.scale - LiteGraph.NODE_TITLE_HEIGHT
+            const shown = html && html.getBoundingClientRect().height / app.canvas.ds.scale
+            const height = html ? shown - LiteGraph.NODE_TITLE_HEIGHT
                 : Math.max(node.size[1], node.computeSize()[1])
             return [node.id, height]
         }))"""

@@ -21,7 +21,8 @@ def workflow(server: Server, inspectors: int = 1, edits: str = "", **changes: di
     graph = {name: whole[name] for name in ("toy", "concept", "prompts", "sample", "scorer", "score", "pairs")}
     for i in range(inspectors):
         graph[f"inspect_{i}"] = {
-            "class_type": "DBDPO_InspectPairs", "inputs": {"pairs": ["pairs", 0], "edits": edits}, "size": [1240, 960], "title": f"inspector {i}",
+            "class_type": "DBDPO_InspectPairs", "inputs": {"pairs": ["pairs", 0], "edits": edits},
+            "size": [1240, 960], "title": f"inspector {i}",
         }  # fmt: skip
         graph[f"words_{i}"] = {
             "class_type": "PreviewAny",
@@ -42,7 +43,8 @@ def ready(view, panels: int = 1) -> None:
         f"""count => {{
             const shown = [...document.querySelectorAll('{PANEL} .dbdpo-body')].filter(b => !b.hidden && b.isConnected)
             const pictures = shown.flatMap(b => [...b.querySelectorAll('figure:not([hidden]) img, .dbdpo-photos img')])
-            return shown.length === count && pictures.length > 2 * count && pictures.every(i => i.complete && i.naturalWidth > 0)
+            return shown.length === count && pictures.length > 2 * count
+                && pictures.every(i => i.complete && i.naturalWidth > 0)
         }}""",
         arg=panels,
         timeout=180_000,
@@ -116,10 +118,12 @@ def point_of(view, position: int) -> list[float]:
             const svg = document.querySelector('.dbdpo-cloud svg'), payload = app.nodeOutputs[
                 app.graph._nodes.find(n => n.type === 'DBDPO_InspectPairs').id].dbdpo_inspect[0]
             const line = (axis, values) => {
-                const at = [...svg.querySelectorAll('.dbdpo-ticks text')].filter(t => (t.getAttribute('text-anchor') === 'middle') === (axis === 'x'))
+                const at = [...svg.querySelectorAll('.dbdpo-ticks text')]
+                    .filter(t => (t.getAttribute('text-anchor') === 'middle') === (axis === 'x'))
                 const to = t => Number(t.getAttribute(axis)) - (axis === 'y' ? 7 : 0)
                 const [a, b] = [at[0], at.at(-1)]
-                const share = (values[position] - Number(a.textContent)) / (Number(b.textContent) - Number(a.textContent))
+                const share = (values[position] - Number(a.textContent))
+                    / (Number(b.textContent) - Number(a.textContent))
                 return to(a) + share * (to(b) - to(a))
             }
             const point = new DOMPoint(line('x', payload.x), line('y', payload.y)).matrixTransform(svg.getScreenCTM())

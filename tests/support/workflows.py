@@ -67,7 +67,8 @@ def to_ui(graph: dict, info: dict, notes: list[dict] = ()) -> dict:
             slots.append(slot)
         outputs = zip(definition["output_name"], definition["output"], strict=True)
         made = {
-            "id": numbers[name], "type": node["class_type"], "pos": node["pos"], "size": node.get("size", [320, 200]), "flags": {},
+            "id": numbers[name], "type": node["class_type"], "pos": node["pos"],
+            "size": node.get("size", [320, 200]), "flags": {},
             "order": numbers[name] - 1, "mode": 0, "inputs": slots,
             "outputs": [{"name": n, "type": t, "links": outgoing.get((name, i))} for i, (n, t) in enumerate(outputs)],
             "properties": {"Node name for S&R": node["class_type"]}, "widgets_values": values,
@@ -83,11 +84,14 @@ def to_ui(graph: dict, info: dict, notes: list[dict] = ()) -> dict:
         )
     for i, note in enumerate(notes):
         nodes.append({
-            "id": len(graph) + i + 1, "type": "MarkdownNote", "pos": note["pos"], "size": note["size"], "flags": {}, "order": len(graph) + i,
-            "mode": 0, "inputs": [], "outputs": [], "properties": {}, "widgets_values": [note["text"]], "color": "#432", "bgcolor": "#653",
+            "id": len(graph) + i + 1, "type": "MarkdownNote", "pos": note["pos"], "size": note["size"], "flags": {},
+            "order": len(graph) + i,
+            "mode": 0, "inputs": [], "outputs": [], "properties": {}, "widgets_values": [note["text"]],
+            "color": "#432", "bgcolor": "#653",
         })  # fmt: skip
     return {
-        "last_node_id": len(nodes), "last_link_id": len(links), "nodes": nodes, "links": links, "groups": [], "config": {}, "extra": {},
+        "last_node_id": len(nodes), "last_link_id": len(links), "nodes": nodes, "links": links, "groups": [],
+        "config": {}, "extra": {},
         "version": 0.4,
     }  # fmt: skip
 
