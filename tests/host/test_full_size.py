@@ -31,8 +31,8 @@ SMALL = {
     "text": "\n".join(f"a {{identifier}} {{class_noun}} {place}" for place in PLACES),
 }  # fmt: skip
 PIXELS = {"sd15": 64, "sdxl": 128}
-# SDXL's UNet takes 10 GB in float32, ComfyUI's choice on a CPU, and 5 GB in bf16. With bf16 ComfyUI casts every layer to
-# float32 when it is used, as on a graphics card without bf16: checkpointing must then not keep the casts in memory.
+# SDXL's UNet takes 10 GB in float32, ComfyUI's choice on a CPU, and 5 GB in bf16. With bf16 ComfyUI casts every layer
+# to float32 when it is used, as on a graphics card without bf16: checkpointing must then not keep the casts in memory.
 ARGUMENTS = {"sd15": (), "sdxl": ("--bf16-unet",)}
 WEIGHTS = {"sd15": 859_520_964, "sdxl": 2_567_463_684}  # of the published UNets
 # The stock path keeps two copies of every weight that a LoRA changes, so SDXL is only loaded by it, which checks names

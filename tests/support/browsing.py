@@ -29,8 +29,8 @@ SETTINGS = {
 }
 # The pinned front end throws this error itself at start.
 OWN_ERRORS = ("reading 'id'",)
-# The newest one requests the models of its default graph from a hub at start, and a node's pack from the registry when an
-# error is shown. (Both fail: the browser resolves no host names.)
+# At start the newest one requests the models of its default graph from a hub, and a node's pack from the registry when
+# an error is shown. (Both fail: the browser resolves no host names.)
 OWN_REQUESTS = (
     "https://huggingface.co/Comfy-Org/z_image_turbo/",
     "https://api.comfy.org/comfy-nodes/",
