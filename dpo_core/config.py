@@ -19,7 +19,8 @@ class ConceptConfig(Settings):
     references: Path = Field(description="Folder of reference photos (png, jpg, webp, bmp).")
     masks: Path | None = Field(
         None,
-        description="Folder with a mask for every reference photo, same name, subject white; fidelity is then the subject's alone.",
+        description="Folder with a mask for every reference photo, same name, subject white; fidelity is then the "
+        "subject's alone.",
     )
     held_out: Path | None = Field(
         None, description="Folder of further photos that training never saw; for the copy-paste guard."
@@ -41,11 +42,13 @@ class ScorerConfig(Settings):
     """
 
     reward: Path | Annotated[tuple[Path, ...], Field(min_length=1)] = Field(
-        description="Folder of the scorer that trains (fidelity and alignment), or a list of them; after the first, dinov2 too."
+        description="Folder of the scorer that trains (fidelity and alignment), or a list of them; after the first, "
+        "dinov2 too."
     )
     augment: bool = Field(
         False,
-        description="Rewards take the mean over 4 views of a picture (flipped, shifted): harder to hack, 4 times the scoring.",
+        description="Rewards take the mean over 4 views of a picture (flipped, shifted): harder to hack, 4 times the "
+        "scoring.",
     )
     judge: Path | None = Field(None, description="Folder of a scorer of another backbone that only measures.")
     judge_kind: Literal["open_clip", "dinov2"] = Field(
@@ -65,7 +68,8 @@ class RunConfig(LoopSettings):
     concept: ConceptConfig
     scorers: ScorerConfig
     prompts: Path = Field(
-        description="UTF-8 text file, one prompt a line; {identifier} and {class_noun} name the subject, [context] tags."
+        description="UTF-8 text file, one prompt a line; {identifier} and {class_noun} name the subject, [context] "
+        "tags."
     )
     held_out_prompts: Path | None = Field(None, description="Prompts to evaluate on; empty: split off the file above.")
     output: Path = Field(description="The run folder; made if it does not exist.")
@@ -109,7 +113,8 @@ def read_config(path: Path) -> RunConfig:
         raise UserError(f"config file {path} is not valid YAML: {error}") from error
     if not isinstance(data, dict):
         raise UserError(
-            f"config file {path} holds no settings (found {type(data).__name__}). `dreambooth-dpo config` prints one to start from."
+            f"config file {path} holds no settings (it is a {type(data).__name__}). "
+            "`dreambooth-dpo config` prints one to start from."
         )
     try:
         config = RunConfig.model_validate(data)

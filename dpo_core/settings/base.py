@@ -21,13 +21,19 @@ class Settings(BaseModel):
 
 @dataclass(frozen=True)
 class Widget:
-    """Marks a field of Settings, in Annotated, that is a widget too. Default, range, options and tooltip are the field's."""
+    """Marks a field of Settings, in Annotated, that is a widget too.
+
+    The widget's default, range, options and tooltip are those of the field.
+    """
 
     name: str | None = None
-    """The widget's name, where it is not the field's."""
+    """The widget's name. None: the field's."""
     since: int = 0
-    """0: there from the start, and required. Later widgets are optional and come last, by this number: saved graphs hold
-    values by the order of widgets. A new widget takes the highest number so far plus one."""
+    """When the widget was added. 0: in the first version, and required.
+
+    Later widgets are optional and stand last, sorted by this number, because saved graphs store values in the order of
+    the widgets. A new widget takes the highest number so far plus one.
+    """
     before: Any = UNSET
     """Value for a graph from before the widget, where that is not the default."""
     default: Any = UNSET

@@ -32,9 +32,9 @@ class StopSettings(Settings):
 
     rule: Annotated[Literal["best", "last"], Widget("keep", since=2)] = Field(
         "best",
-        description="best: keep the round whose gain on held-out prompts has the highest lower confidence bound, or the "
-        "original if none is above 0, and stop early on a plateau, a failed guard or divergence. last: run all rounds, keep "
-        "the last.",
+        description="best: keep the round whose gain on held-out prompts has the highest lower confidence bound, or "
+        "the original if none is above 0, and stop early on a plateau, a failed guard or divergence. last: run all "
+        "rounds, keep the last.",
     )
     patience: Annotated[int, Widget()] = Field(
         3,
@@ -58,9 +58,9 @@ class StopSettings(Settings):
         0.85,
         gt=0.0,
         le=1.0,
-        description="A round that has lost more than this share of the diversity above 1 (lower confidence bound) is not "
-        "kept. Wrong pictures are diverse, too, so every good run loses much of it; a run in which every seed gives one "
-        "picture loses all.",
+        description="A round that has lost more than this share of the diversity above 1 (lower confidence bound) is "
+        "not kept. Wrong pictures are diverse, too, so every good run loses much of it; a run in which every seed "
+        "gives one picture loses all.",
     )
 
 
@@ -70,14 +70,15 @@ class StrengthSettings(Settings):
     strengths: Annotated[tuple[float, ...], Widget()] = Field(
         (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5),
         max_length=50,
-        description="Strengths to draw with, 0 to 4, two decimals at most; 0, the model without the LoRA, is always among "
-        "them.",
+        description="Strengths to draw with, 0 to 4, two decimals at most; 0, the model without the LoRA, is always "
+        "among them.",
     )
     seeds_per_prompt: int | None = Field(
         None,
         ge=2,
         le=1000,
-        description="Pictures of each held-out prompt at each strength; empty: as in evaluation, at least 2. Unit: images.",
+        description="Pictures of each held-out prompt at each strength; empty: as in evaluation, at least 2. Unit: "
+        "images.",
     )
 
     @field_validator("strengths")

@@ -27,8 +27,8 @@ class PersonalizeSettings(Settings):
         0.6,
         ge=0.0,
         le=1.0,
-        description="Under-fitted start: training goes on while fidelity has risen by less than this share of the way to "
-        "held-out photos.",
+        description="Under-fitted start: training goes on while fidelity has risen by less than this share of the way "
+        "to held-out photos.",
     )
     max_steps: int = Field(
         480, ge=1, le=100_000, description="Where training on an under-fitted start ends. Unit: steps."

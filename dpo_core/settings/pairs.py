@@ -17,14 +17,14 @@ class PairSettings(Settings):
         Widget(since=1, before="angle_window"),
     ] = Field(
         "lambda_harmonic",
-        description="Which of two candidates is better. lambda_harmonic: a reward of both scores in which the lower one "
-        "weighs more (arXiv 2407.12164). angle_window: the improvement's angle lies in the window. pareto: first over last "
-        "Pareto front (arXiv 2502.02588). weighted_sum: of both scores. random: a control.",
+        description="Which of two candidates is better. lambda_harmonic: a reward of both scores in which the lower "
+        "one weighs more (arXiv 2407.12164). angle_window: the improvement's angle lies in the window. pareto: first "
+        "over last Pareto front (arXiv 2502.02588). weighted_sum: of both scores. random: a control.",
     )
     window: Annotated[Literal["fixed", "auto"], Widget(since=1)] = Field(
         "fixed",
-        description="For angle_window. fixed: from angle_low to angle_high. auto: chosen each round around the direction of "
-        "steer, wide enough to give the pairs that are wanted.",
+        description="For angle_window. fixed: from angle_low to angle_high. auto: chosen each round around the "
+        "direction of steer, wide enough to give the pairs that are wanted.",
     )
     steer: Annotated[float, Widget(since=1, step=0.05)] = Field(
         0.5,
@@ -50,8 +50,8 @@ class PairSettings(Settings):
         0.5,
         ge=0.0,
         le=10.0,
-        description="Smallest improvement that counts: the length of the difference, in standard deviations of the round. "
-        "Higher gives fewer and clearer pairs. Unit: standard deviations.",
+        description="Smallest improvement that counts: the length of the difference, in standard deviations of the "
+        "round. Higher gives fewer and clearer pairs. Unit: standard deviations.",
     )
     max_pairs_per_prompt: Annotated[int, Widget(default=6)] = Field(
         4, ge=1, le=10000, description="Most pairs of one prompt; the largest improvements are kept. Unit: pairs."

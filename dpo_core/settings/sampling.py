@@ -22,8 +22,8 @@ class SamplingSettings(Settings):
         8,
         ge=2,
         le=256,
-        description="Candidates for each training prompt and round; 8 to 16 are usual. More give more and clearer pairs, "
-        "and take longer in proportion. Unit: images.",
+        description="Candidates for each training prompt and round; 8 to 16 are usual. More give more and clearer "
+        "pairs, and take longer in proportion. Unit: images.",
     )
     steps: Annotated[int, Widget(default=20)] = Field(16, ge=1, le=1000, description="Sampler steps. Unit: steps.")
     guidance: Annotated[float, Widget("cfg", step=0.1)] = Field(
@@ -36,15 +36,15 @@ class SamplingSettings(Settings):
         1.0,
         ge=0.0,
         le=1.0,
-        description="Share of the steps, from the first, that guidance acts in (arXiv 2404.07724). A later step costs half "
-        "and ignores the negative prompt. 1: all steps.",
+        description="Share of the steps, from the first, that guidance acts in (arXiv 2404.07724). A later step costs "
+        "half and ignores the negative prompt. 1: all steps.",
     )
     draft_steps: Annotated[int, Widget(since=5)] = Field(
         0,
         ge=0,
         le=1000,
-        description="Sampler steps of quick drafts, fewer than the sampler's steps; a third of them is usual. Only candidates "
-        "in pairs of drafts are then drawn in full. 0: no drafts. Unit: steps.",
+        description="Sampler steps of quick drafts, fewer than the sampler's steps; a third of them is usual. Only "
+        "candidates in pairs of drafts are then drawn in full. 0: no drafts. Unit: steps.",
     )
     width: Annotated[int, Widget()] = Field(
         512,

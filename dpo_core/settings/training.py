@@ -20,8 +20,8 @@ class AdapterSettings(Settings):
     )
     targets: Annotated[Literal["all", "attention+ff", "attention"], Widget()] = Field(
         "all",
-        description="Trained layers. attention: attention projections. attention+ff: feed-forward and projection layers too. "
-        "all: every linear and convolution layer inside the model's blocks.",
+        description="Trained layers. attention: attention projections. attention+ff: feed-forward and projection "
+        "layers too. all: every linear and convolution layer inside the model's blocks.",
     )
 
 
@@ -38,8 +38,8 @@ class TrainSettings(Settings):
         1,
         ge=1,
         le=1024,
-        description="Forward passes per optimizer step. Twice as many with half the pairs in each see as many pairs, in less "
-        "memory. Unit: passes.",
+        description="Forward passes per optimizer step. Twice as many with half the pairs in each see as many pairs, "
+        "in less memory. Unit: passes.",
     )
     learning_rate: Annotated[float, Widget(least=1e-8, step=1e-6)] = Field(
         2e-4,
@@ -50,8 +50,8 @@ class TrainSettings(Settings):
     )
     schedule: Annotated[Literal["linear", "constant"], Widget(since=2, before="constant")] = Field(
         "linear",
-        description="Learning rate after warm-up. linear: falls to 0 by the end of each round. constant: stays, and goes as "
-        "far with half the learning rate.",
+        description="Learning rate after warm-up. linear: falls to 0 by the end of each round. constant: stays, and "
+        "goes as far with half the learning rate.",
     )
     warmup_steps: int = Field(
         5, ge=0, le=100_000, description="Steps over which the learning rate rises linearly from 0. Unit: steps."
@@ -60,50 +60,51 @@ class TrainSettings(Settings):
     max_grad_norm: float = Field(1.0, gt=0.0, le=1e6, description="Gradients are clipped to this norm.")
     objective: Annotated[Literal["dpo", "ipo", "hinge", "reward_gap", "mapo", "kto", "raft"], Widget(since=1)] = Field(
         "dpo",
-        description="The loss. Its beta for eps models: dpo 2000 to 5000, ipo 500, hinge 1000 to 2000, reward_gap 2000, kto "
-        "2000 to 5000, mapo 0.1 (it weighs the margin; its authors' code says 0.5); raft has none.",
+        description="The loss. Its beta for eps models: dpo 2000 to 5000, ipo 500, hinge 1000 to 2000, reward_gap "
+        "2000, kto 2000 to 5000, mapo 0.1 (it weighs the margin; its authors' code says 0.5); raft has none.",
     )
     beta: Annotated[float, Widget(least=0.1, step=10)] = Field(
         2000.0,
         gt=0.0,
         le=1e6,
-        description="How closely the model stays to its reference: higher is closer. For squared errors averaged over the "
-        "latent's elements: 2000 to 5000 for eps models (SD 1.5, SDXL), about 100 for flow models. See objective.",
+        description="How closely the model stays to its reference: higher is closer. For squared errors averaged over "
+        "the latent's elements: 2000 to 5000 for eps models (SD 1.5, SDXL), about 100 for flow models. See objective.",
     )
     loser_guard: Annotated[float | None, Widget(since=1, off=0, step=0.05)] = Field(
         None,
         ge=0.0,
         le=1.0,
-        description="Share of the winner's push that the loser's push must leave: mu of Diffusion-SDPO (arXiv 2511.03317), "
-        "0.6 to 0.9 there. Empty or 0: off.",
+        description="Share of the winner's push that the loser's push must leave: mu of Diffusion-SDPO (arXiv "
+        "2511.03317), 0.6 to 0.9 there. Empty or 0: off.",
     )
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="Type of the forward pass and of frozen weights; the adapter stays fp32."
     )
     memory: Annotated[Literal["auto", "fast", "checkpointing", "low"], Widget(since=3)] = Field(
         "auto",
-        description="What a step gives up for memory; gradients are the same. fast: nothing. checkpointing: each block is "
-        "computed twice, about a third slower. low: each transformer layer, one pair after another. auto: fast, and after "
-        "running out of memory the next level, from the last good step.",
+        description="What a step gives up for memory; gradients are the same. fast: nothing. checkpointing: each "
+        "block is computed twice, about a third slower. low: each transformer layer, one pair after another. auto: "
+        "fast, and after running out of memory the next level, from the last good step.",
     )
     reference_bank: Annotated[int, Widget(since=4)] = Field(
         0,
         ge=0,
         le=1000,
-        description="Fixed draws of time and noise per pair, whose reference errors are computed once before the steps. "
-        "Faster where a pair is visited more often than this, with less variety of noise. 0: fresh noise and a reference "
-        "pass in every step. Unit: draws.",
+        description="Fixed draws of time and noise per pair, whose reference errors are computed once before the "
+        "steps. Faster where a pair is visited more often than this, with less variety of noise. 0: fresh noise and a "
+        "reference pass in every step. Unit: draws.",
     )
     compile: bool = Field(
         False,
-        description="Compile the denoiser by torch.compile: minutes of waiting once, faster steps. With memory auto or fast.",
+        description="Compile the denoiser by torch.compile: minutes of waiting once, faster steps. With memory auto "
+        "or fast.",
     )
     log_every: int = Field(
         1,
         ge=1,
         le=10_000,
-        description="Steps between checks of the numbers: records, progress, and the stops for NaN and winner error come this "
-        "many steps at once. Above 1 a GPU need not wait for them. Nothing is saved unchecked. Unit: steps.",
+        description="Steps between checks of the numbers: records, progress, and the stops for NaN and winner error "
+        "come this many steps at once. Above 1 a GPU need not wait for them. Nothing is saved unchecked. Unit: steps.",
     )
     checkpoint_every: int = Field(
         10,
@@ -139,6 +140,7 @@ class TrainSettings(Settings):
     def _compiled_plainly(self) -> TrainSettings:
         if self.compile and self.memory not in ("auto", "fast"):
             raise ValueError(
-                f"compile does not go with memory {self.memory}: one is for speed, the other for memory; turn compile off"
+                f"compile does not go with memory {self.memory}: one is for speed, the other for memory. "
+                "Turn compile off."
             )
         return self

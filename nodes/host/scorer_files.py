@@ -42,8 +42,8 @@ def check_scorer(name: str, architecture: str) -> str | None:
     if name not in scorer_names():
         where = roots()[0]
         return (
-            f"scorer {name!r} was not found. Put an open_clip or DINOv2 folder (config and safetensors weights), or one "
-            f".safetensors file, under {where}, and press R to refresh the list."
+            f"scorer {name!r} was not found. Put an open_clip or DINOv2 folder (config and safetensors weights), or "
+            f"one .safetensors file, under {where}, and press R to refresh the list."
         )
     if name.endswith(".safetensors") and not architecture:
         return (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io, ui
 
 from ..sockets import CATEGORY, found_by, shown_again
-from .inputs import picture_inputs, witness_inputs
+from .inputs import picture_inputs, scoring_inputs
 
 
 class Evaluate(io.ComfyNode):
@@ -24,7 +24,7 @@ class Evaluate(io.ComfyNode):
                 io.Model.Input("after", tooltip="The trained model."),
                 io.Clip.Input("clip", tooltip="The text encoder of both models."),
                 io.Vae.Input("vae", tooltip="The VAE of both models."),
-                *witness_inputs("its scores are independent evidence."),
+                *scoring_inputs("its scores are independent evidence."),
                 *picture_inputs(least=1),
             ],
             outputs=[

@@ -19,7 +19,7 @@ def seeds_input(least: int = 2, **more) -> io.Input:
     return widget(EvaluationSettings, "seeds_per_prompt", min=least, **more)
 
 
-def witness_inputs(says: str, **more) -> list:
+def scoring_inputs(says: str, **more) -> list:
     """The candidates, the reward scorer and the judge.
 
     says: end of the judge's tooltip. more: arguments of the candidates' input.

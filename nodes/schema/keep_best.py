@@ -7,7 +7,7 @@ from comfy_api.latest import io, ui
 from ...dpo_core.settings import StopSettings
 from ..sockets import CATEGORY, CandidatesType, PairsType, StandingType, found_by, shown_again
 from ..widgets import widget
-from .inputs import picture_inputs, witness_inputs
+from .inputs import picture_inputs, scoring_inputs
 from .score import second_scorer
 
 _LAZY = ("after", "lora", "candidates")
@@ -32,7 +32,7 @@ class KeepBest(io.ComfyNode):
                 io.LoraModel.Input("lora", lazy=True, tooltip="The LoRA from the same DPO LoRA Train Step as `after`."),
                 io.Clip.Input("clip", tooltip="The text encoder of both models."),
                 io.Vae.Input("vae", tooltip="The VAE of both models."),
-                *witness_inputs("its gain counts half.", lazy=True),
+                *scoring_inputs("its gain counts half.", lazy=True),
                 second_scorer(),
                 StandingType.Input(
                     "so_far",

@@ -1,4 +1,4 @@
-"""Save DPO LoRA: writes the LoRA as a .safetensors file."""
+"""Save DPO LoRA: writes the LoRA as a .safetensors file under models/loras."""
 
 from __future__ import annotations
 

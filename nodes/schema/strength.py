@@ -7,7 +7,7 @@ from comfy_api.latest import io, ui
 from ...dpo_core.settings import StrengthSettings
 from ..sockets import CATEGORY, found_by, shown_again
 from ..widgets import widget
-from .inputs import picture_inputs, witness_inputs
+from .inputs import picture_inputs, scoring_inputs
 
 
 class StrengthSweep(io.ComfyNode):
@@ -30,7 +30,7 @@ class StrengthSweep(io.ComfyNode):
                 ),
                 io.Clip.Input("clip", tooltip="The model's text encoder."),
                 io.Vae.Input("vae", tooltip="The model's VAE."),
-                *witness_inputs("its scores are independent evidence."),
+                *scoring_inputs("its scores are independent evidence."),
                 widget(StrengthSettings, "strengths"),
                 *picture_inputs(),
             ],

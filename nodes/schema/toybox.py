@@ -1,4 +1,4 @@
-"""Load Toybox: tiny models, photos and prompts that train within minutes on a CPU."""
+"""Load Toybox: tiny demo models with photos and prompts; training them takes minutes on a CPU."""
 
 from __future__ import annotations
 

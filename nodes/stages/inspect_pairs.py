@@ -101,7 +101,7 @@ def _result(run: RunFolder, handle: Pairs, came: list[Pair], done: Overruled) ->
 
 
 def _cloud(run: RunFolder, handle: Pairs, drawn: Sequence[Candidate], pairs: Sequence[Pair]) -> dict[str, Any]:
-    """The panel's scatter plot: one value per candidate in each column, and the pairs closest to the rule's limit first.
+    """The panel's scatter plot: columns with one value per candidate, and pairs, closest to the rule's limit first.
 
     x, y: standardised scores, see `standardise`. window: lowest and highest angle of the pair rule; way: the angle at
     which the reward rises; both in degrees and None for rules without them.

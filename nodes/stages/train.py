@@ -128,8 +128,8 @@ def train_step(
 def _check_start(riding: LiveAdapter | None, lora: Any, settings: AdapterSettings) -> None:
     if riding is not None and lora is not None:
         raise UserError(
-            "the MODEL already carries a trained adapter, and a LoRA is connected to continue_from: training would "
-            "count twice. Disconnect continue_from, or connect the MODEL without the adapter."
+            "the MODEL already carries a trained adapter, and a LoRA is connected to continue_from: the trained "
+            "weights would count twice. Disconnect continue_from, or connect the MODEL without the adapter."
         )
     if riding is not None and riding.settings != settings:
         was = riding.settings

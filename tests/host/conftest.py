@@ -1,4 +1,4 @@
-"""What host tests need: ComfyUI's own modules, on the CPU and deaf to the test run's command line."""
+"""Fixtures of the host tests: ComfyUI's modules, on the CPU and without pytest's command line."""
 
 from __future__ import annotations
 
@@ -26,9 +26,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def comfyui() -> Path:
-    """ComfyUI's folder ($COMFYUI_PATH, else ~/ComfyUI), its modules importable (`comfy`, `nodes`, ...) and set to the
-    CPU.
-    """
+    """ComfyUI's folder ($COMFYUI_PATH, else ~/ComfyUI), with its modules importable and set to the CPU."""
     folder = Path(os.environ.get("COMFYUI_PATH") or Path.home() / "ComfyUI").resolve()
     if not (folder / "comfy" / "sd.py").is_file():
         pytest.skip(f"no ComfyUI in {folder}: {HOW}")
@@ -52,7 +50,7 @@ def comfyui() -> Path:
 
 @pytest.fixture
 def as_nodes_run(comfyui: Path) -> Iterator[None]:
-    """The inference mode in which ComfyUI executes nodes; its models are unloaded afterwards."""
+    """Inference mode, as ComfyUI executes nodes; models are unloaded afterwards."""
     import comfy.model_management as management
     import torch
 
@@ -72,7 +70,7 @@ def spec_of(name: str) -> importlib.machinery.ModuleSpec:
 
 @pytest.fixture(scope="module")
 def pack(comfyui: Path) -> Iterator[ModuleType]:
-    """The pack under ComfyUI's module name for it: its path, which is no package's."""
+    """The pack, imported under the module name that ComfyUI gives it: its path."""
     name = str(ROOT).replace(".", "_x_")
     spec = spec_of(name)
     module = importlib.util.module_from_spec(spec)
@@ -90,5 +88,5 @@ def extension(pack: ModuleType):
 
 @pytest.fixture(scope="module")
 def nodes(extension) -> dict[str, type]:
-    """Node classes by id, in the pack's order."""
+    """Node classes by node id, in the pack's order."""
     return {node.GET_SCHEMA().node_id: node for node in in_a_loop(extension.get_node_list())}

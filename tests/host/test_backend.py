@@ -1,4 +1,4 @@
-"""The native backend: the numbers of the diffusers backend, adapters that ride on a MODEL, and LoRA files."""
+"""The ComfyUI backend: equal numbers to the diffusers backend, live adapters on a MODEL, and LoRA files."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ pytestmark = pytest.mark.usefixtures("as_nodes_run")
 
 @pytest.fixture(scope="module")
 def toybox(comfyui: Path):
-    """(MODEL, CLIP, VAE), made as a node makes them."""
+    """MODEL, CLIP and VAE of the toybox, made under inference mode as a node makes them."""
     with torch.inference_mode():
         return native_toybox()
 
@@ -63,7 +63,7 @@ def native(toybox) -> ComfyTextToImage:
 
 
 def said(model) -> torch.Tensor:
-    """The denoised picture of a fixed noised latent, by the MODEL as ComfyUI loads it."""
+    """The prediction of the denoised picture for a fixed noised latent, with the MODEL loaded by ComfyUI."""
     import comfy.model_management as management
 
     management.load_models_gpu([model])
@@ -73,7 +73,7 @@ def said(model) -> torch.Tensor:
 
 
 def make_lora(model, settings: AdapterSettings = ADAPTER) -> dict[str, torch.Tensor]:
-    """Another adapter than `random_live`'s, as a LoRA's tensors."""
+    """Tensors of a LoRA whose adapter differs from `random_live`'s."""
     with torch.inference_mode(False):
         adapter = Adapter(model.model.diffusion_model, settings, seed=3)
         adapter.load(adapter_state(adapter, 0.02))
@@ -83,24 +83,28 @@ def make_lora(model, settings: AdapterSettings = ADAPTER) -> dict[str, torch.Ten
 # --- against the diffusers backend ---
 
 
-def test_errors_are_those_of_diffusers(native, twin):
-    """The noised latents differ by sqrt(1 + sigma^2); measured difference of the errors: 2e-6."""
+def test_errors_equal_those_of_diffusers(native, twin):
+    """The noised latents of both differ by a factor of sqrt(1 + sigma^2).
+
+    Measured: the errors differ by 2e-6.
+    """
     x0, drawn = noise(16, 4, 16, 16), noise(16, 4, 16, 16, seed=1)
     errors = []
     for backend in (native, twin):
         times = backend.draw_timesteps(16, torch.Generator().manual_seed(3))
         noised, target = backend.noised(x0, drawn, times)
         errors.append(denoising_error(backend.predict(noised, times, backend.encode_prompts(PROMPTS * 4)), target))
-    assert errors[1].min() < 0.02 and errors[1].max() > 1  # all kinds of times
+    assert errors[1].min() < 0.02 and errors[1].max() > 1  # low and high noise levels
     assert furthest(*errors) < 1e-5
 
 
-def test_training_ends_with_the_adapter_of_diffusers(native, twin):
-    """Gradients are clipped to below AdamW's epsilon: its division would turn the rounding of a gradient near zero into
-    a whole step.
+def test_training_gives_the_same_adapter_as_diffusers(native, twin):
+    """Training on both backends ends with equal adapters.
 
-    Measured: 5e-7, of changes up to 0.027; at the usual clipping 1e-4 relative, and 6 weights in a million off by more
-    than 1e-5.
+    Gradients are clipped to below AdamW's epsilon, because its division would turn the rounding error of a gradient
+    near zero into a whole step.
+    Measured: 5e-7 of changes up to 0.027. With the usual clipping: 1e-4 relative, and 6 weights in a million off by
+    more than 1e-5.
     """
     limits = {"max_grad_norm": 1e-6, "winner_error_collapse": 10}
     settings = TrainSettings(steps=3, batch_size=2, learning_rate=1e-2, schedule="constant", warmup_steps=0, **limits)
@@ -126,10 +130,10 @@ def test_training_ends_with_the_adapter_of_diffusers(native, twin):
         assert ours_said == pytest.approx(theirs_said, rel=2e-3, abs=1e-6)
 
 
-# --- an adapter that rides on a MODEL ---
+# --- live adapters on a MODEL ---
 
 
-def test_a_fresh_adapter_changes_no_bit(toybox, native):
+def test_a_fresh_adapter_leaves_the_prediction_bit_identical(toybox, native):
     before = said(toybox[0])
     with native.training():
         fresh = Adapter(native.denoiser, ADAPTER, device=native.device)
@@ -145,7 +149,7 @@ def test_a_fresh_adapter_changes_no_bit(toybox, native):
         assert torch.equal(native.predict(*question), reference) and torch.equal(reference, base)
 
 
-def test_a_riding_adapter_acts_on_its_own_model_alone(toybox):
+def test_a_live_adapter_acts_on_its_own_model_only(toybox):
     import comfy.model_management as management
 
     model = toybox[0]
@@ -155,7 +159,7 @@ def test_a_riding_adapter_acts_on_its_own_model_alone(toybox):
     changed = said(riding)
     assert furthest(changed, before) > 0.1 and len(left_behind(riding)) == 129
     assert torch.equal(said(model), before) and not left_behind(model)
-    assert torch.equal(said(riding), changed)  # loaded once more
+    assert torch.equal(said(riding), changed)  # after loading it again
     assert (
         torch.equal(said(without_live_adapter(riding)), before) and live_adapter(without_live_adapter(riding)) is None
     )
@@ -164,7 +168,7 @@ def test_a_riding_adapter_acts_on_its_own_model_alone(toybox):
     assert not left_behind(model) and same(weights_of(model), weights)
 
 
-def test_a_patched_clone_carries_it_once(toybox):
+def test_a_patched_clone_applies_the_live_adapter_once(toybox):
     from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
 
     riding = with_live_adapter(toybox[0], random_live(toybox[0]))
@@ -172,12 +176,12 @@ def test_a_patched_clone_carries_it_once(toybox):
     (clone,) = ModelSamplingDiscrete().patch(riding, "eps", False)  # of a loaded MODEL
     assert torch.equal(said(clone), expected)
     assert {len(m._forward_hooks) for m in clone.model.modules()} == {0, 1}
-    assert torch.equal(said(with_live_adapter(clone, live_adapter(clone))), expected)  # in place of itself
+    assert torch.equal(said(with_live_adapter(clone, live_adapter(clone))), expected)  # replaced by an equal one
     assert torch.equal(said(riding), expected)
 
 
-def test_an_adapter_takes_the_place_of_another(toybox):
-    """Both clones have the same weights and keys to ComfyUI."""
+def test_a_new_live_adapter_replaces_the_old_one(toybox):
+    """For ComfyUI both clones have the same weights and keys."""
     model = toybox[0]
     one, other = random_live(model), random_live(model, AdapterSettings(rank=2, alpha=2, targets="attention"))
     expected = said(with_live_adapter(model, other))
@@ -187,8 +191,8 @@ def test_an_adapter_takes_the_place_of_another(toybox):
     assert torch.equal(said(replaced), expected) and not torch.equal(said(riding), expected)
 
 
-def test_a_clone_that_dies_takes_nothing_along(toybox, native):
-    """ComfyUI ejects what a dying MODEL carries, and a clone of a loaded MODEL calls itself injected."""
+def test_deleting_a_clone_leaves_the_other_models_adapter(toybox, native):
+    """ComfyUI ejects the injections of a MODEL that is deleted, and a clone of a loaded MODEL counts as injected."""
     made = [ComfyTextToImage(with_live_adapter(toybox[0], random_live(toybox[0])), *toybox[1:], 64, 64)]
     expected, hooks = made[0].sample(PROMPTS[:1], [1], DRAWING), []
 
@@ -212,7 +216,7 @@ def test_an_adapter_of_another_model_is_refused(toybox):
     assert not left_behind(toybox[0]) and torch.equal(said(toybox[0]), before)
 
 
-def test_training_refuses_a_riding_adapter(toybox):
+def test_training_refuses_a_model_with_a_live_adapter(toybox):
     riding = ComfyTextToImage(with_live_adapter(toybox[0], random_live(toybox[0])), *toybox[1:], 64, 64)
     with pytest.raises(RuntimeError, match="remove the live adapter"), riding.training():
         pass
@@ -221,7 +225,7 @@ def test_training_refuses_a_riding_adapter(toybox):
 # --- fingerprints ---
 
 
-def test_fingerprints_tell_models_apart(toybox):
+def test_different_models_have_different_fingerprints(toybox):
     import comfy.sd
     from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
 
@@ -247,8 +251,10 @@ def test_fingerprints_tell_models_apart(toybox):
 # --- LoRA files ---
 
 
-def test_the_lora_acts_as_the_riding_adapter(toybox, native, twin, tmp_path):
-    """Measured: 4e-6 through ComfyUI's loader and 2e-6 through diffusers', of a change of 0.28 (0.17 of the raw
+def test_the_lora_file_acts_like_the_live_adapter(toybox, native, twin, tmp_path):
+    """The saved LoRA draws what the live adapter draws.
+
+    Measured: 4e-6 through ComfyUI's loader and 2e-6 through diffusers', of a change of 0.28 (0.17 of the raw
     prediction).
     """
     import comfy.sd

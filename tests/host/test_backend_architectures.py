@@ -1,4 +1,4 @@
-"""Kinds of models (eps, v, flow) and architectures (SD, SDXL, Flux), as tiny MODELs of random weights."""
+"""Prediction kinds (eps, v, flow) and architectures (SD, SDXL, Flux) on tiny MODELs of random weights."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def text_encoder(comfyui: Path):
 
 @pytest.fixture
 def backend(request, text_encoder) -> ComfyTextToImage:
-    """Of the `kind` and model type that the test is marked with; latents [4 or 16, 16, 16]."""
+    """A backend of the `kind` and model type that the test is marked with; latents [4 or 16, 16, 16]."""
     made = ComfyTextToImage(random_model(*request.param), text_encoder, None, 128, 128, "euler", "normal")
     assert made.latent_shape[1:] == (16, 16)
     return made
@@ -57,7 +57,7 @@ def pairs(backend: ComfyTextToImage) -> PairData:
     ],
 )
 def test_noising_by_hand(kind, sigma, x, target):
-    """x0 = 2, noise = 3. Where the denoised picture is x0 itself, the network has said the target."""
+    """x0 = 2 and noise = 3; if the denoised picture equals x0, the network output is the training target."""
     x0, drawn, sigmas = torch.full((1, 1, 1, 1), 2.0), torch.full((1, 1, 1, 1), 3.0), torch.tensor([sigma])
     got, wanted = noised(kind, x0, drawn, sigmas)
     assert (got.item(), wanted.item()) == pytest.approx((x, target))
@@ -75,11 +75,11 @@ def test_every_sample_has_its_own_sigma():
     [(m, k) for m, k in zip(MODELS, ["eps", "v", "flow", "eps", "flow"], strict=True)],
     indirect=["backend"],
 )
-def test_the_raw_prediction_is_what_the_network_says(backend, kind):
-    """Over the whole table of sigmas, ends included. It is recovered from x - sigma times itself: rounding grows as 1 /
-    sigma.
+def test_the_raw_prediction_equals_the_network_output(backend, kind):
+    """The raw prediction equals the network's output at all sigmas, including both ends.
 
-    Measured: below 5e-7 from sigma 0.3 up; 4e-6 at SD's smallest, 0.029; 1.2e-4 at flow's, 0.001; 7e-4 at Flux',
+    It is recovered from x - sigma * output, so the rounding error grows as 1 / sigma.
+    Measured: below 5e-7 for sigma >= 0.3; 4e-6 at SD's smallest sigma, 0.029; 1.2e-4 at flow's, 0.001; 7e-4 at Flux',
     0.0003.
     """
     assert backend.kind == kind and backend.precision == "fp32"
@@ -97,7 +97,7 @@ def test_the_raw_prediction_is_what_the_network_says(backend, kind):
 
 
 @pytest.mark.parametrize("model_type", ["EDM", "IMG_TO_IMG", "FLOW_COSMOS"])
-def test_other_kinds_are_refused(model_type):
+def test_other_prediction_kinds_are_refused(model_type):
     with pytest.raises(
         UserError,
         match=r"models of type ModelSampling\w+ (EDM|IMG_TO_IMG|COSMOS_RFLOW) cannot be trained here; eps, v and flow",
@@ -106,8 +106,8 @@ def test_other_kinds_are_refused(model_type):
 
 
 @pytest.mark.parametrize("sampling", ["x0", "lcm"])
-def test_other_kinds_by_a_patch_are_refused(sampling):
-    """LCM is EPS by inheritance, with another denoised picture."""
+def test_other_prediction_kinds_set_by_a_patch_are_refused(sampling):
+    """LCM inherits from EPS but computes the denoised picture differently."""
     from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
 
     (patched,) = ModelSamplingDiscrete().patch(random_model(), sampling, False)
@@ -115,7 +115,7 @@ def test_other_kinds_by_a_patch_are_refused(sampling):
         ComfyTextToImage(patched)
 
 
-def test_a_patched_kind_counts_before_the_model_is_loaded():
+def test_a_patched_prediction_kind_is_used_before_the_model_is_loaded():
     from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete, ModelSamplingSD3
 
     (as_v,) = ModelSamplingDiscrete().patch(random_model(), "v_prediction", True)
@@ -134,8 +134,9 @@ def test_a_patched_kind_counts_before_the_model_is_loaded():
 
 @pytest.mark.parametrize("backend", MODELS, indirect=True)
 def test_training_conditions_as_the_sampler_does(backend):
-    """What the denoiser is given for a batch of prompts while sampling; SDXL's `y` holds the size too, Flux' `guidance`
-    is its 3.5.
+    """Training passes the denoiser the same conditioning as sampling does for a batch of prompts.
+
+    That includes SDXL's `y`, which contains the size, and Flux' `guidance`, 3.5.
     """
     seen = []
     backend.patcher.set_model_unet_function_wrapper(
@@ -152,8 +153,8 @@ def test_training_conditions_as_the_sampler_does(backend):
         assert torch.equal(cond[key].expand_as(value) if key == "guidance" else cond[key], value), key
 
 
-def test_sdxl_sees_the_size(text_encoder):
-    """128 pixels are told from 256: six numbers of 256 each after the pooled text."""
+def test_sdxl_is_conditioned_on_the_size(text_encoder):
+    """SDXL's conditioning differs between 128 and 256 pixels: six numbers of 256 values each after the pooled text."""
     model = random_model("sdxl")
     with (small := ComfyTextToImage(model, text_encoder, None, 128, 128)).training():
         one = small.encode_prompts(PROMPTS[:1])["y"]
@@ -183,7 +184,7 @@ def test_a_step_reaches_every_layer_and_gradients_are_right(backend, checkpointi
 @pytest.mark.parametrize("compute", [None, torch.float32])
 @pytest.mark.parametrize("kind", ["sd", "flux"])
 def test_bfloat16_weights_train(text_encoder, kind, compute):
-    """Computed in, and cast to float32. The adapter stays float32, and changes no bit at first."""
+    """Training computes in bfloat16 and casts to float32; the adapter stays float32 and starts bit-identical."""
     model = random_model(kind, "EPS" if kind == "sd" else "FLUX", torch.bfloat16, compute)
     backend = ComfyTextToImage(model, text_encoder, None, 128, 128)
     assert backend.precision == ("fp32" if compute else "bfloat16")
@@ -204,8 +205,11 @@ def test_bfloat16_weights_train(text_encoder, kind, compute):
 
 
 @pytest.mark.parametrize("backend", MODELS, indirect=True)
-def test_the_lora_acts_as_the_riding_adapter(backend):
-    """Measured over two steps: 4e-6 of the latents' size at most, against a change of 2 to 10 %."""
+def test_the_lora_file_acts_like_the_live_adapter(backend):
+    """The saved LoRA draws what the live adapter draws.
+
+    Measured over two steps: at most 4e-6 of the latents' size, against a change of 2 to 10 %.
+    """
     import comfy.sd
 
     model, live = backend.patcher, random_live(backend.patcher)

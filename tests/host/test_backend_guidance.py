@@ -1,4 +1,4 @@
-"""Guidance in a part of the steps on ComfyUI's own sampling: which forwards run, and that what they give is the host's."""
+"""Guidance in part of the steps (guidance_until) on ComfyUI's sampling: forwards that run, and equal results."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from dreambooth_dpo.toybox.native import native_toybox
 pytestmark = pytest.mark.usefixtures("as_nodes_run")
 
 SEEDS = [1, 2, 3]
-# Two of four steps are guided: 2 rows a picture, then 1. heun asks at the end of a step too, which is where the next
-# begins; dpm_2 in its middle; neither in the last step.
+# Two of four steps are guided: 2 rows per picture, then 1. heun also evaluates the end of a step, where the next one
+# starts, and dpm_2 its middle; neither does so in the last step.
 ROWS = {"heun": [2, 2, 2, 1, 1, 1, 1], "dpm_2": [2, 2, 2, 2, 1, 1, 1]}
 
 
 @pytest.fixture(scope="module")
 def toybox(comfyui: Path):
-    """(MODEL, CLIP, VAE), made as a node makes them."""
+    """MODEL, CLIP and VAE of the toybox, made under inference mode as a node makes them."""
     with torch.inference_mode():
         return native_toybox()
 
@@ -37,7 +37,7 @@ def until(share: float, **changes):
 
 
 def drawn(native: ComfyTextToImage, settings) -> tuple[torch.Tensor, list[int]]:
-    """Latents of three pictures, and the rows a picture of each of the denoiser's forwards."""
+    """Latents of three pictures, and the number of rows per picture in each forward of the denoiser."""
     rows: list[float] = []
     handle = native.denoiser.register_forward_pre_hook(lambda _m, args: rows.append(len(args[0]) / 3))
     try:
@@ -47,7 +47,7 @@ def drawn(native: ComfyTextToImage, settings) -> tuple[torch.Tensor, list[int]]:
 
 
 @pytest.mark.parametrize("sampler", BATCH_INVARIANT)
-def test_the_negative_prompts_forward_is_left_out(native, sampler):
+def test_unguided_steps_skip_the_forward_of_the_negative_prompt(native, sampler):
     native.sampler = sampler
     rows = ROWS.get(sampler, [2, 2, 1, 1])
     assert drawn(native, until(0.5))[1] == rows
@@ -55,7 +55,7 @@ def test_the_negative_prompts_forward_is_left_out(native, sampler):
 
 
 @pytest.mark.parametrize(("share", "guided"), [(0.9, 4), (0.7, 3), (0.25, 1), (0.1, 0), (0.0, 0)])
-def test_shares_are_rounded_to_whole_steps(native, share, guided):
+def test_guidance_until_is_rounded_to_whole_steps(native, share, guided):
     latents, rows = drawn(native, until(share))
     assert rows == [2] * guided + [1] * (4 - guided)
     if guided in (0, 4):  # the host's own path, at cfg 1 or at cfg 3 throughout
@@ -63,10 +63,10 @@ def test_shares_are_rounded_to_whole_steps(native, share, guided):
 
 
 @pytest.mark.parametrize(("sampler", "scheduler"), [("euler", "normal"), ("ddim", "karras")])
-def test_it_is_two_runs_of_the_stock_sampler_one_after_the_other(toybox, sampler, scheduler):
-    """As KSampler (Advanced) twice: two steps at cfg 3 that leave the noise in, the rest at cfg 1.
+def test_partial_guidance_equals_two_runs_of_the_stock_sampler(toybox, sampler, scheduler):
+    """Partial guidance equals two runs of KSampler (Advanced), for samplers that keep no history.
 
-    For samplers that keep no history.
+    The first run does two steps at cfg 3 and keeps the leftover noise; the second does the other steps at cfg 1.
     """
     import comfy.sample
 
@@ -101,19 +101,19 @@ def test_it_is_two_runs_of_the_stock_sampler_one_after_the_other(toybox, sampler
     assert furthest(latents, native.sample([PROMPTS[0]] * 3, SEEDS, until(1.0, guidance=1.0))) > 0.05
 
 
-def test_a_candidate_still_depends_on_its_prompt_and_seed_alone(native):
+def test_a_candidate_depends_on_its_prompt_and_seed_only(native):
     apart = torch.cat([native.sample([p], [s], until(0.5)) for p, s in zip(PROMPTS[:3], SEEDS, strict=True)])
     assert furthest(native.sample(PROMPTS[:3], SEEDS, until(0.5)), apart) < 1e-4
 
 
 def test_other_kinds_of_models(toybox):
-    """A flow model, whose levels end at 1, and a v model."""
+    """A flow model, whose noise levels end at 1, and a v-prediction model."""
     for kind, type_ in (("flux", "FLUX"), ("sd", "V_PREDICTION")):
         native = ComfyTextToImage(random_model(kind, type_), toybox[1], None, 64, 64, "euler", "simple")
         assert drawn(native, until(0.5))[1] == [2, 2, 1, 1], kind
 
 
-def test_an_adapter_acts_and_steps_are_told_and_nothing_stays_behind(toybox, native):
+def test_live_adapters_and_step_callbacks_work_and_are_removed_afterwards(toybox, native):
     riding = ComfyTextToImage(
         with_live_adapter(toybox[0], random_live(toybox[0])), *toybox[1:], 64, 64, negative="a blue bear"
     )

@@ -1,6 +1,4 @@
-"""What training keeps for backward on ComfyUI's own layers: less, and the same gradients, with weights that are cast as
-well.
-"""
+"""Memory that training keeps for backward on ComfyUI's layers: less, with equal gradients, also for cast weights."""
 
 from __future__ import annotations
 
@@ -29,7 +27,7 @@ def text_encoder(comfyui: Path):
 
 
 def trained(backend: ComfyTextToImage, adapter: Adapter, level: str | None) -> tuple[list[torch.Tensor], int]:
-    """Gradients of the adapter, and bytes that forward kept; `level` None: as ComfyUI's layers do it by themselves."""
+    """Gradients of the adapter, and the bytes that forward kept; level None: ComfyUI's layers unchanged."""
     latents, sigmas = noise(2, *backend.latent_shape, seed=6), backend.model_sampling.sigmas[[2, 7]].clone()
     cond, found = backend.encode_prompts(PROMPTS[:2]), {}
 
@@ -58,9 +56,9 @@ def trained(backend: ComfyTextToImage, adapter: Adapter, level: str | None) -> t
     ],
 )
 def test_gradients_are_the_same_and_less_is_kept(text_encoder, monkeypatch, kind, model_type, dtype, compute, share):
-    """Flux has neither convolutions nor group norms nor GEGLU: nothing changes there.
+    """Flux has no convolutions, group norms or GEGLU, so nothing changes there.
 
-    Small tensors count here as large ones do.
+    Small tensors count here like large ones.
     """
     monkeypatch.setattr(module, "MIN_BYTES", 0)
     backend = ComfyTextToImage(

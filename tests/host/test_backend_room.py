@@ -1,4 +1,4 @@
-"""How many pictures go at once where ComfyUI's own figures decide."""
+"""Number of pictures per batch, from ComfyUI's memory estimate and free memory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ def native(comfyui: Path) -> ComfyTextToImage:
 
 @pytest.fixture
 def told(native, monkeypatch):
-    """Sets what ComfyUI tells: its estimate is 1 GiB for each row of a batch; returns the shapes that it was asked for."""
+    """A function that fakes ComfyUI's memory numbers, in GiB: tell(free, reserved).
+
+    The estimate is 1 GiB per row of a batch. It returns the list of shapes that an estimate was requested for.
+    """
     import comfy.model_management as management
 
     shapes: list[list[int]] = []
@@ -45,17 +48,17 @@ def told(native, monkeypatch):
 
 @pytest.mark.parametrize(
     ("free", "reserved", "count"),
-    # Two rows a picture, so 2 GiB each: four fifths of 10 hold 4, and so do those of 11.5 where 1.5 are not for us.
+    # Two rows per picture, so 2 GiB each. Four fifths of 10 GiB hold 4 pictures; so do those of 11.5 with 1.5 reserved.
     [(10, 0, 4), (11.5, 1.5, 4), (100, 0, 16), (1, 0, 1), (0.5, 1, 1)],
 )
-def test_the_hosts_estimate_and_its_free_memory(native, told, free, reserved, count):
+def test_the_batch_fits_the_hosts_estimate_into_free_memory(native, told, free, reserved, count):
     shapes = told(free, reserved)
     assert native.pictures_at_once(AUTO, 16) == count
     assert shapes == [[2, 4, 16, 16]]
 
 
-def test_the_model_is_loaded_before_and_room_is_asked_for_all(native, told, monkeypatch):
-    """One picture is what the host may give up weights for; for the others it makes room by other models alone."""
+def test_the_model_is_loaded_first_and_memory_is_requested_for_the_whole_batch(native, told, monkeypatch):
+    """ComfyUI may offload weights to make room for one picture; for more it may only offload other models."""
     import comfy.model_management as management
 
     told(10)
@@ -74,7 +77,7 @@ def test_the_model_is_loaded_before_and_room_is_asked_for_all(native, told, monk
 @pytest.mark.parametrize(
     ("sampler", "count"), [("euler_ancestral", 8), ("lcm", 8), ("dpmpp_2m_sde", 8), ("dpmpp_2m", 1)]
 )
-def test_where_the_number_shows_in_the_pictures_memory_has_no_say(native, told, sampler, count):
+def test_memory_is_ignored_if_the_batch_size_changes_the_pictures(native, told, sampler, count):
     told(1)
     native.sampler = sampler
     assert native.pictures_at_once(AUTO, 16) == count
@@ -82,7 +85,7 @@ def test_where_the_number_shows_in_the_pictures_memory_has_no_say(native, told, 
 
 
 def test_a_set_is_drawn_in_parts_that_fit(native, told, monkeypatch, tmp_path):
-    """20 candidates: a batch of 16 and one of 4, three pictures at once, the same as without a limit."""
+    """20 candidates are a batch of 16 and one of 4; drawn three at a time they equal those without a limit."""
     counts, sample = [], native.sample
     monkeypatch.setattr(native, "sample", lambda prompts, *more: counts.append(len(prompts)) or sample(prompts, *more))
     monkeypatch.setattr(native, "pictures_at_once", lambda settings, most: 3)
@@ -95,8 +98,8 @@ def test_a_set_is_drawn_in_parts_that_fit(native, told, monkeypatch, tmp_path):
     assert drawn[0][0] == drawn[1][0] and furthest(drawn[0][1], drawn[1][1]) < 1e-4
 
 
-def test_by_this_machines_own_figures(native):
-    """The toybox's estimate for 16 pictures is small beside any machine's memory."""
+def test_with_the_real_memory_of_this_machine(native):
+    """The toybox's estimate for 16 pictures fits into any machine's memory."""
     import comfy.model_management as management
 
     each = native.patcher.model.memory_required([2, 4, 16, 16])

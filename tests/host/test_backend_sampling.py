@@ -1,4 +1,4 @@
-"""Sampling, prompts and scorers' models through ComfyUI's own machinery."""
+"""Sampling, prompts and scorer models through ComfyUI's own functions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SEEDS = [1, 2, 3, 4]
 
 @pytest.fixture(scope="module")
 def toybox(comfyui: Path):
-    """(MODEL, CLIP, VAE), made as a node makes them."""
+    """MODEL, CLIP and VAE of the toybox, made under inference mode as a node makes them."""
     with torch.inference_mode():
         return native_toybox()
 
@@ -42,21 +42,21 @@ def apart(native: ComfyTextToImage, prompts=PROMPTS, settings=DRAWING) -> torch.
 
 
 @pytest.mark.parametrize("sampler", BATCH_INVARIANT)
-def test_a_candidate_depends_on_its_prompt_and_seed_alone(native, sampler):
-    """Measured over 4 to 6 steps, of latents up to 5: 2.1e-5 at most with PyTorch 2.14, 1.7e-4 (dpm_2) with 2.11."""
+def test_a_candidate_depends_on_its_prompt_and_seed_only(native, sampler):
+    """Measured over 4 to 6 steps, latents up to 5: at most 2.1e-5 with PyTorch 2.14, 1.7e-4 (dpm_2) with 2.11."""
     native.sampler = sampler
     assert furthest(native.sample(PROMPTS, SEEDS, DRAWING), apart(native)) < 5e-4
 
 
 @pytest.mark.parametrize("sampler", ["euler_ancestral", "lcm"])
-def test_samplers_with_noise_of_their_own_draw_it_for_the_batch(native, sampler):
+def test_samplers_that_add_noise_draw_it_for_the_whole_batch(native, sampler):
     native.sampler = sampler
     assert furthest(native.sample(PROMPTS, SEEDS, DRAWING), apart(native)) > 1
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
-def test_prompts_of_unlike_lengths_go_together(native, guidance):
-    """24 and 48 tokens, at the first and the last place."""
+def test_prompts_of_different_lengths_share_a_batch(native, guidance):
+    """24 and 48 tokens, with the long prompt first and last."""
     settings = DRAWING.model_copy(update={"guidance": guidance})
     for prompts in ([LONG, *PROMPTS[:3]], [*PROMPTS[:3], LONG]):
         assert furthest(native.sample(prompts, SEEDS, settings), apart(native, prompts, settings)) < 1e-4
@@ -71,8 +71,8 @@ def test_guidance_and_the_negative_prompt_act(toybox, native):
 
 
 @pytest.mark.parametrize("scale", ["toybox", "sd"])
-def test_latents_and_pictures_are_those_of_the_stock_nodes(toybox, scale):
-    """SD's latents are 0.18215 times the VAE's."""
+def test_latents_and_pictures_equal_those_of_the_stock_nodes(toybox, scale):
+    """SD's latents are the VAE's latents times 0.18215."""
     import comfy.sample
 
     from nodes import CLIPTextEncode, VAEDecode, VAEEncode
@@ -97,13 +97,13 @@ def test_latents_and_pictures_are_those_of_the_stock_nodes(toybox, scale):
     latents = native.sample([PROMPTS[0]] * 2, SEEDS[:2], DRAWING)
     assert furthest(latents, samples * factor) < 1e-5 * latents.abs().max()
     images = VAEDecode().decode(toybox[2], {"samples": latents / factor})[0]
-    assert np.abs(native.decode(latents) - images.mul(255).numpy()).max() < 0.51  # it rounds to whole grey values
+    assert np.abs(native.decode(latents) - images.mul(255).numpy()).max() < 0.51  # decode rounds to whole grey values
     encoded = VAEEncode().encode(toybox[2], torch.from_numpy(native.decode(latents)).float() / 255)[0]["samples"]
     assert furthest(native.encode_images(native.decode(latents)), encoded * factor) < 1e-5
 
 
-def test_every_step_is_told_and_may_raise(toybox, native):
-    """A MODEL with an adapter on it: afterwards it draws as before."""
+def test_the_callback_runs_at_every_step_and_may_raise(toybox, native):
+    """A MODEL with a live adapter draws the same after a callback raised as before."""
     riding = ComfyTextToImage(with_live_adapter(toybox[0], random_live(toybox[0])), *toybox[1:], 64, 64)
     weights, plain, expected = (
         weights_of(toybox[0]),
@@ -133,7 +133,7 @@ def test_every_step_is_told_and_may_raise(toybox, native):
 # --- prompts ---
 
 
-def test_training_takes_prompts_of_unlike_lengths(native):
+def test_training_accepts_prompts_of_different_lengths(native):
     """Measured: 1e-6."""
     prompts = [PROMPTS[0], LONG, PROMPTS[1]]
     with native.training(), torch.no_grad():
@@ -152,13 +152,13 @@ def test_prompts_are_encoded_once(toybox, native, monkeypatch):
     original = toybox[1].encode_from_tokens_scheduled
     monkeypatch.setattr(toybox[1], "encode_from_tokens_scheduled", lambda tokens: calls.append(1) or original(tokens))
     native.encode_texts([*PROMPTS, *PROMPTS])
-    native.sample(PROMPTS, SEEDS, DRAWING)  # and the empty negative
+    native.sample(PROMPTS, SEEDS, DRAWING)  # also encodes the empty negative prompt
     native.encode_prompts(PROMPTS)
     assert len(calls) == 5
 
 
-def test_batches_hold_one_row_a_prompt():
-    """[1, 2, 1] and [1, 3, 1] tokens become 6; the pooled texts are joined, what is equal is kept."""
+def test_batches_have_one_row_per_prompt():
+    """[1, 2, 1] and [1, 3, 1] tokens become 6; pooled texts are concatenated, equal values are kept."""
     short, long = torch.tensor([[[1.0], [2.0]]]), torch.tensor([[[3.0], [4.0], [5.0]]])
     ((tensor, extras),) = batch(
         [
@@ -180,14 +180,14 @@ def test_batches_hold_one_row_a_prompt():
         ((7, 8, 9), ({}, {}, {}), r"\[7, 8, 9\] tokens"),
     ],
 )
-def test_prompts_that_do_not_go_together_are_refused(lengths, extras, match):
+def test_prompts_that_cannot_share_a_batch_are_refused(lengths, extras, match):
     with pytest.raises(UserError, match=match):
         batch([(torch.zeros(1, n, 1), extra) for n, extra in zip(lengths, extras, strict=True)])
 
 
 @pytest.mark.parametrize(("apply_to_conds", "scheduled"), [(True, False), (False, True), (True, True)])
 def test_scheduled_prompts_are_refused(toybox, apply_to_conds, scheduled):
-    """A LoRA on the text encoder from half of the steps on: two entries a prompt, or an entry with hooks for the MODEL."""
+    """A LoRA on the text encoder from half of the steps on gives two entries per prompt, or entries with hooks."""
     import comfy.hooks
     from comfy_extras.nodes_hooks import SetClipHooks
 
@@ -221,7 +221,7 @@ def test_video_models_are_refused(monkeypatch):
         ComfyTextToImage(model)
 
 
-# --- scorers' models ---
+# --- scorer models ---
 
 
 @pytest.fixture(scope="module")
@@ -247,7 +247,7 @@ def dino(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("which", ["open_clip", "dinov2"])
-def test_resident_embedders_say_the_same(dino, which):
+def test_resident_embedders_give_the_same_embeddings(dino, which):
     import comfy.model_management as management
 
     source = weights_folder("reward") if which == "open_clip" else dino
@@ -255,7 +255,7 @@ def test_resident_embedders_say_the_same(dino, which):
     bare, resident = load_embedder(source), ResidentEmbedder(load_embedder(source))
     assert (resident.name, resident.fingerprint) == (bare.name, bare.fingerprint)
     assert not management.loaded_models()
-    for _ in range(2):  # the second time it was put aside
+    for _ in range(2):  # the second time after it was offloaded
         assert np.array_equal(resident.embed_images(images), bare.embed_images(images))
         assert management.loaded_models() == [resident._patcher] and resident.device == management.get_torch_device()
         management.unload_all_models()

@@ -1,4 +1,4 @@
-"""Training on a MODEL as nodes do it: under inference mode, on top of patches, interrupted and resumed."""
+"""Training on a MODEL as nodes do it: under inference mode, on patched models, interrupted and resumed."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ SETTINGS = TrainSettings(
 
 @pytest.fixture
 def native() -> ComfyTextToImage:
-    """A toybox of its own for every test: training may leave its weights as other tensors."""
+    """A new toybox for each test, because training may replace the weights' tensors."""
     return ComfyTextToImage(*native_toybox(), 64, 64)
 
 
 def as_loaded_by_a_node(model) -> None:
-    """Weights and buffers as tensors that were made under inference mode."""
+    """Replace weights and buffers by tensors made under inference mode."""
     for part in model.model.modules():
         for name, weight in part._parameters.items():
             part._parameters[name] = None if weight is None else nn.Parameter(weight.clone(), requires_grad=False)
@@ -69,7 +69,7 @@ def as_loaded_by_a_node(model) -> None:
 
 
 def with_lora(model, strength: float = 1.0):
-    """A clone with a LoRA of random weights, as ComfyUI's own loader puts it on."""
+    """A clone with a LoRA of random weights, patched as by ComfyUI's own loader."""
     import comfy.sd
 
     adapter = Adapter(model.model.diffusion_model, ADAPTER, seed=3)
@@ -85,7 +85,7 @@ def train(
     checkpointing: bool = False,
     settings: TrainSettings = SETTINGS,
 ) -> dict[str, torch.Tensor]:
-    """What the training node does; the state of the trained adapter."""
+    """Train as the training node does; returns the trained adapter's state."""
     with RunFolder(folder) as run, backend.training():
         adapter = Adapter(backend.denoiser, ADAPTER, seed=5, device=backend.device)
         latents = noise(6, 4, 16, 16, seed=6)
@@ -101,7 +101,7 @@ def draw(backend: ComfyTextToImage) -> torch.Tensor:
 
 @pytest.fixture
 def expected(tmp_path) -> dict[str, torch.Tensor]:
-    """The adapter that plain training ends with."""
+    """The adapter after training without interruptions."""
     return train(ComfyTextToImage(*native_toybox(), 64, 64), tmp_path / "plain")
 
 
@@ -120,13 +120,13 @@ def test_weights_made_under_inference_mode_train(native, expected, tmp_path):
 
 
 def test_prompts_encoded_beforehand_train(native, expected, tmp_path):
-    """Their conditioning was made under inference mode."""
+    """Prompts encoded before training, under inference mode, can be trained on."""
     native.encode_prompts(PROMPTS)
     assert same(train(native, tmp_path / "run"), expected)
 
 
 @pytest.mark.parametrize("loaded", [False, True])
-def test_a_lora_on_the_model_stays_and_counts(native, expected, tmp_path, loaded):
+def test_a_lora_on_the_model_is_part_of_policy_and_reference(native, expected, tmp_path, loaded):
     model, clip, vae = native.patcher, native.clip, native.vae
     weights, plain = weights_of(model), draw(native)
     backend = ComfyTextToImage(with_lora(model), clip, vae, 64, 64)
@@ -146,8 +146,8 @@ def test_a_lora_on_the_model_stays_and_counts(native, expected, tmp_path, loaded
     assert same(train(baked, tmp_path / "baked"), trained)
 
 
-def test_training_goes_beside_a_riding_adapter(native, expected, tmp_path):
-    """The node takes it off for training; the loaded MODEL that carries it is put aside."""
+def test_training_works_while_another_model_carries_a_live_adapter(native, expected, tmp_path):
+    """The node removes the live adapter for training; the loaded MODEL that carries it is offloaded."""
     riding = ComfyTextToImage(
         with_live_adapter(native.patcher, random_live(native.patcher)), native.clip, native.vae, 64, 64
     )
@@ -169,10 +169,8 @@ def test_the_gradient_self_test_passes(native):
         assert self_test(native, adapter, data, "fast") < 0.005
 
 
-def test_a_reference_bank_spares_the_reference_forwards(native, monkeypatch, tmp_path):
-    """Seven steps of one pair of three, with one draw of each: the reference is asked in the first three steps' batches
-    alone.
-    """
+def test_a_reference_bank_saves_reference_forwards(native, monkeypatch, tmp_path):
+    """Seven steps over three pairs with one draw each need reference forwards in the first three steps only."""
     train(native, tmp_path / "tested")  # its self-test asks too, once
     passes, predict = [], native.predict
 
@@ -202,8 +200,8 @@ def test_a_reference_bank_spares_the_reference_forwards(native, monkeypatch, tmp
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_an_interrupt_leaves_nothing_and_resumes(native, tmp_path, checkpointing):
-    """After step 3, one step beyond the checkpoint."""
+def test_an_interrupt_leaves_no_hooks_and_training_resumes(native, tmp_path, checkpointing):
+    """The interrupt comes after step 3, one step after the checkpoint."""
     import comfy.model_management as management
 
     as_loaded_by_a_node(native.patcher)
@@ -225,8 +223,8 @@ def test_an_interrupt_leaves_nothing_and_resumes(native, tmp_path, checkpointing
     assert torch.equal(draw(native), before)
 
 
-def test_what_training_changes_is_put_back(native):
-    """Also when the body raises; autograd is on inside only."""
+def test_training_restores_everything_that_it_changed(native):
+    """Changes are undone also if the body raises; autograd is on only inside."""
     with pytest.raises(ValueError, match="stop"), native.training():
         assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
         assert not any(p.requires_grad or p.is_inference() for p in native.patcher.model.parameters())

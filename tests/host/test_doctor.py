@@ -1,4 +1,4 @@
-"""The doctor on a real ComfyUI, as a user calls it; and its tiny models of each family under ComfyUI's own management."""
+"""The doctor on a real ComfyUI, started as a user starts it, and its tiny models of each family."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def doctor(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """By its folder, as where nothing of it is installed; with the ComfyUI that the tests are run for."""
+    """Run the doctor from the pack's folder, without an installed package, on the ComfyUI under test."""
     command = [
         sys.executable,
         str(ROOT / "doctor"),
@@ -39,7 +39,7 @@ def doctor(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_comfyui_that_works_is_told_line_by_line(comfyui: Path, tmp_path: Path) -> None:
+def test_a_working_comfyui_is_reported_line_by_line(comfyui: Path, tmp_path: Path) -> None:
     if not (comfyui / "main.py").is_file():
         pytest.skip("no ComfyUI here")
     done = doctor(tmp_path, "--json", "report.json")

@@ -1,6 +1,4 @@
-"""Training and drawing where the host streams weights, on a stand-in (tests/support/streamed.py): no GPU is needed, and
-none is claimed.
-"""
+"""Training and sampling where the host streams weights, on a simulation (tests/support/streamed.py) without a GPU."""
 
 from __future__ import annotations
 
@@ -40,7 +38,7 @@ def one_buffer(comfyui):
 
 
 def plain_model(kind: str):
-    """Equal weights at every call."""
+    """A MODEL with the same weights at every call."""
     return native_toybox()[0] if kind == "toybox" else random_model("flux", model_type="FLUX")
 
 
@@ -54,7 +52,7 @@ def backend_of(model, kind: str) -> ComfyTextToImage:
 
 
 def gradients(backend: ComfyTextToImage, level: str) -> dict[str, torch.Tensor]:
-    """Of one squared error, for every weight of an adapter that acts."""
+    """Gradients of one squared error for all weights of an adapter with B not 0."""
     with backend.training():
         adapter = Adapter(backend.denoiser, ADAPTER, seed=5, device=backend.device)
         adapter.load(adapter_state(adapter))
@@ -68,7 +66,7 @@ def gradients(backend: ComfyTextToImage, level: str) -> dict[str, torch.Tensor]:
 
 
 def difference(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> float:
-    """Largest relative difference of a layer's gradient."""
+    """Largest relative difference between the gradients of a layer."""
     assert left.keys() == right.keys()
     return max(float((left[k] - right[k]).norm() / left[k].norm()) for k in left)
 
@@ -76,7 +74,7 @@ def difference(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) ->
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("system", ["dynamic", "low VRAM"])
-def test_gradients_are_those_of_the_plain_host(system, kind, level, one_buffer, capsys):
+def test_gradients_equal_those_without_streaming(system, kind, level, one_buffer, capsys):
     expected = gradients(backend_of(plain_model(kind), kind), level)
     assert not one_buffer
     again = (lambda: plain_model(kind)) if system == "dynamic" else None
@@ -84,14 +82,14 @@ def test_gradients_are_those_of_the_plain_host(system, kind, level, one_buffer, 
     found = difference(expected, gradients(backend_of(model, kind), level))
     with capsys.disabled():
         print(f"\nstand-in {system}, {kind}, level {level}: largest relative difference of a gradient {found:.1e}")
-    # The dynamic one was trained on its plain copy, the other one through the buffer.
+    # The dynamic MODEL was trained on its plain copy, the other one through the buffer.
     assert bool(one_buffer) == (system == "low VRAM")
     assert found < 2e-5
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_without_care_the_stand_in_makes_gradients_wrong(kind, monkeypatch):
-    """The control: it does what it stands in for."""
+def test_without_protection_streaming_corrupts_gradients(kind, monkeypatch):
+    """Control test: without the protection, the simulated streaming corrupts gradients."""
     expected = gradients(backend_of(plain_model(kind), kind), "fast")
     monkeypatch.setattr(host, "plain_copy", lambda patcher: patcher)
     monkeypatch.setattr(host, "_own_casts", lambda _model: contextlib.nullcontext())
@@ -100,7 +98,7 @@ def test_without_care_the_stand_in_makes_gradients_wrong(kind, monkeypatch):
         assert difference(expected, wrong) > 0.05
 
 
-def test_a_loader_that_cannot_be_called_again_is_refused_by_name():
+def test_a_loader_that_cannot_be_called_again_is_refused():
     backend = backend_of(streamed(plain_model("toybox"), dynamic=True), "toybox")
     with (
         pytest.raises(UserError, match="dynamic VRAM.*Load it with Load Checkpoint.*--disable-dynamic-vram"),
@@ -109,8 +107,8 @@ def test_a_loader_that_cannot_be_called_again_is_refused_by_name():
         raise AssertionError("trained")
 
 
-def test_a_riding_adapter_draws_the_same_pictures():
-    """Hooks act on what a layer gives, wherever its weights come from."""
+def test_a_live_adapter_draws_the_same_pictures():
+    """Hooks act on a layer's output, wherever its weights are stored."""
     plain, live = plain_model("toybox"), random_live(plain_model("toybox"))
     expected = backend_of(with_live_adapter(plain, live), "toybox").sample(PROMPTS[:2], [1, 2], DRAWING)
     for dynamic in (True, False):
@@ -121,7 +119,7 @@ def test_a_riding_adapter_draws_the_same_pictures():
 
 
 @pytest.mark.parametrize("dynamic", [True, False])
-def test_an_interrupt_leaves_nothing(dynamic):
+def test_an_interrupt_leaves_no_hooks(dynamic):
     import comfy.model_management as management
 
     model = streamed(plain_model("toybox"), dynamic, lambda: plain_model("toybox"))

@@ -1,4 +1,4 @@
-"""The example workflows: as their source writes them, of known nodes only, and run on a real ComfyUI."""
+"""The example workflows: equal to their source, made of known nodes only, and run on a real ComfyUI."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from example_workflows import graphs
 
 pytestmark = pytest.mark.usefixtures("comfyui")
 NAMES = sorted(graphs())
-# Only sizes are made smaller: every node runs, wired as shipped.
+# Smaller sizes only: every node runs, connected as shipped.
 SMALL = {
     "candidates_per_prompt": 3,
     "train_steps": 4,
@@ -74,7 +74,7 @@ def test_a_toybox_example_runs(name: str, server: Server, info: dict):
                 small = SMALL[key]
                 node["inputs"][key] = (
                     min(small, node["inputs"][key]) if key == "steps" else small
-                )  # drafts have fewer already
+                )  # drafts already have fewer
         if node["class_type"] == "DBDPO_LoadToybox":
             node["inputs"]["steps"] = 20
     shown = server.run(graph)["outputs"]

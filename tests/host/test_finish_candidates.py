@@ -1,6 +1,4 @@
-"""Finish Candidates on a running ComfyUI: drafts choose, and what is finished is what would have been drawn without
-them.
-"""
+"""Finish Candidates on a running ComfyUI: drafts select, and finished pictures equal those drawn without drafts."""
 
 from __future__ import annotations
 
@@ -31,7 +29,7 @@ def server(tmp_path_factory) -> Iterator[Server]:
 
 
 def drafted(run_name: str, **changes: dict) -> dict:
-    """A round whose candidates are drafted first; the nodes behind the drafts keep the names that they have without."""
+    """A round whose candidates are drafted first; nodes after the drafts keep their usual names."""
     graph = toy_loop_graph(sample={"run_name": run_name, "steps": STEPS}, train={"train_steps": 3})
     del graph["look"], graph["evaluate"]
     graph["draft"] = node("SampleCandidates", **{**graph.pop("sample")["inputs"], "steps": DRAFT_STEPS})
@@ -55,7 +53,7 @@ def refused(server: Server, graph: dict) -> str:
     return dict(found["status"]["messages"])["execution_error"]["exception_message"]
 
 
-def test_only_drafts_in_pairs_are_drawn_and_they_are_the_pictures_of_their_noise(server: Server):
+def test_only_drafts_in_pairs_are_finished_and_equal_full_sampling(server: Server):
     done = server.run(drafted("drafted"))
     path = run_path(server, "drafted")
     (drafts,), (finished,) = sets(path, "candidates"), sets(path, "finished")
@@ -72,14 +70,15 @@ def test_only_drafts_in_pairs_are_drawn_and_they_are_the_pictures_of_their_noise
         difference = np.abs(run.images(finished).astype(int) - whole.images(name, chosen))
         assert difference.max() <= 1, "to rounding: batches differ"
     assert done["outputs"]["finish"]["text"] == [
-        f"{len(chosen)} of {count} drafts stand in pairs and are drawn in full, in {STEPS} steps in place of {DRAFT_STEPS}."
+        f"{len(chosen)} of {count} drafts are in pairs and were drawn in full, "
+        f"in {STEPS} steps instead of {DRAFT_STEPS}."
     ]
     assert "correlation between scores of drafts and of pictures: fidelity 0." in done["outputs"]["pairs"]["text"][0]
     assert "correlate" not in done["outputs"]["draft_pairs"]["text"][0]
     assert done["outputs"]["train"]["text"][0].startswith("3 steps on ")
 
 
-def test_another_margin_behind_draws_nothing_again(server: Server):
+def test_another_margin_after_finishing_draws_nothing_again(server: Server):
     server.run(drafted("again"))
     ran = server.run(drafted("again", pairs={"margin": 0.25}))
     assert executed(ran) >= {"pairs", "train"} and not executed(ran) & {"draft", "draft_score", "finish"}
@@ -88,13 +87,16 @@ def test_another_margin_behind_draws_nothing_again(server: Server):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"finish": {"steps": DRAFT_STEPS}}, "the drafts have 3 steps and their pictures would have 3: draft in fewer"),
-        ({"draft": {"sampler_name": "euler_ancestral"}}, "sampler euler_ancestral adds noise of its own"),
+        (
+            {"finish": {"steps": DRAFT_STEPS}},
+            "the drafts have 3 steps and the finished pictures would have 3: set fewer",
+        ),
+        ({"draft": {"sampler_name": "euler_ancestral"}}, "sampler euler_ancestral adds noise while sampling"),
         ({"finish": {"model": ["other", 0]}}, "these drafts were drawn by another MODEL"),
         ({"draft_pairs": {"margin": TOO_MUCH}}, "no pair fits the window 20..70 degrees"),
     ],
 )
-def test_what_cannot_be_finished_is_refused_by_name(server: Server, changes: dict, said: str):
+def test_drafts_that_cannot_be_finished_are_refused(server: Server, changes: dict, said: str):
     graph = drafted("refused", **changes)
     graph["other"] = node("LoadToybox", concept=1, personalized=False, steps=20)
     assert said in refused(server, graph)
@@ -124,7 +126,7 @@ def test_dpo_rounds_drafts_every_round(server: Server):
 LINKS = {name: [name, 0] for name in ("model", "clip", "vae", "concept", "prompts", "scorer")}
 
 
-def test_dpo_rounds_looks_at_the_pairs_of_drafts_before_anything_is_finished(comfyui: Path):
+def test_dpo_rounds_checks_draft_pairs_before_finishing(comfyui: Path):
     from dreambooth_dpo.nodes.schema.rounds import Rounds
 
     graph = Rounds.execute(**LINKS, rounds=2, run_name="x", draft_steps=2, **SAMPLING, **PAIRS, **TRAINING).expand
@@ -145,7 +147,7 @@ def test_dpo_rounds_looks_at_the_pairs_of_drafts_before_anything_is_finished(com
     assert steps == [2, 2, SAMPLING["steps"], SAMPLING["steps"]]
 
 
-def test_keep_best_asks_for_drafts_then_pairs_and_for_no_more_where_either_is_none(nodes, monkeypatch):
+def test_keep_best_requests_drafts_then_pairs_and_stops_if_either_is_empty(nodes, monkeypatch):
     node_ = nodes["DBDPO_KeepBest"]
     no_pairs = import_module(f"{node_.__module__.partition('.schema.')[0]}.stages.no_pairs")
     monkeypatch.setattr(no_pairs, "lacking", lambda pairs: "none" if pairs == "empty" else None)
@@ -165,13 +167,13 @@ def test_keep_best_asks_for_drafts_then_pairs_and_for_no_more_where_either_is_no
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"draft_steps": 20, "steps": 20}, "the drafts have 20 steps and their pictures would have 20"),
-        ({"draft_steps": 6, "sampler_name": "dpmpp_sde"}, "sampler dpmpp_sde adds noise of its own"),
-        ({"draft_steps": 1001}, "draft_steps is 1001: it goes from 0 to 1000"),
-        ({"steps": 0}, "steps is 0: it goes from 1 to 1000"),
+        ({"draft_steps": 20, "steps": 20}, "the drafts have 20 steps and the finished pictures would have 20"),
+        ({"draft_steps": 6, "sampler_name": "dpmpp_sde"}, "sampler dpmpp_sde adds noise while sampling"),
+        ({"draft_steps": 1001}, "draft_steps is 1001. Set it between 0 and 1000"),
+        ({"steps": 0}, "steps is 0. Set it between 1 and 1000"),
     ],
 )
-def test_dpo_rounds_refuses_drafts_of_no_use_before_anything_runs(nodes, given: dict, said: str):
+def test_dpo_rounds_refuses_useless_drafts_before_anything_runs(nodes, given: dict, said: str):
     assert said in nodes["DBDPO_Rounds"].validate_inputs(**given)
     assert nodes["DBDPO_Rounds"].validate_inputs(draft_steps=0, steps=20, sampler_name="dpmpp_sde") is True
     assert nodes["DBDPO_Rounds"].validate_inputs(draft_steps=6, steps=20, sampler_name="dpmpp_2m") is True

@@ -1,8 +1,7 @@
-"""The examples for a user's own model, on checkpoints of full size (random weights): every layer, name and shape is the
-real one.
+"""The examples for a user's own model, on full-size checkpoints of random weights.
 
-On two CPU cores: SD1.5 two minutes and 9 GB, SDXL eight minutes and 10.5 GB, and 7 GB of its file that the system may
-drop again.
+Every layer, name and shape is that of the real model.
+On two CPU cores: SD1.5 takes two minutes and 9 GB, SDXL eight minutes and 10.5 GB, and 7 GB of page cache for its file.
 """
 
 from __future__ import annotations
@@ -23,28 +22,28 @@ from workflows import FOLDER, to_api
 from dreambooth_dpo.dpo_core.backends.comfyui.random_models import UNETS, checkpoint_layout, lora_layers
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("comfyui")]
-# Only sizes are made smaller, and the window is wide open: any two candidates that differ are then a pair, whatever
-# random weights draw.
+PLACES = ("on a beach", "in the snow", "on a chair", "at night")
+# Smaller sizes, and the widest angle window, so that any two different candidates make a pair.
 SMALL = {
-    "candidates_per_prompt": 3, "steps": 2, "train_steps": 2, "pairs_per_step": 1, "accumulation": 1, "seeds_per_prompt": 1,
+    "candidates_per_prompt": 3, "steps": 2, "train_steps": 2, "pairs_per_step": 1, "accumulation": 1,
+    "seeds_per_prompt": 1,
     "angle_low": -90, "angle_high": 180, "margin": 0.0, "preset": "own text", "held_out_share": 0.5,
-    "text": "\n".join(f"a {{identifier}} {{class_noun}} {place}" for place in ("on a beach", "in the snow", "on a chair", "at night")),
+    "text": "\n".join(f"a {{identifier}} {{class_noun}} {place}" for place in PLACES),
 }  # fmt: skip
 PIXELS = {"sd15": 64, "sdxl": 128}
-# SDXL's UNet takes 10 GB in float32, which is what ComfyUI chooses on a CPU, and 5 GB in bf16. ComfyUI then casts every
-# layer to float32 as it is used: what it does on a graphics card without bf16, and the case in which checkpointing must
-# keep the casts out of memory.
+# SDXL's UNet takes 10 GB in float32, ComfyUI's choice on a CPU, and 5 GB in bf16. With bf16 ComfyUI casts every layer
+# to float32 when it is used, as on a graphics card without bf16: checkpointing must then not keep the casts in memory.
 ARGUMENTS = {"sd15": (), "sdxl": ("--bf16-unet",)}
 WEIGHTS = {"sd15": 859_520_964, "sdxl": 2_567_463_684}  # of the published UNets
-# The stock path keeps every weight that a LoRA changes twice, so SDXL's is loaded by it but not sampled with: names and
-# shapes decide.
+# The stock path keeps two copies of every weight that a LoRA changes, so SDXL is only loaded by it, which checks names
+# and shapes, and not sampled with.
 MEMORY = {"sd15": 10, "sdxl": 14}  # GB that must be free
 DISK = {"sd15": 4, "sdxl": 9}
 MINUTES = 45
 
 
 def example(kind: str, info: dict) -> dict:
-    """The shipped workflow as the server takes it, small."""
+    """The shipped workflow in API form, with smaller sizes."""
     graph = to_api(json.loads((FOLDER / f"{kind}_lora_improve.json").read_text(encoding="utf-8")), info)
     for node in graph.values():
         for key in node["inputs"].keys() & {*SMALL, "width", "height"}:
@@ -53,7 +52,7 @@ def example(kind: str, info: dict) -> dict:
 
 
 def stock_graph(checkpoint: str, lora: str, pixels: int | None) -> dict:
-    """The checkpoint and a LoRA by core nodes only, and one sampler step with them where `pixels` says how large."""
+    """The checkpoint and a LoRA loaded by core nodes, with one sampler step if `pixels` gives a size."""
     loaded = {
         "model": ["checkpoint", 0],
         "clip": ["checkpoint", 1],
@@ -85,7 +84,7 @@ def stock_graph(checkpoint: str, lora: str, pixels: int | None) -> dict:
 @pytest.fixture
 def folder(tmp_path: Path):
     yield tmp_path
-    shutil.rmtree(tmp_path / "models", ignore_errors=True)  # gigabytes that pytest would keep
+    shutil.rmtree(tmp_path / "models", ignore_errors=True)  # pytest would keep these gigabytes
 
 
 @pytest.mark.parametrize("kind", list(UNETS))
@@ -95,18 +94,19 @@ def test_an_example_runs_on_a_checkpoint_of_full_size(kind: str, folder: Path, m
     memory, disk = psutil.virtual_memory().available / 1e9, shutil.disk_usage(folder).free / 1e9
     if memory < MEMORY[kind] or disk < DISK[kind]:
         pytest.skip(
-            f"{kind} needs {MEMORY[kind]} GB of free memory and {DISK[kind]} GB of free disk; here are {memory:.0f} and {disk:.0f}"
+            f"{kind} needs {MEMORY[kind]} GB of free memory and {DISK[kind]} GB of free disk; "
+            f"here are {memory:.0f} and {disk:.0f}"
         )
     layout = checkpoint_layout(kind)
     assert sum(t.numel() for n, t in layout.items() if n.startswith("model.diffusion_model.")) == WEIGHTS[kind]
     shipped = json.loads((FOLDER / f"{kind}_lora_improve.json").read_text(encoding="utf-8"))
     checkpoint = next(n["widgets_values"][0] for n in shipped["nodes"] if n["type"] == "CheckpointLoaderSimple")
     fill_server(folder, kind, checkpoint)
-    # Linux' allocator keeps freed blocks below 32 MB for itself: gigabytes of layers that were cast and let go.
+    # glibc's allocator keeps freed blocks below 32 MB: gigabytes of casts that were freed.
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "1000000")
 
     with Server(folder, *ARGUMENTS[kind]) as server:
-        start = len(server.said())  # before it, the host speaks of parts of its own that do not load
+        start = len(server.said())  # the host's own startup messages come before
         graph = example(kind, server.get("/object_info"))
         shown = server.run(graph, MINUTES * 60)["outputs"]
         shown = {graph[n]["class_type"]: shown[n] for n in shown if n in graph}

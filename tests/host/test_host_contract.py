@@ -1,6 +1,4 @@
-"""What dpo_core/backends/comfyui/host.py relies on, entry by entry, on the ComfyUI at hand: a failure says what the
-host has changed.
-"""
+"""The contract of dpo_core/backends/comfyui/host.py with ComfyUI: a failure names what the host has changed."""
 
 from __future__ import annotations
 
@@ -30,7 +28,7 @@ def toybox(comfyui):
 
 
 def test_every_entry_has_a_contract():
-    """One test an entry, in this file or the one on models; its name holds the entry's."""
+    """Every entry has a test here or in the file on models, whose name contains the entry's name."""
     texts = [path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_host_contract*.py")]
     tests = "\n".join(name for text in texts for name in re.findall(r"^def (test_\w+)", text, re.M))
     untested = [
@@ -106,7 +104,7 @@ def test_plain_copy_of_a_plain_model_is_itself(toybox):
 
 
 def test_plain_copy_by_the_loader_that_the_model_names(toybox):
-    """As ComfyUI 0.33 calls it; and its own trainer, for a deep clone."""
+    """The loader is called as ComfyUI 0.33 and its own trainer call it, for a deep clone."""
     function, arguments = toybox[0].cached_patcher_init
     again = function(*arguments, disable_dynamic=True)
     assert again.model is not toybox[0].model and type(again) is type(toybox[0])
@@ -145,7 +143,7 @@ def test_free_memory_is_a_number_of_bytes(toybox):
 
 def test_managed_modules_are_loaded_where_they_work(comfyui):
     class Small(nn.Module):
-        """As the host's own: it writes a device onto what it manages."""
+        """Like the host's own classes, it stores a device on the module that it manages."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -159,7 +157,7 @@ def test_managed_modules_are_loaded_where_they_work(comfyui):
 
 
 def test_cast_at_use_marks_layers_that_stay_behind(toybox):
-    """ComfyUI marks them by prev_comfy_cast_weights, and computes with what weight_function gives."""
+    """ComfyUI marks such layers by prev_comfy_cast_weights and computes with the result of weight_function."""
     model = random_model()
     model.load(model.load_device, lowvram_model_memory=1)
     left = host.cast_at_use(model.model)
@@ -188,7 +186,7 @@ def test_for_training_gives_frozen_ordinary_tensors_and_puts_flags_back(comfyui)
 
 def test_own_tensors_leaves_quantized_ones(comfyui):
     class QuantizedTensor(torch.Tensor):
-        """Named as the host's."""
+        """Has the name of the host's class."""
 
     module = nn.Module()
     module._parameters["plain"] = nn.Parameter(torch.ones(2), requires_grad=False)
@@ -209,7 +207,7 @@ def test_own_tensors_leaves_quantized_ones(comfyui):
 
 
 def test_register_gradients_matches_the_eager_code(comfyui):
-    """Every operator's gradient by autograd through the operator, against that through the library's eager functions."""
+    """Gradients of every operator equal those of the library's eager functions."""
     if not host.register_gradients():
         pytest.skip(f"{HERE} has no comfy_kitchen without gradients")
     from comfy_kitchen.backends.eager import rope

@@ -1,4 +1,4 @@
-"""The same contract: drawing, prediction, and models without a checkpoint."""
+"""The contract of host.py with ComfyUI: sampling, prediction, and models without a checkpoint."""
 
 from __future__ import annotations
 
@@ -38,8 +38,9 @@ def test_sampler_names_and_scheduler_names_hold_the_usual_ones(comfyui):
 
 
 def test_kinds_compute_what_their_names_say(comfyui):
-    """x0 from a raw output: eps x - s e; v x/(s^2+1) - v s/sqrt(s^2+1); flow x - s v; each with sigma_data 1, s = .5, x
-    = 2, output 1.
+    """x0 from the raw output o: eps x - s o; v x/(s^2+1) - o s/sqrt(s^2+1); flow x - s o.
+
+    Here sigma_data = 1, s = 0.5, x = 2, o = 1.
     """
     sigma, x, output = torch.tensor([0.5]), torch.full((1, 1, 1, 1), 2.0), torch.ones(1, 1, 1, 1)
     expected = {"eps": 1.5, "v": 2 / 1.25 - 0.5 / 1.25**0.5, "flow": 1.5}
@@ -124,7 +125,7 @@ def test_image_codec_brings_pictures_to_0_and_1_in_place(toybox):
 
 
 def test_checkpoint_model_recognises_a_checkpoint(comfyui, tmp_path, monkeypatch):
-    """By names and shapes, as of a real one: SD 1.5's, made shallower."""
+    """Recognised by names and shapes: those of SD 1.5, with fewer layers."""
     depth = {"num_res_blocks": [1], "channel_mult": [1], "transformer_depth": [1], "transformer_depth_output": [1, 1]}
     monkeypatch.setitem(random_models.UNETS, "sd15", {**random_models.UNETS["sd15"], **depth})
     random_models.write_denoiser("sd15", tmp_path / "shallow.safetensors")

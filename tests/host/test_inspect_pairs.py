@@ -1,6 +1,4 @@
-"""Inspect Pairs on a real ComfyUI: decisions as text, what runs again, what training makes of them, and the route of
-the previews.
-"""
+"""Inspect Pairs on a real ComfyUI: decisions, what runs again, training on the result, and the preview route."""
 
 from __future__ import annotations
 
@@ -38,7 +36,10 @@ def server(tmp_path_factory):
 
 
 def graph(edits: object = "", *more: str, **changes: dict) -> dict:
-    """A toybox loop up to the inspector (`inspect`), with Preview Pairs behind it; `more`: nodes of the loop that stay."""
+    """A toybox loop up to Inspect Pairs (`inspect`), followed by Preview Pairs.
+
+    more: further nodes of the loop to keep.
+    """
     text = edits if isinstance(edits, str) else json.dumps(edits)
     whole = toy_loop_graph(sample={"run_name": "inspect"}, pairs=WIDE)
     kept = ("toy", "concept", "prompts", "sample", "scorer", "score", "pairs", "look", *more)
@@ -58,7 +59,7 @@ def shown(history: dict, node: str = "inspect") -> dict:
 
 @pytest.fixture(scope="module")
 def payload(server: Server) -> dict:
-    """What the panel gets, without decisions."""
+    """The data of the panel without decisions."""
     return shown(server.run(graph()))
 
 
@@ -72,7 +73,7 @@ def decided(payload: dict, pairs: dict | None = None, candidates: dict | None = 
 
 
 def edited_names(folder: Path) -> set[str]:
-    """The names under which pairs are kept that decisions have changed."""
+    """Names of the stored pair lists that decisions have changed."""
     with RunFolder(folder) as run:
         return {name.removeprefix("thumbs_") for name in run.facts("thumbs_")}
 
@@ -96,7 +97,7 @@ def test_the_panel_gets_all_that_it_shows(payload: dict, folder: Path):
 
 
 @pytest.mark.parametrize("rule", ["lambda_harmonic", "weighted_sum", "random"])
-def test_rules_with_a_reward_have_a_way_in_place_of_a_window(server: Server, rule: str):
+def test_rules_with_a_reward_have_a_direction_instead_of_a_window(server: Server, rule: str):
     given = shown(server.run(graph(pairs={"rule": rule})))
     columns = (np.asarray(given[name]) for name in ("prompt", "fidelity", "alignment"))
     way = reward_direction(*columns, PairSettings(rule=rule))
@@ -105,7 +106,7 @@ def test_rules_with_a_reward_have_a_way_in_place_of_a_window(server: Server, rul
     assert (given["way"] is None) == (rule == "random")
 
 
-def test_without_decisions_the_pairs_pass_as_they_are(server: Server, payload: dict, folder: Path):
+def test_without_decisions_the_pairs_are_unchanged(server: Server, payload: dict, folder: Path):
     kept = decided(payload, {payload["pairs"][0]["id"]: "keep"})
     for edits in ("", kept):
         history = server.run(graph(edits))
@@ -116,7 +117,7 @@ def test_without_decisions_the_pairs_pass_as_they_are(server: Server, payload: d
 # --- decisions ---
 
 
-def test_a_decision_runs_the_inspector_and_what_follows_alone(server: Server, payload: dict, folder: Path):
+def test_a_decision_reruns_only_the_inspector_and_later_nodes(server: Server, payload: dict, folder: Path):
     first, second = payload["pairs"][:2]
     edits = decided(payload, {first["id"]: "swap", second["id"]: "reject"}, {"3": "up"})
     server.run(graph())
@@ -166,15 +167,15 @@ def test_decisions_on_pairs_that_another_window_does_not_make_are_dropped(server
     assert "1 decision dropped" in history["outputs"]["inspect"]["text"][0] and shown(history)["stale"] == 1
 
 
-def test_rejecting_all_is_told_and_what_follows_says_why_it_cannot_go_on(server: Server, payload: dict):
+def test_rejecting_all_pairs_is_reported_and_later_nodes_say_why_they_fail(server: Server, payload: dict):
     history = server.wait(server.queue(graph(decided(payload, {p["id"]: "reject" for p in payload["pairs"]}))))
-    assert "pairs are rejected, so that nothing is left to train on" in history["outputs"]["inspect"]["text"][0]
+    assert "pairs are rejected, so no pairs are left to train on" in history["outputs"]["inspect"]["text"][0]
     assert history["status"]["status_str"] == "error"
     failed = dict(history["status"]["messages"])["execution_error"]
     assert failed["node_id"] == "look" and "Undo some in Inspect Pairs" in failed["exception_message"]
 
 
-def test_no_pairs_that_come_in_are_told(server: Server):
+def test_incoming_handles_without_pairs_are_reported(server: Server):
     part = graph("", pairs={"margin": 10})
     del part["look"]
     history = server.run(part)
@@ -185,8 +186,8 @@ def test_no_pairs_that_come_in_are_told(server: Server):
     assert shown(history)["pairs"] == [] and len(shown(history)["files"]) == 120
 
 
-def test_the_run_keeps_decisions_and_offers_them_but_does_not_apply_them(server: Server, payload: dict):
-    """In a session of its own: candidates are looked for again, and found."""
+def test_saved_decisions_are_offered_but_not_applied(server: Server, payload: dict):
+    """With a new server: the candidates are looked up again and found."""
     edits = decided(payload, {payload["pairs"][3]["id"]: "swap"}, {"7": "down"})
     server.run(graph(edits))
     server.stop()
@@ -213,7 +214,7 @@ def test_two_inspectors_in_a_row(server: Server, payload: dict):
 
 
 def trained(server: Server, part: dict) -> tuple[dict[str, torch.Tensor], str]:
-    """The saved LoRA, and what the train step says."""
+    """The saved LoRA, and the summary of the train step."""
     history = server.run(part)
     name = history["outputs"]["save"]["text"][0].removeprefix("saved as ")
     return load_file(server.folder / "models" / "loras" / name), history["outputs"]["train"]["text"][0]
@@ -223,8 +224,11 @@ def same(left: dict, right: dict) -> bool:
     return left.keys() == right.keys() and all(torch.equal(left[k], right[k]) for k in left)
 
 
-def test_wrong_pairs_that_are_rejected_train_as_the_clean_ones(server: Server, payload: dict, folder: Path):
-    """20 wrong pairs among 100: losers of the rule's pairs as winners, spread over the list. Bit for bit."""
+def test_rejecting_wrong_pairs_trains_like_the_right_pairs_only(server: Server, payload: dict, folder: Path):
+    """Of 100 pairs, 20 are wrong: losers of the rule's pairs as winners, spread over the list.
+
+    Rejecting them gives the LoRA of the 80 right pairs, bit for bit.
+    """
     server.run(graph())
     with RunFolder(folder) as run:
         names = [name.removeprefix("yield_") for name in run.facts("yield_")]
@@ -250,7 +254,7 @@ def test_wrong_pairs_that_are_rejected_train_as_the_clean_ones(server: Server, p
             run.set_pairs(name, clean)
             straight = graph(
                 decided(payload, {}, {"1": "up"}), "train", "save"
-            )  # another text: the inspector reads the list again
+            )  # the changed text makes the inspector read the list again
             pure, _ = trained(server, straight)
         finally:
             run.set_pairs(name, rule)
@@ -282,7 +286,7 @@ def fetch(server: Server, prefix: str = "", **parts: str) -> tuple[int, dict, by
 
 
 @pytest.mark.parametrize("prefix", ["", "/api"])
-def test_a_preview_is_served_as_the_picture_that_it_is(server: Server, payload: dict, prefix: str):
+def test_a_preview_is_served_as_webp_with_its_headers(server: Server, payload: dict, prefix: str):
     status, headers, data = fetch(server, prefix, run="inspect", set=payload["set"], name=payload["files"][0])
     assert status == 200 and headers["Content-Type"] == "image/webp" and headers["X-Content-Type-Options"] == "nosniff"
     with Image.open(io.BytesIO(data)) as picture:
@@ -292,9 +296,12 @@ def test_a_preview_is_served_as_the_picture_that_it_is(server: Server, payload: 
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"name": "../../records.sqlite"}, {"name": "..%2f..%2frecords.sqlite"}, {"name": "../images/00000.png"}, {"name": ""},
-        {"name": "/etc/passwd"}, {"name": "00000.webp"}, {"set": ".."}, {"set": "../inspect"}, {"set": ""}, {"run": ".."},
-        {"run": "../dreambooth_dpo/inspect"}, {"run": "/etc"}, {"run": ""}, {"run": "inspect/."}, {"run": "con"}, {"name": "<script>alert(1)</script>"},
+        {"name": "../../records.sqlite"}, {"name": "..%2f..%2frecords.sqlite"}, {"name": "../images/00000.png"},
+        {"name": ""},
+        {"name": "/etc/passwd"}, {"name": "00000.webp"}, {"set": ".."}, {"set": "../inspect"}, {"set": ""},
+        {"run": ".."},
+        {"run": "../dreambooth_dpo/inspect"}, {"run": "/etc"}, {"run": ""}, {"run": "inspect/."}, {"run": "con"},
+        {"name": "<script>alert(1)</script>"},
     ],
 )  # fmt: skip
 def test_names_that_lead_elsewhere_are_refused(server: Server, payload: dict, wrong: dict):

@@ -1,6 +1,4 @@
-"""Keep Best Round on a running ComfyUI: what it keeps, that a stop spares the later rounds, and the same behind DPO
-Rounds.
-"""
+"""Keep Best Round on a running ComfyUI, by hand and in DPO Rounds: what is kept, and early stopping."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ from toy_graphs import rounds_by_hand, toy_loop_graph, words
 
 pytestmark = pytest.mark.usefixtures("comfyui")
 HARM = {"learning_rate": 0.02, "train_steps": 6}
-"""A training that wrecks the model within few steps."""
+"""Training settings that ruin the model within a few steps."""
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +45,13 @@ def path(server: Server, run_name: str) -> Path:
 
 
 def counted(server: Server, run_name: str) -> tuple[int, int, int]:
-    """Sets of candidates, trainings, and evaluation sets in a run folder."""
+    """Number of candidate sets, trainings and evaluation sets in a run folder."""
     run = path(server, run_name)
     return len(list(run.glob("candidates_*"))), len(list(run.glob("training/*"))), len(list(run.glob("evaluation_*")))
 
 
 def written(server: Server, run_name: str) -> dict[Path, int]:
-    """Every file of a run but its records, with the time it was written."""
+    """All files of a run except its records, with their modification times."""
     files = (p for p in path(server, run_name).rglob("*") if p.is_file() and ".sqlite" not in p.name)
     return {p: p.stat().st_mtime_ns for p in files}
 
@@ -69,7 +67,7 @@ def lora(server: Server, name: str) -> dict:
 # --- rounds by hand ---
 
 
-def test_a_chain_gives_out_model_and_lora_of_the_round_that_it_names(server: Server):
+def test_a_chain_returns_model_and_lora_of_the_kept_round(server: Server):
     graph = rounds_by_hand("chain", train_steps=20, learning_rate=4e-4)
     graph |= {
         f"save_{n}": {
@@ -86,7 +84,7 @@ def test_a_chain_gives_out_model_and_lora_of_the_round_that_it_names(server: Ser
     kept, of_round = lora(server, "chain"), lora(server, f"round {number}")
     assert kept.keys() == of_round.keys() and all(kept[k].equal(of_round[k]) for k in kept)
     assert {"text", "images"} <= set(done["outputs"]["keep_1"]) and done["outputs"]["keep_2"]["text"] == [said]
-    # Pictures of the model that is given out are found as they were drawn for the rule.
+    # Pictures of the returned model are reused: the stop rule had them drawn.
     inputs = {
         k: v
         for k, v in graph["keep_2"]["inputs"].items()
@@ -99,7 +97,7 @@ def test_a_chain_gives_out_model_and_lora_of_the_round_that_it_names(server: Ser
     assert "Fidelity: " in evaluated["outputs"]["evaluate"]["text"][0]
 
 
-def test_a_harmful_round_keeps_the_original_and_the_next_is_never_drawn(server: Server):
+def test_a_harmful_round_keeps_the_original_and_stops_the_loop(server: Server):
     graph = rounds_by_hand("harm", **HARM)
     done = server.run(graph)
     assert counted(server, "harm") == (1, 1, 2), "round 2 was drawn, trained or measured"
@@ -117,14 +115,14 @@ def test_a_harmful_round_keeps_the_original_and_the_next_is_never_drawn(server: 
     assert all(not kept[k].any() for k in kept if ".lora_up" in k) and any(
         kept[k].any() for k in kept if ".lora_down" in k
     )
-    # The model that is given out names the same set of candidates as the one that came in: nothing is drawn.
+    # The returned model names the same set of candidates as the original: nothing is drawn.
     again = {"class_type": "DBDPO_SampleCandidates", "inputs": {**graph["sample_1"]["inputs"], "model": ["keep_2", 0]}}
     server.run({**graph, "again": again, "seen": {"class_type": "PreviewImage", "inputs": {"images": ["again", 1]}}})
     assert counted(server, "harm") == (1, 1, 2)
 
 
 def test_an_original_that_carries_an_adapter_keeps_that_one(server: Server):
-    """Going on from a trained model: the LoRA of the original is then not nothing."""
+    """If training continues from a trained model, the LoRA of the original is that adapter."""
     graph = rounds_by_hand("rider")
     graph["train_2"]["inputs"] |= HARM
     del graph["keep_1"], graph["keep_2"]["inputs"]["so_far"]
@@ -143,12 +141,12 @@ def test_an_original_that_carries_an_adapter_keeps_that_one(server: Server):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"lora": ["train_1", 1]}, "after and lora are of two different trainings"),
-        ({"seeds_per_prompt": 3}, "so_far was measured in another way"),
-        ({"judge": None}, "so_far was measured in another way"),
+        ({"lora": ["train_1", 1]}, "after and lora come from two different trainings"),
+        ({"seeds_per_prompt": 3}, "so_far was measured with other inputs or settings"),
+        ({"judge": None}, "so_far was measured with other inputs or settings"),
     ],
 )
-def test_what_does_not_belong_together_is_refused_before_it_is_drawn(server: Server, changes: dict, said: str):
+def test_mismatched_inputs_are_refused_before_drawing(server: Server, changes: dict, said: str):
     graph = rounds_by_hand("refused")
     server.run(rounds_by_hand("refused", 1))
     graph["keep_2"]["inputs"] |= changes
@@ -158,7 +156,7 @@ def test_what_does_not_belong_together_is_refused_before_it_is_drawn(server: Ser
     assert counted(server, "refused")[2] == 2
 
 
-def test_a_training_that_ended_by_itself_ends_the_rounds(comfyui: Path):
+def test_a_training_stopped_by_a_guard_stops_the_loop(comfyui: Path):
     from dreambooth_dpo.dpo_core.evaluation.stop_rule import Interval, Standing
     from dreambooth_dpo.dpo_core.settings import StopSettings
     from dreambooth_dpo.nodes.stages.keep_best import _decide
@@ -170,15 +168,16 @@ def test_a_training_that_ended_by_itself_ends_the_rounds(comfyui: Path):
     )
     assert (decision.stop, decision.kept) == (True, 1)
     assert (
-        decision.reason == "training of round 1 ended by itself (the loss is nan and the gradient norm nan at step 3)"
+        decision.reason
+        == "a guard stopped the training of round 1 (the loss is nan and the gradient norm nan at step 3)"
     )
 
 
 # --- DPO Rounds ---
 
 
-def test_one_round_more_runs_nothing_of_the_earlier_ones_and_a_graph_from_before_measures(server: Server):
-    """The graph has none of the new widgets, as one that was saved before they were there."""
+def test_adding_a_round_reruns_no_earlier_round_and_older_graphs_measure(server: Server):
+    """The graph lacks the newer widgets, like one saved before they existed."""
     done = server.run(rounds_graph("more", 1))
     assert counted(server, "more") == (1, 1, 2)
     assert "120 held-out pictures of 20 prompts" in report(done)
@@ -190,8 +189,8 @@ def test_one_round_more_runs_nothing_of_the_earlier_ones_and_a_graph_from_before
     assert "\nRound 1: " in report(done) and "\nRound 2: " in report(done) and "Fidelity (judge)" not in report(done)
 
 
-def test_rounds_that_stop_draw_train_and_measure_nothing_more(server: Server):
-    """Here by the alarm of training: without a judge and held-out photos no guard sees the harm."""
+def test_after_early_stopping_nothing_is_drawn_trained_or_measured(server: Server):
+    """The winner error of training stops the loop: without a judge and held-out photos no guard detects the harm."""
 
     def graph(rounds: int) -> dict:
         made = rounds_graph("ended", rounds, HARM, scorer_2=["judge", 0], keep="best", seeds_per_prompt=2)
@@ -209,7 +208,7 @@ def test_rounds_that_stop_draw_train_and_measure_nothing_more(server: Server):
     assert written(server, "ended") == before
 
 
-def test_rounds_that_keep_the_last_run_all_and_measure_nothing(server: Server):
+def test_keep_last_runs_all_rounds_and_measures_nothing(server: Server):
     done = server.run(rounds_graph("all", 2, HARM, judge=["judge", 0], keep="last"))
     assert counted(server, "all") == (2, 2, 0)
     assert report(done).startswith("The last of 2 rounds is kept without measuring")
@@ -217,8 +216,11 @@ def test_rounds_that_keep_the_last_run_all_and_measure_nothing(server: Server):
     assert any(value.any() for key, value in lora(server, "all").items() if ".lora_up" in key)
 
 
-def test_an_interrupt_while_a_round_is_measured_leaves_all_well(server: Server):
-    """Stopped while the trained model draws, the rounds end as unbroken ones, and the model that came in is as it was."""
+def test_an_interrupt_while_measuring_changes_no_result(server: Server):
+    """Interrupted while the trained model draws, the loop ends like an uninterrupted one.
+
+    The incoming MODEL is unchanged.
+    """
 
     def graph(run_name: str) -> dict:
         return rounds_graph(run_name, 2, judge=["judge", 0], keep="best", seeds_per_prompt=4)

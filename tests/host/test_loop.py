@@ -1,4 +1,4 @@
-"""The nodes on a running ComfyUI: the loop, what re-runs and what does not, what comes out, and what the user is told."""
+"""The nodes on a running ComfyUI: the whole loop, caching, outputs, messages and interrupts."""
 
 from __future__ import annotations
 
@@ -53,16 +53,17 @@ def test_every_stage_runs_and_shows_something(server: Server, done: dict):
     assert (server.folder / "models" / "loras" / "dreambooth_dpo" / "quick_00001.safetensors").is_file()
 
 
-def test_unchanged_inputs_run_nothing_and_a_window_never_draws_again(server: Server, done: dict):
+def test_unchanged_inputs_rerun_nothing_and_a_new_window_draws_nothing(server: Server, done: dict):
     assert executed(server.run(toy_loop_graph())) == set()
     wider = server.run(toy_loop_graph(pairs={"angle_high": 80}))
     assert executed(wider) == {"pairs", "look", "train", "save", "evaluate"}
     assert wider["outputs"]["save"]["text"] == ["saved as dreambooth_dpo/quick_00002.safetensors"]
 
 
-def test_the_saved_lora_acts_in_the_stock_loader_and_the_live_model_like_it(server: Server, done: dict):
-    """The same seed through the stock KSampler: the live adapter and the file in LoraLoaderModelOnly draw the same;
-    strength 0 does not.
+def test_the_saved_lora_in_the_stock_loader_equals_the_live_adapter(server: Server, done: dict):
+    """With one seed in KSampler, the live adapter and the file in LoraLoaderModelOnly draw the same picture.
+
+    Strength 0 draws another one.
     """
 
     def picture(model: list) -> dict:
@@ -123,7 +124,7 @@ def _pixels(path: Path):
     return np.asarray(Image.open(path).convert("RGB")).astype(float)
 
 
-def test_a_second_round_goes_on_from_the_adapter_that_rides_on_the_model(server: Server, done: dict):
+def test_a_second_round_continues_from_the_live_adapter(server: Server, done: dict):
     graph = toy_loop_graph()
     for name in ("sample", "score", "pairs", "train"):
         again = {"class_type": graph[name]["class_type"], "inputs": dict(graph[name]["inputs"])}
@@ -141,7 +142,7 @@ def test_a_second_round_goes_on_from_the_adapter_that_rides_on_the_model(server:
     )
 
 
-def test_one_round_more_runs_nothing_of_the_earlier_ones(server: Server):
+def test_adding_a_round_reruns_no_earlier_round(server: Server):
     runs = server.folder / "output" / "dreambooth_dpo" / "rounds"
     server.run(rounds_in_one(2))
     before = {p: p.stat().st_mtime_ns for p in runs.rglob("*.safetensors")}
@@ -159,12 +160,12 @@ def test_wrong_values_are_refused_before_anything_runs(server: Server):
         ({"sample": {"run_name": "../elsewhere"}}, "cannot be a folder name"),
         ({"pairs": {"angle_low": 70, "angle_high": 20}}, "must be below angle_high"),
         ({"scorer": {"scorer": "ViT-L"}}, "models/dreambooth_dpo_scorers"),
-        ({"save": {"filename_prefix": "../../x"}}, "is no name under models/loras"),
+        ({"save": {"filename_prefix": "../../x"}}, "is not a valid name under models/loras"),
     ):
         status, answer = server.post("/prompt", {"prompt": toy_loop_graph(**changes)})
         errors = answer.get("node_errors") if status == 400 else answer["node_errors"]
         assert words in str(errors), f"{changes}: {answer}"
-        if status == 200:  # other branches still run: let them end
+        if status == 200:  # other branches still run: wait for them
             server.wait(answer["prompt_id"])
 
 
@@ -182,7 +183,7 @@ def test_errors_name_the_value_and_the_remedy(server: Server, done: dict):
         assert words in messages(found)["execution_error"]["exception_message"]
 
 
-def test_a_run_folder_taken_away_is_drawn_again(server: Server, done: dict):
+def test_a_deleted_run_folder_is_drawn_again(server: Server, done: dict):
     graph = toy_loop_graph(sample={"run_name": "lost"})
     server.run(graph)
     folder = server.folder / "output" / "dreambooth_dpo" / "lost"
@@ -215,8 +216,8 @@ def test_other_rules_and_objectives_run_from_the_same_candidates(server: Server,
     assert ran["outputs"]["train"]["text"][0].startswith("3 steps on ")
 
 
-def test_younger_widgets_run_and_make_a_set_of_their_own(server: Server, done: dict):
-    """Guidance in half of the steps, free memory that decides the batch, a bank of reference errors."""
+def test_newer_widgets_run_and_make_a_new_set(server: Server, done: dict):
+    """guidance_until, a batch size from free memory, and a reference bank."""
     graph = toy_loop_graph(
         sample={"run_name": "younger", "cfg": 3.0, "guidance_until": 0.5, "batch_size": 0},
         train={"reference_bank": 1, "train_steps": 6},
@@ -235,7 +236,7 @@ def test_younger_widgets_run_and_make_a_set_of_their_own(server: Server, done: d
 
 
 def interrupt_when(server: Server, graph: dict, run_name: str, pattern: str, count: int = 1) -> None:
-    """Queue a graph, and interrupt it as soon as its run folder holds `count` more files of that pattern."""
+    """Queue a graph and interrupt it once its run folder has `count` more files of the pattern."""
     before = len(list(run_path(server, run_name).glob(pattern)))
     prompt, until = server.queue(graph), time.monotonic() + 120
     while len(list(run_path(server, run_name).glob(pattern))) < before + count:
@@ -246,16 +247,14 @@ def interrupt_when(server: Server, graph: dict, run_name: str, pattern: str, cou
 
 
 def draws_as_before(server: Server, run_name: str) -> bool:
-    """Whether the MODEL, as it is now, draws the small graph's first set into a new run byte for byte as it did into
-    the run quick.
-    """
+    """Whether the MODEL draws the small graph's first set byte for byte as in the run `quick`."""
     graph = toy_loop_graph(sample={"run_name": run_name})
     for node in ("train", "evaluate", "save", "look", "pairs"):
         del graph[node]
     graph["seen"] = {"class_type": "PreviewImage", "inputs": {"images": ["sample", 1]}}
     server.run(graph)
     (fresh,) = run_path(server, run_name).glob("candidates_*")
-    # The set is named by what it was drawn with: another name would be another model.
+    # The set's name is a hash of its inputs: another name would mean another model.
     before = run_path(server, "quick") / fresh.name
     assert before.is_dir()
     names = sorted(p.name for p in (fresh / "images").iterdir())
@@ -263,7 +262,7 @@ def draws_as_before(server: Server, run_name: str) -> bool:
     return all((fresh / "images" / n).read_bytes() == (before / "images" / n).read_bytes() for n in names)
 
 
-def test_an_interrupt_while_sampling_keeps_the_batches_and_the_next_run_goes_on(server: Server, done: dict):
+def test_sampling_resumes_after_an_interrupt(server: Server, done: dict):
     graph = toy_loop_graph(sample={"run_name": "stopped 1", "candidates_per_prompt": 10})
     interrupt_when(server, graph, "stopped 1", "candidates_*/latents/00001.safetensors")
     kept = {p: p.stat().st_mtime_ns for p in run_path(server, "stopped 1").glob("candidates_*/images/*.png")}
@@ -274,7 +273,7 @@ def test_an_interrupt_while_sampling_keeps_the_batches_and_the_next_run_goes_on(
     assert len(whole) == 300 and all(p.stat().st_mtime_ns == kept[p] for p in sorted(kept)[:64])
 
 
-def test_an_interrupt_while_training_resumes_to_the_unbroken_run(server: Server, done: dict):
+def test_training_resumed_after_an_interrupt_equals_an_uninterrupted_run(server: Server, done: dict):
     steps = {"train_steps": 24, "pairs_per_step": 8}
     graph = toy_loop_graph(train=steps, sample={"run_name": "stopped 2"}, save={"filename_prefix": "resumed"})
     del graph["evaluate"]
@@ -290,7 +289,7 @@ def test_an_interrupt_while_training_resumes_to_the_unbroken_run(server: Server,
     assert one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
 
 
-def test_an_interrupt_while_evaluating_the_trained_model_leaves_the_other_as_it_was(server: Server, done: dict):
+def test_an_interrupt_while_evaluating_leaves_the_original_model_unchanged(server: Server, done: dict):
     graph = toy_loop_graph(evaluate={"seeds_per_prompt": 12})
     # The second set to begin is the trained model's.
     interrupt_when(server, graph, "quick", "evaluation_*/latents/00001.safetensors", count=2)

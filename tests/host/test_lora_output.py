@@ -1,4 +1,4 @@
-"""LoRA files that nodes write: their names, numbers, and what their headers tell."""
+"""LoRA files that nodes write: names, numbers and metadata."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dreambooth_dpo.nodes.stages.save import check_prefix, save_numbered
 
 @pytest.fixture
 def loras(comfyui: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """ComfyUI's first folder of LoRAs; there is a second one."""
+    """ComfyUI's first of two folders for LoRAs."""
     import folder_paths
 
     first, second = tmp_path / "loras", tmp_path / "more loras"
@@ -30,7 +30,7 @@ def loras(comfyui: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 
 class Lora(dict):
-    """As the train step gives it out."""
+    """A LoRA as the train step returns it."""
 
     rank, alpha = 4, 2.0
     metadata = {"dreambooth_dpo.concept": "sks größe", "dreambooth_dpo.pairs": "17"}
@@ -86,7 +86,7 @@ def test_nothing_is_overwritten_and_numbers_rise(loras):
     assert sorted(p.name for p in loras.iterdir()) == [f"мой кот_{i:05d}.safetensors" for i in (1, 3, 4)]
 
 
-def test_only_files_of_this_very_name_count(loras):
+def test_only_files_of_exactly_this_prefix_count(loras):
     loras.mkdir()
     for other in ("dog_99999x", "dog_", "my_dog_00050", "d.g_00070", "dog"):
         (loras / f"{other}.safetensors").touch()
@@ -97,8 +97,8 @@ def test_only_files_of_this_very_name_count(loras):
     assert save_numbered(Lora(tensors()), "d.g") == "d.g_00071.safetensors"
 
 
-def test_a_file_that_only_the_file_system_takes_for_the_same_is_kept(loras, monkeypatch):
-    """As where "Dog_00001" and "dog_00001" are one file."""
+def test_a_file_whose_name_differs_only_in_case_is_kept(loras, monkeypatch):
+    """On a case-insensitive file system "Dog_00001" and "dog_00001" are one file."""
     exists = Path.exists
     monkeypatch.setattr(Path, "exists", lambda path: path.name == "dog_00001.safetensors" or exists(path))
     assert save_numbered(Lora(tensors()), "dog") == "dog_00002.safetensors"
@@ -124,7 +124,7 @@ def test_a_file_that_only_the_file_system_takes_for_the_same_is_kept(loras, monk
     ],
 )
 def test_a_prefix_that_leaves_the_folder_is_refused(loras, prefix):
-    assert check_prefix(prefix).startswith(f"filename_prefix {prefix!r} is no name under models/loras")
+    assert check_prefix(prefix).startswith(f"filename_prefix {prefix!r} is not a valid name under models/loras")
     with pytest.raises(UserError, match="use plain folder and file names"):
         save_numbered(Lora(tensors()), prefix)
     assert not loras.exists()
@@ -140,7 +140,7 @@ def test_no_accepted_prefix_leaves_the_folder(prefix):
         assert not PureWindowsPath(prefix).anchor and ".." not in PureWindowsPath(prefix).parts
 
 
-def test_backslashes_part_folders_too(loras):
+def test_backslashes_separate_folders(loras):
     assert Path(save_numbered(Lora(tensors()), "a\\b\\dog")) == Path("a/b/dog_00001.safetensors")
     assert (loras / "a" / "b" / "dog_00001.safetensors").is_file()
 
@@ -156,8 +156,8 @@ def test_a_lora_without_weights_of_its_kind_is_refused(loras, lora):
     assert not loras.exists()
 
 
-def test_a_plain_lora_tells_its_rank_and_alpha_itself(loras):
-    """As ComfyUI's own training node gives one out: a dict, without a word on what it is made of."""
+def test_rank_and_alpha_of_a_plain_dict_are_read_from_its_tensors(loras):
+    """ComfyUI's own training node returns a plain dict without metadata."""
     told = header(loras / save_numbered(tensors(rank=3), "theirs"))
     assert (told["ss_network_dim"], told["ss_network_alpha"]) == ("3", "2.0")
     without = {k: v for k, v in tensors(rank=3).items() if not k.endswith(".alpha")}

@@ -1,4 +1,4 @@
-"""The inputs that the measuring nodes share: made in one place, alike but for what a node says of its own."""
+"""Inputs shared by the nodes that measure: defined once, equal except for tooltips."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import pytest
 
 
 @pytest.mark.usefixtures("comfyui")
-def test_measuring_nodes_take_their_inputs_from_one_place():
+def test_nodes_that_measure_share_their_inputs():
     from dreambooth_dpo.nodes.schema.evaluate import Evaluate
-    from dreambooth_dpo.nodes.schema.inputs import judge_input, picture_inputs, seeds_input, witness_inputs
+    from dreambooth_dpo.nodes.schema.inputs import judge_input, picture_inputs, scoring_inputs, seeds_input
     from dreambooth_dpo.nodes.schema.keep_best import KeepBest
     from dreambooth_dpo.nodes.schema.rounds import Rounds
     from dreambooth_dpo.nodes.schema.strength import StrengthSweep
 
     own = {"tooltip", "lazy", "min"}
     names = ["candidates", "scorer", "judge", "seeds_per_prompt", "seed"]
-    shared = [*witness_inputs(""), *picture_inputs()]
+    shared = [*scoring_inputs(""), *picture_inputs()]
     assert [i.id for i in shared] == names
 
     def plain(found) -> dict:

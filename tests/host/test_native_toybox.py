@@ -1,4 +1,4 @@
-"""The toybox as ComfyUI's MODEL, CLIP and VAE: the numbers of its diffusers twin, through ComfyUI's stock nodes."""
+"""The toybox as ComfyUI's MODEL, CLIP and VAE: equal to its diffusers twin, through ComfyUI's stock nodes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ UNET, TEXT, VAE = (
 
 @pytest.fixture(scope="module")
 def native(comfyui: Path):
-    """(MODEL, CLIP, VAE), made as a node makes them."""
+    """MODEL, CLIP and VAE of the toybox, made under inference mode as a node makes them."""
     with torch.inference_mode():
         return native_toybox()
 
@@ -110,7 +110,7 @@ def test_conditioning_is_that_of_diffusers(native, twin, text: str):
 
 
 def test_words_beyond_24_tokens_go_into_a_second_section(native, twin):
-    """diffusers cuts them off."""
+    """diffusers truncates them."""
     ((cond, _),) = encode(native[1], long := " ".join(["red"] * 20 + ["blue"] * 10))
     assert cond.shape == (1, 48, 128)
     assert furthest(cond[:, :24], twin.encode_prompts([long])["encoder_hidden_states"]) < 1e-5
@@ -153,7 +153,7 @@ def test_vae_takes_other_sizes_and_real_tiles(native):
 
 
 def test_same_noise_gives_the_picture_of_diffusers(native, twin):
-    """27 steps: 999 / 27 is whole, so that diffusers' rounded timesteps are ComfyUI's "sgm_uniform"."""
+    """With 27 steps, 999 / 27 is whole, so diffusers' rounded timesteps equal ComfyUI's "sgm_uniform"."""
     import comfy.sample
 
     model, clip, vae = native
@@ -231,7 +231,7 @@ def test_only_the_expected_weights_are_taken(copied: Path, name: str, damage: st
 
 
 def test_diffusers_is_not_needed(comfyui: Path, tmp_path: Path):
-    """A ComfyUI has transformers and safetensors, not diffusers."""
+    """ComfyUI installs transformers and safetensors, but not diffusers."""
     program = f"""
 import sys
 sys.modules["diffusers"] = None  # importing it raises

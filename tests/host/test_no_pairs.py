@@ -1,4 +1,4 @@
-"""Rounds without any pair on a running ComfyUI: an error in the first one, a good end in a later one."""
+"""Rounds without pairs on a running ComfyUI: an error in the first round, an early stop in a later one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ def server(tmp_path_factory) -> Iterator[Server]:
 
 
 def chain(run_name: str, barren: int, rounds: int = 3, linked: bool = True) -> dict:
-    """Rounds by hand, of which one has no pair; `linked`: Keep Best Round looks at each round's pairs."""
+    """Rounds by hand, one of them without pairs.
+
+    linked: the pairs of each round are connected to Keep Best Round.
+    """
     graph = rounds_by_hand(run_name, rounds)
     graph[f"pairs_{barren}"]["inputs"]["margin"] = TOO_MUCH
     for n in range(1, rounds + 1) if linked else ():
@@ -38,15 +41,13 @@ def refused(server: Server, graph: dict) -> str:
 
 
 def counted(server: Server, run_name: str) -> tuple[int, int, int]:
-    """Sets of candidates, trainings, and evaluation sets in a run folder."""
+    """Number of candidate sets, trainings and evaluation sets in a run folder."""
     run = server.folder / "output" / "dreambooth_dpo" / run_name
     return len(list(run.glob("candidates_*"))), len(list(run.glob("training/*"))), len(list(run.glob("evaluation_*")))
 
 
-def test_a_later_round_without_pairs_ends_with_what_was_kept_and_says_why(server: Server):
-    """Round 2 is drawn and neither trained nor measured, round 3 not even drawn; model and LoRA are those kept after
-    round 1.
-    """
+def test_a_later_round_without_pairs_stops_early_and_says_why(server: Server):
+    """Round 2 is drawn but not trained or measured, and round 3 is not drawn; round 1 stays kept."""
     graph = chain("later", barren=2)
     graph["first"] = node("SaveLora", lora=["keep_1", 1], filename_prefix="later first")
     done = server.run(graph)
@@ -54,7 +55,7 @@ def test_a_later_round_without_pairs_ends_with_what_was_kept_and_says_why(server
     said = done["outputs"]["said"]["text"][0]
     assert said.startswith(("Round 1 is kept: gain +", "The original is kept: ")) and "\nRound 2" not in said
     assert "Stopped: in round 2 no pair fits the window 20..70 degrees: 0 pairs from 180 possible" in said
-    assert "Widen the window" in said and "Another round may bring more" not in said
+    assert "Widen the window" in said and "Another round may improve" not in said
     assert done["outputs"]["keep_3"]["text"] == done["outputs"]["keep_2"]["text"] == [said]
     kept, first = (
         load_file(server.folder / "models" / "loras" / f"{name}_00001.safetensors") for name in ("later", "later first")
@@ -68,11 +69,11 @@ def test_the_first_round_without_pairs_is_an_error_that_names_the_remedy(server:
     assert counted(server, "first")[1:] == (0, 0)
 
 
-def test_a_later_round_whose_pairs_nobody_looks_at_is_an_error(server: Server):
+def test_a_later_round_without_pairs_is_an_error_if_pairs_is_not_connected(server: Server):
     assert "no pair fits the window" in refused(server, chain("unlinked", barren=2, linked=False))
 
 
-def test_pairs_that_are_none_cannot_be_previewed_but_their_cloud_is_shown(server: Server):
+def test_without_pairs_there_is_a_cloud_but_no_preview(server: Server):
     graph = toy_loop_graph(sample={"run_name": "cloud"}, pairs={"margin": TOO_MUCH})
     for name in ("train", "save", "evaluate"):
         del graph[name]
@@ -82,7 +83,7 @@ def test_pairs_that_are_none_cannot_be_previewed_but_their_cloud_is_shown(server
     assert "Widen the window" in server.run(graph)["outputs"]["pairs"]["text"][0]
 
 
-def test_every_later_round_of_dpo_rounds_has_its_pairs_looked_at(comfyui: Path):
+def test_dpo_rounds_connects_the_pairs_of_every_later_round(comfyui: Path):
     from dreambooth_dpo.nodes.schema.rounds import Rounds
 
     links = {name: [name, 0] for name in ("model", "clip", "vae", "concept", "prompts", "scorer")}

@@ -1,6 +1,4 @@
-"""What every node owes its user and its host: names, tooltips, help pages, defaults, and a pack that opens as ComfyUI
-opens it.
-"""
+"""What every node must have: names, tooltips, help pages and valid defaults; and the pack's import."""
 
 from __future__ import annotations
 
@@ -63,12 +61,12 @@ def test_the_pack_opens_with_all_its_nodes(pack, extension, nodes):
 
 
 def test_nodes_stay_inside_the_pack(pack, nodes):
-    """Relative imports alone: not the installed package, and not ComfyUI's own `nodes`."""
+    """All imports are relative: neither the installed package nor ComfyUI's own `nodes` is imported."""
     assert all(node.__module__.startswith(f"{pack.__name__}.nodes.") for node in nodes.values())
 
 
 def test_importing_the_root_has_no_side_effects(comfyui: Path, tmp_path: Path):
-    """Even where ComfyUI's modules could be imported."""
+    """Importing the root imports no ComfyUI module, even if it could."""
     program = f"""
 import importlib.util, sys
 sys.path.append({str(comfyui)!r})
@@ -141,7 +139,7 @@ def test_execute_is_short_and_takes_the_inputs_by_name(nodes, name):
 
 
 def checks(node: type) -> list[str]:
-    """The inputs that the node's own validation asks for."""
+    """Names of the inputs that the node's validate_inputs takes."""
     own = next((c.__dict__["validate_inputs"] for c in node.__mro__ if "validate_inputs" in c.__dict__), None)
     if own is None or not own.__func__.__module__.startswith(node.__module__):
         return []
@@ -149,8 +147,8 @@ def checks(node: type) -> list[str]:
 
 
 @pytest.mark.parametrize("name", IDS)
-def test_linked_values_are_not_refused_before_they_are_known(nodes, name):
-    """ComfyUI validates before anything runs: an input that comes from another node is None then."""
+def test_unknown_values_of_linked_inputs_are_accepted(nodes, name):
+    """ComfyUI validates before anything runs; the value of a linked input is None then."""
     asked = checks(nodes[name])
     assert set(asked) <= {i.id for i in nodes[name].GET_SCHEMA().inputs}
     for linked in asked:
@@ -170,7 +168,7 @@ def test_defaults_pass_the_nodes_own_validation(nodes, name):
 
 
 def table(page: str, heading: str) -> dict[str, list[str]]:
-    """The rows of the table under a heading, by the name in the first column, which is set as code."""
+    """Rows of the table under a heading, by the code name in the first column."""
     part = re.search(rf"^## {heading}\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)
     assert part, f"no part {heading!r}"
     rows = [

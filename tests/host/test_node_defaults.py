@@ -131,7 +131,7 @@ def test_the_strengths_are_the_engines(nodes):
 
 
 def test_rounds_offers_the_widgets_of_its_parts(nodes):
-    """Same defaults, ranges and tooltips as the nodes that it stands for; only the round's number is its own to give."""
+    """DPO Rounds has the widgets of its nodes with equal defaults, ranges and tooltips, except `round`."""
     whole = {w.id: w.as_dict() for w in widgets(nodes["DBDPO_Rounds"])}
     for part in ("DBDPO_SampleCandidates", "DBDPO_BuildPairs", "DBDPO_TrainStep"):
         for widget in widgets(nodes[part]):

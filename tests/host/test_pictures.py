@@ -1,6 +1,4 @@
-"""Right pictures on this host: from Load Toybox through stock nodes in a real server, judged by the oracle; and a VAE
-that gives wrong ones.
-"""
+"""Correct pictures on this host: toybox pictures through stock nodes, and a VAE that decodes wrong colours."""
 
 from __future__ import annotations
 
@@ -32,7 +30,7 @@ def server(tmp_path_factory):
 
 
 def test_nine_of_ten_pictures_of_stock_nodes_are_right(server: Server):
-    """40 held-out scenes from their full captions. By diffusers the models draw 99.5 % right (docs/toybox.md)."""
+    """40 held-out scenes from their full captions; with diffusers 99.5 % are right (docs/toybox.md)."""
     core = {
         "toy": node("LoadToybox", concept=0, personalized=False, steps=1),
         "empty": {"class_type": "EmptyLatentImage", "inputs": {"width": 128, "height": 128, "batch_size": 1}},
@@ -64,8 +62,9 @@ def test_nine_of_ten_pictures_of_stock_nodes_are_right(server: Server):
 
 
 def test_a_vae_that_gives_wrong_colours_is_refused_and_never_drawn_with():
-    """A pack's own VAE whose process_output returns a new picture: 0.3.64 takes it, 0.33 ignores it and leaves values
-    in -1 to 1.
+    """A VAE of another pack whose process_output returns a new tensor.
+
+    ComfyUI 0.3.64 uses the returned value; 0.33 ignores it and leaves values in -1..1.
     """
     model, clip, vae = native_toybox()
     latents = noise(2, 4, 16, 16, seed=4)

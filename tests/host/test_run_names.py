@@ -1,4 +1,4 @@
-"""Names that users give to runs, and what lies under them; pictures from and to ComfyUI's form."""
+"""Names of runs and their folders; conversion of pictures to and from IMAGE; hashes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from dreambooth_dpo.nodes.host.runs import check_name, generation, mark, remembe
 
 @pytest.fixture(scope="module")
 def output(comfyui: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """ComfyUI's output folder, with dreambooth_dpo in it."""
+    """ComfyUI's output folder with a dreambooth_dpo folder in it."""
     import folder_paths
 
     before, folder = folder_paths.get_output_directory(), tmp_path_factory.mktemp("output – größe")
@@ -62,7 +62,7 @@ def test_no_accepted_name_leaves_its_folder(output, name):
     assert path.parent == base and path.name == name and os.path.realpath(path) == os.path.realpath(base / name)
     windows = PureWindowsPath(name)
     assert (windows.parts, windows.drive, windows.root) == ((name,), "", "")
-    # It can be made, under this very name, with room for what is written beside.
+    # The folder can be created under this name, with room for the suffixes of temporary files.
     path.mkdir()
     assert name in os.listdir(base)
     path.rmdir()
@@ -78,7 +78,7 @@ def test_a_run_lies_under_the_output_folder(output):
 
 
 def filled(name: str) -> Path:
-    """A run's folder as drawing leaves it."""
+    """A run's folder as sampling leaves it."""
     path = run_path(name)
     path.mkdir()
     (path / "records.sqlite").touch()
@@ -86,12 +86,12 @@ def filled(name: str) -> Path:
     return path
 
 
-def test_a_folder_that_vanished_counts_once_each_time(output):
+def test_a_deleted_folder_counts_once_each_time(output):
     assert generation("gone") == 0, "never drawn into"
     path = filled("gone")
     assert [generation("gone"), generation("gone")] == [0, 0]
     shutil.rmtree(path)
-    # However many nodes ask: those of one graph must agree.
+    # All nodes of one graph must get the same count.
     assert [generation("gone") for _ in range(3)] == [1, 1, 1]
     filled("gone")
     assert generation("gone") == 1
@@ -101,7 +101,7 @@ def test_a_folder_that_vanished_counts_once_each_time(output):
     assert generation("gone") == 2
 
 
-def test_folders_count_apart(output):
+def test_each_folder_has_its_own_count(output):
     shutil.rmtree(filled("one"))
     filled("other")
     assert (generation("one"), generation("other"), generation("never")) == (1, 0, 0)
@@ -122,7 +122,7 @@ def pictures(count: int, height: int = 5, width: int = 7) -> np.ndarray:
     return np.random.default_rng(count).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
 
 
-def test_every_grey_goes_round_unchanged():
+def test_every_grey_value_survives_the_round_trip():
     levels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=3)
     image = to_image([Image.fromarray(levels[0])])
     assert (image.dtype, tuple(image.shape)) == (torch.float32, (1, 16, 16, 3))
@@ -130,13 +130,13 @@ def test_every_grey_goes_round_unchanged():
     assert np.array_equal(to_pixels(image), levels)
 
 
-def test_pictures_go_round_unchanged():
+def test_pictures_survive_the_round_trip():
     shots = pictures(3)
     assert np.array_equal(to_pixels(to_image([Image.fromarray(p) for p in shots])), shots)
 
 
 def test_pixels_of_unusual_images():
-    """Beyond the range, with an alpha channel, in half precision."""
+    """Values out of range, an alpha channel, and half precision."""
     image = torch.tensor([[-1.0, 0.5, 2.0, 0.0]], dtype=torch.float16).reshape(1, 1, 1, 4)
     assert to_pixels(image).tolist() == [[[[0, 128, 255]]]]
     assert to_image([Image.new("L", (2, 1), 51), Image.new("RGBA", (2, 1), (255, 0, 51, 7))]).tolist() == [
@@ -178,7 +178,7 @@ values = st.recursive(
 
 
 def turned(value):
-    """The same, with dictionaries filled in the other order and tuples for lists."""
+    """The same value with dictionaries in reverse order and tuples for lists."""
     if isinstance(value, dict):
         return {k: turned(v) for k, v in reversed(value.items())}
     return tuple(turned(v) for v in value) if isinstance(value, list) else value
@@ -191,7 +191,7 @@ def test_equal_inputs_make_equal_marks(parts):
 
 
 @given(one=values, other=values)
-def test_unlike_inputs_make_unlike_marks(one, other):
+def test_different_inputs_make_different_marks(one, other):
     assert (mark(one) == mark(other)) == (json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True))
 
 
@@ -205,5 +205,5 @@ def test_a_mark_is_the_same_on_every_machine_and_day():
     assert mark() != mark(None) != mark("null")
 
 
-def test_a_mark_takes_what_json_does_not():
+def test_a_mark_accepts_values_that_json_lacks():
     assert mark(Path("a/b")) == mark(str(Path("a/b")))

@@ -1,4 +1,4 @@
-"""Three rounds headless and three in ComfyUI, from the same start: the same candidates, pairs and LoRAs in every one."""
+"""Three rounds headless and in ComfyUI from one start: equal candidates, pairs and LoRAs in every round."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ RATE = 2e-4
 
 @pytest.fixture(scope="module")
 def hosted(tmp_path_factory) -> Path:
-    """The output folder of a server that ran the rounds."""
+    """The output folder of a ComfyUI server that ran the rounds."""
     if not (comfyui_path() / "main.py").is_file():
         pytest.skip("no ComfyUI here")
     graph = rounds_in_one(ROUNDS)
     graph["rounds"]["inputs"] |= {
-        "steps": STEPS, "scheduler": "sgm_uniform", "rule": TOY_SETTINGS.pairs.rule, "train_steps": TRAINING, "pairs_per_step": 8,
+        "steps": STEPS, "scheduler": "sgm_uniform", "rule": TOY_SETTINGS.pairs.rule, "train_steps": TRAINING,
+        "pairs_per_step": 8,
         "learning_rate": RATE, "schedule": "linear",
     }  # fmt: skip
     graph["save"] = node("SaveLora", lora=["rounds", 1], filename_prefix="same")
@@ -42,7 +43,7 @@ def hosted(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def headless(hosted: Path, tmp_path_factory) -> Path:
-    """The run folder of the same rounds without a host, from the very LoRA that the host's Load Toybox trained."""
+    """The run folder of the same rounds without ComfyUI, from the LoRA that Load Toybox trained."""
     start = hosted / "output" / "dreambooth_dpo" / "toybox" / "concept_0_20_steps.safetensors"
     groups = {
         "sampling": {"steps": STEPS, "candidates_per_prompt": 4},
@@ -67,7 +68,7 @@ def headless(hosted: Path, tmp_path_factory) -> Path:
 
 
 def scorer_of(run: RunFolder, axis: str) -> str:
-    """The name under which a node keeps an axis's scores: its own, and the scorer's fingerprint."""
+    """The stored name of an axis's scores: the scorer's name and fingerprint."""
     return run._db.execute("SELECT DISTINCT scorer FROM scores WHERE scorer LIKE ?", (f"{axis}_%",)).fetchone()[0]
 
 

@@ -1,4 +1,4 @@
-"""A second run, which finds every result at hand: what the nodes show comes to the page again, on hosts that can do so."""
+"""A second run with all results cached: the host sends what nodes show again, if it supports that."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from shown import nodes
 from toy_graphs import toy_loop_graph
 
 pytestmark = pytest.mark.usefixtures("comfyui")
-# Made to hang on one output node alone: all others are no output nodes, or not in the graph.
+# The nodes that one output node depends on: all others are not output nodes, or not in the graph.
 ASKED = ("sample", "score", "pairs", "train")
 
 
 def heard(server: Server, graph: dict) -> tuple[dict, dict]:
-    """Run a graph as a page does, which listens: what it heard of each node that was shown, and the history entry."""
+    """Run a graph as a page does: (what the server sent of each node shown, the history entry)."""
     import aiohttp
 
     client = uuid.uuid4().hex
@@ -54,7 +54,7 @@ def runs(tmp_path_factory):
         yield heard(server, graph), heard(server, graph)
 
 
-def test_what_nodes_show_comes_again(runs, pack):
+def test_cached_nodes_show_their_output_again(runs, pack):
     from comfy_api.latest import io
 
     (first, history), (second, history_2) = runs
@@ -70,8 +70,8 @@ def test_what_nodes_show_comes_again(runs, pack):
     assert second["save"] == first["save"], "an output node's is sent again by every host"
 
 
-def test_every_node_that_shows_something_says_so_to_the_host(runs, pack, request):
-    """By the schema as the host has it, which tests/test_shown.py reads off the source."""
+def test_every_node_with_ui_output_declares_it(runs, pack, request):
+    """The host's schemas agree with what tests/test_shown.py reads from the source."""
     from comfy_api.latest import io
 
     if "has_intermediate_output" not in io.Schema.__dataclass_fields__:

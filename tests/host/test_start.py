@@ -1,4 +1,4 @@
-"""The pack at the start of its host: quiet where it fits, and one clear line where it does not."""
+"""The pack when ComfyUI starts: silent on a supported version, one clear line on an unsupported one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def old(pack, monkeypatch):
     return pack
 
 
-def test_a_supported_host_hears_nothing(tmp_path):
+def test_a_supported_host_prints_no_message(tmp_path):
     if not (comfyui_path() / "main.py").is_file():
         pytest.skip("no ComfyUI here")
     with Server(tmp_path) as server:

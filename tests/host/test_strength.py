@@ -1,6 +1,4 @@
-"""The strength dial on a real ComfyUI: the pictures of its stock LoRA loader at every strength, and the node in a
-graph.
-"""
+"""Strength Sweep on a real ComfyUI: pictures equal to the stock LoRA loader, and the node in a graph."""
 
 from __future__ import annotations
 
@@ -51,7 +49,7 @@ def lora_of(model, settings: AdapterSettings = ADAPTER) -> tuple[Adapter, dict[s
 
 @pytest.mark.usefixtures("as_nodes_run")
 @pytest.mark.parametrize("strength", [0.0, 0.5, 1.5])
-def test_pictures_are_those_of_the_stock_loader(toybox, strength):
+def test_pictures_equal_those_of_the_stock_loader(toybox, strength):
     """Measured over 4 steps: 2e-5 at most, of a change of more than 0.1."""
     import comfy.sd
 
@@ -69,8 +67,8 @@ def test_pictures_are_those_of_the_stock_loader(toybox, strength):
 @pytest.mark.usefixtures("as_nodes_run")
 @pytest.mark.parametrize("targets", ["attention", "attention+ff", "all"])
 @pytest.mark.parametrize("kind", ["sd", "flux"])
-def test_a_lora_gives_back_the_adapter_that_it_was_made_of(kind, targets):
-    """Equal fingerprints: at strength 1 nothing is drawn that Evaluate has drawn of the trained MODEL."""
+def test_a_lora_converts_back_to_its_adapter(kind, targets):
+    """Equal fingerprints: at strength 1 the pictures that Evaluate drew of the trained MODEL are reused."""
     settings = AdapterSettings(rank=3, alpha=0.7, targets=targets)
     model = random_model(kind)
     adapter, tensors = lora_of(model, settings)
@@ -129,7 +127,8 @@ def sweep_graph(**changes: object) -> dict:
     graph["picture"] = {
         "class_type": "KSampler",
         "inputs": {
-            "model": ["loader", 0], "seed": 3, "steps": 2, "cfg": 1.0, "sampler_name": "dpmpp_2m", "scheduler": "normal",
+            "model": ["loader", 0], "seed": 3, "steps": 2, "cfg": 1.0, "sampler_name": "dpmpp_2m",
+            "scheduler": "normal",
             "positive": ["text", 0], "negative": ["text", 0], "latent_image": ["empty", 0], "denoise": 1.0,
         },
     }  # fmt: skip
@@ -151,7 +150,7 @@ def facts(server: Server) -> list[dict]:
         return [v for k, v in run.facts("strength_").items() if k != "strength_adapters"]
 
 
-def test_the_node_shows_curve_strip_and_words_and_its_strength_drives_the_stock_loader(server: Server, done: dict):
+def test_the_node_shows_its_results_and_its_strength_sets_the_stock_loader(server: Server, done: dict):
     assert {"sweep", "loader", "shown"} <= executed(done)
     shown = done["outputs"]["sweep"]
     assert len(shown["images"]) == 2
@@ -166,7 +165,7 @@ def test_the_node_shows_curve_strip_and_words_and_its_strength_drives_the_stock_
 
 
 def test_evaluate_and_the_sweep_share_their_pictures(server: Server, done: dict):
-    """Strength 0 is Evaluate's model before, 1 its model after: three sets, not five."""
+    """Strength 0 equals Evaluate's model before, strength 1 its model after: three sets instead of five."""
     folder = server.folder / "output" / "dreambooth_dpo" / "quick"
     assert len([p for p in folder.iterdir() if p.name.startswith("evaluation_")]) == 3
     before = {p: p.stat().st_mtime_ns for p in folder.glob("evaluation_*/images/*.png")}
@@ -189,7 +188,7 @@ def test_wrong_strengths_are_refused_before_anything_runs(server: Server):
             server.wait(answer["prompt_id"])
 
 
-def test_a_model_that_wears_an_adapter_already_is_refused(server: Server, done: dict):
+def test_a_model_that_already_carries_an_adapter_is_refused(server: Server, done: dict):
     found = server.wait(server.queue(sweep_graph(model=["train", 0])))
     error = next(data for name, data in found["status"]["messages"] if name == "execution_error")
     assert error["node_id"] == "sweep"

@@ -1,6 +1,4 @@
-"""Two Inspect Pairs nodes on the same pairs, on a real ComfyUI: each is offered its own decisions, and no other's are
-lost.
-"""
+"""Two Inspect Pairs nodes on the same pairs: each is offered its own decisions, and none are lost."""
 
 from __future__ import annotations
 
@@ -31,7 +29,7 @@ def seen(server: Server, **edits: dict | None) -> dict[str, dict]:
     return {name: {**outputs[name]["dbdpo_inspect"][0], "said": outputs[name]["text"][0]} for name in edits}
 
 
-def test_two_inspectors_are_offered_each_its_own_decisions(server: Server):
+def test_each_inspector_is_offered_its_own_decisions(server: Server):
     payload = seen(server, left=None)["left"]
     first, second = (pair["id"] for pair in payload["pairs"][:2])
     mine, others = (
@@ -40,9 +38,9 @@ def test_two_inspectors_are_offered_each_its_own_decisions(server: Server):
     )
     assert payload["kept"] is None
     seen(server, left=mine, right=others)
-    # The texts are emptied, as in a new graph; a third one has decided nothing yet.
+    # The edits are empty, as in a new graph; the third inspector has no decisions yet.
     again = seen(server, left=None, right=None, third=None)
     assert [(again[n]["kept"], again[n]["kept_here"]) for n in ("left", "right")] == [(mine, True), (others, True)]
     assert again["third"]["kept"] in (mine, others) and not again["third"]["kept_here"]
-    assert "of another node or workflow; the node can restore them." in again["third"]["said"]
+    assert "from another node or workflow; the node can restore them." in again["third"]["said"]
     assert "another" not in again["left"]["said"] and "keeps: 1; the node" in again["left"]["said"]

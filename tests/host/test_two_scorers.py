@@ -1,4 +1,4 @@
-"""Two scorers that share the axes, on a running ComfyUI."""
+"""Two reward scorers on a running ComfyUI."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def second_scorer(graph: dict, node: str) -> dict:
     return {**graph, "scorer_2": second}
 
 
-def test_a_round_with_two_scorers_pairs_by_the_worse_of_them(server: Server):
-    """No candidate is drawn again, and the pairs are the engine's from the scores that the run keeps of both scorers."""
+def test_two_scorers_pair_by_the_worse_score(server: Server):
+    """No candidate is drawn again, and the pairs equal those that the engine makes from the stored scores of both."""
     changes = {"sample": {"run_name": "two scorers"}, "train": {"train_steps": 3}, "pairs": {"combine": "worst"}}
     alone, both = toy_loop_graph(**changes), second_scorer(toy_loop_graph(**changes), "score")
     for graph in (alone, both):
@@ -72,7 +72,7 @@ def test_a_round_with_two_scorers_pairs_by_the_worse_of_them(server: Server):
 
 @pytest.mark.parametrize("rule", ["lambda_harmonic", "pareto"])
 def test_two_scorers_in_rounds(server: Server, rule: str):
-    """Rules of cosines take both, too; the same model twice is refused where it scores."""
+    """Pair rules that use cosines accept two scorers; the same model twice is refused when scoring."""
     graph = second_scorer(rounds_in_one(1), "rounds")
     graph["rounds"]["inputs"] |= {"combine": "worst", "run_name": f"both {rule}", "rule": rule}
     server.run(graph)

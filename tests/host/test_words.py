@@ -1,6 +1,4 @@
-"""What the nodes say of themselves in the front end: English from their schemas, tooltips on all sockets, words that
-find them.
-"""
+"""Texts of the nodes in the front end: English texts from the schemas, tooltips of outputs, search words."""
 
 from __future__ import annotations
 
@@ -28,7 +26,7 @@ def test_the_english_texts_are_those_of_the_schemas(info: dict[str, dict]):
     )
 
 
-def test_the_help_pages_tell_settings_in_their_own_words(info: dict[str, dict]):
+def test_the_help_pages_describe_settings_in_the_words_of_the_settings(info: dict[str, dict]):
     for name, entry in info.items():
         page = (PAGES / f"{name}.md").read_text(encoding="utf-8")
         assert page == with_rows(page, entry), f"{name}: python tools/make_node_texts.py writes its rows anew"
@@ -40,7 +38,7 @@ def test_every_output_has_a_tooltip(info: dict[str, dict]):
             assert tooltip and tooltip.endswith("."), f"{name}.{output}: {tooltip!r}"
 
 
-def test_signs_of_the_message_format_are_shown_as_they_are():
+def test_special_characters_of_the_message_format_are_escaped():
     assert (
         message("a prompt with {identifier} | $5 @home") == "a prompt with {'{'}identifier{'}'} {'|'} {'$'}5 {'@'}home"
     )

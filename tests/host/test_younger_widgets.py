@@ -1,6 +1,4 @@
-"""Widgets that came after graphs were saved: they stand last, and a graph without them means, and is recognised as,
-what it did before.
-"""
+"""Widgets added after graphs were saved: they come last, and graphs without them keep their meaning."""
 
 from __future__ import annotations
 
@@ -16,14 +14,17 @@ from dreambooth_dpo.dpo_core.settings import SamplingSettings, TrainSettings
 pytestmark = pytest.mark.usefixtures("comfyui")
 
 DRAWING = [
-    "candidates_per_prompt", "seed", "steps", "cfg", "sampler_name", "scheduler", "width", "height", "batch_size", "negative",
+    "candidates_per_prompt", "seed", "steps", "cfg", "sampler_name", "scheduler", "width", "height", "batch_size",
+    "negative",
 ]  # fmt: skip
 LEARNING = [
-    "rank", "alpha", "targets", "train_steps", "pairs_per_step", "accumulation", "learning_rate", "beta", "checkpointing", "train_seed",
+    "rank", "alpha", "targets", "train_steps", "pairs_per_step", "accumulation", "learning_rate", "beta",
+    "checkpointing", "train_seed",
     "objective", "loser_guard", "schedule",
 ]  # fmt: skip
 PAIRING = [
-    "angle_low", "angle_high", "margin", "max_pairs_per_prompt", "max_uses", "rule", "window", "steer", "fidelity_weight",
+    "angle_low", "angle_high", "margin", "max_pairs_per_prompt", "max_uses", "rule", "window", "steer",
+    "fidelity_weight",
 ]  # fmt: skip
 SAVED = {
     "DBDPO_SampleCandidates": ["run_name", *DRAWING],
@@ -64,8 +65,8 @@ def test_saved_values_stay_those_of_their_widgets(nodes, node):
 
 
 @pytest.mark.parametrize("given", [{}, {"guidance_until": None}, {"guidance_until": 1.0}])
-def test_candidates_without_it_are_those_of_before(given):
-    """Their set's name is made of the described settings."""
+def test_candidates_without_the_widget_keep_their_name(given):
+    """The set's name is a hash of the settings."""
     from dreambooth_dpo.nodes.stages.sample import sampling_of
 
     settings, _ = sampling_of({**SAMPLING, **given})
@@ -73,7 +74,7 @@ def test_candidates_without_it_are_those_of_before(given):
 
 
 @pytest.mark.parametrize("until", [0.0, 0.4])
-def test_a_share_of_the_steps_reaches_the_engine(until):
+def test_guidance_until_reaches_the_engine(until):
     from dreambooth_dpo.nodes.stages.sample import sampling_of
 
     settings, _ = sampling_of({**SAMPLING, "cfg": 4.0, "steps": 10, "guidance_until": until, "batch_size": 0})
@@ -82,8 +83,8 @@ def test_a_share_of_the_steps_reaches_the_engine(until):
 
 
 @pytest.mark.parametrize("given", [{}, {"reference_bank": None}, {"reference_bank": 0}])
-def test_a_training_without_it_is_that_of_before(given):
-    """Its folder's name is made of the settings."""
+def test_a_training_without_the_widget_keeps_its_name(given):
+    """The training folder's name is a hash of the settings."""
     from dreambooth_dpo.nodes.stages.train import settings_of
 
     settings = settings_of({**TRAINING, **given})[1]
@@ -92,8 +93,8 @@ def test_a_training_without_it_is_that_of_before(given):
     assert settings_of({**TRAINING, "reference_bank": 3})[1].reference_bank == 3
 
 
-def test_rounds_hands_on_what_a_graph_has_and_nothing_else(comfyui: Path):
-    """A value more on an inner node would be another node to the host's cache."""
+def test_rounds_passes_on_only_the_widgets_that_a_graph_has(comfyui: Path):
+    """One more value on an inner node would change the key of the host's cache."""
     from dreambooth_dpo.nodes.schema.rounds import Rounds
 
     links = {name: [name, 0] for name in ("model", "clip", "vae", "concept", "prompts", "scorer")}
@@ -116,8 +117,8 @@ def test_rounds_hands_on_what_a_graph_has_and_nothing_else(comfyui: Path):
         assert inputs["reference_bank"] == 2 and "guidance_until" not in inputs
 
 
-def test_the_node_takes_the_share(nodes, monkeypatch):
-    """Sample Candidates' execute, with the drawing itself left out."""
+def test_the_node_accepts_guidance_until(nodes, monkeypatch):
+    """execute() of Sample Candidates, without sampling."""
     node = nodes["DBDPO_SampleCandidates"]
     stages = import_module(node.__module__.replace(".schema.", ".stages."))
     seen = []

@@ -66,7 +66,9 @@ def test_background_is_unchanged_and_no_subject_pixel_is_left(photo: np.ndarray,
     np.testing.assert_array_equal(filled[place], photo[place])
     assert (filled >= photo[place].min(axis=0)).all() and (filled <= photo[place].max(axis=0)).all()
     np.testing.assert_array_equal(filled, without_subject(np.where(place[..., None], photo, np.uint8(other)), mask))
-    np.testing.assert_array_equal(filled[::-1, ::-1], without_subject(photo[::-1, ::-1], mask[::-1, ::-1]))
+    # To one grey value: a mean that falls on a half may round up from one side and down from the other.
+    turned = without_subject(photo[::-1, ::-1], mask[::-1, ::-1])
+    np.testing.assert_allclose(filled[::-1, ::-1].astype(int), turned.astype(int), rtol=0, atol=1)
 
 
 def test_photo_filled_by_the_subject_shows_no_background():

@@ -1,4 +1,4 @@
-"""What the before/after slider is told: names of pictures in the run folder, and no more than it can show."""
+"""Data of the before/after slider: names of pictures in the run folder, and their largest number."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_pairs_name_their_files_and_scores(output: Path):
     ]
 
 
-def test_of_many_pictures_some_are_offered_evenly(output: Path):
+def test_many_pictures_are_thinned_evenly(output: Path):
     prompts = tuple(f"prompt {i}" for i in range(100))
     with RunFolder(output / "run") as run:
         found = compare(run, measured(100, 6), SETS, prompts, 6)
@@ -56,6 +56,6 @@ def test_of_many_pictures_some_are_offered_evenly(output: Path):
     assert {p["seed"] for p in found["pairs"]} == {1, 3, 6}
 
 
-def test_a_run_elsewhere_offers_nothing(output: Path, tmp_path: Path):
+def test_a_run_outside_the_output_folder_offers_nothing(output: Path, tmp_path: Path):
     with RunFolder(tmp_path / "elsewhere") as run:
         assert compare(run, measured(1, 1), SETS, ("a dog",), 1) == {}

@@ -1,4 +1,4 @@
-"""The numbers of a training on their way to the browser: whole, thinned, and a few times a second."""
+"""Training curves sent to the browser: format, thinning, and message rate."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class FakeServer:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> FakeServer:
-    """A running ComfyUI, as far as the feed can tell, and a clock that stands."""
+    """A fake ComfyUI server, and a clock that only the test advances."""
     fake = FakeServer()
     monkeypatch.setitem(sys.modules, "server", SimpleNamespace(PromptServer=SimpleNamespace(instance=fake)))
     monkeypatch.setattr(module.time, "monotonic", lambda: fake.now)
@@ -69,7 +69,7 @@ def test_a_long_curve_is_thinned_to_means_and_the_highest_alarm():
     assert len(long) <= 400 and long[-1] == [10_000, 0.0, None, 0.0, None]
 
 
-def test_new_points_go_to_the_page_that_asked_and_not_too_often(server: FakeServer):
+def test_new_points_go_to_the_page_that_queued_at_a_limited_rate(server: FakeServer):
     tell = CurveFeed("3", GRAPH).watch(SETTINGS)
     tell(record(0))
     tell(record(1))
@@ -84,7 +84,7 @@ def test_new_points_go_to_the_page_that_asked_and_not_too_often(server: FakeServ
     assert (data["node"], data["source"], data["workflow"]) == ("7", "3", "a-graph")
 
 
-def test_the_last_step_does_not_wait_and_the_whole_curve_comes_now_and_then(server: FakeServer):
+def test_the_last_step_is_sent_at_once_and_the_whole_curve_every_ten_seconds(server: FakeServer):
     tell = CurveFeed("3", GRAPH).watch(SETTINGS)
     for step in range(4):
         tell(record(step))
@@ -96,7 +96,7 @@ def test_the_last_step_does_not_wait_and_the_whole_curve_comes_now_and_then(serv
 
 
 @pytest.mark.parametrize("node", [None, "3"])
-def test_nobody_looks(node: str | None, server: FakeServer):
+def test_without_a_page_nothing_is_sent(node: str | None, server: FakeServer):
     server.client_id = None if node else "page"
     assert CurveFeed(node, GRAPH).watch(SETTINGS) is None
 
@@ -107,7 +107,7 @@ def test_without_a_server_nothing_is_imported(monkeypatch: pytest.MonkeyPatch):
     assert "server" not in sys.modules
 
 
-def test_a_page_that_cannot_be_reached_ends_no_training(server: FakeServer, monkeypatch: pytest.MonkeyPatch):
+def test_a_failed_message_does_not_stop_training(server: FakeServer, monkeypatch: pytest.MonkeyPatch):
     def refuse(*_: object) -> None:
         raise RuntimeError("the loop is closed")
 

@@ -48,8 +48,9 @@ __all__ = [
 
 @dataclass(frozen=True)
 class FrontEnd:
-    """What the server is started with for it, and its settings: these live on the server, so each front end has a
-    server of its own.
+    """Arguments of the server for a front end, and its settings.
+
+    The settings are stored on the server, so each front end has its own server.
     """
 
     arguments: tuple[str, ...] = ()
@@ -101,8 +102,9 @@ def press_run(view) -> tuple[int, dict]:
 
 
 def reads(view, text: str | re.Pattern[str]) -> None:
-    """A user can read this now: in a dialog or message over the canvas; in the newest front end behind "View details"
-    and an input's info.
+    """Wait until a user can read this text in a dialog or message over the canvas.
+
+    In the newest front end it is behind "View details" and the info of an input.
     """
     details = view.get_by_test_id("error-overlay-see-errors")
     info = view.get_by_role("button", name=re.compile("^Info for")).first
@@ -125,7 +127,7 @@ def red(view) -> list[str]:
 
 
 def fit(view) -> None:
-    """All nodes on the screen."""
+    """Fit all nodes on the screen."""
     view.evaluate(
         """() => {
             const c = app.canvas, b = [1e9, 1e9, -1e9, -1e9]
@@ -145,7 +147,7 @@ def fit(view) -> None:
 
 
 def look_at(view, kind: str, scale: float = 1) -> None:
-    """The first node of a type at the top left of the canvas."""
+    """Move the first node of a type to the top left of the canvas."""
     view.evaluate(
         """([kind, scale]) => {
             const node = app.graph._nodes.find(n => n.type === kind), ds = app.canvas.ds
@@ -160,7 +162,7 @@ def look_at(view, kind: str, scale: float = 1) -> None:
 
 
 def overlaps(view) -> list[tuple[str, str]]:
-    """Titles of nodes that lie over each other, as the front end has them on the canvas now, title bars included."""
+    """Titles of nodes that overlap on the canvas, title bars included."""
     fit(view)
     boxes = view.evaluate(
         """() => app.graph._nodes.map(node => {
@@ -182,11 +184,12 @@ def overlaps(view) -> list[tuple[str, str]]:
 
 
 def heights(view) -> dict[str, float]:
-    """Of nodes below their titles, by id: what they have, or need, on the canvas now."""
+    """Heights of nodes below their titles, by id: the current one, and the least that is needed."""
     return view.evaluate(
         """() => Object.fromEntries(app.graph._nodes.map(node => {
             const html = globalThis.LiteGraph?.vueNodesMode && document.querySelector(`[data-node-id="${node.id}"]`)
-            const height = html ? html.getBoundingClientRect().height / app.canvas.ds.scale - LiteGraph.NODE_TITLE_HEIGHT
+            const shown = html && html.getBoundingClientRect().height / app.canvas.ds.scale
+            const height = html ? shown - LiteGraph.NODE_TITLE_HEIGHT
                 : Math.max(node.size[1], node.computeSize()[1])
             return [node.id, height]
         }))"""
@@ -194,7 +197,7 @@ def heights(view) -> dict[str, float]:
 
 
 def come_back(view, kind: str) -> None:
-    """The page is loaded anew, and the workflow with a node of this type is there again."""
+    """Reload the page and wait until the workflow with a node of this type is restored."""
     view.reload()
     view.wait_for_function(
         "kind => window.app?.vueAppReady && app.graph?._nodes?.some(n => n.type === kind)", arg=kind, timeout=300_000

@@ -1,4 +1,4 @@
-"""Candidates of one committed batch, made up."""
+"""Fake candidates of one committed batch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dreambooth_dpo.dpo_core.records import Candidate
 
 
 def chunk(number: int, size: int = 2) -> tuple[list[Candidate], torch.Tensor, np.ndarray]:
-    """Candidates of one batch with latents and pictures that tell them apart."""
+    """Candidates of one batch, with different latents and pictures."""
     members = [
         Candidate(number * size + i, number, f"prompt {number} ü", 100 + number * size + i, number, i)
         for i in range(size)

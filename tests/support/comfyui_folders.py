@@ -1,4 +1,4 @@
-"""A folder that the doctor takes for a ComfyUI."""
+"""A folder that the doctor recognises as a ComfyUI."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def make_comfyui(folder: Path, version: str | None = "0.33.0") -> Path:
-    """What the doctor knows a ComfyUI by."""
+    """Create the files by which the doctor recognises a ComfyUI."""
     (folder / "comfy").mkdir(parents=True)
     (folder / "custom_nodes").mkdir()
     (folder / "main.py").touch()

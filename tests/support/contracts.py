@@ -1,4 +1,4 @@
-"""What the tests of host.py's contract share."""
+"""Helpers of the tests of host.py's contract."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from dreambooth_dpo.dpo_core.backends.comfyui import host
 
 
 def changed(what: str) -> str:
-    """The message of a contract that a host breaks."""
+    """The message of a failed contract test."""
     return f"host.py, on {host.version()}: {what}"

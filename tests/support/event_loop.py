@@ -1,4 +1,4 @@
-"""A coroutine of a host, run from a test."""
+"""Run a coroutine of the host from a test."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from typing import Any
 
 
 def in_a_loop(coroutine: Coroutine) -> Any:
-    """What a coroutine returns, from a thread of its own: a browser of other tests may hold this thread's event loop."""
+    """Run a coroutine in a new thread and return its result; this thread's event loop may belong to a browser."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, coroutine).result()

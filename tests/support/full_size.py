@@ -1,4 +1,4 @@
-"""Full-size checkpoints of random weights in a server's folders, and what the shipped examples name beside them."""
+"""Full-size checkpoints of random weights in a server's folders, and the other files that the examples name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dreambooth_dpo.dpo_core.backends.comfyui.random_models import lora_layers, 
 
 
 def subject_lora(kind: str, rank: int = 4) -> dict[str, torch.Tensor]:
-    """A LoRA as a user brings one: kohya's names, random and small, on a few attention layers of UNet and text encoder."""
+    """A LoRA with names as in kohya, small and random, on a few attention layers of UNet and text encoder."""
     generator, tensors = torch.Generator().manual_seed(1), {}
     layers = [
         (name, shape) for name, shape in lora_layers(kind).items() if name.endswith(("attn1_to_q", "attn2_to_v"))
@@ -27,7 +27,7 @@ def subject_lora(kind: str, rank: int = 4) -> dict[str, torch.Tensor]:
 
 
 def clip_weights(architecture: str) -> dict[str, torch.Tensor]:
-    """The random weights that open_clip itself starts a model with."""
+    """The random weights with which open_clip initialises a model."""
     import open_clip
 
     with torch.random.fork_rng(devices=[]):
@@ -36,7 +36,7 @@ def clip_weights(architecture: str) -> dict[str, torch.Tensor]:
 
 
 def fill_server(folder: Path, kind: str, checkpoint: str) -> None:
-    """What the example workflow of `kind` names, in a server's base directory."""
+    """Create the files that the example workflow of `kind` names, in a server's base directory."""
     from safetensors.torch import save_file
 
     write_checkpoint(kind, folder / "models" / "checkpoints" / checkpoint)

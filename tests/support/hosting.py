@@ -10,13 +10,13 @@ __all__ = ["ROOT", "Server", "comfyui_path", "executed", "messages", "run_path"]
 
 
 def executed(history: dict) -> set[str]:
-    """Ids of the nodes that ran, and were not taken from the cache."""
+    """Ids of the nodes that ran and were not cached."""
     cached = set(messages(history).get("execution_cached", {}).get("nodes", []))
     return {node for node in history["prompt"][2] if node not in cached}
 
 
 def messages(history: dict) -> dict:
-    """What the server said of a prompt, by kind, e.g. "execution_error"."""
+    """Messages of the server about a prompt, by kind, e.g. "execution_error"."""
     return dict((name, data) for name, data in history["status"]["messages"])
 
 

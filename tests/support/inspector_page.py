@@ -1,4 +1,4 @@
-"""An open Inspect Pairs node in a browser: its graph, its panel, and what the graph holds of it."""
+"""An open Inspect Pairs node in a browser: its graph, its panel, and its saved values."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ NODE = "app.graph._nodes.find(n => n.type === 'DBDPO_InspectPairs' && (!title ||
 
 
 def workflow(server: Server, inspectors: int = 1, edits: str = "", **changes: dict) -> dict:
-    """A toybox loop up to inspectors, each with its summary to be read behind it."""
+    """A toybox loop with several Inspect Pairs nodes, each followed by a node that shows its summary."""
     own = {"sample": {"run_name": "inspect"}, "pairs": {"max_uses": 10}}
     whole = toy_loop_graph(**{name: {**own.get(name, {}), **changes.get(name, {})} for name in {**own, **changes}})
     graph = {name: whole[name] for name in ("toy", "concept", "prompts", "sample", "scorer", "score", "pairs")}
     for i in range(inspectors):
         graph[f"inspect_{i}"] = {
-            "class_type": "DBDPO_InspectPairs", "inputs": {"pairs": ["pairs", 0], "edits": edits}, "size": [1240, 960], "title": f"inspector {i}",
+            "class_type": "DBDPO_InspectPairs", "inputs": {"pairs": ["pairs", 0], "edits": edits},
+            "size": [1240, 960], "title": f"inspector {i}",
         }  # fmt: skip
         graph[f"words_{i}"] = {
             "class_type": "PreviewAny",
@@ -37,12 +38,13 @@ def workflow(server: Server, inspectors: int = 1, edits: str = "", **changes: di
 
 
 def ready(view, panels: int = 1) -> None:
-    """So many panels show pairs, with their pictures."""
+    """Wait until this many panels show pairs with their pictures."""
     view.wait_for_function(
         f"""count => {{
             const shown = [...document.querySelectorAll('{PANEL} .dbdpo-body')].filter(b => !b.hidden && b.isConnected)
             const pictures = shown.flatMap(b => [...b.querySelectorAll('figure:not([hidden]) img, .dbdpo-photos img')])
-            return shown.length === count && pictures.length > 2 * count && pictures.every(i => i.complete && i.naturalWidth > 0)
+            return shown.length === count && pictures.length > 2 * count
+                && pictures.every(i => i.complete && i.naturalWidth > 0)
         }}""",
         arg=panels,
         timeout=180_000,
@@ -50,7 +52,7 @@ def ready(view, panels: int = 1) -> None:
 
 
 def look_at(view, title: str = "", scale: float = 0.8) -> None:
-    """The node fills the screen."""
+    """Let the node fill the screen."""
     view.evaluate(
         f"""([title, scale]) => {{
             const node = {NODE}, ds = app.canvas.ds
@@ -84,7 +86,7 @@ def payload(view, title: str = "") -> dict:
 
 
 def summary(view, server: Server, title: str = "words 0") -> str:
-    """What the inspector's other output said, where it was read behind the node, after a run."""
+    """The summary output of the inspector after a run."""
     assert run(view, server)["status"]["status_str"] == "success"
     view.wait_for_timeout(500)
     return view.evaluate("t => app.nodeOutputs[app.graph._nodes.find(n => n.title === t).id].text[0]", title)
@@ -105,21 +107,23 @@ def says(view, text: str) -> None:
 
 
 def changed(view, count: int) -> None:
-    """So many pairs are decided otherwise than they came in."""
+    """Wait until this many pairs have decisions."""
     view.locator(PANEL).get_by_text(re.compile(rf"^{count} of \d+ pairs? changed")).wait_for()
 
 
 def point_of(view, position: int) -> list[float]:
-    """Where a candidate lies on the screen, by the scores that the panel has and the axes that it drew."""
+    """A candidate's position on the screen, from the panel's scores and axes."""
     return view.evaluate(
         """position => {
             const svg = document.querySelector('.dbdpo-cloud svg'), payload = app.nodeOutputs[
                 app.graph._nodes.find(n => n.type === 'DBDPO_InspectPairs').id].dbdpo_inspect[0]
             const line = (axis, values) => {
-                const at = [...svg.querySelectorAll('.dbdpo-ticks text')].filter(t => (t.getAttribute('text-anchor') === 'middle') === (axis === 'x'))
+                const at = [...svg.querySelectorAll('.dbdpo-ticks text')]
+                    .filter(t => (t.getAttribute('text-anchor') === 'middle') === (axis === 'x'))
                 const to = t => Number(t.getAttribute(axis)) - (axis === 'y' ? 7 : 0)
                 const [a, b] = [at[0], at.at(-1)]
-                const share = (values[position] - Number(a.textContent)) / (Number(b.textContent) - Number(a.textContent))
+                const share = (values[position] - Number(a.textContent))
+                    / (Number(b.textContent) - Number(a.textContent))
                 return to(a) + share * (to(b) - to(a))
             }
             const point = new DOMPoint(line('x', payload.x), line('y', payload.y)).matrixTransform(svg.getScreenCTM())
@@ -130,6 +134,6 @@ def point_of(view, position: int) -> list[float]:
 
 
 def drawn(view) -> set[str]:
-    """What the cloud draws of the pair rule."""
+    """What the scatter plot draws of the pair rule."""
     kinds = ("wedge", "way", "level")
     return {k for k in kinds if view.locator(f"{PANEL} .dbdpo-cloud .dbdpo-{k}").first.get_attribute("d")}

@@ -1,32 +1,32 @@
-"""How much room nodes of a saved workflow take on ComfyUI's canvas, reckoned from the file alone; tests/browser holds
-it against the front ends.
-"""
+"""Sizes of a saved workflow's nodes on the canvas, computed from the file; tests/browser checks them."""
 
 from __future__ import annotations
 
 TITLE, SLOT, WIDGET, GAP, END = 30, 20, 20, 4, 8
 TEXT = 50
-"""Of a widget for several lines, at least."""
+"""Least height of a multiline widget."""
 SEVERAL_LINES = {"text", "held_out_text", "negative"}
 VIEWS = {"DBDPO_Evaluate": 380, "DBDPO_InspectPairs": 560, "DBDPO_Rounds": 200, "DBDPO_TrainStep": 200}
-"""Of the pack's own views on nodes (web/*.js), at least."""
+"""Least heights of the pack's own views on nodes (web/*.js)."""
 TEXTS = {
-    "DBDPO_BuildPairs", "DBDPO_Evaluate", "DBDPO_FinishCandidates", "DBDPO_InspectPairs", "DBDPO_KeepBest", "DBDPO_Rounds", "DBDPO_SaveLora",
+    "DBDPO_BuildPairs", "DBDPO_Evaluate", "DBDPO_FinishCandidates", "DBDPO_InspectPairs", "DBDPO_KeepBest",
+    "DBDPO_Rounds", "DBDPO_SaveLora",
     "DBDPO_Strength", "DBDPO_TrainStep",
 }  # fmt: skip
-"""Nodes that say something after a run, on a view of its own (web/said.js)."""
+"""Nodes that show a text after a run, in their own view (web/said.js)."""
 SAID = 90
-"""Of that view, at least."""
+"""Least height of that view."""
 PICTURE = 220
-"""Of a node's own picture after a run, at least."""
+"""Least height of a node's picture after a run."""
 SHOW_PICTURES = {
-    "DBDPO_SampleCandidates", "DBDPO_Score", "DBDPO_BuildPairs", "DBDPO_PreviewPairs", "DBDPO_FinishCandidates", "DBDPO_TrainStep",
+    "DBDPO_SampleCandidates", "DBDPO_Score", "DBDPO_BuildPairs", "DBDPO_PreviewPairs", "DBDPO_FinishCandidates",
+    "DBDPO_TrainStep",
     "DBDPO_KeepBest", "DBDPO_Strength", "DBDPO_Rounds", "LoadImage", "PreviewImage",
 }  # fmt: skip
 
 
 def least_height(node: dict) -> float:
-    """Below its title, after a run, when its picture is there."""
+    """Least height below the title, after a run, with its picture."""
     if node["type"] in ("MarkdownNote", "Note"):
         return SLOT + TEXT + GAP + END
     widgets = [slot["name"] for slot in node["inputs"] if "widget" in slot]
@@ -44,13 +44,13 @@ def least_height(node: dict) -> float:
 
 
 HTML_SLOT, HTML_WIDGET, HTML_TEXT, HTML_REST, HTML_PICTURE = 20, 32, 60, 46, 240
-"""The same where nodes are HTML; rather too much.
+"""The same for nodes drawn as HTML, rounded up.
 
-The rest is a row of badges. A picture is added below where something else takes the room left.
+The rest is a row of badges. A picture is added below if something else takes the remaining space.
 """
 
 NAMES_A_FILE, HTML_MESSAGE = {"DBDPO_LoadScorer", "CheckpointLoaderSimple", "LoraLoader", "LoadImage"}, 26
-"""Nodes under which the front end writes that their file is missing."""
+"""Nodes under which the front end reports a missing file."""
 
 
 def html_height(node: dict) -> float:
@@ -66,7 +66,7 @@ def html_height(node: dict) -> float:
 
 
 def tallest(node: dict) -> float:
-    """Below its title, in whichever front end takes most, after a run."""
+    """Height below the title after a run, in the front end that needs most."""
     fills = (
         node["type"] in VIEWS or node["type"] in TEXTS or any(slot["name"] in SEVERAL_LINES for slot in node["inputs"])
     )
@@ -75,11 +75,11 @@ def tallest(node: dict) -> float:
 
 
 def box(node: dict) -> tuple[float, float, float, float]:
-    """Left, top with the title, right, bottom."""
+    """Left, top (with the title), right, bottom."""
     (left, top), width = node["pos"], node["size"][0]
     return left, top - TITLE, left + width, top + tallest(node)
 
 
 def apart(one: tuple, other: tuple) -> float:
-    """How far two boxes are from each other; negative where they overlap."""
+    """Distance between two boxes; negative if they overlap."""
     return max(other[0] - one[2], one[0] - other[2], other[1] - one[3], one[1] - other[3])

@@ -1,5 +1,4 @@
-"""A loop small enough to run in a blink: a few-weights model, colour scorers. Run as a script, it bears the processes
-to kill.
+"""A loop with a tiny model and colour scorers, which takes milliseconds; as a script, it forks processes to kill.
 
 python loops.py FOLDER PIPELINE SETTINGS   (a folder, or empty; JSON)
 """
@@ -74,7 +73,7 @@ DRAFTED = changed(
     sampling={"candidates_per_prompt": 6, "steps": 6, "draft_steps": 3},
     pairs={"max_pairs_per_prompt": 2, "max_uses": 1},
 )
-"""With drafts, of which some are finished."""
+"""Settings with drafts, of which some are finished."""
 
 
 class Mean:
@@ -160,7 +159,7 @@ class FakeModel:
 
 
 class Poisoned(FakeModel):
-    """Gives NaN in the policy's pass of training step `at`, counted over all rounds."""
+    """A FakeModel whose policy prediction is NaN in training step `at`, counted over all rounds."""
 
     def __init__(self, at: int) -> None:
         super().__init__()
@@ -180,7 +179,7 @@ def make_loop(
     progress: Progress = silent,
     judges: Sequence = (),
 ) -> Loop:
-    """A loop as a new process would make it: fresh model, fresh adapter."""
+    """A loop with a new model and adapter, as in a new process."""
     model = model or FakeModel()
     adapter = Adapter(model.denoiser, settings.adapter, seed=settings.sampling.seed)
     rewards = [Mean("fidelity", 0), Mean("alignment", 2)]
@@ -190,7 +189,7 @@ def make_loop(
 
 
 def outcome(run: RunFolder, rounds: int = 2) -> dict:
-    """All that two runs must agree in."""
+    """All results in which two equal runs must agree."""
     sets = [*(f"round_{r}" for r in range(rounds)), *(f"evaluation_{r}" for r in range(rounds + 1))]
     return {
         "candidates": {s: run.candidates(s) for s in sets},
@@ -207,13 +206,13 @@ def adapters(run: RunFolder, rounds: int = 2) -> list[dict[str, torch.Tensor]]:
 
 
 def difference(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> float:
-    """Largest difference of two adapters."""
+    """Largest absolute difference between two adapters."""
     assert left.keys() == right.keys()
     return max(float((left[k] - right[k]).abs().max()) for k in left)
 
 
 class Nursery:
-    """A process that forks one loop after another, so that the imports are paid once."""
+    """A process that forks one loop after another, so that imports run only once."""
 
     def __init__(self, folder: Path, pipeline: str = "", settings: LoopSettings = SETTINGS) -> None:
         command = [sys.executable, __file__, str(folder / "warm"), pipeline, settings.model_dump_json()]
@@ -226,8 +225,9 @@ class Nursery:
         return self.process.stdout.readline().rstrip("\n")
 
     def run(self, folder: Path, kill_after: int | None = None, delay: float = 0.0) -> tuple[int, list[str]]:
-        """Run a loop in a folder, killed `delay` seconds after its n-th progress line: (exit status, its progress
-        lines).
+        """Run a loop in a folder; returns (exit status, progress lines).
+
+        kill_after: kill the process `delay` seconds after this many progress lines.
         """
         self.process.stdin.write(f"{folder}\n")
         self.process.stdin.flush()
@@ -261,7 +261,7 @@ def _pause(seconds: float, call: Callable) -> Callable:
 
 
 def _one(folder: str, model: TextToImage, settings: LoopSettings) -> None:
-    """Run the loop in this process, one line of progress at a time."""
+    """Run the loop in this process and print one line per progress call."""
 
     def tell(stage: str, done: int, total: int, preview: object = None, note: str = "") -> None:
         os.write(1, f"{stage}\n".encode())
@@ -270,10 +270,10 @@ def _one(folder: str, model: TextToImage, settings: LoopSettings) -> None:
 
 
 def main(warm_folder: str, pipeline: str, settings_json: str) -> None:
-    """For every folder on stdin, fork a process that runs the loop there: the imports are paid once. Lines: pid,
-    stages, exit status.
+    """For every folder on stdin, fork a process that runs the loop there, so that imports run only once.
 
-    The loop is slowed down where a kill would hurt most: around renames and commits.
+    It prints pid, stages and exit status. The loop is slowed down around renames and commits, where a kill is most
+    dangerous.
     """
     torch.set_num_threads(1)
     settings = LoopSettings.model_validate_json(settings_json)

@@ -1,6 +1,4 @@
-"""Tiny random-weight diffusers models for the tests: no trained file is needed, and the same seed gives the same
-weights.
-"""
+"""Tiny random-weight diffusers models for tests; equal seeds give equal weights."""
 
 from __future__ import annotations
 
@@ -21,9 +19,7 @@ SAMPLING = SamplingSettings(steps=3, guidance=3.0, width=SIZE, height=SIZE, batc
 def tiny_stable_diffusion(
     prediction_type: PredictionType = "epsilon", seed: int = 0, channels: tuple[int, int] = (32, 64)
 ):
-    """A StableDiffusionPipeline of the toybox's VAE, text encoder, tokenizer and scheduler with a tiny UNet; 64 x 64
-    pixels, fp32.
-    """
+    """A StableDiffusionPipeline of the toybox's parts with a tiny random UNet; 64 x 64 pixels, fp32."""
     from diffusers import StableDiffusionPipeline
 
     from dreambooth_dpo.toybox.captions import build_tokenizer

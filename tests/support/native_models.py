@@ -1,6 +1,6 @@
-"""What tests of the native backend share: tiny random MODELs of several kinds, and looks at what hangs on a MODEL.
+"""Helpers of tests of the ComfyUI backend: tiny random MODELs of several kinds, and checks for hooks.
 
-Imports comfy inside its functions only: the tests ask for the `comfyui` fixture first.
+Imports comfy only inside functions: the tests request the `comfyui` fixture first.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PROMPTS = [
     "a yellow robot at night",
 ]
 LONG = " ".join(["red"] * 20 + ["blue"] * 10)
-"""Two sections of the toybox's text encoder."""
+"""A prompt of two sections of the toybox's text encoder."""
 DRAWING = SamplingSettings(steps=4, guidance=3.0, width=64, height=64)
 ADAPTER = AdapterSettings(rank=4, alpha=2.0)
 
@@ -31,7 +31,7 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def adapter_state(adapter: Adapter, scale: float = 0.05) -> dict[str, torch.Tensor]:
-    """The adapter's weights with B drawn at random: it changes what the model says."""
+    """The adapter's weights with a random B, so that it changes predictions."""
     generator = torch.Generator().manual_seed(9)
     state = adapter.state()
     return {k: v.normal_(0, scale, generator=generator) if k.endswith("up") else v for k, v in state.items()}
@@ -43,7 +43,7 @@ def random_live(model: Any, settings: AdapterSettings = ADAPTER) -> LiveAdapter:
 
 
 def left_behind(model: Any) -> list[str]:
-    """Modules of a MODEL that carry a hook or a forward of their own."""
+    """Modules of a MODEL that have a hook or a replaced forward."""
     marks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     return [
         n
@@ -57,7 +57,7 @@ def weights_of(model: Any) -> dict[str, torch.Tensor]:
 
 
 def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
-    """Equal bit for bit."""
+    """Whether two tensors are equal bit for bit."""
     return left.keys() == right.keys() and all(torch.equal(left[k], right[k]) for k in left)
 
 

@@ -1,7 +1,4 @@
-"""What a user has on the disk, in small: a pipeline of random weights, photos, prompts, a config.
-
-Names are not plain ASCII.
-"""
+"""A user's project in small: a pipeline of random weights, photos, prompts and a config; with non-ASCII names."""
 
 from __future__ import annotations
 
@@ -26,7 +23,7 @@ TEMPLATES = (
 
 
 def write_photos(folder: Path, count: int, seed: int) -> Path:
-    """Pictures of a few coloured blocks, not square."""
+    """Write non-square pictures of a few coloured blocks."""
     folder.mkdir(parents=True)
     blocks = np.random.default_rng(seed).integers(0, 256, (count, 4, 5, 3), dtype=np.uint8)
     for i, pixels in enumerate(blocks.repeat(20, 1).repeat(20, 2)):
@@ -35,7 +32,7 @@ def write_photos(folder: Path, count: int, seed: int) -> Path:
 
 
 def make_project(folder: Path, **changes: object) -> Path:
-    """A project folder with `config.yaml`; returns the config's path. Paths in it are relative to it."""
+    """Create a project folder with `config.yaml` and return its path; paths in it are relative to it."""
     folder.mkdir(parents=True, exist_ok=True)
     tiny_pipeline(folder / "modèle")
     write_photos(folder / "fotos ü", 3, 0)
@@ -45,7 +42,7 @@ def make_project(folder: Path, **changes: object) -> Path:
 
 
 def write_config(project: Path, file: str = "config.yaml", **changes: object) -> Path:
-    """The config of a project with some values changed; names are dotted, with two underscores for the dot."""
+    """Write the project's config with changed values; keyword a__b sets a.b."""
     config = {
         "rounds": 1,
         "model": {"path": "modèle", "device": "cpu"},
@@ -80,5 +77,5 @@ def write_config(project: Path, file: str = "config.yaml", **changes: object) ->
 
 
 def config_of(project: Path, **changes: object) -> RunConfig:
-    """That config, read; changes as for `write_config`."""
+    """Read the config; changes as for `write_config`."""
     return read_config(write_config(project, **changes))

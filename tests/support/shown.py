@@ -1,4 +1,4 @@
-"""What nodes show of themselves after a run, read off their source: no ComfyUI is needed to know it."""
+"""What nodes show after a run, read from their source without ComfyUI."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ FOLDER = Path(__file__).parents[2] / "nodes" / "schema"
 
 @dataclass(frozen=True)
 class Node:
-    """Of a node class: whether it gives the page something to show (`ui`), a text among it, and whether its schema asks
-    for it to be sent again.
-    """
+    """Whether a node class returns `ui`, whether that has a text, and whether its schema asks to send it again."""
 
     name: str
     shows: bool
@@ -53,7 +51,5 @@ def nodes() -> list[Node]:
 
 
 def with_text() -> list[str]:
-    """Node ids of those on which a text can be read after a run: their own, or that of the nodes that ran in their
-    place.
-    """
+    """Ids of nodes that show a text after a run, themselves or through nodes that they expand into."""
     return [node.name for node in nodes() if node.text or node.expands]

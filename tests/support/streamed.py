@@ -1,11 +1,11 @@
-"""A stand-in for memory systems that no CPU has: weights that are brought to the device layer by layer, through one
-buffer.
+"""A simulation of memory systems that stream weights to a GPU layer by layer, through one buffer.
 
-ComfyUI does so with models larger than the card (low VRAM), and by default under dynamic VRAM. What it stands in for:
-- a weight lies in a scratch buffer that the next layer's weight overwrites, with nothing that PyTorch could notice it by;
-- loading is partial whatever is asked;
-- a dynamic MODEL gives a plain copy by `clone(disable_dynamic=True)` where its loader can be called again, as ComfyUI 0.33 has it.
-What it does not stand in for: pages that are evicted in between, streams, pinned memory, devices.
+ComfyUI does so with models larger than the card (low VRAM), and by default under dynamic VRAM. Simulated:
+- a weight lies in a scratch buffer that the next layer's weight overwrites, unnoticed by PyTorch;
+- loading is always partial, whatever is requested;
+- a dynamic MODEL makes a plain copy by `clone(disable_dynamic=True)` if its loader can be called again, as in ComfyUI
+0.33.
+Not simulated: evicted pages, streams, pinned memory, devices.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import nn
 
 
 def _views(like: list[torch.Tensor | None], memory: bytearray) -> list[torch.Tensor | None]:
-    """Tensors of these shapes, one after the other in `memory`, that know nothing of each other's writes."""
+    """Tensors of these shapes in `memory`, one after the other, that do not share version counters."""
     found, start = [], 0
     for tensor in like:
         if tensor is None:
@@ -33,8 +33,9 @@ def _views(like: list[torch.Tensor | None], memory: bytearray) -> list[torch.Ten
 
 @contextmanager
 def scratch_buffer(size: int = 2**24) -> Iterator[list[str]]:
-    """Inside, layers that are marked as streamed compute with weights in one buffer; gives the names of classes that
-    did.
+    """A context in which layers marked as streamed compute with weights in one buffer.
+
+    Yields the names of the classes that did.
     """
     import comfy.ops
 
@@ -63,9 +64,9 @@ def scratch_buffer(size: int = 2**24) -> Iterator[list[str]]:
 
 
 def streamed(patcher: Any, dynamic: bool, again: Callable[[], Any] | None = None) -> Any:
-    """The MODEL under such a memory system: dynamic VRAM, or (`dynamic` False) too large for its card.
+    """The MODEL under a simulated memory system: dynamic VRAM, or low VRAM (`dynamic` False).
 
-    again: builds an equal plain MODEL; None: a loader that cannot.
+    again: builds an equal plain MODEL; None: a loader that cannot be called again.
     """
     from comfy.model_patcher import ModelPatcher
 

@@ -1,4 +1,4 @@
-"""Graphs of the toybox for a running ComfyUI, in its API's form: {node id: {class_type, inputs}}."""
+"""Toybox graphs for a running ComfyUI in API form: {node id: {class_type, inputs}}."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FEW_PROMPTS = {
     "text": "\n".join(f"a {{identifier}} {{class_noun}} {place}" for place in _PLACES),
     "held_out_text": "\n".join(f"a red {{identifier}} {{class_noun}} {place}" for place in _PLACES[:4]),
 }
-"""For Prompt Set: six to train on and four to measure on, in place of the toybox's thirty and twenty."""
+"""Inputs for Prompt Set: six training and four held-out prompts, instead of the toybox's thirty and twenty."""
 
 
 def node(kind: str, **inputs: object) -> dict:
@@ -42,8 +42,9 @@ def node(kind: str, **inputs: object) -> dict:
 
 
 def lora_by_socket(model: list, lora: list, strength: object) -> dict:
-    """The stock loader of a LORA_MODEL. Newer hosts ask for `bypass`; 0.3.64 passes over an input that it does not
-    know.
+    """The stock loader of a LORA_MODEL.
+
+    Newer hosts require `bypass`; 0.3.64 ignores unknown inputs.
     """
     return {
         "class_type": "LoraModelLoader",
@@ -52,12 +53,15 @@ def lora_by_socket(model: list, lora: list, strength: object) -> dict:
 
 
 def words(source: list) -> dict:
-    """Shows a text output."""
+    """A node that shows a text output."""
     return {"class_type": "PreviewAny", "inputs": {"source": source}}
 
 
 def toy_loop_graph(**changes: dict) -> dict:
-    """One round on a toybox concept, small: {node id: {class_type, inputs}}. `changes`: inputs by node id."""
+    """One small round on a toybox concept: {node id: {class_type, inputs}}.
+
+    changes: inputs by node id.
+    """
     model, clip, vae = (["toy", i] for i in range(3))
     texts = {"preset": "own text", "text": ["toy", 8], "held_out_text": ["toy", 9], "held_out_share": 0.4, "seed": 0}
     photos = {"references": ["toy", 3], "held_out": ["toy", 4], "masks": ["toy", 5]}
@@ -85,7 +89,7 @@ def toy_loop_graph(**changes: dict) -> dict:
 
 
 def rounds_by_hand(run_name: str, rounds: int = 2, **training: object) -> dict:
-    """Rounds by hand, each with Keep Best Round behind it; only what the last one keeps is asked for.
+    """Rounds by hand, each followed by Keep Best Round; only the outputs of the last one are saved.
 
     Nodes of round n end with _n.
     """
@@ -111,7 +115,7 @@ def rounds_by_hand(run_name: str, rounds: int = 2, **training: object) -> dict:
 
 
 def rounds_in_one(rounds: int) -> dict:
-    """DPO Rounds that keeps the last one; the run is called rounds."""
+    """DPO Rounds with keep = last, in the run `rounds`."""
     graph = toy_loop_graph()
     taken = {
         **graph["sample"]["inputs"],

@@ -1,4 +1,4 @@
-"""Trainers small enough to run in a blink, on the model of loops.py."""
+"""Trainers on the tiny model of loops.py, which take milliseconds."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ def make_trainer(
     gaps: torch.Tensor | None = None,
     **train: object,
 ) -> Trainer:
-    """A trainer on five pairs. `moved`: the policy has left its reference."""
+    """A trainer on five pairs.
+
+    moved: the policy differs from its reference.
+    """
     settings, model = changed(train=train), model or FakeModel()
     adapter = Adapter(model.denoiser, settings.adapter, seed=0)
     if moved:
@@ -43,7 +46,7 @@ def steps_of(trainer: Trainer, *steps: int) -> list[dict]:
 
 
 def forward(trainer: Trainer, step: int, part: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Loss and numbers of one forward of a step, as `advance` takes them. Inside `adapter.attached()`."""
+    """Loss and numbers of one forward of a training step; call it inside `adapter.attached()`."""
     batch = trainer._batch(step, part)
     loss, numbers = trainer._policy(batch, trainer._reference(batch))
     return loss, {name: value for name, (value, _) in numbers.items()}

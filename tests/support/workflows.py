@@ -1,6 +1,4 @@
-"""Workflows as the front end saves them: made from short graphs by the server's own node definitions, and turned into
-what the server runs.
-"""
+"""Conversion of graphs to workflows as the front end saves them, and back to API form."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ def _is_widget(spec: list) -> bool:
 
 
 def _inputs(definition: dict) -> dict[str, list]:
-    """Every input by name, in the front end's order."""
+    """All inputs by name, in the front end's order."""
     given, order = definition["input"], definition["input_order"]
     return {name: given[part][name] for part in ("required", "optional") for name in order.get(part, [])}
 
@@ -30,14 +28,15 @@ def _default(spec: list) -> object:
 
 
 def _controlled(name: str, spec: list) -> bool:
-    """Whether the front end adds a "control after generate" widget behind this one."""
+    """Whether the front end adds a "control after generate" widget after this one."""
     options = spec[1] if len(spec) > 1 else {}
     return spec[0] == "INT" and options.get("control_after_generate", name in ("seed", "noise_seed"))
 
 
 def _lasting(slots: list, ours: bool, used: list[bool]) -> list:
-    """Of a host's own node the slots up to the last one that is used: hosts differ in what comes after it, and the
-    front end adds what they have.
+    """Slots of a host's own node up to the last one in use.
+
+    Hosts differ in the slots after it, and the front end adds those that they have.
     """
     return slots if ours else slots[: max((i + 1 for i, is_used in enumerate(used) if is_used), default=0)]
 
@@ -68,7 +67,8 @@ def to_ui(graph: dict, info: dict, notes: list[dict] = ()) -> dict:
             slots.append(slot)
         outputs = zip(definition["output_name"], definition["output"], strict=True)
         made = {
-            "id": numbers[name], "type": node["class_type"], "pos": node["pos"], "size": node.get("size", [320, 200]), "flags": {},
+            "id": numbers[name], "type": node["class_type"], "pos": node["pos"],
+            "size": node.get("size", [320, 200]), "flags": {},
             "order": numbers[name] - 1, "mode": 0, "inputs": slots,
             "outputs": [{"name": n, "type": t, "links": outgoing.get((name, i))} for i, (n, t) in enumerate(outputs)],
             "properties": {"Node name for S&R": node["class_type"]}, "widgets_values": values,
@@ -84,17 +84,20 @@ def to_ui(graph: dict, info: dict, notes: list[dict] = ()) -> dict:
         )
     for i, note in enumerate(notes):
         nodes.append({
-            "id": len(graph) + i + 1, "type": "MarkdownNote", "pos": note["pos"], "size": note["size"], "flags": {}, "order": len(graph) + i,
-            "mode": 0, "inputs": [], "outputs": [], "properties": {}, "widgets_values": [note["text"]], "color": "#432", "bgcolor": "#653",
+            "id": len(graph) + i + 1, "type": "MarkdownNote", "pos": note["pos"], "size": note["size"], "flags": {},
+            "order": len(graph) + i,
+            "mode": 0, "inputs": [], "outputs": [], "properties": {}, "widgets_values": [note["text"]],
+            "color": "#432", "bgcolor": "#653",
         })  # fmt: skip
     return {
-        "last_node_id": len(nodes), "last_link_id": len(links), "nodes": nodes, "links": links, "groups": [], "config": {}, "extra": {},
+        "last_node_id": len(nodes), "last_link_id": len(links), "nodes": nodes, "links": links, "groups": [],
+        "config": {}, "extra": {},
         "version": 0.4,
     }  # fmt: skip
 
 
 def to_api(workflow: dict, info: dict) -> dict:
-    """What the front end sends to the server for a saved workflow; node ids as texts."""
+    """The API form that the front end sends for a saved workflow; node ids are strings."""
     sources = {link[0]: [str(link[1]), link[2]] for link in workflow["links"]}
     graph = {}
     for node in workflow["nodes"]:
