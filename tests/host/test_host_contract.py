@@ -238,7 +238,7 @@ def _gradients(function, tensors: list[torch.Tensor]) -> list[float]:
     return [value for tensor in own for value in tensor.grad.flatten().tolist()]
 
 
-# --- what rides on a MODEL, and names ---
+# --- injections and hooks of a MODEL, and names ---
 
 
 def test_with_injection_and_without_injection_call_at_load_and_unload(toybox):

@@ -29,7 +29,7 @@ def test_the_english_texts_are_those_of_the_schemas(info: dict[str, dict]):
 def test_the_help_pages_describe_settings_in_the_words_of_the_settings(info: dict[str, dict]):
     for name, entry in info.items():
         page = (PAGES / f"{name}.md").read_text(encoding="utf-8")
-        assert page == with_rows(page, entry), f"{name}: python tools/make_node_texts.py writes its rows anew"
+        assert page == with_rows(page, entry), f"{name}: python tools/make_node_texts.py rewrites its rows"
 
 
 def test_every_output_has_a_tooltip(info: dict[str, dict]):
