@@ -19,7 +19,8 @@ DRAW = """async rounds => {
     const count = kind => plot.svg.querySelectorAll(`.dbdpo-curve-${kind}`).length
     const found = {
         words: plot.words.textContent, label: plot.root.getAttribute("aria-label"), alarm: plot.root.dataset.alarm,
-        warning: count("warning"), stop: count("stop"), border: count("border"), empty: plot.root.classList.contains("dbdpo-curve-empty"),
+        warning: count("warning"), stop: count("stop"), border: count("border"),
+        empty: plot.root.classList.contains("dbdpo-curve-empty"),
         markup: plot.svg.outerHTML, columns: plot.svg.querySelector(".dbdpo-curve-raw")?.points.numberOfItems,
     }
     plot.root.remove()

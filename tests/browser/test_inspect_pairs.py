@@ -188,7 +188,8 @@ def test_what_looks_like_a_script_is_text(server: Server, view):
     view.evaluate(
         """() => {
             const node = app.graph._nodes.find(n => n.type === 'DBDPO_InspectPairs')
-            const shown = JSON.parse(JSON.stringify(app.nodeOutputs[node.id].dbdpo_inspect[0])) // of the newest: a proxy
+            // The newest front end gives a proxy.
+            const shown = JSON.parse(JSON.stringify(app.nodeOutputs[node.id].dbdpo_inspect[0]))
             shown.fingerprint = '0123456789abcdef'
             shown.files = shown.files.map(() => '"><img src=x onerror=window.hacked=1>')
             shown.references = ['javascript:window.hacked=1']

@@ -19,11 +19,13 @@ PLACE = """([kind, name]) => {
     const node = app.graph._nodes.find(n => n.type === kind), widget = node.widgets.find(w => w.name === name)
     const html = document.querySelector(`[data-node-id="${node.id}"]`)
     if (globalThis.LiteGraph?.vueNodesMode && html) {
-        const seen = [...html.querySelectorAll("*")].find(e => e.children.length === 0 && e.textContent.trim() === widget.label)
+        const seen = [...html.querySelectorAll("*")]
+            .find(e => e.children.length === 0 && e.textContent.trim() === widget.label)
         const box = seen.getBoundingClientRect()
         return [box.left + box.width / 2, box.top + box.height / 2]
     }
-    const [x, y] = app.canvas.ds.convertOffsetToCanvas([node.pos[0] + node.size[0] / 2, node.pos[1] + widget.last_y + 10])
+    const at = [node.pos[0] + node.size[0] / 2, node.pos[1] + widget.last_y + 10]
+    const [x, y] = app.canvas.ds.convertOffsetToCanvas(at)
     const at = app.canvas.canvas.getBoundingClientRect()
     return [x + at.left, y + at.top]
 }"""
@@ -54,7 +56,8 @@ def test_a_node_speaks_the_language(speaking):
     view, words = speaking
     said = words["inputs"][WIDGET]
     title, label = view.evaluate(
-        "([kind, name]) => { const n = app.graph._nodes.find(n => n.type === kind); return [n.title, n.widgets.find(w => w.name === name).label] }",
+        "([kind, name]) => { const n = app.graph._nodes.find(n => n.type === kind); return [n.title, n.widgets.find(w "
+        "=> w.name === name).label] }",
         [KIND, WIDGET],
     )
     assert (title, label) == (words["display_name"], said["name"])

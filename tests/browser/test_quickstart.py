@@ -29,7 +29,8 @@ PICTURES = (
 )
 # Pictures of a node that the user sees: the canvas's own, or where nodes are HTML those of the node's preview.
 SEEN = """const seen = node => globalThis.LiteGraph?.vueNodesMode
-    ? [...document.querySelectorAll(`[data-node-id="${node.id}"] img`)].filter(i => !i.closest(".dbdpo-compare")) : node.imgs ?? []"""
+    ? [...document.querySelectorAll(`[data-node-id="${node.id}"] img`)].filter(i => !i.closest(".dbdpo-compare"))
+    : node.imgs ?? []"""
 # Notes how many points the curve has, whenever that changes.
 WATCH = """() => {
     window.grown = []

@@ -17,7 +17,8 @@ SMALL = {
     "DBDPO_LoadToybox": {"steps": 10},
     "DBDPO_PromptSet": FEW_PROMPTS,
     "DBDPO_Rounds": {
-        "rounds": 2, "keep": "last", "candidates_per_prompt": 4, "steps": 5, "max_uses": 10, "train_steps": STEPS, "pairs_per_step": 4,
+        "rounds": 2, "keep": "last", "candidates_per_prompt": 4, "steps": 5, "max_uses": 10,
+        "train_steps": STEPS, "pairs_per_step": 4,
     },
     "DBDPO_Evaluate": {"seeds_per_prompt": 2},
 }  # fmt: skip

@@ -25,7 +25,8 @@ def graph_of(rows: list[dict]) -> dict:
             for name, kind, widget in row["inputs"]
         ]
         nodes.append({
-            "id": number, "type": row["type"], "pos": [400 * number, 0], "size": [380, 400], "flags": {}, "order": number, "mode": 0,
+            "id": number, "type": row["type"], "pos": [400 * number, 0], "size": [380, 400], "flags": {},
+            "order": number, "mode": 0,
             "inputs": inputs, "outputs": [], "properties": {}, "widgets_values": row["values"],
         })  # fmt: skip
     return {
@@ -42,8 +43,8 @@ def graph_of(rows: list[dict]) -> dict:
 
 def values_on_the_page(view) -> dict[str, dict]:
     return view.evaluate(
-        "Object.fromEntries(app.graph._nodes.map(n => [n.id, Object.fromEntries(n.widgets.filter(w => w.serialize !== false)"
-        ".map(w => [w.name, w.value]))]))"
+        "Object.fromEntries(app.graph._nodes.map(n => [n.id, Object.fromEntries(n.widgets.filter(w => w.serialize !== "
+        "false).map(w => [w.name, w.value]))]))"
     )
 
 

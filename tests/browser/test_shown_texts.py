@@ -19,15 +19,19 @@ READ = """kind => {
     const node = app.graph._nodes.find(n => n.type === kind)
     const words = node.widgets?.find(w => w.name === "said")?.element?.querySelector(".dbdpo-said-words")
     if (!words?.isConnected) return null
-    const box = words.getBoundingClientRect(), shown = box.width > 150 * app.canvas.ds.scale && box.height > 40 * app.canvas.ds.scale
+    const box = words.getBoundingClientRect(), scale = app.canvas.ds.scale
+    const shown = box.width > 150 * scale && box.height > 40 * scale
     const over = document.elementFromPoint(box.left + box.width / 2, box.top + box.height / 2)
-    return { text: words.textContent, seen: shown && words.checkVisibility() && words.contains(over), children: words.children.length }
+    const seen = shown && words.checkVisibility() && words.contains(over)
+    return { text: words.textContent, seen, children: words.children.length }
 }"""
 # How often the page shows a text: as an element's own, a field's value, or a widget that the canvas draws.
 COUNT = """text => {
-    const elements = [...document.querySelectorAll("body *")].filter(e => e.checkVisibility() && e.getClientRects().length)
+    const elements = [...document.querySelectorAll("body *")]
+        .filter(e => e.checkVisibility() && e.getClientRects().length)
     const fields = elements.filter(e => e.value === text || (e.childElementCount === 0 && e.textContent === text))
-    const drawn = app.graph._nodes.flatMap(n => n.widgets ?? []).filter(w => !w.element && !w.hidden && w.value === text)
+    const drawn = app.graph._nodes.flatMap(n => n.widgets ?? [])
+        .filter(w => !w.element && !w.hidden && w.value === text)
     return fields.length + drawn.length
 }"""
 
@@ -105,9 +109,8 @@ def reads_all(view, said: dict[str, str]) -> None:
         found = {kind: view.evaluate(READ, kind) for kind in said}
         if all(found[kind] and found[kind]["seen"] and found[kind]["text"] == text for kind, text in said.items()):
             return
-    pytest.fail(
-        f"not read on their nodes: {[kind for kind, text in said.items() if not found[kind] or found[kind]['text'] != text]}; {found}"
-    )
+    unread = [kind for kind, text in said.items() if not found[kind] or found[kind]["text"] != text]
+    pytest.fail(f"not read on their nodes: {unread}; {found}")
 
 
 def test_all_of_them_said_something(ran):
@@ -152,7 +155,8 @@ def test_markup_in_a_text_is_text(ran):
     reads(view, "DBDPO_SaveLora", evil)
     assert view.evaluate("window.hacked") is None
     view.evaluate(
-        "kept => { const n = app.graph._nodes.find(n => n.type === 'DBDPO_SaveLora'); app.nodeOutputs[n.id] = kept; n.onExecuted(kept) }",
+        "kept => { const n = app.graph._nodes.find(n => n.type === 'DBDPO_SaveLora'); app.nodeOutputs[n.id] = kept; "
+        "n.onExecuted(kept) }",
         kept,
     )
     reads(view, "DBDPO_SaveLora", said["DBDPO_SaveLora"])
@@ -162,7 +166,8 @@ def test_the_texts_come_back_after_an_undo_another_tab_and_a_reload(ran):
     view, said = ran
     view.evaluate(
         """() => {
-            const tracker = app.extensionManager.workflow.activeWorkflow.changeTracker, capture = tracker.captureCanvasState ?? tracker.checkState
+            const tracker = app.extensionManager.workflow.activeWorkflow.changeTracker
+            const capture = tracker.captureCanvasState ?? tracker.checkState
             capture.call(tracker)
             app.graph._nodes.find(n => n.type === "DBDPO_LoadToybox").title = "renamed"
             capture.call(tracker)

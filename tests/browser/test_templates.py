@@ -57,7 +57,8 @@ def test_every_example_opens_from_browse_templates(view):
         assert higher == {}, name  # tests/test_example_layout.py reckons with that
         for kept in saved["nodes"]:
             inputs, outputs = view.evaluate(
-                "id => { const n = app.graph.getNodeById(id); return [n.inputs.map(i => !!i.link), n.outputs.map(o => !!o.links?.length)] }",
+                "id => { const n = app.graph.getNodeById(id); return [n.inputs.map(i => !!i.link), n.outputs.map(o => "
+                "!!o.links?.length)] }",
                 kept["id"],
             )
             assert sum(inputs) == sum(bool(i["link"]) for i in kept["inputs"]), (name, kept["type"])
