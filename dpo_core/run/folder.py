@@ -18,7 +18,6 @@ import torch
 from ..errors import UserError
 from ..records import Candidate, Pair
 from .files import atomic_path
-from .recent import RecentPictures
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -44,7 +43,6 @@ class RunFolder:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        self._recent = RecentPictures()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(self.path / "records.sqlite", timeout=30)
@@ -121,7 +119,6 @@ class RunFolder:
         for candidate, pixels in zip(candidates, images, strict=True):
             with atomic_path(self.image_path(set_name, candidate.position)) as beside:
                 Image.fromarray(pixels).save(beside, compress_level=1)
-            self._recent.put(set_name, candidate.position, pixels)
         self._write(
             "INSERT OR REPLACE INTO candidates VALUES (?, ?, ?, ?, ?, ?, ?)",
             [(set_name, c.position, c.prompt_index, c.prompt, c.seed, c.chunk, c.row) for c in candidates],
@@ -165,10 +162,7 @@ class RunFolder:
     def _image(self, set_name: str, position: int) -> np.ndarray:
         from PIL import Image
 
-        path = self._there(self.image_path(set_name, position))
-        # An image that this process has just written is read from memory the first time.
-        recent = self._recent.take(set_name, position)
-        return np.asarray(Image.open(path).convert("RGB")) if recent is None else recent
+        return np.asarray(Image.open(self._there(self.image_path(set_name, position))).convert("RGB"))
 
     @staticmethod
     def _there(path: Path) -> Path:

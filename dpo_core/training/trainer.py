@@ -19,9 +19,7 @@ from .loser_guard import guarded
 from .memory.levels import LEVELS, first_level, next_level
 from .objectives import OBJECTIVES, PairErrors, denoising_error, kto_improvement
 from .reference_cache import Errors, ReferenceCache, fill, forwards_to_fill
-
-Weighted = dict[str, tuple[torch.Tensor, torch.Tensor]]
-"""Metrics of one forward by name: a mean and the number of pairs or samples that it is over. Scalars on the device."""
+from .step_metrics import Means, Weighted, step_metrics
 
 
 class TrainingStopped(UserError):
@@ -95,7 +93,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
-        means = _Means()
+        means = Means()
         pairs = self.settings.accumulation * self.settings.batch_size
         point, references = self._step_point(step)
         for number, piece in enumerate(self._forwards(step)):
@@ -231,7 +229,7 @@ class Trainer:
         if self.settings.loser_guard is not None:
             errors, scale = guarded(self.objective, errors, prediction, batch.target, self.settings.loser_guard)
         loss = self.objective(errors).mean()
-        return loss, _metrics(loss.detach(), errors, scale)
+        return loss, step_metrics(loss.detach(), errors, scale)
 
     def _backward(self, loss: torch.Tensor) -> None:
         loss.backward()
@@ -266,43 +264,6 @@ class Trainer:
             index, name = key.split(".", 1)
             moments.setdefault(int(index), {})[name] = value
         self.optimizer.load_state_dict({"state": moments, "param_groups": self.optimizer.state_dict()["param_groups"]})
-
-
-@torch.no_grad()
-def _metrics(loss: torch.Tensor, errors: PairErrors, scale: torch.Tensor | None) -> Weighted:
-    """Metrics of one forward: loss, winner and loser error above the reference's, margin, accuracy.
-
-    With the loser guard also `loser_scale`, the mean factor on the losers' gradients (`scale`, [n]).
-    """
-    pairs, (winners, losers) = torch.full_like(loss, len(errors.winner)), errors.counted
-    numbers = {
-        "loss": (loss, pairs),
-        "winner_error": (errors.rises[0], winners),
-        "loser_error": (errors.rises[1], losers),
-        "margin": (errors.margin.mean(), pairs),
-        "accuracy": ((errors.margin > 0).float().mean(), pairs),
-    }
-    return numbers if scale is None else {**numbers, "loser_scale": (scale.mean(), pairs)}
-
-
-class _Means:
-    """Weighted means over the forwards of a step, on the device.
-
-    Each forward has the weight of its pairs or samples, so splitting a forward does not change the means.
-    """
-
-    def __init__(self) -> None:
-        self._sums: dict[str, torch.Tensor] = {}
-        self._weights: dict[str, torch.Tensor] = {}
-
-    def add(self, numbers: Weighted) -> None:
-        for name, (value, weight) in numbers.items():
-            self._sums[name] = self._sums.get(name, 0) + value * weight
-            self._weights[name] = self._weights.get(name, 0) + weight
-
-    def values(self) -> dict[str, torch.Tensor]:
-        """The means as scalars; 0 where the weight is 0."""
-        return {name: total / self._weights[name].clamp(min=1) for name, total in self._sums.items()}
 
 
 def learning_rate(settings: TrainSettings, step: int) -> float:

@@ -208,7 +208,7 @@ def test_window_with_swapped_ends_is_named(tmp_path):
     ("text", "reason"),
     [
         ("", "holds no settings"),
-        ("- a\n- b\n", "found list"),
+        ("- a\n- b\n", "it is a list"),
         ("a: [1\n", "not valid YAML"),
         ("a: b: c", "not valid YAML"),
     ],

@@ -1,0 +1,47 @@
+"""Metrics of a training step, kept on the device until the trainer reads them."""
+
+from __future__ import annotations
+
+import torch
+
+from .objectives import PairErrors
+
+Weighted = dict[str, tuple[torch.Tensor, torch.Tensor]]
+"""Metrics of one forward by name: a mean and the number of pairs or samples that it is over. Scalars on the device."""
+
+
+@torch.no_grad()
+def step_metrics(loss: torch.Tensor, errors: PairErrors, scale: torch.Tensor | None) -> Weighted:
+    """Metrics of one forward: loss, winner and loser error above the reference's, margin, accuracy.
+
+    With the loser guard also `loser_scale`, the mean factor on the losers' gradients (`scale`, [n]).
+    """
+    pairs, (winners, losers) = torch.full_like(loss, len(errors.winner)), errors.counted
+    numbers = {
+        "loss": (loss, pairs),
+        "winner_error": (errors.rises[0], winners),
+        "loser_error": (errors.rises[1], losers),
+        "margin": (errors.margin.mean(), pairs),
+        "accuracy": ((errors.margin > 0).float().mean(), pairs),
+    }
+    return numbers if scale is None else {**numbers, "loser_scale": (scale.mean(), pairs)}
+
+
+class Means:
+    """Weighted means over the forwards of a step, on the device.
+
+    Each forward has the weight of its pairs or samples, so splitting a forward does not change the means.
+    """
+
+    def __init__(self) -> None:
+        self._sums: dict[str, torch.Tensor] = {}
+        self._weights: dict[str, torch.Tensor] = {}
+
+    def add(self, numbers: Weighted) -> None:
+        for name, (value, weight) in numbers.items():
+            self._sums[name] = self._sums.get(name, 0) + value * weight
+            self._weights[name] = self._weights.get(name, 0) + weight
+
+    def values(self) -> dict[str, torch.Tensor]:
+        """The means as scalars; 0 where the weight is 0."""
+        return {name: total / self._weights[name].clamp(min=1) for name, total in self._sums.items()}
