@@ -33,7 +33,7 @@ def pair_rates(seeds: list[int], out: Path, rule: str, guidance: float, noises: 
     """Pairs per second by a rule on toybox concepts for every way of drawing: at the measured costs, and if decoding
     and scoring cost 3 % of denoising.
     """
-    from ...dpo_core.report.plots.cloud import figure_image
+    from ...dpo_core.report.plots.figure import figure_image
 
     pairs = TOY_SETTINGS.pairs.model_copy(update={"rule": rule})
     drawn = [draw(seed, out, guidance, noises) for seed in seeds]

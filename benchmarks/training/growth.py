@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...dpo_core.report.plots.cloud import BLUE, GREY, dress, new_figure
+from ...dpo_core.report.plots.figure import BLUE, GREY, dress, new_figure
 from ...dpo_core.run.files import atomic_path
 from ..common.command import write_result
 from ..common.estimates import power_law

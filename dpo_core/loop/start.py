@@ -55,7 +55,8 @@ def kept_start(folder: Path, described: dict) -> dict | None:
 
 def save_start(folder: Path, adapter: Adapter, start: Start, described: dict) -> dict:
     """Write curve.png, start.safetensors and, last, the record start.json; return the record."""
-    from ..report.plots.cloud import figure_image, path_figure
+    from ..report.plots.figure import figure_image
+    from ..report.plots.path import path_figure
 
     record = {**asdict(start), "curve": [{"step": p.step, **p.scores} for p in start.curve], "described": described}
     with atomic_path(folder / "curve.png") as beside:

@@ -18,8 +18,10 @@ from ..run.folder import RunFolder
 from ..scoring.sets import axis_scores
 from ..settings import PairSettings, TrainSettings
 from .numbers import Evaluations, mean_interval
-from .plots.cloud import MOST_ARROWS, PathPoint, cloud_figure, figure_image, path_figure
+from .plots.cloud import MOST_ARROWS, cloud_figure
+from .plots.figure import figure_image
 from .plots.grids import PairPicture, before_after_grid, evenly, pairs_grid, references_strip
+from .plots.path import PathPoint, path_figure
 from .plots.rounds import watch_figure
 from .plots.training import training_figure
 from .words import REWARDS, measurers, plural, reward_names

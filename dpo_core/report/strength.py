@@ -7,7 +7,7 @@ from ..evaluation.strength import Sweep
 from ..json_values import from_json
 from ..run.folder import RunFolder
 from .pictures import Picture
-from .plots.cloud import figure_image
+from .plots.figure import figure_image
 from .plots.strength import strength_figure, strength_strip
 from .words import measurers
 

@@ -49,7 +49,8 @@ class BuildPairs(io.ComfyNode):
     @classmethod
     def execute(cls, scored, **widgets) -> io.NodeOutput:
         from ...dpo_core.pairs.advice import pairs_advice
-        from ...dpo_core.report.plots.cloud import cloud_figure, figure_image
+        from ...dpo_core.report.plots.cloud import cloud_figure
+        from ...dpo_core.report.plots.figure import figure_image
         from ..host.runs import NodeProgress, to_image
         from ..stages.no_pairs import lacking
         from ..stages.pairs import make_pairs

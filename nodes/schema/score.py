@@ -106,7 +106,8 @@ class ScoreCandidates(io.ComfyNode):
 
     @classmethod
     def execute(cls, candidates, scorer, scorer_2=None) -> io.NodeOutput:
-        from ...dpo_core.report.plots.cloud import figure_image, scores_figure
+        from ...dpo_core.report.plots.cloud import scores_figure
+        from ...dpo_core.report.plots.figure import figure_image
         from ..host.runs import NodeProgress, to_image
         from ..stages.score import score_candidates
 

@@ -13,7 +13,7 @@ from ...dpo_core.errors import UserError
 from ...dpo_core.evaluation.gains import Gain
 from ...dpo_core.evaluation.held_out import Measured
 from ...dpo_core.evaluation.stop_rule import Decision, Standing, decide, kept_words
-from ...dpo_core.report.plots.cloud import figure_image
+from ...dpo_core.report.plots.figure import figure_image
 from ...dpo_core.report.plots.rounds import watch_figure
 from ...dpo_core.run.folder import RunFolder
 from ...dpo_core.settings import EvaluationSettings, StopSettings, TrainSettings

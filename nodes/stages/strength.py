@@ -11,7 +11,7 @@ from ...dpo_core.errors import UserError
 from ...dpo_core.evaluation.strength import Sweep, judge, read_strengths
 from ...dpo_core.json_values import to_json
 from ...dpo_core.loop.strength_sweep import scaled_state
-from ...dpo_core.report.plots.cloud import figure_image
+from ...dpo_core.report.plots.figure import figure_image
 from ...dpo_core.report.plots.strength import strength_figure, strength_strip
 from ...dpo_core.run.folder import RunFolder
 from ...dpo_core.settings import EvaluationSettings, SamplingSettings, StopSettings

@@ -17,7 +17,7 @@ from ...dpo_core.backends.comfyui import (
 )
 from ...dpo_core.errors import UserError
 from ...dpo_core.pairs.edits import thumbs_of, thumbs_words
-from ...dpo_core.report.plots.cloud import figure_image
+from ...dpo_core.report.plots.figure import figure_image
 from ...dpo_core.report.plots.training import training_figure
 from ...dpo_core.run.folder import RunFolder
 from ...dpo_core.settings import AdapterSettings, TrainSettings, from_widgets

@@ -1,15 +1,8 @@
-"""Plots of scores: candidates and pairs of a round, raw scores, and the path of the means over rounds.
-
-Pure functions: arrays in, a matplotlib Figure out, no global pyplot state. Colours are those of Okabe and Ito, which
-colour-blind readers can tell apart, and are backed by shape or line style. Sizes are readable at half scale, 512 pixels
-wide.
-"""
+"""The cloud of a round: candidates by their scores, with pairs and the pair rule. Pure: arrays in, a Figure out."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,71 +11,15 @@ from ...pairs.rules import reward_direction
 from ...records import Pair
 from ...settings import PairSettings
 from ...statistics import standardise
+from .figure import BLUE, GREY, INK, ORANGE, PURPLE, VERMILLION, dress, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from PIL.Image import Image
 
-BLUE, VERMILLION, GREEN, PURPLE, ORANGE, GREY, INK = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#AA4499",
-    "#E69F00",
-    "#8A8F98",
-    "#1D2430",
-)
-DPI = 128
 MOST_ARROWS = 60
 
 Interval = tuple[float, float]
-
-
-@dataclass(frozen=True)
-class PathPoint:
-    """Mean scores of one round (raw fidelity and alignment), with their 95 % intervals where known."""
-
-    label: str
-    fidelity: float
-    alignment: float
-    fidelity_ci95: Interval | None = None
-    alignment_ci95: Interval | None = None
-
-
-def new_figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, np.ndarray]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
-    return figure, figure.subplots(rows, columns, squeeze=False)
-
-
-def dress(ax: Axes, x: str, y: str, title: str = "", size: float = 13) -> None:
-    """Apply the common style to an axes: labels, light grid, no box."""
-    ax.set_facecolor("white")
-    ax.set_xlabel(x, fontsize=size, color=INK)
-    ax.set_ylabel(y, fontsize=size, color=INK)
-    if title:
-        ax.set_title(title, fontsize=size + 1, color=INK, loc="left", fontweight="bold")
-    ax.tick_params(labelsize=size - 2, colors=INK)
-    ax.grid(True, color="#E6E8EC", linewidth=0.8)
-    ax.set_axisbelow(True)
-    for side in ("top", "right"):
-        ax.spines[side].set_visible(False)
-
-
-def figure_image(figure: Figure) -> Image:
-    """The figure as an RGB PIL image, at its own size and DPI."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from PIL import Image
-
-    # Drawn once and read from memory: savefig would draw twice and encode.
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
-
-
-# --- the cloud of one round ---
 
 
 def cloud_figure(
@@ -233,104 +170,3 @@ def scores_figure(fidelity: np.ndarray, alignment: np.ndarray, prompt_of: np.nda
         handletextpad=0.3,
     )
     return figure
-
-
-# --- the path of the means ---
-
-
-def path_figure(rounds: Sequence[PathPoint], curve: Sequence[Mapping[str, float]] = (), title: str = "") -> Figure:
-    """Mean scores over rounds in the raw fidelity-alignment plane, beside the curve of plain personalization.
-
-    rounds: in order, the first is the start. curve: items {"step", "fidelity", "alignment"}, in order of steps; may be
-    empty.
-    """
-    figure, axes = new_figure(8, 6.4)
-    ax = axes[0, 0]
-    if curve:
-        look = {"color": GREY, "linestyle": "--", "linewidth": 2, "marker": "s", "markersize": 7, "zorder": 2}
-        ax.plot(
-            [c["fidelity"] for c in curve], [c["alignment"] for c in curve], **look, label="DreamBooth alone (steps)"
-        )
-    for point in rounds:
-        _error_bars(ax, point)
-    x, y = [p.fidelity for p in rounds], [p.alignment for p in rounds]
-    ax.plot(x, y, color=BLUE, linewidth=2.2, zorder=4, marker="o", markersize=9, label="preference training (rounds)")
-    for i, point in enumerate(rounds):
-        # Drawn one by one, so that a later round covers an earlier one together with its number.
-        spot = {"color": "white", "fontsize": 12, "fontweight": "bold", "ha": "center", "va": "center"}
-        ax.plot(
-            point.fidelity,
-            point.alignment,
-            color=BLUE,
-            marker="o",
-            markersize=16.5,
-            markeredgecolor="white",
-            zorder=5 + 2 * i,
-        )
-        ax.annotate(point.label, (point.fidelity, point.alignment), **spot, zorder=6 + 2 * i)
-    ax.margins(0.12)
-    dress(ax, "fidelity (mean of held-out pictures)", "alignment (mean of held-out pictures)", title, 14)
-    legend = ax.get_legend_handles_labels()
-    figure.legend(*legend, loc="outside lower center", ncols=2, fontsize=12, frameon=False)
-    labelled = [(c["fidelity"], c["alignment"], f"{int(c['step'])}") for c in curve]
-    lines = [*_along([(a, b) for a, b, _ in labelled]), *_along(list(zip(x, y, strict=True)))]
-    _place_labels(figure, ax, labelled, lines)
-    return figure
-
-
-def _error_bars(ax: Axes, point: PathPoint) -> None:
-    for horizontal, ci in ((True, point.fidelity_ci95), (False, point.alignment_ci95)):
-        if ci is None or not np.isfinite(ci).all():
-            continue
-        middle = point.fidelity if horizontal else point.alignment
-        # By rounding, a percentile interval of equal values may miss their mean; bars must not be negative.
-        ends = np.maximum([[middle - ci[0]], [ci[1] - middle]], 0.0)
-        bars = {"xerr": ends} if horizontal else {"yerr": ends}
-        ax.errorbar(point.fidelity, point.alignment, **bars, color=BLUE, alpha=0.45, capsize=4, linewidth=1.4, zorder=3)
-
-
-def _along(points: Sequence[tuple[float, float]], parts: int = 12) -> list[tuple[float, float]]:
-    """Points along the polyline through `points`, `parts` a segment, including `points` themselves."""
-    steps = [(a, b, i / parts) for a, b in pairwise(points) for i in range(parts)]
-    return [(a[0] + t * (b[0] - a[0]), a[1] + t * (b[1] - a[1])) for a, b, t in steps] + list(points[-1:])
-
-
-def _place_labels(
-    figure: Figure,
-    ax: Axes,
-    labelled: Sequence[tuple[float, float, str]],
-    others: Sequence[tuple[float, float]],
-    distance: float = 20,
-) -> None:
-    """Put each text beside its point, where it is farthest from `others` and from texts placed before.
-
-    Greedy over eight directions.
-    """
-    if not labelled:
-        return
-    figure.draw_without_rendering()
-    place = ax.transData.transform
-    taken = [place(p) for p in others]
-    low, high = ax.transAxes.transform([(0, 0), (1, 1)])
-    directions = [(np.cos(a), np.sin(a)) for a in np.radians([315, 225, 45, 135, 270, 90, 0, 180])]
-    scale = figure.dpi / 72
-    for x, y, text in labelled:
-        here = place((x, y))
-        around = [here + distance * scale * np.asarray(d) for d in directions]
-        spots = [spot for spot in around if (spot > low + 10).all() and (spot < high - 10).all()]
-        others_at = np.asarray([t for t in taken if not np.allclose(t, here)]).reshape(-1, 2)
-        free = [np.hypot(*(others_at - spot).T).min(initial=1e9) for spot in spots]
-        best = spots[int(np.argmax(free))] if spots else here
-        taken.append(best)
-        offset = (best - here) / scale
-        ax.annotate(
-            text,
-            (x, y),
-            textcoords="offset points",
-            xytext=tuple(offset),
-            fontsize=12,
-            color="#565C66",
-            ha="center",
-            va="center",
-            zorder=5,
-        )

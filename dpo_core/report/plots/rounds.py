@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ...evaluation.stop_rule import Decision, Standing
-from .cloud import BLUE, GREY, ORANGE, VERMILLION, dress, new_figure
+from .figure import BLUE, GREY, ORANGE, VERMILLION, dress, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

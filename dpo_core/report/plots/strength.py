@@ -10,7 +10,7 @@ import numpy as np
 from ...evaluation.stop_rule import Interval
 from ...evaluation.strength import StrengthPoint, Sweep
 from ...run.folder import RunFolder
-from .cloud import BLUE, GREEN, GREY, INK, VERMILLION, dress, new_figure
+from .figure import BLUE, GREEN, GREY, INK, VERMILLION, dress, new_figure
 from .grids import columns_grid, evenly
 
 if TYPE_CHECKING:

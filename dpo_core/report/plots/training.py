@@ -10,7 +10,7 @@ import numpy as np
 
 from ...training.objectives import NO_PREFERENCE
 from ...training.steps import ALARM_WINDOW
-from .cloud import BLUE, GREY, INK, ORANGE, VERMILLION, dress, new_figure
+from .figure import BLUE, GREY, INK, ORANGE, VERMILLION, dress, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -70,8 +70,6 @@ def test_scores_of_a_changed_scorer_are_never_mixed_with_older_ones(run: RunFold
     assert run.score_marks("round_0", "fidelity") == {"1", "2"}
     two = r"round_0 .*scores by two different scorers named 'fidelity': score the set again"
     with pytest.raises(UserError, match=two):
-        UserError, match=r"round_0 .*scores by two different scorers named 'fidelity': score the set again"
-    ):
         run.score_array("round_0", "fidelity")
     score_set(run, "round_0", [Mean("fidelity", 1, fingerprint="2")])
     assert np.isfinite(run.score_array("round_0", "fidelity")).all()

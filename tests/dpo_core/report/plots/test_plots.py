@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dreambooth_dpo.dpo_core.records import Pair
-from dreambooth_dpo.dpo_core.report.plots.cloud import PathPoint, cloud_figure, figure_image, path_figure
+from dreambooth_dpo.dpo_core.report.plots.cloud import cloud_figure
+from dreambooth_dpo.dpo_core.report.plots.figure import figure_image
 from dreambooth_dpo.dpo_core.report.plots.grids import (
     PairPicture,
     before_after_grid,
@@ -19,6 +20,7 @@ from dreambooth_dpo.dpo_core.report.plots.grids import (
     references_strip,
     wrap,
 )
+from dreambooth_dpo.dpo_core.report.plots.path import PathPoint, path_figure
 from dreambooth_dpo.dpo_core.report.plots.training import running_mean, training_figure
 from dreambooth_dpo.dpo_core.settings import PairSettings
 

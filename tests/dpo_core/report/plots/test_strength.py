@@ -14,7 +14,7 @@ from dreambooth_dpo.dpo_core.evaluation.strength import StrengthPoint, Sweep
 from dreambooth_dpo.dpo_core.loop.rounds import Loop
 from dreambooth_dpo.dpo_core.loop.strength_sweep import sweep
 from dreambooth_dpo.dpo_core.report.page import write_report
-from dreambooth_dpo.dpo_core.report.plots.cloud import figure_image
+from dreambooth_dpo.dpo_core.report.plots.figure import figure_image
 from dreambooth_dpo.dpo_core.report.plots.strength import strength_figure, strength_strip
 
 SETTINGS = changed(rounds=1, stop={"rule": "last"}, strength={"strengths": (0.0, 0.5, 1.0, 1.5)}, sweep=True)
