@@ -13,7 +13,7 @@ from __future__ import annotations
 import statistics
 
 from ..common.command import command_parser, parse_names, write_result
-from .in_comfyui import measured
+from ..common.in_comfyui import measured
 from .stock_trainer import show
 
 PARTS = ("start", "sampling", "training")
@@ -21,7 +21,7 @@ PARTS = ("start", "sampling", "training")
 
 def start_cost(processes: int) -> dict:
     """Median seconds over processes: until the nodes are listed, and until their schemas are made as well."""
-    rows = [measured("pack_start.start_seconds") for _ in range(processes)]
+    rows = [measured("host.pack_start.start_seconds") for _ in range(processes)]
     listed, schemas = (statistics.median(column) for column in zip(*rows, strict=True))
     return {"processes": processes, "listed_s": listed, "with_schemas_s": schemas}
 
@@ -38,12 +38,12 @@ def main() -> None:
         found["start"] = start = start_cost(args.turns)
         print(f"start: nodes listed after {start['listed_s']:.3f} s, with schemas {start['with_schemas_s']:.3f} s")
     if "sampling" in parts:
-        found["sampling"] = sampling = measured("stock_sampler.sampling_cost", 32, 4, 12, args.turns)
+        found["sampling"] = sampling = measured("host.stock_sampler.sampling_cost", 32, 4, 12, args.turns)
         seconds = f"stock nodes {sampling['stock_s']:.2f} s, ours {sampling['ours_s']:.2f} s"
         print(f"sampling {sampling['pictures']} pictures: {seconds}")
         print(f"ratio {sampling['ratio_stock_to_ours']:.3f} (above 1: ours is faster)")
     if "training" in parts:
-        found["training"] = measured("stock_trainer.training_cost", args.pairs, 8, (2, 12), args.turns)
+        found["training"] = measured("host.stock_trainer.training_cost", args.pairs, 8, (2, 12), args.turns)
         show(found["training"])
     write_result(args.out, found)
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from ..common.clock import Clock
-from .in_comfyui import Quiet
+from ..common.in_comfyui import Quiet
 
 OURS, BANK = "DPO LoRA Train Step", "DPO LoRA Train Step, filled bank"
 BATCH, SINGLE = "Train LoRA, a batch", "Train LoRA, one at a time"

@@ -9,7 +9,7 @@ from ...dpo_core.settings import SamplingSettings
 from ...nodes.sockets import Candidates, Sampler
 from ...nodes.stages.sample import draw_candidates
 from ...toybox.concepts import concept_from_seed
-from .in_comfyui import Quiet
+from ..common.in_comfyui import Quiet
 
 CONCEPT = concept_from_seed(0).to_concept()
 PROMPTS = tuple(f"a photo of a {CONCEPT.subject} {place}" for place in ("on grass", "in snow"))

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from dreambooth_dpo.benchmarks.host.__main__ import main
-from dreambooth_dpo.benchmarks.host.in_comfyui import measured
+from dreambooth_dpo.benchmarks.common.in_comfyui import measured
 from dreambooth_dpo.benchmarks.host.stock_trainer import BANK, BATCH, OURS, SINGLE, figures, show, step_of
 
 
@@ -54,4 +54,4 @@ def test_an_unknown_part_is_refused(monkeypatch, capsys):
 def test_no_comfyui_is_said(monkeypatch, tmp_path):
     monkeypatch.setenv("COMFYUI_PATH", str(tmp_path))
     with pytest.raises(SystemExit, match=f"no ComfyUI in {tmp_path}: set COMFYUI_PATH"):
-        measured("pack_start.start_seconds")
+        measured("host.pack_start.start_seconds")

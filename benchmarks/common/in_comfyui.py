@@ -1,6 +1,6 @@
-"""A new process in which ComfyUI's modules can be imported, on the CPU, for one part of the host benchmark.
+"""A new process in which ComfyUI's modules can be imported, on the CPU, for a part of a benchmark.
 
-    python -m dreambooth_dpo.benchmarks.host.in_comfyui stock_sampler.sampling_cost '[32, 4, 12, 5]'
+    python -m dreambooth_dpo.benchmarks.common.in_comfyui host.stock_sampler.sampling_cost '[32, 4, 12, 5]'
 
 `measured` starts it with ComfyUI's folder in PYTHONPATH and in an empty working folder: in the pack's own folder
 `import nodes` would import the pack's nodes instead of ComfyUI's.
@@ -16,7 +16,7 @@ import tempfile
 from importlib import import_module
 from typing import Any
 
-from ..common.comfyui_server import comfyui_path
+from .comfyui_server import comfyui_path
 
 
 class Quiet:
@@ -29,7 +29,7 @@ class Quiet:
 
 
 def measured(function: str, *arguments: object) -> Any:
-    """The result of a function of this folder, named as module.function, in a new process."""
+    """The result of a function of benchmarks/, named as folder.module.function, in a new process."""
     folder = comfyui_path()
     if not (folder / "main.py").is_file():
         raise SystemExit(f"no ComfyUI in {folder}: set COMFYUI_PATH to its folder.")
@@ -48,8 +48,8 @@ def main() -> None:
     from comfy.cli_args import args
 
     args.cpu = True  # read when comfy.model_management is imported
-    module, _, function = sys.argv[1].partition(".")
-    found = getattr(import_module(f".{module}", __package__), function)(*json.loads(sys.argv[2]))
+    module, _, function = sys.argv[1].rpartition(".")
+    found = getattr(import_module(f"..{module}", __package__), function)(*json.loads(sys.argv[2]))
     print("\n" + json.dumps(found))
 
 
