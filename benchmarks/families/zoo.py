@@ -147,5 +147,5 @@ def build(name: str) -> tuple[Any, StandInCLIP, StandInVAE, int]:
         raise NotHere(f"this ComfyUI's {spec['class']} takes other settings")
     _randomize(model.diffusion_model)
     patcher = ModelPatcher(model, management.get_torch_device(), management.unet_offload_device())
-    side, factor = (64, 1) if spec.get("pixel") else (128, 8)
-    return patcher, StandInCLIP(spec["prompt"]), StandInVAE(factor), side
+    factor = 1 if spec.get("pixel") else 8
+    return patcher, StandInCLIP(spec["prompt"]), StandInVAE(factor), spec.get("side", 64 if factor == 1 else 128)

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from ..errors import UserError
 from ..protocols import TextToImage
 from ..settings import AdapterSettings
+from .blocks import is_layer, numbered_blocks
 
 _TARGETS = {
     "attention": r"(\.(to_q|to_k|to_v|to_out\.0|qkv)|attn\.proj)$",
@@ -24,6 +25,10 @@ _TARGETS = {
     # input_blocks.0 of ComfyUI's UNets is the input convolution, which diffusers keeps outside its blocks: excluded.
     "all": r"^(?!input_blocks\.0\.).*(_blocks|_block)\.|^(blocks|layers)\.",
 }
+
+
+UNET_PARTS = ("input_blocks", "down_blocks")
+"""Names of a UNet's first blocks: ComfyUI's and diffusers'."""
 
 
 class LowRank(nn.Module):
@@ -88,26 +93,45 @@ def diffusers_order(name: str) -> tuple[tuple[int, str], ...]:
     return tuple((int(part) if part.isdigit() else _ORDER.get(part, 99), part) for part in name.split("."))
 
 
-def target_layers(denoiser: nn.Module, targets: str) -> dict[str, nn.Module]:
-    """Layers that get an adapter, by name: those with a 2-d or 4-d weight whose name matches `targets`.
+_NO_FEED_FORWARD = re.compile(r"(mod|ada_?ln|norm|embed)", re.IGNORECASE)
+"""In names of a transformer's layers that are neither attention nor feed-forward."""
 
-    `targets`: "attention", "attention+ff" or "all". Raises UserError when no layer matches.
+
+_REFERENCE_IMAGES = ("ref_image_refiner.", "image_index_embedding.")
+"""Starts of names of layers that only a reference image uses, which candidates do not have."""
+
+
+def target_layers(denoiser: nn.Module, targets: str) -> dict[str, nn.Module]:
+    """Layers that get an adapter, by name: linear and 2-d convolution layers whose name matches `targets`.
+
+    `targets`: "attention", "attention+ff" or "all". A transformer whose block names are not known is searched for
+    numbered blocks (blocks.py). Raises UserError when no layer matches.
     """
-    pattern = re.compile(_TARGETS[targets])
-    layers = {
-        name: module
-        for name, module in denoiser.named_modules()
-        if pattern.search(name)
-        and getattr(module, "weight", None) is not None
-        and module.weight.ndim in (2, 4)
-        and not isinstance(module, nn.Embedding)
-    }
-    if not layers:
+    layers = {name: module for name, module in denoiser.named_modules() if is_layer(module)}
+    unet = any(name in UNET_PARTS for name, _ in denoiser.named_children())
+    found = _by_name(layers, targets) if unet else _of_transformer(denoiser, layers, targets)
+    if not found:
         raise UserError(
             f"adapter targets {targets!r} match no layer of {type(denoiser).__name__}. "
             f"Choose one of {sorted(_TARGETS)}."
         )
-    return layers
+    return {name: layers[name] for name in layers if name in found}
+
+
+def _by_name(layers: Mapping[str, nn.Module], targets: str) -> set[str]:
+    pattern = re.compile(_TARGETS[targets])
+    return {name for name in layers if pattern.search(name)}
+
+
+def _of_transformer(denoiser: nn.Module, layers: Mapping[str, nn.Module], targets: str) -> set[str]:
+    """Names of a transformer's layers: those in its blocks; of these attention, or all but modulation and norms."""
+    blocks = tuple(f"{name}." for name in numbered_blocks(denoiser))
+    inside = _by_name(layers, "all") or {name for name in layers if name.startswith(blocks)}
+    inside = {name for name in inside if not name.startswith(_REFERENCE_IMAGES)}
+    if targets == "attention":
+        parts = {name for name in inside if any("attn" in p or "attention" in p for p in name.lower().split(".")[:-1])}
+        return {name for name in parts if not _NO_FEED_FORWARD.search(name)} | (_by_name(layers, targets) & inside)
+    return {name for name in inside if not _NO_FEED_FORWARD.search(name)} if targets == "attention+ff" else inside
 
 
 class Adapter:

@@ -58,8 +58,12 @@ class PairData:
         return len(self.winners)
 
     def conditioning(self, picks: torch.Tensor, device: torch.device) -> Cond:
-        """Conditioning of the pairs `picks` (int64 [b] on the CPU), one row each, on `device`."""
-        return {k: gather(v, self.rows[picks], device) for k, v in self.cond.items()}
+        """Conditioning of the pairs `picks` (int64 [b] on the CPU), one row each, on `device`.
+
+        Integers stay on the CPU: a backend's own indices, which a GPU would have to be asked for.
+        """
+        rows = self.rows[picks]
+        return {k: gather(v, rows, device if v.is_floating_point() else v.device) for k, v in self.cond.items()}
 
     def tensors(self) -> list[torch.Tensor]:
         return [self.winners, self.losers, self.gaps, *self.cond.values()]
@@ -85,11 +89,12 @@ class Batch:
         if pairs >= size:
             return [self]
         cuts = [torch.arange(first, min(first + pairs, size)) for first in range(0, size, pairs)]
-        return [self._of(cut, torch.cat([cut, cut + size]).to(self.noised.device)) for cut in cuts]
+        return [self._of(cut, torch.cat([cut, cut + size])) for cut in cuts]
 
     def _of(self, pairs: torch.Tensor, pictures: torch.Tensor) -> Batch:
-        cond = {k: v[pictures] for k, v in self.cond.items()}
-        noised, target, times = (t[pictures] for t in (self.noised, self.target, self.times))
+        there = pictures.to(self.noised.device)
+        cond = {k: v[there if v.device == there.device else pictures] for k, v in self.cond.items()}
+        noised, target, times = (t[there] for t in (self.noised, self.target, self.times))
         return Batch(self.picks[pairs], self.epochs[pairs], noised, target, times, cond)
 
 
@@ -115,10 +120,10 @@ def resident(data: PairData, device: torch.device) -> PairData:
     """
     if device.type != "cuda":
         return data
-    waiting = sum(t.nbytes for t in data.tensors() if t.device.type != "cuda")
+    waiting = sum(t.nbytes for t in data.tensors() if t.device.type != "cuda" and t.is_floating_point())
     if waiting > RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
         return data
-    cond = {k: to_device(v, device) for k, v in data.cond.items()}
+    cond = {k: to_device(v, device) if v.is_floating_point() else v for k, v in data.cond.items()}
     winners, losers, gaps = (to_device(t, device) for t in (data.winners, data.losers, data.gaps))
     return replace(data, winners=winners, losers=losers, cond=cond, gaps=gaps)
 

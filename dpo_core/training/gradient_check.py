@@ -5,6 +5,7 @@ In-place writes of a host's blocks, attention kernels and casts can give wrong g
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -81,6 +82,7 @@ def check_gradient(
     with adapter.attached():
         loss_of = _loss(model, cond, latents, seed)
         loss, gradient = _gradient(model, loss_of, ups)
+        _tell_unused(model, adapter, gradient)
         norm = math.sqrt(_dot(gradient, gradient))
         _check_finite_and_nonzero(model, loss, norm)
         direction = _direction(gradient, norm, probe.sideways, seed)
@@ -150,6 +152,19 @@ def _gradient(
         ) from error
     filled = [torch.zeros_like(up) if g is None else g for g, up in zip(gradients, ups, strict=True)]
     return float(loss.detach()), filled
+
+
+def _tell_unused(model: TextToImage, adapter: Adapter, gradient: list[torch.Tensor]) -> None:
+    """Log the adapted layers that have no gradient: the model does not call them, so they would stay as they are."""
+    unused = [name for name, g in zip(adapter.policy, gradient, strict=True) if not g.any()]
+    if unused and len(unused) < len(gradient):
+        logging.warning(
+            "%d of %d adapted layers of %s are not used and will not be trained (first: %s)",
+            len(unused),
+            len(gradient),
+            type(model.denoiser).__name__,
+            unused[0],
+        )
 
 
 def _check_finite_and_nonzero(model: TextToImage, loss: float, norm: float) -> None:

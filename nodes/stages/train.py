@@ -12,6 +12,7 @@ from ...dpo_core.backends.comfyui import (
     diffusers_names,
     live_adapter,
     lora_prefixes,
+    prefixes_in,
     with_live_adapter,
     without_live_adapter,
 )
@@ -99,7 +100,8 @@ def train_step(
         if riding is not None:
             adapter.load(riding.state)
         elif lora is not None:
-            load_tensors(adapter, lora, "the connected LoRA", prefixes)
+            held = prefixes_in(lora, backend.patcher.model, adapter.layers)
+            load_tensors(adapter, lora, "the connected LoRA", held)
         data = pair_data(run, candidates.set_name, pairs.name, backend, settings.objective)
         start = LiveAdapter(adapter.state(), adapter_settings).fingerprint
         listed, thumbs = [(p.winner, p.loser) for p in run.pairs(pairs.name)], thumbs_of(run, pairs.name)

@@ -10,6 +10,7 @@ import torch
 from native_models import ADAPTER, PROMPTS, furthest, left_behind, noise, random_live, random_model
 
 from dreambooth_dpo.dpo_core.backends.comfyui import ComfyTextToImage, lora_prefixes, with_live_adapter
+from dreambooth_dpo.dpo_core.backends.comfyui.conditioning import joined
 from dreambooth_dpo.dpo_core.backends.comfyui.prediction import noised, raw_prediction
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.settings import SamplingSettings, TrainSettings
@@ -142,24 +143,29 @@ def test_training_conditions_as_the_sampler_does(backend):
     backend.patcher.set_model_unet_function_wrapper(
         lambda apply, a: seen.append(a["c"]) or apply(a["input"], a["timestep"], **a["c"])
     )
-    backend.sample(PROMPTS, [1, 2, 3, 4], DRAWING)
-    with backend.training():
-        cond = backend.encode_prompts(PROMPTS)
-    given = {k: v for k, v in seen[0].items() if k != "transformer_options"}
-    assert cond.keys() == given.keys() and len(cond["c_crossattn"]) == 4
     expected = {"sd": {"c_crossattn"}, "sdxl": {"c_crossattn", "y"}, "flux": {"c_crossattn", "y", "guidance"}}
-    assert set(cond) in expected.values()
-    for key, value in given.items():
-        assert torch.equal(cond[key].expand_as(value) if key == "guidance" else cond[key], value), key
+    for number, prompt in enumerate(PROMPTS):
+        seen.clear()
+        backend.sample([prompt] * 2, [number, number + 1], DRAWING)
+        with backend.training():
+            row = int(backend.encode_prompts([prompt])["row"])
+        cond = joined([backend._conds[row]])
+        given = {k: v for k, v in seen[0].items() if k != "transformer_options"}
+        assert cond.keys() == given.keys() and set(cond) in expected.values()
+        for key, value in given.items():
+            # In one call the sampler has the prompt for both pictures, and the negative prompt.
+            assert any(torch.equal(cond[key].expand_as(rows), rows) for rows in value.chunk(len(value) // 2)), key
 
 
 def test_sdxl_is_conditioned_on_the_size(text_encoder):
     """SDXL's conditioning differs between 128 and 256 pixels: six numbers of 256 values each after the pooled text."""
     model = random_model("sdxl")
     with (small := ComfyTextToImage(model, text_encoder, None, 128, 128)).training():
-        one = small.encode_prompts(PROMPTS[:1])["y"]
+        small.encode_prompts(PROMPTS[:1])
+        one = small._conds[0]["y"].cond
     with (large := ComfyTextToImage(model, text_encoder, None, 256, 128)).training():
-        other = large.encode_prompts(PROMPTS[:1])["y"]
+        large.encode_prompts(PROMPTS[:1])
+        other = large._conds[0]["y"].cond
     assert one.shape == (1, 128 + 6 * 256) and torch.equal(one[:, :384], other[:, :384])
     changed = [not torch.equal(*(y[:, 128 + i * 256 : 384 + i * 256] for y in (one, other))) for i in range(6)]
     assert changed == [False, True, False, False, False, True]  # height, width, crop twice, target height, target width

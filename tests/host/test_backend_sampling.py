@@ -10,7 +10,7 @@ import torch
 from native_models import DRAWING, LONG, PROMPTS, furthest, left_behind, noise, random_live, random_model, weights_of
 
 from dreambooth_dpo.dpo_core.backends.comfyui import ComfyTextToImage, ResidentEmbedder, with_live_adapter
-from dreambooth_dpo.dpo_core.backends.comfyui.conditioning import batch
+from dreambooth_dpo.dpo_core.backends.comfyui.conditioning import batch, groups
 from dreambooth_dpo.dpo_core.backends.comfyui.model import BATCH_INVARIANT
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.metrics.embedders import load_embedder
@@ -139,7 +139,8 @@ def test_training_accepts_prompts_of_different_lengths(native):
     with native.training(), torch.no_grad():
         times = native.draw_timesteps(3, torch.Generator().manual_seed(0))
         cond = native.encode_prompts(prompts)
-        assert cond["c_crossattn"].shape == (3, 48, 128)
+        lengths = [native._conds[row]["c_crossattn"].cond.shape[1] for row in cond["row"].tolist()]
+        assert lengths == [24, 48, 24] and groups([native._conds[row] for row in cond["row"]]) == [[0, 2], [1]]
         x = noise(3, 4, 16, 16)
         together = native.predict(x, times, cond)
         for i, prompt in enumerate(prompts):

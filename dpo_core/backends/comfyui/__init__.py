@@ -8,6 +8,7 @@ from .live import (
     diffusers_names,
     live_adapter,
     lora_prefixes,
+    prefixes_in,
     with_live_adapter,
     without_live_adapter,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "diffusers_names",
     "live_adapter",
     "lora_prefixes",
+    "prefixes_in",
     "with_live_adapter",
     "without_live_adapter",
 ]

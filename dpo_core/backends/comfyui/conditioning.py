@@ -1,4 +1,4 @@
-"""Encode prompts: CONDITIONING batches for ComfyUI's samplers, and the denoiser's input tensors for training."""
+"""Encode prompts: CONDITIONING batches for ComfyUI's samplers, and the denoiser's inputs for training."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Any
 import torch
 
 from ...errors import UserError
-from ...protocols import Cond
 from . import host
 
 Entry = tuple[torch.Tensor, dict[str, Any]]
 """CONDITIONING of one prompt: the text embedding [1, tokens, width] and its extras (pooled_output, ...)."""
+Prompted = dict[str, Any]
+"""The denoiser's inputs for one prompt: the host's COND objects by name."""
 
 
 def encode(clip: Any, prompt: str) -> Entry:
@@ -69,26 +70,44 @@ def _to_one_length(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     return [t.repeat(1, length // t.shape[1], 1) for t in tensors]
 
 
-def denoiser_cond(
-    model: Any, entry: Entry, latent_shape: Sequence[int], device: torch.device
-) -> dict[str, torch.Tensor]:
-    """The denoiser's input tensors [1, ...] for one prompt, as the samplers make them (c_crossattn; SDXL's y; ...).
+def denoiser_cond(model: Any, entry: Entry, latent_shape: Sequence[int], device: torch.device) -> Prompted:
+    """The denoiser's inputs for one prompt, as the samplers make them (c_crossattn; SDXL's y; Z-Image's num_tokens).
 
-    Raises UserError for a model that needs more inputs than prompts (inpainting, control).
+    Raises UserError for a model that needs a picture besides the prompt (inpainting, control, editing).
     """
-    tensors = {key: value.cond for key, value in host.model_conds(model, entry, latent_shape, device).items()}
-    if others := sorted(k for k, v in tensors.items() if not isinstance(v, torch.Tensor) or k == "c_concat"):
+    conds = host.model_conds(model, entry, latent_shape, device)
+    if "c_concat" in conds:
         raise UserError(
-            f"{type(model).__name__} takes {', '.join(others)} beside the prompt: such models (inpainting, control, "
-            "editing) cannot be trained here. Use the text-to-image model that it was made from."
+            f"{type(model).__name__} takes c_concat beside the prompt: such models (inpainting, control, editing) "
+            "cannot be trained here. Use the text-to-image model that it was made from."
         )
-    return tensors
+    return conds
 
 
-def stack(conds: Sequence[dict[str, torch.Tensor]]) -> Cond:
-    """Stack the conditioning of n prompts into one batch: [1, ...] each -> [n, ...]."""
-    stacked = {}
-    for key in conds[0]:
-        rows = [c[key] for c in conds]
-        stacked[key] = torch.cat(_to_one_length(rows) if key == "c_crossattn" else rows)
-    return stacked
+def groups(conds: Sequence[Prompted]) -> list[list[int]]:
+    """Indices of the conditioning that may share a forward: equal inputs of equal sizes.
+
+    Prompts of different lengths never share one. Repeating embeddings to a common length leaves only a UNet's
+    attention unchanged: other denoisers were off by up to 34 %.
+    """
+    found: list[list[int]] = []
+    for number, cond in enumerate(conds):
+        for group in found:
+            if _alike(conds[group[0]], cond):
+                group.append(number)
+                break
+        else:
+            found.append([number])
+    return found
+
+
+def _alike(one: Prompted, other: Prompted) -> bool:
+    return one is other or (
+        one.keys() == other.keys()
+        and all(one[key].can_concat(other[key]) and one[key].size() == other[key].size() for key in one)
+    )
+
+
+def joined(conds: Sequence[Prompted]) -> dict[str, Any]:
+    """The denoiser's inputs of one group: tensors [n, ...], or values that hold for all."""
+    return {key: value.concat([other[key] for other in conds[1:]]) for key, value in conds[0].items()}

@@ -9,24 +9,32 @@ import torch
 
 from ...hashing import update_with_tensor
 from . import prediction
-from .live import live_adapter
+from .live import KEY, live_adapter
+from .patches import described, described_patches
 
 
 def fingerprint(model: Any, clip: Any = None, vae: Any = None) -> str:
     """Fingerprint (16 hex digits) of a MODEL and, if given, its CLIP and VAE.
 
-    It depends on every weight in full (see hashing.py), the patches, the model's sampling type, a live adapter and
-    CLIP's skipped layers.
+    It depends on every weight in full (see hashing.py), the patches of weights, the sampling type, a live adapter,
+    CLIP's skipped layers, and what else changes a MODEL's pictures without being a weight: its options, replaced
+    objects, injections and wrappers, and the tokenizer's options (patches.py).
     """
     sampling = model.get_model_object("model_sampling")
     digest = hashlib.sha256(prediction.type_name(sampling).encode())
     _digest(digest, "sigmas", [sampling.sigmas, getattr(sampling, "multiplier", None)])
+    if (scale := float(getattr(sampling, "noise_scale", 1.0))) != 1.0:
+        _digest(digest, "noise_scale", scale)
     _weights(digest, model)
+    _digest_patches(digest, model)
     if (live := live_adapter(model)) is not None:
         digest.update(live.fingerprint.encode())
     if clip is not None:
         _weights(digest, clip.patcher)
         _digest(digest, "layer", getattr(clip, "layer_idx", None))
+        _digest_patches(digest, clip.patcher)
+        if options := getattr(clip, "tokenizer_options", None):
+            digest.update(f"tokenizer_options={described(options)}".encode())
     if vae is not None:
         _weights(digest, vae.patcher)
     return digest.hexdigest()[:16]
@@ -40,6 +48,12 @@ def _weights(digest: Any, patcher: Any) -> None:
             _digest(digest, name, patcher.backup[name].weight if name in patcher.backup else weight)
     for name, patches in sorted(patcher.patches.items()):
         _digest(digest, name, patches)
+
+
+def _digest_patches(digest: Any, patcher: Any) -> None:
+    """Add what changes pictures beside weights; nothing for a MODEL without it, so that earlier sets are found."""
+    if text := described_patches(patcher, KEY):
+        digest.update(f"patches={text}".encode())
 
 
 def _digest(digest: Any, name: str, value: Any) -> None:

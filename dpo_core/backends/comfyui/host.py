@@ -256,10 +256,10 @@ def model_conds(model: Any, entry: Sequence[Any], latent_shape: Sequence[int], d
 
 
 def kinds() -> dict[str, type]:
-    """The host's classes of the prediction types that can be trained, by name: "eps", "v", "flow"."""
+    """The host's classes of the prediction types that can be trained, by name: "eps", "v", "flow", "cosmos"."""
     import comfy.model_sampling as sampling
 
-    return {"eps": sampling.EPS, "v": sampling.V_PREDICTION, "flow": sampling.CONST}
+    return {"eps": sampling.EPS, "v": sampling.V_PREDICTION, "flow": sampling.CONST, "cosmos": sampling.COSMOS_RFLOW}
 
 
 def denoise(model: Any, noised: torch.Tensor, sigmas: torch.Tensor, options: dict, cond: dict) -> torch.Tensor:

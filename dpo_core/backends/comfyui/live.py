@@ -6,7 +6,7 @@ Also the names that LoRA files give the layers of a MODEL.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from typing import Any, get_args
 
@@ -77,16 +77,31 @@ def diffusers_names(model: Any) -> dict[str, str]:
     return host.unet_names(model)
 
 
-def lora_prefixes(model: Any, layers: Mapping[str, object]) -> dict[str, str]:
-    """Key prefix of each layer of `model` (comfy's BaseModel) in a LoRA file.
+def lora_prefixes(model: Any, layers: Iterable[str]) -> dict[str, str]:
+    """Key prefix of each layer of `model` (comfy's BaseModel) in a LoRA file, as kohya's tools name it.
 
-    UNets: kohya's names over diffusers' layer names, which ComfyUI, kohya's tools and diffusers read. Other
-    architectures: "diffusion_model.<layer>", which ComfyUI reads.
+    `lora_unet_` with underscores for points. The layer's name is diffusers' for SD 1 and 2 and the model's own for
+    SDXL and all other architectures: kohya's sd-scripts know no other names, and ComfyUI and diffusers read them too.
     """
+    config = model.model_config.unet_config
+    theirs = diffusers_names(model) if config.get("num_classes") is None else {}
+    return {name: "lora_unet_" + theirs.get(name, name).replace(".", "_") for name in layers}
+
+
+def former_prefixes(model: Any, layers: Iterable[str]) -> dict[str, str]:
+    """The prefixes of earlier versions: diffusers' names for SDXL, "diffusion_model." for transformers."""
     theirs = diffusers_names(model)
     if not theirs:
         return {name: f"diffusion_model.{name}" for name in layers}
     return {name: "lora_unet_" + theirs.get(name, name).replace(".", "_") for name in layers}
+
+
+def prefixes_in(lora: Mapping[str, Any], model: Any, layers: Iterable[str]) -> dict[str, str]:
+    """The prefixes under which a LoRA holds the layers: today's, or those of an earlier version."""
+    layers = list(layers)
+    former = former_prefixes(model, layers)
+    held = {key.removesuffix(_UP) for key in lora if key.endswith(_UP)}
+    return former if held == set(former.values()) else lora_prefixes(model, layers)
 
 
 def adapter_of_lora(patcher: Any, lora: Mapping[str, torch.Tensor], called: str) -> LiveAdapter:
@@ -98,7 +113,7 @@ def adapter_of_lora(patcher: Any, lora: Mapping[str, torch.Tensor], called: str)
     ups = {key.removesuffix(_UP) for key in lora if key.endswith(_UP)}
     denoiser = patcher.model.diffusion_model
     for targets in get_args(AdapterSettings.model_fields["targets"].annotation):
-        prefixes = lora_prefixes(patcher.model, target_layers(denoiser, targets))
+        prefixes = prefixes_in(lora, patcher.model, target_layers(denoiser, targets))
         if ups == set(prefixes.values()):
             first = next(iter(prefixes.values()))
             rank = getattr(lora, "rank", lora[f"{first}{_UP}"].shape[1])

@@ -15,7 +15,7 @@ from ...protocols import Cond
 from ...sampling.free_memory import FALLBACK_BATCH, pictures_that_fit
 from ...settings import SamplingSettings
 from . import guidance, host, prediction
-from .conditioning import Entry, batch, denoiser_cond, encode, stack
+from .conditioning import Entry, Prompted, batch, denoiser_cond, encode, groups, joined
 from .fingerprints import fingerprint
 from .live import live_adapter
 
@@ -31,6 +31,47 @@ ComfyUI clamps its pictures to that range, so larger values mean that the VAE is
 """
 
 Watch = Callable[[int, int, torch.Tensor], None]
+
+
+IMAGE_MODELS = ("QwenImage", "Krea2", "Anima", "CosmosT2IPredict2", "JoyImage", "WAN21_T2V")
+"""Classes of comfy.supported_models that draw pictures as videos of one frame."""
+
+
+REFUSED = {
+    "HiDreamO1": "HiDreamO1 cannot be trained: its forward writes into tensors that gradients are computed from. "
+    "Use another model.",
+}
+"""Classes of comfy.supported_models that cannot be trained, with the reason."""
+
+
+def check_class(model: Any) -> None:
+    """Raises UserError for a model (comfy's BaseModel) of a class that is known not to train."""
+    if said := REFUSED.get(type(model.model_config).__name__):
+        raise UserError(said)
+
+
+def frame_of(model: Any, latent_format: Any) -> tuple[int, ...]:
+    """(1,) for a model (comfy's BaseModel) whose latents have frames, of which a picture is one; () for others.
+
+    Raises UserError for a model of videos.
+    """
+    if latent_format.latent_dimensions == 2:
+        return ()
+    name = type(model.model_config).__name__
+    if latent_format.latent_dimensions == 3 and name in IMAGE_MODELS:
+        return (1,)
+    raise UserError(f"{name} is a video model, but candidates are pictures. Use a text-to-image model.")
+
+
+def _runs(prompts: Sequence[str]) -> list[list[int]]:
+    """Indices of equal prompts in a row."""
+    found: list[list[int]] = []
+    for number, prompt in enumerate(prompts):
+        if found and prompts[found[-1][-1]] == prompt:
+            found[-1].append(number)
+        else:
+            found.append([number])
+    return found
 
 
 class ComfyTextToImage:
@@ -57,6 +98,7 @@ class ComfyTextToImage:
         watch: Watch | None = None,
     ) -> None:
         host.check()
+        check_class(model.model)
         self.patcher, self.clip, self.vae = model, clip, vae
         self.sampler, self.scheduler, self.negative, self.watch = sampler, scheduler, negative, watch
         self.model_sampling = model.get_model_object("model_sampling")
@@ -64,16 +106,16 @@ class ComfyTextToImage:
         self.denoiser: nn.Module = model.model.diffusion_model
         self.device: torch.device = model.load_device
         latent_format = model.get_model_object("latent_format")
-        if latent_format.latent_dimensions != 2:
-            raise UserError("this is a video model, but candidates are pictures. Use a text-to-image model.")
+        frame = frame_of(model.model, latent_format)
         factor = int(vae.spacial_compression_encode()) if vae is not None else 8
-        self.latent_shape = (int(latent_format.latent_channels), height // factor, width // factor)
+        self.latent_shape = (int(latent_format.latent_channels), *frame, height // factor, width // factor)
         computed = model.model.manual_cast_dtype or model.model.get_dtype()
         self.precision = "fp32" if computed == torch.float32 else str(computed).removeprefix("torch.")
         self.training_batch = 2
         """Latents in one training forward, two per pair; decides the memory that is reserved."""
         self._entries: dict[str, Entry] = {}
-        self._conds: dict[str, dict[str, torch.Tensor]] = {}
+        self._rows: dict[str, int] = {}
+        self._conds: list[Prompted] = []
         self.fingerprint = fingerprint(model, clip, vae)
 
     # --- prompts ---
@@ -98,20 +140,21 @@ class ComfyTextToImage:
             self._entry(prompt)
 
     def encode_prompts(self, prompts: Sequence[str]) -> Cond:
-        """The denoiser's conditioning of n prompts ([n, ...] tensors on the load device), each encoded once.
+        """The conditioning of n prompts, each encoded once: {"row": int64 [n]}, places in this object's own list.
 
-        The MODEL must be loaded (see `training`).
+        `predict` groups what may share a forward. The MODEL must be loaded (see `training`). Raises UserError for a
+        model that needs more than prompts.
         """
-        new = [p for p in dict.fromkeys(prompts) if p not in self._conds]
         with torch.no_grad():
-            for prompt in new:
+            for prompt in dict.fromkeys(prompts):
+                if prompt in self._rows:
+                    continue
                 tensor, extras = self._entry(prompt)
-                entry = (
-                    tensor.clone(),
-                    {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in extras.items()},
-                )
-                self._conds[prompt] = denoiser_cond(self.patcher.model, entry, self.latent_shape, self.device)
-        return stack([self._conds[p] for p in prompts])
+                copies = {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in extras.items()}
+                entry = tensor.clone(), copies
+                self._conds.append(denoiser_cond(self.patcher.model, entry, self.latent_shape, self.device))
+                self._rows[prompt] = len(self._conds) - 1
+        return {"row": torch.tensor([self._rows[p] for p in prompts])}
 
     # --- sampling ---
 
@@ -131,20 +174,39 @@ class ComfyTextToImage:
             [torch.randn(self.latent_shape, generator=torch.Generator().manual_seed(int(s))) for s in seeds]
         )
 
+        shared = self._shares_forwards()
+        parts = [list(range(len(prompts)))] if shared else _runs(prompts)
+        samples = []
+        with torch.no_grad():
+            for number, part in enumerate(parts):
+                asked = [prompts[i] for i in part] if shared else [prompts[part[0]]]
+                tell = self._callback(on_step, number, len(parts))
+                samples.append(self._sample_part(asked, noise[part], settings, int(seeds[part[0]]), tell))
+            latents = torch.cat(samples).float()
+            return self.patcher.model.process_latent_in(latents).cpu()
+
+    def _shares_forwards(self) -> bool:
+        """Whether several prompts may be in one CONDITIONING: only a UNet takes embeddings of any length together."""
+        return "input_blocks" in dict(self.denoiser.named_children())
+
+    def _sample_part(
+        self, prompts: Sequence[str], noise: torch.Tensor, settings: SamplingSettings, seed: int, tell: Callable
+    ) -> torch.Tensor:
+        """The host's latents for `noise` [n, ...]: of one prompt for all, or of n prompts."""
+        conds = batch([self._entry(p) for p in prompts]), batch([self._entry(self.negative)] * len(prompts))
+        given = self.patcher, noise, settings, self.sampler, self.scheduler, *conds, tell, seed
+        return guidance.sample(*given) if settings.guidance_until < 1 < settings.guidance else host.sample(*given)
+
+    def _callback(self, on_step: Callable[[int], None] | None, part: int, parts: int) -> Callable:
+        """The samplers' callback of one of several calls; `on_step` gets 1..steps over all of them."""
+
         def callback(step: int, denoised: torch.Tensor, _x: torch.Tensor, steps: int) -> None:
             if on_step:
-                on_step(step + 1)
+                on_step(-(-(part * steps + step + 1) // parts))
             if self.watch:
                 self.watch(step + 1, steps, denoised)
 
-        with torch.no_grad():
-            how, seed = (self.sampler, self.scheduler), int(seeds[0])
-            conds = batch([self._entry(p) for p in prompts]), batch([self._entry(self.negative)] * len(prompts))
-            given = self.patcher, noise, settings, *how, *conds, callback, seed
-            samples = (
-                guidance.sample(*given) if settings.guidance_until < 1 < settings.guidance else host.sample(*given)
-            )
-            return self.patcher.model.process_latent_in(samples.float()).cpu()
+        return callback
 
     def pictures_at_once(self, settings: SamplingSettings, most: int) -> int:
         """Number of pictures to sample at once, at most `most`: as many as fit by ComfyUI's own estimate.
@@ -166,6 +228,7 @@ class ComfyTextToImage:
         """
         with torch.no_grad():
             pixels = self.vae.decode(self.patcher.model.process_latent_out(latents)).float()
+            pixels = pixels.reshape(-1, *pixels.shape[-3:])  # a VAE of videos gives [n, frames, H, W, 3]
         low, high = float(pixels.min()), float(pixels.max())
         if low < -RANGE_SLACK or high > 1 + RANGE_SLACK:
             raise UserError(
@@ -178,7 +241,10 @@ class ComfyTextToImage:
     def encode_images(self, images: np.ndarray) -> torch.Tensor:
         """Latents float32 [n, C, h, w] in the denoiser's space, of pictures uint8 [n, H, W, 3]."""
         with torch.no_grad():
-            samples = self.vae.encode(torch.from_numpy(np.ascontiguousarray(images)).float() / 255)
+            pixels = torch.from_numpy(np.ascontiguousarray(images)).float() / 255
+            # A VAE of videos takes the pictures of a batch for frames of one video.
+            parts = pixels.split(1) if len(self.latent_shape) == 4 else [pixels]
+            samples = torch.cat([self.vae.encode(part) for part in parts])
             return self.patcher.model.process_latent_in(samples.float()).cpu()
 
     # --- training ---
@@ -190,13 +256,26 @@ class ComfyTextToImage:
 
     def noised(self, x0: torch.Tensor, noise: torch.Tensor, times: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The noised latents and the targets, see `prediction.noised`; times are sigmas [n]."""
-        return prediction.noised(self.kind, x0, noise, times.to(x0.device))
+        scale = float(getattr(self.model_sampling, "noise_scale", 1.0))
+        return prediction.noised(self.kind, x0, noise, times.to(x0.device), scale)
 
     def predict(self, noised: torch.Tensor, times: torch.Tensor, cond: Cond) -> torch.Tensor:
         """The network's raw prediction [n, C, h, w], float32; times are sigmas [n]."""
         options = self.patcher.model_options.get("transformer_options", {})
-        sigmas = times.to(self.device)
-        denoised = host.denoise(self.patcher.model, noised.to(self.device), sigmas, options, cond)
+        sigmas, noised = times.to(self.device), noised.to(self.device)
+        conds = [self._conds[row] for row in cond["row"].tolist()]
+        parts = groups(conds)
+        if len(parts) == 1:
+            return self._predict(noised, sigmas, options, conds)
+        raw = [self._predict(noised[part], sigmas[part], options, [conds[i] for i in part]) for part in parts]
+        order = torch.tensor([i for part in parts for i in part], device=self.device)
+        return torch.cat(raw)[order.argsort()]
+
+    def _predict(
+        self, noised: torch.Tensor, sigmas: torch.Tensor, options: dict, conds: Sequence[Prompted]
+    ) -> torch.Tensor:
+        """The raw prediction of samples whose conditioning shares a forward."""
+        denoised = host.denoise(self.patcher.model, noised, sigmas, options, joined(conds))
         return prediction.raw_prediction(self.kind, noised.to(denoised), denoised, sigmas).float()
 
     @contextmanager

@@ -19,6 +19,7 @@ from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from ...errors import UserError
+from ..blocks import numbered_blocks
 
 _BLOCKS = re.compile(
     r"(down_blocks|up_blocks)\.\d+\.(resnets|attentions)\.\d+"  # diffusers UNet
@@ -37,8 +38,8 @@ _LAYERS = re.compile(r"(.+\.)?transformer_blocks\.\d+")
 def checkpointed_blocks(denoiser: nn.Module, layers: bool = False) -> dict[str, nn.Module]:
     """The denoiser's blocks to checkpoint, by full name; none lies inside another.
 
-    With `layers`, a block that holds transformer layers is replaced by those layers. Raises UserError when no module
-    of the denoiser has a known block name.
+    With `layers`, a block that holds transformer layers is replaced by those layers. A denoiser without a known block
+    name is searched for numbered blocks. Raises UserError when it has none.
     """
     blocks: dict[str, nn.Module] = {}
     for name, module in denoiser.named_modules():
@@ -46,9 +47,10 @@ def checkpointed_blocks(denoiser: nn.Module, layers: bool = False) -> dict[str, 
         # Containers are never called themselves.
         if _BLOCKS.fullmatch(name) and not inside and not isinstance(module, nn.ModuleList | nn.ModuleDict):
             blocks[name] = module
+    blocks = blocks or numbered_blocks(denoiser)
     if not blocks:
         raise UserError(
-            f"gradient checkpointing does not know the block names of {type(denoiser).__name__}. Train this model "
+            f"gradient checkpointing finds no blocks in {type(denoiser).__name__}. Train this model "
             "without checkpointing (memory: fast), with a smaller train.batch_size and more train.accumulation."
         )
     return dict(part for block in blocks.items() for part in _layers(*block)) if layers else blocks

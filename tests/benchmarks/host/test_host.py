@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from dreambooth_dpo.benchmarks.host.__main__ import main
 from dreambooth_dpo.benchmarks.common.in_comfyui import measured
+from dreambooth_dpo.benchmarks.host.__main__ import main
 from dreambooth_dpo.benchmarks.host.stock_trainer import BANK, BATCH, OURS, SINGLE, figures, show, step_of
 
 

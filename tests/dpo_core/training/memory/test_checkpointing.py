@@ -289,7 +289,7 @@ def test_the_blocks_of_a_unet(model) -> None:
 
 def test_a_model_without_known_blocks_is_refused_by_name() -> None:
     with (
-        pytest.raises(UserError, match=r"block names of TinyDenoiser.*without checkpointing"),
+        pytest.raises(UserError, match=r"no blocks in TinyDenoiser.*without checkpointing"),
         gradient_checkpointing(FakeModel().denoiser),
     ):
         pass

@@ -1,0 +1,26 @@
+"""The repeated blocks of a denoiser, found by its structure where no name is known."""
+
+from __future__ import annotations
+
+from torch import nn
+
+
+def numbered_blocks(denoiser: nn.Module) -> dict[str, nn.Module]:
+    """The outermost modules that stand in a list and have parts, by full name, as "layers.0"; {} if there are none."""
+    blocks: dict[str, nn.Module] = {}
+    for name, module in denoiser.named_modules():
+        if not isinstance(module, nn.ModuleList) or any(name.startswith(f"{outer}.") for outer in blocks):
+            continue
+        blocks |= {f"{name}.{n}": part for n, part in module.named_children() if any(part.children())}
+    return blocks
+
+
+def is_layer(module: nn.Module) -> bool:
+    """Whether a module is a linear or 2-d convolution layer: torch's, or one of the same name (quantized layers).
+
+    Other modules with a 2-d weight, such as the gate of a mixture of experts, may give something else than one tensor.
+    """
+    weight = getattr(module, "weight", None)
+    if weight is None or weight.ndim not in (2, 4):
+        return False
+    return isinstance(module, nn.Linear | nn.Conv2d) or type(module).__name__ in ("Linear", "Conv2d")
