@@ -290,10 +290,10 @@ def test_the_lora_file_acts_like_the_live_adapter(toybox, native, twin, tmp_path
     ("settings", "match"),
     [
         (AdapterSettings(rank=8, alpha=2), "another rank.*Use the rank"),
-        (AdapterSettings(rank=4, alpha=4), "alpha 2, the adapter has 4.*Set alpha to 2"),
+        (AdapterSettings(rank=4, alpha=4), "alpha 2, but the adapter has 4.*Set alpha to 2"),
         (
             AdapterSettings(rank=4, alpha=2, targets="attention"),
-            "another model or target choice.*Use the model and targets",
+            "another model or target choice.*Use the model and the adapter targets",
         ),
     ],
 )

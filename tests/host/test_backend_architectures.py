@@ -97,11 +97,11 @@ def test_the_raw_prediction_equals_the_network_output(backend, kind):
     assert off[sigmas > 0.2].max() < 1e-5 and said[0].std() > 0.5
 
 
-@pytest.mark.parametrize("model_type", ["EDM", "IMG_TO_IMG", "FLOW_COSMOS"])
+@pytest.mark.parametrize("model_type", ["EDM", "IMG_TO_IMG"])
 def test_other_prediction_kinds_are_refused(model_type):
     with pytest.raises(
         UserError,
-        match=r"models of type ModelSampling\w+ (EDM|IMG_TO_IMG|COSMOS_RFLOW) cannot be trained here; eps, v and flow",
+        match=r"models of type ModelSampling\w+ (EDM|IMG_TO_IMG) cannot be trained here; eps, v and flow",
     ):
         ComfyTextToImage(random_model(model_type=model_type))
 

@@ -38,12 +38,13 @@ def test_sampler_names_and_scheduler_names_hold_the_usual_ones(comfyui):
 
 
 def test_kinds_compute_what_their_names_say(comfyui):
-    """x0 from the raw output o: eps x - s o; v x/(s^2+1) - o s/sqrt(s^2+1); flow x - s o.
+    """x0 from the raw output o: eps x - s o; v x/(s^2+1) - o s/sqrt(s^2+1); flow x - s o;
+    cosmos (1 - c) x - c o, c = s / (s + 1).
 
     Here sigma_data = 1, s = 0.5, x = 2, o = 1.
     """
     sigma, x, output = torch.tensor([0.5]), torch.full((1, 1, 1, 1), 2.0), torch.ones(1, 1, 1, 1)
-    expected = {"eps": 1.5, "v": 2 / 1.25 - 0.5 / 1.25**0.5, "flow": 1.5}
+    expected = {"eps": 1.5, "v": 2 / 1.25 - 0.5 / 1.25**0.5, "flow": 1.5, "cosmos": 1.0}
     for name, kind in host.kinds().items():
         sampling = type("Sampling", (kind,), {"sigma_data": 1.0})()
         assert float(sampling.calculate_denoised(sigma, output, x)) == pytest.approx(expected[name]), changed(
