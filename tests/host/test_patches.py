@@ -6,7 +6,7 @@ import importlib
 
 import pytest
 import torch
-from native_models import DRAWING, PROMPTS, noise, random_model
+from native_models import DRAWING, PROMPTS, noise, random_live, random_model
 
 pytestmark = pytest.mark.usefixtures("comfyui")
 
@@ -63,7 +63,6 @@ def test_a_patch_and_its_values_change_the_fingerprint(name):
 
 
 def test_a_plain_model_has_no_patches_and_sampling_adds_none():
-    from dreambooth_dpo.dpo_core.backends.comfyui import ComfyTextToImage
     from dreambooth_dpo.dpo_core.backends.comfyui.live import KEY
     from dreambooth_dpo.dpo_core.backends.comfyui.patches import described_patches
 
@@ -71,10 +70,7 @@ def test_a_plain_model_has_no_patches_and_sampling_adds_none():
     assert described_patches(model, KEY) == ""
     patched = node("nodes_freelunch", "FreeU", model, 1.1, 1.2, 0.9, 0.2)
     before = fingerprint_of(patched)
-    backend = ComfyTextToImage(patched, width=64, height=64, sampler="euler", scheduler="simple")
-    tensor = noise(1, 24, backend.denoiser.middle_block[1].transformer_blocks[0].attn2.to_k.weight.shape[1])
-    backend._entries |= {prompt: (tensor, {"pooled_output": None}) for prompt in ("", PROMPTS[0])}
-    backend.sample(PROMPTS[:1], [0], DRAWING)
+    backend_of(patched).sample(PROMPTS[:1], [0], DRAWING)
     assert described_patches(model, KEY) == "" and fingerprint_of(patched) == before
 
 
@@ -86,3 +82,61 @@ def test_options_of_the_tokenizer_change_the_fingerprint():
     model, other = random_model(), random_model()
     clips = [SimpleNamespace(patcher=other, layer_idx=None, tokenizer_options=o) for o in ({}, {"a": 1}, {"a": 2})]
     assert len({fingerprint(model, clip) for clip in clips}) == 3
+
+
+def backend_of(model, prompt: str = PROMPTS[0]):
+    from dreambooth_dpo.dpo_core.backends.comfyui import ComfyTextToImage
+
+    backend = ComfyTextToImage(model, width=64, height=64, sampler="euler", scheduler="simple")
+    width = backend.denoiser.middle_block[1].transformer_blocks[0].attn2.to_k.weight.shape[1]
+    for number, text in enumerate(("", prompt)):
+        backend._entries[text] = noise(1, 24, width, seed=number), {"pooled_output": None}
+    return backend
+
+
+def test_an_adapter_acts_on_a_compiled_model_and_is_gone_afterwards():
+    """Without a new trace by Dynamo the adapter had no effect on Flux, and half of it on SD 1.5."""
+    helper = pytest.importorskip("comfy_api.torch_helpers.torch_compile")
+    from dreambooth_dpo.dpo_core.backends.comfyui import with_live_adapter
+
+    torch.compiler.reset()
+    plain, live = random_model(), random_live(random_model())
+    compiled = plain.clone()
+    helper.set_torch_compile_wrapper(compiled, backend="eager")
+    drawn = [
+        backend_of(model).sample(PROMPTS[:1], [0], DRAWING)
+        for pair in ((plain, compiled), (with_live_adapter(plain, live), with_live_adapter(compiled, live)))
+        for model in pair
+    ]
+    assert float((drawn[2] - drawn[0]).abs().max()) > 1e-2
+    for one, other in (drawn[:2], drawn[2:]):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
+    torch.testing.assert_close(backend_of(compiled).sample(PROMPTS[:1], [0], DRAWING), drawn[0], rtol=0, atol=1e-4)
+    torch.compiler.reset()
+
+
+def test_the_compute_type_of_a_patch_is_the_precision():
+    model = random_model().clone()
+    if not hasattr(model, "set_model_compute_dtype"):
+        pytest.skip("this ComfyUI has no ModelComputeDtype")
+    model.set_model_compute_dtype(torch.bfloat16)
+    assert backend_of(model).precision == "bfloat16"
+
+
+def test_a_patch_that_reads_the_noise_level_can_be_trained_with():
+    model = node("nodes_model_downscale", "PatchModelAddDownscale", random_model(), 1, 2.0, 0.0, 0.35, True,
+                 "bicubic", "bicubic")  # fmt: skip
+    backend = backend_of(model)
+    with backend.training(), torch.no_grad():
+        cond = backend.encode_prompts(PROMPTS[:1])
+        times = backend.draw_timesteps(1, torch.Generator().manual_seed(0))
+        assert torch.isfinite(backend.predict(noise(1, *backend.latent_shape), times, cond)).all()
+
+
+def test_the_noise_scale_of_a_flow_model_is_in_its_noised_latents():
+    """x = (1 - s) x0 + s k e, target k e - x0: for s 0.5, k 2, x0 1, e 3: 3.5 and 5."""
+    from dreambooth_dpo.dpo_core.backends.comfyui.prediction import noised
+
+    one = torch.ones(1, 1, 1, 1)
+    x, target = noised("flow", one, 3 * one, torch.tensor([0.5]), 2.0)
+    assert float(x) == 3.5 and float(target) == 5.0

@@ -19,7 +19,7 @@ from torch import nn
 from ...errors import UserError
 from .host_check import NEWEST, OLDEST, check, memory_switches, missing, numbers, refusal, version
 from .host_models import checkpoint_model, image_codec, text_encoder, unet_model, with_lora
-from .host_patches import hooks_heard, unet_names, with_injection, without_injection
+from .host_patches import forget_compiled, hooks_heard, unet_names, with_injection, without_injection
 from .host_rope import register_gradients
 from .host_sampling import (
     check_interrupt,
@@ -41,6 +41,7 @@ __all__ = [
     "denoise",
     "device",
     "for_training",
+    "forget_compiled",
     "free_memory",
     "hooks_heard",
     "image_codec",
@@ -272,6 +273,7 @@ def denoise(model: Any, noised: torch.Tensor, sigmas: torch.Tensor, options: dic
     def attention(_chosen: Callable, *args: Any, **kwargs: Any) -> torch.Tensor:
         return attention_pytorch(*args, **kwargs)
 
-    # apply_model writes into the options, so each call gets its own dict.
-    options = {**options, "optimized_attention_override": attention, "cond_or_uncond": [0] * len(noised)}
+    # apply_model writes into the options, so each call gets its own dict. Patches read the noise level from them.
+    own = {"optimized_attention_override": attention, "cond_or_uncond": [0] * len(noised), "sigmas": sigmas}
+    options = {**options, **own}
     return model.apply_model(noised, sigmas, transformer_options=options, **cond)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 
 
@@ -36,6 +37,17 @@ def with_injection(
     clone.set_injections(key, [PatcherInjection(inject=inject, eject=eject)])
     clone.set_attachments(key, attachment)
     return clone
+
+
+def forget_compiled(patcher: Any) -> None:
+    """Have a MODEL that is compiled by torch.compile traced again, as its layers' hooks have changed.
+
+    Dynamo does not check hooks: without this an adapter has no effect, or stays in force when it is gone. The host
+    compiles by a wrapper ("torch.compile"), other packs by replaced objects.
+    """
+    wrapped = any("torch.compile" in by_key for by_key in patcher.wrappers.values())
+    if wrapped or any(hasattr(value, "_orig_mod") for value in patcher.object_patches.values()):
+        torch.compiler.reset()
 
 
 @contextmanager

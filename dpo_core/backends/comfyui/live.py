@@ -48,6 +48,7 @@ class LiveAdapter:
         self._hooks.enter_context(adapter.attached())
         self._hooks.enter_context(host.hooks_heard(adapter.layers.values()))
         self._owner = id(patcher)
+        host.forget_compiled(patcher)
 
     def eject(self, patcher: Any) -> None:
         """Remove the hooks, if `patcher` is the MODEL that they were registered for."""
@@ -55,6 +56,7 @@ class LiveAdapter:
         if self._owner == id(patcher):
             self._hooks.close()
             self._owner = None
+            host.forget_compiled(patcher)
 
 
 def live_adapter(patcher: Any) -> LiveAdapter | None:

@@ -109,7 +109,7 @@ class ComfyTextToImage:
         frame = frame_of(model.model, latent_format)
         factor = int(vae.spacial_compression_encode()) if vae is not None else 8
         self.latent_shape = (int(latent_format.latent_channels), *frame, height // factor, width // factor)
-        computed = model.model.manual_cast_dtype or model.model.get_dtype()
+        computed = model.get_model_object("manual_cast_dtype") or model.model.get_dtype()
         self.precision = "fp32" if computed == torch.float32 else str(computed).removeprefix("torch.")
         self.training_batch = 2
         """Latents in one training forward, two per pair; decides the memory that is reserved."""
