@@ -24,8 +24,8 @@ PLACE = """([kind, name]) => {
         const box = seen.getBoundingClientRect()
         return [box.left + box.width / 2, box.top + box.height / 2]
     }
-    const at = [node.pos[0] + node.size[0] / 2, node.pos[1] + widget.last_y + 10]
-    const [x, y] = app.canvas.ds.convertOffsetToCanvas(at)
+    const middle = [node.pos[0] + node.size[0] / 2, node.pos[1] + widget.last_y + 10]
+    const [x, y] = app.canvas.ds.convertOffsetToCanvas(middle)
     const at = app.canvas.canvas.getBoundingClientRect()
     return [x + at.left, y + at.top]
 }"""

@@ -172,7 +172,7 @@ def test_rejecting_all_pairs_is_reported_and_later_nodes_say_why_they_fail(serve
     assert "pairs are rejected, so no pairs are left to train on" in history["outputs"]["inspect"]["text"][0]
     assert history["status"]["status_str"] == "error"
     failed = dict(history["status"]["messages"])["execution_error"]
-    assert failed["node_id"] == "look" and "Undo some in Inspect Pairs" in failed["exception_message"]
+    assert failed["node_id"] == "look" and "Undo rejections in Inspect Pairs" in failed["exception_message"]
 
 
 def test_incoming_handles_without_pairs_are_reported(server: Server):

@@ -194,5 +194,5 @@ def test_a_model_that_already_carries_an_adapter_is_refused(server: Server, done
     assert error["node_id"] == "sweep"
     assert (
         "already carries a trained adapter" in error["exception_message"]
-        and "before training" in error["exception_message"]
+        and "the first train step" in error["exception_message"]
     )
