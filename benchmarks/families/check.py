@@ -15,7 +15,7 @@ from ...dpo_core.training.adapter import Adapter
 from ...dpo_core.training.gradient_check import check_gradient
 from ...dpo_core.training.lora_files import lora_tensors
 from ...dpo_core.training.memory.levels import LEVELS, at_level
-from .zoo import NotHere, build
+from .zoo import NotHere, build, quantize
 
 PROMPTS = ("a dog", "a photo of a sks dog on a beach at sunset, with a red hat", "a sks dog in the snow")
 CLOSE = 1e-4
@@ -113,8 +113,11 @@ def _hooks(model: ComfyTextToImage) -> tuple[int, list[str]]:
     return len(adapter.layers), sorted(set(adapter.layers) - called)
 
 
-def _lora(model: ComfyTextToImage, patcher: Any, clip: Any, vae: Any, side: int) -> float:
-    """Difference between the live adapter's effect and that of its file by the host's own LoRA loader."""
+def _lora(model: ComfyTextToImage, patcher: Any, clip: Any, vae: Any, side: int, bypass: bool = False) -> float:
+    """Difference between the live adapter's effect and that of its file by the host's own LoRA loader.
+
+    bypass: by the loader that leaves the weights as they are.
+    """
     import comfy.sd
 
     noised, _, times, _ = _inputs(model, 1)
@@ -125,18 +128,24 @@ def _lora(model: ComfyTextToImage, patcher: Any, clip: Any, vae: Any, side: int)
         with adapter.attached():
             live = model.predict(noised, times, cond)
         tensors = lora_tensors(adapter, lora_prefixes(patcher.model, adapter.layers))
-    patched = comfy.sd.load_lora_for_models(patcher, None, tensors, 1.0, 0.0)[0]
+    load = comfy.sd.load_bypass_lora_for_models if bypass else comfy.sd.load_lora_for_models
+    patched = load(patcher, None, tensors, 1.0, 0.0)[0]
     other = ComfyTextToImage(patched, clip, vae, side, side)
     with other.training(), torch.no_grad():
         loaded = other.predict(noised, times, other.encode_prompts(PROMPTS[:1]))
     return _apart(loaded, live, base)
 
 
-def check(name: str) -> dict[str, Any]:
-    """The row of one architecture: {column: figure or what went wrong}, or {"refused": the sentence}."""
+def check(name: str, form: str | None = None) -> dict[str, Any]:
+    """The row of one architecture: {column: figure or what went wrong}, or {"refused": the sentence}.
+
+    form: quantized format of its weights.
+    """
     row: dict[str, Any] = {"name": name}
     try:
         patcher, clip, vae, side = build(name)
+        if form is not None:
+            patcher, row["quantized"] = quantize(name, patcher, form)
     except NotHere as missing:
         return row | {"absent": str(missing)}
     settings = SamplingSettings(steps=2, guidance=3.0, candidates_per_prompt=2)
@@ -149,6 +158,7 @@ def check(name: str) -> dict[str, Any]:
         ("draws", lambda: _draws(model, clip, settings)),
         ("training", lambda: _training(model, row)),
         ("lora", lambda: _lora(model, patcher, clip, vae, side)),
+        ("bypass", lambda: _lora(model, patcher, clip, vae, side, True) if form else None),
     ):
         try:
             if (found := part()) is not None:

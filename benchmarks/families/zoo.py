@@ -149,3 +149,39 @@ def build(name: str) -> tuple[Any, StandInCLIP, StandInVAE, int]:
     patcher = ModelPatcher(model, management.get_torch_device(), management.unet_offload_device())
     factor = 1 if spec.get("pixel") else 8
     return patcher, StandInCLIP(spec["prompt"]), StandInVAE(factor), spec.get("side", 64 if factor == 1 else 128)
+
+
+def quantize(name: str, patcher: Any, form: str) -> tuple[Any, int]:
+    """The MODEL of `build` with linear weights of its blocks in a quantized format, and how many they are.
+
+    form: a name of comfy.quant_ops.QUANT_ALGOS. Loaded as ComfyUI loads such a file. Raises NotHere.
+    """
+    import comfy.model_management as management
+    from comfy import quant_ops
+    from comfy.model_patcher import ModelPatcher
+
+    if form not in getattr(quant_ops, "QUANT_ALGOS", {}):
+        raise NotHere(f"this ComfyUI has no weights of type {form}")
+    layout, kind, config = quant_ops.QUANT_ALGOS[form]["comfy_tensor_layout"], *_config(ZOO[name])
+    mark = torch.tensor(list(json.dumps({"format": form}).encode()), dtype=torch.uint8)
+    weights, count = {}, 0
+    with torch.inference_mode(False):
+        for key, weight in patcher.model.diffusion_model.state_dict().items():
+            inside = key.endswith(".weight") and any(part.isdigit() for part in key.split("."))
+            if not inside or weight.ndim != 2 or any(size % 32 for size in weight.shape):
+                weights[key] = weight
+                continue
+            try:
+                weights |= quant_ops.QuantizedTensor.from_float(weight, layout).state_dict(key)
+            except ValueError:  # a size that the format does not take
+                weights[key] = weight
+                continue
+            weights[key.removesuffix("weight") + "comfy_quant"] = mark
+            count += 1
+        settled = kind(dict(config))
+        settled.quant_config = {"mixed_ops": True}
+        settled.set_inference_dtype(torch.float32, torch.float32)
+        model = settled.get_model({}, "")
+        model.diffusion_model.load_state_dict(weights)
+        model.diffusion_model.eval().requires_grad_(False)
+    return ModelPatcher(model, management.get_torch_device(), management.unet_offload_device()), count

@@ -160,6 +160,8 @@ class Adapter:
             sorted(layers.items(), key=lambda item: diffusers_order((names or {}).get(item[0], item[0])))
         )
         self.policy = {n: LowRank(m, settings.rank, settings.alpha, generator, device) for n, m in self.layers.items()}
+        self.called: set[str] = set()
+        """Names of the layers whose hook has run."""
         self._mode = "policy"
         self._placed = False
         self.freeze_reference()
@@ -300,6 +302,7 @@ class Adapter:
         layer = self.policy[name]
 
         def hook(_module: nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor:
+            self.called.add(name)
             if self._mode == "off" or (self._mode == "reference" and name in self._zero):
                 return output
             if self._mode == "reference":

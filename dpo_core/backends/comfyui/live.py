@@ -38,6 +38,8 @@ class LiveAdapter:
         self.fingerprint = digest.hexdigest()[:16]
         self._hooks = ExitStack()
         self._owner: int | None = None
+        self.called: set[str] = set()
+        """Names of the layers whose hook has run; over several loads, as the host may load anew after sampling."""
 
     def inject(self, patcher: Any) -> None:
         """Build the adapter on the loaded MODEL and register its hooks."""
@@ -45,6 +47,7 @@ class LiveAdapter:
         with torch.inference_mode(False):
             adapter = Adapter(patcher.model.diffusion_model, self.settings, device=patcher.load_device)
             adapter.load(self.state)
+        adapter.called = self.called
         self._hooks.enter_context(adapter.attached())
         self._hooks.enter_context(host.hooks_heard(adapter.layers.values()))
         self._owner = id(patcher)
@@ -57,6 +60,25 @@ class LiveAdapter:
             self._hooks.close()
             self._owner = None
             host.forget_compiled(patcher)
+
+
+def check_called(patcher: Any) -> None:
+    """Check after a forward that the host has called every int8 layer with an adapter (0.33 fuses some of WAN's).
+
+    Raises UserError where it has not: the adapter would act in part.
+    """
+    live = live_adapter(patcher)
+    if live is None:
+        return
+    denoiser = patcher.model.diffusion_model
+    names = {key.rpartition(".")[0] for key in live.state} - live.called
+    passed = sorted(name for name in names if host.rounds_inputs(denoiser.get_submodule(name)))
+    if passed:
+        raise UserError(
+            f"this ComfyUI ({host.version()}) does not call {len(passed)} int8 layers of the model one by one (first: "
+            f"{passed[0]}), so the trained adapter acts in part only. Use an fp8 or 16-bit version of the model, or "
+            "ComfyUI 0.40 or newer."
+        )
 
 
 def live_adapter(patcher: Any) -> LiveAdapter | None:

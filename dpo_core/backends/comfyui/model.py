@@ -17,7 +17,7 @@ from ...settings import SamplingSettings
 from . import guidance, host, prediction
 from .conditioning import Entry, Prompted, batch, denoiser_cond, encode, groups, joined
 from .fingerprints import fingerprint
-from .live import live_adapter
+from .live import check_called, live_adapter
 
 BATCH_INVARIANT = ("euler", "heun", "dpm_2", "lms", "dpmpp_2m", "ipndm", "deis", "ddim", "uni_pc", "uni_pc_bh2")
 """Samplers that add no noise: a candidate then depends on its prompt and seed alone (up to rounding)."""
@@ -182,6 +182,7 @@ class ComfyTextToImage:
                 asked = [prompts[i] for i in part] if shared else [prompts[part[0]]]
                 tell = self._callback(on_step, number, len(parts))
                 samples.append(self._sample_part(asked, noise[part], settings, int(seeds[part[0]]), tell))
+            check_called(self.patcher)
             latents = torch.cat(samples).float()
             return self.patcher.model.process_latent_in(latents).cpu()
 
