@@ -10,6 +10,7 @@ from ...dpo_core.backends.comfyui import (
     ComfyTextToImage,
     LiveAdapter,
     diffusers_names,
+    host,
     live_adapter,
     lora_prefixes,
     prefixes_in,
@@ -119,12 +120,25 @@ def train_step(
     tensors.metadata = {"dreambooth_dpo.concept": concept.subject, "dreambooth_dpo.pairs": str(len(listed))}
     tensors.fingerprint, tensors.stopped = live.fingerprint, stopped
     tensors.winner_alarm = max((float(r["winner_alarm"]) for r in records), default=0.0)
+    tensors.note = _loading_note(without_live_adapter(model), tensors)
     limits = settings.winner_error_warning, settings.winner_error_collapse
     figure = training_figure([records], *limits, f"{len(listed)} pairs", settings.objective)
     tensors.curves = figure_image(figure)
     said = _summary(records, len(listed), stopped, settings.objective), thumbs_words(thumbs, settings.objective)
-    summary = "\n".join(filter(None, said))
+    note = f"For loading: {tensors.note}." if tensors.note else None
+    summary = "\n".join(filter(None, (*said, note)))
     return Trained(with_live_adapter(backend.patcher, live), tensors, tensors.curves, summary, curve(records, settings))
+
+
+def _loading_note(model: Any, lora: Mapping[str, Any]) -> str:
+    """How to load the LoRA where the base's weights have few bits; "" where every loader will do."""
+    error = host.rounding_of_merge(model, lora)
+    if error is None:
+        return ""
+    return (
+        f"the base model's weights have 8 bits or fewer. Load this LoRA in bypass mode (LoraLoaderBypass): merged into "
+        f"the weights, it would be off by {error:.0%} of its effect, because they are rounded again"
+    )
 
 
 def _check_start(riding: LiveAdapter | None, lora: Any, settings: AdapterSettings) -> None:

@@ -82,3 +82,32 @@ def test_int8_layers_that_the_host_fuses_are_not_passed_over_in_silence():
         return
     with pytest.raises(UserError, match=r"does not call \d+ int8 layers .*ffn\.2.*fp8 or 16-bit"):
         backend.sample(["a dog"], [0], drawing)
+
+
+@pytest.mark.parametrize("form", [None, "float8_e4m3fn", "nvfp4"])
+def test_the_rounding_of_a_merged_lora_is_measured(form):
+    """A LoRA of 1 % of the weights, merged into fp8, is off by about its own size; into fp32 not at all."""
+    import inspect
+
+    from comfy.model_patcher import ModelPatcher
+
+    from dreambooth_dpo.benchmarks.families.zoo import NotHere, build, quantize
+    from dreambooth_dpo.dpo_core.backends.comfyui import host, lora_prefixes
+    from dreambooth_dpo.dpo_core.settings import AdapterSettings
+    from dreambooth_dpo.dpo_core.training.adapter import Adapter
+    from dreambooth_dpo.dpo_core.training.lora_files import lora_tensors
+
+    try:
+        patcher = build("Flux-dev")[0]
+        if form:
+            patcher, _ = quantize("Flux-dev", patcher, form)
+    except NotHere as missing:
+        pytest.skip(str(missing))
+    adapter = Adapter(patcher.model.diffusion_model, AdapterSettings(rank=2, alpha=2))
+    for layer in adapter.policy.values():
+        layer.up.data.normal_(0, 0.01)
+    found = host.rounding_of_merge(patcher, lora_tensors(adapter, lora_prefixes(patcher.model, adapter.layers)))
+    if form is None or "return_weight" not in inspect.signature(ModelPatcher.patch_weight_to_device).parameters:
+        assert found is None
+    else:
+        assert 0.2 < found < 50, found

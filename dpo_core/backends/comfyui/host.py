@@ -21,6 +21,7 @@ from .host_check import NEWEST, OLDEST, check, memory_switches, missing, numbers
 from .host_models import checkpoint_model, image_codec, text_encoder, unet_model, with_lora
 from .host_patches import forget_compiled, hooks_heard, unet_names, with_injection, without_injection
 from .host_rope import register_gradients
+from .host_rounding import is_quantized, rounding_of_merge
 from .host_sampling import (
     check_interrupt,
     previewer,
@@ -60,6 +61,7 @@ __all__ = [
     "progress_bar",
     "refusal",
     "register_gradients",
+    "rounding_of_merge",
     "rounds_inputs",
     "sample",
     "sample_guided",
@@ -237,7 +239,7 @@ def _full_precision(model: nn.Module) -> Iterator[None]:
 
 
 def _dequantized(weight: torch.Tensor) -> torch.Tensor:
-    return weight.dequantize() if _quantized(weight) else weight
+    return weight.dequantize() if is_quantized(weight) else weight
 
 
 def rounds_inputs(module: nn.Module) -> bool:
@@ -256,15 +258,11 @@ def own_tensors(module: nn.Module) -> None:
     """
     for part in module.modules():
         for name, parameter in part._parameters.items():
-            if parameter is not None and parameter.is_inference() and not _quantized(parameter):
+            if parameter is not None and parameter.is_inference() and not is_quantized(parameter):
                 part._parameters[name] = nn.Parameter(parameter.detach().clone(), requires_grad=False)
         for name, buffer in part._buffers.items():
-            if buffer is not None and buffer.is_inference() and not _quantized(buffer):
+            if buffer is not None and buffer.is_inference() and not is_quantized(buffer):
                 part._buffers[name] = buffer.clone()
-
-
-def _quantized(tensor: torch.Tensor) -> bool:
-    return any(kind.__name__ == "QuantizedTensor" for kind in (*type(tensor).__mro__, *type(tensor.data).__mro__))
 
 
 # --- prompts, sampling, prediction ---
