@@ -157,9 +157,12 @@ def quantize(name: str, patcher: Any, form: str) -> tuple[Any, int]:
     form: a name of comfy.quant_ops.QUANT_ALGOS. Loaded as ComfyUI loads such a file. Raises NotHere.
     """
     import comfy.model_management as management
-    from comfy import quant_ops
     from comfy.model_patcher import ModelPatcher
 
+    try:
+        from comfy import quant_ops
+    except ImportError as error:
+        raise NotHere("this ComfyUI has no quantized weights") from error
     if form not in getattr(quant_ops, "QUANT_ALGOS", {}):
         raise NotHere(f"this ComfyUI has no weights of type {form}")
     layout, kind, config = quant_ops.QUANT_ALGOS[form]["comfy_tensor_layout"], *_config(ZOO[name])

@@ -270,6 +270,28 @@ def test_hooks_heard_asks_layers_that_can_be_passed_over(comfyui):
     assert vars(layers[2])["comfy_force_forward"] is False
 
 
+def test_forget_compiled_is_for_compiled_models_alone(toybox, monkeypatch):
+    resets = []
+    monkeypatch.setattr(torch.compiler, "reset", lambda: resets.append(1))
+    plain = toybox[0].clone()
+    host.forget_compiled(plain)
+    assert resets == []
+    wrapped = plain.clone()
+    wrapped.add_wrapper_with_key("apply_model", "torch.compile", lambda executor, *args: executor(*args))
+    host.forget_compiled(wrapped)
+    assert resets == [1], changed("wrappers are not kept by their key")
+
+
+def test_rounding_of_merge_and_rounds_inputs_find_nothing_in_float32(toybox):
+    model = toybox[0]
+    name = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q"
+    layer = model.model.diffusion_model.middle_block[1].transformer_blocks[0].attn1.to_q
+    lora = {f"{name}.lora_up.weight": torch.ones(len(layer.weight), 1), f"{name}.alpha": torch.tensor(1.0)}
+    lora[f"{name}.lora_down.weight"] = torch.ones(1, layer.weight.shape[1])
+    assert host.rounding_of_merge(model, lora) is None
+    assert not host.rounds_inputs(layer), changed("quant_format of a plain layer")
+
+
 def test_unet_names_are_those_of_diffusers(toybox):
     names = host.unet_names(toybox[0].model)
     assert names["input_blocks.0.0"] == "conv_in" and names["middle_block.0.in_layers.2"] == "mid_block.resnets.0.conv1"

@@ -24,6 +24,7 @@ _NEEDED = (
     "comfy.model_patcher:ModelPatcher.set_attachments",
     "comfy.model_patcher:ModelPatcher.set_injections",
     "comfy.model_sampling:CONST",
+    "comfy.model_sampling:COSMOS_RFLOW",
     "comfy.model_sampling:EPS",
     "comfy.model_sampling:V_PREDICTION",
     "comfy.patcher_extension:PatcherInjection",
