@@ -99,10 +99,15 @@ def check_gradient(
             _set(ups, before)
     raise UserError(
         f"the gradient self-test of {type(model.denoiser).__name__} failed: autograd and finite differences differ by "
-        f"{error:.1%} (limit {tolerance:.1%}), so this model would be trained with wrong gradients. Use PyTorch's "
-        "attention or fp32 precision, turn off other patches of the model, and report the model's name with this "
-        "message."
+        f"{error:.1%} (limit {tolerance:.1%}), so this model would be trained with wrong gradients. "
+        f"{_patched(model)}Use PyTorch's attention or fp32 precision, and report the model's name with this message."
     )
+
+
+def _patched(model: TextToImage) -> str:
+    """What to try first where other nodes have patched the model, by their names; else ""."""
+    names = getattr(model, "patches", ())
+    return f"The model is patched by {', '.join(names)}: train without. " if names else ""
 
 
 def _probe(model: TextToImage) -> Probe:
@@ -147,8 +152,8 @@ def _gradient(
     except RuntimeError as error:
         raise UserError(
             f"{type(model.denoiser).__name__} cannot be differentiated, so it cannot be trained: "
-            f"{' '.join(str(error).split())[:300]} Use gradient checkpointing if its blocks write in place, PyTorch's "
-            "attention, or another model, and report the model's name."
+            f"{' '.join(str(error).split())[:300]} {_patched(model)}Use gradient checkpointing if its blocks write in "
+            "place, PyTorch's attention, or another model, and report the model's name."
         ) from error
     filled = [torch.zeros_like(up) if g is None else g for g, up in zip(gradients, ups, strict=True)]
     return float(loss.detach()), filled

@@ -6,7 +6,7 @@ import importlib
 
 import pytest
 import torch
-from native_models import DRAWING, PROMPTS, noise, random_live, random_model
+from native_models import ADAPTER, DRAWING, PROMPTS, noise, random_live, random_model
 
 pytestmark = pytest.mark.usefixtures("comfyui")
 
@@ -94,6 +94,7 @@ def backend_of(model, prompt: str = PROMPTS[0]):
     return backend
 
 
+@pytest.mark.slow
 def test_an_adapter_acts_on_a_compiled_model_and_is_gone_afterwards():
     """Without a new trace by Dynamo the adapter had no effect on Flux, and half of it on SD 1.5."""
     helper = pytest.importorskip("comfy_api.torch_helpers.torch_compile")
@@ -140,3 +141,17 @@ def test_the_noise_scale_of_a_flow_model_is_in_its_noised_latents():
     one = torch.ones(1, 1, 1, 1)
     x, target = noised("flow", one, 3 * one, torch.tensor([0.5]), 2.0)
     assert float(x) == 3.5 and float(target) == 5.0
+
+
+def test_a_patch_that_cannot_be_trained_with_is_named():
+    """FreeU_V2 writes into the activations that gradients are computed from."""
+    from dreambooth_dpo.dpo_core.errors import UserError
+    from dreambooth_dpo.dpo_core.training.adapter import Adapter
+    from dreambooth_dpo.dpo_core.training.gradient_check import check_gradient
+
+    backend = backend_of(VARIANTS["FreeU_V2"](random_model(), 1.0))
+    assert backend.patches == ("FreeU_V2",) and backend_of(random_model()).patches == ()
+    with backend.training():
+        adapter = Adapter(backend.denoiser, ADAPTER, device=backend.device)
+        with pytest.raises(UserError, match="The model is patched by FreeU_V2: train without"):
+            check_gradient(backend, adapter, backend.encode_prompts(PROMPTS[:1]), noise(1, *backend.latent_shape))

@@ -18,6 +18,7 @@ from . import guidance, host, prediction
 from .conditioning import Entry, Prompted, batch, denoiser_cond, encode, groups, joined
 from .fingerprints import fingerprint
 from .live import check_called, live_adapter
+from .patches import patch_names
 
 BATCH_INVARIANT = ("euler", "heun", "dpm_2", "lms", "dpmpp_2m", "ipndm", "deis", "ddim", "uni_pc", "uni_pc_bh2")
 """Samplers that add no noise: a candidate then depends on its prompt and seed alone (up to rounding)."""
@@ -117,6 +118,8 @@ class ComfyTextToImage:
         self._rows: dict[str, int] = {}
         self._conds: list[Prompted] = []
         self.fingerprint = fingerprint(model, clip, vae)
+        self.patches = tuple(patch_names(model))
+        """Names of the nodes whose functions are on the MODEL, for messages."""
 
     # --- prompts ---
 

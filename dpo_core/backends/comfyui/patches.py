@@ -34,6 +34,23 @@ def described_patches(patcher: Any, live: str) -> str:
     return described(given) if given else ""
 
 
+def patch_names(patcher: Any) -> list[str]:
+    """Names of the nodes that set functions on a MODEL, as "FreeU_V2": the outermost name of each function."""
+    names: set[str] = set()
+
+    def look(value: Any) -> None:
+        if isinstance(value, dict):
+            value = list(value.values())
+        if isinstance(value, (list, tuple)):
+            for part in value:
+                look(part)
+        elif callable(value) and hasattr(value, "__qualname__"):
+            names.add(value.__qualname__.split(".")[0])
+
+    look([getattr(patcher, "model_options", {}), getattr(patcher, "wrappers", {})])
+    return sorted(names)
+
+
 def _without_empty(value: Any) -> Any:
     """Nested dicts without empty parts."""
     if not isinstance(value, dict):
