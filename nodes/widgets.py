@@ -45,16 +45,13 @@ def _kind(field: FieldInfo) -> Any:
 
 
 def widget(kind: type[Settings], setting: str, **over: Any) -> io.Input:
-    """The input of one setting.
-
-    over: arguments of io.Input to replace on this node; `name` replaces the input's name.
-    """
+    """The input of one setting. over: arguments of io.Input to replace on this node."""
     field, mark = next((field, mark) for name, field, mark in widget_fields(kind) if name == setting)
     default = field.default if mark.default is UNSET else mark.default
     given: dict[str, Any] = {"default": default, "tooltip": field.description}
     if mark.since:
         given["optional"] = True
-    made = _input(over.pop("name", mark.name or setting), field, mark, given, over)
+    made = _input(mark.name or setting, field, mark, given, over)
     # As an attribute: 0.3.64's widgets do not take it as an argument.
     made.extra_dict = {SETTING: f"{kind.__name__}.{setting}"} | ({} if mark.before is UNSET else {BEFORE: mark.before})
     return made

@@ -106,8 +106,10 @@ def _randomize(module: nn.Module) -> None:
             weight.data.copy_(0.1 * torch.randn(weight.shape, generator=draws))
         else:
             weight.data.fill_(1)
-    for buffer in module.buffers():
-        if buffer.is_floating_point() and not torch.isfinite(buffer).all():
+    for name, buffer in module.named_buffers():
+        if name.endswith("pos_embed"):  # a weight that SD3 holds as a buffer
+            buffer.data.copy_(0.1 * torch.randn(buffer.shape, generator=draws))
+        elif buffer.is_floating_point() and not torch.isfinite(buffer).all():
             buffer.data.zero_()
     module.eval().requires_grad_(False)
 

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from ...dpo_core.backends.diffusers.random_models import encode_xl, unet_arguments
 from ...dpo_core.settings import AdapterSettings, TrainSettings
-from ...dpo_core.training.adapter import target_layers
+from ...dpo_core.training.targets import target_layers
 from .models import Subject
 
 VAE_BATCH = 8

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from ..run.files import atomic_path, write_json
 from ..run.folder import RunFolder
+from .distrust import distrust
 from .numbers import Evaluations, collect, read_evaluations
 from .pictures import Picture, overview_pictures, round_pictures
 from .strength import strength_pictures, strength_warnings
-from .words import TRUTH, answer, change_word, distrust, reward_names
+from .words import TRUTH, answer, change_word, reward_names
 
 ROLES = ("reward", "judge", "guard", "oracle")
 

@@ -1,4 +1,4 @@
-"""The report's sentences: whether the model got better, and what to distrust. Numbers in, sentences out."""
+"""The report's sentences: whether the model got better. Numbers in, sentences out."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from ..axes import names_of
 
 REWARDS = ("fidelity", "alignment")
 TRUTH = "oracle_all_right"
-FEW_PROMPTS, FEW_PICTURES = 20, 100
-"""With fewer, a gain of the usual size is lost in the noise (in the toybox, 33 images showed nothing)."""
 
 
 @dataclass(frozen=True)
@@ -79,12 +77,12 @@ def answer(numbers: Mapping, scorers: Mapping[str, Mapping]) -> Answer:
     first = numbers["fidelity"]
     counted = f"{plural(first['prompts'], 'held-out prompt')} ({plural(first['images'], 'picture')}"
     if "gain" not in first:
-        at = ", ".join(f"{_inside(scorers, n)} {numbers[n]['before']:.3f}" for n in reward_names(numbers))
+        at = ", ".join(f"{inside_words(scorers, n)} {numbers[n]['before']:.3f}" for n in reward_names(numbers))
         headline = "No round is finished yet." if numbers["training"]["steps"] else "Nothing was trained yet."
         return Answer("untrained", headline, (f"The start was measured on {counted}): {at}.",))
     status, headline = verdict(numbers, scorers)
     truth, judges = numbers.get(TRUTH), _judges(numbers, scorers)
-    each = [gain_words(_inside(scorers, n), numbers[n]) for n in reward_names(numbers)]
+    each = [gain_words(inside_words(scorers, n), numbers[n]) for n in reward_names(numbers)]
     sentences = [f"Over {counted}, the same seeds before and after): {', '.join(each[:-1])} and {each[-1]}."]
     if joint := numbers.get("axes"):
         said = ", ".join(f"{axis} {gain['gain']:+.3f} ({interval_words(gain)})" for axis, gain in joint.items())
@@ -95,7 +93,7 @@ def answer(numbers: Mapping, scorers: Mapping[str, Mapping]) -> Answer:
     if truth:
         meaning = {"up": "rose", "down": "fell", "unclear": "shows no clear change"}[truth["verdict"]]
         too = ", too" if truth["verdict"] == "up" and status == "better" else ""
-        sentences.append(f"The truth {meaning}{too}: " + gain_words(_title(scorers, TRUTH), truth) + ".")
+        sentences.append(f"The truth {meaning}{too}: " + gain_words(title_of(scorers, TRUTH), truth) + ".")
     if judges:
         sentences.append(_judges_words(judges, numbers, scorers))
     kept = numbers.get("kept")
@@ -127,7 +125,7 @@ def evaluation_words(numbers: Mapping[str, Mapping], scorers: Mapping[str, Mappi
     for name, gain in numbers.items():
         change = change_word(gain["verdict"], scorers[name]["higher_is_better"])
         moved = f"{gain['before']:.3f} -> {gain['after']:.3f} ({gain['gain']:+.3f}, {interval_words(gain)})"
-        lines.append(f"{_title(scorers, name)}: {moved}: {change}")
+        lines.append(f"{title_of(scorers, name)}: {moved}: {change}")
     return "\n".join(lines)
 
 
@@ -161,13 +159,13 @@ def _other(axis: str) -> str:
     return REWARDS[1 - REWARDS.index(axis)]
 
 
-def _title(scorers: Mapping[str, Mapping], name: str) -> str:
+def title_of(scorers: Mapping[str, Mapping], name: str) -> str:
     return str(scorers.get(name, {}).get("title") or name)
 
 
-def _inside(scorers: Mapping[str, Mapping], name: str) -> str:
+def inside_words(scorers: Mapping[str, Mapping], name: str) -> str:
     """A reward scorer's title for use inside a sentence: "fidelity", "fidelity (2nd scorer)"."""
-    return name if name in REWARDS else _title(scorers, name).lower()
+    return name if name in REWARDS else title_of(scorers, name).lower()
 
 
 def _judges_words(judges: Sequence[str], numbers: Mapping, scorers: Mapping[str, Mapping]) -> str:
@@ -175,134 +173,5 @@ def _judges_words(judges: Sequence[str], numbers: Mapping, scorers: Mapping[str,
     parts = []
     for name in judges:
         gain = numbers[name]
-        parts.append(f"{_title(scorers, name)} {word[gain['verdict']]} ({gain['gain']:+.3f}, {interval_words(gain)})")
+        parts.append(f"{title_of(scorers, name)} {word[gain['verdict']]} ({gain['gain']:+.3f}, {interval_words(gain)})")
     return "A judge of another backbone, which nothing was trained on: " + "; ".join(parts) + "."
-
-
-def distrust(numbers: Mapping, scorers: Mapping[str, Mapping], facts: Mapping) -> list[str]:
-    """Reasons to distrust the numbers, the gravest first.
-
-    facts: "settings_rounds" (rounds asked for), "finished" (whether the loop ended), "unfinished" (rounds whose
-    evaluation was left out), "unseen" (list or None), "start" (dict or None).
-    """
-    first = numbers["fidelity"]
-    found: list[str] = []
-    if "gain" in first:
-        found += _disagreements(numbers, scorers)
-        found += _guards(numbers, scorers)
-    found += numbers["training"]["warnings"]
-    if first["prompts"] < FEW_PROMPTS or first["images"] < FEW_PICTURES:
-        found.append(
-            f"Only {plural(first['prompts'], 'held-out prompt')} and {plural(first['images'], 'picture')}: small gains "
-            f"and losses cannot be detected. Use at least {FEW_PROMPTS} prompts and {FEW_PICTURES} pictures."
-        )
-    found += _contexts(numbers, scorers, facts)
-    found += _gaps(numbers, facts)
-    found.append(
-        "The intervals cover the choice of prompts only. Another training seed, or one round more or less, changes the "
-        "result too; only repeated runs show by how much."
-    )
-    return found
-
-
-def _disagreements(numbers: Mapping, scorers: Mapping[str, Mapping]) -> list[str]:
-    found = []
-    for axis in REWARDS:
-        judge, verdict = numbers.get(f"judge_{axis}"), axis_verdict(numbers, axis)
-        if judge and verdict == "up" and judge["verdict"] != "up":
-            how = "fell" if judge["verdict"] == "down" else "shows no clear change"
-            found.append(
-                f"The reward's {axis} rose, but the judge's {how}: part of the gain may be specific to the reward "
-                "model."
-            )
-        if judge and verdict == "down" and judge["verdict"] == "up":
-            found.append(f"The reward's {axis} fell, but the judge's rose: the two do not measure the same thing here.")
-        if verdict == "up" and (fell := [n for n in names_of(axis, numbers) if numbers[n]["verdict"] == "down"]):
-            found.append(
-                f"{axis.capitalize()} rose over its scorers, but {_inside(scorers, fell[0])} fell: they disagree."
-            )
-    truth = numbers.get(TRUTH)
-    if truth and truth["verdict"] != "up" and any(axis_verdict(numbers, n) == "up" for n in REWARDS):
-        found.append("The reward shows a gain that the truth does not show: do not count it as a result.")
-    roles = {scorers.get(n, {}).get("role") for n in numbers}
-    if not roles & {"judge", "oracle"}:
-        found.append(
-            "No judge scored this run: the model was trained on the same scores that are reported, and these can be "
-            "hacked. Set a judge."
-        )
-    return found
-
-
-def _guards(numbers: Mapping, scorers: Mapping[str, Mapping]) -> list[str]:
-    found = []
-    for name, about in scorers.items():
-        if about.get("role") == "guard" and name in numbers:
-            if change_word(numbers[name]["verdict"], about.get("higher_is_better")) == "worse":
-                said = gain_words(_title(scorers, name), numbers[name])
-                found.append(
-                    f"A guard got worse: {said}. Look at the pictures for copies of the photos, too little variety, or "
-                    "the photos' background."
-                )
-    return found
-
-
-def _contexts(numbers: Mapping, scorers: Mapping[str, Mapping], facts: Mapping) -> list[str]:
-    unseen = numbers.get("unseen")
-    if unseen and "gain" in unseen["fidelity"]:
-        named = [n for n in (*reward_names(unseen), TRUTH) if n in unseen]
-        said = ", ".join(gain_words(_title(scorers, n).lower(), unseen[n]) for n in named)
-        count = plural(unseen["fidelity"]["prompts"], "prompt")
-        return [
-            f"On {count} in contexts that no training prompt names: {said}. Gains there may be smaller: add training "
-            "prompts for the contexts you need."
-        ]
-    if facts.get("unseen") == []:
-        return [
-            "Every held-out context is named by some training prompt too, so contexts that training never saw were not "
-            "measured."
-        ]
-    return []
-
-
-def _gaps(numbers: Mapping, facts: Mapping) -> list[str]:
-    found = []
-    last, asked = numbers["evaluated_rounds"][-1], facts.get("settings_rounds") or 0
-    if unfinished := facts.get("unfinished"):
-        which = ", ".join(map(str, unfinished))
-        found.append(f"Unfinished evaluations were left out (after round {which}). Resume the run to finish them.")
-    if (kept := numbers.get("kept")) and 0 < kept["kept"] < last:
-        found.append(
-            f"Round {kept['kept']} was chosen among {plural(last, 'round')} on these same prompts, so its gain is "
-            "slightly overestimated."
-        )
-    if last < numbers["rounds"]:
-        found.append(
-            f"{plural(numbers['rounds'], 'round')} were trained, but the last finished evaluation is after round "
-            f"{last}."
-        )
-    elif numbers["rounds"] < asked and not facts.get("finished") and not (kept and kept["stop"]):
-        found.append(f"The run is not finished: {numbers['rounds']} of {asked} rounds. Resume it to go on.")
-    start = facts.get("start") or {}
-    if start.get("under_fitted"):
-        found.append(
-            "The start is under-fitted (its fidelity is low): preference training may raise fidelity at the cost of "
-            "alignment."
-        )
-    elif start.get("extended"):
-        found.append("The start was under-fitted at first and got more training steps, by a rule fixed beforehand.")
-    barren = [y for y in numbers["pairs"] if y.get("prompts") and y.get("prompts_without_pair", 0) > 0.5 * y["prompts"]]
-    if barren:
-        found.append(
-            f"In round {', '.join(str(y['round'] + 1) for y in barren)} more than half of the prompts gave no pair, so "
-            "training never saw them: widen the window, lower the margin, or sample more candidates."
-        )
-    if few := [y for y in numbers["pairs"] if y.get("advice")]:
-        found.append(
-            f"There were few pairs in round {', '.join(str(y['round'] + 1) for y in few)}. "
-            f"Round {few[0]['round'] + 1}: {few[0]['advice']}"
-        )
-    if blind := [y for y in numbers["pairs"] if (y.get("drafts") or {}).get("doubtful")]:
-        found.append(
-            f"Drafts predicted the scores poorly. Round {blind[0]['round'] + 1}: {blind[0]['drafts']['sentence']}"
-        )
-    return found

@@ -4,7 +4,6 @@ from .base import Settings as Settings
 from .base import Widget as Widget
 from .base import from_widgets as from_widgets
 from .base import widget_fields as widget_fields
-from .base import widget_names as widget_names
 from .evaluation import EvaluationSettings as EvaluationSettings
 from .evaluation import StopSettings as StopSettings
 from .evaluation import StrengthSettings as StrengthSettings

@@ -56,11 +56,6 @@ def widget_fields(kind: type[Settings]) -> Iterator[tuple[str, FieldInfo, Widget
             yield name, field, mark
 
 
-def widget_names(kind: type[Settings]) -> list[str]:
-    """Names of the widgets of `kind`."""
-    return [mark.name or name for name, _, mark in widget_fields(kind)]
-
-
 def from_widgets(kind: type[Settings], values: Mapping[str, Any], **more: Any) -> dict[str, Any]:
     """Arguments of `kind` from a node's widgets, with `more` put over them.
 

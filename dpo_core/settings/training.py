@@ -75,7 +75,7 @@ class TrainSettings(Settings):
         ge=0.0,
         le=1.0,
         description="Share of the winner's push that the loser's push must leave: mu of Diffusion-SDPO (arXiv "
-        "2511.03317), 0.6 to 0.9 there. Empty or 0: off.",
+        "2511.03317), 0.6 to 0.9 there. Off: empty, or 0 on the node.",
     )
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="Type of the forward pass and of frozen weights; the adapter stays fp32."

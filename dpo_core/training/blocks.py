@@ -1,8 +1,16 @@
-"""The repeated blocks of a denoiser, found by its structure where no name is known."""
+"""Structure of a denoiser: UNet or transformer, its repeated blocks, its layers."""
 
 from __future__ import annotations
 
 from torch import nn
+
+UNET_PARTS = ("input_blocks", "down_blocks")
+"""Names of a UNet's first blocks: ComfyUI's and diffusers'."""
+
+
+def is_unet(denoiser: nn.Module) -> bool:
+    """Whether a denoiser is a UNet, and no transformer."""
+    return any(name in UNET_PARTS for name, _ in denoiser.named_children())
 
 
 def numbered_blocks(denoiser: nn.Module) -> dict[str, nn.Module]:

@@ -160,11 +160,11 @@ def _gradient(
 
 
 def _tell_unused(model: TextToImage, adapter: Adapter, gradient: list[torch.Tensor]) -> None:
-    """Log the adapted layers that have no gradient: the model does not call them, so they would stay as they are."""
+    """Log the adapted layers that have no gradient, such as the unused text side of Qwen-Image's last block."""
     unused = [name for name, g in zip(adapter.policy, gradient, strict=True) if not g.any()]
     if unused and len(unused) < len(gradient):
-        logging.warning(
-            "%d of %d adapted layers of %s are not used and will not be trained (first: %s)",
+        logging.info(
+            "%d of %d adapted layers of %s have no gradient and will not be trained (first: %s)",
             len(unused),
             len(gradient),
             type(model.denoiser).__name__,

@@ -13,6 +13,31 @@ from .score import second_scorer
 _LAZY = ("after", "lora", "candidates")
 
 
+def outputs() -> list[io.Output]:
+    """Sockets of the results."""
+    return [
+        io.Model.Output(display_name="model", tooltip="The best model so far, or the original."),
+        io.LoraModel.Output(
+            display_name="lora",
+            tooltip="The LoRA of that model, for Save DPO LoRA. If the original is kept: a LoRA that changes "
+            "nothing, or the adapter that the original carries.",
+        ),
+        StandingType.Output(
+            display_name="standing",
+            tooltip="The results of all rounds so far, for so_far of the next round's Keep Best Round.",
+        ),
+        io.Image.Output(
+            display_name="curve", tooltip="Gain of each round with its interval. A star marks what is kept."
+        ),
+        io.String.Output(display_name="report", tooltip="Which round is kept and why, then the scores of each round."),
+        CandidatesType.Output(
+            display_name="candidates",
+            tooltip="Candidates of the last round that ran, for Evaluate Before/After.",
+        ),
+        io.Image.Output(display_name="training", tooltip="Training curves of the last round that ran."),
+    ]
+
+
 class KeepBest(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -55,29 +80,7 @@ class KeepBest(io.ComfyNode):
                     tooltip="Draft pairs of this round. If empty, the loop stops early instead of failing.",
                 ),
             ],
-            outputs=[
-                io.Model.Output(display_name="model", tooltip="The best model so far, or the original."),
-                io.LoraModel.Output(
-                    display_name="lora",
-                    tooltip="The LoRA of that model, for Save DPO LoRA. If the original is kept: a LoRA that changes "
-                    "nothing, or the adapter that the original carries.",
-                ),
-                StandingType.Output(
-                    display_name="standing",
-                    tooltip="The results of all rounds so far, for so_far of the next round's Keep Best Round.",
-                ),
-                io.Image.Output(
-                    display_name="curve", tooltip="Gain of each round with its interval. A star marks what is kept."
-                ),
-                io.String.Output(
-                    display_name="report", tooltip="Which round is kept and why, then the scores of each round."
-                ),
-                CandidatesType.Output(
-                    display_name="candidates",
-                    tooltip="Candidates of the last round that ran, for Evaluate Before/After.",
-                ),
-                io.Image.Output(display_name="training", tooltip="Training curves of the last round that ran."),
-            ],
+            outputs=outputs(),
             hidden=[io.Hidden.unique_id],
         )
 

@@ -7,6 +7,45 @@ from comfy_api.latest import io
 from ..sockets import CATEGORY, found_by
 
 
+def outputs() -> list[io.Output]:
+    """Sockets of the results."""
+    return [
+        io.Model.Output(
+            display_name="model",
+            tooltip="The toy model, with the subject's LoRA on it when personalized is on.",
+        ),
+        io.Clip.Output(display_name="clip", tooltip="Its text encoder."),
+        io.Vae.Output(display_name="vae", tooltip="Its VAE."),
+        io.Image.Output(
+            "references",
+            display_name="references",
+            tooltip="Five photos of the subject, all with the same background.",
+        ),
+        io.Image.Output(
+            "held_out",
+            display_name="held_out_photos",
+            tooltip="Five further photos with other backgrounds, which the model never saw.",
+        ),
+        io.Mask.Output("masks", display_name="masks", tooltip="A mask for each reference photo."),
+        io.String.Output(
+            "identifier", display_name="identifier", tooltip="The word that names the subject in prompts."
+        ),
+        io.String.Output(
+            "class_noun", display_name="class_noun", tooltip="The class of the subject: robot, bear or bottle."
+        ),
+        io.String.Output(
+            "prompts",
+            display_name="prompts",
+            tooltip="Training prompts, for text of Prompt Set (preset: own text).",
+        ),
+        io.String.Output(
+            "held_out_prompts",
+            display_name="held_out_prompts",
+            tooltip="Held-out prompts, for held_out_text of Prompt Set.",
+        ),
+    ]
+
+
 class LoadToybox(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -40,41 +79,7 @@ class LoadToybox(io.ComfyNode):
                     "prompts.",
                 ),
             ],
-            outputs=[
-                io.Model.Output(
-                    display_name="model",
-                    tooltip="The toy model, with the subject's LoRA on it when personalized is on.",
-                ),
-                io.Clip.Output(display_name="clip", tooltip="Its text encoder."),
-                io.Vae.Output(display_name="vae", tooltip="Its VAE."),
-                io.Image.Output(
-                    "references",
-                    display_name="references",
-                    tooltip="Five photos of the subject, all with the same background.",
-                ),
-                io.Image.Output(
-                    "held_out",
-                    display_name="held_out_photos",
-                    tooltip="Five further photos with other backgrounds, which the model never saw.",
-                ),
-                io.Mask.Output("masks", display_name="masks", tooltip="A mask for each reference photo."),
-                io.String.Output(
-                    "identifier", display_name="identifier", tooltip="The word that names the subject in prompts."
-                ),
-                io.String.Output(
-                    "class_noun", display_name="class_noun", tooltip="The class of the subject: robot, bear or bottle."
-                ),
-                io.String.Output(
-                    "prompts",
-                    display_name="prompts",
-                    tooltip="Training prompts, for text of Prompt Set (preset: own text).",
-                ),
-                io.String.Output(
-                    "held_out_prompts",
-                    display_name="held_out_prompts",
-                    tooltip="Held-out prompts, for held_out_text of Prompt Set.",
-                ),
-            ],
+            outputs=outputs(),
             hidden=[io.Hidden.unique_id],
         )
 

@@ -101,7 +101,7 @@ def test_the_raw_prediction_equals_the_network_output(backend, kind):
 def test_other_prediction_kinds_are_refused(model_type):
     with pytest.raises(
         UserError,
-        match=r"models of type ModelSampling\w+ (EDM|IMG_TO_IMG) cannot be trained here; eps, v and flow",
+        match=r"models of type ModelSampling\w+ (EDM|IMG_TO_IMG) cannot be trained here; eps, v, flow and Cosmos",
     ):
         ComfyTextToImage(random_model(model_type=model_type))
 

@@ -74,6 +74,14 @@ def test_a_plain_model_has_no_patches_and_sampling_adds_none():
     assert described_patches(model, KEY) == "" and fingerprint_of(patched) == before
 
 
+def test_the_toybox_has_the_fingerprint_of_earlier_versions(comfyui):
+    """Else the candidates of earlier runs would be drawn again. 0.33 sets an object on every CLIP."""
+    from dreambooth_dpo.dpo_core.backends.comfyui.fingerprints import fingerprint
+    from dreambooth_dpo.toybox.native import native_toybox
+
+    assert fingerprint(*native_toybox()) == "59221badce834fb8"
+
+
 def test_options_of_the_tokenizer_change_the_fingerprint():
     from types import SimpleNamespace
 

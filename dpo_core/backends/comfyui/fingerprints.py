@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,6 +12,9 @@ from ...hashing import update_with_tensor
 from . import prediction
 from .live import KEY, live_adapter
 from .patches import described, described_patches
+
+CLIPS_OWN = {"manual_cast_dtype": torch.float32}
+"""Replaced objects that 0.33 sets on every CLIP."""
 
 
 def fingerprint(model: Any, clip: Any = None, vae: Any = None) -> str:
@@ -32,7 +36,7 @@ def fingerprint(model: Any, clip: Any = None, vae: Any = None) -> str:
     if clip is not None:
         _weights(digest, clip.patcher)
         _digest(digest, "layer", getattr(clip, "layer_idx", None))
-        _digest_patches(digest, clip.patcher)
+        _digest_patches(digest, clip.patcher, CLIPS_OWN)
         if options := getattr(clip, "tokenizer_options", None):
             digest.update(f"tokenizer_options={described(options)}".encode())
     if vae is not None:
@@ -50,9 +54,9 @@ def _weights(digest: Any, patcher: Any) -> None:
         _digest(digest, name, patches)
 
 
-def _digest_patches(digest: Any, patcher: Any) -> None:
+def _digest_patches(digest: Any, patcher: Any, usual: Mapping[str, Any] | None = None) -> None:
     """Add what changes pictures beside weights; nothing for a MODEL without it, so that earlier sets are found."""
-    if text := described_patches(patcher, KEY):
+    if text := described_patches(patcher, KEY, usual):
         digest.update(f"patches={text}".encode())
 
 

@@ -20,8 +20,8 @@ from ...errors import UserError
 from .host_check import NEWEST, OLDEST, check, memory_switches, missing, numbers, refusal, version
 from .host_models import checkpoint_model, image_codec, text_encoder, unet_model, with_lora
 from .host_patches import forget_compiled, hooks_heard, unet_names, with_injection, without_injection
+from .host_quantized import full_precision, is_quantized, rounding_of_merge, rounds_inputs
 from .host_rope import register_gradients
-from .host_rounding import is_quantized, rounding_of_merge
 from .host_sampling import (
     check_interrupt,
     previewer,
@@ -198,7 +198,7 @@ def for_training(patcher: Any, memory: float) -> Iterator[Any]:
         plain.model.requires_grad_(False)
         own_tensors(plain.model)
         stack.enter_context(_own_casts(plain.model))
-        stack.enter_context(_full_precision(plain.model))
+        stack.enter_context(full_precision(plain.model))
         if hasattr(management, "in_training"):
             stack.callback(setattr, management, "in_training", management.in_training)
             management.in_training = True
@@ -219,36 +219,6 @@ def _own_casts(model: nn.Module) -> Iterator[None]:
     finally:
         for module, name, before in changed:
             setattr(module, name, before)
-
-
-@contextmanager
-def _full_precision(model: nn.Module) -> Iterator[None]:
-    """Inside, layers with int8 weights multiply in the compute type, not in int8.
-
-    The host rounds the inputs of these layers to int8 by an operator without a gradient (0.33), so that gradients were
-    off by 29 %. Layers of other quantized types have gradients of the host's own.
-    """
-    changed = [(module, getattr(module, "weight_function", [])) for module in model.modules() if rounds_inputs(module)]
-    try:
-        for module, before in changed:
-            module.weight_function = [*before, _dequantized]
-        yield
-    finally:
-        for module, before in changed:
-            module.weight_function = before
-
-
-def _dequantized(weight: torch.Tensor) -> torch.Tensor:
-    return weight.dequantize() if is_quantized(weight) else weight
-
-
-def rounds_inputs(module: nn.Module) -> bool:
-    """Whether a layer's operator rounds its inputs by itself (0.33: `quantize_input` of the format is False)."""
-    if (name := getattr(module, "quant_format", None)) is None:
-        return False
-    from comfy import quant_ops
-
-    return not quant_ops.QUANT_ALGOS.get(name, {}).get("quantize_input", True)
 
 
 def own_tensors(module: nn.Module) -> None:

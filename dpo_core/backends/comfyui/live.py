@@ -14,8 +14,9 @@ import torch
 
 from ...errors import UserError
 from ...settings import AdapterSettings
-from ...training.adapter import Adapter, target_layers
+from ...training.adapter import Adapter
 from ...training.lora_files import load_tensors
+from ...training.targets import target_layers
 from . import host
 
 KEY = "dreambooth_dpo"
@@ -39,7 +40,7 @@ class LiveAdapter:
         self._hooks = ExitStack()
         self._owner: int | None = None
         self.called: set[str] = set()
-        """Names of the layers whose hook has run; over several loads, as the host may load anew after sampling."""
+        """Names of the int8 layers that were called; over several loads, as the host may load anew after sampling."""
 
     def inject(self, patcher: Any) -> None:
         """Build the adapter on the loaded MODEL and register its hooks."""
@@ -47,7 +48,9 @@ class LiveAdapter:
         with torch.inference_mode(False):
             adapter = Adapter(patcher.model.diffusion_model, self.settings, device=patcher.load_device)
             adapter.load(self.state)
-        adapter.called = self.called
+        for name, layer in adapter.layers.items():
+            if host.rounds_inputs(layer):
+                self._hooks.callback(layer.register_forward_hook(lambda *_, name=name: self.called.add(name)).remove)
         self._hooks.enter_context(adapter.attached())
         self._hooks.enter_context(host.hooks_heard(adapter.layers.values()))
         self._owner = id(patcher)
@@ -108,16 +111,17 @@ def lora_prefixes(model: Any, layers: Iterable[str]) -> dict[str, str]:
     SDXL and all other architectures: kohya's sd-scripts know no other names, and ComfyUI and diffusers read them too.
     """
     config = model.model_config.unet_config
-    theirs = diffusers_names(model) if config.get("num_classes") is None else {}
-    return {name: "lora_unet_" + theirs.get(name, name).replace(".", "_") for name in layers}
+    return _kohya_names(layers, diffusers_names(model) if config.get("num_classes") is None else {})
 
 
 def former_prefixes(model: Any, layers: Iterable[str]) -> dict[str, str]:
     """The prefixes of earlier versions: diffusers' names for SDXL, "diffusion_model." for transformers."""
     theirs = diffusers_names(model)
-    if not theirs:
-        return {name: f"diffusion_model.{name}" for name in layers}
-    return {name: "lora_unet_" + theirs.get(name, name).replace(".", "_") for name in layers}
+    return _kohya_names(layers, theirs) if theirs else {name: f"diffusion_model.{name}" for name in layers}
+
+
+def _kohya_names(layers: Iterable[str], renamed: Mapping[str, str]) -> dict[str, str]:
+    return {name: "lora_unet_" + renamed.get(name, name).replace(".", "_") for name in layers}
 
 
 def prefixes_in(lora: Mapping[str, Any], model: Any, layers: Iterable[str]) -> dict[str, str]:

@@ -14,7 +14,9 @@ from ...errors import UserError
 from ...protocols import Cond
 from ...sampling.free_memory import FALLBACK_BATCH, pictures_that_fit
 from ...settings import SamplingSettings
+from ...training.blocks import is_unet
 from . import guidance, host, prediction
+from .classes import check_class, frame_of
 from .conditioning import Entry, Prompted, batch, denoiser_cond, encode, groups, joined
 from .fingerprints import fingerprint
 from .live import check_called, live_adapter
@@ -34,36 +36,6 @@ ComfyUI clamps its pictures to that range, so larger values mean that the VAE is
 Watch = Callable[[int, int, torch.Tensor], None]
 
 
-IMAGE_MODELS = ("QwenImage", "Krea2", "Anima", "CosmosT2IPredict2", "JoyImage", "WAN21_T2V")
-"""Classes of comfy.supported_models that draw pictures as videos of one frame."""
-
-
-REFUSED = {
-    "HiDreamO1": "HiDreamO1 cannot be trained: its forward writes into tensors that gradients are computed from. "
-    "Use another model.",
-}
-"""Classes of comfy.supported_models that cannot be trained, with the reason."""
-
-
-def check_class(model: Any) -> None:
-    """Raises UserError for a model (comfy's BaseModel) of a class that is known not to train."""
-    if said := REFUSED.get(type(model.model_config).__name__):
-        raise UserError(said)
-
-
-def frame_of(model: Any, latent_format: Any) -> tuple[int, ...]:
-    """(1,) for a model (comfy's BaseModel) whose latents have frames, of which a picture is one; () for others.
-
-    Raises UserError for a model of videos.
-    """
-    if latent_format.latent_dimensions == 2:
-        return ()
-    name = type(model.model_config).__name__
-    if latent_format.latent_dimensions == 3 and name in IMAGE_MODELS:
-        return (1,)
-    raise UserError(f"{name} is a video model, but candidates are pictures. Use a text-to-image model.")
-
-
 def _runs(prompts: Sequence[str]) -> list[list[int]]:
     """Indices of equal prompts in a row."""
     found: list[list[int]] = []
@@ -80,8 +52,8 @@ class ComfyTextToImage:
 
     `model`: a MODEL; its live adapter, if any, is active while sampling. `vae` may be None for training only, `clip`
     when nothing has to be encoded. `watch(step, steps, denoised)` is called after each sampler step with the current
-    denoised latents; it may raise to interrupt. Raises UserError for an unsupported host, for models that are not eps,
-    v or flow, and for video models.
+    denoised latents; it may raise to interrupt. Raises UserError for an unsupported host, for models of
+    other predictions than eps, v, flow and Cosmos, for video models, and for classes that are known not to train.
     """
 
     merges_adapter = False
@@ -176,7 +148,6 @@ class ComfyTextToImage:
         noise = torch.stack(
             [torch.randn(self.latent_shape, generator=torch.Generator().manual_seed(int(s))) for s in seeds]
         )
-
         shared = self._shares_forwards()
         parts = [list(range(len(prompts)))] if shared else _runs(prompts)
         samples = []
@@ -191,7 +162,7 @@ class ComfyTextToImage:
 
     def _shares_forwards(self) -> bool:
         """Whether several prompts may be in one CONDITIONING: only a UNet takes embeddings of any length together."""
-        return "input_blocks" in dict(self.denoiser.named_children())
+        return is_unet(self.denoiser)
 
     def _sample_part(
         self, prompts: Sequence[str], noise: torch.Tensor, settings: SamplingSettings, seed: int, tell: Callable
@@ -296,7 +267,7 @@ class ComfyTextToImage:
         with ExitStack() as stack_, host.for_training(self.patcher, needed) as plain:
             stack_.callback(self._use, *before)
             self._use(plain, plain.model.diffusion_model, plain.get_model_object("model_sampling"))
-            if "input_blocks" not in dict(self.denoiser.named_children()):
+            if not is_unet(self.denoiser):
                 # Transformers write in place after their norms, which would corrupt tensors that autograd has saved.
                 for norm in [m for m in self.denoiser.modules() if isinstance(m, nn.LayerNorm)]:
                     stack_.callback(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -22,11 +23,16 @@ _OWN = ("model_sampling", "latent_format")
 """Replaced objects that a fingerprint describes on its own, or that no picture depends on."""
 
 
-def described_patches(patcher: Any, live: str) -> str:
-    """The patches of a MODEL; "" if it has none. `live`: the key of the live adapter, which is left out."""
+def described_patches(patcher: Any, live: str, usual: Mapping[str, Any] | None = None) -> str:
+    """The patches of a MODEL or of a CLIP's patcher; "" if it has none.
+
+    live: the key of the live adapter, which is left out. usual: replaced objects that the host's own loader sets, left
+    out too.
+    """
+    replaced = {k: v for k, v in getattr(patcher, "object_patches", {}).items() if k not in _OWN}
     parts = {
         "model_options": _without_empty(getattr(patcher, "model_options", {})),
-        "object_patches": {k: v for k, v in getattr(patcher, "object_patches", {}).items() if k not in _OWN},
+        "object_patches": {k: v for k, v in replaced.items() if k not in (usual or {}) or v != usual[k]},
         "injections": {k: v for k, v in getattr(patcher, "injections", {}).items() if k != live and v},
         "wrappers": _without_empty(getattr(patcher, "wrappers", {})),
     }

@@ -28,7 +28,9 @@ def kind_of(model_sampling: Any) -> str:
     for name, kind in host.kinds().items():
         if denoised is kind.calculate_denoised and hasattr(model_sampling, "sigmas"):
             return name
-    raise UserError(f"models of type {type_name(model_sampling)} cannot be trained here; eps, v and flow models can.")
+    raise UserError(
+        f"models of type {type_name(model_sampling)} cannot be trained here; eps, v, flow and Cosmos models can."
+    )
 
 
 def type_name(model_sampling: Any) -> str:

@@ -9,8 +9,9 @@ import pytest
 from loops import PROMPTS, FakeModel, Mean, changed
 
 from dreambooth_dpo.dpo_core.loop.rounds import Loop
+from dreambooth_dpo.dpo_core.report.distrust import distrust
 from dreambooth_dpo.dpo_core.report.page import build_report, write_report
-from dreambooth_dpo.dpo_core.report.words import answer, distrust
+from dreambooth_dpo.dpo_core.report.words import answer
 from dreambooth_dpo.dpo_core.run.folder import RunFolder
 from dreambooth_dpo.dpo_core.training.adapter import Adapter
 

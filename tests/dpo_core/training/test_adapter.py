@@ -12,7 +12,8 @@ from torch import nn
 
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.settings import AdapterSettings
-from dreambooth_dpo.dpo_core.training.adapter import Adapter, LowRank, target_layers
+from dreambooth_dpo.dpo_core.training.adapter import Adapter, LowRank
+from dreambooth_dpo.dpo_core.training.targets import target_layers
 
 SETTINGS = AdapterSettings(rank=3, alpha=6.0, targets="all")
 PROMPTS = ("a sks robot on grass", "a bear in snow")

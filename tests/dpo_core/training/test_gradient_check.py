@@ -215,3 +215,18 @@ def test_weights_are_restored_when_a_forward_raises(model, monkeypatch: pytest.M
         check(model, adapter)
     assert same_bits(adapter, before)
     assert not any(m._forward_hooks for m in model.denoiser.modules())
+
+
+def test_layers_without_a_gradient_are_counted_in_the_log(model, caplog: pytest.LogCaptureFixture) -> None:
+    """Two layers, of which the second has none: "1 of 2 adapted layers"; all or none say nothing."""
+    adapter = Adapter(model.denoiser, AdapterSettings(rank=2))
+    names = list(adapter.policy)
+    zeros = [torch.zeros(1) for _ in names]
+    some = [torch.ones(1), *zeros[1:]]
+    with caplog.at_level("INFO"):
+        gradient_check._tell_unused(model, adapter, zeros)
+        gradient_check._tell_unused(model, adapter, [torch.ones(1) for _ in names])
+        assert not caplog.records
+        gradient_check._tell_unused(model, adapter, some)
+    (said,) = (record.getMessage() for record in caplog.records)
+    assert said.startswith(f"{len(names) - 1} of {len(names)} adapted layers of ") and f"(first: {names[1]})" in said
