@@ -19,6 +19,8 @@ def update_with_tensor(digest: Any, tensor: torch.Tensor) -> None:
     order. Every byte is read once, on the tensor's own device: `python -m dreambooth_dpo.benchmarks.hashing` measures
     the seconds.
     """
+    if type(tensor).__torch_dispatch__ is torch.Tensor.__torch_dispatch__:
+        tensor = tensor.as_subclass(torch.Tensor)  # GGUF's tensors have another shape than their data
     data = tensor.detach().contiguous().flatten().view(torch.uint8)
     words = F.pad(data, (0, -len(data) % 4)) if len(data) % 4 else data
     digest.update(words[: 4 * HEAD].cpu().numpy().tobytes())

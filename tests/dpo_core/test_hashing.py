@@ -43,3 +43,22 @@ def test_hash_equals_that_of_version_0_1(values: list[float]) -> None:
 def test_non_contiguous_tensor_is_hashed_by_its_values() -> None:
     square = torch.arange(16.0).view(4, 4)
     assert digest(square.T) == digest(square.T.contiguous()) != digest(square)
+
+
+class Packed(torch.Tensor):
+    """Stands for a GGUF loader's tensor: it says the shape of the weight, and holds another number of bytes."""
+
+    @property
+    def shape(self) -> torch.Size:
+        return torch.Size([4, 64])
+
+    def detach(self) -> torch.Tensor:
+        return self
+
+
+def test_a_tensor_that_says_another_shape_is_hashed_by_its_own_data() -> None:
+    data = torch.arange(136, dtype=torch.uint8)
+    assert digest(data.clone().as_subclass(Packed)) == digest(data)
+    other = data.clone()
+    other[-1] += 1
+    assert digest(other.as_subclass(Packed)) != digest(data)

@@ -163,3 +163,23 @@ def test_a_patch_that_cannot_be_trained_with_is_named():
         adapter = Adapter(backend.denoiser, ADAPTER, device=backend.device)
         with pytest.raises(UserError, match="The model is patched by FreeU_V2: train without"):
             check_gradient(backend, adapter, backend.encode_prompts(PROMPTS[:1]), noise(1, *backend.latent_shape))
+
+
+class Quantized(torch.nn.Linear):
+    """Stands for a GGUF loader's layer: its state dict has tensors without data, and one more than it has weights."""
+
+    def _save_to_state_dict(self, destination, prefix, keep_vars):
+        for name in ("weight", "temp.weight"):
+            destination[prefix + name] = torch.zeros_like(self.weight, device="meta")
+
+
+def test_weights_that_the_state_dict_lacks_are_in_the_fingerprint():
+    """GGUF loaders answer state_dict() with tensors of the device "meta"."""
+    found = []
+    for value in (0.0, 0.0, 0.5):
+        model = random_model("sd")
+        layer = Quantized(4, 4, bias=False)
+        layer.weight.data.fill_(value)
+        model.model.diffusion_model.extra = layer
+        found.append(fingerprint_of(model))
+    assert found[0] == found[1] != found[2]

@@ -45,13 +45,24 @@ def fingerprint(model: Any, clip: Any = None, vae: Any = None) -> str:
 
 
 def _weights(digest: Any, patcher: Any) -> None:
-    for name, weight in sorted(patcher.model.state_dict().items()):
+    for name, weight in sorted(_tensors(patcher.model).items()):
         # Skip the MODEL's noise schedule: it is that of the clone that was loaded last.
         if not name.startswith("model_sampling."):
             # The weights of a loaded MODEL may be patched; the originals are in the backup.
             _digest(digest, name, patcher.backup[name].weight if name in patcher.backup else weight)
     for name, patches in sorted(patcher.patches.items()):
         _digest(digest, name, patches)
+
+
+def _tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """All weights by name, as in the state dict.
+
+    Some loaders (GGUF) answer state_dict() with tensors without data, of which nothing can be read.
+    """
+    tensors = model.state_dict()
+    if any(tensor.is_meta for tensor in tensors.values()):
+        return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    return tensors
 
 
 def _digest_patches(digest: Any, patcher: Any, usual: Mapping[str, Any] | None = None) -> None:
