@@ -221,6 +221,23 @@ def strength(
 
 @app.command()
 @plain_errors
+def export(
+    lora: Annotated[Path, typer.Argument(help="LoRA of a UNet, as `run` wrote it; it is not changed.")],
+    out: Annotated[Path | None, typer.Option(help="File to write [default: <lora>_<format>.safetensors].")] = None,
+    form: Annotated[
+        str, typer.Option("--format", help="diffusers: PEFT keys (unet.<layer>.lora_A.weight); kohya: as `run`.")
+    ] = "diffusers",
+) -> None:
+    """Write a LoRA in another format: under diffusers' own names, with alpha multiplied into the weights."""
+    from .dpo_core.training.lora_export import export_file
+
+    path = out or lora.with_name(f"{lora.stem}_{form}.safetensors")
+    layers = export_file(lora, path, form)
+    console.print(f"{layers} layers: {path}", soft_wrap=True, markup=False, highlight=False)
+
+
+@app.command()
+@plain_errors
 def personalize(
     config: Annotated[
         Path | None, typer.Argument(help="YAML file of a diffusers model; leave out for a toybox concept.")

@@ -79,7 +79,8 @@ def test_config_prints_its_schema() -> None:
 
 def test_help_lists_the_commands() -> None:
     said = succeeds("--help").output
-    assert all(name in said for name in ("demo", "personalize", "run", "evaluate", "report", "doctor", "config"))
+    commands = ("demo", "personalize", "run", "evaluate", "report", "doctor", "config", "export")
+    assert all(name in said for name in commands)
 
 
 # --- run, and what follows it ---
@@ -118,6 +119,15 @@ def test_report_writes_the_report_again(finished: tuple[Path, Result]) -> None:
     page.unlink()
     assert str(page) in succeeds("report", folder).stdout
     assert page.is_file()
+
+
+def test_export_writes_the_lora_under_diffusers_names(finished: tuple[Path, Result], tmp_path: Path) -> None:
+    lora = next(finished[0].glob("*.safetensors"))
+    said = succeeds("export", lora, "--out", tmp_path / "out.safetensors").output
+    found, before = read_lora(tmp_path / "out.safetensors"), read_lora(lora)
+    assert f"{len(before) // 3} layers" in said and len(found) == len(before) * 2 // 3
+    assert all(key.startswith("unet.") for key in found)
+    assert "is the LoRA itself" in fails("export", lora, "--out", lora)
 
 
 def test_evaluate_measures_a_lora(finished: tuple[Path, Result], project: Path) -> None:

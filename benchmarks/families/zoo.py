@@ -114,7 +114,7 @@ def _randomize(module: nn.Module) -> None:
     module.eval().requires_grad_(False)
 
 
-def _config(spec: dict[str, Any]) -> tuple[type, dict[str, Any]]:
+def _config(spec: dict[str, Any], **changed: Any) -> tuple[type, dict[str, Any]]:
     import comfy.supported_models
 
     kind = getattr(comfy.supported_models, spec["class"], None)
@@ -122,17 +122,20 @@ def _config(spec: dict[str, Any]) -> tuple[type, dict[str, Any]]:
         raise NotHere(f"this ComfyUI has no {spec['class']}")
     if "class_config" in spec:
         kind = type(kind.__name__, (kind,), {"unet_extra_config": spec["class_config"]})
-    config = {k: torch.float32 if v == "torch.float32" else v for k, v in spec["config"].items()}
+    config = {k: torch.float32 if v == "torch.float32" else v for k, v in (spec["config"] | changed).items()}
     return kind, config
 
 
-def build(name: str) -> tuple[Any, StandInCLIP, StandInVAE, int]:
-    """(MODEL, CLIP, VAE, side of a picture in pixels) of an architecture. Raises NotHere."""
+def build(name: str, **changed: Any) -> tuple[Any, StandInCLIP, StandInVAE, int]:
+    """(MODEL, CLIP, VAE, side of a picture in pixels) of an architecture. Raises NotHere.
+
+    changed: values of the configuration in place of zoo.json's.
+    """
     import comfy.model_management as management
     from comfy.model_patcher import ModelPatcher
 
     spec = ZOO[name]
-    kind, config = _config(spec)
+    kind, config = _config(spec, **changed)
     marks = {key: _value(value, "", 0, 0) for key, value in spec.get("marks", {}).items()}
     for optional in ("", "txt_ids_dims", "ops_bias"):  # older hosts refuse keys that they do not know
         config.pop(optional, None)

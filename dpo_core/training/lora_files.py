@@ -47,16 +47,34 @@ def write_lora(
     tensors: Mapping[str, torch.Tensor], path: Path, rank: int, alpha: float, metadata: Mapping[str, str]
 ) -> None:
     """Write LoRA tensors, with rank and alpha in the header. Raises UserError as `save_lora` does."""
-    from safetensors.torch import save_file
-
     described = {
         "format": "pt",
         "ss_network_module": "networks.lora",
         "ss_network_dim": str(rank),
         "ss_network_alpha": str(alpha),
     }
+    write_tensors(tensors, path, {**described, **metadata})
+
+
+def write_tensors(tensors: Mapping[str, torch.Tensor], path: Path, metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file with these tensors and this header. Raises UserError as `save_lora` does."""
+    from safetensors.torch import save_file
+
     with atomic_path(Path(path)) as beside:
-        save_file({k: v.contiguous() for k, v in tensors.items()}, beside, metadata={**described, **metadata})
+        save_file({k: v.contiguous() for k, v in tensors.items()}, beside, metadata=dict(metadata))
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The header of a safetensors file that `read_lora` has accepted."""
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        return file.metadata() or {}
+
+
+def weight_change(down: torch.Tensor, up: torch.Tensor, scale: float) -> torch.Tensor:
+    """What a LoRA layer adds to a weight: scale * up @ down, float32, in the weight's shape."""
+    return scale * (up.float().flatten(1) @ down.float().flatten(1)).view(len(up), *down.shape[1:])
 
 
 def read_lora(path: Path) -> dict[str, torch.Tensor]:

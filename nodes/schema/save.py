@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
+from ...dpo_core.lora_forms import FORMS
 from ..sockets import CATEGORY, found_by, shown_again
 
 
@@ -24,6 +25,20 @@ class SaveLora(io.ComfyNode):
                     default="dreambooth_dpo/my_subject",
                     tooltip="File name under models/loras, with folders if wanted. A number is added.",
                 ),
+                io.Combo.Input(
+                    "format",
+                    options=list(FORMS),
+                    default=FORMS[0],
+                    optional=True,
+                    tooltip="kohya: for ComfyUI and kohya's tools, and for diffusers where it reads these names. "
+                    "diffusers: diffusers' own names; needed for SD 3.5, Lumina 2, Anima, Krea 2 and others.",
+                ),
+                io.Model.Input(
+                    "model",
+                    optional=True,
+                    tooltip="The MODEL of the train step, or the one before it. If connected, the saved file is loaded "
+                    "onto it and compared with the adapter.",
+                ),
             ],
             outputs=[
                 io.String.Output(display_name="lora_name", tooltip="The name under which Load LoRA lists the file.")
@@ -32,12 +47,11 @@ class SaveLora(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, lora, filename_prefix: str) -> io.NodeOutput:
-        from ..stages.save import save_numbered
+    def execute(cls, lora, filename_prefix: str, format: str | None = None, model=None) -> io.NodeOutput:
+        from ..stages.save import save_numbered, saved_words
 
-        name = save_numbered(lora, filename_prefix)
-        note = getattr(lora, "note", "")
-        return io.NodeOutput(name, ui=ui.PreviewText(f"saved as {name}" + (f": {note}" if note else "")))
+        name = save_numbered(lora, filename_prefix, format, model)
+        return io.NodeOutput(name, ui=ui.PreviewText(saved_words(name, lora, format, model)))
 
     @classmethod
     def validate_inputs(cls, filename_prefix: str = "x") -> bool | str:

@@ -97,6 +97,7 @@ def unchanged(before: Any, lora: DPOLora) -> DPOLora:
             layer, _, part = key.rpartition(".")
             same[f"{prefixes[layer]}.lora_{part}.weight"] = value
         same.note = "it is the one that came in, because the original is kept"
+    same.export = lora.export
     same.rank, same.alpha, same.metadata = lora.rank, lora.alpha, {**lora.metadata, "dreambooth_dpo.kept": same.note}
     return same
 
