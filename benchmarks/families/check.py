@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import traceback
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from ...dpo_core.training.adapter import Adapter
 from ...dpo_core.training.gradient_check import check_gradient
 from ...dpo_core.training.lora_files import lora_tensors
 from ...dpo_core.training.memory.levels import LEVELS, at_level
+from ..common.device_stand_in import StandIn, block_sizes, spoiled
 from .zoo import NotHere, build, quantize
 
 PROMPTS = ("a dog", "a photo of a sks dog on a beach at sunset, with a red hat", "a sks dog in the snow")
@@ -84,13 +86,25 @@ def _gradients(model: ComfyTextToImage, adapter: Adapter) -> list[torch.Tensor]:
     return [torch.zeros_like(p) if g is None else g for p, g in zip(adapter.parameters(), found, strict=True)]
 
 
+@contextmanager
+def _at(model: ComfyTextToImage, level: str) -> Iterator[StandIn | None]:
+    """The level; "stream" on the device stand-in, where weights are NaN outside their turn."""
+    if level != "stream":
+        with at_level(model.denoiser, level):
+            yield None
+        return
+    with spoiled(model.denoiser) as mover, at_level(model.denoiser, level, mover=mover):
+        yield mover
+
+
 def _levels(model: ComfyTextToImage, row: dict[str, Any]) -> None:
-    """Self-test at each level, and gradients equal to the first level's that passes it."""
+    """Self-test at each level, gradients equal to the first level's that passes it, and what "stream" holds."""
     adapter, first = _adapter(model), None
     cond, latents = model.encode_prompts(PROMPTS[:2]), _inputs(model, 2)[3]
+    outside, blocks = block_sizes(model.denoiser)
     for level in LEVELS:
         try:
-            with at_level(model.denoiser, level):
+            with _at(model, level) as mover:
                 error = check_gradient(model, adapter, cond, latents)
                 found = torch.cat([g.flatten() for g in _gradients(model, adapter)])
         except UserError as refused:
@@ -99,6 +113,10 @@ def _levels(model: ComfyTextToImage, row: dict[str, Any]) -> None:
         first = found if first is None else first
         apart = _apart(found, first)
         row[level] = {"self_test": error, "apart": apart} if apart < CLOSE else f"gradients differ by {apart:.1%}"
+        if mover is not None and isinstance(row[level], dict):
+            row[level] |= {"peak": mover.peak, "weights": outside + sum(blocks)}
+            if mover.peak > outside + max(blocks):
+                row[level] = f"{mover.peak} bytes on the device, more than {outside + max(blocks)}"
 
 
 def _hooks(model: ComfyTextToImage) -> tuple[int, list[str]]:

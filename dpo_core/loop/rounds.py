@@ -22,6 +22,7 @@ from ..settings import LoopSettings, SamplingSettings
 from ..training.adapter import Adapter, drawing
 from ..training.dataset import PairData, pair_data
 from ..training.memory.compile import check_compiler
+from ..training.memory.levels import streams
 from ..training.round import stop_reason, train_round
 from ..training.steps import training_seed
 from .drafts import drafting, finish_set, told
@@ -142,7 +143,7 @@ class Loop:
         Returns the reason when a guard stopped training, else None.
         """
         self._put_scorers_aside()
-        with self.model.training():
+        with self.model.training(streams(self.settings.train)):
             data, seed = self.pair_data(round_index), training_seed(self.settings.sampling.seed, round_index)
             return train_round(
                 self.run, round_index, self.model, self.adapter, data, self.settings.train, seed, self.progress

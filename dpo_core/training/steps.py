@@ -89,7 +89,7 @@ def _at_one_level(
     try:
         # Entered after the adapter's hooks are on, so that they are compiled too.
         compiling = compiled(model.denoiser, model.device) if settings.compile else nullcontext()
-        with at_level(model.denoiser, trainer.level, settings.compile):
+        with at_level(model.denoiser, trainer.level, settings.compile, trainer.mover):
             self_test(model, trainer.adapter, trainer.data, trainer.level)
             with trainer.adapter.attached(), compiling:
                 trainer.fill_cache(tell_cache)
@@ -105,7 +105,7 @@ def _at_one_level(
         trainer.load_state(done.good)
         raise UserError(
             f"training on {settings.batch_size} pairs at once does not fit into memory at the level {trainer.level!r}. "
-            "Set memory to auto or low, train fewer pairs at once (batch_size; pairs_per_step in ComfyUI) and raise "
+            "Set memory to auto or stream, train fewer pairs at once (batch_size; pairs_per_step in ComfyUI) and raise "
             "accumulation by the same factor, or train on smaller pictures. All candidates and scores are kept."
         ) from error
 

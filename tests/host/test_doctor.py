@@ -52,7 +52,7 @@ def test_a_working_comfyui_is_reported_line_by_line(comfyui: Path, tmp_path: Pat
     assert why in lines["memory system"]["said"]
     expected = ("Python", "packages", "PyTorch", "main memory", "front end", "toybox", "gradients", "training")
     assert [name for name in expected if lines[name]["status"] != OK] == [], done.stdout
-    assert lines["training"]["data"]["levels"] == ["fast", "checkpointing", "low"]
+    assert lines["training"]["data"]["levels"] == ["fast", "checkpointing", "low", "stream"]
     assert (
         0 < max(lines["training"]["data"]["self_test"]) < 0.02
         and lines["training"]["data"]["largest_difference"] < 1e-4

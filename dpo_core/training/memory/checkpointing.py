@@ -10,6 +10,7 @@ later in the block, and the recompute keeps copies of those.
 from __future__ import annotations
 
 import re
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import wraps
@@ -82,9 +83,10 @@ def gradient_checkpointing(denoiser: nn.Module, layers: bool = False) -> Iterato
     """
     blocks = list(checkpointed_blocks(denoiser, layers).values())
     before = [block.__dict__.get("forward") for block in blocks]
+    latest = _Latest()
     try:
         for block in blocks:
-            block.forward = _recomputing(block.forward)
+            block.forward = _recomputing(block.forward, latest)
         yield
     finally:
         for block, forward in zip(blocks, before, strict=True):
@@ -93,13 +95,30 @@ def gradient_checkpointing(denoiser: nn.Module, layers: bool = False) -> Iterato
                 block.forward = forward
 
 
-def _recomputing(forward: Callable) -> Callable:
+class _Latest:
+    """The call that was recomputed last, the only one that holds recomputed tensors.
+
+    Some of a call's tensors may never be asked for, as those of layers that do not act on the loss. They are dropped
+    when the next call is recomputed; should one be asked for after all, its call is recomputed again.
+    """
+
+    def __init__(self) -> None:
+        self.call: weakref.ref[_Call] | None = None
+
+    def begins(self, call: _Call) -> None:
+        earlier = self.call() if self.call is not None else None
+        if earlier is not None and earlier is not call:
+            earlier.values.clear()
+        self.call = weakref.ref(call)
+
+
+def _recomputing(forward: Callable, latest: _Latest) -> Callable:
     @wraps(forward)
     def recomputed(*args: object, **kwargs: object) -> object:
         if not torch.is_grad_enabled():
             return forward(*args, **kwargs)
         arguments = {**dict(enumerate(args)), **kwargs}
-        return _Call(forward, arguments).first(arguments)
+        return _Call(forward, arguments, latest).first(arguments)
 
     return recomputed
 
@@ -127,8 +146,8 @@ class _Call:
     recomputed tensors that backward has not used yet.
     """
 
-    def __init__(self, forward: Callable, arguments: dict[int | str, object]) -> None:
-        self.forward = forward
+    def __init__(self, forward: Callable, arguments: dict[int | str, object], latest: _Latest) -> None:
+        self.forward, self.latest = forward, latest
         self.tensor_keys = [k for k, v in arguments.items() if isinstance(v, torch.Tensor)]
         tensors = [arguments[k] for k in self.tensor_keys]
         # Keep the output, not only its node: PyTorch 2.11 frees the saved tensors of a node when its output is gone.
@@ -169,6 +188,7 @@ class _Call:
         if torch.is_grad_enabled():
             raise RuntimeError("gradient checkpointing supports first derivatives only; leave create_graph off")
         if index not in self.values:
+            self.latest.begins(self)
             self.values = dict(enumerate(self._recompute()))
         return self.values.pop(index)
 

@@ -9,7 +9,7 @@ from dreambooth_dpo.benchmarks.families.zoo import ZOO
 LEVEL = {"self_test": 0.001, "apart": 0.0}
 GOOD = {
     "name": "A", "draws": 0.0, "prompts": 1e-6, "lora": 1e-5, "hooks": {"layers": 3, "unused": []},
-    "fast": LEVEL, "checkpointing": LEVEL, "low": LEVEL,
+    "fast": LEVEL, "checkpointing": LEVEL, "low": LEVEL, "stream": LEVEL,
 }  # fmt: skip
 REFUSED = {"name": "B", "refused": "B cannot be trained."}
 ABSENT = {"name": "C", "absent": "this ComfyUI has no C"}
@@ -33,7 +33,7 @@ def test_the_table_says_why_not():
     table = lines([GOOD, REFUSED, ABSENT, {**GOOD, "name": "D", "lora": "KeyError: 'x'"}])
     assert [row[1] for row in table] == ["passes", "refused", "absent", "FAILS"]
     assert [row[-1] for row in table] == ["", REFUSED["refused"], ABSENT["absent"], "lora: KeyError: 'x'"]
-    assert table[0][2:9] == ["0e+00", "1e-06", "0.1%", "0.1%", "0.1%", "3 of 3", "1e-05"]
+    assert table[0][2:10] == ["0e+00", "1e-06", "0.1%", "0.1%", "0.1%", "0.1%", "3 of 3", "1e-05"]
     assert markdown([GOOD], "said").startswith("| architecture |")
 
 

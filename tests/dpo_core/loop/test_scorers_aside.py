@@ -29,10 +29,10 @@ def test_scorers_leave_the_accelerator_before_the_model_draws_or_trains(tmp_path
             worked.append("draw")
             return super().sample(*args, **more)
 
-        def training(self):
+        def training(self, stream=False):
             assert not awake
             worked.append("train")
-            return super().training()
+            return super().training(stream)
 
     loop = make_loop(tmp_path, Alone(), changed(rounds=1, sampling={"steps": 4, "draft_steps": 2}))
     rewards = [Resting("fidelity", 0), Resting("alignment", 1)]

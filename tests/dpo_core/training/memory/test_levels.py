@@ -15,7 +15,7 @@ from dreambooth_dpo.dpo_core.settings import AdapterSettings, TrainSettings
 from dreambooth_dpo.dpo_core.training.adapter import Adapter
 from dreambooth_dpo.dpo_core.training.dataset import PairData
 from dreambooth_dpo.dpo_core.training.memory.checkpointing import checkpointed_blocks
-from dreambooth_dpo.dpo_core.training.memory.levels import LEVELS, at_level, first_level, next_level
+from dreambooth_dpo.dpo_core.training.memory.levels import LEVELS, at_level, first_level, next_level, streams
 from dreambooth_dpo.dpo_core.training.round import train_round
 from dreambooth_dpo.dpo_core.training.self_test import self_test
 from dreambooth_dpo.dpo_core.training.steps import train_steps
@@ -46,10 +46,18 @@ def test_the_order_of_levels_and_only_auto_falls_back() -> None:
     auto, chosen = TrainSettings(), TrainSettings(memory="checkpointing")
     model = tiny_text_to_image()
     assert first_level(auto) == "fast" and first_level(chosen) == "checkpointing"
-    assert [next_level(auto, level, model.denoiser) for level in LEVELS] == ["checkpointing", "low", None]
+    assert [next_level(auto, level, model.denoiser) for level in LEVELS] == ["checkpointing", "low", "stream", None]
     assert next_level(chosen, "checkpointing", model.denoiser) is None
     assert next_level(TrainSettings(compile=True), "fast", model.denoiser) is None
-    assert next_level(auto, "fast", nn.Linear(2, 2)) == "low"
+    assert next_level(auto, "fast", nn.Linear(2, 2)) == "low" and next_level(auto, "low", nn.Linear(2, 2)) is None
+
+
+def test_weights_that_do_not_fit_leave_only_the_last_level() -> None:
+    auto, chosen, compiled = TrainSettings(), TrainSettings(memory="low"), TrainSettings(compile=True)
+    assert first_level(auto, whole=False) == "stream" and first_level(chosen, whole=False) == "low"
+    assert [streams(s) for s in (auto, chosen, compiled, TrainSettings(memory="stream"))] == [None, False, False, True]
+    with pytest.raises(UserError, match="no blocks in Linear"), at_level(nn.Linear(2, 2), "stream"):
+        raise AssertionError("trained")
 
 
 @pytest.mark.parametrize(
@@ -67,10 +75,11 @@ def test_every_level_takes_the_same_steps(level: str, more: dict) -> None:
     assert states_agree(fast, other)
 
 
-def test_low_processes_one_pair_at_a_time() -> None:
-    trainer, sizes = unet_trainer(memory="low", steps=1), []
-    with at_level(trainer.model.denoiser, "low"):
-        self_test(trainer.model, trainer.adapter, trainer.data, "low")
+@pytest.mark.parametrize("level", ["low", "stream"])
+def test_low_and_stream_process_one_pair_at_a_time(level: str) -> None:
+    trainer, sizes = unet_trainer(memory=level, steps=1), []
+    with at_level(trainer.model.denoiser, level):
+        self_test(trainer.model, trainer.adapter, trainer.data, level)
     inner = trainer.model.predict
     trainer.model.predict = lambda noised, times, cond: (sizes.append(len(noised)), inner(noised, times, cond))[1]
     train_steps(trainer)
@@ -113,7 +122,7 @@ def test_a_chosen_level_that_does_not_fit_is_an_error_with_a_remedy() -> None:
     short_of_memory(trainer, "low", since=3)
     with pytest.raises(
         UserError,
-        match=r"3 pairs at once does not fit into memory at the level 'checkpointing'. Set memory to auto or low",
+        match=r"3 pairs at once does not fit into memory at the level 'checkpointing'. Set memory to auto or stream",
     ):
         train_steps(trainer)
     done = unet_trainer(memory="checkpointing", steps=2, schedule="constant")
