@@ -12,6 +12,7 @@ import numpy as np
 from .dpo_core.concept import Concept
 from .dpo_core.config import RunConfig
 from .dpo_core.errors import UserError
+from .dpo_core.families import adapter_for, family_of, sampling_for, training_for
 from .dpo_core.json_values import to_json
 from .dpo_core.loop.facts import finish, keep_facts
 from .dpo_core.loop.rounds import Loop
@@ -30,6 +31,10 @@ from .metrics.sets import Scorers, about_scorers
 if TYPE_CHECKING:
     from .dpo_core.backends.diffusers.model import DiffusersTextToImage
     from .dpo_core.evaluation.strength import Sweep
+
+
+PIPELINE = "StableDiffusionPipeline"
+"""The class of diffusers' pipelines that is driven."""
 
 
 def pick_device(name: str) -> str:
@@ -54,6 +59,15 @@ def pick_device(name: str) -> str:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UserError(f"device {name!r} is not available on this machine. Use auto or cpu.")
     return name
+
+
+def settled_config(config: RunConfig) -> RunConfig:
+    """The config with the values of its model's family where settings are auto (families.py)."""
+    family = family_of(PIPELINE, "eps")
+    sampling = sampling_for(config.sampling, family)
+    latent = sampling.height // 8, sampling.width // 8
+    train, adapter = training_for(config.train, family, latent), adapter_for(config.adapter, family)
+    return config.model_copy(update={"sampling": sampling, "train": train, "adapter": adapter})
 
 
 def config_concept(config: RunConfig) -> Concept:
@@ -126,6 +140,7 @@ def open_loop(
 
 def loop_from_config(config: RunConfig, resume: bool, progress: Progress = silent) -> Loop:
     """Check and load everything for a run; nothing is sampled yet."""
+    config = settled_config(config)
     parts = parts_from_config(config)
     return open_loop(
         config, parts, Adapter(parts.model.denoiser, config.adapter, seed=config.sampling.seed), resume, progress
@@ -140,6 +155,7 @@ def evaluate_lora(config: RunConfig, lora: Path, resume: bool, progress: Progres
     from .dpo_core.report.page import write_report
     from .dpo_core.training.lora_files import load_into_adapter
 
+    config = settled_config(config)
     parts = parts_from_config(config)
     adapter = Adapter(parts.model.denoiser, config.adapter, seed=config.sampling.seed)
     without = adapter.state()
@@ -163,6 +179,7 @@ def sweep_lora(config: RunConfig, lora: Path, resume: bool, progress: Progress =
     from .dpo_core.report.strength import strength_pictures
     from .dpo_core.training.lora_files import load_into_adapter
 
+    config = settled_config(config)
     parts = parts_from_config(config)
     adapter = Adapter(parts.model.denoiser, config.adapter, seed=config.sampling.seed)
     load_into_adapter(adapter, lora)  # before anything is sampled, because it may belong to another model
@@ -184,6 +201,7 @@ def personalize_from_config(
     """
     from .dpo_core.training.dreambooth import personalize
 
+    config = settled_config(config)
     folder = out or config.output.with_name(config.output.name + "_start")
     lora = folder / "start.safetensors"
     parts, settings = parts_from_config(config), config.personalize

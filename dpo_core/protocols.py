@@ -36,7 +36,8 @@ class Scorer(Protocol):
 class TextToImage(Protocol):
     """A text-to-image model whose denoiser can carry an adapter.
 
-    All latents are in the denoiser's own (scaled) space.
+    All latents are in the denoiser's own (scaled) space. A model may have a method `memory_for_training()`: (bytes free
+    for work beside the loaded weights, bytes of the device in all), called inside `training`; None where unknown.
     """
 
     fingerprint: str
@@ -46,6 +47,8 @@ class TextToImage(Protocol):
     """Compute precision of the forward, such as "fp32"."""
     merges_adapter: bool
     """Whether an adapter may be merged into the weights for sampling; else it acts through hooks."""
+    whole: bool
+    """Whether all weights are on the device inside `training`; else `predict` needs the memory level "stream"."""
 
     def encode_prompts(self, prompts: Sequence[str]) -> Cond:
         """Conditioning of n prompts, computed once per distinct prompt."""
@@ -77,15 +80,23 @@ class TextToImage(Protocol):
         ...
 
     def draw_timesteps(self, count: int, generator: torch.Generator) -> torch.Tensor:
-        """`count` training timesteps, in the unit of `noised` and `predict`."""
+        """`count` training timesteps, in the unit of `noised` and `predict`, uniform over the model's own table."""
+        ...
+
+    def times_at(self, levels: torch.Tensor) -> torch.Tensor:
+        """Training timesteps [n] for noise levels [n] above 0 to 1, 1 being the most noise (see training/times.py)."""
         ...
 
     def noised(self, x0: torch.Tensor, noise: torch.Tensor, times: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The noised latents and the regression target of the raw prediction, both [n, C, h, w]."""
         ...
 
-    def training(self) -> AbstractContextManager:
-        """Context in which `predict` is differentiable: the denoiser is fully loaded, frozen, and autograd records."""
+    def training(self, stream: bool | None = False) -> AbstractContextManager:
+        """Context in which `predict` is differentiable: the denoiser is loaded and frozen, and autograd records.
+
+        `stream`: whether the weights of its blocks may stay in main memory, for the memory level "stream"; None: only
+        where they do not fit onto the device. With False, raises UserError where they do not.
+        """
         ...
 
     def predict(self, noised: torch.Tensor, times: torch.Tensor, cond: Cond) -> torch.Tensor:

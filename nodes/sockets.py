@@ -14,6 +14,8 @@ from ..dpo_core.prompts import PromptSet
 from ..dpo_core.settings import PairSettings, SamplingSettings
 
 CATEGORY = "DreamBooth DPO"
+AUTO = "auto"
+"""Option of a combo widget: as usual for the model's family."""
 
 
 def found_by(*words: str) -> dict[str, list[str]]:

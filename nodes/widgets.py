@@ -22,6 +22,8 @@ SETTING = "dbdpo_setting"
 
 tools/make_node_texts.py writes the help pages' rows of inputs that have it.
 """
+AUTO_VALUE = "dbdpo_auto"
+"""Key in an input's options: the value that stands for that of the model's family. web/auto.js reads it."""
 _SEEDS = ("seed", "train_seed", "round")
 
 
@@ -54,6 +56,8 @@ def widget(kind: type[Settings], setting: str, **over: Any) -> io.Input:
     made = _input(mark.name or setting, field, mark, given, over)
     # As an attribute: 0.3.64's widgets do not take it as an argument.
     made.extra_dict = {SETTING: f"{kind.__name__}.{setting}"} | ({} if mark.before is UNSET else {BEFORE: mark.before})
+    if mark.default is not UNSET and mark.default in (mark.off, "auto"):
+        made.extra_dict[AUTO_VALUE] = mark.default
     return made
 
 

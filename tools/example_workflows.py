@@ -12,6 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
+from family_workflows import DRAWING, FAMILIES, TRAINING, Files, loaders, note_text, verification
 from hosting import Server
 from workflows import FOLDER, to_ui
 
@@ -54,9 +55,8 @@ def toy_parts() -> dict:
     }  # fmt: skip
 
 
-def user_parts(checkpoint: str) -> dict:
-    """A checkpoint with the user's LoRA, and three photos."""
-    photos = {f"photo_{i}": node("LoadImage", -400, 490 + i * 430, (340, 375), image="example.png") for i in range(3)}
+def checkpoint_parts(checkpoint: str) -> dict:
+    """A checkpoint with the user's LoRA, and the subject."""
     return {
         "checkpoint": node("CheckpointLoaderSimple", -400, 0, (340, 165), ckpt_name=checkpoint),
         "lora": node(
@@ -68,6 +68,14 @@ def user_parts(checkpoint: str) -> dict:
             clip=["checkpoint", 1],
             lora_name="my_subject.safetensors",
         ),
+        **subject_parts(490),
+    }
+
+
+def subject_parts(top: int) -> dict:
+    """Three photos (the first at this height), the concept, its prompts, and the scorer."""
+    photos = {f"photo_{i}": node("LoadImage", -400, top + i * 430, (340, 375), image="example.png") for i in range(3)}
+    return {
         **photos,
         "two": node("ImageBatch", 0, 0, (340, 90), image1=["photo_0", 0], image2=["photo_1", 0]),
         "three": node("ImageBatch", 0, 145, (340, 90), image1=["two", 0], image2=["photo_2", 0]),
@@ -92,7 +100,7 @@ def loop(model: list, clip: list, vae: list, drawing: dict, training: dict, run_
         "pairs": node("DBDPO_BuildPairs", 840, 520, (420, 850), scored=["score", 0]),
         "pairs_words": words(840, 1670, (420, 160), "Pairs in words", ["pairs", 2]),
         "train": node(
-            "DBDPO_TrainStep", 1320, 630, (420, 1025), model=model, clip=clip, pairs=["pairs", 0], **training
+            "DBDPO_TrainStep", 1320, 630, (420, 1110), model=model, clip=clip, pairs=["pairs", 0], **training
         ),
         "look": node("DBDPO_PreviewPairs", 1320, 0, (420, 570), pairs=["pairs", 0]),
     }  # fmt: skip
@@ -108,7 +116,9 @@ def ending(
             candidates=candidates, scorer=["scorer", 0], **more,
         ),
         "report": words(left, 960, (760, 220), "Did it get better?", ["evaluate", 1]),
-        "save": node("DBDPO_SaveLora", left, 1240, (760, 190), lora=lora, filename_prefix=f"dreambooth_dpo/{name}"),
+        "save": node(
+            "DBDPO_SaveLora", left, 1240, (760, 230), lora=lora, filename_prefix=f"dreambooth_dpo/{name}", model=after,
+        ),
     }  # fmt: skip
 
 
@@ -227,7 +237,7 @@ def graphs() -> dict[str, tuple[dict, list[dict]]]:
     rounds = {
         **toy_parts(),
         "rounds": node(
-            "DBDPO_Rounds", 400, 0, (420, 1720), **toy, concept=["concept", 0], prompts=["prompts", 0],
+            "DBDPO_Rounds", 400, 0, (420, 1830), **toy, concept=["concept", 0], prompts=["prompts", 0],
             scorer=["scorer", 0], judge=["judge", 0], rounds=3, run_name="toybox_three_rounds", **TOY_DRAWING,
         ),
         "watch": node("PreviewImage", 880, 0, (420, 380), "Gain of each round", images=["rounds", 4]),
@@ -237,7 +247,7 @@ def graphs() -> dict[str, tuple[dict, list[dict]]]:
             toy["model"], ["rounds", 0], ["rounds", 1], toy["clip"], toy["vae"], ["rounds", 3], "toybox", True, 1360
         ),
     }  # fmt: skip
-    rounds["save"] |= {"pos": [880, 1260], "size": [420, 190]}
+    rounds["save"] |= {"pos": [880, 1260], "size": [420, 230]}
     found = {
         "toybox_quickstart": (quick, [note(TOY_NOTE, -400, 0, (340, 400))]),
         "toybox_three_rounds": (rounds, [note(ROUNDS_NOTE, -400, 0)]),
@@ -253,12 +263,25 @@ def graphs() -> dict[str, tuple[dict, list[dict]]]:
     ):  # fmt: skip
         model, clip, vae = ["lora", 0], ["lora", 1], ["checkpoint", 2]
         graph = {
-            **user_parts(checkpoint),
+            **checkpoint_parts(checkpoint),
             **loop(model, clip, vae, drawing, training, name),
             **ending(model, ["train", 0], ["train", 1], clip, vae, ["sample", 0], "my_subject", False, 1800),
         }
         found[name] = (graph, [note(USER_NOTE, -800, 0, (340, 420))])
-    return found
+    return found | {name: family_graph(name, files) for name, files in FAMILIES.items()}
+
+
+def family_graph(name: str, files: Files) -> tuple[dict, list[dict]]:
+    """One round for a family whose parts are loaded one by one; with a fast model, what the LoRA does for it."""
+    model, clip, vae = ["lora", 0], ["encoder", 0], ["vae", 0]
+    graph = {
+        **loaders(files, node),
+        **subject_parts(785),
+        **loop(model, clip, vae, DRAWING, TRAINING, name),
+        **ending(model, ["train", 0], ["train", 1], clip, vae, ["sample", 0], "my_subject", False, 1800),
+        **(verification(files, node, words) if files.turbo else {}),
+    }
+    return graph, [note(note_text(files), -800, 0, (360, 560))]
 
 
 def write(info: dict, folder: Path = FOLDER) -> None:

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from ..dpo_core.backends.comfyui import host
+from ..dpo_core.backends.comfyui.classes import FAMILY
 from ..dpo_core.errors import UserError
 from .models import WEIGHTS, weights_folder
 
@@ -122,7 +123,9 @@ def _model(root: Path) -> Any:
                 module.num_groups = described["norm_num_groups"]  # ComfyUI always makes 32
         _fill(denoiser, {names.get(k, k): v for k, v in _tensors(path).items()}, path)
 
-    return host.unet_model(_unet_config(described), latent, fill, (_again, (root,)))
+    patcher = host.unet_model(_unet_config(described), latent, fill, (_again, (root,)))
+    setattr(patcher.model.model_config, FAMILY, "Toybox")
+    return patcher
 
 
 def _again(root: Path, disable_dynamic: bool = True) -> Any:

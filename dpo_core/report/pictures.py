@@ -66,9 +66,11 @@ def overview_pictures(run: RunFolder, found: Evaluations, numbers: Mapping) -> l
     records = [run.training(r) for r in range(len(numbers["training"]["steps"]))]
     if any(records):
         train = TrainSettings(**(run.fact("settings") or {}).get("train", {}))
-        figure = training_figure(
-            records, train.winner_error_warning, train.winner_error_collapse, objective=train.objective
+        limits, betas = (
+            (train.winner_error_warning, train.winner_error_collapse),
+            (train.beta_floor, train.beta_ceiling),
         )
+        figure = training_figure(records, *limits, objective=train.objective, beta_range=betas)
         caption = (
             "All rounds in a row; thin: each step, thick: mean of the last 20 steps. Each round has its own "
             "reference, so errors start at 0. Watch the winner's error: above the warning line the model gets worse "

@@ -3,6 +3,7 @@
 from .base import Settings as Settings
 from .base import Widget as Widget
 from .base import from_widgets as from_widgets
+from .base import settings_of_widgets as settings_of_widgets
 from .base import widget_fields as widget_fields
 from .evaluation import EvaluationSettings as EvaluationSettings
 from .evaluation import StopSettings as StopSettings

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
+
+from ..errors import UserError
 
 UNSET = object()
 """Not given, where None is a value."""
+
+
+Kind = TypeVar("Kind", bound="Settings")
 
 
 class Settings(BaseModel):
@@ -69,3 +74,25 @@ def from_widgets(kind: type[Settings], values: Mapping[str, Any], **more: Any) -
         if value is not UNSET:
             given[name] = None if mark.off is not UNSET and value == mark.off else value
     return given | more
+
+
+def settings_of_widgets(kind: type[Kind], values: Mapping[str, Any], **more: Any) -> Kind:
+    """The settings that a node's widgets say, with `more` put over them (see `from_widgets`).
+
+    Raises UserError that names each wrong widget and its value.
+    """
+    try:
+        return kind(**from_widgets(kind, values, **more))
+    except ValidationError as error:
+        marks = {name: mark for name, _, mark in widget_fields(kind)}
+        raise UserError(" ".join(_wrong(problem, marks) for problem in error.errors())) from error
+
+
+def _wrong(problem: Any, marks: Mapping[str, Widget]) -> str:
+    """One sentence on a wrong setting, under its widget's name."""
+    if not problem["loc"]:
+        return f"{problem['msg'].removeprefix('Value error, ')}."
+    name = str(problem["loc"][0])
+    mark = marks.get(name, Widget())
+    auto = f", or {mark.off} for auto" if mark.off is not UNSET and mark.default == mark.off else ""
+    return f"{mark.name or name} is {problem['input']!r}: {problem['msg'][:1].lower()}{problem['msg'][1:]}{auto}."

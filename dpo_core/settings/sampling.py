@@ -25,12 +25,18 @@ class SamplingSettings(Settings):
         description="Candidates for each training prompt and round; 8 to 16 are usual. More give more and clearer "
         "pairs, and take longer in proportion. Unit: images.",
     )
-    steps: Annotated[int, Widget(default=20)] = Field(16, ge=1, le=1000, description="Sampler steps. Unit: steps.")
-    guidance: Annotated[float, Widget("cfg", step=0.1)] = Field(
+    steps: Annotated[int | None, Widget(default=0, off=0, least=0)] = Field(
+        16,
+        ge=1,
+        le=1000,
+        description="Sampler steps. Empty, or 0 on the node: auto, as usual for the model's family. Unit: steps.",
+    )
+    guidance: Annotated[float | None, Widget("cfg", default=0, off=0, least=0, step=0.1)] = Field(
         4.0,
         ge=1.0,
         le=30.0,
-        description="Classifier-free guidance scale (arXiv 2207.12598); 1 is off. Use what you use this model with.",
+        description="Classifier-free guidance scale (arXiv 2207.12598); 1 is off. Use what you use this model with. "
+        "Empty, or 0 on the node: auto, as usual for the model's family.",
     )
     guidance_until: Annotated[float, Widget(since=4, step=0.05)] = Field(
         1.0,
@@ -46,14 +52,21 @@ class SamplingSettings(Settings):
         description="Sampler steps of quick drafts, fewer than the sampler's steps; a third of them is usual. Only "
         "candidates in pairs of drafts are then drawn in full. 0: no drafts. Unit: steps.",
     )
-    width: Annotated[int, Widget()] = Field(
+    width: Annotated[int | None, Widget(default=0, off=0, least=0)] = Field(
         512,
         ge=64,
         le=4096,
         multiple_of=8,
-        description="Width. Take the size that the model was made for. Unit: pixels.",
+        description="Width. Empty, or 0 on the node: auto, the size that the model's family was made for. Unit: "
+        "pixels.",
     )
-    height: Annotated[int, Widget()] = Field(512, ge=64, le=4096, multiple_of=8, description="Height. Unit: pixels.")
+    height: Annotated[int | None, Widget(default=0, off=0, least=0)] = Field(
+        512,
+        ge=64,
+        le=4096,
+        multiple_of=8,
+        description="Height. Empty, or 0 on the node: auto, as for width. Unit: pixels.",
+    )
     batch_size: Annotated[int, Widget()] = Field(
         8,
         ge=0,
@@ -77,7 +90,7 @@ class SamplingSettings(Settings):
 
     @model_validator(mode="after")
     def _drafts_are_quick(self) -> SamplingSettings:
-        if self.draft_steps >= self.steps:
+        if self.steps is not None and self.draft_steps >= self.steps:
             raise ValueError(
                 f"draft_steps {self.draft_steps} must be below steps {self.steps}; a third of them is usual, 0 is off"
             )

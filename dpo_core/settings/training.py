@@ -12,16 +12,25 @@ from .base import Settings, Widget
 class AdapterSettings(Settings):
     """The trained low-rank weights (LoRA, arXiv 2106.09685)."""
 
-    rank: Annotated[int, Widget()] = Field(
-        8, ge=1, le=512, description="Rank of the LoRA. A higher rank can learn more, and makes a larger file."
+    rank: Annotated[int | None, Widget(default=0, off=0, least=0)] = Field(
+        8,
+        ge=1,
+        le=512,
+        description="Rank of the LoRA. A higher rank can learn more, and makes a larger file. Empty, or 0 on the node: "
+        "auto, that of the model's family.",
     )
-    alpha: Annotated[float, Widget(least=0.01, step=0.5)] = Field(
-        8.0, gt=0.0, le=1024.0, description="The LoRA acts with strength alpha / rank: equal to the rank means 1."
+    alpha: Annotated[float | None, Widget(default=0, off=0, least=0, step=0.5)] = Field(
+        8.0,
+        gt=0.0,
+        le=1024.0,
+        description="The LoRA acts with strength alpha / rank. Empty, or 0 on the node: auto, equal to the rank, "
+        "which means 1.",
     )
-    targets: Annotated[Literal["all", "attention+ff", "attention"], Widget()] = Field(
+    targets: Annotated[Literal["auto", "all", "attention+ff", "attention"], Widget(default="auto")] = Field(
         "all",
         description="Trained layers. attention: attention projections. attention+ff: feed-forward and projection "
-        "layers too. all: every linear and convolution layer inside the model's blocks.",
+        "layers too. all: every linear and convolution layer inside the model's blocks. auto: those of the model's "
+        "family.",
     )
 
 
@@ -41,12 +50,12 @@ class TrainSettings(Settings):
         description="Forward passes per optimizer step. Twice as many with half the pairs in each see as many pairs, "
         "in less memory. Unit: passes.",
     )
-    learning_rate: Annotated[float, Widget(least=1e-8, step=1e-6)] = Field(
+    learning_rate: Annotated[float | None, Widget(default=0, off=0, least=0, step=1e-6)] = Field(
         2e-4,
         gt=0.0,
         le=1.0,
-        description="Learning rate of AdamW after warm-up. About 2e-4 for small models, 2e-5 for SDXL. Lower it when "
-        "training stops by itself.",
+        description="Learning rate of AdamW after warm-up. Empty, or 0 on the node: auto, that of the model's family "
+        "(2e-4 for SD 1.5, 2e-5 for SDXL, 1e-4 for most flow models). Lower it when training stops by itself.",
     )
     schedule: Annotated[Literal["linear", "constant"], Widget(since=2, before="constant")] = Field(
         "linear",
@@ -63,12 +72,41 @@ class TrainSettings(Settings):
         description="The loss. Its beta for eps models: dpo 2000 to 5000, ipo 500, hinge 1000 to 2000, reward_gap "
         "2000, kto 2000 to 5000, mapo 0.1 (it weighs the margin; its authors' code says 0.5); raft has none.",
     )
-    beta: Annotated[float, Widget(least=0.1, step=10)] = Field(
+    beta: Annotated[float | None, Widget(default=0, off=0, least=0, step=10)] = Field(
         2000.0,
         gt=0.0,
         le=1e6,
         description="How closely the model stays to its reference: higher is closer. For squared errors averaged over "
-        "the latent's elements: 2000 to 5000 for eps models (SD 1.5, SDXL), about 100 for flow models. See objective.",
+        "the latent's elements: 2000 to 5000 for eps models (SD 1.5, SDXL), about 100 for flow models. Empty, or 0 on "
+        "the node: auto, that of the model's family, or auto_beta where none is trusted. See objective.",
+    )
+    auto_beta: Annotated[Literal["auto", "on", "off"], Widget(since=7, default="auto", before="off")] = Field(
+        "off",
+        description="Adapt beta to the pairs' margins, so that pairs keep a fifth of their push (as SimpleTuner's "
+        "auto_beta): falls as margins grow. auto: where beta is auto and the model's family has no trusted beta. on: "
+        "always; beta is not used. For the objective dpo.",
+    )
+    beta_floor: float = Field(100.0, gt=0.0, le=1e6, description="Lowest beta of auto_beta: usual for flow models.")
+    beta_ceiling: float = Field(
+        5000.0,
+        gt=0.0,
+        le=1e6,
+        description="Highest beta of auto_beta, at which each round starts: the highest of arXiv 2311.12908.",
+    )
+    time_sampling: Annotated[
+        Literal["auto", "table", "uniform", "logit_normal"], Widget(since=7, default="auto", before="table")
+    ] = Field(
+        "table",
+        description="How the noise levels of training are drawn. table: uniform over the model's own table of levels "
+        "(Diffusion-DPO). uniform, logit_normal (arXiv 2403.03206): over 0 to 1, then shifted by time_shift. auto: as "
+        "trainers of the model's family do.",
+    )
+    time_shift: Annotated[float | None, Widget(since=7, default=0, off=0, least=0, step=0.1)] = Field(
+        None,
+        gt=0.0,
+        le=100.0,
+        description="Moves uniform and logit_normal levels t to more noise: s t / (1 + (s - 1) t) with s above 1. 1: "
+        "none. Empty, or 0 on the node: auto, that of the model's family; for some it grows with the picture's size.",
     )
     loser_guard: Annotated[float | None, Widget(since=1, off=0, step=0.05)] = Field(
         None,
@@ -80,10 +118,11 @@ class TrainSettings(Settings):
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="Type of the forward pass and of frozen weights; the adapter stays fp32."
     )
-    memory: Annotated[Literal["auto", "fast", "checkpointing", "low"], Widget(since=3)] = Field(
+    memory: Annotated[Literal["auto", "fast", "checkpointing", "low", "stream"], Widget(since=3)] = Field(
         "auto",
         description="What a step gives up for memory; gradients are the same. fast: nothing. checkpointing: each "
-        "block is computed twice, about a third slower. low: each transformer layer, one pair after another. auto: "
+        "block is computed twice, about a third slower. low: each transformer layer, one pair after another. "
+        "stream: as low, with the model's weights in main memory, for models larger than the card; slower. auto: "
         "fast, and after running out of memory the next level, from the last good step.",
     )
     reference_bank: Annotated[int, Widget(since=4)] = Field(
@@ -135,6 +174,27 @@ class TrainSettings(Settings):
             if given.pop("gradient_checkpointing"):
                 given.setdefault("memory", "checkpointing")
         return given
+
+    @model_validator(mode="after")
+    def _beta_range(self) -> TrainSettings:
+        if self.beta_floor > self.beta_ceiling:
+            raise ValueError(
+                f"beta_floor {self.beta_floor:g} must not be above beta_ceiling {self.beta_ceiling:g}; 100 and 5000 "
+                "are usual"
+            )
+        return self
+
+    def described(self) -> dict[str, Any]:
+        """As JSON, to recognise a round that was trained with equal settings; the memory level does not count.
+
+        Settings that came later are in it only where they are not off, so that older rounds are recognised.
+        """
+        unset = {"memory"}
+        if self.auto_beta == "off":
+            unset |= {"auto_beta", "beta_floor", "beta_ceiling"}
+        if self.time_sampling == "table":
+            unset |= {"time_sampling", "time_shift"}
+        return self.model_dump(exclude=unset)
 
     @model_validator(mode="after")
     def _compiled_plainly(self) -> TrainSettings:

@@ -17,6 +17,12 @@ from ..protocols import Cond, TextToImage
 from ..seeds import generator
 from .adapter import Adapter
 
+
+
+class NotDifferentiable(UserError):
+    """Autograd cannot differentiate a model at this memory level: its blocks write in place, for instance."""
+
+
 SAMPLES = 2
 """Largest number of latents in the loss of the self-test."""
 
@@ -139,7 +145,7 @@ def _gradient(
 ) -> tuple[float, list[torch.Tensor]]:
     """The loss and its gradient, zeros for a weight that does not affect the loss.
 
-    Raises UserError when autograd cannot differentiate the model.
+    Raises NotDifferentiable when autograd cannot differentiate the model.
     """
     try:
         with torch.enable_grad():
@@ -150,7 +156,7 @@ def _gradient(
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        raise UserError(
+        raise NotDifferentiable(
             f"{type(model.denoiser).__name__} cannot be differentiated, so it cannot be trained: "
             f"{' '.join(str(error).split())[:300]} {_patched(model)}Use gradient checkpointing if its blocks write in "
             "place, PyTorch's attention, or another model, and report the model's name."

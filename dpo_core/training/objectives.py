@@ -47,7 +47,8 @@ class PairErrors:
     loser_reference: torch.Tensor
     gap: torch.Tensor
     """Reward gap: signed improvement from loser to winner (`Pair.gap`), in standard deviations of the round."""
-    beta: float
+    beta: float | torch.Tensor
+    """A scalar."""
     counts: torch.Tensor | None = None
     """Mask for unpaired objectives, [n, 2] (winner, loser): 1 = the sample counts, 0 = it is a filler.
 

@@ -14,6 +14,7 @@ from ..errors import UserError
 from ..protocols import TextToImage
 from ..seeds import generator
 from .dataset import to_device
+from .times import draw_times
 
 Errors = tuple[torch.Tensor, torch.Tensor]
 """Errors of winners and losers, float32 [b] each."""
@@ -25,8 +26,16 @@ class ReferenceCache:
     Draw k of a pair is a time and a noise that depend on (seed, pair, k) alone. In epoch e a pair uses draw e mod K.
     """
 
-    def __init__(self, pairs: int, draws: int, seed: int, device: torch.device) -> None:
-        self.draws, self.seed = draws, seed
+    def __init__(
+        self,
+        pairs: int,
+        draws: int,
+        seed: int,
+        device: torch.device,
+        time_sampling: str = "table",
+        time_shift: float | None = None,
+    ) -> None:
+        self.draws, self.seed, self.times = draws, seed, (time_sampling, time_shift)
         self.winner, self.loser = (torch.full((pairs, draws), math.nan, device=device) for _ in range(2))
         self.known = torch.zeros(pairs, draws, dtype=torch.bool)
 
@@ -37,7 +46,7 @@ class ReferenceCache:
         times, noise = [], []
         for pair, k in zip(picks.tolist(), (epochs % self.draws).tolist(), strict=True):
             draws = generator(self.seed, 5, pair, k)
-            times.append(model.draw_timesteps(1, draws))
+            times.append(draw_times(model, 1, draws, *self.times))
             noise.append(torch.randn(shape, generator=draws))
         return torch.cat(times), torch.stack(noise)
 

@@ -11,10 +11,11 @@ Weighted = dict[str, tuple[torch.Tensor, torch.Tensor]]
 
 
 @torch.no_grad()
-def step_metrics(loss: torch.Tensor, errors: PairErrors, scale: torch.Tensor | None) -> Weighted:
+def step_metrics(loss: torch.Tensor, errors: PairErrors, scale: torch.Tensor | None, sizes: bool = False) -> Weighted:
     """Metrics of one forward: loss, winner and loser error above the reference's, margin, accuracy.
 
-    With the loser guard also `loser_scale`, the mean factor on the losers' gradients (`scale`, [n]).
+    With the loser guard also `loser_scale`, the mean factor on the losers' gradients (`scale`, [n]); with
+    `sizes` also `margin_size`, the mean size of the margins.
     """
     pairs, (winners, losers) = torch.full_like(loss, len(errors.winner)), errors.counted
     numbers = {
@@ -24,6 +25,8 @@ def step_metrics(loss: torch.Tensor, errors: PairErrors, scale: torch.Tensor | N
         "margin": (errors.margin.mean(), pairs),
         "accuracy": ((errors.margin > 0).float().mean(), pairs),
     }
+    if sizes:
+        numbers["margin_size"] = errors.margin.abs().mean(), pairs
     return numbers if scale is None else {**numbers, "loser_scale": (scale.mean(), pairs)}
 
 

@@ -11,8 +11,9 @@ import torch
 
 from ..errors import UserError
 from ..seeds import derive_seed
+from .gradient_check import NotDifferentiable
 from .memory.compile import compiled
-from .memory.levels import at_level
+from .memory.levels import LEVELS, at_level
 from .self_test import self_test
 from .trainer import Pending, Trainer, TrainingStopped
 
@@ -55,7 +56,8 @@ def train_steps(
 
     The gradient self-test must pass before the first step and after each change of the memory level. Metrics are
     checked every `log_every` steps and before each save. When the self-test or a step runs out of memory, training
-    continues from the last good state at the next memory level (`trainer.level`).
+    continues from the last good state at the next memory level (`trainer.level`); and so it does from `fast` where the
+    model's blocks write in place, which checkpointing allows.
 
     `save(next_step, state, new_records)` is called every `checkpoint_every` steps and at the end; `tell(record)` when
     the metrics of a step have been checked; `tell_cache(done, of)` while the reference cache is filled.
@@ -70,11 +72,8 @@ def train_steps(
         done.restore(trainer)
         if trainer.model.device.type == "cuda":
             torch.cuda.empty_cache()
-        logging.warning(
-            "training ran out of memory; it continues from step %d at memory level %r",
-            done.next_step + 1,
-            trainer.level,
-        )
+        said = "training continues from step %d at memory level %r"
+        logging.warning(said, done.next_step + 1, trainer.level)
     return done.records
 
 
@@ -83,7 +82,7 @@ def _at_one_level(
 ) -> bool:
     """Train to the last step at the trainer's memory level.
 
-    Returns False when memory ran out and the trainer has switched to the next level.
+    Returns False when memory ran out, or the level does not suit the model, and the trainer has switched to the next.
     """
     settings, model = trainer.settings, trainer.model
     try:
@@ -99,8 +98,15 @@ def _at_one_level(
         trainer.load_state(done.good)
         stop.records = done.fresh
         raise
+    except NotDifferentiable as error:
+        if trainer.level == LEVELS[0] and trainer.lower_level():
+            logging.warning("%s", error)
+            return False
+        trainer.load_state(done.good)
+        raise
     except torch.OutOfMemoryError as error:
         if trainer.lower_level():
+            logging.warning("training ran out of memory")
             return False
         trainer.load_state(done.good)
         raise UserError(

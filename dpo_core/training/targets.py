@@ -10,7 +10,7 @@ from torch import nn
 from ..errors import UserError
 from .blocks import is_layer, is_unet, numbered_blocks
 
-_TARGETS = {
+TARGETS = {
     "attention": r"(\.(to_q|to_k|to_v|to_out\.0|qkv)|attn\.proj)$",
     "attention+ff": (
         r"(\.(to_q|to_k|to_v|to_out\.0|qkv|proj_in|proj_out|ff\.net\.0\.proj|ff\.net\.2|linear[12])"
@@ -37,14 +37,13 @@ def target_layers(denoiser: nn.Module, targets: str) -> dict[str, nn.Module]:
     found = _by_name(layers, targets) if is_unet(denoiser) else _of_transformer(denoiser, layers, targets)
     if not found:
         raise UserError(
-            f"adapter targets {targets!r} match no layer of {type(denoiser).__name__}. "
-            f"Choose one of {sorted(_TARGETS)}."
+            f"adapter targets {targets!r} match no layer of {type(denoiser).__name__}. Choose one of {sorted(TARGETS)}."
         )
     return {name: layers[name] for name in layers if name in found}
 
 
 def _by_name(layers: Mapping[str, nn.Module], targets: str) -> set[str]:
-    pattern = re.compile(_TARGETS[targets])
+    pattern = re.compile(TARGETS[targets])
     return {name for name in layers if pattern.search(name)}
 
 

@@ -14,12 +14,15 @@ from ..protocols import TextToImage
 from ..seeds import generator
 from ..settings import TrainSettings
 from .adapter import Adapter
+from .auto_beta import AutoBeta
 from .dataset import Batch, PairData, gather, resident, to_device, visits
 from .loser_guard import guarded
-from .memory.levels import LEVELS, first_level, next_level
+from .memory.levels import PAIR_BY_PAIR, first_level, next_level
+from .memory.stream import mover_for
 from .objectives import OBJECTIVES, PairErrors, denoising_error, kto_improvement
 from .reference_cache import Errors, ReferenceCache, fill, forwards_to_fill
 from .step_metrics import Means, Weighted, step_metrics
+from .times import draw_times
 
 
 class TrainingStopped(UserError):
@@ -45,18 +48,24 @@ class Trainer:
     """AdamW on the adapter of one model for the pairs of one round.
 
     Every random draw depends on (seed, step) alone, so a resumed run gives the same numbers as an uninterrupted one.
-    Raises UserError for the objective reward_gap when no pair has a reward gap.
+    settings: settled for the model's family (families.training_for). Raises UserError for the objective reward_gap
+    when no pair has a reward gap.
     """
 
     def __init__(
         self, model: TextToImage, adapter: Adapter, data: PairData, settings: TrainSettings, seed: int
     ) -> None:
         self.model, self.adapter, self.settings, self.seed = model, adapter, settings, seed
-        self.level = first_level(settings)
+        self.level, self.mover = first_level(settings, model.whole), mover_for(model.device)
         self.data = resident(data, model.device)
+        self.times = settings.time_sampling, settings.time_shift
         self.cache = (
-            ReferenceCache(len(data), settings.reference_bank, seed, model.device) if settings.reference_bank else None
+            ReferenceCache(len(data), settings.reference_bank, seed, model.device, *self.times)
+            if settings.reference_bank
+            else None
         )
+        adapts = settings.auto_beta == "on"
+        self.auto_beta = AutoBeta(settings.beta_floor, settings.beta_ceiling, model.device) if adapts else None
         self.parameters = adapter.parameters()
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
@@ -103,6 +112,9 @@ class Trainer:
             self._backward(loss * (len(piece.picks) / pairs))
             means.add(numbers)
         metrics = {**means.values(), "grad_norm": self._optimize()}
+        if self.auto_beta:
+            metrics["beta"] = self.auto_beta.value()
+            self.auto_beta.add(metrics.pop("margin_size"))
         return Pending(step, rate, tuple(metrics), torch.stack(list(metrics.values())))
 
     def _forwards(self, step: int) -> Iterator[Batch]:
@@ -115,7 +127,9 @@ class Trainer:
 
         (None, []) for paired objectives, and when the step is a single forward, whose own errors give z.
         """
-        if self.settings.objective not in UNPAIRED or (self.settings.accumulation == 1 and self.level != LEVELS[-1]):
+        if self.settings.objective not in UNPAIRED or (
+            self.settings.accumulation == 1 and self.level not in PAIR_BY_PAIR
+        ):
             return None, []
         total, count, references = 0.0, 0.0, []
         for piece in self._forwards(step):
@@ -145,7 +159,13 @@ class Trainer:
         return records
 
     def lower_level(self) -> bool:
-        """Switch to the next memory level; False when there is none (see `next_level`)."""
+        """Switch to the next memory level; False when there is none (see `next_level`).
+
+        The level "stream" is first tried once more without the next block on the device.
+        """
+        if self.level == "stream" and self.mover.ahead:
+            self.mover.ahead = False
+            return True
         after = next_level(self.settings, self.level, self.model.denoiser)
         self.level = after or self.level
         return after is not None
@@ -175,7 +195,7 @@ class Trainer:
         picks, epochs = self.visits(step, part)
         if self.cache is None:
             draws = generator(self.seed, 2, step, part)
-            times = model.draw_timesteps(len(picks), draws)
+            times = draw_times(model, len(picks), draws, *self.times)
             noise = torch.randn(len(picks), *self.data.winners.shape[1:], generator=draws)
         else:
             times, noise = self.cache.draw(model, picks, epochs, self.data.winners.shape[1:])
@@ -205,8 +225,8 @@ class Trainer:
         return self.cache.lookup(batch.picks, batch.epochs)
 
     def _pieces(self, batch: Batch) -> list[Batch]:
-        """Split a batch into forwards: a single one, or one per pair at the lowest memory level."""
-        return batch.pieces(1 if self.level == LEVELS[-1] else len(batch.picks))
+        """Split a batch into forwards: a single one, or one per pair at the lowest memory levels."""
+        return batch.pieces(1 if self.level in PAIR_BY_PAIR else len(batch.picks))
 
     def _errors(
         self, batch: Batch, reference: Errors, point: torch.Tensor | None = None
@@ -216,9 +236,8 @@ class Trainer:
         winner, loser = denoising_error(prediction, batch.target).chunk(2)
         gaps = gather(self.data.gaps, batch.picks, self.model.device)
         counts = None if self.data.counts is None else gather(self.data.counts, batch.picks, self.model.device)
-        return PairErrors(
-            winner, reference[0], loser, reference[1], gaps, self.settings.beta, counts, point
-        ), prediction
+        beta = self.auto_beta.value() if self.auto_beta else self.settings.beta
+        return PairErrors(winner, reference[0], loser, reference[1], gaps, beta, counts, point), prediction
 
     def _policy(
         self, batch: Batch, reference: Errors, point: torch.Tensor | None = None
@@ -229,7 +248,7 @@ class Trainer:
         if self.settings.loser_guard is not None:
             errors, scale = guarded(self.objective, errors, prediction, batch.target, self.settings.loser_guard)
         loss = self.objective(errors).mean()
-        return loss, step_metrics(loss.detach(), errors, scale)
+        return loss, step_metrics(loss.detach(), errors, scale, sizes=self.auto_beta is not None)
 
     def _backward(self, loss: torch.Tensor) -> None:
         loss.backward()
@@ -241,10 +260,11 @@ class Trainer:
         return norm
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Tensors that the next step depends on: policy, reference, reference cache (`bank.`) and optimizer."""
+        """Tensors that the next step depends on: policy, reference, reference cache (`bank.`), auto-beta, optimizer."""
         tensors = {f"policy.{k}": v for k, v in self.adapter.state().items()}
         tensors |= {f"reference.{k}": v for k, v in self.adapter.reference_state().items()}
         tensors |= {f"bank.{k}": v for k, v in (self.cache.state() if self.cache else {}).items()}
+        tensors |= {f"beta.{k}": v for k, v in (self.auto_beta.state() if self.auto_beta else {}).items()}
         for i, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{k}": torch.as_tensor(v).clone() for k, v in moments.items()}
         return tensors
@@ -259,6 +279,8 @@ class Trainer:
         self.adapter.load_reference(under("reference."))
         if self.cache:
             self.cache.load(under("bank."))
+        if self.auto_beta:
+            self.auto_beta.load(under("beta."))
         moments: dict[int, dict[str, torch.Tensor]] = {}
         for key, value in under("optimizer.").items():
             index, name = key.split(".", 1)

@@ -28,13 +28,16 @@ Unit: seconds.
 def curve(records: Sequence[Mapping[str, float]], settings: TrainSettings) -> dict[str, Any]:
     """The page's training plot as JSON: the points and the levels of its horizontal lines.
 
-    A point is [step, loss, margin, winner error, mean winner error of 20 steps]; None stands for NaN.
+    A point is [step, loss, margin, winner error, mean winner error of 20 steps]; None stands for NaN. beta: the last
+    step's, its floor and its ceiling, where it is adapted.
     """
+    beta = records[-1].get("beta") if records else None
     return {
         "steps": settings.steps,
         "level": NO_PREFERENCE.get(settings.objective),
         "warning": settings.winner_error_warning,
         "collapse": settings.winner_error_collapse,
+        "beta": None if beta is None else [_plain(beta), settings.beta_floor, settings.beta_ceiling],
         "points": thinned([_point(r) for r in records]),
     }
 

@@ -1,6 +1,6 @@
-"""The pack's only HTTP route: small previews of a run's pictures, for Inspect Pairs.
+"""The pack's HTTP routes: small previews of a run's pictures, and the family of a model file.
 
-It only reads, and only files in a run's folder of previews.
+They only read: files in a run's folder of previews, and headers of files in the host's model folders.
 """
 
 from __future__ import annotations
@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Any
 
 PREVIEW = "/dreambooth_dpo/preview"
+FAMILY = "/dreambooth_dpo/family"
 KEEP = "private, max-age=31536000, immutable"
 """Cache header: a preview's name contains a hash of its content, so the file of a name never changes."""
 
 
 def register() -> None:
-    """Add the route to the running server; does nothing if there is none (a script that imports the pack)."""
+    """Add the routes to the running server; does nothing if there is none (a script that imports the pack)."""
     server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
     if server is not None:
         server.routes.get(PREVIEW)(preview)
+        server.routes.get(FAMILY)(family)
 
 
 async def preview(request: Any) -> Any:
@@ -31,6 +33,21 @@ async def preview(request: Any) -> Any:
     return web.FileResponse(
         found, headers={"Content-Type": "image/webp", "Cache-Control": KEEP, "X-Content-Type-Options": "nosniff"}
     )
+
+
+async def family(request: Any) -> Any:
+    """GET ?folder=&name= -> {"family", "values"} of a model file; 400 for a folder of no denoisers, 404 if unknown."""
+    import asyncio
+
+    from aiohttp import web
+
+    from .families import of_file
+
+    asked = [request.query.get(part, "") for part in ("folder", "name")]
+    found = await asyncio.get_running_loop().run_in_executor(None, of_file, *asked)
+    if isinstance(found, int):
+        return web.Response(status=found, text="no such model", headers={"X-Content-Type-Options": "nosniff"})
+    return web.json_response(found, headers={"X-Content-Type-Options": "nosniff"})
 
 
 def locate(run: str, set_name: str, name: str) -> Path | int:

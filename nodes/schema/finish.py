@@ -30,7 +30,8 @@ class FinishCandidates(io.ComfyNode):
                 widget(
                     SamplingSettings,
                     "steps",
-                    tooltip="Sampler steps of the finished candidates: your usual number, more than the drafts have. "
+                    tooltip="Sampler steps of the finished candidates: your usual number, more than the drafts have; "
+                    "0: auto, as usual for the model's family. "
                     "All other sampling settings are those of the drafts.",
                 ),
             ],
@@ -54,7 +55,7 @@ class FinishCandidates(io.ComfyNode):
         if none := lacking(pairs):
             raise NoPairs(none)
         progress = NodeProgress(cls.hidden.unique_id)
-        handle, images, said = finish_candidates(model, clip, vae, pairs, steps, progress)
+        handle, images, said = finish_candidates(model, clip, vae, pairs, steps or None, progress)
         progress.show(sheet := tiles(images, 64))
         preview = to_image([sheet])
         return io.NodeOutput(handle, preview, said, ui={**ui.PreviewImage(preview, cls=cls).as_dict(), "text": (said,)})

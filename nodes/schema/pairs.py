@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
-from ...dpo_core.settings import PairSettings, from_widgets
+from ...dpo_core.settings import PairSettings, settings_of_widgets
 from ..sockets import CATEGORY, PairsType, ScoredType, found_by, shown_again
 from ..widgets import ordered
 
@@ -55,7 +55,7 @@ class BuildPairs(io.ComfyNode):
         from ..stages.no_pairs import lacking
         from ..stages.pairs import make_pairs
 
-        settings = PairSettings(**from_widgets(PairSettings, widgets))
+        settings = settings_of_widgets(PairSettings, widgets)
         made = make_pairs(scored, settings, NodeProgress(cls.hidden.unique_id))
         fidelity, alignment, prompt_of = made.scores
         figure = cloud_figure(

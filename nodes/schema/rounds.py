@@ -15,7 +15,7 @@ from ...dpo_core.settings import (
     StopSettings,
     TrainSettings,
 )
-from ..sockets import CATEGORY, CandidatesType, ConceptType, PromptsType, ScorerType, found_by
+from ..sockets import AUTO, CATEGORY, CandidatesType, ConceptType, PromptsType, ScorerType, found_by
 from ..widgets import ordered, widget
 from .finish import FinishCandidates
 from .inputs import judge_input, seeds_input
@@ -224,11 +224,12 @@ class Rounds(io.ComfyNode):
         sampler_name: str = "euler",
     ) -> bool | str:
         # ComfyUI does not check the range of an input that is named here.
-        for name, value, least in (("steps", steps, 1), ("draft_steps", draft_steps, 0)):
-            if value is not None and not least <= value <= 1000:
-                return f"{name} is {value}. Set it between {least} and 1000."
+        for name, value in (("steps", steps), ("draft_steps", draft_steps)):
+            if value is not None and not 0 <= value <= 1000:
+                return f"{name} is {value}. Set it between 0 and 1000."
         wrong = SampleCandidates.validate_inputs(run_name)
-        if wrong is True and draft_steps and steps is not None and sampler_name is not None:
+        # Values that are auto (0 steps, sampler "auto") are known when the model is: Finish Candidates checks them.
+        if wrong is True and draft_steps and steps and sampler_name not in (None, AUTO):
             from ..stages.finish import drafts_refused
 
             wrong = drafts_refused(draft_steps, steps, sampler_name) or True

@@ -5,8 +5,8 @@ from __future__ import annotations
 from comfy_api.latest import io, ui
 
 from ...dpo_core.settings import SamplingSettings
-from ..sockets import CATEGORY, Candidates, CandidatesType, ConceptType, PromptsType, found_by, shown_again
-from ..widgets import ordered
+from ..sockets import AUTO, CATEGORY, Candidates, CandidatesType, ConceptType, PromptsType, found_by, shown_again
+from ..widgets import AUTO_VALUE, ordered
 
 
 def round_input() -> io.Int.Input:
@@ -19,22 +19,24 @@ def sampler_inputs() -> list[io.Input]:
     """Widgets that only ComfyUI has: sampler, scheduler and negative prompt."""
     from ...dpo_core.backends.comfyui import host
 
-    return [
-        io.Combo.Input(
-            "sampler_name",
-            options=host.sampler_names(),
-            default="dpmpp_2m",
-            tooltip="The sampler. Samplers that add no noise while sampling (euler, ddim, dpmpp_2m, uni_pc, ...) "
-            "draw the same pictures at any batch size.",
-        ),
-        io.Combo.Input(
-            "scheduler",
-            options=host.scheduler_names(),
-            default="karras",
-            tooltip="The noise schedule: how the noise level falls over the steps.",
-        ),
-        io.String.Input("negative", default="", multiline=True, tooltip="Negative prompt. It has no effect at cfg 1."),
-    ]
+    usual = "auto: as usual for the model's family."
+    sampler = io.Combo.Input(
+        "sampler_name",
+        options=[AUTO, *host.sampler_names()],
+        default=AUTO,
+        tooltip=f"The sampler. {usual} Samplers that add no noise while sampling (euler, ddim, dpmpp_2m, uni_pc, ...) "
+        "draw the same pictures at any batch size.",
+    )
+    scheduler = io.Combo.Input(
+        "scheduler",
+        options=[AUTO, *host.scheduler_names()],
+        default=AUTO,
+        tooltip=f"The noise schedule: how the noise level falls over the steps. {usual}",
+    )
+    for made in (sampler, scheduler):
+        made.extra_dict = {AUTO_VALUE: AUTO}  # as an attribute: 0.3.64's widgets do not take it as an argument
+    negative = "Negative prompt. It has no effect at cfg 1."
+    return [sampler, scheduler, io.String.Input("negative", default="", multiline=True, tooltip=negative)]
 
 
 DRAWING = (
@@ -90,6 +92,7 @@ class SampleCandidates(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, clip, vae, concept, prompts, run_name, **drawing) -> io.NodeOutput:
+        from ..host.families import auto_words, drawn_with
         from ..host.runs import NodeProgress, run_path, tiles, to_image
         from ..stages.sample import draw_candidates, sampling_of
 
@@ -99,7 +102,9 @@ class SampleCandidates(io.ComfyNode):
         handle, images = draw_candidates(model, clip, vae, handle, progress)
         progress.show(sheet := tiles(images, 64))
         preview = to_image([sheet])
-        return io.NodeOutput(handle, preview, ui=ui.PreviewImage(preview, cls=cls))
+        values = drawn_with(handle, model)
+        shown = {"text": (auto_words(values, drawing),), "dbdpo_auto": (values,)}
+        return io.NodeOutput(handle, preview, ui={**ui.PreviewImage(preview, cls=cls).as_dict(), **shown})
 
     @classmethod
     def validate_inputs(cls, run_name: str = "x") -> bool | str:

@@ -97,6 +97,7 @@ class TrainStep(io.ComfyNode):
         done = train_step(model, clip, pairs, widgets, continue_from, NodeProgress(cls.hidden.unique_id), feed)
         curves = to_image([done.curves])
         shown = {**ui.PreviewImage(curves, cls=cls).as_dict(), "text": (done.summary,), "dbdpo_curve": (done.curve,)}
+        shown["dbdpo_auto"] = (done.settings,)
         return io.NodeOutput(done.model, done.lora, curves, done.summary, ui=shown)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ...dpo_core.backends.comfyui import BATCH_INVARIANT
+from ...dpo_core.backends.comfyui import BATCH_INVARIANT, model_family
 from ...dpo_core.errors import UserError
 from ...dpo_core.loop.drafts import finish_set
 from ...dpo_core.run.folder import RunFolder
@@ -17,14 +17,14 @@ from .sample import backend_for, drawn_by
 
 
 def finish_candidates(
-    model: Any, clip: Any, vae: Any, handle: Pairs, steps: int, progress: NodeProgress
+    model: Any, clip: Any, vae: Any, handle: Pairs, steps: int | None, progress: NodeProgress
 ) -> tuple[Candidates, np.ndarray, str]:
     """Draw the drafts in these pairs with `steps` steps: (handle, one picture of each prompt, summary).
 
-    Pictures: uint8 [n, H, W, 3], n at most 64. Raises UserError if the drafts have as many steps or more, if the
-    sampler adds noise, or if another MODEL drew the drafts.
+    steps: None for those of the model's family. Pictures: uint8 [n, H, W, 3], n at most 64. Raises UserError if the
+    drafts have as many steps or more, if the sampler adds noise, or if another MODEL drew the drafts.
     """
-    drafts = handle.scored.candidates
+    drafts, steps = handle.scored.candidates, steps or model_family(model).steps.value
     if wrong := drafts_refused(drafts.settings.steps, steps, drafts.sampler.name):
         raise UserError(wrong)
     backend = backend_for(model, clip, vae, drafts, progress)

@@ -8,18 +8,27 @@ from typing import Any
 
 import numpy as np
 
-from ...dpo_core.backends.comfyui import ComfyTextToImage
+from ...dpo_core.backends.comfyui import ComfyTextToImage, model_family
+from ...dpo_core.families import sampling_for
 from ...dpo_core.run.folder import RunFolder
 from ...dpo_core.sampling.sets import sample_set
-from ...dpo_core.settings import SamplingSettings, from_widgets
+from ...dpo_core.settings import SamplingSettings, settings_of_widgets
 from ..host.runs import NodeProgress, mark, remember
-from ..sockets import Candidates, Sampler
+from ..sockets import AUTO, Candidates, Sampler
 
 
 def sampling_of(widgets: Mapping[str, Any]) -> tuple[SamplingSettings, Sampler]:
-    """The core's settings and the ComfyUI-only ones, from the widgets of a sampling node."""
-    settings = SamplingSettings(**from_widgets(SamplingSettings, widgets))
+    """The core's settings and the ComfyUI-only ones, from the widgets of a sampling node; some may be auto."""
+    settings = settings_of_widgets(SamplingSettings, widgets)
     return settings, Sampler(widgets["sampler_name"], widgets["scheduler"], widgets["negative"])
+
+
+def settled(handle: Candidates, model: Any) -> Candidates:
+    """The handle with the values of the model's family where settings and sampler are auto."""
+    family, sampler = model_family(model), handle.sampler
+    named = {"name": family.sampler.value, "scheduler": family.scheduler.value}
+    found = {field: value for field, value in named.items() if getattr(sampler, field) == AUTO}
+    return replace(handle, settings=sampling_for(handle.settings, family), sampler=replace(sampler, **found))
 
 
 def backend_for(model: Any, clip: Any, vae: Any, candidates: Candidates, progress: NodeProgress) -> ComfyTextToImage:
@@ -36,8 +45,10 @@ def draw_candidates(
 ) -> tuple[Candidates, np.ndarray]:
     """Draw the missing candidates of a set: (its handle, the first picture of each prompt).
 
-    The set's name is a hash of model, prompts and settings. Pictures: uint8 [n, H, W, 3], n at most 64.
+    The handle's settings may be auto; those of the result are settled. The set's name is a hash of model, prompts and
+    settings. Pictures: uint8 [n, H, W, 3], n at most 64.
     """
+    handle = settled(handle, model)
     backend = backend_for(model, clip, vae, handle, progress)
     settings, prompts = handle.settings, handle.prompts.train
     name = drawn_by(backend, handle)

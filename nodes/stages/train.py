@@ -10,28 +10,34 @@ from ...dpo_core.backends.comfyui import (
     ComfyTextToImage,
     LiveAdapter,
     diffusers_names,
+    export_of,
     host,
     live_adapter,
     lora_prefixes,
+    model_family,
     prefixes_in,
     with_live_adapter,
     without_live_adapter,
 )
 from ...dpo_core.errors import UserError
+from ...dpo_core.families import adapter_for, training_for
 from ...dpo_core.pairs.edits import thumbs_of, thumbs_words
 from ...dpo_core.report.plots.figure import figure_image
 from ...dpo_core.report.plots.training import training_figure
 from ...dpo_core.run.folder import RunFolder
-from ...dpo_core.settings import AdapterSettings, TrainSettings, from_widgets
+from ...dpo_core.settings import AdapterSettings, TrainSettings, settings_of_widgets
 from ...dpo_core.training.adapter import Adapter
 from ...dpo_core.training.dataset import pair_data
+from ...dpo_core.training.lora_export import Export
 from ...dpo_core.training.lora_files import load_tensors, lora_tensors
+from ...dpo_core.training.memory.levels import streams
 from ...dpo_core.training.objectives import NO_PREFERENCE
 from ...dpo_core.training.round import train_round
 from ...dpo_core.training.steps import training_seed
 from ..host.curve import CurveFeed, curve
+from ..host.families import auto_words, trained_with
 from ..host.runs import NodeProgress, mark
-from ..sockets import Pairs
+from ..sockets import AUTO, Pairs
 
 
 class DPOLora(dict):
@@ -39,6 +45,7 @@ class DPOLora(dict):
 
     rank: int
     alpha: float
+    targets: str
     metadata: dict[str, str]
     fingerprint: str = ""
     """Fingerprint of the adapter on the MODEL that the same training returned."""
@@ -49,6 +56,8 @@ class DPOLora(dict):
     curves: Any = None
     note: str = ""
     """What Save DPO LoRA says about the LoRA, if anything."""
+    export: Export | None = None
+    """What its diffusers form needs; None: to be found by the MODEL."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,8 @@ class Trained:
     lora: DPOLora
     curves: Any
     summary: str
+    settings: dict[str, Any]
+    """What the page shows beside widgets that are auto: the family's name and the value of each widget."""
     curve: dict[str, Any]
     """The training curve for the page (nodes/host/curve.py)."""
 
@@ -67,8 +78,8 @@ def settings_of(widgets: Mapping[str, Any]) -> tuple[AdapterSettings, TrainSetti
     """The core's settings from the widgets of a training node."""
     level = _level(widgets.get("memory") or "auto", widgets["checkpointing"])
     return (
-        AdapterSettings(**from_widgets(AdapterSettings, widgets)),
-        TrainSettings(**from_widgets(TrainSettings, widgets, memory=level)),
+        settings_of_widgets(AdapterSettings, widgets),
+        settings_of_widgets(TrainSettings, widgets, memory=level),
     )
 
 
@@ -82,11 +93,14 @@ def train_step(
 ) -> Trained:
     """Train one round; a finished round is read back from the run folder.
 
+    Settings that are auto take those of the adapter that training continues from, or the values of the model's family.
+
     Training continues from the adapter on the MODEL or from `lora`, else it starts from B = 0. Raises UserError if both
     are given, or if the adapter on the MODEL has another rank, alpha or targets.
     """
     adapter_settings, settings = settings_of(widgets)
-    riding = live_adapter(model)
+    riding, family = live_adapter(model), model_family(model)
+    adapter_settings = adapter_for(_continued(adapter_settings, riding, lora), family)
     _check_start(riding, lora, adapter_settings)
     candidates = pairs.scored.candidates
     backend = ComfyTextToImage(without_live_adapter(model), clip, None)
@@ -94,7 +108,8 @@ def train_step(
     backend.encode_texts(candidates.prompts.train)
     with RunFolder(candidates.folder) as run:
         backend.latent_shape = tuple(run.latents(candidates.set_name).shape[1:])
-    with RunFolder(candidates.folder) as run, backend.training():
+    settings = training_for(settings, family, backend.latent_shape)
+    with RunFolder(candidates.folder) as run, backend.training(streams(settings)):
         names = diffusers_names(backend.patcher.model)
         adapter = Adapter(backend.denoiser, adapter_settings, widgets["train_seed"], backend.device, names)
         prefixes = lora_prefixes(backend.patcher.model, adapter.layers)
@@ -108,31 +123,48 @@ def train_step(
         listed, thumbs = [(p.winner, p.loser) for p in run.pairs(pairs.name)], thumbs_of(run, pairs.name)
         number = widgets.get("round") or 0
         seeds = [widgets["train_seed"], *([number] if number else [])]
-        key = mark(backend.fingerprint, start, pairs.name, listed, settings.model_dump(exclude={"memory"}), *seeds)
+        key = mark(backend.fingerprint, start, pairs.name, listed, settings.described(), *seeds)
         with RunFolder(candidates.folder / "training" / key) as inner:
             seed = training_seed(widgets["train_seed"], number)
             stopped = train_round(inner, 0, backend, adapter, data, settings, seed, progress, feed.watch(settings))
             records = inner.training(0)
         live = LiveAdapter(adapter.state(), adapter_settings)
         tensors = DPOLora(lora_tensors(adapter, prefixes))
-    tensors.rank, tensors.alpha = adapter_settings.rank, adapter_settings.alpha
-    concept = candidates.concept
-    tensors.metadata = {"dreambooth_dpo.concept": concept.subject, "dreambooth_dpo.pairs": str(len(listed))}
+        tensors.export = export_of(backend.patcher.model, prefixes)
     tensors.fingerprint, tensors.stopped = live.fingerprint, stopped
-    tensors.winner_alarm = max((float(r["winner_alarm"]) for r in records), default=0.0)
-    tensors.note = _loading_note(without_live_adapter(model), tensors)
-    limits = settings.winner_error_warning, settings.winner_error_collapse
-    figure = training_figure([records], *limits, f"{len(listed)} pairs", settings.objective)
-    tensors.curves = figure_image(figure)
-    said = _summary(records, len(listed), stopped, settings.objective), thumbs_words(thumbs, settings.objective)
+    tensors.metadata = {
+        "dreambooth_dpo.concept": candidates.concept.subject,
+        "dreambooth_dpo.pairs": str(len(listed)),
+    }
+    tensors.note = rounding_note(host.rounding_of_merge(without_live_adapter(model), tensors))
+    _describe(tensors, records, adapter_settings, settings)
+    shown = trained_with(family, adapter_settings, settings)
     note = f"For loading: {tensors.note}." if tensors.note else None
-    summary = "\n".join(filter(None, (*said, note)))
-    return Trained(with_live_adapter(backend.patcher, live), tensors, tensors.curves, summary, curve(records, settings))
+    said = _summary(records, len(listed), stopped, settings.objective), thumbs_words(thumbs, settings.objective)
+    summary = "\n".join(filter(None, (*said, note, auto_words(shown, widgets))))
+    live_model = with_live_adapter(backend.patcher, live)
+    return Trained(live_model, tensors, tensors.curves, summary, shown, curve(records, settings))
 
 
-def _loading_note(model: Any, lora: Mapping[str, Any]) -> str:
-    """How to load the LoRA where the base's weights have few bits; "" where every loader will do."""
-    error = host.rounding_of_merge(model, lora)
+def _describe(tensors: DPOLora, records: list[dict], adapter: AdapterSettings, settings: TrainSettings) -> None:
+    """Set what the LoRA carries of its training: adapter settings, highest winner alarm, curves."""
+    tensors.rank, tensors.alpha, tensors.targets = adapter.rank, adapter.alpha, adapter.targets
+    tensors.winner_alarm = max((float(r["winner_alarm"]) for r in records), default=0.0)
+    limits = settings.winner_error_warning, settings.winner_error_collapse
+    betas, pairs = (settings.beta_floor, settings.beta_ceiling), tensors.metadata["dreambooth_dpo.pairs"]
+    tensors.curves = figure_image(training_figure([records], *limits, f"{pairs} pairs", settings.objective, betas))
+
+
+def _continued(settings: AdapterSettings, riding: LiveAdapter | None, lora: Any) -> AdapterSettings:
+    """The settings with rank, alpha and targets of the adapter that training continues from, where they are auto."""
+    start = riding.settings if riding is not None else lora
+    given = {name: getattr(start, name, None) for name in ("rank", "alpha", "targets")}
+    auto = {name: value for name, value in given.items() if value and getattr(settings, name) in (None, AUTO)}
+    return settings.model_copy(update=auto)
+
+
+def rounding_note(error: float | None) -> str:
+    """How to load a LoRA that is off by `error` when merged (host.rounding_of_merge); "" where every loader will do."""
     if error is None:
         return ""
     return (

@@ -149,3 +149,21 @@ def test_with_lora_patches_the_layers_that_it_names(toybox):
         "diffusion_model.middle_block.1.transformer_blocks.0.attn1.to_q.weight"
     ], changed("LoRA keys")
     assert not toybox[0].patches
+
+
+def test_class_of_file_tells_what_the_loader_will_make(comfyui, tmp_path, monkeypatch):
+    """By names and shapes alone; a file of no model, a truncated one and another format have no class."""
+    depth = {"num_res_blocks": [1], "channel_mult": [1], "transformer_depth": [1], "transformer_depth_output": [1, 1]}
+    monkeypatch.setitem(random_models.UNETS, "sd15", {**random_models.UNETS["sd15"], **depth})
+    path = tmp_path / "shallow.safetensors"
+    random_models.write_denoiser("sd15", path)
+    name, config = host.class_of_file(path)
+    loaded = host.checkpoint_model(path).model.model_config
+    assert name == type(loaded).__name__ and config["context_dim"] == loaded.unet_config["context_dim"], changed(
+        "its detection"
+    )
+    (tmp_path / "cut.safetensors").write_bytes(path.read_bytes()[:2000])
+    (tmp_path / "other.ckpt").write_bytes(b"x")
+    assert (
+        host.class_of_file(tmp_path / "cut.safetensors") is None and host.class_of_file(tmp_path / "other.ckpt") is None
+    )

@@ -8,6 +8,7 @@ from typing import get_args
 import pytest
 from schemas import widget_of, widgets
 
+from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.prompts import split
 from dreambooth_dpo.dpo_core.settings import (
     AdapterSettings,
@@ -18,6 +19,7 @@ from dreambooth_dpo.dpo_core.settings import (
     SamplingSettings,
     StopSettings,
     TrainSettings,
+    settings_of_widgets,
 )
 from dreambooth_dpo.toybox.defaults import TOY_PERSONALIZE, TOY_SETTINGS
 
@@ -47,6 +49,9 @@ TRAINING = {
     "schedule": (TrainSettings, "schedule"),
     "memory": (TrainSettings, "memory"),
     "reference_bank": (TrainSettings, "reference_bank"),
+    "auto_beta": (TrainSettings, "auto_beta"),
+    "time_sampling": (TrainSettings, "time_sampling"),
+    "time_shift": (TrainSettings, "time_shift"),
 }
 MEASURING = {"seeds_per_prompt": (EvaluationSettings, "seeds_per_prompt"), "seed": (EvaluationSettings, "seed")}
 MEANINGS = {
@@ -71,23 +76,25 @@ MEANINGS = {
     "DBDPO_FinishCandidates": {"steps": (SamplingSettings, "steps")},
 }
 MEANT = [(node, widget) for node, names in MEANINGS.items() for widget in names]
-KSAMPLER_STEPS = 20
+AUTO = {
+    **dict.fromkeys(("steps", "cfg", "width", "height", "rank", "alpha", "learning_rate", "beta", "time_shift"), 0),
+    **dict.fromkeys(("targets", "auto_beta", "time_sampling"), "auto"),
+}
+"""Widgets whose default is the value of the model's family, and how they say so."""
 DIFFERENT = {
     ("DBDPO_LoadToybox", "steps"): TOY_PERSONALIZE.steps,
-    ("DBDPO_SampleCandidates", "steps"): KSAMPLER_STEPS,
-    ("DBDPO_Rounds", "steps"): KSAMPLER_STEPS,
-    ("DBDPO_FinishCandidates", "steps"): KSAMPLER_STEPS,
     ("DBDPO_TrainStep", "loser_guard"): 0,
     ("DBDPO_Rounds", "loser_guard"): 0,
+    **{(node, name): AUTO[name] for node, name in MEANT if name in AUTO and node != "DBDPO_LoadToybox"},
     **{
         (node, name): getattr(TOY_SETTINGS.pairs, name)
         for node in ("DBDPO_BuildPairs", "DBDPO_Rounds")
         for name in ("max_pairs_per_prompt", "max_uses")
     },
 }
-"""Defaults that differ from the engine's on purpose: the toybox is personalized as in its own settings; steps are those
-of ComfyUI's KSampler, since samplers and schedules are ComfyUI's; a number cannot be empty, so 0 turns the loser guard
-off; pairs per prompt and uses are those that the loop was measured with on the toybox."""
+"""Defaults that differ from the engine's on purpose: the toybox is personalized as in its own settings; the engine
+drives SD alone, the nodes every family; a number cannot be empty, so 0 turns the loser guard off; pairs per prompt and
+uses are those that the loop was measured with on the toybox."""
 
 
 @pytest.mark.parametrize(("node", "name"), MEANT)
@@ -106,7 +113,9 @@ def test_the_engine_takes_all_that_a_widget_offers(nodes, node, name):
     described, widget = kind.model_fields[field], widget_of(nodes, node, name)
     if getattr(widget, "options", None) is not None:
         assert set(widget.options) == set(get_args(described.annotation))
-    for limit in described.metadata if hasattr(widget, "min") else ():
+    # Where 0 is auto, values from there to the engine's least are refused by name (tests/nodes).
+    auto = (node, name) in DIFFERENT and AUTO.get(name) == 0
+    for limit in described.metadata if hasattr(widget, "min") and not auto else ():
         assert widget.min >= getattr(limit, "ge", widget.min) and widget.max <= getattr(limit, "le", widget.max)
         assert not hasattr(limit, "gt") or widget.min > limit.gt
         assert not hasattr(limit, "lt") or widget.max < limit.lt
@@ -114,13 +123,16 @@ def test_the_engine_takes_all_that_a_widget_offers(nodes, node, name):
 
 
 def test_other_defaults_that_mean_the_same(nodes):
-    from nodes import KSampler
-
-    assert KSampler.INPUT_TYPES()["required"]["steps"][1]["default"] == KSAMPLER_STEPS
     assert (
         widget_of(nodes, "DBDPO_PromptSet", "held_out_share").default
         == inspect.signature(split).parameters["held_out_share"].default
     )
+
+
+def test_a_value_between_auto_and_the_least_is_refused_by_its_widgets_name(comfyui):
+    with pytest.raises(UserError, match=r"^cfg is 0.5: input should be greater than or equal to 1, or 0 for auto\.$"):
+        settings_of_widgets(SamplingSettings, {"cfg": 0.5, "width": 0})
+    assert settings_of_widgets(SamplingSettings, {"cfg": 0, "width": 0}).guidance is None
 
 
 def test_the_strengths_are_the_engines(nodes):

@@ -106,9 +106,9 @@ class TinyDenoiser(nn.Module):
 class FakeModel:
     """A TextToImage with latents [3, 8, 8] and pictures of 8 x 8 pixels."""
 
-    fingerprint, precision, merges_adapter = "fake", "fp32", True
+    fingerprint, precision, merges_adapter, whole = "fake", "fp32", True, True
 
-    def training(self) -> AbstractContextManager:
+    def training(self, stream: bool | None = False) -> AbstractContextManager:
         return nullcontext()
 
     def __init__(self) -> None:
@@ -149,6 +149,9 @@ class FakeModel:
 
     def draw_timesteps(self, count: int, generator: torch.Generator) -> torch.Tensor:
         return torch.randint(1, 10, (count,), generator=generator)
+
+    def times_at(self, levels: torch.Tensor) -> torch.Tensor:
+        return (levels * 10).long().clamp(1, 9)
 
     def noised(self, x0: torch.Tensor, noise: torch.Tensor, times: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         share = times.view(-1, 1, 1, 1) / 10

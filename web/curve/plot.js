@@ -28,7 +28,7 @@ export class Plot {
         this.show(null)
     }
 
-    /** rounds: [{points, steps, level, warning, collapse}, ...], or null before any training. */
+    /** rounds: [{points, steps, level, warning, collapse, beta}, ...], or null before any training. */
     show(rounds) {
         this.rounds = (rounds ?? []).filter((round) => round.points?.length)
         this.line = joined(this.rounds)
@@ -107,7 +107,7 @@ export class Plot {
             return
         }
         const { steps } = this.line
-        const { warning, collapse } = this.rounds.at(-1)
+        const { warning, collapse, beta } = this.rounds.at(-1)
         const [step, loss, margin, error, alarm] = point
         const several = this.rounds.length > 1 ? `${this.rounds.length} rounds, ` : ""
         const where = `${several}step ${step + 1} of ${steps}`
@@ -123,9 +123,11 @@ export class Plot {
             ["winner error", error, true],
         ].filter(([, value]) => Number.isFinite(value))
         const read = numbers.map(([name, value, signed]) => `${name} ${said(value, signed)}`).join(", ")
-        this.words.textContent = this.at ? `${where}: ${read}` : `${where}; winner error ${state}`
+        // Adapted to the margins: the value of the last step.
+        const adapted = beta ? `; beta ${said(beta[0])} (adapted, ${beta[1]} to ${beta[2]})` : ""
+        this.words.textContent = this.at ? `${where}: ${read}` : `${where}; winner error ${state}${adapted}`
         this.root.dataset.alarm = alarm > warning ? "on" : "off"
-        this.root.setAttribute("aria-label", `${where}: ${read}; ${state} (warning ${said(warning)})`)
+        this.root.setAttribute("aria-label", `${where}: ${read}; ${state} (warning ${said(warning)})${adapted}`)
     }
 
     /** Shows the values under the pointer. */

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .classes import model_family
+from .diffusers_layers import export_of, export_of_lora
 from .live import (
     LiveAdapter,
     adapter_of_lora,
@@ -12,6 +14,7 @@ from .live import (
     with_live_adapter,
     without_live_adapter,
 )
+from .lora_check import LoraCheck, check_lora
 from .model import BATCH_INVARIANT, ComfyTextToImage
 from .residents import ResidentEmbedder
 
@@ -19,11 +22,16 @@ __all__ = [
     "BATCH_INVARIANT",
     "ComfyTextToImage",
     "LiveAdapter",
+    "LoraCheck",
     "ResidentEmbedder",
     "adapter_of_lora",
+    "check_lora",
     "diffusers_names",
+    "export_of",
+    "export_of_lora",
     "live_adapter",
     "lora_prefixes",
+    "model_family",
     "prefixes_in",
     "with_live_adapter",
     "without_live_adapter",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ...errors import UserError
+from ...families import Family, family_of
+from .prediction import kind_of
 
 IMAGE_MODELS = ("QwenImage", "Krea2", "Anima", "CosmosT2IPredict2", "JoyImage", "WAN21_T2V")
 """Classes of comfy.supported_models that draw pictures as videos of one frame."""
@@ -32,3 +34,19 @@ def frame_of(model: Any, latent_format: Any) -> tuple[int, ...]:
     if latent_format.latent_dimensions == 3 and name in IMAGE_MODELS:
         return (1,)
     raise UserError(f"{name} is a video model, but candidates are pictures. Use a text-to-image model.")
+
+
+FAMILY = "dreambooth_dpo_family"
+"""Attribute of a model's configuration that names its family, where its class is no class of comfy.supported_models."""
+
+
+def model_family(patcher: Any) -> Family:
+    """The family of a MODEL. Raises UserError for a kind of prediction that cannot be trained."""
+    return family_of_model(patcher.model, kind_of(patcher.get_model_object("model_sampling")))
+
+
+def family_of_model(model: Any, kind: str) -> Family:
+    """The family of a model (comfy's BaseModel). kind: its prediction, for classes not in families.json."""
+    config = model.model_config
+    # Not getattr: the host's configurations answer any name.
+    return family_of(vars(config).get(FAMILY, type(config).__name__), kind, config.unet_config)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from typing import Any, get_args
+from typing import Any
 
 import torch
 
@@ -16,7 +16,7 @@ from ...errors import UserError
 from ...settings import AdapterSettings
 from ...training.adapter import Adapter
 from ...training.lora_files import load_tensors
-from ...training.targets import target_layers
+from ...training.targets import TARGETS, target_layers
 from . import host
 
 KEY = "dreambooth_dpo"
@@ -140,7 +140,7 @@ def adapter_of_lora(patcher: Any, lora: Mapping[str, torch.Tensor], called: str)
     """
     ups = {key.removesuffix(_UP) for key in lora if key.endswith(_UP)}
     denoiser = patcher.model.diffusion_model
-    for targets in get_args(AdapterSettings.model_fields["targets"].annotation):
+    for targets in TARGETS:
         prefixes = prefixes_in(lora, patcher.model, target_layers(denoiser, targets))
         if ups == set(prefixes.values()):
             first = next(iter(prefixes.values()))

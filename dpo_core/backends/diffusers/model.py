@@ -89,6 +89,8 @@ class DiffusersTextToImage:
     """
 
     merges_adapter = True
+    whole = True
+    """The weights are on the device for sampling in any case; the memory level "stream" takes the blocks off."""
     resting = ("vae", "text_encoder")
     """Parts of the pipeline that are moved off the GPU while the denoiser trains."""
 
@@ -213,6 +215,10 @@ class DiffusersTextToImage:
         """Uniform discrete timesteps 0..T-1 (Diffusion-DPO draws t ~ U(0, T))."""
         return torch.randint(0, len(self.alphas), (count,), generator=generator)
 
+    def times_at(self, levels: torch.Tensor) -> torch.Tensor:
+        """Discrete timesteps [n] for levels [n] above 0 to 1: places in the table of T steps."""
+        return (levels * len(self.alphas)).long().clamp(max=len(self.alphas) - 1)
+
     def noised(self, x0: torch.Tensor, noise: torch.Tensor, times: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """x_t = sqrt(a) x0 + sqrt(1-a) noise, and the target: the noise, or v = sqrt(a) noise - sqrt(1-a) x0."""
         a = self.alphas[times.to(self.device)].view(-1, 1, 1, 1).to(x0.dtype)
@@ -221,13 +227,21 @@ class DiffusersTextToImage:
         return noised, target
 
     @contextmanager
-    def training(self) -> Iterator[None]:
+    def training(self, stream: bool | None = False) -> Iterator[None]:
         """Inside, only the denoiser is on the GPU; VAE and text encoder return with the first call that needs them."""
         with torch.enable_grad():
             if self._shelf is not None:
                 for name in self.resting:
                     getattr(self.pipe, name).to(self._shelf)
             yield
+
+    def memory_for_training(self) -> tuple[float, float] | None:
+        """(bytes free beside the loaded weights, bytes of the GPU in all); None without a GPU."""
+        if self.device.type != "cuda":
+            return None
+        free, total = torch.cuda.mem_get_info(self.device)
+        unused = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+        return free + unused, total
 
     def _wake(self, part: torch.nn.Module) -> None:
         if self._shelf is not None:

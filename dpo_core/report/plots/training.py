@@ -21,14 +21,20 @@ Records = Sequence[Sequence[Mapping[str, float]]]
 
 
 def training_figure(
-    rounds: Records, warning: float, collapse: float, title: str = "", objective: str = "dpo"
+    rounds: Records,
+    warning: float,
+    collapse: float,
+    title: str = "",
+    objective: str = "dpo",
+    beta_range: tuple[float, float] | None = None,
 ) -> Figure:
     """Loss, implicit accuracy, margin, and winner and loser error of all rounds in a row.
 
     Thin lines are single steps, thick lines the mean of the last 20. rounds: records of each round (fields loss,
     accuracy, margin, winner_error, loser_error); a round may be empty. warning, collapse: limits of the winner's error
     above the reference's, mean of 20 steps. objective: the name of the loss; where its value without a preference is
-    known, a dotted line shows it.
+    known, a dotted line shows it. Where records have a beta (auto-beta), it stands over the margins on an axis of its
+    own; `beta_range` gives its floor and ceiling.
     """
     figure, axes = new_figure(8, 7.3, 2, 2)
     if title:
@@ -46,6 +52,7 @@ def training_figure(
     _curve(axes[1, 0], rounds, "margin", BLUE)
     axes[1, 0].axhline(0, color=GREY, linestyle=":", linewidth=1.5)
     dress(axes[1, 0], "step", "", "margin (squared error)", 12)
+    _betas(axes[1, 0], rounds, beta_range)
     _errors(axes[1, 1], rounds, warning, collapse)
     for ax in axes.flat:
         _mark_rounds(ax, borders)
@@ -80,6 +87,25 @@ def _curve(ax: Axes, rounds: Records, field: str, colour: str, style: str = "-",
             label=label or None,
         )
         first, label = first + len(values), label if len(values) == 0 else ""
+
+
+def _betas(ax: Axes, rounds: Records, limits: tuple[float, float] | None) -> None:
+    """Plot beta at the right of the margins, with its floor and ceiling; nothing where it is not adapted."""
+    if not any("beta" in r for records in rounds for r in records):
+        return
+    right, first = ax.twinx(), 0
+    for records in rounds:
+        steps = np.arange(first, first + len(records))
+        right.plot(steps, [r.get("beta", np.nan) for r in records], color=ORANGE, linewidth=1.8, linestyle="--")
+        first += len(records)
+    for limit in limits or ():
+        right.axhline(limit, color=ORANGE, linestyle=":", linewidth=1.2)
+    right.set_yscale("log")
+    low, high = limits or right.get_ylim()
+    right.set_ylim(low / 1.3, high * 1.3)
+    right.set_ylabel("beta (dashes; dots: limits)", fontsize=11, color=ORANGE)
+    right.tick_params(axis="y", labelsize=10, colors=ORANGE)
+    right.spines["top"].set_visible(False)
 
 
 def _errors(ax: Axes, rounds: Records, warning: float, collapse: float) -> None:

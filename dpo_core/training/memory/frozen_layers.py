@@ -113,7 +113,7 @@ def _norm(plain: Callable) -> Callable:
                 with torch.autocast(device, kind) if kind is not None else nullcontext():
                     return plain(source)
 
-            setattr(y, _NORM_INPUT, (x.detach(), again))
+            setattr(y, _NORM_INPUT, (x.detach(), again, x._version))
         return y
 
     return forward
@@ -123,8 +123,9 @@ def _silu(plain: Callable) -> Callable:
     """Replacement of a SiLU's forward: recomputes its input in backward when that is the output of a group norm."""
 
     def forward(y: torch.Tensor) -> torch.Tensor:
-        source = y.__dict__.pop(_NORM_INPUT, None)
-        return plain(y) if source is None else _SiluOfNorm.apply(y, *source)
+        x, again, version = y.__dict__.pop(_NORM_INPUT, (None, None, None))
+        # Something that wrote into the norm's input in between would make another norm in backward.
+        return plain(y) if x is None or x._version != version else _SiluOfNorm.apply(y, x, again)
 
     return forward
 

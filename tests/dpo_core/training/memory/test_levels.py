@@ -181,3 +181,30 @@ def test_with_layers_a_block_is_replaced_by_its_transformer_layers() -> None:
     flux = nn.Module()
     flux.transformer_blocks = nn.ModuleList([nn.Linear(2, 2)])
     assert list(checkpointed_blocks(flux, layers=True)) == ["transformer_blocks.0"]
+
+
+# --- a model that only checkpointing can differentiate ---
+
+
+def writes_in_place(trainer: Trainer) -> None:
+    """A block that writes into what its norm has saved, as PixelDiT's blocks do."""
+    norm = trainer.model.denoiser.mid_block.resnets[0].norm2
+    norm.register_forward_hook(lambda _module, args, output: (args[0].add_(0.01), output)[1])
+
+
+def test_auto_goes_to_checkpointing_where_blocks_write_in_place() -> None:
+    trainer = unet_trainer()
+    writes_in_place(trainer)
+    records = train_steps(trainer)
+    assert trainer.level == "checkpointing" and len(records) == 6
+    same = unet_trainer(memory="checkpointing")
+    writes_in_place(same)
+    train_steps(same)
+    assert states_agree(trainer, same, 1e-6)
+
+
+def test_a_chosen_level_that_autograd_cannot_differentiate_is_refused() -> None:
+    trainer = unet_trainer(memory="fast")
+    writes_in_place(trainer)
+    with pytest.raises(UserError, match="cannot be differentiated"):
+        train_steps(trainer)

@@ -1,0 +1,71 @@
+"""Figures of a whole denoiser from few of its equal blocks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from dreambooth_dpo.dpo_core.training.memory.repeats import of_all_blocks, repeats
+
+
+class Net(nn.Module):
+    """Seven equal blocks, a last one of another size, and a list that is too short to be shortened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList([nn.Linear(4, 4) for _ in range(7)] + [nn.Linear(4, 2)])
+        self.short = nn.ModuleList([nn.Linear(2, 2) for _ in range(3)])
+        self.runs: list[int] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.runs.append(len(self.blocks))
+        for block in (*self.blocks, *self.short):
+            x = block(x)
+        return x
+
+
+def parameters(net: nn.Module) -> int:
+    return sum(p.numel() for p in net.parameters())
+
+
+def test_the_longest_run_of_equal_blocks() -> None:
+    net = Net()
+    assert [(r.blocks is net.blocks, r.first, r.count) for r in repeats(net)] == [(True, 0, 7)]
+    assert repeats(nn.Sequential(nn.Linear(2, 2))) == []
+
+
+def test_figures_of_few_blocks_add_up_to_those_of_all() -> None:
+    """A block has 20 numbers: 2 blocks and the rest 40 + 10 + 18 = 68, 3 blocks 88, all seven 68 + 5 * 20 = 168."""
+    net, seen = Net(), []
+
+    def figures() -> tuple[int, int]:
+        net(torch.zeros(1, 4))
+        seen.append(parameters(net))
+        return parameters(net), 5
+
+    assert of_all_blocks(net, figures) == [168, 5]
+    assert (
+        seen == [68, 88]
+        and net.runs == [3, 4]
+        and parameters(net) == 168
+        and list(net.blocks._modules) == [*"01234567"]
+    )
+
+
+def test_a_denoiser_that_needs_all_its_blocks_runs_as_a_whole() -> None:
+    net = Net()
+
+    def figures() -> tuple[int]:
+        return (parameters(net) + 0 * net.blocks[7].out_features,)
+
+    assert of_all_blocks(net, figures) == [168]
+    assert parameters(net) == 168, "all blocks are back after the error"
+
+
+def test_an_error_of_the_whole_denoiser_is_raised() -> None:
+    def figures() -> tuple[int]:
+        raise RuntimeError("no kernel")
+
+    with pytest.raises(RuntimeError, match="no kernel"):
+        of_all_blocks(Net(), figures)
