@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.markup import escape
 
 from .doctor.options import HELP, Options
 from .dpo_core.errors import UserError
 from .dpo_core.json_values import to_json
+from .terminal.bars import bars
+from .terminal.tables import show_answer, show_sweep
 
 app = typer.Typer(
     help="Improve a personalized text-to-image model in subject fidelity and prompt following, with no labelling.",
@@ -39,7 +39,7 @@ def plain_errors(command: Callable) -> Callable:
         try:
             return command(*args, **kwargs)
         except (UserError, MetricsError) as error:
-            complaints.print(f"[bold red]Error:[/] {_escaped(str(error))}", soft_wrap=True, highlight=False)
+            complaints.print(f"[bold red]Error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
             raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
             complaints.print(
@@ -48,84 +48,6 @@ def plain_errors(command: Callable) -> Callable:
             raise typer.Exit(130) from error
 
     return wrapped
-
-
-def _escaped(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
-
-
-@contextmanager
-def bars() -> Iterator[Callable]:
-    """Show a rich progress bar per stage, with notes (losses, pair yields) after the bar."""
-    columns = (
-        TextColumn("{task.description:<22}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    with Progress(*columns, console=console) as shown:
-        tasks: dict[str, int] = {}
-
-        def tell(stage: str, done: int, total: int, preview: object = None, note: str = "") -> None:
-            if stage not in tasks:
-                tasks[stage] = shown.add_task(stage, total=total, note="")
-            shown.update(tasks[stage], completed=done, total=total, note=_escaped(note))
-
-        yield tell
-
-
-def show_answer(report: dict, lora: Path, page: Path) -> None:
-    """Print the answer, then the numbers behind it, then the paths of the files."""
-    console.print()
-    console.print(f"[bold]{_escaped(report['answer'])}[/]")
-    table = Table(
-        "score", "before", "after", "gain", "95 % interval", "", title="Held-out prompts, same seeds before and after"
-    )
-    for name, value in report.items():
-        if isinstance(value, dict) and "ci95" in value:
-            low, high = value["ci95"]
-            # A single held-out prompt has no interval.
-            interval = "none (one prompt)" if low is None else f"{low:+.3f} .. {high:+.3f}"
-            table.add_row(
-                name,
-                f"{value['before']:.3f}",
-                f"{value['after']:.3f}",
-                f"{value['gain']:+.3f}",
-                interval,
-                value["verdict"],
-            )
-    console.print(table)
-    if sweep := report.get("strength"):
-        console.print(_escaped(sweep["words"]))
-    for sentence in report.get("distrust", []):
-        console.print(f"[dim]Caution: {_escaped(sentence)}[/]")
-    console.print(f"LoRA:   {lora}\nReport: {page}", soft_wrap=True, markup=False, highlight=False)
-
-
-def show_sweep(found: dict) -> None:
-    """Print the numbers of each strength, with a star at the recommended one, and the recommendation in words."""
-    title = "Held-out prompts, same seeds at every strength"
-    table = Table("strength", "fidelity", "alignment", "gain (SD)", "95 % interval", "guards", title=title)
-    for point in found["points"]:
-        gain = point["gain"]
-        interval = "none (one prompt)" if gain["low"] is None else f"{gain['low']:+.3f} .. {gain['high']:+.3f}"
-        mark = " *" if point["strength"] == found["value"] else ""
-        means = [f"{point[name]['mean']:.3f}" for name in ("fidelity", "alignment")]
-        table.add_row(
-            f"{point['strength']:g}{mark}",
-            *means,
-            f"{gain['mean']:+.3f}",
-            interval,
-            "failed" if point["broken"] else "held",
-        )
-    console.print(table)
-    for point in found["points"]:
-        for guard in point["broken"]:
-            console.print(f"At strength {point['strength']:g}: {_escaped(guard)}.")
-    console.print(f"[bold]{_escaped(found['words'])}[/]")
 
 
 @app.command()
@@ -146,16 +68,23 @@ def demo(
     from .toybox.run import demo_loop
 
     folder, settings = out or Path("runs") / f"demo_{concept}", TOY_SETTINGS.model_copy(update={"sweep": sweep})
-    with bars() as tell:
+    with bars(console) as tell:
         lora, report = run_loop(
             demo_loop(concept, folder, settings, resume=not fresh, progress=tell), f"toybox_{concept}_dpo"
         )
-    show_answer(report, lora, folder / "report" / "report.html")
+    show_answer(console, report, lora, folder / "report" / "report.html")
 
 
 @app.command()
 @plain_errors
-def run(config: ConfigFile, resume: Resume = False) -> None:
+def run(
+    config: ConfigFile,
+    resume: Resume = False,
+    dry: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Check everything, count pictures, estimate time and disk, and end."),
+    ] = False,
+) -> None:
     """Improve a personalized diffusers model: sample, score, pair, train, for all rounds; then evaluate and report."""
     from .dpo_core.backends.diffusers.quiet import quiet_libraries
     from .dpo_core.config import read_config
@@ -163,9 +92,15 @@ def run(config: ConfigFile, resume: Resume = False) -> None:
 
     settings = read_config(config)
     quiet_libraries()
-    with bars() as tell:
+    if dry:
+        from .terminal.dry_run import dry_run
+
+        for line in dry_run(settings, resume):
+            console.print(line, soft_wrap=True, markup=False, highlight=False)
+        return
+    with bars(console) as tell:
         lora, report = run_loop(loop_from_config(settings, resume, tell))
-    show_answer(report, lora, settings.output / "report" / "report.html")
+    show_answer(console, report, lora, settings.output / "report" / "report.html")
 
 
 @app.command()
@@ -186,9 +121,9 @@ def evaluate(
     settings = read_config(config)
     folder = out or settings.output.with_name(settings.output.name + "_evaluate")
     quiet_libraries()
-    with bars() as tell:
+    with bars(console) as tell:
         numbers = evaluate_lora(settings.model_copy(update={"output": folder}), lora, resume, tell)
-    show_answer(numbers, lora, folder / "report" / "report.html")
+    show_answer(console, numbers, lora, folder / "report" / "report.html")
 
 
 @app.command()
@@ -212,9 +147,9 @@ def strength(
     settings = read_config(config)
     folder = out or settings.output.with_name(settings.output.name + "_strength")
     quiet_libraries()
-    with bars() as tell:
+    with bars(console) as tell:
         found = sweep_lora(settings.model_copy(update={"output": folder}), lora, resume, tell)
-    show_sweep(to_json(found))
+    show_sweep(console, to_json(found))
     files = f"Curve: {folder / 'curve.png'}\nStrip: {folder / 'strip.png'}\nJSON:  {folder / 'strength.json'}"
     console.print(files, soft_wrap=True, markup=False, highlight=False)
 
@@ -253,7 +188,7 @@ def personalize(
     from .headless import personalize_from_config
 
     quiet_libraries()
-    with bars() as tell:
+    with bars(console) as tell:
         if config is None:
             from .toybox.concepts import concept_from_seed
             from .toybox.run import start_of
@@ -263,8 +198,11 @@ def personalize(
             from .dpo_core.config import read_config
 
             lora, record = personalize_from_config(read_config(config), out, tell)
-    console.print(_escaped(record["sentence"]))
+    console.print(escape(record["sentence"]))
     console.print(f"LoRA:  {lora}\nCurve: {lora.with_name('curve.png')}", soft_wrap=True, markup=False, highlight=False)
+    if config is not None:
+        lines = f"For `run`, put it into the config, below `model:`\n  lora: {json.dumps(str(lora.resolve()))}\n"
+        console.print(f"{lines}  lora_strength: 1.0", soft_wrap=True, markup=False, highlight=False)
 
 
 @app.command()
@@ -276,7 +214,7 @@ def report(folder: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
 
     if not (folder / "records.sqlite").is_file():
         raise UserError(f"{folder} is not a run folder (no records.sqlite). Give the output folder of a run.")
-    console.print(_escaped(write_report(RunFolder(folder))["answer"]))
+    console.print(escape(write_report(RunFolder(folder))["answer"]))
     console.print(f"Report: {folder / 'report' / 'report.html'}", soft_wrap=True, markup=False, highlight=False)
 
 
@@ -302,11 +240,15 @@ def doctor(
 @plain_errors
 def example_config(
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema instead.")] = False,
+    short: Annotated[bool, typer.Option("--short", help="Print only the lines that must be edited.")] = False,
 ) -> None:
     """Print an example config: every setting with its default, unit, range and source."""
     from .dpo_core.config import RunConfig, example_yaml
+    from .terminal.short_config import SHORT
 
-    typer.echo(json.dumps(RunConfig.model_json_schema(), indent=2) if schema else example_yaml())
+    if schema and short:
+        raise UserError("--schema and --short print two things. Give one of them.")
+    typer.echo(json.dumps(RunConfig.model_json_schema(), indent=2) if schema else SHORT if short else example_yaml())
 
 
 if __name__ == "__main__":

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .dpo_core.concept import Concept
+from .dpo_core.backends.diffusers.devices import pick_device as pick_device
+from .dpo_core.concept import Concept, doubts
 from .dpo_core.config import RunConfig
-from .dpo_core.errors import UserError
 from .dpo_core.families import adapter_for, family_of, sampling_for, training_for
 from .dpo_core.json_values import to_json
 from .dpo_core.loop.facts import finish, keep_facts
 from .dpo_core.loop.rounds import Loop
 from .dpo_core.loop.start import kept_start, photos_fidelity, save_start, start_probe
 from .dpo_core.progress import Progress, silent
+from .dpo_core.prompt_text import check_encoded, plain_text
 from .dpo_core.prompts import PromptSet, fill, read_templates, split
 from .dpo_core.run.files import atomic_path, write_json
 from .dpo_core.run.folder import RunFolder
-from .dpo_core.run.images import read_masks, read_photos
-from .dpo_core.run.same_run import check_same_run
+from .dpo_core.run.images import read_photos, read_subject, warn
+from .dpo_core.run.same_run import PARTS, check_same_run
 from .dpo_core.settings import AdapterSettings
 from .dpo_core.training.adapter import Adapter
 from .metrics.from_folders import clip_scorers
@@ -37,30 +38,6 @@ PIPELINE = "StableDiffusionPipeline"
 """The class of diffusers' pipelines that is driven."""
 
 
-def pick_device(name: str) -> str:
-    """Resolve a device name: "auto" -> cuda, mps or cpu, whichever the machine has.
-
-    Raises UserError for a device that is unknown or not available.
-    """
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UserError(f"device {name!r} is unknown. Use auto, cpu, cuda, cuda:1 or mps.") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        seen = torch.cuda.device_count()
-        raise UserError(
-            f"device {name!r} is not available: this torch sees {seen} GPUs. Use cpu, or install a torch build for "
-            "your GPU."
-        )
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise UserError(f"device {name!r} is not available on this machine. Use auto or cpu.")
-    return name
-
-
 def settled_config(config: RunConfig) -> RunConfig:
     """The config with the values of its model's family where settings are auto (families.py)."""
     family = family_of(PIPELINE, "eps")
@@ -72,20 +49,24 @@ def settled_config(config: RunConfig) -> RunConfig:
 
 def config_concept(config: RunConfig) -> Concept:
     """The concept of a config, with photos and masks at the sampling size. Raises UserError as `Concept` does."""
-    size = (config.sampling.width, config.sampling.height)
-    held_out = read_photos(config.concept.held_out, *size, "held-out photos") if config.concept.held_out else None
-    photos, folder = config.concept.references, config.concept.masks
-    masks = read_masks(folder, photos, *size) if folder else None
-    return Concept(config.concept.identifier, config.concept.class_noun, read_photos(photos, *size), held_out, masks)
+    given, size = config.concept, (config.sampling.width, config.sampling.height)
+    held_out = read_photos(given.held_out, *size, "held-out photos") if given.held_out else None
+    photos, masks = read_subject(given.references, given.masks, *size)
+    concept = Concept(given.identifier, given.class_noun, photos, held_out, masks)
+    for line in doubts(concept):
+        warn(line)
+    return concept
 
 
 def config_prompts(config: RunConfig, concept: Concept) -> PromptSet:
     """The prompts of a config: its held-out prompts as given, or a split of its prompts."""
-    templates = read_templates(config.prompts)
+    lists = [read_templates(file) for file in (config.prompts, config.held_out_prompts) if file is not None]
+    filled = [[fill(t, concept) for _, t in templates] for templates in lists]
+    for line in plain_text(filled, concept):
+        warn(line)
     if config.held_out_prompts is None:
-        return split(templates, concept)
-    held_out = [fill(t, concept) for _, t in read_templates(config.held_out_prompts)]
-    return PromptSet(tuple(dict.fromkeys(fill(t, concept) for _, t in templates)), tuple(dict.fromkeys(held_out)))
+        return split(lists[0], concept)
+    return PromptSet(*(tuple(dict.fromkeys(prompts)) for prompts in filled))
 
 
 @dataclass(frozen=True)
@@ -102,6 +83,7 @@ class Parts:
         concept = self.concept
         return {
             "model": self.model.fingerprint,
+            PARTS: self.model.described_parts(),
             "concept": [concept.identifier, concept.class_noun, int(concept.references.astype(np.int64).sum())],
             "prompts": [list(self.prompts.train), list(self.prompts.held_out)],
             "scorers": [s.fingerprint for s in [*self.scorers.rewards, *self.scorers.judges]],
@@ -113,13 +95,22 @@ def parts_from_config(config: RunConfig) -> Parts:
 
     Raises UserError or MetricsError that names the wrong file or value.
     """
+    from .dpo_core.backends.diffusers.folder import check_model_folder
+    from .dpo_core.backends.diffusers.loras import read_layers
     from .dpo_core.backends.diffusers.model import DiffusersTextToImage, load_pipeline
 
     concept = config_concept(config)
     prompts = config_prompts(config, concept)
     device = pick_device(config.model.device)
+    check_model_folder(config.model.path)
+    if config.model.lora is not None:
+        read_layers(config.model.lora)
     scorers = clip_scorers(config.scorers.rewards, config.scorers, concept, device)
+    for line in scorers.doubts:
+        warn(line)
     pipe = load_pipeline(config.model.path, device, config.model.lora, config.model.lora_strength)
+    for line in check_encoded([*prompts.train, *prompts.held_out], pipe):
+        warn(line)
     return Parts(concept, prompts, scorers, DiffusersTextToImage(pipe, config.train.precision))
 
 
@@ -148,25 +139,48 @@ def loop_from_config(config: RunConfig, resume: bool, progress: Progress = silen
 
 
 def evaluate_lora(config: RunConfig, lora: Path, resume: bool, progress: Progress = silent) -> dict:
-    """Evaluate held-out prompts without and with a LoRA that `run` wrote; return the report's numbers.
+    """Evaluate held-out prompts without and with a LoRA, of any tool; return the report's numbers.
 
-    Images, scores and report are written to `config.output`. Raises UserError when the LoRA does not fit the model.
+    A LoRA that fits the config's adapter is measured as `run` measures it; any other is merged into the model with
+    strength 1. Images, scores and report are written to `config.output`. Raises UserError when the LoRA does not fit
+    the model.
     """
+    from .dpo_core.backends.diffusers.loras import plan_merge, read_layers
     from .dpo_core.report.page import write_report
-    from .dpo_core.training.lora_files import load_into_adapter
+    from .dpo_core.training.lora_files import fits_adapter, load_into_adapter, lora_file
 
-    config = settled_config(config)
+    config, lora = settled_config(config), lora_file(lora)
+    read_layers(lora)
     parts = parts_from_config(config)
     adapter = Adapter(parts.model.denoiser, config.adapter, seed=config.sampling.seed)
-    without = adapter.state()
-    load_into_adapter(adapter, lora)  # before anything is sampled, because it may belong to another model
-    trained = adapter.state()
+    own = fits_adapter(adapter, lora)
+    if not own:
+        plan_merge(parts.model.pipe, lora)  # before anything is sampled, because it may belong to another model
     loop = open_loop(config, parts, adapter, resume, progress, lora=sha256(lora.read_bytes()).hexdigest()[:16])
-    for round_index, state in enumerate((without, trained)):
-        adapter.load(state)
-        loop.evaluate(round_index)
+    loop.evaluate(0)
+    if own:
+        load_into_adapter(adapter, lora)
+    else:
+        loop = _with_merged(loop, config, lora)
+    loop.evaluate(1)
     loop.run.set_fact("rounds", 1)
     return write_report(loop.run)
+
+
+def _with_merged(loop: Loop, config: RunConfig, lora: Path) -> Loop:
+    """The loop with a freshly loaded model whose weights hold the LoRA too, and an adapter that changes nothing.
+
+    Loaded again, because the weights in use may be in half precision already.
+    """
+    from .dpo_core.backends.diffusers.loras import merge_lora
+    from .dpo_core.backends.diffusers.model import DiffusersTextToImage, load_pipeline
+
+    device = loop.model.device
+    loop.model.pipe.to("cpu")
+    pipe = load_pipeline(config.model.path, "cpu", config.model.lora, config.model.lora_strength)
+    merge_lora(pipe, lora, 1.0)
+    model = DiffusersTextToImage(pipe.to(device), config.train.precision)
+    return replace(loop, model=model, adapter=Adapter(model.denoiser, config.adapter, seed=config.sampling.seed))
 
 
 def sweep_lora(config: RunConfig, lora: Path, resume: bool, progress: Progress = silent) -> Sweep:
@@ -177,9 +191,9 @@ def sweep_lora(config: RunConfig, lora: Path, resume: bool, progress: Progress =
     """
     from .dpo_core.loop.strength_sweep import sweep
     from .dpo_core.report.strength import strength_pictures
-    from .dpo_core.training.lora_files import load_into_adapter
+    from .dpo_core.training.lora_files import load_into_adapter, lora_file
 
-    config = settled_config(config)
+    config, lora = settled_config(config), lora_file(lora)
     parts = parts_from_config(config)
     adapter = Adapter(parts.model.denoiser, config.adapter, seed=config.sampling.seed)
     load_into_adapter(adapter, lora)  # before anything is sampled, because it may belong to another model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal, get_args, get_origin
 
@@ -9,6 +10,12 @@ from pydantic import Field, ValidationError
 
 from .errors import UserError
 from .settings import LoopSettings, PersonalizeSettings, Settings
+from .yaml_text import parse, read_text
+
+_KINDS = {type(None): "empty", str: "one text: a colon and a space are needed between name and value"}
+HUB = "hf-hub:"
+"""Start of a scorer's name on the hub; such a name is no path."""
+_HUB_NAME = re.compile(rf"{HUB}[\w.-]+/[\w.-]+")
 
 
 class ConceptConfig(Settings):
@@ -16,7 +23,10 @@ class ConceptConfig(Settings):
 
     identifier: str = Field(min_length=1, description="The token that names the subject in prompts, e.g. sks.")
     class_noun: str = Field(min_length=1, description="What kind of thing it is, e.g. dog.")
-    references: Path = Field(description="Folder of reference photos (png, jpg, webp, bmp).")
+    references: Path = Field(
+        description="Folder of reference photos (png, jpg, webp, bmp, gif, tiff; heic and avif where readable). "
+        "Of cut-outs, the opaque part is the subject's mask."
+    )
     masks: Path | None = Field(
         None,
         description="Folder with a mask for every reference photo, same name, subject white; fidelity is then the "
@@ -56,9 +66,10 @@ class ScorerConfig(Settings):
     )
 
     @property
-    def rewards(self) -> tuple[Path, ...]:
-        """The folders of all scorers that train."""
-        return (self.reward,) if isinstance(self.reward, Path) else self.reward
+    def rewards(self) -> tuple[Path | str, ...]:
+        """All scorers that train: folders, and names on the hub as text."""
+        given = (self.reward,) if isinstance(self.reward, Path) else self.reward
+        return tuple(p.as_posix() if p.as_posix().startswith(HUB) else p for p in given)
 
 
 class RunConfig(LoopSettings):
@@ -86,21 +97,31 @@ def explain(error: ValidationError) -> str:
     lines = []
     for problem in error.errors():
         name = ".".join(str(p) for p in problem["loc"]) or "the settings"
-        given = "" if problem["type"] in ("missing", "extra_forbidden") else f" (given: {problem['input']!r})"
+        given = "" if problem["type"] in ("missing", "extra_forbidden") else f" (given: {_short(problem['input'])})"
         text = {"extra_forbidden": "is not a setting; check its spelling and its place", "missing": "is required"}.get(
             problem["type"], problem["msg"]
         )
+        # YAML reads no, on, 007 and 1e3 as other than text.
+        if problem["type"] == "string_type" and isinstance(problem["input"], (bool, int, float)):
+            text = "must be text; put it in quotes"
         lines.append(f"{name}: {text}{given}")
     return "\n".join(lines)
 
 
+def _short(value: object) -> str:
+    """repr of a value, shortened where it is long or nested deeply."""
+    from reprlib import Repr
+
+    short = Repr()
+    short.maxstring = short.maxother = short.maxlong = 200
+    return short.repr(value)
+
+
 def read_config(path: Path) -> RunConfig:
     """Read and check a YAML file. Raises UserError that names every wrong field."""
-    import yaml
-
     path = Path(path)
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = read_text(path, "config file")
     except FileNotFoundError as error:
         raise UserError(
             f"config file {path} does not exist. `dreambooth-dpo config` prints one to start from."
@@ -109,11 +130,10 @@ def read_config(path: Path) -> RunConfig:
         raise UserError(
             f"config file {path} cannot be read: {error.strerror or error}. Give the path of a YAML file."
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"config file {path} is not valid YAML: {error}") from error
+    data = parse(text, f"config file {path}")
     if not isinstance(data, dict):
         raise UserError(
-            f"config file {path} holds no settings (it is a {type(data).__name__}). "
+            f"config file {path} holds no settings (it is {_KINDS.get(type(data), f'a {type(data).__name__}')}). "
             "`dreambooth-dpo config` prints one to start from."
         )
     try:
@@ -124,16 +144,35 @@ def read_config(path: Path) -> RunConfig:
 
 
 def _resolved(config: RunConfig, base: Path) -> RunConfig:
-    def absolute(settings: Settings) -> Settings:
+    """The config with absolute paths; hub names of scorers stay. Raises UserError for a hub name in another place."""
+
+    def located(name: str, value: Path) -> Path:
+        if not value.as_posix().startswith(HUB):
+            return base / value.expanduser()  # an absolute path stays as it is
+        if name not in ("scorers.reward", "scorers.judge") or (
+            name == "scorers.judge" and config.scorers.judge_kind != "open_clip"
+        ):
+            raise UserError(
+                f"{name} is {value.as_posix()!r}, but names on the hub are for scorers of open_clip alone. Download it "
+                "(hf download) and give its folder."
+            )
+        if not _HUB_NAME.fullmatch(value.as_posix()):
+            raise UserError(
+                f"{name} is {value.as_posix()!r}, which is no name on the hub: write {HUB}<organisation>/<model>, or "
+                "the path of a folder."
+            )
+        return value
+
+    def absolute(settings: Settings, prefix: str = "") -> Settings:
         changed = {}
         for name in type(settings).model_fields:
             value = getattr(settings, name)
             if isinstance(value, Path):
-                changed[name] = base / value.expanduser()  # an absolute path stays as it is
+                changed[name] = located(f"{prefix}{name}", value)
             elif isinstance(value, tuple) and all(isinstance(v, Path) for v in value):
-                changed[name] = tuple(base / v.expanduser() for v in value)
+                changed[name] = tuple(located(f"{prefix}{name}", v) for v in value)
             elif isinstance(value, Settings):
-                changed[name] = absolute(value)
+                changed[name] = absolute(value, f"{prefix}{name}.")
         return settings.model_copy(update=changed)
 
     return absolute(config)  # type: ignore[return-value]

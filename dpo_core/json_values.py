@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import cache
 from typing import Annotated, Any, TypeVar
 
@@ -15,6 +16,18 @@ High = Annotated[float, BeforeValidator(lambda value: math.inf if value is None 
 """The upper end of an interval; inf is null in JSON."""
 
 T = TypeVar("T")
+
+
+def finite(value: Any) -> Any:
+    """The value with None for every float that is NaN or infinite, at any depth of dicts, lists and tuples.
+
+    JSON has no such numbers, and a reader must not take an undefined one for a measured one.
+    """
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite(part) for key, part in value.items()}
+    return [finite(part) for part in value] if isinstance(value, (list, tuple)) else value
 
 
 @cache

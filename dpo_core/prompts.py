@@ -30,7 +30,7 @@ class PromptSet:
         for name in ("train", "held_out"):
             if not getattr(self, name):
                 raise UserError(
-                    f"the prompt set has no {name} prompt. Write at least four prompts, one per line; twenty or more "
+                    f"the prompt set has no {name} prompt. Write at least five prompts, one per line; twenty or more "
                     "are usual."
                 )
         if both := sorted(set(self.train) & set(self.held_out)):

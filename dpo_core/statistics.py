@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+ROUNDING = 1e-5
+"""Scores do not vary where those of every prompt differ by no more than this share of the largest score (absolute):
+a float32 scorer gives one picture scores that differ by about 1e-7 of their size from batch to batch.
+"""
+
 
 def prompt_means(values: np.ndarray, prompt_of: np.ndarray | None = None) -> np.ndarray:
     """For each value (float64 [n]) the mean of its prompt; without `prompt_of` (int [n]) the mean of all."""
@@ -14,12 +19,28 @@ def prompt_means(values: np.ndarray, prompt_of: np.ndarray | None = None) -> np.
 def spread_within(values: np.ndarray, prompt_of: np.ndarray | None = None) -> float:
     """Standard deviation of values (float [n]) from their prompts' own means, pooled over all prompts.
 
-    0 where all values of each prompt are equal up to rounding.
+    Deviations at the level of rounding count as 0 (see `deviations`).
+    """
+    found = deviations(values, prompt_of)
+    return float(np.sqrt(np.mean(found**2))) if len(found) else 0.0
+
+
+def deviations(values: np.ndarray, prompt_of: np.ndarray | None = None) -> np.ndarray:
+    """Deviation of each value (float [n]) from its prompt's mean, float64 [n].
+
+    All exactly 0 where no prompt has values that differ by more than rounding (`ROUNDING`): else the rounding error of
+    equal scores, divided by itself, would be a spread of several standard deviations.
     """
     values = np.asarray(values, np.float64)
-    spread = float(np.sqrt(np.mean((values - prompt_means(values, prompt_of)) ** 2))) if len(values) else 0.0
-    # The deviation of equal values is rounding noise, not a spread.
-    return 0.0 if spread <= 1e-12 * float(np.abs(values).max(initial=0.0)) else spread
+    if not len(values):
+        return values
+    inverse = np.zeros(len(values), int) if prompt_of is None else np.unique(prompt_of, return_inverse=True)[1]
+    low, high = np.full(inverse.max() + 1, np.inf), np.full(inverse.max() + 1, -np.inf)
+    np.minimum.at(low, inverse, values)
+    np.maximum.at(high, inverse, values)
+    if float((high - low).max()) <= ROUNDING * float(np.abs(values).max()):
+        return np.zeros_like(values)
+    return values - prompt_means(values, prompt_of)
 
 
 def standardise(values: np.ndarray, prompt_of: np.ndarray | None = None) -> np.ndarray:
@@ -28,9 +49,9 @@ def standardise(values: np.ndarray, prompt_of: np.ndarray | None = None) -> np.n
     With `prompt_of` (int [n]) deviations are from each prompt's own mean, and their spread is pooled over the round.
     Pairs compare candidates of one prompt only, so differences in difficulty between prompts must not shrink the axis.
     """
-    values = np.asarray(values, np.float64)
-    spread = spread_within(values, prompt_of)
-    return (values - prompt_means(values, prompt_of)) / spread if spread else np.zeros_like(values)
+    found = deviations(values, prompt_of)
+    spread = float(np.sqrt(np.mean(found**2))) if len(found) else 0.0
+    return found / spread if spread else found
 
 
 def bootstrap_interval(values: np.ndarray, resamples: int, seed: int = 0, level: float = 0.95) -> tuple[float, float]:

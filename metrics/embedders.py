@@ -6,7 +6,6 @@ Weights are local safetensors files. A model is downloaded from the hub only if 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -17,6 +16,8 @@ from safetensors import SafetensorError
 from torch.nn import functional as F
 
 from .errors import MetricsError
+from .file_kinds import short_reason
+from .fingerprints import fingerprints
 from .model_files import (
     CLIP_WEIGHTS,
     DINO_WEIGHTS,
@@ -25,6 +26,7 @@ from .model_files import (
     check_architecture,
     check_clip_folder,
     check_dino_folder,
+    check_fit,
     check_safetensors,
     read_json,
 )
@@ -95,7 +97,7 @@ class _TorchEmbedder:
                 f"device is {device!r}, but torch sees no CUDA device: use 'cpu', or install torch with CUDA."
             )
         self.name, self.device, self.preprocess = name, torch.device(device), preprocess
-        self.fingerprint = _fingerprint(model, [settings, repr(preprocess)])
+        self.fingerprint, self.weights, self.architecture = fingerprints(model, [settings, repr(preprocess)])
         self._model = model.eval().requires_grad_(False).to(self.device)
         self._shelf = torch.device("cpu") if self.device.type == "cuda" else None
         self._last: tuple[bytes, np.ndarray] | None = None
@@ -196,11 +198,12 @@ class DinoV2Embedder(_TorchEmbedder):
         settings = read_json(folder / "preprocessor_config.json")
         try:
             model, info = AutoModel.from_pretrained(
-                str(folder), local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
-            )
+                str(folder), local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True,
+                ignore_mismatched_sizes=True,
+            )  # fmt: skip
         except _LOADING_ERRORS as error:
             raise MetricsError(
-                f"cannot load {folder}: {error}. Do {DINO_WEIGHTS} and config.json belong together?"
+                f"cannot load {folder}: {short_reason(error)}. Do {DINO_WEIGHTS} and config.json belong together?"
             ) from error
         # transformers initialises missing tensors at random and only warns. Only the mask token is never used here.
         missing = sorted(k for k in info["missing_keys"] if not k.endswith("mask_token"))
@@ -209,6 +212,7 @@ class DinoV2Embedder(_TorchEmbedder):
                 f"the weights in {folder} lack {len(missing)} of the model's tensors ({missing[0]}, ...). "
                 f"Download {DINO_WEIGHTS} and config.json from the same page."
             )
+        check_fit(folder, info)
         super().__init__(model, _dino_preprocess(settings, config), f"dinov2 {folder.name}", [config, settings], device)
 
     def _encode(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -263,7 +267,7 @@ def _open_clip(name: str, pretrained: str | None, preprocess: dict, remedy: str)
         )
         return model, open_clip.get_tokenizer(name)
     except _LOADING_ERRORS as error:
-        raise MetricsError(f"cannot load {name}: {error}. {remedy}") from error
+        raise MetricsError(f"cannot load {name}: {short_reason(error)}. {remedy}") from error
 
 
 def _dino_preprocess(settings: dict, config: dict) -> Preprocess:
@@ -283,12 +287,3 @@ def _dino_preprocess(settings: dict, config: dict) -> Preprocess:
     return Preprocess(
         (int(size[0]), int(size[1])), tuple(mean), tuple(std), "shortest", "bilinear" if bilinear else "bicubic"
     )
-
-
-def _fingerprint(model: torch.nn.Module, settings: list[object]) -> str:
-    """sha256 of the settings and of every tensor's name, shape and bytes (on the CPU, as loaded)."""
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
-    for key, value in sorted(model.state_dict().items()):
-        digest.update(f"|{key} {value.dtype} {tuple(value.shape)}|".encode())
-        digest.update(value.detach().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()

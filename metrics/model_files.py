@@ -6,14 +6,19 @@ import json
 from difflib import get_close_matches
 from pathlib import Path
 
+from ..dpo_core.weights_file import damage
 from .errors import MetricsError
+from .file_kinds import kind_of_file
 
 HUB_PREFIX = "hf-hub:"
 CLIP_WEIGHTS, DINO_WEIGHTS = "open_clip_model.safetensors", "model.safetensors"
+_FROM_HUB = ", or 'hf-hub:<organisation>/<model>' to download one"
+_NAMED = f", or name it with '{HUB_PREFIX}'"
+_WHOLE_NAMED = f", or name the whole model with '{HUB_PREFIX}'"
 CLIP_REMEDY = (
     "Put an open_clip model there (open_clip_config.json, open_clip_model.safetensors, tokenizer files), for instance "
     "by\n    hf download laion/CLIP-ViT-B-32-laion2B-s34B-b79K --local-dir {folder}\n"
-    "or give another folder, or 'hf-hub:<organisation>/<model>' to download one."
+    f"or give another folder{_FROM_HUB}."
 )
 DINO_REMEDY = (
     "Put a transformers model there (config.json, preprocessor_config.json, model.safetensors), for instance by\n"
@@ -23,6 +28,13 @@ DINO_REMEDY = (
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 WEIGHT_SUFFIXES = (".safetensors", *PICKLES)
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt", "spiece.model")
+
+
+def without_hub(message: str) -> str:
+    """A message without its hints at hub names, for places that take local files alone, such as nodes."""
+    for hint in (_FROM_HUB, _NAMED, _WHOLE_NAMED):
+        message = message.replace(hint, "")
+    return message
 
 
 def read_json(path: Path) -> dict:
@@ -50,6 +62,11 @@ def check_safetensors(path: Path) -> Path:
         raise MetricsError(
             f"the weights file {path} does not exist: put the model's .safetensors there, or give another path."
         )
+    if kind := kind_of_file(path):
+        raise MetricsError(
+            f"{path.name} is {kind}, which cannot score pictures: choose an image-text model of open_clip, or a DINOv2 "
+            "folder."
+        )
     return path
 
 
@@ -71,7 +88,7 @@ def check_architecture(architecture: str | None, path: Path) -> dict:
     if {"hf_tokenizer_name", "hf_model_name"} & config["text_cfg"].keys():
         raise MetricsError(
             f"{architecture} needs a tokenizer or text tower from the hub, which a weights file does not contain: give "
-            f"the model's whole folder, or name it with '{HUB_PREFIX}'."
+            f"the model's whole folder{_NAMED}."
         )
     return config
 
@@ -82,6 +99,9 @@ def _check(folder: Path, needed: tuple[str, ...], remedy: str) -> None:
         raise MetricsError(f"the model folder {folder} does not exist. {remedy}")
     missing = [name for name in needed if not (folder / name).is_file()]
     if not missing:
+        for path in sorted(folder.glob("*.safetensors")):
+            if said := damage(path):
+                raise MetricsError(said)
         return
     pickles = sorted(p.name for p in folder.iterdir() if p.suffix in PICKLES)
     why = (
@@ -110,7 +130,7 @@ def check_clip_folder(folder: Path) -> dict:
     if text.get("hf_model_name") and not Path(text["hf_model_name"]).is_dir():
         raise MetricsError(
             f"the text tower of {folder} is {text['hf_model_name']} from the hub, which would be downloaded: choose a "
-            f"model whose text tower is open_clip's own, or name the whole model with '{HUB_PREFIX}'."
+            f"model whose text tower is open_clip's own{_WHOLE_NAMED}."
         )
     return config
 
@@ -120,3 +140,19 @@ def check_dino_folder(folder: Path) -> dict:
     weights = DINO_WEIGHTS + ".index.json" if (folder / (DINO_WEIGHTS + ".index.json")).is_file() else DINO_WEIGHTS
     _check(folder, ("config.json", "preprocessor_config.json", weights), DINO_REMEDY)
     return read_json(folder / "config.json")
+
+
+_HEADS = ("classifier", "head", "lm_head", "decoder")
+"""Starts of weights of a vision model's own task, which embedding does not use."""
+
+
+def check_fit(folder: Path, info: dict) -> None:
+    """Raises MetricsError that names weights of another shape, and those that the model has no place for."""
+    shapes = sorted(f"{key[0]} ({tuple(key[1])}, not {tuple(key[2])})" for key in info.get("mismatched_keys") or ())
+    strange = sorted(k for k in info.get("unexpected_keys") or () if not k.startswith(_HEADS))
+    for keys, what in ((shapes, "have another shape than the model's"), (strange, "are unknown to the model")):
+        if keys:
+            raise MetricsError(
+                f"{len(keys)} weights in {folder} {what} (first: {keys[0]}). Download {DINO_WEIGHTS} and config.json "
+                "from the same page."
+            )

@@ -47,6 +47,8 @@ class Scorers:
 
     rewards: list[Any]
     judges: list[Any]
+    doubts: tuple[str, ...] = ()
+    """What a user should know of the choice of scorers, in sentences."""
 
 
 def reward_scorers(rewards: Embedder | Sequence[Embedder], concept: Any) -> list[Any]:
@@ -73,6 +75,36 @@ def reward_scorers(rewards: Embedder | Sequence[Embedder], concept: Any) -> list
     return found
 
 
+def _innermost(embedder: Any) -> Any:
+    """The embedder that holds the model, inside those that augment or move it."""
+    while hasattr(embedder, "_embedder"):
+        embedder = embedder._embedder
+    return embedder
+
+
+def judge_doubts(rewards: Sequence[Any], judge: Any) -> tuple[str, ...]:
+    """What is said of a judge that is too near to a reward: other weights of the same architecture.
+
+    Raises MetricsError for a judge with a reward's own weights, whatever its folder: it measures nothing new.
+    """
+    found, measured = [], _innermost(judge)
+    for reward in map(_innermost, rewards):
+        own, other = (getattr(e, "weights", e.fingerprint) for e in (reward, measured))
+        if own == other:
+            raise MetricsError(
+                f"the judge ({judge.name}) has the same weights as the reward scorer ({reward.name}), so it would show "
+                "what was trained on as if it were an independent measure. Choose a judge of another model, or leave "
+                "the judge out."
+            )
+        if getattr(reward, "architecture", 0) == getattr(measured, "architecture", 1):
+            found.append(
+                f"The judge ({judge.name}) has the architecture of the reward scorer ({reward.name}) with other "
+                "weights: it may be fooled by the same pictures. A judge of another architecture, such as DINOv2, says "
+                "more."
+            )
+    return tuple(found)
+
+
 def concept_scorers(reward: Embedder | Sequence[Embedder], judge: Embedder | None, concept: Any) -> Scorers:
     """The rewards, judge scorers and guards of one concept.
 
@@ -84,7 +116,9 @@ def concept_scorers(reward: Embedder | Sequence[Embedder], judge: Embedder | Non
     """
     rewards = reward_scorers(reward, concept)
     judges: list[Any] = []
+    doubts: tuple[str, ...] = ()
     if judge is not None:
+        doubts = judge_doubts(reward if isinstance(reward, Sequence) else [reward], judge)
         judges.append(FidelityScorer(judge, concept.references, "judge_fidelity", concept.masks))
         if judge.embed_texts([]) is not None:
             judges.append(AlignmentScorer(judge, concept.without_identifier, "judge_alignment", concept.identifier))
@@ -97,7 +131,7 @@ def concept_scorers(reward: Embedder | Sequence[Embedder], judge: Embedder | Non
                 guard_embedder, concept.references, concept.masks, "background" if judge is None else "judge_background"
             )
         )
-    return Scorers(rewards, [*judges, DiversityScorer(guard_embedder)])
+    return Scorers(rewards, [*judges, DiversityScorer(guard_embedder)], doubts)
 
 
 def about_scorers(loop: Any, titles: Mapping[str, str] | None = None) -> dict[str, tuple[str, str, bool]]:

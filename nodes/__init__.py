@@ -7,7 +7,7 @@ from __future__ import annotations
 
 
 def node_classes() -> list:
-    """All node classes of the pack, in the order of the loop."""
+    """All node classes of the pack, in the order of the loop; each refuses wrong values of its widgets."""
     from .schema import (
         concept,
         evaluate,
@@ -24,6 +24,7 @@ def node_classes() -> list:
         toybox,
         train,
     )
+    from .values import checked
 
     stages = (
         toybox,
@@ -41,4 +42,4 @@ def node_classes() -> list:
         save,
         rounds,
     )
-    return [node for module in stages for node in module.NODES]
+    return [checked(node) for module in stages for node in module.NODES]

@@ -70,7 +70,9 @@ def test_config_prints_yaml_that_reads_back(tmp_path: Path) -> None:
     defaults = RunConfig.model_validate(EXAMPLE)
     assert RunConfig.model_validate(yaml.safe_load(text)) == defaults
     assert read_config(path).loop() == defaults.loop() and read_config(path).output == tmp_path / "runs" / "my-dog"
-    assert "# Sampler steps. Unit: steps. [>= 1, <= 1000]\n  steps: 16" in text.replace("  #", "#")
+    assert "auto, as usual for the model's family. Unit: steps. [>= 1, <= 1000]\n  steps: 16" in text.replace(
+        "  #", "#"
+    )
 
 
 def test_config_prints_its_schema() -> None:
@@ -148,6 +150,9 @@ def test_personalize_by_config(project: Path) -> None:
     said = " ".join(succeeds("personalize", write_config(project), "--out", out).stdout.split())
     assert "Personalized in" in said and str(out / "start.safetensors") in said and str(out / "curve.png") in said
     assert (out / "curve.png").is_file() and (out / "start.json").is_file()
+    said = succeeds("personalize", write_config(project), "--out", out).stdout
+    lines = said[said.index("  lora: ") :]
+    assert yaml.safe_load(lines) == {"lora": str(out / "start.safetensors"), "lora_strength": 1.0}
 
 
 @pytest.fixture
@@ -223,7 +228,7 @@ WRONG = {
     "one prompt": (
         "prompts",
         prompt_file("a {identifier} {class_noun}\n"),
-        ["no held_out prompt", "Write at least four prompts"],
+        ["no held_out prompt", "Write at least five prompts"],
     ),
     "no photos": ("concept__references", empty_folder, ["leer holds no reference photos", "Put at least one"]),
     "no photo folder": ("concept__references", "nirgends", ["nirgends does not exist", "Give a folder"]),

@@ -12,6 +12,7 @@ from models import tiny_text_to_image
 from PIL import Image
 from projects import config_of, make_project
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from dreambooth_dpo.dpo_core.concept import Concept
 from dreambooth_dpo.dpo_core.config import ScorerConfig
@@ -232,11 +233,96 @@ def test_a_lora_is_measured_against_the_model_without_it(project: Path) -> None:
 
 def test_lora_that_does_not_fit_is_refused_before_sampling(project: Path) -> None:
     config = config_of(project, output="nie")
-    with pytest.raises(UserError, match="another model or target choice"):
-        evaluate_lora(config, trained_lora(project, "wenige", targets="attention"), resume=False)
+    tensors = load_file(trained_lora(project, "ganz"))
+    foreign = {key.replace("mid_block", "mid_block_9"): value for key, value in tensors.items()}
+    save_file(foreign, project / "fremd.safetensors")
+    with pytest.raises(UserError, match=r"fremd\.safetensors does not fit this model: .*not there: lora_unet_mid_bl"):
+        evaluate_lora(config, project / "fremd.safetensors", resume=False)
     with pytest.raises(UserError, match=r"fehlt\.safetensors does not exist"):
         evaluate_lora(config, project / "fehlt.safetensors", resume=False)
     assert not config.output.exists()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_lora_of_another_tool_is_measured_as_model_lora_would_be(project: Path, precision: str) -> None:
+    """diffusers' keys, alpha 3 in the header, two layers of rank 4: merged, with strength 1."""
+    layers = [f"down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_{x}" for x in "qk"]
+    draws = torch.Generator().manual_seed(0)
+    tensors = {f"unet.{n}.lora_A.weight": torch.randn(4, 64, generator=draws) for n in layers}
+    tensors |= {f"unet.{n}.lora_B.weight": torch.randn(64, 4, generator=draws) for n in layers}
+    said = {"lora_adapter_metadata": json.dumps({"unet.r": 4, "unet.lora_alpha": 3})}
+    lora = project / "andere" / "pytorch_lora_weights.safetensors"
+    lora.parent.mkdir(exist_ok=True)
+    save_file(tensors, lora, metadata=said)
+    config = config_of(project, output=f"fremd {precision}", train__precision=precision)
+    report = evaluate_lora(config, lora.parent, resume=False)
+    assert report["rounds"] == 1 and {"before", "after", "gain"} <= report["fidelity"].keys()
+
+    inside = config_of(project, output=f"innen {precision}", train__precision=precision, model__lora=str(lora))
+    loop = loop_from_config(inside, resume=False)
+    loop.evaluate(0)
+    measured = RunFolder(config.output)
+    assert torch.equal(measured.latents("evaluation_1"), loop.run.latents("evaluation_0"))
+    assert not torch.equal(measured.latents("evaluation_0"), loop.run.latents("evaluation_0"))
+    assert evaluate_lora(config, lora, resume=True)["fidelity"] == report["fidelity"]
+
+
+# --- resuming after a change of the model's folder ---
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "said"),
+    [
+        (
+            "scheduler/scheduler_config.json",
+            lambda c: {**c, "timestep_spacing": "trailing"},
+            r"model_parts\.scheduler\.timestep_spacing was 'linspace', is 'trailing'",
+        ),
+        (
+            "tokenizer/tokenizer_config.json",
+            lambda c: {**c, "model_max_length": 20},
+            r"model_parts\.tokenizer\.longest was 24, is 20",
+        ),
+        (
+            "vae/config.json",
+            lambda c: {**c, "scaling_factor": 0.9},
+            r"model_parts\.vae\.scaling_factor was 1\.0, is 0\.9",
+        ),
+    ],
+)
+def test_a_run_is_not_resumed_with_another_scheduler_tokenizer_or_vae(project: Path, file, change, said) -> None:
+    config = config_of(project, output=f"wieder {Path(file).parent}")
+    loop_from_config(config, resume=False)
+    path = project / "modèle" / file
+    before = path.read_text(encoding="utf-8")
+    try:
+        path.write_text(json.dumps(change(json.loads(before))), encoding="utf-8")
+        with pytest.raises(UserError, match=said):
+            loop_from_config(config, resume=True)
+    finally:
+        path.write_text(before, encoding="utf-8")
+    loop_from_config(config, resume=True)
+
+
+def test_what_the_loop_cannot_drive_is_refused_before_the_scorers_load(project: Path, tmp_path: Path) -> None:
+    """The scorer's folder does not exist, so its own error would come first if it were loaded first."""
+    nowhere = {"scorers__reward": str(tmp_path / "nowhere"), "scorers__judge": None}
+    index = project / "modèle" / "model_index.json"
+    before = index.read_text(encoding="utf-8")
+    try:
+        index.write_text(before.replace("StableDiffusionPipeline", "StableDiffusionXLPipeline"), encoding="utf-8")
+        with pytest.raises(UserError, match="it holds a StableDiffusionXLPipeline"):
+            parts_from_config(config_of(project, **nowhere))
+    finally:
+        index.write_text(before, encoding="utf-8")
+    torch.save({}, tmp_path / "a.pt")
+    with pytest.raises(UserError, match=r"a\.pt is a \.pt file"):
+        parts_from_config(config_of(project, **nowhere, model__lora=str(tmp_path / "a.pt")))
+
+
+def test_a_judge_that_is_the_reward_is_refused(project: Path) -> None:
+    with pytest.raises(MetricsError, match="same weights as the reward scorer"):
+        parts_from_config(config_of(project, scorers__judge=str(weights_folder("reward"))))
 
 
 # --- the run ---

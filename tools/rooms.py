@@ -16,7 +16,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 ORDER = (
-    "benchmarks", "cli", "doctor", "nodes", "toybox/train", "headless", "toybox", "metrics", "dpo_core/loop",
+    "benchmarks", "cli", "terminal", "doctor", "nodes", "toybox/train", "headless", "toybox", "metrics",
+    "dpo_core/loop",
     "dpo_core/report", "dpo_core/backends", "dpo_core/training", "dpo_core/evaluation", "dpo_core/pairs",
     "dpo_core/scoring", "dpo_core/sampling", "dpo_core/run", "dpo_core",
 )  # fmt: skip
@@ -26,7 +27,7 @@ Arrow = tuple[str, str]
 
 def modules(root: Path = ROOT) -> dict[str, Path]:
     """Dotted name -> file of every module of the package, without tests and tools."""
-    folders = ("benchmarks", "doctor", "dpo_core", "metrics", "nodes", "toybox")
+    folders = ("benchmarks", "doctor", "dpo_core", "metrics", "nodes", "terminal", "toybox")
     files = [*root.glob("*.py"), *(f for folder in folders for f in (root / folder).rglob("*.py"))]
     return {
         ".".join(f.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): f

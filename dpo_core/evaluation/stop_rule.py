@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..axes import AXES, names_of
+from ..digits import interval_of, with_interval
 from ..json_values import High, Low
 from ..settings import StopSettings
 from ..statistics import bootstrap_interval, by_prompt, spread_within
@@ -108,13 +109,13 @@ def broken_guards(
     if judged:
         fell = Interval.of(np.mean([_standard_gain(before[n], after[n], prompt_of) for n in judged], axis=0), resamples)
         if fell.high < 0:
-            found.append(f"the judge fell ({fell.mean:+.2f} standard deviations, {fell.low:+.2f} to {fell.high:+.2f})")
+            by, interval = interval_of(fell.mean, fell.low, fell.high)
+            found.append(f"the judge fell ({by} standard deviations, {interval})")
     if "copy_paste" in before:
         rise = Interval.of(by_prompt(after["copy_paste"] - before["copy_paste"], prompt_of), resamples)
         if rise.low > settings.copy_paste_rise:
-            found.append(
-                f"pictures copy the photos more (copy-paste {rise.mean:+.2f}, {rise.low:+.2f} to {rise.high:+.2f})"
-            )
+            by, interval = interval_of(rise.mean, rise.low, rise.high)
+            found.append(f"pictures copy the photos more (copy-paste {by}, {interval})")
     if "diversity" in before:
         start, now = (by_prompt(s["diversity"], prompt_of) - 1 for s in (before, after))
         lost = Interval.of((1 - settings.diversity_loss) * start - now, resamples)
@@ -179,7 +180,8 @@ def kept_words(decision: Decision, standings: Sequence[Standing]) -> str:
     by_round = {s.round: s for s in standings}
     if decision.kept:
         gain = by_round[decision.kept].gain
-        gained = f"gain {gain.mean:+.2f} standard deviations on held-out prompts ({gain.low:+.2f} to {gain.high:+.2f})"
+        unit = "standard deviations on held-out prompts"
+        gained = f"gain {with_interval(gain.mean, gain.low, gain.high, unit=unit)}"
         said = f"Round {decision.kept} is kept: {gained}."
     elif decision.best and by_round[decision.best].gain.low > 0:
         said = f"The original is kept: round {decision.best} rose, but {' and '.join(by_round[decision.best].broken)}."

@@ -15,8 +15,10 @@ import numpy as np
 from pydantic import ValidationError
 
 from ..axes import AXES
+from ..digits import with_interval
 from ..errors import UserError
 from ..settings import StopSettings, StrengthSettings
+from ..settings.words import in_words
 from ..statistics import by_prompt
 from .held_out import Measured
 from .stop_rule import Interval, Scores, standing
@@ -66,10 +68,14 @@ def read_strengths(text: str) -> tuple[float, ...]:
     try:
         return StrengthSettings(strengths=tuple(float(part) for part in text.split(",") if part.strip())).strengths
     except ValidationError as error:
-        raise UserError(f"strengths {text!r}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
+        first = error.errors()[0]
+        own = (
+            first["msg"].removeprefix("Value error, ") if first["type"] == "value_error" else "give at most 50 of them"
+        )
+        raise UserError(f"strengths {in_words(text)}: {own}") from error
     except ValueError as error:
         raise UserError(
-            f"strengths {text!r} is not a list of numbers separated by commas. Write them like 0, 0.5, 1."
+            f"strengths {in_words(text)} is not a list of numbers separated by commas. Write them like 0, 0.5, 1."
         ) from error
 
 
@@ -108,10 +114,10 @@ def recommend(points: Sequence[StrengthPoint]) -> tuple[float, str]:
     )
     if best is None:
         return 0.0, f"Keep the original (strength 0): {but or _no_gain(tried)}."
-    gain = best.gain
+    gain, unit = best.gain, "standard deviations on held-out prompts"
     said = (
-        f"Strength {best.strength:g} is recommended: gain {gain.mean:+.2f} standard deviations on held-out prompts "
-        f"({gain.low:+.2f} to {gain.high:+.2f}), the highest lower bound of {len(tried)} strengths above 0."
+        f"Strength {best.strength:g} is recommended: gain {with_interval(gain.mean, gain.low, gain.high, unit=unit)}, "
+        f"the highest lower bound of {len(tried)} strengths above 0."
     )
     if barred:
         said += f" S{but[1:]}."

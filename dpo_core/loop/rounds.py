@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ..axes import AXES, axis_of, names_of
 from ..errors import UserError
+from ..evaluation.enough import check_enough
 from ..evaluation.held_out import HeldOutPlan
 from ..evaluation.standings import watch
 from ..pairs.build import NoPairs, build_pairs, check_pairs
@@ -64,6 +65,19 @@ class Loop:
                 f"two scorers have the name {twice[0]!r}, so the scores of one would overwrite the other's. Give each "
                 "scorer a name of its own."
             )
+
+    def check_enough(self) -> None:
+        """Refuse a run whose early stopping or sweep could never show a gain; a run that has begun is finished.
+
+        Raises UserError before anything is drawn.
+        """
+        evaluation, prompts = self.settings.evaluation, len(self.prompts.held_out)
+        if self.run.has_candidates():
+            return
+        if self.settings.stop.rule != "last":
+            check_enough(prompts, evaluation.seeds_per_prompt, "stop.rule: best", "set stop.rule: last")
+        if self.settings.sweep:  # it draws two pictures of each prompt in any case
+            check_enough(prompts, 2, "sweep: true", "set sweep: false")
 
     @property
     def axes(self) -> list[tuple[str, ...]]:
@@ -182,8 +196,10 @@ class Loop:
         With early stopping (settings.stop) that is the round with the highest lower confidence bound of its gain, 0 if
         the original is not beaten; with rule "last" it is the last round. The loop ends with the last good adapter
         (fact "stopped") when a guard stops training, or when a later round has no pair or its candidates are all alike.
-        With settings.sweep the kept adapter is then tried at several strengths (fact "strength").
+        With settings.sweep the kept adapter is then tried at several strengths (fact "strength"). Raises UserError as
+        `check_enough` does.
         """
+        self.check_enough()
         self.begin(0)
         self.evaluate(0)
         self.run.set_fact("watch", None)

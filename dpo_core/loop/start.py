@@ -14,7 +14,7 @@ from ..errors import UserError
 from ..prompts import PromptSet
 from ..protocols import Scorer
 from ..run.files import atomic_path, write_json
-from ..run.same_run import changes
+from ..run.same_run import known_changes
 from ..seeds import derive_seed
 from ..settings import SamplingSettings
 from ..training.adapter import Adapter
@@ -22,15 +22,18 @@ from ..training.dreambooth import Probe, Start
 from ..training.lora_files import save_lora
 
 
-def photos_fidelity(fidelity: Scorer, concept: Concept) -> float:
+def photos_fidelity(fidelity: Scorer, concept: Concept) -> float | None:
     """Mean fidelity score of real photos of the concept: the held-out photos, else the reference photos.
 
     A reference photo's mean cosine with all n references includes its own 1; (n m - 1)/(n - 1) removes it. With masks
-    the references are cut out, so that no photo equals one, and nothing is removed.
+    the references are cut out, so that no photo equals one, and nothing is removed. None where there is one photo only
+    (or the same one several times): it would be compared with itself.
     """
+    if concept.held_out is None and concept.different_photos < 2:
+        return None
     photos = concept.references if concept.held_out is None else concept.held_out
     mean, count = float(np.mean(fidelity.score(photos, [concept.subject] * len(photos)))), len(photos)
-    own = concept.held_out is None and concept.masks is None and count > 1
+    own = concept.held_out is None and concept.masks is None
     return (count * mean - 1) / (count - 1) if own else mean
 
 
@@ -46,7 +49,7 @@ def kept_start(folder: Path, described: dict) -> dict | None:
     if not (record.is_file() and (folder / "start.safetensors").is_file()):
         return None
     kept = json.loads(record.read_text(encoding="utf-8"))
-    if changed := changes(kept.get("described", {}), described):
+    if changed := known_changes(kept.get("described", {}), described):
         raise UserError(
             f"{folder} holds a start made with other settings: {', '.join(changed)}. Choose another folder with --out."
         )

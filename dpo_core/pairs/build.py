@@ -36,15 +36,16 @@ def build_pairs(
     Facts stored in the run: "yield_<pairs_name>"; "window_<pairs_name>", the angles of the window if the rule has one;
     and "no_pairs_<pairs_name>", the reason and the remedy when no pair was selected (see `check_pairs`). `fidelity` and
     `alignment` name the scorers whose stored scores are used; several scorers of one axis are combined as
-    `settings.combine` says. Raises UserError when a score is missing, and NothingToCompare when the scores of an axis
-    do not vary (see `check_scores`).
+    `settings.combine` says. Raises UserError when a score is missing, and NothingToCompare when the scores of a
+    scorer do not vary (see `check_scores`).
     """
     axes = [(names,) if isinstance(names, str) else tuple(names) for names in (fidelity, alignment)]
     prompt_of = np.asarray([c.prompt_index for c in run.candidates(set_name)])
     scores = [axis_scores(run, set_name, names, settings.combine) for names in axes]
     if settings.rule != "random":
-        for axis, names, values in zip(AXES, axes, scores, strict=True):
-            check_scores(values, prompt_of, axis, names)
+        for axis, names in zip(AXES, axes, strict=True):
+            for name in names:  # each by itself: beside another, a flat scorer would only weaken the axis unseen
+                check_scores(run.score_array(set_name, name), prompt_of, axis, [name])
     pairs, pair_yield = PAIR_RULES[settings.rule](prompt_of, *scores, settings)
     run.set_pairs(pairs_name, pairs)
     run.set_fact(f"yield_{pairs_name}", to_json(pair_yield))

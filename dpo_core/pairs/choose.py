@@ -15,6 +15,11 @@ from ..records import Pair
 from ..settings import PairSettings
 from ..statistics import standardise
 
+SAME = 1e-5
+"""Two candidates whose scores differ by no more than this (standard deviations) are no pair, at any margin: it is
+rounding.
+"""
+
 
 @dataclass(frozen=True)
 class PairYield:
@@ -150,6 +155,8 @@ def _pairs_of_prompt(
     group: Group, better: np.ndarray, strength: np.ndarray, settings: PairSettings, margin: float, tally: dict[str, int]
 ) -> list[Pair]:
     """Select the pairs of one prompt within the limits, strongest first; adds the discarded ones to `tally`."""
+    if settings.rule != "random":  # which does not look at the scores
+        better = better & (group.length > SAME)
     enough = better & (strength >= margin)
     possible, fitting = len(group.winner) // 2, _unordered(group, better)
     tally["possible"] += possible

@@ -19,6 +19,7 @@ from ..errors import UserError
 from ..records import Candidate, Pair
 from ..run.folder import RunFolder
 from ..settings import PairSettings
+from ..settings.words import in_words
 from .rules import reward_of
 
 MAX_LENGTH = 1_000_000
@@ -67,13 +68,23 @@ def read_edits(text: str) -> Edits:
         return Edits()
     remedy = "Empty the text to drop all decisions, or use the text that the Inspect Pairs node writes."
     if len(text) > MAX_LENGTH:
-        raise UserError(f"the edits text has {len(text)} characters, more than {MAX_LENGTH}. {remedy}")
+        raise UserError(f"edits has {len(text)} characters, more than {MAX_LENGTH}. {remedy}")
     try:
         return Edits.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the text"
-        raise UserError(f"the edits text {_short(text)} cannot be read: {where}: {first['msg']}. {remedy}") from error
+        raise UserError(f"edits {_short(text)} cannot be read: {_wrong(error)}. {remedy}") from error
+
+
+def _wrong(error: ValidationError) -> str:
+    """The first wrong place of the text, in words."""
+    first = error.errors(include_url=False)[0]
+    place, given = [str(part) for part in first["loc"] if part != "[key]"], first["input"]
+    own = {
+        "json_invalid": "it is not JSON",
+        "extra_forbidden": "there is no such entry",
+        "value_error": first["msg"].removeprefix("Value error, "),
+    }.get(first["type"], f"{in_words(given)} is not what the node writes there")
+    return ": ".join([".".join(place), own] if place else [own])
 
 
 def _short(text: str) -> str:
@@ -116,8 +127,8 @@ class Overruled:
         """The counts of applied and dropped decisions in words."""
         ups = sum(way == "up" for way in self.thumbs.values())
         sentences = [
-            f"{len(self.pairs)} pairs; {self.changed} changed: {self.swapped} swapped, {self.rejected} rejected; "
-            f"{self.kept} kept.",
+            f"{len(self.pairs)} pairs go to training: {self.kept} confirmed, {self.swapped} swapped; "
+            f"{self.rejected} rejected.",
             f"Thumbs: {ups} up, {len(self.thumbs) - ups} down, for the objective kto." if self.thumbs else "",
         ]
         if self.stale:

@@ -12,7 +12,7 @@ from ..axes import AXES, names_of
 from ..errors import UserError
 from ..evaluation.gains import Gain, paired_gain
 from ..evaluation.stop_rule import Interval, axis_gain
-from ..json_values import to_json
+from ..json_values import finite, to_json
 from ..pairs.advice import pairs_advice
 from ..pairs.choose import read_yield
 from ..records import Candidate
@@ -230,7 +230,7 @@ def collect(run: RunFolder, found: Evaluations) -> dict:
     while records and not records[-1]:
         records.pop()
     unseen = np.isin(np.asarray([c.prompt for c in found.candidates]), run.fact("unseen") or [])
-    return {
+    found_numbers = {
         "concept": trained,
         "rounds": rounds,
         "evaluated_rounds": list(found.rounds),
@@ -244,3 +244,4 @@ def collect(run: RunFolder, found: Evaluations) -> dict:
         "pairs": pair_yields(run, most),
         "training": training_summary(records, TrainSettings(**settings.get("train", {})), run.fact("stopped")),
     }
+    return finite(found_numbers)

@@ -12,7 +12,7 @@ from .distrust import distrust
 from .numbers import Evaluations, collect, read_evaluations
 from .pictures import Picture, overview_pictures, round_pictures
 from .strength import strength_pictures, strength_warnings
-from .words import TRUTH, answer, change_word, reward_names
+from .words import TRUTH, answer, change_word, moved, reward_names
 
 ROLES = ("reward", "judge", "guard", "oracle")
 
@@ -125,10 +125,10 @@ def _row(name: str, gain: Mapping, about: Mapping) -> dict:
     }  # fmt: skip
     if "gain" not in gain:
         return row
-    row |= {"after": f"{gain['after']:.3f}", "gain": f"{gain['gain']:+.3f}", "interval": "none (one prompt)"}
+    moved_by, interval = moved(gain)
+    row |= {"after": f"{gain['after']:.3f}", "gain": moved_by, "interval": interval or "none (one prompt)"}
     low, high = gain["ci95"]
     if low is not None and high is not None:
-        row["interval"] = f"{low:+.3f} to {high:+.3f}"
         reach = max(abs(low), abs(high), abs(gain["gain"]), 1e-9) * 1.1
         row["whisker"] = {
             k: round(50 + 50 * v / reach, 2) for k, v in (("low", low), ("high", high), ("mid", gain["gain"]))

@@ -83,7 +83,8 @@ def overview_pictures(run: RunFolder, found: Evaluations, numbers: Mapping) -> l
 def _references(run: RunFolder) -> Picture | None:
     from PIL import Image
 
-    files = sorted((run.path / "references").glob("*.png"))[:8]
+    # Not the hidden file beside a photo that a kill while writing it may have left (run/files.py).
+    files = sorted((run.path / "references").glob("[!.]*.png"))[:8]
     if not files:
         return None
     try:

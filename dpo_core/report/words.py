@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..axes import names_of
+from ..digits import decimals, interval_of
 
 REWARDS = ("fidelity", "alignment")
 TRUTH = "oracle_all_right"
+ALIKE = 0.85
+"""Share of the diversity above 1 whose loss is a failed guard, as StopSettings.diversity_loss."""
 
 
 @dataclass(frozen=True)
@@ -37,15 +40,30 @@ def change_word(verdict: str, higher_is_better: bool | None) -> str:
 
 
 def interval_words(gain: Mapping) -> str:
-    low, high = gain["ci95"]
-    if low is None or high is None:
-        return "no interval: a single prompt"
-    return f"95 % interval {low:+.3f} to {high:+.3f}"
+    said = moved(gain)[1]
+    return f"95 % interval {said}" if said else "no interval: a single prompt"
+
+
+def moved(gain: Mapping, to: str = " to ") -> tuple[str, str]:
+    """A gain and its interval, "" for a single prompt, with digits by the interval's width: report, node, terminal."""
+    return interval_of(gain["gain"], *gain["ci95"], least=3, to=to)
 
 
 def gain_words(title: str, gain: Mapping) -> str:
     """E.g. "fidelity 0.442 to 0.501 (+0.059, 95 % interval +0.041 to +0.077)"."""
-    return f"{title} {gain['before']:.3f} to {gain['after']:.3f} ({gain['gain']:+.3f}, {interval_words(gain)})"
+    before, after = levels(gain)
+    return f"{title} {before} to {after} ({change_words(gain)})"
+
+
+def levels(gain: Mapping) -> tuple[str, str]:
+    """Before and after, with as many decimals as the gain."""
+    places = decimals(gain["gain"], *gain["ci95"], least=3)
+    return f"{gain['before']:.{places}f}", f"{gain['after']:.{places}f}"
+
+
+def change_words(gain: Mapping) -> str:
+    """ "+0.059, 95 % interval +0.041 to +0.077"."""
+    return f"{moved(gain)[0]}, {interval_words(gain)}"
 
 
 def plural(count: int, noun: str) -> str:
@@ -85,7 +103,7 @@ def answer(numbers: Mapping, scorers: Mapping[str, Mapping]) -> Answer:
     each = [gain_words(inside_words(scorers, n), numbers[n]) for n in reward_names(numbers)]
     sentences = [f"Over {counted}, the same seeds before and after): {', '.join(each[:-1])} and {each[-1]}."]
     if joint := numbers.get("axes"):
-        said = ", ".join(f"{axis} {gain['gain']:+.3f} ({interval_words(gain)})" for axis, gain in joint.items())
+        said = ", ".join(f"{axis} {moved(gain)[0]} ({interval_words(gain)})" for axis, gain in joint.items())
         sentences.append(
             "An axis with several scorers counts by the mean of their gains in standard deviations, as in early "
             f"stopping: {said}."
@@ -100,7 +118,7 @@ def answer(numbers: Mapping, scorers: Mapping[str, Mapping]) -> Answer:
     if kept and not kept["kept"]:
         tried = f"The numbers below are those of round {numbers['shown_round']}, which was not kept."
         return Answer("original", "No gain is kept: the LoRA changes nothing.", (kept["words"], tried, *sentences))
-    return Answer(status, headline, (*sentences, *([kept["words"]] if kept else [])))
+    return Answer(status, headline, (*sentences, next_step(numbers, scorers), *([kept["words"]] if kept else [])))
 
 
 def verdict(numbers: Mapping, scorers: Mapping[str, Mapping]) -> tuple[str, str]:
@@ -111,21 +129,61 @@ def verdict(numbers: Mapping, scorers: Mapping[str, Mapping]) -> tuple[str, str]
     """
     up, down = ([n for n in REWARDS if axis_verdict(numbers, n) == way] for way in ("up", "down"))
     fallen = [n for n in _judges(numbers, scorers) if numbers[n]["verdict"] == "down"]
-    return _headline(up, down, numbers.get(TRUTH), fallen)
+    status, headline = _headline(up, down, numbers.get(TRUTH), fallen)
+    lost = failed_guards(numbers, scorers)
+    return status, f"{headline[:-1]}, but {' and '.join(lost.values())}." if lost and status == "better" else headline
+
+
+def failed_guards(numbers: Mapping, scorers: Mapping[str, Mapping]) -> dict[str, str]:
+    """Guards that contradict a gain, in words by name: pictures copy the photos more, or are all alike.
+
+    Every good run loses some diversity, as wrong pictures are diverse, too: what counts is a clear loss of more than
+    ALIKE of what there was above 1.
+    """
+    found = {}
+    if numbers.get("copy_paste", {}).get("verdict") == "up":
+        found["copy_paste"] = "pictures copy the photos more"
+    kinds = numbers.get("diversity", {})
+    if kinds.get("verdict") == "down" and kinds["after"] - 1 < (1 - ALIKE) * (kinds["before"] - 1):
+        found["diversity"] = "the pictures of a prompt became alike"
+    return {name: said for name, said in found.items() if scorers.get(name, {}).get("role") == "guard"}
+
+
+def next_step(numbers: Mapping, scorers: Mapping[str, Mapping]) -> str:
+    """What to do after this verdict, one sentence, the same in report, node and terminal."""
+    status, lost = verdict(numbers, scorers)[0], failed_guards(numbers, scorers)
+    if status == "better" and lost:
+        return (
+            "Next: take the LoRA at a lower strength (the strength sweep finds one), or keep an earlier round; then "
+            + ("give masks or photos in several places" if "copy_paste" in lost else "train fewer steps or raise beta")
+            + " and train again."
+        )
+    if status == "mixed":
+        lower = axis_verdict(numbers, "alignment") == "down"
+        return f"Next: {'lower' if lower else 'raise'} fidelity_weight and train again, or try a lower strength."
+    return {
+        "better": "Next: look at the pictures, then use the LoRA; the strength sweep finds its best strength.",
+        "hacked": "Next: look at the pictures before you use the LoRA; train fewer rounds, or with a second reward "
+        "scorer.",
+        "worse": "Next: keep the original; look at the pairs, then train with fewer steps or a lower learning rate.",
+        "none": "Next: keep the original; more held-out prompts narrow the intervals, more rounds or candidates per "
+        "prompt make the change larger.",
+    }[status]
 
 
 def evaluation_words(numbers: Mapping[str, Mapping], scorers: Mapping[str, Mapping]) -> str:
-    """The verdict, then one line a scorer: before, after, gain with its interval, and the word for the change.
+    """The verdict, what to do next, then one line a scorer: before, after, gain with its interval, word for the change.
 
     `numbers`: as `verdict` takes them.
     """
     first = next(iter(numbers.values()))
     counted = f"{plural(first['images'], 'held-out picture')} of {plural(first['prompts'], 'prompt')}"
-    lines = [verdict(numbers, scorers)[1], f"{counted}, equal seeds; 95 % intervals over prompts."]
+    lines = [verdict(numbers, scorers)[1], next_step(numbers, scorers)]
+    lines.append(f"{counted}, equal seeds; 95 % intervals over prompts.")
     for name, gain in numbers.items():
         change = change_word(gain["verdict"], scorers[name]["higher_is_better"])
-        moved = f"{gain['before']:.3f} -> {gain['after']:.3f} ({gain['gain']:+.3f}, {interval_words(gain)})"
-        lines.append(f"{title_of(scorers, name)}: {moved}: {change}")
+        went = f"{' -> '.join(levels(gain))} ({change_words(gain)})"
+        lines.append(f"{title_of(scorers, name)}: {went}: {change}")
     return "\n".join(lines)
 
 
@@ -173,5 +231,5 @@ def _judges_words(judges: Sequence[str], numbers: Mapping, scorers: Mapping[str,
     parts = []
     for name in judges:
         gain = numbers[name]
-        parts.append(f"{title_of(scorers, name)} {word[gain['verdict']]} ({gain['gain']:+.3f}, {interval_words(gain)})")
-    return "A judge of another backbone, which nothing was trained on: " + "; ".join(parts) + "."
+        parts.append(f"{title_of(scorers, name)} {word[gain['verdict']]} ({change_words(gain)})")
+    return "By the judge, which nothing was trained on: " + "; ".join(parts) + "."

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from ..errors import UserError
+from ..json_values import finite
 from ..records import Candidate, Pair
 from .files import atomic_path
 
@@ -33,6 +34,11 @@ CREATE TABLE IF NOT EXISTS pairs (
 CREATE TABLE IF NOT EXISTS training (
     round INTEGER NOT NULL, step INTEGER NOT NULL, record TEXT NOT NULL, PRIMARY KEY (round, step));
 """
+
+
+def _plain(text: str) -> object:
+    """The JSON value of a fact. Older runs may hold Infinity and NaN, which are no JSON: they become None."""
+    return json.loads(text, parse_constant=lambda _: None)
 
 
 class RunFolder:
@@ -85,16 +91,18 @@ class RunFolder:
 
     def fact(self, name: str) -> object | None:
         row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
-        return json.loads(row[0]) if row else None
+        return _plain(row[0]) if row else None
 
     def set_fact(self, name: str, value: object) -> None:
-        self._write("INSERT OR REPLACE INTO facts VALUES (?, ?)", [(name, json.dumps(value, ensure_ascii=False))])
+        """Store a JSON value. A number that is NaN or infinite is stored as null, which `fact` gives back as None."""
+        text = json.dumps(finite(value), ensure_ascii=False, allow_nan=False)
+        self._write("INSERT OR REPLACE INTO facts VALUES (?, ?)", [(name, text)])
 
     def facts(self, prefix: str) -> dict[str, object]:
         rows = self._db.execute(
             "SELECT name, value FROM facts WHERE substr(name, 1, ?) = ? ORDER BY name", (len(prefix), prefix)
         )
-        return {name: json.loads(value) for name, value in rows}
+        return {name: _plain(value) for name, value in rows}
 
     # --- candidates ---
 

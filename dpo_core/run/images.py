@@ -2,101 +2,200 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import UserError
+from ..masks import LEAST, MOST, absurd, percent, share, shares, shows, surrounds
+from .photo_folder import SUFFIXES, PhotoFolder, look
+from .picture_file import Opened, open_picture
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+__all__ = ["SUFFIXES", "read_masks", "read_photos", "read_subject"]
+Say = Callable[[str], None]
 
 
-def read_photos(folder: Path, width: int, height: int, what: str = "reference photos") -> np.ndarray:
+def warn(text: str) -> None:
+    """Say a sentence on the log."""
+    logging.warning("%s", text)
+
+
+def read_photos(folder: Path, width: int, height: int, what: str = "reference photos", say: Say = warn) -> np.ndarray:
     """Read every image of a folder in order of name, upright, cropped and resized: uint8 [n, height, width, 3].
 
-    Raises UserError for a missing or empty folder, and for a file that cannot be read as an image (by name).
+    Transparent parts become grey. `say` gets what is skipped or changed. Raises UserError for a missing or empty
+    folder, and for a file that cannot be read as an image (by name).
     """
-    return np.stack([_cut(_upright(file, "RGB"), width, height) for file in photo_files(folder, what)])
+    found = look(folder, what)
+    opened = _opened(found, what, say)
+    return np.stack([_cut(o.rgb, width, height) for o in opened.values()])
 
 
-def read_masks(folder: Path, photos: Path, width: int, height: int) -> np.ndarray:
+def read_subject(
+    folder: Path, masks: Path | None, width: int, height: int, say: Say = warn
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The reference photos, and the masks of their subject: uint8 [n, height, width, 3], [n, height, width] or None.
+
+    masks: a folder, see `read_masks`. Without one, masks beside the photos count, else the transparency of cut-outs;
+    of photos and cut-outs together, a photo counts as a whole. `say` gets what is used, skipped or changed. Raises
+    UserError as `read_photos` and `read_masks`.
+    """
+    what = "reference photos"
+    found = look(folder, what)
+    opened = _opened(found, what, say)
+    photos = np.stack([_cut(o.rgb, width, height) for o in opened.values()])
+    cut_out = [p.name for p, o in opened.items() if o.opacity is not None]
+    if masks is not None or found.masks:
+        source = f"the masks of {masks}" if masks is not None else "the masks beside the photos"
+        if masks is not None and found.masks and not _same(masks, folder):
+            say(f"{', '.join(m.name for m in found.masks.values())}: masks beside the photos, not used; {source} are")
+        if cut_out:
+            say(f"{', '.join(cut_out)}: transparent, but {source} are used, not the transparency")
+        pairs = _beside(found) if masks is None else _pairs(masks, found, folder)
+        return photos, _masks(pairs, opened, width, height, say)
+    return photos, _opacities(opened, width, height, say)
+
+
+def read_masks(folder: Path, photos: Path, width: int, height: int, say: Say = warn) -> np.ndarray:
     """Read the mask of each photo (same file stem), cropped like the photo: uint8 [n, height, width], white = subject.
 
-    An image with transparent parts is a mask too: its opaque part is the subject. Raises UserError, naming the file,
-    for a photo without a mask, an unreadable file, a mask of another size than its photo, or one without white; and
-    when masks and photos are the same folder.
+    An image with transparent parts is a mask too: its opaque part is the subject. `say` gets the share of each photo
+    that its mask covers. Raises UserError, naming the file, for a photo without a mask, an unreadable file, a mask of
+    another size than its photo, one that covers below 1 or above 99 % of it, or one whose white surrounds its black;
+    and when masks and photos are the same folder, unless it holds masks by name (a-masklabel.png).
     """
-    if Path(folder).resolve() == Path(photos).resolve():
+    found = look(photos, "reference photos")
+    return _masks(_pairs(folder, found, photos), {p: open_picture(p) for p in found.photos}, width, height, say)
+
+
+def _opened(found: PhotoFolder, what: str, say: Say) -> dict[Path, Opened]:
+    """All photos of a folder; says what is skipped or changed."""
+    opened = {photo: open_picture(photo) for photo in found.photos}
+    for line in [*found.said(what), *(note for o in opened.values() for note in o.notes)]:
+        say(line)
+    return opened
+
+
+def _same(one: Path, other: Path) -> bool:
+    return Path(one).resolve() == Path(other).resolve()
+
+
+def _pairs(folder: Path, found: PhotoFolder, photos: Path) -> dict[Path, Path]:
+    """The mask file of each photo, from the folder of masks."""
+    if _same(folder, photos):
+        if found.masks:
+            return _beside(found)
         raise UserError(
             f"masks and reference photos are both read from {folder}, but a photo cannot be its own mask. Put the "
             "masks in a folder of their own."
         )
-    masks, found = [], {f.stem: f for f in photo_files(folder, "masks")}
-    for photo in photo_files(photos, "reference photos"):
-        mask = found.get(photo.stem)
-        if mask is None:
+    files = look(folder, "masks").photos
+    stems = {f.stem: f for f in files}
+    # OneTrainer's and other tools' names, in a folder of their own.
+    for end in ("-masklabel", "_mask", "-mask", ".mask", " mask", "_matte"):
+        stems |= {f.stem[: -len(end)]: f for f in files if f.stem.endswith(end) and f.stem[: -len(end)] not in stems}
+    for photo in found.photos:
+        if photo.stem not in stems:
             raise UserError(
                 f"{photo.name} has no mask in {folder}. Give every photo a mask of the same name ({photo.stem}.png), "
                 "or use no masks."
             )
-        (w, h), whole = _upright(photo, "RGB").size, _upright(mask, "mask")
-        if whole.size != (w, h):
+    return {photo: stems[photo.stem] for photo in found.photos}
+
+
+def _beside(found: PhotoFolder) -> dict[Path, Path]:
+    """The mask beside each photo. Raises UserError for a photo without one where others have theirs."""
+    for photo in found.photos:
+        if photo not in found.masks:
+            one = next(iter(found.masks.values()))
             raise UserError(
-                f"{mask} is {whole.width}x{whole.height} pixels, its photo {w}x{h}: make them the same size."
+                f"{photo.name} has no mask beside it, but other photos have ({one.name}). Give every photo a mask, or "
+                "take the masks out of the folder."
             )
-        if whole.getextrema()[1] < 128:
-            raise UserError(f"{mask} shows no subject: no pixel is white. Paint the subject white and the rest black.")
-        masks.append(_cut(whole, width, height))
-        if masks[-1].max() < 128:
+    return found.masks
+
+
+def _masks(pairs: dict[Path, Path], opened: dict[Path, Opened], width: int, height: int, say: Say) -> np.ndarray:
+    whole = {photo: _mask(file) for photo, file in pairs.items()}
+    for photo, mask in whole.items():
+        _check(mask, pairs[photo], opened[photo].rgb.size, say)
+    say(shares([photo.name for photo in whole], [np.asarray(mask) for mask in whole.values()]))
+    return np.stack([_subject_left(_cut(whole[p], width, height), pairs[p], width, height) for p in whole])
+
+
+def _check(mask: Picture, file: Path, size: tuple[int, int], say: Say) -> None:
+    if mask.size != size:
+        raise UserError(
+            f"{file} is {mask.width}x{mask.height} pixels, its photo {size[0]}x{size[1]}: make them the same size."
+        )
+    values = np.asarray(mask)
+    if wrong := absurd(values):
+        raise UserError(f"{file} {wrong}")
+    remedy = "White must be the subject: invert the mask."
+    if surrounds(values):
+        raise UserError(
+            f"{file} seems to be inverted: white is along all four borders and black within. {remedy} If the white is "
+            "the subject all the same, leave some black around it."
+        )
+    if shows(values) == "background":
+        say(f"{file.name} may be inverted: its white touches most of the border. {remedy}")
+
+
+def _opacities(opened: dict[Path, Opened], width: int, height: int, say: Say) -> np.ndarray | None:
+    """Masks from the transparency of cut-outs; None where no photo is one."""
+    from PIL import Image
+
+    cut_outs: dict[Path, Picture] = {}
+    for photo, picture in opened.items():
+        if picture.opacity is None:
+            continue
+        seen = share(values := np.asarray(picture.opacity))
+        if seen < LEAST:
             raise UserError(
-                f"{mask}: no part of the subject is left when photos are cropped to {width}x{height}. Crop photo and "
-                "mask around the subject."
+                f"{photo} is transparent: only {percent(seen)} of it can be seen. Cut it out again, or take it out of "
+                "the folder."
             )
+        if surrounds(values) and seen <= MOST:
+            raise UserError(
+                f"{photo} is transparent in the middle and opaque along all four borders, so the subject seems to be "
+                "cut away. Keep the subject and make the background transparent, or give masks."
+            )
+        if seen > MOST:
+            say(f"{photo.name} is transparent in {percent(1 - seen)} of it alone: no cut-out; that part is grey")
+        else:
+            cut_outs[photo] = picture.opacity
+    if not cut_outs:
+        return None
+    say(f"{', '.join(p.name for p in cut_outs)}: cut out, so the opaque part is the subject's mask; the rest is grey")
+    say(shares([p.name for p in cut_outs], [np.asarray(o) for o in cut_outs.values()]))
+    if whole := [p.name for p in opened if p not in cut_outs]:
+        say(f"{', '.join(whole)}: no cut-out among cut-outs, so all of it counts as the subject. Cut it out as well")
+    masks = []
+    for photo, picture in opened.items():
+        mask = cut_outs.get(photo) or Image.new("L", picture.rgb.size, 255)
+        masks.append(_subject_left(_cut(mask, width, height), photo, width, height))
     return np.stack(masks)
 
 
-def photo_files(folder: Path, what: str) -> list[Path]:
-    """The image files of a folder in order of name. Raises UserError when the folder is missing or has none."""
-    folder = Path(folder)
-    if not folder.is_dir():
+def _mask(file: Path) -> Picture:
+    """The mask in a file: its opacity where it has transparent parts, else its brightness."""
+    opened = open_picture(file)
+    return opened.opacity if opened.opacity is not None else opened.rgb.convert("L")
+
+
+def _subject_left(mask: np.ndarray, file: Path, width: int, height: int) -> np.ndarray:
+    if mask.max() < 128:
         raise UserError(
-            f"the folder of {what} {folder} does not exist. Give a folder with {', '.join(SUFFIXES)} files."
+            f"{file}: no part of the subject is left when photos are cropped to {width}x{height}. Crop photo and "
+            "mask around the subject."
         )
-    # Skip hidden files: macOS writes metadata files beside each image.
-    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES and not f.name.startswith("."))
-    if not files:
-        raise UserError(
-            f"the folder {folder} holds no {what}. Put at least one {', '.join(SUFFIXES)} file there; three to five "
-            "are usual."
-        )
-    return files
-
-
-def _upright(file: Path, mode: str) -> Picture:
-    """The whole image, rotated by its EXIF orientation, in `mode`.
-
-    Mode "mask" gives its transparency where it has any, else its brightness. Raises UserError, naming the file, when it
-    cannot be read.
-    """
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(file) as image:
-            upright = ImageOps.exif_transpose(image)
-            if mode == "mask":
-                cut_out = (
-                    upright.has_transparency_data and upright.convert("RGBA").getchannel("A").getextrema()[0] < 255
-                )
-                return upright.convert("RGBA").getchannel("A") if cut_out else upright.convert("L")
-            return upright.convert(mode)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(
-            f"{file} cannot be read as a picture ({error}). Replace it or take it out of the folder."
-        ) from error
+    return mask
 
 
 def _cut(picture: Picture, width: int, height: int) -> np.ndarray:

@@ -10,6 +10,9 @@ from ..errors import UserError
 from ..settings import LoopSettings
 from .folder import RunFolder
 
+PARTS = "model_parts"
+"""Name of the model's parts in what a run depends on: scheduler, tokenizer, UNet, VAE, text encoder."""
+
 
 def check_same_run(run: RunFolder, described: dict, resume: bool) -> None:
     """Refuse to continue a run with other settings, or without `resume`; store the fact "described".
@@ -21,7 +24,7 @@ def check_same_run(run: RunFolder, described: dict, resume: bool) -> None:
     """
     kept = run.fact("described")
     if kept is not None:
-        changed = changes(_with_defaults(kept), described)
+        changed = known_changes(_with_defaults(kept), described)
         changed = {k: v for k, v in changed.items() if not _only_adds(k, *v)}
         untrained = not any(run.state_path(name).is_file() for name in ("training_0", "adapter_1"))
         if untrained:
@@ -49,6 +52,26 @@ def _only_adds(name: str, old: object, new: object) -> bool:
     if name == "settings.rounds":
         return isinstance(old, int) and isinstance(new, int) and new > old
     return name in ("settings.sweep", "settings.strength.strengths") or name.startswith("settings.stop.")
+
+
+def known_changes(old: Mapping, new: Mapping) -> dict[str, tuple[object, object]]:
+    """`changes`, without values of the model's parts that one of the two does not record.
+
+    A run of an older version has none of them, and a library's next version may add or drop a setting. What is unknown
+    is not a change; it is recorded from then on.
+    """
+    return {k: v for k, v in changes(old, new).items() if not (_unknown(old, k) or _unknown(new, k))}
+
+
+def _unknown(described: Mapping, name: str) -> bool:
+    """Whether a value of the model's parts is not recorded."""
+    keys = name.split(".")
+    value: object = described
+    for key in keys:
+        if not isinstance(value, Mapping) or key not in value:
+            return keys[0] == PARTS
+        value = value[key]
+    return False
 
 
 def _with_defaults(described: Mapping) -> dict:

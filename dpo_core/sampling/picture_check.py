@@ -8,6 +8,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..records import Candidate
+from ..statistics import ROUNDING
 
 
 class NothingToCompare(UserError):
@@ -23,8 +24,6 @@ FLAT_SHARE = 0.99
 """Share (0..1) of pixels of one colour from which a picture counts as flat."""
 CHECK_AFTER = 4
 """Number of pictures after which an incomplete set is checked."""
-SCORE_TOLERANCE = 1e-5
-"""Relative tolerance: scores of a prompt that differ by less than this share of the largest score count as equal."""
 
 
 def flat(images: np.ndarray) -> np.ndarray:
@@ -32,6 +31,29 @@ def flat(images: np.ndarray) -> np.ndarray:
     pixels = images.reshape(len(images), -1, images.shape[-1]).astype(np.int16)
     near = np.abs(pixels - np.median(pixels, axis=1, keepdims=True)).max(axis=2) <= FLAT_LEVELS
     return near.mean(axis=1) >= FLAT_SHARE
+
+
+def check_pixels(good: bool, what: str = "the VAE") -> None:
+    """Raises UserError unless `good`: whether all pixels of a decoded batch are finite, before they become uint8."""
+    if not good:
+        raise UserError(
+            f"{what} gives NaN or infinity for the pixels, which would be drawn as black. Usual causes: an overflow of "
+            "the VAE in half precision (SDXL's own VAE does so in fp16), or a VAE file that is damaged or of another "
+            "model. Load the VAE in fp32 or bf16, or use the VAE of this model, such as sdxl-vae-fp16-fix for SDXL."
+        )
+
+
+def check_first(images: np.ndarray) -> None:
+    """Raises UserError when every picture of a run's first batch (uint8 [n, H, W, 3]) has one colour in all pixels."""
+    rows = images.reshape(len(images), -1, images.shape[-1])
+    if (rows == rows[:, :1]).all():
+        colour = ", ".join(map(str, rows[0, 0].tolist()))
+        raise UserError(
+            f"all pixels of the first {len(images)} pictures have one colour (the first: red, green, blue {colour}), "
+            "so the model draws nothing. Usual causes: a VAE that does not belong to the model, a VAE or model that "
+            "overflows in half precision, or a sampler or scheduler that does not suit the model. Load the VAE in fp32 "
+            "or use the model's own VAE, and draw one picture by hand before a run."
+        )
 
 
 class PictureCheck:
@@ -81,10 +103,11 @@ def check_scores(scores: np.ndarray, prompt_of: np.ndarray, axis: str, names: Se
     """
     groups = [scores[prompt_of == prompt] for prompt in np.unique(prompt_of)]
     spreads = [float(np.ptp(group)) for group in groups if len(group) > 1]
-    if spreads and max(spreads) <= SCORE_TOLERANCE * float(np.abs(scores).max()):
+    if spreads and max(spreads) <= ROUNDING * float(np.abs(scores).max()):
         raise NothingToCompare(
             f"the {axis} scores of each prompt's candidates are all the same (about {float(scores[0]):.4g}, by "
-            f"{', '.join(names)}), so no candidate is better than another. Look at the pictures. If they differ, this "
+            f"{', '.join(names)}), so no candidate is better than another: they differ by {max(spreads):.1g} at most, "
+            "which is rounding. Look at the pictures. If they differ, this "
             "scorer does not see the difference: use another scorer, and check that photos and prompts are of the "
             "subject."
         )

@@ -15,7 +15,7 @@ from ..run.folder import RunFolder
 from ..seeds import derive_seed
 from ..settings import SamplingSettings
 from .free_memory import FALLBACK_BATCH, Meter, meter_for, pictures_that_fit
-from .picture_check import CHECK_AFTER, PictureCheck
+from .picture_check import CHECK_AFTER, PictureCheck, check_first
 
 
 def plan(prompts: Sequence[str], per_prompt: int, seed: int, salt: int, chunk_size: int) -> list[Candidate]:
@@ -64,16 +64,20 @@ def draw_set(
 
     Each finished batch is committed as a whole. The plan fixes the batches, so a resumed set equals an uninterrupted
     one. compared: the candidates are for pairs, so the picture check applies. Raises UserError when the set on disk has
-    another plan (prompts, counts, seeds or batch size), and NothingToCompare when the pictures cannot be compared; that
-    batch is not stored.
+    another plan (prompts, counts, seeds or batch size) or the run's first pictures are empty, and NothingToCompare when
+    the pictures cannot be compared; that batch is not stored.
     """
     _check_stored(run, set_name, planned)
     done, sampler, check = run.chunks(set_name), _BatchSampler(model, settings), PictureCheck()
+    first = not run.has_candidates()
     for chunk in range(planned[-1].chunk + 1):
         members = planned[chunk * settings.chunk_size : (chunk + 1) * settings.chunk_size]
         if chunk not in done:
             latents, images = sampler.sample_batch(members)
             check.look(members, images)
+            if first:  # the first pictures of a run: a broken VAE shows here, before hours are spent
+                check_first(images)
+                first = False
             if compared and (check.seen >= CHECK_AFTER or chunk == planned[-1].chunk):
                 check.refuse()
             run.add_chunk(set_name, members, latents, images)

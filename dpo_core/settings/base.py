@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
 from ..errors import UserError
+from .words import in_words, requirement
 
 UNSET = object()
 """Not given, where None is a value."""
@@ -81,18 +82,36 @@ def settings_of_widgets(kind: type[Kind], values: Mapping[str, Any], **more: Any
 
     Raises UserError that names each wrong widget and its value.
     """
+    given = from_widgets(kind, values, **more)
+    marks = {name: (field, mark) for name, field, mark in widget_fields(kind)}
+    # pydantic takes true for 1.
+    wrong = [_sentence(name, given[name], *marks[name]) for name in marks if _not_a_number(marks[name][0], given, name)]
+    if wrong:
+        raise UserError(" ".join(wrong))
     try:
-        return kind(**from_widgets(kind, values, **more))
+        return kind(**given)
     except ValidationError as error:
-        marks = {name: mark for name, _, mark in widget_fields(kind)}
-        raise UserError(" ".join(_wrong(problem, marks) for problem in error.errors())) from error
+        raise UserError(" ".join(_wrong(kind, problem, marks) for problem in error.errors())) from error
 
 
-def _wrong(problem: Any, marks: Mapping[str, Widget]) -> str:
+def _not_a_number(field: FieldInfo, given: Mapping[str, Any], name: str) -> bool:
+    return isinstance(given.get(name), bool) and requirement(field).startswith(("a number", "a whole number"))
+
+
+def _wrong(kind: type[Settings], problem: Any, marks: Mapping[str, tuple[FieldInfo, Widget]]) -> str:
     """One sentence on a wrong setting, under its widget's name."""
+    own = problem["msg"].removeprefix("Value error, ")
     if not problem["loc"]:
-        return f"{problem['msg'].removeprefix('Value error, ')}."
+        return f"{own}."
     name = str(problem["loc"][0])
-    mark = marks.get(name, Widget())
+    if problem["type"] == "extra_forbidden":
+        return f"{name} is not a setting of {kind.__name__}."
+    field, mark = marks.get(name, (kind.model_fields[name], Widget()))
+    if problem["type"] == "value_error":
+        return f"{mark.name or name} is {in_words(problem['input'])}: {own}."
+    return _sentence(name, problem["input"], field, mark)
+
+
+def _sentence(name: str, value: Any, field: FieldInfo, mark: Widget) -> str:
     auto = f", or {mark.off} for auto" if mark.off is not UNSET and mark.default == mark.off else ""
-    return f"{mark.name or name} is {problem['input']!r}: {problem['msg'][:1].lower()}{problem['msg'][1:]}{auto}."
+    return f"{mark.name or name} is {in_words(value)}: it must be {requirement(field, auto)}."

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..concept import Concept
+from ..concept import NO_SCALE, Concept
 from ..progress import Progress, silent
 from ..protocols import Scorer, TextToImage
 from ..sampling.sets import pictures
@@ -44,13 +44,13 @@ class Start:
     sentence: str
 
 
-def is_under_fitted(fidelity: float, untrained: float, photos: float, share: float) -> bool:
+def is_under_fitted(fidelity: float, untrained: float, photos: float | None, share: float) -> bool:
     """Whether fidelity has risen less than `share` of the way from the untrained model to the photos.
 
     `photos`: fidelity score of held-out (or reference) photos, which a perfect likeness in other places would reach.
-    The rule was fixed before any measurement.
+    None, for a single photo, is never under-fitted: there is no scale. The rule was fixed before any measurement.
     """
-    return fidelity - untrained < share * max(photos - untrained, 1e-6)
+    return photos is not None and fidelity - untrained < share * max(photos - untrained, 1e-6)
 
 
 class Personalizer:
@@ -102,7 +102,7 @@ def personalize(
     concept: Concept,
     settings: PersonalizeSettings,
     probe: Probe,
-    photos_fidelity: float,
+    photos_fidelity: float | None,
     progress: Progress = silent,
 ) -> Start:
     """Train the adapter for `settings.steps` steps, and further while it is under-fitted.
@@ -111,7 +111,7 @@ def personalize(
     end show what longer DreamBooth training would have given; the adapter is then restored to the end.
 
     `probe.scorers` must hold one named "fidelity"; `photos_fidelity` is that scorer's mean on held-out photos of the
-    concept.
+    concept, or None for a single photo.
     """
     trainer = Personalizer(model, adapter, concept, settings)
     stops = sorted({s for s in settings.curve if s <= settings.steps} | {0, settings.steps})
@@ -146,12 +146,10 @@ def personalize(
     return start
 
 
-def _sentence(curve: list[CurvePoint], done: int, extended: bool, poor: bool, photos: float) -> str:
+def _sentence(curve: list[CurvePoint], done: int, extended: bool, poor: bool, photos: float | None) -> str:
     first, end = curve[0].scores["fidelity"], curve[-1].scores["fidelity"]
-    text = (
-        f"Personalized in {done} steps: fidelity {first:.3f} -> {end:.3f} "
-        f"(photos of the concept in other places score {photos:.3f})."
-    )
+    scale = NO_SCALE if photos is None else f"photos of the concept in other places score {photos:.3f}"
+    text = f"Personalized in {done} steps: fidelity {first:.3f} -> {end:.3f} ({scale})."
     if extended:
         text += " It was under-fitted after the planned steps, so training was extended."
     return text + (" It is still under-fitted: preference training may trade alignment for fidelity." if poor else "")

@@ -18,7 +18,6 @@ from ..seeds import generator
 from .adapter import Adapter
 
 
-
 class NotDifferentiable(UserError):
     """Autograd cannot differentiate a model at this memory level: its blocks write in place, for instance."""
 

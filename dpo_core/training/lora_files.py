@@ -10,9 +10,14 @@ import torch
 
 from ..errors import UserError
 from ..run.files import atomic_path
+from ..weights_file import damage
 from .adapter import Adapter
+from .lora_layers import refuse_features
 
 PREFIX = "lora_unet_"
+FOLDER_NAMES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
+"""The file of a LoRA folder, as diffusers and PEFT name it."""
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
 def _key(layer: str) -> str:
@@ -77,23 +82,65 @@ def weight_change(down: torch.Tensor, up: torch.Tensor, scale: float) -> torch.T
     return scale * (up.float().flatten(1) @ down.float().flatten(1)).view(len(up), *down.shape[1:])
 
 
+def lora_file(path: Path) -> Path:
+    """The file of a LoRA that is given as a file, or as a folder that holds exactly one.
+
+    Raises UserError when there is none, when there are several, or when it is a pickle.
+    """
+    path = Path(path)
+    if path.is_dir():
+        named = [path / name for name in FOLDER_NAMES if (path / name).is_file()]
+        found = named[:1] or sorted(path.glob("[!.]*.safetensors"))
+        if len(found) == 1:
+            return found[0]
+        pickles = sorted(p.name for p in path.iterdir() if p.suffix in _PICKLES)
+        what = (
+            f"holds {len(found)} LoRA files ({', '.join(p.name for p in found[:3])}, ...)"
+            if found
+            else f"holds no .safetensors file ({', '.join(pickles)}: a pickle can run code, so it is not opened)"
+            if pickles
+            else "holds no .safetensors file"
+        )
+        raise UserError(f"LoRA folder {path} {what}. Give the path of one .safetensors file.")
+    if path.suffix.lower() in _PICKLES:
+        raise UserError(
+            f"LoRA {path} is a {path.suffix} file. Only .safetensors is loaded, because a pickle can run code. Save "
+            "the LoRA as .safetensors, or convert it if you trust it."
+        )
+    if not path.is_file():
+        raise UserError(f"LoRA file {path} does not exist. Give the path of a .safetensors file.")
+    return path
+
+
 def read_lora(path: Path) -> dict[str, torch.Tensor]:
-    """All tensors of a LoRA file. Raises UserError when it is missing, not safetensors, or holds no LoRA."""
+    """All tensors of a LoRA file.
+
+    Raises UserError when it is missing, not safetensors, or holds no LoRA or more than one (see `refuse_features`).
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"LoRA file {path} does not exist. Give the path of a .safetensors file.")
+    path = lora_file(path)
     try:
+        if said := damage(path):
+            raise UserError(said)
         tensors = load_file(path)
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is not a readable safetensors file ({error}). Save or copy the LoRA again.") from error
-    if not any(".lora" in k for k in tensors):
+    refuse_features(tensors, path)
+    if not any(".lora" in k or "_lora." in k for k in tensors):
         raise UserError(
             f"{path} holds no LoRA weights (first key: {next(iter(tensors), 'none')}). Give a LoRA, not a checkpoint."
         )
     return tensors
+
+
+def fits_adapter(adapter: Adapter, path: Path) -> bool:
+    """Whether a LoRA has exactly the adapter's layers, shapes and alpha, as files of `save_lora` with its settings."""
+    own, theirs = lora_tensors(adapter), read_lora(path)
+    return {k: tuple(v.shape) for k, v in own.items()} == {k: tuple(v.shape) for k, v in theirs.items()} and all(
+        math.isclose(float(theirs[k]), float(v), rel_tol=1e-6) for k, v in own.items() if k.endswith(".alpha")
+    )
 
 
 def load_into_adapter(adapter: Adapter, path: Path) -> None:

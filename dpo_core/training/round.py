@@ -11,6 +11,7 @@ from ..run.folder import RunFolder
 from ..settings import TrainSettings
 from .adapter import Adapter
 from .dataset import PairData
+from .memory.fit import starting_level
 from .self_test import passed
 from .steps import train_steps
 from .trainer import Trainer, TrainingStopped
@@ -36,7 +37,7 @@ def train_round(
     Saved in `run`: the state "adapter_<round_index + 1>", the fact "stopped" (reason of a guard), and the fact "memory"
     (the memory level that `auto` ended at, where the next round starts). Must run inside `model.training()`. `watch`
     gets the record of every step, from the first of the round. Raises UserError when gradients are wrong or when
-    training does not fit into memory.
+    training does not fit into memory; where the device is too small by the prediction (memory/fit.py), before any step.
     """
     name = f"adapter_{round_index + 1}"
     if saved := run.load_state(name):
@@ -72,8 +73,8 @@ def _remaining_steps(
     Raises TrainingStopped when a guard stops training; the adapter then holds the last good state.
     """
     model, settings = trainer.model, trainer.settings
-    if settings.memory == "auto" and not settings.compile:
-        trainer.level = str(run.fact("memory") or trainer.level)
+    known = run.fact("memory") if settings.memory == "auto" and not settings.compile and model.whole else None
+    trainer.level = str(known) if known else starting_level(trainer)
     state, first = f"training_{round_index}", 0
     if saved := run.load_state(state):
         trainer.load_state(saved[0])

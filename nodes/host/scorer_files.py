@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...dpo_core.errors import UserError
+from ...metrics.file_kinds import kind_of_file
 
 FOLDER = "dreambooth_dpo_scorers"
 _TOYBOX = {"toybox reward": "reward", "toybox judge": "judge"}
@@ -35,44 +36,76 @@ def scorer_names() -> list[str]:
     return sorted(found)
 
 
-def check_scorer(name: str, architecture: str) -> str | None:
-    """Why this choice cannot be loaded, or None if it can."""
+def check_file(name: str) -> str | None:
+    """Why there is no scorer of this name, or None if there is one."""
     if name in _TOYBOX:
         return None
     if name not in scorer_names():
-        where = roots()[0]
         return (
             f"scorer {name!r} was not found. Put an open_clip or DINOv2 folder (config and safetensors weights), or "
-            f"one .safetensors file, under {where}, and press R to refresh the list."
+            f"one .safetensors file, under {roots()[0]}, and press R to refresh the list."
         )
-    if name.endswith(".safetensors") and not architecture:
+    if name.endswith(".safetensors") and (kind := kind_of_file(_path(name))):
         return (
-            f"{name} is a single file, which does not contain its architecture: write open_clip's name for it into "
-            "architecture, e.g. ViT-B-32-quickgelu."
+            f"scorer {name!r} is {kind}, which cannot score pictures. Choose an open_clip or DINOv2 folder, or the "
+            "single file of an image-text model of open_clip."
         )
     return None
 
 
-def load_scorer(name: str, architecture: str, augment: bool = False) -> Any:
-    """The chosen scorer under ComfyUI's memory management; the last few are cached.
+def check_scorer(name: str, architecture: str) -> str | None:
+    """Why this choice cannot be loaded, or None if it can."""
+    if name not in _TOYBOX and not check_file(name) and name.endswith(".safetensors") and not architecture:
+        return (
+            f"{name} is a single file, which does not contain its architecture: write open_clip's name for it into "
+            "architecture, e.g. ViT-B-32-quickgelu."
+        )
+    return check_file(name)
 
-    augment: embed the mean over four views of a picture. Raises UserError or MetricsError that says what is missing.
+
+def stamp(name: str) -> list[tuple[str, int, int]]:
+    """Name, size (bytes) and time of change (nanoseconds) of each file of a scorer; empty if there is none.
+
+    It is part of the node's cache key, so that a file replaced on disk is loaded again.
     """
+    if name in _TOYBOX or name not in scorer_names():
+        return []
+    path = _path(name)
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    return [(p.relative_to(path.parent).as_posix(), (s := p.stat()).st_size, s.st_mtime_ns) for p in files]
+
+
+def _path(name: str) -> Path:
+    return next(root / name for root in roots() if (root / name).exists())
+
+
+def load_scorer(name: str, architecture: str, augment: bool = False) -> Any:
+    """The chosen scorer under ComfyUI's memory management; the last few are cached, by the state of their files.
+
+    augment: embed the mean over four views of a picture. Raises UserError that says what is missing.
+    """
+    from ...metrics.errors import MetricsError
+    from ...metrics.model_files import without_hub
+
     if wrong := check_scorer(name, architecture):
         raise UserError(wrong)
-    return _augmented(name, architecture) if augment else _load(name, architecture)
+    files = tuple(stamp(name))
+    try:
+        return _augmented(name, architecture, files) if augment else _load(name, architecture, files)
+    except MetricsError as error:
+        raise UserError(f"scorer {name!r}: {without_hub(str(error))}") from error
 
 
 @lru_cache(maxsize=4)
-def _augmented(name: str, architecture: str) -> Any:
+def _augmented(name: str, architecture: str, files: tuple) -> Any:
     """Cached like the plain ones, because it caches the embeddings of the last pictures."""
     from ...metrics.augmented import AugmentedEmbedder
 
-    return AugmentedEmbedder(_load(name, architecture))
+    return AugmentedEmbedder(_load(name, architecture, files))
 
 
 @lru_cache(maxsize=4)
-def _load(name: str, architecture: str) -> Any:
+def _load(name: str, architecture: str, files: tuple) -> Any:
     import torch
 
     from ...dpo_core.backends.comfyui import ResidentEmbedder
@@ -83,7 +116,6 @@ def _load(name: str, architecture: str) -> Any:
 
         source = str(weights_folder(_TOYBOX[name]))
     else:
-        path = next(root / name for root in roots() if (root / name).exists())
-        source = f"{architecture}={path}" if architecture else str(path)
+        source = f"{architecture}={_path(name)}" if architecture else str(_path(name))
     with torch.inference_mode(False):
         return ResidentEmbedder(load_embedder(source))

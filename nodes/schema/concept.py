@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
-from ..sockets import CATEGORY, ConceptType, found_by
+from ..sockets import CATEGORY, ConceptType, found_by, shown_again
 
 
 class ConceptNode(io.ComfyNode):
@@ -16,6 +16,7 @@ class ConceptNode(io.ComfyNode):
             category=CATEGORY,
             description="Your subject: how prompts name it, and the photos that fidelity is measured against.",
             **found_by("subject", "reference photos", "dreambooth"),
+            **shown_again(),
             inputs=[
                 io.String.Input(
                     "identifier", default="sks", tooltip="The token that names your subject, as in training, e.g. sks."
@@ -36,6 +37,14 @@ class ConceptNode(io.ComfyNode):
                     tooltip="One mask per reference photo, subject white. Fidelity then compares the subject alone, "
                     "not its background.",
                 ),
+                io.Combo.Input(
+                    "mask_shows",
+                    options=["auto", "subject", "background"],
+                    default="auto",
+                    optional=True,
+                    tooltip="What is white in the masks. auto: judged by what touches the borders, so masks of "
+                    "cut-outs from Load Image (white background) are inverted.",
+                ),
             ],
             outputs=[
                 ConceptType.Output(
@@ -45,22 +54,24 @@ class ConceptNode(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, identifier: str, class_noun: str, references, held_out=None, masks=None) -> io.NodeOutput:
-        from ...dpo_core.concept import Concept
-        from ..host.runs import to_pixels
+    def execute(
+        cls, identifier: str, class_noun: str, references, held_out=None, masks=None, mask_shows: str | None = None
+    ) -> io.NodeOutput:
+        from ..host.runs import to_image
+        from ..stages.concept import concept_of
 
-        photos = to_pixels(references)
-        subject = None if masks is None else (masks.float().clamp(0, 1) * 255).round().byte().cpu().numpy()
-        return io.NodeOutput(
-            Concept(identifier, class_noun, photos, None if held_out is None else to_pixels(held_out), subject)
-        )
+        made = concept_of(identifier, class_noun, references, held_out, masks, mask_shows or "auto")
+        shown = ui.PreviewImage(to_image(made.shown), cls=cls).as_dict() if made.shown else {}
+        return io.NodeOutput(made.concept, ui={**shown, "text": (made.said,)})
 
     @classmethod
     def validate_inputs(cls, identifier: str = "x", class_noun: str = "x") -> bool | str:
+        from ..stages.concept import empty_word
+
         # The value of a linked input is not known yet and comes as None.
         for name, value in (("identifier", identifier), ("class_noun", class_noun)):
-            if value is not None and not value.strip():
-                return f"{name} is empty: write a word, such as 'sks' (identifier) or 'dog' (class noun)."
+            if value is not None and (wrong := empty_word(name, value)):
+                return wrong
         return True
 
 

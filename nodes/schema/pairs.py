@@ -70,10 +70,6 @@ class BuildPairs(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, angle_low: float = 0, angle_high: float = 1) -> bool | str:
-        # ComfyUI does not check the range of an input that is named here.
-        for name, value in (("angle_low", angle_low), ("angle_high", angle_high)):
-            if value is not None and not -90 <= value <= 180:
-                return f"{name} is {value:g}: angles go from -90 to 180 degrees."
         if angle_low is not None and angle_high is not None and angle_low >= angle_high:
             return f"angle_low {angle_low:g} must be below angle_high {angle_high:g}; the paper's window is 20..70."
         return True

@@ -223,10 +223,6 @@ class Rounds(io.ComfyNode):
         draft_steps: int = 0,
         sampler_name: str = "euler",
     ) -> bool | str:
-        # ComfyUI does not check the range of an input that is named here.
-        for name, value in (("steps", steps), ("draft_steps", draft_steps)):
-            if value is not None and not 0 <= value <= 1000:
-                return f"{name} is {value}. Set it between 0 and 1000."
         wrong = SampleCandidates.validate_inputs(run_name)
         # Values that are auto (0 steps, sampler "auto") are known when the model is: Finish Candidates checks them.
         if wrong is True and draft_steps and steps and sampler_name not in (None, AUTO):

@@ -92,7 +92,7 @@ class SampleCandidates(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, clip, vae, concept, prompts, run_name, **drawing) -> io.NodeOutput:
-        from ..host.families import auto_words, drawn_with
+        from ..host.families import drawn_with
         from ..host.runs import NodeProgress, run_path, tiles, to_image
         from ..stages.sample import draw_candidates, sampling_of
 
@@ -102,9 +102,8 @@ class SampleCandidates(io.ComfyNode):
         handle, images = draw_candidates(model, clip, vae, handle, progress)
         progress.show(sheet := tiles(images, 64))
         preview = to_image([sheet])
-        values = drawn_with(handle, model)
-        shown = {"text": (auto_words(values, drawing),), "dbdpo_auto": (values,)}
-        return io.NodeOutput(handle, preview, ui={**ui.PreviewImage(preview, cls=cls).as_dict(), **shown})
+        shown = {**ui.PreviewImage(preview, cls=cls).as_dict(), "dbdpo_auto": (drawn_with(handle, model),)}
+        return io.NodeOutput(handle, preview, ui=shown)
 
     @classmethod
     def validate_inputs(cls, run_name: str = "x") -> bool | str:

@@ -57,12 +57,17 @@ class LoadScorer(io.ComfyNode):
         return io.NodeOutput(load_scorer(scorer, architecture.strip(), bool(augment)))
 
     @classmethod
-    def validate_inputs(cls, scorer: str = "", architecture: str = "") -> bool | str:
-        from ..host.scorer_files import check_scorer
+    def validate_inputs(cls, scorer: str = "") -> bool | str:
+        # Of `architecture` execute() tells: ComfyUI repeats a message for every input that is named here.
+        from ..host.scorer_files import check_file
 
-        if scorer is None or architecture is None:  # linked: not known yet
-            return True
-        return check_scorer(scorer, architecture.strip()) or True
+        return True if scorer is None else check_file(scorer) or True  # None: linked, not known yet
+
+    @classmethod
+    def fingerprint_inputs(cls, scorer: str | None = "", **_) -> list:
+        from ..host.scorer_files import stamp
+
+        return stamp(scorer or "")
 
 
 def second_scorer(**more) -> io.Input:

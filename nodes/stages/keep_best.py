@@ -9,7 +9,9 @@ from typing import Any
 import torch
 
 from ...dpo_core.backends.comfyui import live_adapter, lora_prefixes
+from ...dpo_core.digits import interval_of
 from ...dpo_core.errors import UserError
+from ...dpo_core.evaluation.enough import check_enough
 from ...dpo_core.evaluation.gains import Gain
 from ...dpo_core.evaluation.held_out import Measured
 from ...dpo_core.evaluation.stop_rule import Decision, Standing, decide, kept_words
@@ -39,9 +41,10 @@ def keep_best(
     """Measure a round and decide which of it and the earlier rounds (`so_far`) is kept.
 
     models: (before all rounds, after this round). scorers: (reward scorer, second one or None, judge or None). drawing:
-    (pictures per prompt, seed). Raises UserError if `lora` does not belong to the model after the round, or if `so_far`
-    was measured from another start.
+    (pictures per prompt, seed). Raises UserError if `lora` does not belong to the model after the round, if `so_far`
+    was measured from another start, or if there is a single held-out prompt or picture of each.
     """
+    check_enough(len(candidates.prompts.held_out), drawing[0], "Keep Best Round")
     before, after = models
     _check_lora(after, lora)
     first, second, judge = scorers
@@ -165,6 +168,6 @@ def _line(now: Standing, gains: Mapping[str, Gain]) -> str:
 
     Failed guards are reported by `kept_words`.
     """
-    interval = f" ({now.gain.low:+.2f} to {now.gain.high:+.2f})" if now.gain.high < float("inf") else ""
+    by, interval = interval_of(now.gain.mean, now.gain.low, now.gain.high)
     scores = ", ".join(f"{role_of(name)[1]} {gain.gain:+.3f}" for name, gain in gains.items())
-    return f"Round {now.round}: {now.gain.mean:+.2f} SD{interval}; {scores}."
+    return f"Round {now.round}: {by} SD{interval and f' ({interval})'}; {scores}."

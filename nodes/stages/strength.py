@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...dpo_core.backends.comfyui import LiveAdapter, adapter_of_lora, live_adapter, with_live_adapter
+from ...dpo_core.digits import with_interval
 from ...dpo_core.errors import UserError
+from ...dpo_core.evaluation.enough import check_enough
 from ...dpo_core.evaluation.strength import Sweep, judge, read_strengths
 from ...dpo_core.json_values import to_json
 from ...dpo_core.loop.strength_sweep import scaled_state
@@ -45,8 +47,9 @@ def strength_sweep(
 
     parts: (MODEL without adapter, CLIP, VAE). judges: (reward scorer, judge or None). seeds: pictures per prompt.
     Pictures that Evaluate Before/After drew with the same model, prompts and seeds are reused. Raises UserError for a
-    MODEL that already carries an adapter, and for a LoRA that does not fit the MODEL.
+    MODEL that already carries an adapter, for a LoRA that does not fit the MODEL, and for a single held-out prompt.
     """
+    check_enough(len(candidates.prompts.held_out), seeds, "Strength Sweep")
     model, clip, vae = parts
     if live_adapter(model) is not None:
         raise UserError(
@@ -77,7 +80,7 @@ def words(found: Sweep, seeds: int) -> str:
     ]
     for point in found.points:
         gain = point.gain
-        said = f"gain {gain.mean:+.2f} ({gain.low:+.2f} to {gain.high:+.2f})" if point.strength else "the original"
+        said = f"gain {with_interval(gain.mean, gain.low, gain.high)}" if point.strength else "the original"
         guards = f"; {' and '.join(point.broken)}" if point.broken else ""
         lines.append(
             f"{point.strength:g}: fidelity {point.fidelity.mean:.3f}, alignment {point.alignment.mean:.3f}, "

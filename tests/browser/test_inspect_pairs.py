@@ -28,7 +28,7 @@ from inspector_page import (
 )
 
 PANEL_ALONE = pytest.mark.front_ends("pinned", why="what the panel says and makes of its data: the same in any page")
-SWAPPED, UNTOUCHED = "1 changed: 1 swapped, 0 rejected", "0 changed: 0 swapped, 0 rejected"
+SWAPPED, UNTOUCHED = "0 confirmed, 1 swapped; 0 rejected", "0 confirmed, 0 swapped; 0 rejected"
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +163,7 @@ def test_two_inspectors_do_not_meddle(server: Server, view):
     assert list(edits(view, "inspector 1")["pairs"].values()) == ["reject"]
     assert SWAPPED in summary(view, server, "words 0")
     said = view.evaluate("app.nodeOutputs[app.graph._nodes.find(n => n.title === 'words 1').id].text[0]")
-    assert "1 changed: 0 swapped, 1 rejected" in said
+    assert "0 swapped; 1 rejected" in said
 
 
 @PANEL_ALONE

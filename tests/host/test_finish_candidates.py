@@ -169,8 +169,8 @@ def test_keep_best_requests_drafts_then_pairs_and_stops_if_either_is_empty(nodes
     [
         ({"draft_steps": 20, "steps": 20}, "the drafts have 20 steps and the finished pictures would have 20"),
         ({"draft_steps": 6, "sampler_name": "dpmpp_sde"}, "sampler dpmpp_sde adds noise while sampling"),
-        ({"draft_steps": 1001}, "draft_steps is 1001. Set it between 0 and 1000"),
-        ({"steps": 0}, "steps is 0. Set it between 1 and 1000"),
+        ({"draft_steps": 1001}, "draft_steps is 1001: it must be a whole number from 0 to 1000."),
+        ({"steps": -1}, "steps is -1: it must be a whole number from 0 to 1000."),
     ],
 )
 def test_dpo_rounds_refuses_useless_drafts_before_anything_runs(nodes, given: dict, said: str):

@@ -28,7 +28,7 @@ def toybox(comfyui):
 
 
 def test_every_entry_has_a_contract():
-    """Every entry has a test here or in the file on models, whose name contains the entry's name."""
+    """Every entry has a test here or in a file beside it, whose name contains the entry's name."""
     texts = [path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_host_contract*.py")]
     tests = "\n".join(name for text in texts for name in re.findall(r"^def (test_\w+)", text, re.M))
     untested = [
@@ -139,6 +139,8 @@ def test_load_says_that_a_model_does_not_fit(toybox, monkeypatch):
 
 def test_free_memory_is_a_number_of_bytes(toybox):
     assert 1e6 < host.free_memory(toybox[0]) < 1e15, changed("get_free_memory does not give bytes")
+    total = host.total_memory(toybox[0].load_device)
+    assert host.free_memory(toybox[0]) < total < 1e15, changed("get_total_memory does not give bytes")
 
 
 def test_managed_modules_are_loaded_where_they_work(comfyui):
@@ -182,6 +184,19 @@ def test_for_training_gives_frozen_ordinary_tensors_and_puts_flags_back(comfyui)
         if before is not None:
             assert management.in_training is True
     assert getattr(management, "in_training", None) is before
+
+
+def test_in_main_memory_marks_a_model_that_is_loaded_there_and_unloaded_afterwards(comfyui):
+    import comfy.model_management as management
+
+    model = random_model()
+    host.load(model, 0, whole=True)
+    with host.for_training(model, 0, stream=True) as held:
+        assert held is not model and held.model is model.model and held.load_device == torch.device("cpu")
+        assert host.in_main_memory(held) and not host.in_main_memory(model)
+        left = [loaded.model for loaded in management.current_loaded_models]
+        assert held in left and model not in left, changed("free_memory does not unload what shares the weights")
+    assert held not in [loaded.model for loaded in management.current_loaded_models]
 
 
 def test_own_tensors_leaves_quantized_ones(comfyui):

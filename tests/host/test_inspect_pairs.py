@@ -126,7 +126,7 @@ def test_a_decision_reruns_only_the_inspector_and_later_nodes(server: Server, pa
     assert executed(history) == {"inspect", "look"}
     said = history["outputs"]["inspect"]["text"][0]
     assert said.startswith(
-        f"{len(payload['pairs']) - 1} pairs; 2 changed: 1 swapped, 1 rejected; 0 kept. Thumbs: 1 up, 0 down"
+        f"{len(payload['pairs']) - 1} pairs go to training: 0 confirmed, 1 swapped; 1 rejected. Thumbs: 1 up, 0 down"
     )
     again = shown(history)
     assert again["pairs"] == payload["pairs"], "the panel goes on showing the pairs that came in"

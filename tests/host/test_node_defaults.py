@@ -130,7 +130,7 @@ def test_other_defaults_that_mean_the_same(nodes):
 
 
 def test_a_value_between_auto_and_the_least_is_refused_by_its_widgets_name(comfyui):
-    with pytest.raises(UserError, match=r"^cfg is 0.5: input should be greater than or equal to 1, or 0 for auto\.$"):
+    with pytest.raises(UserError, match=r"^cfg is 0.5: it must be a number from 1 to 30, or 0 for auto\.$"):
         settings_of_widgets(SamplingSettings, {"cfg": 0.5, "width": 0})
     assert settings_of_widgets(SamplingSettings, {"cfg": 0, "width": 0}).guidance is None
 

@@ -75,3 +75,14 @@ def test_a_vae_that_gives_wrong_colours_is_refused_and_never_drawn_with():
             assert np.array_equal(ComfyTextToImage(model, clip, vae, 64, 64).decode(latents), right)
         except UserError as refused:
             assert "the VAE gives values from -" in str(refused) and "Load VAE or Load Checkpoint" in str(refused)
+
+
+def test_a_vae_that_gives_nan_is_refused_instead_of_black_pictures():
+    model, clip, vae = native_toybox()
+    own = vae.process_output
+    vae.process_output = lambda image: image.fill_(float("nan"))  # in place: both hosts see it
+    try:
+        with torch.inference_mode(), pytest.raises(UserError, match="the VAE gives NaN or infinity for the pixels"):
+            ComfyTextToImage(model, clip, vae, 64, 64).decode(noise(2, 4, 16, 16, seed=4))
+    finally:
+        vae.process_output = own

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from dreambooth_dpo.metrics.embedders import DinoV2Embedder, Embedder, OpenClipEmbedder, load_embedder
 from dreambooth_dpo.metrics.errors import MetricsError
+from dreambooth_dpo.metrics.model_files import CLIP_WEIGHTS, DINO_WEIGHTS
 from dreambooth_dpo.metrics.pictures import Preprocess
 
 HALF = (0.5, 0.5, 0.5)
@@ -160,7 +162,7 @@ def test_damaged_weights_are_a_clear_error(reward_folder, dino_folder, tmp_path)
         shutil.copytree(source, folder)
         whole = (folder / name).read_bytes()
         (folder / name).write_bytes(whole[: len(whole) // 2])
-        with pytest.raises(MetricsError, match=r"cannot load .* belong together\?"):
+        with pytest.raises(MetricsError, match=r"is not a readable safetensors file: it is cut off"):
             load_embedder(folder)
 
 
@@ -281,3 +283,45 @@ def test_square_images_are_seen_whole():
 def test_impossible_preprocessing_is_refused(changes):
     with pytest.raises(MetricsError):
         Preprocess(**{"size": (8, 8), "mean": HALF, "std": HALF, **changes})
+
+
+# --- weights that do not fit ---
+
+
+def _changed(folder: Path, target: Path, name: str, change) -> Path:
+    copy = Path(shutil.copytree(folder, target))
+    tensors = load_file(copy / name)
+    change(tensors, next(k for k in sorted(tensors) if tensors[k].ndim == 2 and ".mlp." in k))
+    save_file(tensors, copy / name, metadata={"format": "pt"})
+    return copy
+
+
+@pytest.mark.parametrize("kind", ["missing", "unexpected", "shape"])
+@pytest.mark.parametrize("embedder", [OpenClipEmbedder, DinoV2Embedder])
+def test_every_weight_that_does_not_fit_is_named(reward_folder, dino_folder, tmp_path, embedder, kind):
+    folder, name = (reward_folder, CLIP_WEIGHTS) if embedder is OpenClipEmbedder else (dino_folder, DINO_WEIGHTS)
+    named = []
+
+    def change(tensors, key):
+        named.append("strange" if kind == "unexpected" else key)
+        if kind == "missing":
+            del tensors[key]
+        elif kind == "unexpected":
+            tensors["strange.weight"] = torch.zeros(2)
+        else:
+            tensors[key] = torch.zeros(3, 3)
+
+    copy = _changed(folder, tmp_path / "copy", name, change)
+    with pytest.raises(MetricsError) as caught:
+        embedder(copy)
+    assert named[0] in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("content", "said"), [(b"version https://git-lfs.github.com/spec/v1\n", "LFS"), (None, "cut")])
+@pytest.mark.parametrize("embedder", [OpenClipEmbedder, DinoV2Embedder])
+def test_pointers_and_cut_files_of_scorers_are_named(reward_folder, dino_folder, tmp_path, embedder, content, said):
+    folder, name = (reward_folder, CLIP_WEIGHTS) if embedder is OpenClipEmbedder else (dino_folder, DINO_WEIGHTS)
+    weights = Path(shutil.copytree(folder, tmp_path / "copy")) / name
+    weights.write_bytes(content if content is not None else weights.read_bytes()[:-10])
+    with pytest.raises(MetricsError, match={"LFS": "Git LFS pointer", "cut": "is cut off"}[said]):
+        embedder(weights.parent)

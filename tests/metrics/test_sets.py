@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from dreambooth_dpo.dpo_core.concept import Concept
 from dreambooth_dpo.metrics.augmented import AugmentedEmbedder
@@ -68,6 +72,30 @@ def test_wrong_sets_of_scorers_are_refused(clip, dino, concept):
         reward_scorers([clip, dino, clip], concept)
     with pytest.raises(MetricsError, match="has no text tower"):
         reward_scorers([dino, clip], concept)
+
+
+def test_a_judge_with_the_rewards_weights_is_refused_whatever_its_folder(clip, dino, reward_folder, concept, tmp_path):
+    copy = tmp_path / "another name"
+    shutil.copytree(reward_folder, copy)
+    config = copy / "open_clip_config.json"
+    config.write_text(config.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    for judge in (clip, OpenClipEmbedder(copy), AugmentedEmbedder(clip)):
+        for reward in (clip, [dino, clip][::-1], AugmentedEmbedder(clip)):
+            with pytest.raises(MetricsError, match=r"the judge .* has the same weights as the reward scorer"):
+                concept_scorers(reward, judge, concept)
+    with pytest.raises(MetricsError, match="same weights"):
+        concept_scorers([clip, dino], dino, concept)
+
+
+def test_a_judge_of_the_rewards_architecture_is_said(clip, dino, reward_folder, concept, tmp_path):
+    """Other weights, same architecture: no judge of another backbone."""
+    copy = Path(shutil.copytree(reward_folder, tmp_path / "other"))
+    weights = load_file(copy / "open_clip_model.safetensors")
+    weights = {k: v * 1.01 if v.is_floating_point() and v.ndim > 1 else v for k, v in weights.items()}
+    save_file(weights, copy / "open_clip_model.safetensors")
+    (doubt,) = concept_scorers(clip, OpenClipEmbedder(copy), concept).doubts
+    assert doubt.startswith("The judge (open_clip other) has the architecture of the reward scorer (open_clip ")
+    assert concept_scorers(clip, dino, concept).doubts == concept_scorers(clip, None, concept).doubts == ()
 
 
 def test_background_guard_needs_masks_and_a_visible_background(clip, dino, concept, photos):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,9 @@ from torch import nn
 
 from ...errors import UserError
 from .host_check import NEWEST, OLDEST, check, memory_switches, missing, numbers, refusal, version
+from .host_files import class_of_file
+from .host_loras import diffusers_places, lora_layers, weight_changes
+from .host_main_memory import in_main_memory, loaded, unload
 from .host_models import checkpoint_model, image_codec, text_encoder, unet_model, with_lora
 from .host_patches import forget_compiled, hooks_heard, unet_names, with_injection, without_injection
 from .host_quantized import full_precision, is_quantized, rounding_of_merge, rounds_inputs
@@ -39,16 +43,20 @@ __all__ = [
     "check",
     "check_interrupt",
     "checkpoint_model",
+    "class_of_file",
     "denoise",
     "device",
+    "diffusers_places",
     "for_training",
     "forget_compiled",
     "free_memory",
     "hooks_heard",
     "image_codec",
+    "in_main_memory",
     "is_dynamic",
     "kinds",
     "load",
+    "lora_layers",
     "managed",
     "memory_switches",
     "memory_system",
@@ -68,10 +76,12 @@ __all__ = [
     "sampler_names",
     "scheduler_names",
     "text_encoder",
+    "total_memory",
     "unet_model",
     "unet_names",
     "unload",
     "version",
+    "weight_changes",
     "with_injection",
     "with_lora",
     "without_injection",
@@ -125,14 +135,6 @@ def plain_copy(patcher: Any) -> Any:
     return copy
 
 
-def unload(patcher: Any) -> None:
-    """Unload this MODEL, and no other, from the device and from the host's list of loaded models."""
-    import comfy.model_management as management
-
-    others = [loaded for loaded in management.current_loaded_models if loaded.model is not patcher]
-    management.free_memory(1e30, patcher.load_device, keep_loaded=others)
-
-
 def load(patcher: Any, memory: float, least: float | None = None, whole: bool = False) -> None:
     """Load the MODEL and leave `memory` bytes free for work (`least`: at least so many).
 
@@ -148,20 +150,28 @@ def load(patcher: Any, memory: float, least: float | None = None, whole: bool = 
     except torch.OutOfMemoryError as error:
         raise UserError(
             f"the model ({patcher.model_size() / 1e9:.1f} GB) does not fit onto {patcher.load_device} as a whole, "
-            "which training needs. Use an fp8 or smaller version of it, close other programs that use the card's "
-            "memory, or use a larger card."
+            "which training at this memory level needs. Set memory to auto or stream, use an fp8 or smaller version "
+            "of it, close other programs that use the card's memory, or use a larger card."
         ) from error
 
 
-def free_memory(patcher: Any) -> float:
-    """Bytes free for work on this MODEL's device, including memory that other models can be made to release.
+def free_memory(patcher: Any, device: torch.device | None = None) -> float:
+    """Bytes free for work on this device (None: the MODEL's), including memory that other models can be made to
+    release.
 
     0.33: the MODEL's own method.
     """
     import comfy.model_management as management
 
     own = getattr(patcher, "get_free_memory", management.get_free_memory)
-    return float(own(patcher.load_device)) - management.extra_reserved_memory()
+    return float(own(device or patcher.load_device)) - management.extra_reserved_memory()
+
+
+def total_memory(device: torch.device) -> float:
+    """Bytes of a device's memory, free or not."""
+    import comfy.model_management as management
+
+    return float(management.get_total_memory(device))
 
 
 def managed(module: nn.Module) -> Any:
@@ -178,10 +188,12 @@ def cast_at_use(model: nn.Module) -> list[nn.Module]:
 
 
 @contextmanager
-def for_training(patcher: Any, memory: float) -> Iterator[Any]:
-    """Load a MODEL with the same weights and patches for training: whole, frozen and safe to differentiate.
+def for_training(patcher: Any, memory: float, stream: bool | None = False) -> Iterator[Any]:
+    """Load a MODEL with the same weights and patches for training: frozen and safe to differentiate.
 
-    Yields the given MODEL or its `plain_copy`, which is unloaded at the end. Weights created in a node's inference mode
+    Yields the given MODEL or its `plain_copy`, loaded as a whole. With `stream`, or where that is None and the MODEL
+    does not fit, yields a clone that is `in_main_memory`. What is no longer the given MODEL as it was loaded is
+    unloaded at the end. Weights created in a node's inference mode
     are replaced by equal ordinary tensors. `in_training` (0.33) selects operators with gradients. Layers in main memory
     (low VRAM) get copies of their weights at each call: 0.33 streams them through buffers that the next layer
     overwrites, while autograd still needs them. Flags, functions and hooks are restored on exit, also after an error.
@@ -194,7 +206,7 @@ def for_training(patcher: Any, memory: float) -> Iterator[Any]:
         plain = plain_copy(patcher)
         if plain is not patcher:
             stack.callback(unload, plain)
-        load(plain, memory, whole=True)
+        plain = loaded(plain, partial(load, plain, memory, whole=True), stream, stack)
         plain.model.requires_grad_(False)
         own_tensors(plain.model)
         stack.enter_context(_own_casts(plain.model))

@@ -16,6 +16,7 @@ _NEEDED = (
     "comfy.model_management:extra_reserved_memory",
     "comfy.model_management:free_memory",
     "comfy.model_management:get_free_memory",
+    "comfy.model_management:get_total_memory",
     "comfy.model_management:intermediate_device",
     "comfy.model_management:load_models_gpu",
     "comfy.model_management:throw_exception_if_processing_interrupted",

@@ -13,16 +13,20 @@ from torch import nn
 from ...errors import UserError
 from ...protocols import Cond
 from ...sampling.free_memory import FALLBACK_BATCH, pictures_that_fit
+from ...sampling.picture_check import check_pixels
 from ...settings import SamplingSettings
 from ...training.blocks import is_unet
+from ...training.memory.stream import mover_for, outside_blocks_placed
 from . import guidance, host, prediction
-from .classes import check_class, frame_of
+from .classes import check_class, family_of_model, frame_of
 from .conditioning import Entry, Prompted, batch, denoiser_cond, encode, groups, joined
 from .fingerprints import fingerprint
 from .live import check_called, live_adapter
 from .patches import patch_names
 
-BATCH_INVARIANT = ("euler", "heun", "dpm_2", "lms", "dpmpp_2m", "ipndm", "deis", "ddim", "uni_pc", "uni_pc_bh2")
+BATCH_INVARIANT = (
+    "euler", "heun", "dpm_2", "lms", "dpmpp_2m", "ipndm", "deis", "ddim", "uni_pc", "uni_pc_bh2", "res_multistep",
+)  # fmt: skip
 """Samplers that add no noise: a candidate then depends on its prompt and seed alone (up to rounding)."""
 TRAINING_SHARE = 3.0
 """Memory of a training step of n latents, as a multiple of ComfyUI's own estimate for sampling n latents."""
@@ -57,6 +61,7 @@ class ComfyTextToImage:
     """
 
     merges_adapter = False
+    whole = True
 
     def __init__(
         self,
@@ -77,6 +82,7 @@ class ComfyTextToImage:
         self.model_sampling = model.get_model_object("model_sampling")
         self.kind = prediction.kind_of(self.model_sampling)
         self.denoiser: nn.Module = model.model.diffusion_model
+        self.family = family_of_model(model.model, self.kind)
         self.device: torch.device = model.load_device
         latent_format = model.get_model_object("latent_format")
         frame = frame_of(model.model, latent_format)
@@ -199,11 +205,12 @@ class ComfyTextToImage:
     def decode(self, latents: torch.Tensor) -> np.ndarray:
         """Pictures uint8 [n, H, W, 3] of latents [n, C, h, w] in the denoiser's space.
 
-        Raises UserError when the VAE's pixels are not in 0..1.
+        Raises UserError when the VAE's pixels are not finite, or not in 0..1.
         """
         with torch.no_grad():
             pixels = self.vae.decode(self.patcher.model.process_latent_out(latents)).float()
             pixels = pixels.reshape(-1, *pixels.shape[-3:])  # a VAE of videos gives [n, frames, H, W, 3]
+        check_pixels(bool(torch.isfinite(pixels).all()))
         low, high = float(pixels.min()), float(pixels.max())
         if low < -RANGE_SLACK or high > 1 + RANGE_SLACK:
             raise UserError(
@@ -228,6 +235,13 @@ class ComfyTextToImage:
         """Sigmas [count], uniform over the model's own table (which includes a flow model's shift)."""
         table = self.model_sampling.sigmas.cpu()
         return table[torch.randint(0, len(table), (count,), generator=generator)].clone()
+
+    def times_at(self, levels: torch.Tensor) -> torch.Tensor:
+        """Sigmas [n] for levels [n] above 0 to 1: a flow model's own, else places in the model's table."""
+        if self.kind == "flow":
+            return levels.clone()
+        table = self.model_sampling.sigmas.cpu()
+        return table[(levels * len(table)).long().clamp(max=len(table) - 1)].clone()
 
     def noised(self, x0: torch.Tensor, noise: torch.Tensor, times: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The noised latents and the targets, see `prediction.noised`; times are sigmas [n]."""
@@ -254,8 +268,8 @@ class ComfyTextToImage:
         return prediction.raw_prediction(self.kind, noised.to(denoised), denoised, sigmas).float()
 
     @contextmanager
-    def training(self) -> Iterator[None]:
-        """Inside, the MODEL is loaded as a whole, frozen and safe to differentiate.
+    def training(self, stream: bool | None = False) -> Iterator[None]:
+        """Inside, the MODEL is loaded, frozen and safe to differentiate; `stream` as in the protocol.
 
         Under dynamic VRAM, `patcher` and `denoiser` are those of a plain copy inside (host.for_training). Raises
         RuntimeError for a MODEL with a live adapter, and UserError as `host.for_training` does.
@@ -264,9 +278,13 @@ class ComfyTextToImage:
             raise RuntimeError("remove the live adapter before training: it would act in addition to the trained one")
         needed = TRAINING_SHARE * self.patcher.model.memory_required([self.training_batch, *self.latent_shape])
         before = self.patcher, self.denoiser, self.model_sampling
-        with ExitStack() as stack_, host.for_training(self.patcher, needed) as plain:
+        with host.for_training(self.patcher, needed, stream) as plain, ExitStack() as stack_:
             stack_.callback(self._use, *before)
             self._use(plain, plain.model.diffusion_model, plain.get_model_object("model_sampling"))
+            if host.in_main_memory(plain):
+                self.whole = False
+                stack_.callback(setattr, self, "whole", True)
+                stack_.enter_context(outside_blocks_placed(self.denoiser, mover_for(self.device)))
             if not is_unet(self.denoiser):
                 # Transformers write in place after their norms, which would corrupt tensors that autograd has saved.
                 for norm in [m for m in self.denoiser.modules() if isinstance(m, nn.LayerNorm)]:
@@ -274,6 +292,14 @@ class ComfyTextToImage:
                         norm.register_forward_pre_hook(lambda _m, args: (args[0].clone(), *args[1:])).remove
                     )
             yield
+
+    def memory_for_training(self) -> tuple[float, float]:
+        """(bytes free beside the loaded MODEL, bytes in all) of the device; on a CPU of main memory.
+
+        The free ones are those that the host would leave to a sampler, without its reserve.
+        """
+        # A MODEL in main memory (level "stream") says that it is loaded to the CPU; the work is on the device.
+        return host.free_memory(self.patcher, self.device), host.total_memory(self.device)
 
     def _use(self, patcher: Any, denoiser: nn.Module, model_sampling: Any) -> None:
         self.patcher, self.denoiser, self.model_sampling = patcher, denoiser, model_sampling

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -12,12 +10,13 @@ import numpy as np
 import torch
 
 from ...errors import UserError
-from ...hashing import update_with_tensor
 from ...protocols import Cond
+from ...sampling.picture_check import check_pixels
 from ...settings import SamplingSettings
+from .folder import check_model_folder, check_prediction_type, check_tokenizer, load_parts
+from .identity import described_pipeline, hash_weights
+from .loras import merge_lora
 
-_DOWN = re.compile(r"lora[._](down|A)(\.\w+)?\.weight$")
-"""Matches the key of the first matrix of a LoRA layer (one per layer) in kohya, PEFT and older diffusers files."""
 _DECODE_PIXELS = 2**19
 """Pixels decoded at once: two pictures of 512 x 512.
 
@@ -33,51 +32,46 @@ On the toybox 1.6 times as fast as 32 pictures at once (channels last: 2.1 times
 def load_pipeline(folder: str | Path, device: str = "cpu", lora: Path | None = None, lora_strength: float = 1.0):
     """Load a StableDiffusionPipeline folder (safetensors only) and merge the user's LoRA, if any, into its weights.
 
-    Raises UserError when the folder is not such a pipeline or the LoRA is of another model.
+    Raises UserError when the folder is not such a pipeline, when a weight is missing, unexpected or does not fit, or
+    when the LoRA is of another model.
     """
     from diffusers import StableDiffusionPipeline
 
     folder = Path(folder)
-    if not (folder / "model_index.json").is_file():
-        raise UserError(
-            f"model folder {folder} has no model_index.json. "
-            "Give a diffusers folder, as pipeline.save_pretrained() writes it."
-        )
+    check_model_folder(folder)
     try:
         pipe = StableDiffusionPipeline.from_pretrained(
             folder,
+            **load_parts(folder),
             dtype=torch.float32,
             use_safetensors=True,
             local_files_only=True,
             safety_checker=None,
             requires_safety_checker=False,
         )
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"model folder {folder} cannot be loaded as a StableDiffusionPipeline: {error}") from error
+    except UserError:
+        raise
+    except (OSError, ValueError, TypeError, RuntimeError, NotImplementedError, ImportError) as error:
+        reason = " ".join(str(error).split())[:400]
+        raise UserError(f"model folder {folder} cannot be loaded as a StableDiffusionPipeline: {reason}") from error
+    check_tokenizer(pipe.tokenizer, pipe.text_encoder, folder)
     pipe.set_progress_bar_config(disable=True)
     if lora is not None:
-        _merge_lora(pipe, Path(lora), lora_strength)
+        merge_lora(pipe, Path(lora), lora_strength)
     return pipe.to(device)
 
 
-def _merge_lora(pipe, lora: Path, strength: float) -> None:
-    """Raises UserError when not all layers of the LoRA are in the model."""
-    from ...training.lora_files import read_lora
+def sampler_of(scheduler):
+    """DPM-Solver++ 2M on a scheduler's noise schedule. Raises UserError for a config that it cannot take."""
+    from diffusers import DPMSolverMultistepScheduler
 
-    tensors = read_lora(lora)
-    given = sum(bool(_DOWN.search(key)) for key in tensors)
     try:
-        pipe.load_lora_weights(tensors)
-        taken = sum(len(getattr(m, "lora_A", ())) for part in (pipe.unet, pipe.text_encoder) for m in part.modules())
-        # diffusers skips layers that it does not find, at most with a log line.
-        if taken != given:
-            raise ValueError(f"{taken} of its {given} layers are in the model")
-        pipe.fuse_lora(lora_scale=strength)
-        pipe.unload_lora_weights()
-    except (RuntimeError, ValueError, KeyError, IndexError) as error:
-        reason = " ".join(str(error).split())[:200]
+        return DPMSolverMultistepScheduler.from_config(scheduler.config)
+    except (ValueError, NotImplementedError, ImportError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200].rstrip(".")
         raise UserError(
-            f"LoRA {lora} does not fit this model: {reason}. Give a LoRA that was trained on this model."
+            f"the scheduler {type(scheduler).__name__} of this model cannot be used: {reason}. Save "
+            "the model with another scheduler, such as DDIMScheduler or DPMSolverMultistepScheduler."
         ) from error
 
 
@@ -95,8 +89,6 @@ class DiffusersTextToImage:
     """Parts of the pipeline that are moved off the GPU while the denoiser trains."""
 
     def __init__(self, pipe, precision: str = "fp32") -> None:
-        from diffusers import DPMSolverMultistepScheduler
-
         self.pipe = pipe
         self.denoiser = pipe.unet.eval().requires_grad_(False)
         pipe.vae.eval().requires_grad_(False)
@@ -105,28 +97,20 @@ class DiffusersTextToImage:
         if self.device.type == "cpu":
             pipe.vae.to(memory_format=torch.channels_last)
         self.precision = precision
-        self.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
+        self.scheduler = sampler_of(pipe.scheduler)
         self.prediction_type = self.scheduler.config.prediction_type
-        if self.prediction_type not in ("epsilon", "v_prediction"):
-            raise UserError(
-                f"prediction type {self.prediction_type!r} of this model is not supported. "
-                "Use a model with epsilon or v_prediction."
-            )
+        check_prediction_type(self.prediction_type)
         self.alphas = self.scheduler.alphas_cumprod.to(self.device)
         self._cond: dict[str, torch.Tensor] = {}
         self._shelf = torch.device("cpu") if self.device.type == "cuda" else None
-        self.fingerprint = self._fingerprint()
+        parts = {"unet": self.denoiser, "text_encoder": pipe.text_encoder, "vae": pipe.vae}
+        self.fingerprint, self._weights = hash_weights(parts, self.prediction_type, self.alphas)
         if precision == "bf16":  # else autocast would cast the weights in every forward and hold both copies
             self.denoiser.to(torch.bfloat16)
 
-    def _fingerprint(self) -> str:
-        """Hash (16 hex digits) of weights, prediction type and noise schedule; independent of device and threads."""
-        digest = hashlib.sha256(self.prediction_type.encode() + self.alphas.cpu().half().numpy().tobytes())
-        for module in (self.denoiser, self.pipe.text_encoder, self.pipe.vae):
-            for name, weight in module.named_parameters():
-                digest.update(f"{name}{tuple(weight.shape)}".encode())
-                update_with_tensor(digest, weight.float())
-        return digest.hexdigest()[:16]
+    def described_parts(self) -> dict[str, dict]:
+        """Scheduler, tokenizer and models by part and setting, as plain JSON: what a resumed run must find again."""
+        return described_pipeline(self.pipe, self._weights)
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Cond:
@@ -160,11 +144,13 @@ class DiffusersTextToImage:
     ) -> torch.Tensor:
         """Latents float32 [n, C, h, w] on the CPU, sampled by DPM-Solver++ 2M from one noise per seed.
 
-        The sampler is deterministic, so a candidate depends on its prompt and seed alone (up to rounding). Steps after
-        the first `settings.guided_steps` run without guidance, with one forward.
+        The noise that sde-dpmsolver++ adds at each step comes from one generator per image too, so a candidate depends
+        on its prompt and seed alone (up to rounding). Steps after the first `settings.guided_steps` run without
+        guidance, with one forward.
         """
         shape = self.latent_shape(settings)
-        noise = [torch.randn(shape, generator=torch.Generator().manual_seed(int(s))) for s in seeds]
+        generators = [torch.Generator().manual_seed(int(s)) for s in seeds]
+        noise = [torch.randn(shape, generator=generator) for generator in generators]
         self.scheduler.set_timesteps(settings.steps)
         latents = torch.stack(noise).to(self.device) * self.scheduler.init_noise_sigma
         cond = self.encode_prompts(prompts)["encoder_hidden_states"]
@@ -180,7 +166,7 @@ class DiffusersTextToImage:
             if guided:
                 plain, prompted = raw.chunk(2)
                 raw = plain + settings.guidance * (prompted - plain)
-            latents = self.scheduler.step(raw, t, latents).prev_sample
+            latents = self.scheduler.step(raw, t, latents, generator=generators).prev_sample
             if on_step:
                 on_step(i + 1)
         return latents.float().cpu()
@@ -191,13 +177,18 @@ class DiffusersTextToImage:
 
     @torch.no_grad()
     def decode(self, latents: torch.Tensor) -> np.ndarray:
-        """Pictures uint8 [n, H, W, 3] of latents [n, C, h, w]."""
+        """Pictures uint8 [n, H, W, 3] of latents [n, C, h, w].
+
+        Raises UserError when the VAE's pixels are not finite.
+        """
         self._wake(self.pipe.vae)
         scaled = latents.to(self.device) / self.pipe.vae.config.scaling_factor
         size = latents.shape[-1] * latents.shape[-2] * self.pipe.vae_scale_factor**2
         limit = _DECODE_PIXELS_CPU if self.device.type == "cpu" else _DECODE_PIXELS
         parts = [self.pipe.vae.decode(part).sample for part in scaled.split(max(1, limit // size))]
-        pixels = torch.cat(parts).float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+        decoded = torch.cat(parts).float()
+        check_pixels(bool(torch.isfinite(decoded).all()))
+        pixels = decoded.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
         return pixels.permute(0, 2, 3, 1).cpu().numpy()
 
     @torch.no_grad()

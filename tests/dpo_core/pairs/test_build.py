@@ -13,6 +13,7 @@ from dreambooth_dpo.dpo_core.pairs.build import NoPairs, build_pairs, check_pair
 from dreambooth_dpo.dpo_core.pairs.choose import read_yield
 from dreambooth_dpo.dpo_core.records import Candidate
 from dreambooth_dpo.dpo_core.run.folder import RunFolder
+from dreambooth_dpo.dpo_core.sampling.picture_check import NothingToCompare
 from dreambooth_dpo.dpo_core.settings import PairSettings
 from dreambooth_dpo.dpo_core.training.dataset import pair_data
 
@@ -59,3 +60,16 @@ def test_without_pairs_the_error_names_the_rule_and_the_remedy(tmp_path):
 
 def test_a_yield_with_missing_counts_is_none():
     assert read_yield({}) is None and read_yield({"possible": 3, "outside_window": 1}) is None
+
+
+def test_a_scorer_that_varies_by_rounding_is_named_even_beside_another(tmp_path):
+    """Divided by their own spread, differences of 1e-7 would be differences of standard deviations."""
+    run = make_run(tmp_path)
+    noise = np.asarray([0.7, 0.7 + 1e-7, 0.7 - 1e-7, 0.7])
+    run.add_scores("round_0", "fidelity_2", "f", range(4), noise)
+    with pytest.raises(NothingToCompare, match=r"fidelity scores .*by fidelity_2\).*which is rounding"):
+        build_pairs(run, "round_0", PairSettings(), "round_0", fidelity=("fidelity", "fidelity_2"))
+    run.add_scores("round_0", "fidelity", "f", range(4), noise)
+    with pytest.raises(NothingToCompare, match=r"by fidelity\)"):
+        build_pairs(run, "round_0", PairSettings(margin=0.0), "round_0")
+    assert run.pairs("round_0") == []

@@ -57,12 +57,12 @@ def test_text_written_by_the_inspector_is_parsed():
     ("text", "said"),
     [
         ("nonsense", "nonsense"),
-        ("[]", "should be an object"),
+        ("[]", "[] is not what the node writes there"),
         ('{"version": 2}', "version"),
         ('{"pairs": {"0-1": "drop"}}', "pairs.0-1"),
         ('{"pairs": {"0-1-2": "keep"}}', "pairs.0-1-2"),
         ('{"pairs": {"a-b": "keep"}}', "pairs.a-b"),
-        ('{"pairs": {"٣-٤": "keep"}}', "pattern"),
+        ('{"pairs": {"٣-٤": "keep"}}', "is not what the node writes there"),
         ('{"pairs": {"3-3": "keep"}}', "with itself"),
         ('{"pairs": {"3-4": "keep", "4-3": "swap"}}', "decided twice"),
         ('{"candidates": {"-1": "up"}}', "candidates.-1"),
@@ -91,7 +91,7 @@ def test_keep_swap_and_reject():
     done = apply_edits(PAIRS, edits({"0-1": "keep", "2-1": "swap", "4-5": "reject"}), MARK, 6)
     assert done.pairs == [PAIRS[0], Pair(1, 2, -0.25, -1.0)]
     assert (done.kept, done.swapped, done.rejected, done.changed, done.stale) == (1, 1, 1, 2, 0)
-    assert done.sentence() == "2 pairs; 2 changed: 1 swapped, 1 rejected; 1 kept."
+    assert done.sentence() == "2 pairs go to training: 1 confirmed, 1 swapped; 1 rejected."
     assert done.pairs[1].angle == pytest.approx(PAIRS[1].angle - 180) and done.pairs[1].gap == -PAIRS[1].gap
 
 

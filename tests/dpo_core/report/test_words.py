@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from dreambooth_dpo.dpo_core.report.words import answer, evaluation_words, verdict
+from dreambooth_dpo.dpo_core.report.words import answer, evaluation_words, moved, next_step, verdict
 
 ABOUT = {
     "fidelity": {"role": "reward", "title": "Fidelity", "higher_is_better": True},
@@ -55,7 +55,9 @@ def test_the_nodes_first_line_is_the_reports_headline(ways: tuple[str, ...]) -> 
 def test_every_scorer_has_a_line() -> None:
     lines = evaluation_words(gains("up", "unclear", "up", "unclear", "up"), ABOUT).splitlines()
     assert lines == [
-        "It got better: fidelity rose, alignment held.",
+        "It got better: fidelity rose, alignment held, but pictures copy the photos more.",
+        "Next: take the LoRA at a lower strength (the strength sweep finds one), or keep an earlier round; then give "
+        "masks or photos in several places and train again.",
         "40 held-out pictures of 20 prompts, equal seeds; 95 % intervals over prompts.",
         "Fidelity: 0.400 -> 0.500 (+0.100, 95 % interval +0.050 to +0.150): better",
         "Alignment: 0.400 -> 0.400 (+0.000, 95 % interval -0.050 to +0.050): no clear change",
@@ -63,3 +65,35 @@ def test_every_scorer_has_a_line() -> None:
         "Alignment (judge): 0.400 -> 0.400 (+0.000, 95 % interval -0.050 to +0.050): no clear change",
         "Copy-paste: 0.400 -> 0.500 (+0.100, 95 % interval +0.050 to +0.150): worse",
     ]
+
+
+@pytest.mark.parametrize(
+    ("ways", "said"),
+    [
+        (("up", "up"), "Next: look at the pictures, then use the LoRA"),
+        (("up", "down"), "Next: lower fidelity_weight and train again"),
+        (("down", "up"), "Next: raise fidelity_weight and train again"),
+        (("down", "unclear"), "Next: keep the original; look at the pairs"),
+        (("unclear", "unclear"), "Next: keep the original; more held-out prompts"),
+        (("up", "up", "down"), "Next: look at the pictures before you use the LoRA"),
+    ],
+)
+def test_each_verdict_says_what_to_do_next_on_node_and_report(ways: tuple[str, ...], said: str) -> None:
+    numbers = gains(*ways)
+    assert next_step(numbers, ABOUT).startswith(said)
+    assert next_step(numbers, ABOUT) == evaluation_words(numbers, ABOUT).splitlines()[1]
+    assert next_step(numbers, ABOUT) in answer(numbers, ABOUT).sentences
+
+
+@pytest.mark.parametrize(("after", "alike"), [(2.0, False), (1.1, True)])
+def test_only_a_loss_of_nearly_all_diversity_stands_in_the_verdict(after: float, alike: bool) -> None:
+    """Of 2 above 1, 1 is left (half is lost), or 0.1 (95 % is lost: more than 85 %)."""
+    about = {**ABOUT, "diversity": {"role": "guard", "title": "Diversity", "higher_is_better": True}}
+    numbers = {**gains("up", "up"), "diversity": {**gain("down"), "before": 3.0, "after": after}}
+    assert ("the pictures of a prompt became alike" in verdict(numbers, about)[1]) == alike
+
+
+def test_small_gains_have_digits_that_show_something() -> None:
+    small = {"gain": 0.0041, "ci95": [0.0009, 0.0072]}
+    assert moved(small) == ("+0.0041", "+0.0009 to +0.0072")
+    assert moved({"gain": 0.1, "ci95": [None, None]}) == ("+0.100", "")

@@ -128,6 +128,35 @@ def test_json_with_nan_is_refused(tmp_path, value):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600), (0o027, 0o640)])
+def test_files_have_the_permissions_of_the_umask(tmp_path, mask, mode):
+    """safetensors creates files that only their owner can read, so another user's ComfyUI could not load a LoRA."""
+    from safetensors.torch import save_file
+
+    before = os.umask(mask)
+    try:
+        with atomic_path(tmp_path / "a.safetensors") as beside:
+            save_file({"a": torch.zeros(2)}, beside)
+        write_json(tmp_path / "a.json", [1])
+        assert os.umask(mask) == mask, "the process's own umask stays"
+    finally:
+        os.umask(before)
+    assert [(tmp_path / f"a.{end}").stat().st_mode & 0o777 for end in ("safetensors", "json")] == [mode] * 2
+
+
+def test_the_umask_is_found_without_proc(monkeypatch):
+    """As on macOS, where no file tells it."""
+    from dreambooth_dpo.dpo_core.run import files
+
+    def absent(*_: object, **__: object):
+        raise FileNotFoundError
+
+    expected = files._umask()
+    monkeypatch.setattr("builtins.open", absent)
+    assert files._umask() == expected
+
+
 # --- seeds ---
 
 

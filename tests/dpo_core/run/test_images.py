@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from dreambooth_dpo.dpo_core.errors import UserError
-from dreambooth_dpo.dpo_core.run.images import SUFFIXES, read_masks, read_photos
+from dreambooth_dpo.dpo_core.run.images import SUFFIXES, read_masks, read_photos, read_subject
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -256,3 +256,138 @@ def test_transparent_image_is_a_mask_and_the_photos_folder_is_refused(tmp_path):
     assert read_masks(masks, photos, 8, 8)[0, :, 0].tolist() == [255] * 4 + [0] * 4
     with pytest.raises(UserError, match="a photo cannot be its own mask"):
         read_masks(photos, photos, 8, 8)
+
+
+# --- photos and masks together ---
+
+
+def cut_out(path, box=(10, 10, 30, 30), hidden=(255, 0, 255), mode: str = "RGBA") -> None:
+    """A photo of 40 x 40 pixels, opaque and dark in `box`, with a hidden background."""
+    picture = Image.new("RGBA", (40, 40), (*hidden, 0))
+    picture.paste((20, 20, 20, 255), box)
+    picture.convert(mode).save(path)
+
+
+def subject(*given):
+    """read_subject at 40 x 40, and what it said."""
+    said: list[str] = []
+    photos, masks = read_subject(*given, 40, 40, said.append)
+    return photos, masks, said
+
+
+def test_cut_outs_are_their_own_masks(tmp_path):
+    cut_out(tmp_path / "a.png")
+    cut_out(tmp_path / "b.png", (5, 5, 25, 35))
+    photos, masks, said = subject(tmp_path, None)
+    assert [int((m == 255).sum()) for m in masks] == [400, 600] and set(np.unique(masks)) == {0, 255}
+    assert photos[0, 0, 0].tolist() == [128] * 3 and photos[0, 20, 20].tolist() == [20] * 3
+    assert said == [
+        "a.png, b.png: cut out, so the opaque part is the subject's mask; the rest is grey",
+        "masks cover 25 % of a.png, 38 % of b.png",
+    ]
+
+
+def test_a_photo_among_cut_outs_counts_as_a_whole(tmp_path):
+    cut_out(tmp_path / "a.png")
+    Image.new("RGB", (40, 40)).save(tmp_path / "b.jpg")
+    _, masks, said = subject(tmp_path, None)
+    assert (masks[1] == 255).all() and said[-1].startswith("b.jpg: no cut-out among cut-outs")
+
+
+def test_given_masks_win_over_transparency(folders):
+    photos, masks = folders
+    cut_out(photos / "a.png")
+    spot("L", (40, 40), (0, 0, 20, 20)).save(masks / "a.png")
+    pixels, found, said = subject(photos, masks)
+    assert (
+        (found[0, :20, :20] == 255).all() and found[0, 25:, 25:].max() == 0 and pixels[0, 39, 39].tolist() == [128] * 3
+    )
+    assert any(line.startswith("a.png: transparent, but the masks of ") for line in said)
+    assert said[-1] == "masks cover 25 % of a.png"
+
+
+def test_transparent_and_hollow_photos_are_refused_and_rounded_corners_are_not(tmp_path):
+    cut_out(tmp_path / "a.png", (0, 0, 3, 3))
+    with pytest.raises(UserError, match=r"a\.png is transparent: only 0\.56 % of it can be seen"):
+        subject(tmp_path, None)
+    hollow = Image.new("RGBA", (40, 40), (9, 9, 9, 255))
+    hollow.paste((0, 0, 0, 0), (10, 10, 30, 30))
+    hollow.save(tmp_path / "a.png")
+    with pytest.raises(UserError, match=r"a\.png is transparent in the middle.*the subject seems to be cut away"):
+        subject(tmp_path, None)
+    cornered = Image.new("RGBA", (40, 40), (9, 9, 9, 255))
+    cornered.putpixel((0, 0), (0, 0, 0, 0))
+    cornered.save(tmp_path / "a.png")
+    _, masks, said = subject(tmp_path, None)
+    assert masks is None and "no cut-out" in said[0]
+
+
+def test_masks_beside_the_photos_are_used(tmp_path):
+    """OneTrainer's and other trainers' names; a folder of masks that is given wins."""
+    for name, colour in (("a", RED), ("b", BLUE)):
+        Image.new("RGB", (40, 40), colour).save(tmp_path / f"{name}.jpg")
+    spot("L", (40, 40), (10, 10, 30, 30)).save(tmp_path / "a-masklabel.png")
+    with pytest.raises(UserError, match=r"^b\.jpg has no mask beside it, but other photos have \(a-masklabel\.png\)"):
+        subject(tmp_path, None)
+    spot("L", (40, 40), (10, 10, 20, 30)).save(tmp_path / "b_mask.png")
+    for given in (None, tmp_path):
+        photos, masks, said = subject(tmp_path, given)
+        assert len(photos) == 2 and [int((m == 255).sum()) for m in masks] == [400, 200]
+        assert said == ["masks cover 25 % of a.jpg, 12 % of b.jpg"]
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("a-masklabel", "b-masklabel"):
+        spot("L", (40, 40), (0, 0, 10, 10)).save(other / f"{name}.png")
+    _, masks, said = subject(tmp_path, other)
+    assert [int((m == 255).sum()) for m in masks] == [100, 100]
+    assert any("a-masklabel.png, b_mask.png: masks beside the photos, not used" in line for line in said)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.zeros((40, 40), np.uint8), r"a\.png shows no subject"),
+        (np.full((40, 40), 255, np.uint8), r"a\.png covers 100 % of its photo, so it separates nothing"),
+        (np.pad(np.full((3, 3), 255, np.uint8), ((0, 37), (0, 37))), r"a\.png covers only 0\.56 % of its photo"),
+        (
+            np.pad(np.zeros((20, 20), np.uint8), 10, constant_values=255),
+            r"a\.png seems to be inverted.*invert the mask",
+        ),
+        (np.ones((40, 40), np.uint16), r"a\.png shows no subject"),
+    ],
+)
+def test_absurd_and_inverted_masks_are_refused_by_file(folders, values, message):
+    photos, masks = folders
+    Image.new("RGB", (40, 40)).save(photos / "a.png")
+    Image.fromarray(values).save(masks / "a.png")
+    with pytest.raises(UserError, match=message):
+        subject(photos, masks)
+
+
+def test_a_soft_16_bit_mask_is_scaled(folders):
+    """32896 is 128 of 255, 257 is 1: clipped to 8 bits both would be white."""
+    photos, masks = folders
+    Image.new("RGB", (40, 40)).save(photos / "a.png")
+    values = np.full((40, 40), 257, np.uint16)
+    values[10:30, 10:30], values[10:20, 10:20] = 32896, 65535
+    Image.fromarray(values).save(masks / "a.png")
+    _, found, said = subject(photos, masks)
+    assert found[0, [0, 15, 25], [0, 15, 25]].tolist() == [1, 255, 128] and said == ["masks cover 25 % of a.png"]
+
+
+def test_an_inverted_bust_is_said(folders):
+    photos, masks = folders
+    Image.new("RGB", (40, 40)).save(photos / "a.png")
+    values = np.full((40, 40), 255, np.uint8)
+    values[10:, 8:32] = 0
+    Image.fromarray(values).save(masks / "a.png")
+    assert subject(photos, masks)[2][0] == (
+        "a.png may be inverted: its white touches most of the border. White must be the subject: invert the mask."
+    )
+
+
+def test_skipped_files_are_said_on_the_log(tmp_path, caplog):
+    halves().save(tmp_path / "a.png")
+    (tmp_path / "notes.txt").write_text("x", encoding="utf-8")
+    read_photos(tmp_path, 8, 8)
+    assert caplog.messages == ["using 1 photo, skipped: notes.txt (no picture)"]

@@ -11,7 +11,7 @@ from loops import SETTINGS
 
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.run.folder import RunFolder
-from dreambooth_dpo.dpo_core.run.same_run import changes, check_same_run
+from dreambooth_dpo.dpo_core.run.same_run import changes, check_same_run, known_changes
 
 
 @pytest.fixture
@@ -81,3 +81,43 @@ def test_precision_may_not_change_once_there_are_candidates(run: RunFolder) -> N
     run.add_chunk("round_0", *chunk(0))
     with pytest.raises(UserError, match=r"settings\.train\.precision was 'fp32', is 'bf16'"):
         check_same_run(run, other, resume=True)
+
+
+PARTS = {
+    "scheduler": {"class": "DDIM", "beta_start": 0.1},
+    "tokenizer": {"vocabulary": "ab"},
+    "unet": {"weights": "cd"},
+}
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value", "said"),
+    [
+        ("scheduler", "class", "PNDM", r"model_parts\.scheduler\.class was 'DDIM', is 'PNDM'"),
+        ("scheduler", "beta_start", 0.2, r"model_parts\.scheduler\.beta_start was 0\.1, is 0\.2"),
+        ("tokenizer", "vocabulary", "ef", r"model_parts\.tokenizer\.vocabulary was 'ab', is 'ef'"),
+        ("unet", "weights", "ef", r"model_parts\.unet\.weights was 'cd', is 'ef'"),
+    ],
+)
+def test_a_changed_part_of_the_model_is_refused_by_name(run: RunFolder, part, key, value, said) -> None:
+    check_same_run(run, {**DESCRIBED, "model_parts": PARTS}, resume=False)
+    other = {**PARTS, part: {**PARTS[part], key: value}}
+    with pytest.raises(UserError, match=said):
+        check_same_run(run, {**DESCRIBED, "model_parts": other}, resume=True)
+    check_same_run(run, {**DESCRIBED, "model_parts": PARTS}, resume=True)
+
+
+def test_a_run_from_before_the_parts_were_recorded_is_continued_and_records_them(run: RunFolder) -> None:
+    check_same_run(run, DESCRIBED, resume=False)
+    check_same_run(run, {**DESCRIBED, "model_parts": PARTS}, resume=True)
+    changed = {**PARTS, "tokenizer": {"vocabulary": "ef"}}
+    with pytest.raises(UserError, match=r"model_parts\.tokenizer\.vocabulary"):
+        check_same_run(run, {**DESCRIBED, "model_parts": changed}, resume=True)
+
+
+def test_settings_that_one_version_of_a_library_does_not_record_are_no_change() -> None:
+    """Only of the model's parts; another key that comes or goes is a change, such as the LoRA of `evaluate`."""
+    more = {**PARTS, "scheduler": {**PARTS["scheduler"], "new_setting": None}}
+    old, new = {**DESCRIBED, "model_parts": PARTS}, {**DESCRIBED, "model_parts": more}
+    assert known_changes(old, new) == {} == known_changes(new, old)
+    assert known_changes(old, {**old, "lora": "ab"}) == {"lora": (None, "ab")}

@@ -7,7 +7,7 @@ import pytest
 
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.records import Candidate
-from dreambooth_dpo.dpo_core.sampling.picture_check import PictureCheck, check_scores, flat
+from dreambooth_dpo.dpo_core.sampling.picture_check import PictureCheck, check_first, check_pixels, check_scores, flat
 
 
 def noise(count: int, seed: int = 0) -> np.ndarray:
@@ -71,3 +71,25 @@ def test_scores_that_differ_only_by_rounding_are_an_error():
         np.asarray([0.7, 0.7]), np.asarray([0, 1]), "fidelity", ("clip",)
     )  # one candidate per prompt: the pair rule refuses it
     check_scores(np.asarray([20.0, 20.01]), np.asarray([0, 0]), "alignment", ("pick",))
+
+
+def test_the_message_says_how_little_the_scores_differ():
+    with pytest.raises(UserError, match=r"by clip\), so no candidate is better than another: they differ by 1e-07 at"):
+        check_scores(np.asarray([0.7, 0.7 + 1e-7]), np.asarray([0, 0]), "fidelity", ("clip",))
+
+
+def test_the_first_pictures_of_a_run_must_not_be_of_one_colour():
+    with pytest.raises(UserError, match=r"all pixels of the first 2 pictures have one colour .*blue 0, 0, 0\).*VAE"):
+        check_first(np.zeros((2, 8, 8, 3), np.uint8))
+    grey = np.full((2, 8, 8, 3), 90, np.uint8)
+    grey[1] = 200  # each picture by itself
+    with pytest.raises(UserError, match="have one colour"):
+        check_first(grey)
+    grey[1, 0, 0, 0] = 201
+    check_first(grey)
+
+
+def test_pixels_that_are_not_finite_name_the_vae():
+    check_pixels(True)
+    with pytest.raises(UserError, match=r"the VAE gives NaN or infinity for the pixels.*Load the VAE in fp32 or bf16"):
+        check_pixels(False)

@@ -188,3 +188,21 @@ def test_missing_positions_are_those_without_a_score_of_that_fingerprint(tmp_pat
     run.add_scores("round_0", "fidelity", "f", [0, 4], np.zeros(2))
     assert missing_positions(run, "round_0", "fidelity", "f").tolist() == [1, 2, 3, 5, 6, 7, 8]
     assert missing_positions(run, "round_0", "fidelity", "g").tolist() == list(range(9))
+
+
+class Black(FakeModel):
+    """Decodes every latent to black."""
+
+    def decode(self, latents: torch.Tensor) -> np.ndarray:
+        return np.zeros((len(latents), 8, 8, 3), np.uint8)
+
+
+def test_black_pictures_end_a_run_at_its_first_batch(tmp_path: Path) -> None:
+    """Held-out pictures too, which nobody compares; in a run that has pictures, a later set may be black."""
+    settings, run, model = SamplingSettings(batch_size=2), RunFolder(tmp_path), Black()
+    with pytest.raises(UserError, match="all pixels of the first 2 pictures have one colour"):
+        sample_set(run, "evaluation_0", model, ["a", "b"], 2, settings, 0, 0)
+    assert not run.has_candidates() and model.batches == [2]
+    sample_set(run, "evaluation_0", FakeModel(), ["a", "b"], 2, settings, 0, 0)
+    sample_set(run, "evaluation_1", Black(), ["a", "b"], 2, settings, 0, 0)
+    assert len(run.candidates("evaluation_1")) == 4

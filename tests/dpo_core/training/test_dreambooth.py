@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dreambooth_dpo.dpo_core.training.dreambooth import is_under_fitted
+from dreambooth_dpo.dpo_core.training.dreambooth import CurvePoint, _sentence, is_under_fitted
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,20 @@ from dreambooth_dpo.dpo_core.training.dreambooth import is_under_fitted
 )
 def test_the_rule_by_hand(fidelity, untrained, photos, share, under):
     assert is_under_fitted(fidelity, untrained, photos, share) is under
+
+
+@pytest.mark.parametrize(
+    ("photos", "said"),
+    [
+        (0.75, "(photos of the concept in other places score 0.750)."),
+        (
+            None,
+            "(one reference photo: fidelity has no scale, as nothing says how alike other photos of the subject are).",
+        ),
+    ],
+)
+def test_the_sentence_names_the_scale_or_that_there_is_none(photos, said):
+    """A single photo once scored 1.000 "in other places", as it was compared with itself."""
+    curve = [CurvePoint(0, {"fidelity": 0.25}), CurvePoint(8, {"fidelity": 0.5})]
+    assert _sentence(curve, 8, False, False, photos) == f"Personalized in 8 steps: fidelity 0.250 -> 0.500 {said}"
+    assert is_under_fitted(0.1, 0.25, photos, 0.5) is (photos is not None)

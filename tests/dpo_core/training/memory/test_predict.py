@@ -18,7 +18,6 @@ from dreambooth_dpo.dpo_core.training.memory import fit
 from dreambooth_dpo.dpo_core.training.memory.fit import level_that_fits, starting_level
 from dreambooth_dpo.dpo_core.training.memory.levels import LEVELS
 from dreambooth_dpo.dpo_core.training.memory.predict import Predicted, predict_sampling, predict_step
-from dreambooth_dpo.dpo_core.training.memory.stream import Mover
 from dreambooth_dpo.dpo_core.training.round import train_round
 from dreambooth_dpo.dpo_core.training.trainer import Trainer
 from dreambooth_dpo.toybox.models import weights_folder
@@ -40,13 +39,6 @@ def toybox_trainer(pipe, pairs: int = 2, precision: str = "fp32", **settings: ob
     return Trainer(model, adapter, data, TrainSettings(batch_size=pairs, warmup_steps=0, **settings), 11)
 
 
-class Copying(Mover):
-    """A device that is not main memory: what moves there is a copy."""
-
-    def to_device(self, tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.detach().clone()
-
-
 @pytest.mark.parametrize("level", LEVELS[:3])
 def test_a_step_is_predicted(pipe, level: str) -> None:
     trainer = toybox_trainer(pipe, memory=level)
@@ -55,8 +47,7 @@ def test_a_step_is_predicted(pipe, level: str) -> None:
 
 def test_streamed_weights_count_while_they_are_there(pipe) -> None:
     trainer = toybox_trainer(pipe, memory="stream")
-    trainer.mover = Copying("cpu")
-    predicted, real = predict_step(trainer, "stream"), live_peak(trainer, "stream", weights_there=False)
+    predicted, real = predict_step(trainer, "stream"), live_peak(trainer, "stream")
     assert predicted.peak == pytest.approx(real, rel=0.05)
     assert predicted.peak < predict_step(trainer, "low").peak - 0.5 * predicted.weights
 

@@ -10,11 +10,11 @@ from dreambooth_dpo.dpo_core.training.memory.repeats import of_all_blocks, repea
 
 
 class Net(nn.Module):
-    """Seven equal blocks, a last one of another size, and a list that is too short to be shortened."""
+    """Eleven equal blocks, a last one of another size, and a list that is too short to be shortened."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList([nn.Linear(4, 4) for _ in range(7)] + [nn.Linear(4, 2)])
+        self.blocks = nn.ModuleList([nn.Linear(4, 4) for _ in range(11)] + [nn.Linear(4, 2)])
         self.short = nn.ModuleList([nn.Linear(2, 2) for _ in range(3)])
         self.runs: list[int] = []
 
@@ -31,12 +31,12 @@ def parameters(net: nn.Module) -> int:
 
 def test_the_longest_run_of_equal_blocks() -> None:
     net = Net()
-    assert [(r.blocks is net.blocks, r.first, r.count) for r in repeats(net)] == [(True, 0, 7)]
+    assert [(r.blocks is net.blocks, r.first, r.count) for r in repeats(net)] == [(True, 0, 11)]
     assert repeats(nn.Sequential(nn.Linear(2, 2))) == []
 
 
 def test_figures_of_few_blocks_add_up_to_those_of_all() -> None:
-    """A block has 20 numbers: 2 blocks and the rest 40 + 10 + 18 = 68, 3 blocks 88, all seven 68 + 5 * 20 = 168."""
+    """A block has 20 numbers: 2 blocks and the rest 40 + 10 + 18 = 68, 3 blocks 88, all eleven 68 + 9 * 20 = 248."""
     net, seen = Net(), []
 
     def figures() -> tuple[int, int]:
@@ -44,12 +44,12 @@ def test_figures_of_few_blocks_add_up_to_those_of_all() -> None:
         seen.append(parameters(net))
         return parameters(net), 5
 
-    assert of_all_blocks(net, figures) == [168, 5]
+    assert of_all_blocks(net, figures) == [248, 5]
     assert (
         seen == [68, 88]
         and net.runs == [3, 4]
-        and parameters(net) == 168
-        and list(net.blocks._modules) == [*"01234567"]
+        and parameters(net) == 248
+        and list(net.blocks._modules) == [str(n) for n in range(12)]
     )
 
 
@@ -57,10 +57,10 @@ def test_a_denoiser_that_needs_all_its_blocks_runs_as_a_whole() -> None:
     net = Net()
 
     def figures() -> tuple[int]:
-        return (parameters(net) + 0 * net.blocks[7].out_features,)
+        return (parameters(net) + 0 * net.blocks[11].out_features,)
 
-    assert of_all_blocks(net, figures) == [168]
-    assert parameters(net) == 168, "all blocks are back after the error"
+    assert of_all_blocks(net, figures) == [248]
+    assert parameters(net) == 248, "all blocks are back after the error"
 
 
 def test_an_error_of_the_whole_denoiser_is_raised() -> None:
@@ -69,3 +69,20 @@ def test_an_error_of_the_whole_denoiser_is_raised() -> None:
 
     with pytest.raises(RuntimeError, match="no kernel"):
         of_all_blocks(Net(), figures)
+
+
+def test_lists_of_equal_blocks_grow_together() -> None:
+    """Two such nets: 2 x 68 = 136 with 2 blocks in each list, 176 with 3; all 136 + 9 * 40 = 496."""
+    net = nn.ModuleList([Net(), Net()])
+    seen: list[int] = []
+    assert of_all_blocks(net, lambda: [seen.append(parameters(net)) or seen[-1]]) == [496]
+    assert seen == [136, 176]
+
+
+def test_many_short_lists_run_as_they_are() -> None:
+    """Two lists of eleven and twelve: three runs with 4, 5 and 5 blocks, 14 in all, are more than half of 23."""
+    net = nn.ModuleList([Net(), Net()])
+    net[1].blocks.insert(0, nn.Linear(4, 4))
+    seen: list[int] = []
+    assert of_all_blocks(net, lambda: [seen.append(parameters(net)) or 1]) == [1]
+    assert seen == [516]

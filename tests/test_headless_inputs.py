@@ -1,0 +1,65 @@
+"""What users feed a run, from the config on: photos, cut-outs and prompts, and what is said of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from projects import config_of, make_project
+
+from dreambooth_dpo.dpo_core.errors import UserError
+from dreambooth_dpo.headless import config_concept, config_prompts, parts_from_config
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("inputs") / "prøjekt"
+    make_project(folder)
+    return folder
+
+
+def test_cut_outs_beside_other_files(project: Path, caplog) -> None:
+    folder = project / "freigestellt"
+    folder.mkdir()
+    cut = Image.new("RGBA", (80, 80), (255, 0, 255, 0))
+    cut.paste((20, 120, 20, 255), (20, 20, 60, 60))
+    cut.save(folder / "a.png")
+    (folder / "a.txt").write_text("a sks robot", encoding="utf-8")
+    concept = config_concept(config_of(project, concept__references=folder.name, concept__held_out=None))
+    assert concept.masks.shape == (1, 64, 64) and np.isclose((concept.masks > 128).mean(), 0.25, atol=0.02)
+    assert concept.references[0, 2, 2].tolist() == [128] * 3
+    assert caplog.messages == [
+        "using 1 photo, skipped: a.txt (a caption: prompts come from the prompt file)",
+        "a.png: cut out, so the opaque part is the subject's mask; the rest is grey",
+        "masks cover 25 % of a.png",
+        "one reference photo: fidelity has no scale, as nothing says how alike other photos of the subject are. Three "
+        "to five photos are usual",
+    ]
+
+
+def test_the_projects_photos_and_prompts_say_nothing(project: Path, caplog) -> None:
+    concept = config_concept(config_of(project))
+    config_prompts(config_of(project), concept)
+    assert caplog.messages == [] and concept.masks is None
+
+
+def test_syntax_in_a_prompt_file_is_refused(project: Path) -> None:
+    (project / "other.txt").write_text("a (red:1.3) {identifier} {class_noun}\n" * 2, encoding="utf-8")
+    config = config_of(project, prompts="other.txt")
+    with pytest.raises(UserError, match=r"'\(red:1\.3\)' is a weight"):
+        config_prompts(config, config_concept(config_of(project)))
+
+
+def test_prompts_that_the_text_encoder_cannot_tell_apart_are_refused(project: Path, caplog) -> None:
+    """They differ in words after the tokenizer's limit; one such prompt alone is only said."""
+    long = "a {identifier} {class_noun} " + "on very green grass " * 40
+    lines = [f"a {{identifier}} {{class_noun}} {place}" for place in ("on sand", "at sea", "in snow", "on a table")]
+    (project / "long.txt").write_text("\n".join([*lines, f"{long} now"]), encoding="utf-8")
+    parts_from_config(config_of(project, prompts="long.txt"))
+    (said,) = [m for m in caplog.messages if "is longer than the text encoder's" in m]
+    assert "'grass on " in said and said.endswith("' is cut off"), "the toybox's tokenizer reads other words as <unk>"
+    (project / "long.txt").write_text("\n".join([*lines, f"{long} now", f"{long} then"]), encoding="utf-8")
+    with pytest.raises(UserError, match="are one prompt to the model; both are cut after"):
+        parts_from_config(config_of(project, prompts="long.txt"))
