@@ -14,29 +14,28 @@ FEW = 2
 
 
 class Repeat(NamedTuple):
-    """`count` equal blocks from place `first` of a list; kind: what is equal."""
+    """`count` equal blocks from place `first` of a list."""
 
     blocks: nn.ModuleList
     first: int
     count: int
-    kind: tuple
 
 
 def repeats(denoiser: nn.Module) -> list[Repeat]:
-    """The longest run of equal blocks in each list, where it has more than FEW + 1; lists inside lists are left out.
+    """The longest run of equal blocks in each list, where it has more than FEW + 1.
 
-    Equal: of one class, with tensors of the same names, shapes and types.
+    Equal: of one class, with tensors of the same names, shapes and types. Lists inside lists are left out: a peak
+    inside one block of several does not grow with another block's list (the layers of SDXL's attention blocks).
     """
     found: list[Repeat] = []
     outer: list[str] = []
     for name, module in denoiser.named_modules():
         if not isinstance(module, nn.ModuleList) or any(name.startswith(f"{o}.") for o in outer):
             continue
-        kinds = [_kind(block) for block in module]
-        first, count = _longest(kinds)
+        first, count = _longest([_kind(block) for block in module])
         if count > FEW + 1:
-            found.append(Repeat(module, first, count, kinds[first]))
-            outer.append(name)
+            found.append(Repeat(module, first, count))
+        outer.append(name)
     return found
 
 
@@ -74,13 +73,11 @@ def of_all_blocks(denoiser: nn.Module, figures: Callable[[], Sequence[int]]) -> 
     """`figures()` of the whole denoiser, by runs with few blocks in each list.
 
     Each figure must grow by the same amount for every further block of a list: figure(n) = figure(2) + (n - 2) *
-    (figure(3) - figure(2)). With a list of 60 blocks this runs 5 blocks in place of 60. Lists of equal blocks and
-    lengths (those of a UNet) grow together. A denoiser runs as a whole where that takes less, and where its code needs
-    all blocks.
+    (figure(3) - figure(2)). With a list of 60 blocks this runs 5 blocks in place of 60. A denoiser runs as a whole
+    where that takes less, and where its code needs all blocks.
     """
     lists = repeats(denoiser)
-    groups = list({(repeat.kind, repeat.count): None for repeat in lists})
-    blocks = (1 + len(groups)) * FEW * len(lists) + len(lists)
+    blocks = (1 + len(lists)) * FEW * len(lists) + len(lists)  # each list adds a run
     if not lists or 2 * blocks > sum(repeat.count for repeat in lists):
         return list(figures())
     try:
@@ -88,11 +85,10 @@ def of_all_blocks(denoiser: nn.Module, figures: Callable[[], Sequence[int]]) -> 
         with _with(few):
             base = list(figures())
         totals = base.copy()
-        for kind, count in groups:
-            more_of = {repeat: FEW + 1 for repeat in lists if (repeat.kind, repeat.count) == (kind, count)}
-            with _with({**few, **more_of}):
+        for repeat in lists:
+            with _with({**few, repeat: FEW + 1}):
                 more = list(figures())
-            totals = [t + (count - FEW) * (m - b) for t, m, b in zip(totals, more, base, strict=True)]
+            totals = [t + (repeat.count - FEW) * (m - b) for t, m, b in zip(totals, more, base, strict=True)]
         return totals
     except (torch.OutOfMemoryError, KeyboardInterrupt):
         raise

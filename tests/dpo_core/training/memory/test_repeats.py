@@ -71,18 +71,25 @@ def test_an_error_of_the_whole_denoiser_is_raised() -> None:
         of_all_blocks(Net(), figures)
 
 
-def test_lists_of_equal_blocks_grow_together() -> None:
-    """Two such nets: 2 x 68 = 136 with 2 blocks in each list, 176 with 3; all 136 + 9 * 40 = 496."""
-    net = nn.ModuleList([Net(), Net()])
-    seen: list[int] = []
-    assert of_all_blocks(net, lambda: [seen.append(parameters(net)) or seen[-1]]) == [496]
-    assert seen == [136, 176]
+def pair_of_lists(one: int, other: int) -> nn.Module:
+    net = nn.Module()
+    net.one, net.other = (nn.ModuleList([nn.Linear(4, 4) for _ in range(count)]) for count in (one, other))
+    return net
 
 
-def test_many_short_lists_run_as_they_are() -> None:
-    """Two lists of eleven and twelve: three runs with 4, 5 and 5 blocks, 14 in all, are more than half of 23."""
-    net = nn.ModuleList([Net(), Net()])
-    net[1].blocks.insert(0, nn.Linear(4, 4))
-    seen: list[int] = []
-    assert of_all_blocks(net, lambda: [seen.append(parameters(net)) or 1]) == [1]
-    assert seen == [516]
+def test_each_list_grows_by_its_own_run() -> None:
+    """20 blocks and 10: 2 and 2 have 80 numbers, one more 100; all 80 + 18 * 20 + 8 * 20 = 600."""
+    net, seen = pair_of_lists(20, 10), []
+    assert of_all_blocks(net, lambda: [seen.append(parameters(net)) or seen[-1]]) == [600]
+    assert seen == [80, 100, 100]
+
+
+def test_short_lists_run_as_they_are() -> None:
+    """Two lists of eleven: three runs with 4, 5 and 5 blocks, 14 in all, are more than half of 22."""
+    net, seen = pair_of_lists(11, 11), []
+    assert of_all_blocks(net, lambda: [seen.append(parameters(net)) or seen[-1]]) == [440]
+    assert seen == [440]
+
+
+def test_lists_inside_lists_are_left_out() -> None:
+    assert repeats(nn.ModuleDict({"blocks": nn.ModuleList([pair_of_lists(20, 20), nn.Linear(2, 2)])})) == []
