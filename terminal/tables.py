@@ -9,7 +9,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..dpo_core.digits import interval_of
-from ..dpo_core.report.words import levels, moved
 
 NONE = "none (one prompt)"
 """A single held-out prompt has no interval."""
@@ -17,6 +16,8 @@ NONE = "none (one prompt)"
 
 def show_answer(console: Console, report: dict, lora: Path, page: Path) -> None:
     """Print the answer, then the numbers behind it, then the paths of the files."""
+    from ..dpo_core.report.words import levels, moved
+
     console.print()
     console.print(f"[bold]{escape(report['answer'])}[/]")
     table = Table(

@@ -304,7 +304,7 @@ def test_wrong_files_are_named(
 
 def test_evaluate_refuses_the_lora_of_another_model(project: Path) -> None:
     config = write_config(project, output="läufe/fremd")
-    assert "another rank or another model" in fails("evaluate", config, "--lora", project / of_another_model(project))
+    assert "was trained on this model" in fails("evaluate", config, "--lora", project / of_another_model(project))
     assert not (project / "läufe" / "fremd_evaluate").exists()
 
 

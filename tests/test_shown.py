@@ -15,12 +15,12 @@ def test_nodes_are_found_in_the_source():
         True,
         True,
         False,
-        False,
+        True,
     ]
     assert [found[f"DBDPO_{name}"].shows for name in ("Score", "PreviewPairs", "Concept", "LoadScorer")] == [
         True,
         True,
-        False,
+        True,
         False,
     ]
     assert [node.name for node in nodes() if node.expands] == ["DBDPO_Rounds"]

@@ -43,15 +43,15 @@ def toy_parts() -> dict:
     return {
         "toy": node("DBDPO_LoadToybox", 0, 0, (340, 345), concept=0, personalized=True, steps=120),
         "concept": node(
-            "DBDPO_Concept", 0, 400, (340, 170), identifier=["toy", 6], class_noun=["toy", 7], references=["toy", 3],
+            "DBDPO_Concept", 0, 400, (340, 480), identifier=["toy", 6], class_noun=["toy", 7], references=["toy", 3],
             held_out=["toy", 4], masks=["toy", 5],
         ),
         "prompts": node(
-            "DBDPO_PromptSet", 0, 625, (340, 305), concept=["concept", 0], preset="own text", text=["toy", 8],
+            "DBDPO_PromptSet", 0, 1180, (340, 305), concept=["concept", 0], preset="own text", text=["toy", 8],
             held_out_text=["toy", 9],
         ),
-        "scorer": node("DBDPO_LoadScorer", 0, 985, (340, 190), "Scorer that trains", scorer="toybox reward"),
-        "judge": node("DBDPO_LoadScorer", 0, 1230, (340, 190), "Judge that never trains", scorer="toybox judge"),
+        "scorer": node("DBDPO_LoadScorer", 0, 1540, (340, 190), "Scorer that trains", scorer="toybox reward"),
+        "judge": node("DBDPO_LoadScorer", 0, 1785, (340, 190), "Judge that never trains", scorer="toybox judge"),
     }  # fmt: skip
 
 
@@ -80,11 +80,11 @@ def subject_parts(top: int) -> dict:
         "two": node("ImageBatch", 0, 0, (340, 90), image1=["photo_0", 0], image2=["photo_1", 0]),
         "three": node("ImageBatch", 0, 145, (340, 90), image1=["two", 0], image2=["photo_2", 0]),
         "concept": node(
-            "DBDPO_Concept", 0, 290, (340, 170), identifier="sks", class_noun="dog", references=["three", 0]
+            "DBDPO_Concept", 0, 290, (340, 480), identifier="sks", class_noun="dog", references=["three", 0]
         ),
-        "prompts": node("DBDPO_PromptSet", 0, 515, (340, 305), concept=["concept", 0], preset="living things"),
+        "prompts": node("DBDPO_PromptSet", 0, 1070, (340, 305), concept=["concept", 0], preset="living things"),
         "scorer": node(
-            "DBDPO_LoadScorer", 0, 875, (340, 190), scorer="ViT-B-32.safetensors", architecture="ViT-B-32-quickgelu"
+            "DBDPO_LoadScorer", 0, 1430, (340, 190), scorer="ViT-B-32.safetensors", architecture="ViT-B-32-quickgelu"
         ),
     }
 

@@ -42,8 +42,8 @@ def test_complete_folder_counts_and_incomplete_one_is_named(tmp_path: Path) -> N
         folder.mkdir()
         config = {"model_cfg": {"vision_cfg": {}, "text_cfg": {}}}
         (folder / "open_clip_config.json").write_text(json.dumps(config), encoding="utf-8")
-    (good / CLIP_WEIGHTS).touch()
-    (tmp_path / "single.safetensors").touch()
+    for path in (good / CLIP_WEIGHTS, tmp_path / "single.safetensors"):
+        path.write_bytes((2).to_bytes(8, "little") + b"{}")  # a safetensors file without tensors
     found = scorer_findings([tmp_path], {"HF_HOME": str(tmp_path / "hf")})
     assert [(f.status, f.name) for f in found] == [(WARNING, "scorer"), (OK, "scorers"), (WARNING, "scorer")]
     assert f"lacks {CLIP_WEIGHTS}" in found[0].said and "hf download" in found[0].remedy

@@ -225,7 +225,7 @@ def test_first_round_of_blank_candidates_is_refused_and_not_stored(tmp_path: Pat
     model = AlikeFromRound2()
     model.same = True
     loop = make_loop(tmp_path / "run", model, changed(rounds=2, evaluation={"every_round": False}))
-    with pytest.raises(UserError, match="nearly all of one colour"):
+    with pytest.raises(UserError, match="have one colour"):
         loop.go()
     assert loop.run.candidates("round_0") == [] and loop.run.load_state("adapter_1") is None
 

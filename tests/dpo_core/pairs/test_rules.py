@@ -29,8 +29,8 @@ OPEN = {"margin": 0.0, "max_pairs_per_prompt": 100, "max_uses": 100}
 every_rule = pytest.mark.parametrize("rule", PAIR_RULES)
 
 
-def run_rule(rule, prompt_of, fidelity, alignment, **changes):
-    return rule(
+def run_rule(choose, prompt_of, fidelity, alignment, **changes):
+    return choose(
         np.array(prompt_of), np.array(fidelity, float), np.array(alignment, float), PairSettings(**{**OPEN, **changes})
     )
 
@@ -147,18 +147,18 @@ def test_the_margin_of_the_weighted_sum_is_in_its_own_standard_deviations():
 
 def test_random_pairs_ignore_scores_and_margin():
     prompts, rng = np.repeat(np.arange(40), 5), np.random.default_rng(3)
-    one, found = run_rule(random_pairs, prompts, rng.normal(size=200), rng.normal(size=200))
-    other, _ = run_rule(random_pairs, prompts, np.zeros(200), np.zeros(200), margin=10.0)
+    one, found = run_rule(random_pairs, prompts, rng.normal(size=200), rng.normal(size=200), rule="random")
+    other, _ = run_rule(random_pairs, prompts, np.zeros(200), np.zeros(200), margin=10.0, rule="random")
     assert indices(one) == indices(other)
     assert found.kept == found.possible == 400 and (found.not_better, found.below_margin) == (0, 0)
     assert 150 < sum(w < el for w, el in indices(one)) < 250, "either direction about as often"
-    assert indices(run_rule(random_pairs, prompts, np.zeros(200), np.zeros(200), seed=1)[0]) != indices(one)
+    assert indices(run_rule(random_pairs, prompts, np.zeros(200), np.zeros(200), seed=1, rule="random")[0]) != indices(one)
     assert len({frozenset(p) for p in indices(one)}) == 400
 
 
 def test_random_pairs_of_a_prompt_do_not_depend_on_other_prompts():
-    alone, _ = run_rule(random_pairs, [0] * 4, [0] * 4, [0] * 4)
-    beside, _ = run_rule(random_pairs, [0] * 4 + [1] * 6, [0] * 10, [0] * 10)
+    alone, _ = run_rule(random_pairs, [0] * 4, [0] * 4, [0] * 4, rule="random")
+    beside, _ = run_rule(random_pairs, [0] * 4 + [1] * 6, [0] * 10, [0] * 10, rule="random")
     assert indices(beside)[:6] == indices(alone)
 
 
