@@ -99,7 +99,8 @@ def test_every_picture_is_seen_and_the_lora_is_saved(server: Server, ran):
         "Object.fromEntries(app.graph._nodes.map(n => [n.title, (app.nodeOutputs[n.id]?.text ?? []).join()]))"
     )
     assert texts["Save DPO LoRA"].startswith("saved as dreambooth_dpo/toybox_0")
-    name = texts["Save DPO LoRA"].removeprefix("saved as ")
+    name, checked = texts["Save DPO LoRA"].removeprefix("saved as ").split("\n")
+    assert checked.startswith("Read back by ComfyUI's loader: equal to the adapter")
     assert (server.folder / "models" / "loras" / name).is_file()
     assert "40 held-out pictures of 20 prompts" in texts["Evaluate Before/After"]
     # The report can be read on the canvas, too.

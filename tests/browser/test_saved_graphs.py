@@ -9,7 +9,9 @@ import pytest
 
 SAVED = json.loads((Path(__file__).parents[1] / "data" / "saved_nodes.json").read_text(encoding="utf-8"))
 """Nodes of the examples as every version that changed their widgets saved them."""
-BEFORE = {"rule": "angle_window", "combine": "mean", "schedule": "constant"}
+BEFORE = {
+    "rule": "angle_window", "combine": "mean", "schedule": "constant", "auto_beta": "off", "time_sampling": "table",
+}  # fmt: skip
 """What a version without these widgets did, where a new node does another thing."""
 
 pytestmark = pytest.mark.front_ends(

@@ -110,7 +110,10 @@ def test_without_decisions_the_pairs_are_unchanged(server: Server, payload: dict
     kept = decided(payload, {payload["pairs"][0]["id"]: "keep"})
     for edits in ("", kept):
         history = server.run(graph(edits))
-        assert f"{len(payload['pairs'])} pairs; 0 changed" in history["outputs"]["inspect"]["text"][0]
+        assert (
+            f"{len(payload['pairs'])} pairs go to training: 0 confirmed, 0 swapped; 0 rejected"
+            in history["outputs"]["inspect"]["text"][0]
+        )
     assert edited_names(folder) == set()
 
 
@@ -156,7 +159,7 @@ def test_wrong_text_is_refused_before_anything_runs(server: Server, text: str, s
 def test_decisions_on_other_candidates_are_dropped_and_counted(server: Server, payload: dict):
     edits = {**decided(payload, {payload["pairs"][0]["id"]: "reject"}, {"1": "down"}), "fingerprint": "0" * 16}
     history = server.run(graph(edits))
-    assert "0 changed" in history["outputs"]["inspect"]["text"][0]
+    assert "0 confirmed, 0 swapped; 0 rejected" in history["outputs"]["inspect"]["text"][0]
     assert "2 decisions dropped: made on other candidates." in history["outputs"]["inspect"]["text"][0]
     assert shown(history)["stale"] == 2
 
@@ -180,7 +183,7 @@ def test_incoming_handles_without_pairs_are_reported(server: Server):
     del part["look"]
     history = server.run(part)
     assert (
-        "0 pairs; 0 changed" in history["outputs"]["inspect"]["text"][0]
+        "0 pairs go to training: 0 confirmed" in history["outputs"]["inspect"]["text"][0]
         and "no pair fits the window" in history["outputs"]["inspect"]["text"][0]
     )
     assert shown(history)["pairs"] == [] and len(shown(history)["files"]) == 120
@@ -196,7 +199,7 @@ def test_saved_decisions_are_offered_but_not_applied(server: Server, payload: di
     assert "sample" in executed(history)
     seen = shown(history)
     assert seen["fingerprint"] == payload["fingerprint"] and seen["files"] == payload["files"]
-    assert seen["kept"] == edits and "0 changed" in history["outputs"]["inspect"]["text"][0]
+    assert seen["kept"] == edits and "0 confirmed, 0 swapped; 0 rejected" in history["outputs"]["inspect"]["text"][0]
 
 
 def test_two_inspectors_in_a_row(server: Server, payload: dict):
@@ -207,7 +210,10 @@ def test_two_inspectors_in_a_row(server: Server, payload: dict):
     both["after"] = {"class_type": "DBDPO_InspectPairs", "inputs": {"pairs": ["inspect", 0], "edits": edits}}
     history = server.run(both)
     assert turned in {p["id"] for p in shown(history, "after")["pairs"]}
-    assert f"{len(payload['pairs']) - 2} pairs; 2 changed" in history["outputs"]["after"]["text"][0]
+    assert (
+        f"{len(payload['pairs']) - 2} pairs go to training: 0 confirmed, 0 swapped; 2 rejected"
+        in history["outputs"]["after"]["text"][0]
+    )
 
 
 # --- into training ---

@@ -152,7 +152,9 @@ def test_random_pairs_ignore_scores_and_margin():
     assert indices(one) == indices(other)
     assert found.kept == found.possible == 400 and (found.not_better, found.below_margin) == (0, 0)
     assert 150 < sum(w < el for w, el in indices(one)) < 250, "either direction about as often"
-    assert indices(run_rule(random_pairs, prompts, np.zeros(200), np.zeros(200), seed=1, rule="random")[0]) != indices(one)
+    assert indices(run_rule(random_pairs, prompts, np.zeros(200), np.zeros(200), seed=1, rule="random")[0]) != indices(
+        one
+    )
     assert len({frozenset(p) for p in indices(one)}) == 400
 
 
