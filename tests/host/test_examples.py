@@ -98,7 +98,7 @@ FILES = {
 
 @pytest.mark.parametrize("name", [n for n in NAMES if not n.startswith("toybox")])
 def test_the_host_accepts_an_example_for_ones_own_models(name: str, server: Server, info: dict):
-    """The host's own validation of every widget and link. Files without tensors stand for the models; nothing is executed."""
+    """The host's own validation of every widget and link. Files without tensors stand for the models."""
     from PIL import Image
 
     graph = to_api(shipped(name), info)

@@ -108,12 +108,10 @@ def test_rules_with_a_reward_have_a_direction_instead_of_a_window(server: Server
 
 def test_without_decisions_the_pairs_are_unchanged(server: Server, payload: dict, folder: Path):
     kept = decided(payload, {payload["pairs"][0]["id"]: "keep"})
-    for edits in ("", kept):
+    for edits, confirmed in (("", 0), (kept, 1)):
         history = server.run(graph(edits))
-        assert (
-            f"{len(payload['pairs'])} pairs go to training: 0 confirmed, 0 swapped; 0 rejected"
-            in history["outputs"]["inspect"]["text"][0]
-        )
+        said = f"{len(payload['pairs'])} pairs go to training: {confirmed} confirmed, 0 swapped; 0 rejected"
+        assert said in history["outputs"]["inspect"]["text"][0]
     assert edited_names(folder) == set()
 
 

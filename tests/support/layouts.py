@@ -19,7 +19,8 @@ PICTURE = 220
 """Least height of a node's picture after a run."""
 SHOW_PICTURES = {
     "DBDPO_SampleCandidates", "DBDPO_Score", "DBDPO_BuildPairs", "DBDPO_Concept", "DBDPO_PreviewPairs",
-    "DBDPO_FinishCandidates", "DBDPO_TrainStep", "DBDPO_KeepBest", "DBDPO_Strength", "DBDPO_Rounds", "LoadImage", "PreviewImage",
+    "DBDPO_FinishCandidates", "DBDPO_TrainStep", "DBDPO_KeepBest", "DBDPO_Strength",
+    "DBDPO_Rounds", "LoadImage", "PreviewImage",
 }  # fmt: skip
 
 

@@ -258,8 +258,8 @@ export class Panel {
     counted() {
         const { pairs, keep, swap, reject, up, down } = this.state.counts
         const thumbs = up + down ? `; thumbs: ${up} up, ${down} down` : ""
-        const changed = `${swap + reject} of ${many(pairs, "pair")} changed`
-        return `${changed}: ${swap} swapped, ${reject} rejected; ${keep} kept${thumbs}`
+        const trained = `${many(pairs - reject, "pair")} go to training`
+        return `${trained}: ${keep} confirmed, ${swap} swapped; ${reject} rejected${thumbs}`
     }
 
     noted() {
