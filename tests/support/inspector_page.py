@@ -107,8 +107,9 @@ def says(view, text: str) -> None:
 
 
 def changed(view, count: int) -> None:
-    """Wait until this many pairs have decisions."""
-    view.locator(PANEL).get_by_text(re.compile(rf"^{count} of \d+ pairs? changed")).wait_for()
+    """Wait until this many pairs are swapped or rejected."""
+    ways = "|".join(f"{swapped} swapped; {count - swapped} rejected" for swapped in range(count + 1))
+    view.locator(PANEL).get_by_text(re.compile(rf"^\d+ pairs? go to training: \d+ confirmed, ({ways})")).wait_for()
 
 
 def point_of(view, position: int) -> list[float]:
