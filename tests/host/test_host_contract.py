@@ -137,7 +137,7 @@ def test_load_says_that_a_model_does_not_fit(toybox, monkeypatch):
         host.load(toybox[0], 0, whole=True)
 
 
-def test_free_memory_is_a_number_of_bytes(toybox):
+def test_total_memory_and_free_memory_is_a_number_of_bytes(toybox):
     assert 1e6 < host.free_memory(toybox[0]) < 1e15, changed("get_free_memory does not give bytes")
     total = host.total_memory(toybox[0].load_device)
     assert host.free_memory(toybox[0]) < total < 1e15, changed("get_total_memory does not give bytes")
