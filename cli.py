@@ -107,7 +107,7 @@ def run(
 @plain_errors
 def evaluate(
     config: ConfigFile,
-    lora: Annotated[Path, typer.Option(help="LoRA to evaluate, as `run` wrote it.")],
+    lora: Annotated[Path, typer.Option(help="LoRA to measure, of any tool: a .safetensors file or its folder.")],
     out: Annotated[
         Path | None, typer.Option(help="Folder for pictures and numbers [default: <output>_evaluate].")
     ] = None,

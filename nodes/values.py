@@ -16,7 +16,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..dpo_core.errors import UserError
-from ..dpo_core.settings.words import in_words, one_of
+from ..dpo_core.settings.words import in_words, one_of, plain
 
 OWN_WORDS = frozenset({"scorer"})
 """Combos whose node refuses unknown values itself, with a remedy of its own."""
@@ -97,7 +97,7 @@ def _wanted(given: io.Input, value: Any) -> str | None:
     whole = isinstance(given, io.Int.Input)
     number = _number(value)
     within = number is not None and given.min <= number <= given.max and (not whole or number == int(number))
-    return None if within else f"a {'whole ' * whole}number from {given.min:g} to {_plain(given.max)}"
+    return None if within else f"a {'whole ' * whole}number from {given.min:g} to {plain(given.max)}"
 
 
 def _number(value: Any) -> float | None:
@@ -120,7 +120,3 @@ def _as(kind: type[io.Input] | None, value: Any) -> Any:
     if kind is io.Int.Input and not isinstance(value, Integral):
         return int(float(value))
     return float(value) if kind is io.Float.Input and isinstance(value, str) else value
-
-
-def _plain(number: float) -> str:
-    return str(number) if isinstance(number, int) else f"{number:g}"

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from comfy_api.latest import io
 from pydantic.fields import FieldInfo
 
 from ..dpo_core.settings import Settings, Widget, widget_fields
 from ..dpo_core.settings.base import UNSET
+from ..dpo_core.settings.words import kind_of
 
 BEFORE = "dbdpo_before"
 """Key in an input's options: the value for graphs saved before the widget existed, if not the default.
@@ -38,14 +38,6 @@ def _limits(field: FieldInfo, mark: Widget) -> dict[str, float]:
     return {"min": least, "max": most}
 
 
-def _kind(field: FieldInfo) -> Any:
-    """The type of the field, without None."""
-    kind = field.annotation
-    if get_origin(kind) in (Union, UnionType):
-        kind = next(k for k in get_args(kind) if k is not NoneType)
-    return kind
-
-
 def widget(kind: type[Settings], setting: str, **over: Any) -> io.Input:
     """The input of one setting. over: arguments of io.Input to replace on this node."""
     field, mark = next((field, mark) for name, field, mark in widget_fields(kind) if name == setting)
@@ -63,7 +55,7 @@ def widget(kind: type[Settings], setting: str, **over: Any) -> io.Input:
 
 def _input(name: str, field: FieldInfo, mark: Widget, given: dict[str, Any], over: dict[str, Any]) -> io.Input:
     """The io.Input for the field's type. given: arguments from the field; over: arguments that replace them."""
-    of, default = _kind(field), given["default"]
+    of, default = kind_of(field), given["default"]
     if get_origin(of) is Literal:
         return io.Combo.Input(name, **given | {"options": list(get_args(of))} | over)
     if of is bool:

@@ -30,7 +30,7 @@ def one_of(options: Sequence[Any], value: Any = None, near: Sequence[str] = ()) 
 
 def requirement(field: FieldInfo, more: str = "") -> str:
     """What the values of a field are: "a whole number from 1 to 1000"; `more` is put behind it."""
-    kind = _kind(field)
+    kind = kind_of(field)
     if get_origin(kind) is Literal:
         return one_of(get_args(kind)) + more
     if kind in (int, float):
@@ -48,7 +48,7 @@ def _number(field: FieldInfo, noun: str) -> str:
     if "lt" in found and isinstance(found["lt"], int) and noun == "whole number":
         found["le"] = found.pop("lt") - 1
     word = "to" if low.startswith("from") else "up to"
-    high = f"{word} {_plain(found['le'])}" if "le" in found else f"below {found['lt']:g}" if "lt" in found else ""
+    high = f"{word} {plain(found['le'])}" if "le" in found else f"below {found['lt']:g}" if "lt" in found else ""
     of = f"that {found['multiple_of']} divides" if "multiple_of" in found else ""
     return " ".join(filter(None, (f"a {noun}", low, high, of)))
 
@@ -59,11 +59,12 @@ def _constraints(metadata: Iterable[Any]) -> dict[str, Any]:
     return dict(found)
 
 
-def _plain(number: float) -> str:
+def plain(number: float) -> str:
+    """A limit: whole numbers in full."""
     return str(number) if isinstance(number, int) else f"{number:g}"
 
 
-def _kind(field: FieldInfo) -> Any:
+def kind_of(field: FieldInfo) -> Any:
     """The type of the field, without None."""
     kind = field.annotation
     if get_origin(kind) in (Union, UnionType):

@@ -47,7 +47,8 @@ def trained_with(family: Family, adapter: AdapterSettings, settings: TrainSettin
 
 def auto_words(shown: Shown, widgets: Mapping[str, Any]) -> str:
     """One line that names the values of widgets that are auto; "" if none is."""
-    auto = {name: value for name, value in shown["values"].items() if widgets.get(name) in (0, AUTO)}
+    values = shown["values"].items()  # None: a setting without a value here, as the shift of the model's own table
+    auto = {name: value for name, value in values if value is not None and widgets.get(name) in (0, AUTO)}
     said = [f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in auto.items()]
     return f"auto ({shown['family']}): {', '.join(said)}" if auto else ""
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from toy_graphs import toy_loop_graph
 
 from dreambooth_dpo.benchmarks.families.zoo import ZOO, NotHere, build
-from dreambooth_dpo.dpo_core.backends.comfyui import host, model_family
+from dreambooth_dpo.dpo_core.backends.comfyui import ComfyTextToImage, host, lora_prefixes, model_family
 from dreambooth_dpo.dpo_core.backends.comfyui.classes import REFUSED
 from dreambooth_dpo.dpo_core.families import table
 
@@ -66,7 +66,21 @@ def test_a_models_family(kind: str, name: str) -> None:
         model = build(kind)[0]
     except NotHere as missing:
         pytest.skip(str(missing))
-    assert model_family(model).name == name
+    family, layers = model_family(model), ["middle_block.1.proj_in", "output_blocks.0.0.in_layers.2"]
+    assert family.name == name and ComfyTextToImage(model).kind in family.kinds
+    # The table's word on the names in LoRA files is what the files have.
+    own = [f"lora_unet_{layer.replace('.', '_')}" for layer in layers]
+    native = list(lora_prefixes(model.model, layers).values()) == own
+    assert native == (family.lora_names == "native")
+
+
+def test_words_leave_out_what_has_no_value():
+    from dreambooth_dpo.nodes.host.families import auto_words
+
+    shown = {"family": "SDXL", "values": {"rank": 8, "learning_rate": 2e-5, "time_shift": None, "beta": 5000.0}}
+    widgets = {"rank": 4, "learning_rate": 0, "time_shift": 0, "beta": 0}
+    assert auto_words(shown, widgets) == "auto (SDXL): learning_rate 2e-05, beta 5000"
+    assert auto_words(shown, dict.fromkeys(widgets, 1)) == ""
 
 
 def test_every_architecture_that_trains_is_in_the_table() -> None:

@@ -111,3 +111,14 @@ def _alike(one: Prompted, other: Prompted) -> bool:
 def joined(conds: Sequence[Prompted]) -> dict[str, Any]:
     """The denoiser's inputs of one group: tensors [n, ...], or values that hold for all."""
     return {key: value.concat([other[key] for other in conds[1:]]) for key, value in conds[0].items()}
+
+
+def runs(prompts: Sequence[str]) -> list[list[int]]:
+    """Indices of equal prompts in a row."""
+    found: list[list[int]] = []
+    for number, prompt in enumerate(prompts):
+        if found and prompts[found[-1][-1]] == prompt:
+            found[-1].append(number)
+        else:
+            found.append([number])
+    return found

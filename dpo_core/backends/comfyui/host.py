@@ -193,10 +193,10 @@ def for_training(patcher: Any, memory: float, stream: bool | None = False) -> It
 
     Yields the given MODEL or its `plain_copy`, loaded as a whole. With `stream`, or where that is None and the MODEL
     does not fit, yields a clone that is `in_main_memory`. What is no longer the given MODEL as it was loaded is
-    unloaded at the end. Weights created in a node's inference mode
-    are replaced by equal ordinary tensors. `in_training` (0.33) selects operators with gradients. Layers in main memory
-    (low VRAM) get copies of their weights at each call: 0.33 streams them through buffers that the next layer
-    overwrites, while autograd still needs them. Flags, functions and hooks are restored on exit, also after an error.
+    unloaded at the end. Weights created in a node's inference mode are replaced by equal ordinary tensors.
+    `in_training` (0.33) selects operators with gradients. Layers in main memory (low VRAM) get copies of their weights
+    at each call: 0.33 streams them through buffers that the next layer overwrites, while autograd still needs them.
+    Flags, functions and hooks are restored on exit, also after an error.
     Raises UserError as `plain_copy` and `load` do.
     """
     import comfy.model_management as management

@@ -19,7 +19,7 @@ from ...training.blocks import is_unet
 from ...training.memory.stream import mover_for, outside_blocks_placed
 from . import guidance, host, prediction
 from .classes import check_class, family_of_model, frame_of
-from .conditioning import Entry, Prompted, batch, denoiser_cond, encode, groups, joined
+from .conditioning import Entry, Prompted, batch, denoiser_cond, encode, groups, joined, runs
 from .fingerprints import fingerprint
 from .live import check_called, live_adapter
 from .patches import patch_names
@@ -38,17 +38,6 @@ ComfyUI clamps its pictures to that range, so larger values mean that the VAE is
 """
 
 Watch = Callable[[int, int, torch.Tensor], None]
-
-
-def _runs(prompts: Sequence[str]) -> list[list[int]]:
-    """Indices of equal prompts in a row."""
-    found: list[list[int]] = []
-    for number, prompt in enumerate(prompts):
-        if found and prompts[found[-1][-1]] == prompt:
-            found[-1].append(number)
-        else:
-            found.append([number])
-    return found
 
 
 class ComfyTextToImage:
@@ -155,7 +144,7 @@ class ComfyTextToImage:
             [torch.randn(self.latent_shape, generator=torch.Generator().manual_seed(int(s))) for s in seeds]
         )
         shared = self._shares_forwards()
-        parts = [list(range(len(prompts)))] if shared else _runs(prompts)
+        parts = [list(range(len(prompts)))] if shared else runs(prompts)
         samples = []
         with torch.no_grad():
             for number, part in enumerate(parts):
