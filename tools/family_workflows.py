@@ -84,30 +84,25 @@ def loaders(files: Files, node: Callable[..., dict]) -> dict:
 
 
 def verification(files: Files, node: Callable[..., dict], words: Callable[..., dict]) -> dict:
-    """The trained LoRA on the family's fast model: two pictures a prompt set its sampling, Evaluate compares."""
+    """The trained LoRA on the family's fast model, by Strength Sweep; two pictures a prompt set its sampling."""
     left, lora = TURBO_LEFT, {"lora_name": "my_subject.safetensors"}
     drawing = {**DRAWING, "candidates_per_prompt": 2, **files.turbo_drawing}
     subject = {"concept": ["concept", 0], "prompts": ["prompts", 0], "run_name": f"{_stem(files)}_turbo"}
-    model = {"clip": ["encoder", 0], "vae": ["vae", 0]}
+    model = {"model": ["turbo_lora", 0], "clip": ["encoder", 0], "vae": ["vae", 0]}
     return {
         "turbo": node(
             "UNETLoader", left, 0, (420, 120), "The fast model that draws", unet_name=files.turbo,
             weight_dtype=files.weight_dtype,
         ),
         "turbo_lora": node("LoraLoaderModelOnly", left, 180, (420, 120), "Your LoRA", model=["turbo", 0], **lora),
-        "turbo_after": node(
-            "LoraModelLoader", left, 360, (420, 140), "and what was trained", model=["turbo_lora", 0],
-            lora=["train", 1],
-        ),
         "turbo_sample": node(
-            "DBDPO_SampleCandidates", left, 560, (420, 900), "How the fast model draws", model=["turbo_lora", 0],
-            **model, **subject, **drawing,
+            "DBDPO_SampleCandidates", left, 360, (420, 900), "How the fast model draws", **model, **subject, **drawing
         ),
-        "turbo_evaluate": node(
-            "DBDPO_Evaluate", left + 480, 0, (760, 900), "Does it help the fast model?", before=["turbo_lora", 0],
-            after=["turbo_after", 0], **model, candidates=["turbo_sample", 0], scorer=["scorer", 0],
+        "turbo_sweep": node(
+            "DBDPO_Strength", left + 480, 0, (760, 700), "Does it help the fast model, and at what strength?", **model,
+            lora=["train", 1], candidates=["turbo_sample", 0], scorer=["scorer", 0], strengths="0, 0.5, 1",
         ),
-        "turbo_report": words(left + 480, 960, (760, 220), "Did it get better?", ["turbo_evaluate", 1]),
+        "turbo_report": words(left + 480, 1010, (760, 220), "Which strength?", ["turbo_sweep", 3]),
     }  # fmt: skip
 
 
@@ -121,7 +116,8 @@ def note_text(files: Files) -> str:
     listed += [*(("text_encoders", name) for name in files.encoders), ("vae", files.vae)]
     rows = "\n".join(f"- `models/{folder}/{name}`" for folder, name in listed)
     fast = (
-        "\n\nThe LoRA is trained on the base model and, at the right, measured on the fast one that you draw with."
+        "\n\nThe LoRA is trained on the base model and, at the right, measured on the fast one that you draw with, "
+        "at several strengths."
         if files.turbo
         else ""
     )

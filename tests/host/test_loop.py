@@ -16,6 +16,7 @@ from dreambooth_dpo.dpo_core.run.folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("comfyui")
 ALL = set(toy_loop_graph())
+WITH_PICTURES = {"concept", "sample", "score", "pairs", "look", "train", "evaluate"}
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def done(server) -> dict:
 def test_every_stage_runs_and_shows_something(server: Server, done: dict):
     assert executed(done) == ALL
     shown = done["outputs"]
-    assert {n for n in shown if "images" in shown[n]} == {"sample", "score", "pairs", "look", "train", "evaluate"}
+    assert {n for n in shown if "images" in shown[n]} == WITH_PICTURES
     assert "pairs from 180 possible" in shown["pairs"]["text"][0]
     assert shown["train"]["text"][0].startswith("8 steps on ")
     report = shown["evaluate"]["text"][0]

@@ -72,6 +72,7 @@ def open_template(view, name: str) -> None:
     dialog.get_by_text("dreambooth_dpo", exact=True).first.click()
     card = view.get_by_test_id(f"template-workflow-{name}")
     card.wait_for()
+    card.scroll_into_view_if_needed()  # a front end loads a thumbnail when it comes into view
     picture = card.locator("img").first
     with Image.open(FOLDER / f"{name}.jpg") as thumbnail:
         size = thumbnail.size
