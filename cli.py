@@ -88,7 +88,8 @@ def run(
     """Improve a personalized diffusers model: sample, score, pair, train, for all rounds; then evaluate and report."""
     from .dpo_core.backends.diffusers.quiet import quiet_libraries
     from .dpo_core.config import read_config
-    from .headless import loop_from_config, run_loop
+    from .dpo_core.processes.join import joined, led, served
+    from .headless import loop_from_config, run_loop, worker_from_config
 
     settings = read_config(config)
     quiet_libraries()
@@ -98,8 +99,12 @@ def run(
         for line in dry_run(settings, resume):
             console.print(line, soft_wrap=True, markup=False, highlight=False)
         return
-    with bars(console) as tell:
-        lora, report = run_loop(loop_from_config(settings, resume, tell))
+    with joined() as crew:
+        if crew.rank:
+            served(crew, lambda: worker_from_config(settings, crew))
+            return
+        with bars(console) as tell:
+            lora, report = led(crew, lambda: loop_from_config(settings, resume, tell, crew), run_loop)
     show_answer(console, report, lora, settings.output / "report" / "report.html")
 
 

@@ -12,7 +12,8 @@ import numpy as np
 from .dpo_core.backends.diffusers.devices import pick_device as pick_device
 from .dpo_core.concept import Concept, doubts
 from .dpo_core.config import RunConfig
-from .dpo_core.families import adapter_for, family_of, sampling_for, training_for
+from .dpo_core.crew import ALONE, Crew
+from .dpo_core.families import AUTO, adapter_for, family_of, sampling_for, training_for, unset_as_auto
 from .dpo_core.json_values import to_json
 from .dpo_core.loop.facts import finish, keep_facts
 from .dpo_core.loop.rounds import Loop
@@ -26,23 +27,32 @@ from .dpo_core.run.images import read_photos, read_subject, warn
 from .dpo_core.run.same_run import PARTS, check_same_run
 from .dpo_core.settings import AdapterSettings
 from .dpo_core.training.adapter import Adapter
+from .dpo_core.training.trainer import check_shares
 from .metrics.from_folders import clip_scorers
 from .metrics.sets import Scorers, about_scorers
 
 if TYPE_CHECKING:
-    from .dpo_core.backends.diffusers.model import DiffusersTextToImage
+    from .dpo_core.backends.diffusers.loading import Model
     from .dpo_core.evaluation.strength import Sweep
-
-
-PIPELINE = "StableDiffusionPipeline"
-"""The class of diffusers' pipelines that is driven."""
+    from .dpo_core.processes.leader import Processes
+    from .dpo_core.processes.worker import Worker
 
 
 def settled_config(config: RunConfig) -> RunConfig:
-    """The config with the values of its model's family where settings are auto (families.py)."""
-    family = family_of(PIPELINE, "eps")
+    """The config with the values of its model's family where settings are auto (families.py).
+
+    For a class other than StableDiffusionPipeline a setting that the file does not name is auto too. Raises UserError
+    when the model is not there or of a class that is not driven.
+    """
+    from .dpo_core.backends.diffusers.loading import pipeline_class
+    from .dpo_core.backends.diffusers.pipelines import latent_sides
+
+    name = pipeline_class(config.model.path, config.model.configs)
+    family = family_of(name, "eps" if name.startswith(("StableDiffusionP", "StableDiffusionXL")) else "flow")
+    if name != "StableDiffusionPipeline":
+        config = config.model_copy(update={part: unset_as_auto(getattr(config, part)) for part in AUTO})
     sampling = sampling_for(config.sampling, family)
-    latent = sampling.height // 8, sampling.width // 8
+    latent = latent_sides(name, sampling.width, sampling.height)
     train, adapter = training_for(config.train, family, latent), adapter_for(config.adapter, family)
     return config.model_copy(update={"sampling": sampling, "train": train, "adapter": adapter})
 
@@ -76,7 +86,7 @@ class Parts:
     concept: Concept
     prompts: PromptSet
     scorers: Scorers
-    model: DiffusersTextToImage
+    model: Model
 
     def described(self) -> dict:
         """What a run depends on besides its settings, as plain JSON."""
@@ -95,47 +105,73 @@ def parts_from_config(config: RunConfig) -> Parts:
 
     Raises UserError or MetricsError that names the wrong file or value.
     """
-    from .dpo_core.backends.diffusers.folder import check_model_folder
+    from .dpo_core.backends.diffusers.loading import check_model
     from .dpo_core.backends.diffusers.loras import read_layers
-    from .dpo_core.backends.diffusers.model import DiffusersTextToImage, load_pipeline
 
     concept = config_concept(config)
     prompts = config_prompts(config, concept)
     device = pick_device(config.model.device)
-    check_model_folder(config.model.path)
+    check_model(config.model.path, config.model.configs)
     if config.model.lora is not None:
         read_layers(config.model.lora)
     scorers = clip_scorers(config.scorers.rewards, config.scorers, concept, device)
     for line in scorers.doubts:
         warn(line)
-    pipe = load_pipeline(config.model.path, device, config.model.lora, config.model.lora_strength)
-    for line in check_encoded([*prompts.train, *prompts.held_out], pipe):
+    model = config_model(config, device)
+    for line in check_encoded([*prompts.train, *prompts.held_out], model.pipe):
         warn(line)
-    return Parts(concept, prompts, scorers, DiffusersTextToImage(pipe, config.train.precision))
+    return Parts(concept, prompts, scorers, model)
+
+
+def config_model(config: RunConfig, device: str, *more: Path) -> Model:
+    """The model of a config, with its LoRA and those of `more` (strength 1) merged into the weights."""
+    from .dpo_core.backends.diffusers.loading import load_model
+
+    given = config.model
+    loras = {given.lora: given.lora_strength} if given.lora is not None else {}
+    loras |= {lora: 1.0 for lora in more}
+    return load_model(given.path, given.configs, device, config.train.precision, config.sampling, loras)
 
 
 def open_loop(
-    config: RunConfig, parts: Parts, adapter: Adapter, resume: bool, progress: Progress, **more: object
+    config: RunConfig,
+    parts: Parts,
+    adapter: Adapter,
+    resume: bool,
+    progress: Progress,
+    crew: Crew = ALONE,
+    **more: object,
 ) -> Loop:
     """The loop in its run folder. `more`: further facts that must be equal when a run is resumed."""
     described = {"settings": config.loop().model_dump(mode="json"), **parts.described(), **more}
     run, concept = RunFolder(config.output), parts.concept
     loop = Loop(
-        run, parts.model, adapter, parts.prompts, parts.scorers.rewards, parts.scorers.judges, config.loop(), progress
-    )
+        run, parts.model, adapter, parts.prompts, parts.scorers.rewards, parts.scorers.judges, config.loop(), progress,
+        crew,
+    )  # fmt: skip
     check_same_run(run, described, resume)
     fact = {"identifier": concept.identifier, "class_noun": concept.class_noun, "name": concept.subject}
     keep_facts(loop, fact, concept, about_scorers(loop))
     return loop
 
 
-def loop_from_config(config: RunConfig, resume: bool, progress: Progress = silent) -> Loop:
-    """Check and load everything for a run; nothing is sampled yet."""
+def loop_from_config(config: RunConfig, resume: bool, progress: Progress = silent, crew: Crew = ALONE) -> Loop:
+    """Check and load everything for a run; nothing is sampled yet. crew: the processes that share the work."""
+    config = settled_config(config)
+    check_shares(config.train, crew)
+    parts = parts_from_config(config)
+    adapter = Adapter(parts.model.denoiser, config.adapter, seed=config.sampling.seed)
+    return open_loop(config, parts, adapter, resume, progress, crew)
+
+
+def worker_from_config(config: RunConfig, crew: Processes) -> Worker:
+    """The work of a process that does not lead, ready to serve. It never opens the run folder."""
+    from .dpo_core.processes.worker import Worker
+
     config = settled_config(config)
     parts = parts_from_config(config)
-    return open_loop(
-        config, parts, Adapter(parts.model.denoiser, config.adapter, seed=config.sampling.seed), resume, progress
-    )
+    adapter = Adapter(parts.model.denoiser, config.adapter, seed=config.sampling.seed)
+    return Worker(crew, parts.model, adapter, [*parts.scorers.rewards, *parts.scorers.judges])
 
 
 def evaluate_lora(config: RunConfig, lora: Path, resume: bool, progress: Progress = silent) -> dict:
@@ -172,14 +208,9 @@ def _with_merged(loop: Loop, config: RunConfig, lora: Path) -> Loop:
 
     Loaded again, because the weights in use may be in half precision already.
     """
-    from .dpo_core.backends.diffusers.loras import merge_lora
-    from .dpo_core.backends.diffusers.model import DiffusersTextToImage, load_pipeline
-
-    device = loop.model.device
+    device = str(loop.model.device)
     loop.model.pipe.to("cpu")
-    pipe = load_pipeline(config.model.path, "cpu", config.model.lora, config.model.lora_strength)
-    merge_lora(pipe, lora, 1.0)
-    model = DiffusersTextToImage(pipe.to(device), config.train.precision)
+    model = config_model(config, device, lora)
     return replace(loop, model=model, adapter=Adapter(model.denoiser, config.adapter, seed=config.sampling.seed))
 
 
@@ -236,7 +267,7 @@ def personalize_from_config(
     start = personalize(
         parts.model, adapter, parts.concept, settings, probe, photos_fidelity(fidelity, parts.concept), progress
     )
-    return lora, save_start(folder, adapter, start, described)
+    return lora, save_start(folder, adapter, start, described, getattr(parts.model, "component", "unet"))
 
 
 def run_loop(loop: Loop, name: str = "dreambooth_dpo_lora") -> tuple[Path, dict]:

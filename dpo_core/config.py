@@ -40,7 +40,15 @@ class ConceptConfig(Settings):
 class ModelConfig(Settings):
     """The personalized model."""
 
-    path: Path = Field(description="diffusers folder of a StableDiffusionPipeline.")
+    path: Path = Field(
+        description="diffusers folder (Stable Diffusion, SDXL, SD 3.5, Flux.1, Flux.2, Z-Image, Qwen-Image, Krea 2, "
+        "Chroma), or a single .safetensors file."
+    )
+    configs: Path | None = Field(
+        None,
+        description="For a single file: diffusers folder of its base model, for configs, tokenizers, and the parts "
+        "that the file lacks.",
+    )
     lora: Path | None = Field(None, description="LoRA to put on first (the user's DreamBooth LoRA), safetensors.")
     lora_strength: float = Field(1.0, ge=-4.0, le=4.0, description="Strength of that LoRA.")
     device: str = Field("auto", description="cpu, cuda, cuda:1, mps, or auto.")

@@ -18,6 +18,7 @@ from .errors import UserError
 from .settings import AdapterSettings, SamplingSettings, TrainSettings
 
 T = TypeVar("T")
+S = TypeVar("S", SamplingSettings, AdapterSettings, TrainSettings)
 OBJECTIVE_BETAS = {"ipo": 500.0, "hinge": 1000.0, "reward_gap": 2000.0, "kto": 2000.0, "mapo": 0.1, "raft": 1.0}
 """beta of the objectives other than dpo, for eps models (objectives.py)."""
 
@@ -107,6 +108,22 @@ def family_of(name: str, kind: str, config: Mapping[str, Any] | None = None) -> 
         if listed or name in family.diffusers:
             return family
     return next(f for f in table()[0] if not f.comfyui and kind in f.kinds)
+
+
+AUTO: Mapping[str, Mapping[str, Any]] = {
+    "sampling": {"steps": None, "guidance": None, "width": None, "height": None},
+    "adapter": {"rank": None, "alpha": None, "targets": "auto"},
+    "train": {
+        "beta": None, "auto_beta": "auto", "learning_rate": None, "time_sampling": "auto", "time_shift": None,
+    },
+}  # fmt: skip
+"""The settings that a family has a value for, by section, and their value that means auto."""
+
+
+def unset_as_auto(settings: S) -> S:
+    """The settings with auto for those of AUTO that were not given."""
+    values = next(v for k, v in AUTO.items() if set(v) <= set(type(settings).model_fields))
+    return settings.model_copy(update={k: v for k, v in values.items() if k not in settings.model_fields_set})
 
 
 def sampling_for(settings: SamplingSettings, family: Family) -> SamplingSettings:

@@ -109,7 +109,8 @@ def same_conditioning(prompts: Sequence[str], tokenizers: Sequence[Any]) -> list
 def check_encoded(prompts: Sequence[str], pipe: Any) -> list[str]:
     """All checks of filled prompts that need the tokenizers of a diffusers pipeline; see the functions above."""
     names = ("tokenizer", "tokenizer_2", "tokenizer_3", "tokenizer_4")
-    tokenizers = [t for t in (getattr(pipe, name, None) for name in names) if t is not None]
+    found = [t for t in (getattr(pipe, name, None) for name in names) if t is not None]
+    tokenizers = [getattr(t, "tokenizer", t) for t in found]  # a processor of pictures and texts has one
     first_vector_only(prompts, tokenizers)
     return same_conditioning(prompts, tokenizers)
 

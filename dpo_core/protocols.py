@@ -38,6 +38,7 @@ class TextToImage(Protocol):
 
     All latents are in the denoiser's own (scaled) space. A model may have a method `memory_for_training()`: (bytes free
     for work beside the loaded weights, bytes of the device in all), called inside `training`; None where unknown.
+    It may have `component`: diffusers' name of the denoiser, which LoRA files hold; without it "unet".
     """
 
     fingerprint: str

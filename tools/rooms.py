@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 ORDER = (
     "benchmarks", "cli", "terminal", "doctor", "nodes", "toybox/train", "headless", "toybox", "metrics",
-    "dpo_core/loop",
+    "dpo_core/processes", "dpo_core/loop",
     "dpo_core/report", "dpo_core/backends", "dpo_core/training", "dpo_core/evaluation", "dpo_core/pairs",
     "dpo_core/scoring", "dpo_core/sampling", "dpo_core/run", "dpo_core",
 )  # fmt: skip

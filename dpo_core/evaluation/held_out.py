@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..crew import ALONE, Crew
 from ..progress import Progress, silent
 from ..protocols import Scorer, TextToImage
 from ..run.folder import RunFolder
@@ -69,6 +70,8 @@ class HeldOutPlan:
     seed: int
     scorers: Mapping[str, Scorer]
     """By title: "fidelity", "judge_alignment", ... The run folder stores scores under the scorer's own name."""
+    crew: Crew = ALONE
+    """Who draws and scores."""
 
     def measure(
         self, run: RunFolder, models: Mapping[str, AbstractContextManager[TextToImage]], progress: Progress = silent
@@ -80,8 +83,8 @@ class HeldOutPlan:
         """
         for name, drawing in models.items():
             with drawing as model:
-                each = self.seeds_per_prompt
-                sample_set(run, name, model, self.prompts, each, self.sampling, self.seed, EVALUATION_SALT, progress)
+                each, given = self.seeds_per_prompt, (self.sampling, self.seed, EVALUATION_SALT, progress)
+                sample_set(run, name, model, self.prompts, each, *given, crew=self.crew)
         for name in models:
-            score_set(run, name, list(self.scorers.values()), progress)
+            score_set(run, name, list(self.scorers.values()), progress, self.crew)
         return read_measured(run, list(models), {title: scorer.name for title, scorer in self.scorers.items()})

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from ..axes import AXES
+from ..crew import ALONE, Crew
 from ..pairs.build import check_pairs
 from ..progress import Progress, silent
 from ..protocols import TextToImage
@@ -59,6 +60,7 @@ def finish_set(
     model: TextToImage,
     settings: SamplingSettings,
     progress: Progress = silent,
+    crew: Crew = ALONE,
 ) -> None:
     """Draw in full, as the set `set_name`, the candidates of the set `drafts` that are in the pairs `pairs_name`.
 
@@ -70,7 +72,7 @@ def finish_set(
         check_pairs(run, pairs_name)
         run.set_fact(fact, kept := {"drafts": drafts, "positions": in_pairs(run, pairs_name)})
     planned = finish_plan(run.candidates(kept["drafts"]), kept["positions"], settings.chunk_size)
-    draw_set(run, set_name, model, planned, settings, progress, compared=True)
+    draw_set(run, set_name, model, planned, settings, progress, compared=True, crew=crew)
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,8 @@ def finish(loop: Loop, rounds: int, name: str) -> Path:
 
     def write(stem: str, number: int) -> Path:
         path = loop.run.path / f"{stem}.safetensors"
-        save_lora(loop.adapter, path, {"dreambooth_dpo.rounds": str(number), "dreambooth_dpo.concept": concept})
+        about = {"dreambooth_dpo.rounds": str(number), "dreambooth_dpo.concept": concept}
+        save_lora(loop.adapter, path, about, getattr(loop.model, "component", "unet"))
         return path
 
     path, tried = write(name, rounds), (loop.run.fact("kept") or {}).get("best")

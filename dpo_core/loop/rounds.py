@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ..axes import AXES, axis_of, names_of
+from ..crew import ALONE, Crew
 from ..errors import UserError
 from ..evaluation.enough import check_enough
 from ..evaluation.held_out import HeldOutPlan
@@ -46,6 +47,8 @@ class Loop:
     judges: Sequence[Scorer]
     settings: LoopSettings
     progress: Progress = silent
+    crew: Crew = ALONE
+    """The processes that share the work."""
 
     def __post_init__(self) -> None:
         if missing := {"fidelity", "alignment"} - {s.name for s in self.rewards}:
@@ -97,14 +100,15 @@ class Loop:
             sampling = sampling.model_copy(update={"guidance": evaluation.guidance})
         scorers = {s.name: s for s in [*self.rewards, *self.judges]}
         return HeldOutPlan(
-            self.prompts.held_out, seeds_per_prompt or evaluation.seeds_per_prompt, sampling, evaluation.seed, scorers
-        )
+            self.prompts.held_out, seeds_per_prompt or evaluation.seeds_per_prompt, sampling, evaluation.seed, scorers,
+            self.crew,
+        )  # fmt: skip
 
     @contextmanager
     def adapted_model(self) -> Iterator[TextToImage]:
         """The model with the adapter applied, for drawing. Scorers leave the accelerator first."""
         self._put_scorers_aside()
-        with drawing(self.model, self.adapter):
+        with self.crew.drawing(self.adapter.state()), drawing(self.model, self.adapter):
             yield self.model
 
     def candidates(self, round_index: int) -> None:
@@ -115,15 +119,15 @@ class Loop:
         name, sampling = f"round_{round_index}", self.settings.sampling
         if not sampling.draft_steps:
             self._draw(name, sampling, round_index)
-            score_set(self.run, name, self.rewards, self.progress)
+            score_set(self.run, name, self.rewards, self.progress, self.crew)
             return
         drafts = f"drafts_{round_index}"
         self._draw(drafts, drafting(sampling), round_index)
-        score_set(self.run, drafts, self.rewards, self.progress)
+        score_set(self.run, drafts, self.rewards, self.progress, self.crew)
         build_pairs(self.run, drafts, self.settings.pairs, drafts, self.progress, *self.axes)
         with self.adapted_model() as model:
-            finish_set(self.run, drafts, drafts, name, model, sampling, self.progress)
-        score_set(self.run, name, self.rewards, self.progress)
+            finish_set(self.run, drafts, drafts, name, model, sampling, self.progress, self.crew)
+        score_set(self.run, name, self.rewards, self.progress, self.crew)
         told(self.run, name, self.axes, self.settings.pairs.combine)
 
     def _put_scorers_aside(self) -> None:
@@ -135,9 +139,8 @@ class Loop:
     def _draw(self, name: str, sampling: SamplingSettings, round_index: int) -> None:
         each, prompts = sampling.candidates_per_prompt, self.prompts.train
         with self.adapted_model() as model:
-            sample_set(
-                self.run, name, model, prompts, each, sampling, sampling.seed, round_index, self.progress, compared=True
-            )
+            given = sampling, sampling.seed, round_index, self.progress
+            sample_set(self.run, name, model, prompts, each, *given, compared=True, crew=self.crew)
 
     def pair(self, round_index: int) -> None:
         """Choose the pairs of this round by the pair rule, and store them with their yield.
@@ -160,8 +163,9 @@ class Loop:
         with self.model.training(streams(self.settings.train)):
             data, seed = self.pair_data(round_index), training_seed(self.settings.sampling.seed, round_index)
             return train_round(
-                self.run, round_index, self.model, self.adapter, data, self.settings.train, seed, self.progress
-            )
+                self.run, round_index, self.model, self.adapter, data, self.settings.train, seed, self.progress,
+                crew=self.crew,
+            )  # fmt: skip
 
     # --- whole rounds ---
 

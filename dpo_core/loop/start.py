@@ -56,7 +56,7 @@ def kept_start(folder: Path, described: dict) -> dict | None:
     return kept
 
 
-def save_start(folder: Path, adapter: Adapter, start: Start, described: dict) -> dict:
+def save_start(folder: Path, adapter: Adapter, start: Start, described: dict, component: str = "unet") -> dict:
     """Write curve.png, start.safetensors and, last, the record start.json; return the record."""
     from ..report.plots.figure import figure_image
     from ..report.plots.path import path_figure
@@ -64,6 +64,6 @@ def save_start(folder: Path, adapter: Adapter, start: Start, described: dict) ->
     record = {**asdict(start), "curve": [{"step": p.step, **p.scores} for p in start.curve], "described": described}
     with atomic_path(folder / "curve.png") as beside:
         figure_image(path_figure([], record["curve"])).save(beside)
-    save_lora(adapter, folder / "start.safetensors", {"dreambooth_dpo.start": start.sentence})
+    save_lora(adapter, folder / "start.safetensors", {"dreambooth_dpo.start": start.sentence}, component)
     write_json(folder / "start.json", record)
     return record

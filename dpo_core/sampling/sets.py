@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from ..crew import ALONE, Crew
 from ..errors import UserError
 from ..progress import Progress, silent
 from ..protocols import TextToImage
@@ -44,11 +45,11 @@ def sample_set(
     salt: int,
     progress: Progress = silent,
     compared: bool = False,
+    crew: Crew = ALONE,
 ) -> None:
     """Plan a set from prompts, counts and seeds, and sample its missing candidates. Raises UserError as `draw_set`."""
-    draw_set(
-        run, set_name, model, plan(prompts, per_prompt, seed, salt, settings.chunk_size), settings, progress, compared
-    )
+    planned = plan(prompts, per_prompt, seed, salt, settings.chunk_size)
+    draw_set(run, set_name, model, planned, settings, progress, compared, crew)
 
 
 def draw_set(
@@ -59,44 +60,45 @@ def draw_set(
     settings: SamplingSettings,
     progress: Progress = silent,
     compared: bool = False,
+    crew: Crew = ALONE,
 ) -> None:
     """Sample the missing candidates of a planned set.
 
     Each finished batch is committed as a whole. The plan fixes the batches, so a resumed set equals an uninterrupted
     one. compared: the candidates are for pairs, so the picture check applies. Raises UserError when the set on disk has
     another plan (prompts, counts, seeds or batch size) or the run's first pictures are empty, and NothingToCompare when
-    the pictures cannot be compared; that batch is not stored.
+    the pictures cannot be compared; that batch is not stored. crew: who draws; inside `crew.drawing` with the adapter
+    that `model` has.
     """
     _check_stored(run, set_name, planned)
-    done, sampler, check = run.chunks(set_name), _BatchSampler(model, settings), PictureCheck()
-    first = not run.has_candidates()
-    for chunk in range(planned[-1].chunk + 1):
-        members = planned[chunk * settings.chunk_size : (chunk + 1) * settings.chunk_size]
-        if chunk not in done:
-            latents, images = sampler.sample_batch(members)
-            check.look(members, images)
-            if first:  # the first pictures of a run: a broken VAE shows here, before hours are spent
-                check_first(images)
-                first = False
-            if compared and (check.seen >= CHECK_AFTER or chunk == planned[-1].chunk):
-                check.refuse()
-            run.add_chunk(set_name, members, latents, images)
-            note = f"{len(check.flat)} nearly all of one colour" if check.flat else ""
-            progress(f"sample {set_name}", members[-1].position + 1, len(planned), images, note)
+    done, sampler, check = run.chunks(set_name), BatchSampler(model, settings), PictureCheck()
+    first, size = not run.has_candidates(), settings.chunk_size
+    chunks = [planned[n * size : (n + 1) * size] for n in range(planned[-1].chunk + 1) if n not in done]
+    drawn = crew.draw(chunks, settings, sampler.sample_batch)
+    for members, (latents, images) in zip(chunks, drawn, strict=True):
+        check.look(members, images)
+        if first:  # the first pictures of a run: a broken VAE shows here, before hours are spent
+            check_first(images)
+            first = False
+        if compared and (check.seen >= CHECK_AFTER or members[-1] is planned[-1]):
+            check.refuse()
+        run.add_chunk(set_name, members, latents, images)
+        note = f"{len(check.flat)} nearly all of one colour" if check.flat else ""
+        progress(f"sample {set_name}", members[-1].position + 1, len(planned), images, note)
 
 
 def pictures(
     model: TextToImage, prompts: Sequence[str], seeds: Sequence[int], settings: SamplingSettings
 ) -> np.ndarray:
     """Pictures of n prompts and noise seeds, uint8 [n, H, W, 3], sampled as for a set but not stored."""
-    size, sampler = settings.chunk_size, _BatchSampler(model, settings)
+    size, sampler = settings.chunk_size, BatchSampler(model, settings)
     listed = [Candidate(i, i, p, s, i // size, i % size) for i, (p, s) in enumerate(zip(prompts, seeds, strict=True))]
     return np.concatenate(
         [sampler.sample_batch(listed[first : first + size])[1] for first in range(0, len(listed), size)]
     )
 
 
-class _BatchSampler:
+class BatchSampler:
     """Samples batches in parts that fit into memory.
 
     A part that runs out of memory is halved, and later batches keep the smaller size. When free memory decides the

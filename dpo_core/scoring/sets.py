@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..axes import combine, in_units_of
+from ..crew import ALONE, Crew
 from ..errors import UserError
 from ..progress import Progress, silent
 from ..protocols import Scorer
@@ -28,23 +29,40 @@ def _blocks(candidates: Sequence[Candidate]) -> list[list[Candidate]]:
     return blocks
 
 
-def score_set(run: RunFolder, set_name: str, scorers: Sequence[Scorer], progress: Progress = silent) -> None:
+def score_set(
+    run: RunFolder, set_name: str, scorers: Sequence[Scorer], progress: Progress = silent, crew: Crew = ALONE
+) -> None:
     """Score every candidate of a set with every scorer, block by block, and store the scores in the run.
 
-    Stored scores with the same fingerprint are not computed again. Raises UserError when a score is not finite.
+    Stored scores with the same fingerprint are not computed again. crew: who scores. Raises UserError when a score is
+    not finite.
     """
     blocks = _blocks(run.candidates(set_name))
     missing = [set(missing_positions(run, set_name, s.name, s.fingerprint).tolist()) for s in scorers]
-    for number, block in enumerate(blocks):
-        positions = [c.position for c in block]
-        due = [s for s, absent in zip(scorers, missing, strict=True) if not absent.isdisjoint(positions)]
-        if due:
-            images = run.images(set_name, positions)
-            for scorer in due:
-                values = scorer.score(images, [c.prompt for c in block])
-                _check(values, scorer, block, run, set_name)
-                run.add_scores(set_name, scorer.name, scorer.fingerprint, positions, values)
+    dues = [_due(block, scorers, missing) for block in blocks]
+    by_name = {s.name: s for s in scorers}
+
+    def score_one(job: tuple[Sequence[str], np.ndarray, Sequence[str]]) -> list[np.ndarray]:
+        names, images, prompts = job
+        return [by_name[name].score(images, prompts) for name in names]
+
+    jobs = (
+        ([s.name for s in due], run.images(set_name, [c.position for c in block]), [c.prompt for c in block])
+        for block, due in zip(blocks, dues, strict=True)
+        if due
+    )
+    scored = crew.score(jobs, score_one)
+    for number, (block, due) in enumerate(zip(blocks, dues, strict=True)):
+        for scorer, values in zip(due, next(scored) if due else [], strict=True):
+            _check(values, scorer, block, run, set_name)
+            run.add_scores(set_name, scorer.name, scorer.fingerprint, [c.position for c in block], values)
         progress(f"score {set_name}", number + 1, len(blocks))
+
+
+def _due(block: Sequence[Candidate], scorers: Sequence[Scorer], missing: Sequence[set[int]]) -> list[Scorer]:
+    """The scorers of which some score of a block is missing. missing: positions without a score, for each scorer."""
+    positions = [c.position for c in block]
+    return [s for s, absent in zip(scorers, missing, strict=True) if not absent.isdisjoint(positions)]
 
 
 def comparable(run: RunFolder, sets: Sequence[str], scorer: str) -> list[np.ndarray]:

@@ -37,6 +37,8 @@ class PairData:
     """
     rows: torch.Tensor | None = None
     """Row of `cond` that holds the prompt of each pair, int64 [n] on the CPU. None: row i belongs to pair i."""
+    prompts: tuple[str, ...] = ()
+    """The prompts of the rows of `cond`; () where unknown, which other processes cannot train on."""
 
     def __post_init__(self) -> None:
         if self.rows is None:
@@ -65,6 +67,11 @@ class PairData:
         rows = self.rows[picks]
         return {k: gather(v, rows, device if v.is_floating_point() else v.device) for k, v in self.cond.items()}
 
+    def sent(self) -> dict[str, object]:
+        """All but the conditioning, which each process encodes itself: on the CPU, by name."""
+        tensors = {name: getattr(self, name) for name in ("winners", "losers", "gaps", "counts", "rows")}
+        return {"prompts": self.prompts, **{n: None if t is None else t.cpu() for n, t in tensors.items()}}
+
     def tensors(self) -> list[torch.Tensor]:
         return [self.winners, self.losers, self.gaps, *self.cond.values()]
 
@@ -90,6 +97,11 @@ class Batch:
             return [self]
         cuts = [torch.arange(first, min(first + pairs, size)) for first in range(0, size, pairs)]
         return [self._of(cut, torch.cat([cut, cut + size])) for cut in cuts]
+
+    def share(self, first: int, last: int) -> Batch:
+        """The pairs first..last-1 of the batch."""
+        cut = torch.arange(first, last)
+        return self._of(cut, torch.cat([cut, cut + len(self.picks)]))
 
     def _of(self, pairs: torch.Tensor, pictures: torch.Tensor) -> Batch:
         there = pictures.to(self.noised.device)
@@ -156,7 +168,8 @@ def pair_data(run: RunFolder, set_name: str, pairs_name: str, model: TextToImage
     row_of = {prompt: row for row, prompt in enumerate(dict.fromkeys(prompts))}
     cond, gaps = model.encode_prompts(list(row_of)), torch.tensor([row[4] for row in rows])
     counts = torch.tensor([row[2:4] for row in rows]) if thumbs else None
-    return PairData(latents[winners], latents[losers], cond, gaps, counts, torch.tensor([row_of[p] for p in prompts]))
+    rows_of = torch.tensor([row_of[p] for p in prompts])
+    return PairData(latents[winners], latents[losers], cond, gaps, counts, rows_of, tuple(row_of))
 
 
 def _with_thumbs(rows: list[tuple], thumbs: dict[int, str]) -> list[tuple]:

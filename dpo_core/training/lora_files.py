@@ -38,14 +38,40 @@ def lora_tensors(adapter: Adapter, prefixes: Mapping[str, str] | None = None) ->
     return tensors
 
 
-def save_lora(adapter: Adapter, path: Path, metadata: dict[str, str]) -> None:
+def save_lora(adapter: Adapter, path: Path, metadata: dict[str, str], component: str = "unet") -> None:
     """Write the adapter as a LoRA file that ComfyUI, kohya tools and diffusers read.
 
-    Keys: `lora_unet_<diffusers layer>.lora_down.weight`, `.lora_up.weight` and `.alpha`. Weights stay in float32, so
-    the file gives the same result as the live adapter. `metadata` is added to the header. Raises UserError when the
+    Keys of a UNet: `lora_unet_<diffusers layer>.lora_down.weight`, `.lora_up.weight` and `.alpha`. component:
+    "transformer" writes the form of diffusers' transformers, `transformer.<layer>.lora_A.weight` and `.lora_B.weight`,
+    with alpha / rank multiplied into `lora_B` (one rounding; none where it is a power of two). Weights stay in float32,
+    so the file gives the same result as the live adapter. `metadata` is added to the header. Raises UserError when the
     file cannot be written; an existing file is replaced only when the new one is complete.
     """
-    write_lora(lora_tensors(adapter), path, adapter.settings.rank, adapter.settings.alpha, metadata)
+    rank, alpha = adapter.settings.rank, adapter.settings.alpha
+    if component == "unet":
+        return write_lora(lora_tensors(adapter), path, rank, alpha, metadata)
+    tensors: dict[str, torch.Tensor] = {}
+    for name, layer in adapter.policy.items():
+        tensors[f"{component}.{name}.lora_A.weight"] = layer.down.detach().cpu().clone()
+        tensors[f"{component}.{name}.lora_B.weight"] = layer.up.detach().cpu() * layer.scale
+    return write_tensors(tensors, path, {"format": "pt", "dreambooth_dpo.format": "diffusers", **metadata})
+
+
+def own_tensors(adapter: Adapter, path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a LoRA file as `lora_tensors` names them, where they are of a form that `save_lora` writes.
+
+    Raises UserError as `read_lora` does.
+    """
+    tensors = read_lora(path)
+    own: dict[str, torch.Tensor] = {}
+    for name, layer in adapter.policy.items():
+        keys = [f"transformer.{name}.lora_{half}.weight" for half in "AB"]
+        if not all(key in tensors for key in keys):
+            continue
+        own[f"{_key(name)}.lora_down.weight"] = tensors.pop(keys[0])
+        own[f"{_key(name)}.lora_up.weight"] = tensors.pop(keys[1]) / layer.scale
+        own[f"{_key(name)}.alpha"] = torch.tensor(float(layer.alpha))
+    return {**own, **tensors}
 
 
 def write_lora(
@@ -137,7 +163,7 @@ def read_lora(path: Path) -> dict[str, torch.Tensor]:
 
 def fits_adapter(adapter: Adapter, path: Path) -> bool:
     """Whether a LoRA has exactly the adapter's layers, shapes and alpha, as files of `save_lora` with its settings."""
-    own, theirs = lora_tensors(adapter), read_lora(path)
+    own, theirs = lora_tensors(adapter), own_tensors(adapter, path)
     return {k: tuple(v.shape) for k, v in own.items()} == {k: tuple(v.shape) for k, v in theirs.items()} and all(
         math.isclose(float(theirs[k]), float(v), rel_tol=1e-6) for k, v in own.items() if k.endswith(".alpha")
     )
@@ -148,7 +174,7 @@ def load_into_adapter(adapter: Adapter, path: Path) -> None:
 
     Raises UserError when the file is of another model, rank, alpha or choice of targets.
     """
-    load_tensors(adapter, read_lora(path), str(path))
+    load_tensors(adapter, own_tensors(adapter, path), str(path))
 
 
 def load_tensors(

@@ -60,6 +60,12 @@ def refuse_features(tensors: Mapping[str, object], path: Path) -> None:
             )
 
 
+def layer_name(key: str) -> str:
+    """The layer of a matrix by its key: "unet.x.processor.to_q_lora.down.weight" -> "unet.x.processor.to_q"."""
+    match = _MATRIX.match(key)
+    return match[1] if match else key
+
+
 def lora_layers(tensors: Mapping[str, torch.Tensor], header: Mapping[str, str], path: Path) -> list[LoraLayer]:
     """The layers of a LoRA file, in its order.
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import torch
 
+from ..crew import Crew
 from ..errors import UserError
 from ..protocols import TextToImage
 from ..seeds import generator
@@ -68,6 +69,19 @@ class ReferenceCache:
             if not self.known[pair, k]:
                 self.winner[pair, k], self.loser[pair, k] = errors[0][i], errors[1][i]
                 self.known[pair, k] = True
+
+    def merge(self, known: torch.Tensor, crew: Crew) -> None:
+        """Take over what other processes have computed since `known`, bool [n, K]; each entry is of one of them.
+
+        An entry that several computed (a pair that two visited in one step's epochs) is the mean of theirs.
+        """
+        fresh = (self.known & ~known).to(self.winner.device)
+        count = fresh.float()
+        winner, loser = (torch.where(fresh, errors, 0.0) for errors in (self.winner, self.loser))
+        crew.sum([winner, loser, count])
+        found = count > 0
+        self.winner[found], self.loser[found] = (winner / count)[found], (loser / count)[found]
+        self.known |= found.cpu()
 
     def state(self) -> dict[str, torch.Tensor]:
         """Copies of the errors; empty while none is known."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from ..crew import ALONE, Crew
 from ..progress import Progress, silent
 from ..protocols import TextToImage
 from ..run.folder import RunFolder
@@ -27,6 +28,7 @@ def train_round(
     seed: int,
     progress: Progress = silent,
     watch: Callable[[dict], None] | None = None,
+    crew: Crew = ALONE,
 ) -> str | None:
     """Train the adapter for one round; returns the reason if a guard stopped training, else None.
 
@@ -36,7 +38,8 @@ def train_round(
 
     Saved in `run`: the state "adapter_<round_index + 1>", the fact "stopped" (reason of a guard), and the fact "memory"
     (the memory level that `auto` ended at, where the next round starts). Must run inside `model.training()`. `watch`
-    gets the record of every step, from the first of the round. Raises UserError when gradients are wrong or when
+    gets the record of every step, from the first of the round. crew: the processes that train together; each takes a
+    part of every step's pairs. Raises UserError when gradients are wrong or when
     training does not fit into memory; where the device is too small by the prediction (memory/fit.py), before any step.
     """
     name = f"adapter_{round_index + 1}"
@@ -44,7 +47,7 @@ def train_round(
         adapter.load(saved[0])
         return stop_reason(run, round_index)
     adapter.freeze_reference()
-    trainer, reason = Trainer(model, adapter, data, settings, seed), None
+    trainer, reason = Trainer(model, adapter, data, settings, seed, crew), None
     try:
         _remaining_steps(run, round_index, trainer, progress, watch)
     except TrainingStopped as stop:
@@ -93,6 +96,8 @@ def _remaining_steps(
         progress(f"reference round_{round_index}", done, of)
 
     earlier = [r for r in run.training(round_index) if r["step"] < first]
+    if trainer.crew.size > 1:
+        trainer.crew.train(trainer.job(first, earlier))
     for record in earlier if watch else ():
         watch(record)
     try:

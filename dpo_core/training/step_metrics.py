@@ -45,6 +45,13 @@ class Means:
             self._sums[name] = self._sums.get(name, 0) + value * weight
             self._weights[name] = self._weights.get(name, 0) + weight
 
+    def parts(self) -> list[torch.Tensor]:
+        """The sums and weights, by name, for adding those of other processes in place."""
+        names = sorted(self._sums)
+        for name in names:  # tensors of their own, since a weight may be a view that others share
+            self._sums[name], self._weights[name] = self._sums[name].clone(), self._weights[name].clone()
+        return [part for name in names for part in (self._sums[name], self._weights[name])]
+
     def values(self) -> dict[str, torch.Tensor]:
         """The means as scalars; 0 where the weight is 0."""
         return {name: total / self._weights[name].clamp(min=1) for name, total in self._sums.items()}

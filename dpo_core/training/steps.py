@@ -89,7 +89,7 @@ def _at_one_level(
         # Entered after the adapter's hooks are on, so that they are compiled too.
         compiling = compiled(model.denoiser, model.device) if settings.compile else nullcontext()
         with at_level(model.denoiser, trainer.level, settings.compile, trainer.mover):
-            self_test(model, trainer.adapter, trainer.data, trainer.level)
+            trainer.crew.once(lambda: self_test(model, trainer.adapter, trainer.data, trainer.level))
             with trainer.adapter.attached(), compiling:
                 trainer.fill_cache(tell_cache)
                 _steps(trainer, done, save, tell)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ..crew import ALONE, Crew
 from ..errors import UserError
 from ..pairs.edits import UNPAIRED
 from ..protocols import TextToImage
@@ -53,8 +54,16 @@ class Trainer:
     """
 
     def __init__(
-        self, model: TextToImage, adapter: Adapter, data: PairData, settings: TrainSettings, seed: int
+        self,
+        model: TextToImage,
+        adapter: Adapter,
+        data: PairData,
+        settings: TrainSettings,
+        seed: int,
+        crew: Crew = ALONE,
     ) -> None:
+        self.crew = crew
+        check_shares(settings, crew)
         self.model, self.adapter, self.settings, self.seed = model, adapter, settings, seed
         self.level, self.mover = first_level(settings, model.whole), mover_for(model.device)
         self.data = resident(data, model.device)
@@ -102,25 +111,46 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
-        means = Means()
-        pairs = self.settings.accumulation * self.settings.batch_size
         point, references = self._step_point(step)
-        for number, piece in enumerate(self._forwards(step)):
-            # Objectives without a reference need its errors too, for the winner-error alarm and the margin.
-            reference = references[number] if references else self._reference(piece)
-            loss, numbers = self._policy(piece, reference, point)
-            self._backward(loss * (len(piece.picks) / pairs))
-            means.add(numbers)
+        means = self.crew.together(lambda: self._accumulate(step, point, references))
+        if self.crew.size > 1:
+            self.crew.sum([*(p.grad for p in self.parameters if p.grad is not None), *means.parts()])
         metrics = {**means.values(), "grad_norm": self._optimize()}
         if self.auto_beta:
             metrics["beta"] = self.auto_beta.value()
             self.auto_beta.add(metrics.pop("margin_size"))
         return Pending(step, rate, tuple(metrics), torch.stack(list(metrics.values())))
 
+    def _accumulate(self, step: int, point: torch.Tensor | None, references: Sequence[Errors]) -> Means:
+        """Forward and backward of this process' pairs of one step; returns their metrics."""
+        means, pairs = Means(), self.settings.accumulation * self.settings.batch_size
+        for number, piece in enumerate(self._forwards(step)):
+            # Objectives without a reference need its errors too, for the winner-error alarm and the margin.
+            reference = references[number] if references else self._reference(piece)
+            loss, numbers = self._policy(piece, reference, point)
+            self._backward(loss * (len(piece.picks) / pairs))
+            means.add(numbers)
+        return means
+
     def _forwards(self, step: int) -> Iterator[Batch]:
-        """Inputs of each forward of one optimizer step."""
+        """Inputs of each forward of one optimizer step, of this process' pairs."""
         for part in range(self.settings.accumulation):
-            yield from self._pieces(self._batch(step, part))
+            if (own := self._own(step, part)) is not None:
+                yield from self._pieces(own)
+
+    def _own(self, step: int, part: int) -> Batch | None:
+        """This process' pairs of forward `part` of a step; None where it has none of them."""
+        size, first, last = self.settings.batch_size, *self._bounds(part)
+        if first >= last:
+            return None
+        batch = self._batch(step, part)
+        return batch if (first, last) == (0, size) else batch.share(first, last)
+
+    def _bounds(self, part: int) -> tuple[int, int]:
+        """First place of this process' pairs in forward `part` of a step, and the place after the last."""
+        size = self.settings.batch_size
+        first, last = self.crew.shares(self.settings.accumulation * size)
+        return max(0, first - part * size), min(size, last - part * size)
 
     def _step_point(self, step: int) -> tuple[torch.Tensor | None, list[Errors]]:
         """KTO's z over all forwards of the step, and the reference's errors of each, from a pass without gradients.
@@ -128,16 +158,24 @@ class Trainer:
         (None, []) for paired objectives, and when the step is a single forward, whose own errors give z.
         """
         if self.settings.objective not in UNPAIRED or (
-            self.settings.accumulation == 1 and self.level not in PAIR_BY_PAIR
+            self.settings.accumulation == 1 and self.level not in PAIR_BY_PAIR and self.crew.size == 1
         ):
             return None, []
-        total, count, references = 0.0, 0.0, []
+        references: list[Errors] = []
+        sums = self.crew.together(lambda: self._improvement(step, references))
+        self.crew.sum(sums)
+        total, count = sums
+        return (total / count.clamp(min=1)).clamp(min=0), references
+
+    def _improvement(self, step: int, references: list[Errors]) -> list[torch.Tensor]:
+        """Sum and count of KTO's improvements of this process' pairs; adds the reference's errors of each forward."""
+        total, count = (torch.zeros((), device=self.model.device) for _ in range(2))
         for piece in self._forwards(step):
             references.append(self._reference(piece))
             with torch.no_grad():
                 part_total, part_count = kto_improvement(self._errors(piece, references[-1])[0])
             total, count = total + part_total, count + part_count
-        return (total / count.clamp(min=1)).clamp(min=0), references
+        return [total, count]
 
     @staticmethod
     def fetch(steps: Sequence[Pending]) -> list[dict[str, float]]:
@@ -181,13 +219,32 @@ class Trainer:
         parts = settings.accumulation
         planned = settings.steps * parts
         forwards = forwards_to_fill(len(self.data), settings.reference_bank, settings.batch_size, planned)
-        fill(
-            self.cache,
-            forwards,
-            lambda n: self.visits(*divmod(n, parts)),
-            lambda n: self._reference_forward(self._batch(*divmod(n, parts))),
-            tell,
+        known = self.cache.known.clone()
+        self.crew.together(
+            lambda: fill(
+                self.cache,
+                forwards,
+                lambda n: self._own_visits(*divmod(n, parts)),
+                lambda n: self._reference_forward(self._own(*divmod(n, parts))),
+                tell,
+            )
         )
+        if self.crew.size > 1:
+            self.cache.merge(known, self.crew)
+
+    def _own_visits(self, step: int, part: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `visits`, of this process' pairs."""
+        first, last = self._bounds(part)
+        picks, epochs = self.visits(step, part)
+        return picks[first : max(first, last)], epochs[first : max(first, last)]
+
+    def job(self, first: int, earlier: Sequence[dict]) -> dict[str, object]:
+        """What other processes need to train the same steps from `first`. earlier: records of the steps before."""
+        state = {name: tensor.detach().cpu() for name, tensor in self.state().items()}
+        return {
+            "pairs": self.data.sent(), "settings": self.settings, "seed": self.seed, "state": state,
+            "level": self.level, "first": first, "earlier": list(earlier),
+        }  # fmt: skip
 
     def _batch(self, step: int, part: int) -> Batch:
         """Inputs of forward `part` of a step, with times and noise of the cache or, without one, new draws."""
@@ -286,6 +343,17 @@ class Trainer:
             index, name = key.split(".", 1)
             moments.setdefault(int(index), {})[name] = value
         self.optimizer.load_state_dict({"state": moments, "param_groups": self.optimizer.state_dict()["param_groups"]})
+
+
+def check_shares(settings: TrainSettings, crew: Crew) -> None:
+    """Raises UserError where a step has fewer pairs than there are processes."""
+    pairs = settings.batch_size * settings.accumulation
+    if pairs < crew.size:
+        raise UserError(
+            f"a step has {pairs} pairs (train.batch_size {settings.batch_size} x accumulation "
+            f"{settings.accumulation}), and {crew.size} processes cannot share them. Start at most {pairs} processes, "
+            "or raise train.batch_size."
+        )
 
 
 def learning_rate(settings: TrainSettings, step: int) -> float:

@@ -10,9 +10,7 @@ import pytest
 from browsing import look_at, tab
 from hosting import ROOT, Server
 
-pytestmark = pytest.mark.front_ends(
-    "pinned", "nodes2", why="titles and tooltips: on both canvases the same code shows them"
-)
+pytestmark = pytest.mark.front_ends("nodes2", why="titles and tooltips: the same code shows them on both canvases")
 KIND, WIDGET = "DBDPO_LoadToybox", "steps"
 LANGUAGES = sorted(folder.name for folder in (ROOT / "locales").iterdir())
 PLACE = """([kind, name]) => {

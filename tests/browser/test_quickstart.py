@@ -10,6 +10,9 @@ from browsing import come_back, finished, fit, look_at, open_template, overlaps,
 from hosting import Server, executed
 from PIL import Image
 
+pytestmark = pytest.mark.front_ends(
+    "pinned", "nodes2", why="one canvas and one page of HTML nodes; the newest canvas is opened by three other files"
+)
 STEPS = 12
 # By the page, before Run is pressed: the same wiring in seconds.
 SMALL = {

@@ -9,9 +9,7 @@ from browsing import come_back, finished, look_at, open_template, overlaps, pres
 from hosting import Server, executed
 from toy_graphs import FEW_PROMPTS
 
-pytestmark = pytest.mark.front_ends(
-    "pinned", "nodes2", why="what comes back and where it is drawn; on both canvases the same"
-)
+pytestmark = pytest.mark.front_ends("nodes2", why="what comes back; the quickstart is watched on the canvas too")
 STEPS = 6
 SMALL = {
     "DBDPO_LoadToybox": {"steps": 10},

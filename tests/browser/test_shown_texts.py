@@ -12,6 +12,9 @@ from shown import with_text
 from toy_graphs import FEW_PROMPTS, node, toy_loop_graph
 from workflows import to_ui
 
+pytestmark = pytest.mark.front_ends(
+    "pinned", "nodes2", why="one canvas and one page of HTML nodes; the newest canvas is opened by three other files"
+)
 NAMES = with_text()
 SIZE = (420, 900)
 # The text in the node's view, and what hides it: where it cannot be seen, or something lies over its middle.

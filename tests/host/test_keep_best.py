@@ -121,6 +121,7 @@ def test_a_harmful_round_keeps_the_original_and_stops_the_loop(server: Server):
     assert counted(server, "harm") == (1, 1, 2)
 
 
+@pytest.mark.slow  # 80 s: three rounds on a model with an adapter of its own
 def test_an_original_that_carries_an_adapter_keeps_that_one(server: Server):
     """If training continues from a trained model, the LoRA of the original is that adapter."""
     graph = rounds_by_hand("rider")
@@ -176,6 +177,7 @@ def test_a_training_stopped_by_a_guard_stops_the_loop(comfyui: Path):
 # --- DPO Rounds ---
 
 
+@pytest.mark.slow  # 95 s; test_loop adds a round too, without measuring
 def test_adding_a_round_reruns_no_earlier_round_and_older_graphs_measure(server: Server):
     """The graph lacks the newer widgets, like one saved before they existed."""
     done = server.run(rounds_graph("more", 1))
@@ -208,6 +210,7 @@ def test_after_early_stopping_nothing_is_drawn_trained_or_measured(server: Serve
     assert written(server, "ended") == before
 
 
+@pytest.mark.slow  # 50 s: what the loop did before rounds were measured
 def test_keep_last_runs_all_rounds_and_measures_nothing(server: Server):
     done = server.run(rounds_graph("all", 2, HARM, judge=["judge", 0], keep="last"))
     assert counted(server, "all") == (2, 2, 0)
@@ -216,6 +219,7 @@ def test_keep_last_runs_all_rounds_and_measures_nothing(server: Server):
     assert any(value.any() for key, value in lora(server, "all").items() if ".lora_up" in key)
 
 
+@pytest.mark.slow  # 200 s; test_loop interrupts an evaluation too
 def test_an_interrupt_while_measuring_changes_no_result(server: Server):
     """Interrupted while the trained model draws, the loop ends like an uninterrupted one.
 

@@ -217,6 +217,7 @@ def test_other_rules_and_objectives_run_from_the_same_candidates(server: Server,
     assert ran["outputs"]["train"]["text"][0].startswith("3 steps on ")
 
 
+@pytest.mark.slow  # 45 s; test_younger_widgets runs each of them
 def test_newer_widgets_run_and_make_a_new_set(server: Server, done: dict):
     """guidance_until, a batch size from free memory, and a reference bank."""
     graph = toy_loop_graph(

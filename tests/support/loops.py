@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from dreambooth_dpo.dpo_core.crew import ALONE, Crew
 from dreambooth_dpo.dpo_core.loop.rounds import Loop
 from dreambooth_dpo.dpo_core.progress import Progress, silent
 from dreambooth_dpo.dpo_core.prompts import PromptSet
@@ -181,14 +182,16 @@ def make_loop(
     settings: LoopSettings = SETTINGS,
     progress: Progress = silent,
     judges: Sequence = (),
+    crew: Crew = ALONE,
 ) -> Loop:
     """A loop with a new model and adapter, as in a new process."""
     model = model or FakeModel()
     adapter = Adapter(model.denoiser, settings.adapter, seed=settings.sampling.seed)
     rewards = [Mean("fidelity", 0), Mean("alignment", 2)]
     return Loop(
-        RunFolder(folder), model, adapter, PROMPTS, rewards, judges or [Mean("judge_fidelity", 1)], settings, progress
-    )
+        RunFolder(folder), model, adapter, PROMPTS, rewards, judges or [Mean("judge_fidelity", 1)], settings, progress,
+        crew,
+    )  # fmt: skip
 
 
 def outcome(run: RunFolder, rounds: int = 2) -> dict:

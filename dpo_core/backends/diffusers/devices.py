@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import warnings
+from typing import TYPE_CHECKING
 
 from ...errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 KINDS = ("cpu", "cuda", "mps", "xpu")
 
@@ -51,3 +55,14 @@ def _try(name: str) -> None:
         raise UserError(f"device {name!r} cannot be used on this machine ({reason}). Use auto or cpu.") from error
     if not right:
         raise UserError(f"device {name!r} computes wrong results (3 * 1 summed 8 times is not 24). Use cpu.")
+
+
+def gpu_memory(device: torch.device) -> tuple[float, float] | None:
+    """(bytes free beside the loaded weights, bytes of the GPU in all); None without a GPU."""
+    import torch
+
+    if device.type != "cuda":
+        return None
+    free, total = torch.cuda.mem_get_info(device)
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return free + unused, total

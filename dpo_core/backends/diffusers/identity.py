@@ -13,6 +13,8 @@ from ...hashing import update_with_tensor
 
 _UNRELATED = ("transformers_version", "torch_dtype", "dtype", "architectures", "model_type", "sample_size")
 """Settings in configs that change no picture."""
+TOKENIZERS = ("tokenizer", "tokenizer_2", "tokenizer_3", "tokenizer_4")
+"""Names of a pipeline's tokenizers."""
 
 
 class _Several:
@@ -50,15 +52,21 @@ def described_pipeline(pipe, weights: Mapping[str, str]) -> dict[str, dict]:
 
     `weights`: hashes by part, from `hash_weights`.
     """
+    tokenizers = {name: getattr(pipe, name, None) for name in TOKENIZERS}
     return {
         "scheduler": {"class": type(pipe.scheduler).__name__, **_settings(pipe.scheduler.config)},
-        "tokenizer": described_tokenizer(pipe.tokenizer),
+        **{name: described_tokenizer(found) for name, found in tokenizers.items() if found is not None},
         **{
             part: {"class": type(module).__name__, "weights": weights[part], **_settings(_config(module))}
-            for part in ("unet", "vae", "text_encoder")
+            for part in weights
             for module in [getattr(pipe, part)]
         },
     }
+
+
+def model_parts(pipe) -> dict[str, torch.nn.Module]:
+    """The models of a pipeline by the names of its parts, in alphabetical order."""
+    return {name: part for name, part in sorted(pipe.components.items()) if isinstance(part, torch.nn.Module)}
 
 
 def _config(module: torch.nn.Module) -> Mapping:
@@ -83,6 +91,7 @@ def _plain(value: object) -> object:
 
 def described_tokenizer(tokenizer) -> dict[str, object]:
     """Hashes of what a tokenizer does: vocabulary, merges, further rules, special tokens; and its longest row."""
+    tokenizer = getattr(tokenizer, "tokenizer", tokenizer)  # of a processor of pictures and texts
     backend = getattr(tokenizer, "backend_tokenizer", None)
     rules = json.loads(backend.to_str()) if backend is not None else {}
     model = rules.get("model") or {}

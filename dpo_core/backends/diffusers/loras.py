@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 
 import torch
@@ -10,10 +11,15 @@ from torch.nn import functional as F
 
 from ...errors import UserError
 from ...training.lora_files import lora_file, read_lora, read_metadata
-from ...training.lora_layers import PEFT_PREFIX, LoraLayer, lora_layers
+from ...training.lora_layers import PEFT_PREFIX, LoraLayer, layer_name, lora_layers
 
-_PARTS = (("lora_unet_", "unet"), ("lora_te1_", "text_encoder"), ("lora_te_", "text_encoder"))
-_DOTTED = (("unet.", "unet"), ("text_encoder.", "text_encoder"))
+_PARTS = (
+    ("lora_unet_", "unet"), ("lora_te1_", "text_encoder"), ("lora_te_", "text_encoder"),
+    ("lora_te2_", "text_encoder_2"), ("lora_te3_", "text_encoder_3"),
+)  # fmt: skip
+_DOTTED = tuple(
+    (f"{part}.", part) for part in ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3")
+)
 _OTHER_NAMES = {
     "time_embed_0": "time_embedding_linear_1", "time_embed_2": "time_embedding_linear_2",
     "input_blocks_0_0": "conv_in", "out_2": "conv_out",
@@ -37,13 +43,40 @@ def read_layers(lora: Path) -> list[LoraLayer]:
     return lora_layers(read_lora(path), read_metadata(path), path)
 
 
+def layers_for(pipe, lora: Path) -> list[LoraLayer]:
+    """The layers of a LoRA under the names of the pipeline's parts.
+
+    Keys of other tools are converted by diffusers, for all classes but StableDiffusionPipeline, whose keys are known
+    here. Raises UserError as `read_layers` does, and when diffusers cannot convert them.
+    """
+    layers = read_layers(lora)
+    if type(pipe).__name__ == "StableDiffusionPipeline":
+        return layers
+    path = lora_file(lora)
+    convert = type(pipe).lora_state_dict
+    takes = signature(convert).parameters
+    more = {"return_alphas": True} if "return_alphas" in takes else {}
+    if getattr(pipe, "unet", None) is not None:
+        more["unet_config"] = pipe.unet.config
+    try:
+        found = convert(str(path.parent), weight_name=path.name, local_files_only=True, **more)
+    except (ValueError, KeyError, TypeError, RuntimeError, IndexError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        _refuse(lora, f"diffusers cannot read its keys as those of a {type(pipe).__name__} ({reason})")
+    state, alphas = found if isinstance(found, tuple) else (found, None)
+    by_layer = {layer_name(name.removesuffix(".alpha")): float(value) for name, value in (alphas or {}).items()}
+    alphas = {f"{name}.alpha": torch.tensor(value) for name, value in by_layer.items()}
+    return lora_layers({**state, **alphas}, read_metadata(path), path)
+
+
 def plan_merge(pipe, lora: Path) -> list[Merge]:
     """The place of every layer of a LoRA in the pipeline; changes nothing.
 
     Raises UserError that counts and names the layers that have no place or another shape there.
     """
-    layers = read_layers(lora)
-    places = {part: _places(getattr(pipe, part)) for part in ("unet", "text_encoder")}
+    layers = layers_for(pipe, lora)
+    parts = [part for _, part in _DOTTED if isinstance(getattr(pipe, part, None), torch.nn.Module)]
+    places = {part: _places(getattr(pipe, part)) for part in parts}
     found = [(layer, _place(layer.name, places)) for layer in layers]
     if lost := [layer.name for layer, module in found if module is None]:
         names = f"{', '.join(lost[:3])}{', ...' if len(lost) > 3 else ''}"
@@ -59,7 +92,7 @@ def plan_merge(pipe, lora: Path) -> list[Merge]:
 
 
 def merge_lora(pipe, lora: Path, strength: float) -> None:
-    """Add a LoRA, times `strength`, to the weights of UNet and text encoder. Raises UserError as `plan_merge` does."""
+    """Add a LoRA, times `strength`, to the weights of denoiser and text encoders. Raises as `plan_merge` does."""
     with torch.no_grad():
         for merge in plan_merge(pipe, lora):
             weight = merge.module.weight
@@ -77,7 +110,7 @@ def _places(module: torch.nn.Module) -> dict[str, torch.nn.Module]:
 
 
 def _place(name: str, places: dict[str, dict[str, torch.nn.Module]]) -> torch.nn.Module | None:
-    """The model's layer that a file's layer means. Files without a component's prefix mean the UNet first."""
+    """The model's layer that a file's layer means. Files without a component's prefix mean the denoiser first."""
     parts = tuple(places)
     for prefix, part in (*_PARTS, *_DOTTED):
         if name.startswith(prefix):
@@ -91,7 +124,8 @@ def _place(name: str, places: dict[str, dict[str, torch.nn.Module]]) -> torch.nn
         f"{name}_0" if name.endswith("_to_out") else name,
         f"{start}_attn_{_OLD_ENDS.get(f'to_{end}', end)}",
     )
-    return next((places[part][n] for part in parts for n in names if n in places[part]), None)
+    found = (places[part] for part in parts if part in places)
+    return next((layers[n] for layers in found for n in names if n in layers), None)
 
 
 def _shape(layer: LoraLayer) -> tuple[int, ...] | None:

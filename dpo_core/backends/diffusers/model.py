@@ -13,9 +13,11 @@ from ...errors import UserError
 from ...protocols import Cond
 from ...sampling.picture_check import check_pixels
 from ...settings import SamplingSettings
+from .devices import gpu_memory
 from .folder import check_model_folder, check_prediction_type, check_tokenizer, load_parts
 from .identity import described_pipeline, hash_weights
 from .loras import merge_lora
+from .schedules import table_noised
 
 _DECODE_PIXELS = 2**19
 """Pixels decoded at once: two pictures of 512 x 512.
@@ -212,10 +214,7 @@ class DiffusersTextToImage:
 
     def noised(self, x0: torch.Tensor, noise: torch.Tensor, times: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """x_t = sqrt(a) x0 + sqrt(1-a) noise, and the target: the noise, or v = sqrt(a) noise - sqrt(1-a) x0."""
-        a = self.alphas[times.to(self.device)].view(-1, 1, 1, 1).to(x0.dtype)
-        noised = a.sqrt() * x0 + (1 - a).sqrt() * noise
-        target = noise if self.prediction_type == "epsilon" else a.sqrt() * noise - (1 - a).sqrt() * x0
-        return noised, target
+        return table_noised(self.alphas, self.prediction_type, x0, noise, times)
 
     @contextmanager
     def training(self, stream: bool | None = False) -> Iterator[None]:
@@ -228,11 +227,7 @@ class DiffusersTextToImage:
 
     def memory_for_training(self) -> tuple[float, float] | None:
         """(bytes free beside the loaded weights, bytes of the GPU in all); None without a GPU."""
-        if self.device.type != "cuda":
-            return None
-        free, total = torch.cuda.mem_get_info(self.device)
-        unused = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
-        return free + unused, total
+        return gpu_memory(self.device)
 
     def _wake(self, part: torch.nn.Module) -> None:
         if self._shelf is not None:

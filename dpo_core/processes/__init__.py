@@ -1,0 +1,1 @@
+"""Several processes on one run, started by accelerate or torchrun."""
