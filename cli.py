@@ -88,6 +88,7 @@ def run(
     """Improve a personalized diffusers model: sample, score, pair, train, for all rounds; then evaluate and report."""
     from .dpo_core.backends.diffusers.quiet import quiet_libraries
     from .dpo_core.config import read_config
+    from .dpo_core.processes.group import expected, rank
     from .dpo_core.processes.join import joined, led, served
     from .headless import loop_from_config, run_loop, worker_from_config
 
@@ -96,7 +97,7 @@ def run(
     if dry:
         from .terminal.dry_run import dry_run
 
-        for line in dry_run(settings, resume):
+        for line in dry_run(settings, resume, expected()) if rank() == 0 else ():
             console.print(line, soft_wrap=True, markup=False, highlight=False)
         return
     with joined() as crew:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .dpo_core.backends.diffusers.devices import device_of
 from .dpo_core.backends.diffusers.devices import pick_device as pick_device
 from .dpo_core.concept import Concept, doubts
 from .dpo_core.config import RunConfig
@@ -100,8 +101,8 @@ class Parts:
         }
 
 
-def parts_from_config(config: RunConfig) -> Parts:
-    """Check and load the parts of a config, cheap checks first.
+def parts_from_config(config: RunConfig, crew: Crew = ALONE) -> Parts:
+    """Check and load the parts of a config, cheap checks first. crew: each process has a GPU of its own.
 
     Raises UserError or MetricsError that names the wrong file or value.
     """
@@ -110,7 +111,7 @@ def parts_from_config(config: RunConfig) -> Parts:
 
     concept = config_concept(config)
     prompts = config_prompts(config, concept)
-    device = pick_device(config.model.device)
+    device = device_of(pick_device(config.model.device), crew)
     check_model(config.model.path, config.model.configs)
     if config.model.lora is not None:
         read_layers(config.model.lora)
@@ -159,7 +160,7 @@ def loop_from_config(config: RunConfig, resume: bool, progress: Progress = silen
     """Check and load everything for a run; nothing is sampled yet. crew: the processes that share the work."""
     config = settled_config(config)
     check_shares(config.train, crew)
-    parts = parts_from_config(config)
+    parts = parts_from_config(config, crew)
     adapter = Adapter(parts.model.denoiser, config.adapter, seed=config.sampling.seed)
     return open_loop(config, parts, adapter, resume, progress, crew)
 
@@ -169,7 +170,7 @@ def worker_from_config(config: RunConfig, crew: Processes) -> Worker:
     from .dpo_core.processes.worker import Worker
 
     config = settled_config(config)
-    parts = parts_from_config(config)
+    parts = parts_from_config(config, crew)
     adapter = Adapter(parts.model.denoiser, config.adapter, seed=config.sampling.seed)
     return Worker(crew, parts.model, adapter, [*parts.scorers.rewards, *parts.scorers.judges])
 

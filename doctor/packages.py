@@ -29,6 +29,7 @@ HEADLESS = {
     "typer": "the command line",
     "rich": "the command line",
     "psutil": "measurements",
+    "httpx": "scorers on other machines",
 }
 """The same for the extra `headless`."""
 

@@ -54,6 +54,19 @@ class ModelConfig(Settings):
     device: str = Field("auto", description="cpu, cuda, cuda:1, mps, or auto.")
 
 
+class RemoteConfig(Settings):
+    """A scorer on another machine (docs/http_scorer.md)."""
+
+    url: str = Field(min_length=8, description="Address of the server, such as http://gpu2:8000.")
+    axis: Literal["fidelity", "alignment"] = Field(description="What its scores mean.")
+    role: Literal["reward", "judge"] = Field(
+        "reward", description="reward: trained on, beside the other scorers of its axis. judge: only measures."
+    )
+    batch_size: int = Field(16, ge=1, le=1024, description="Pictures in one request. Unit: images.")
+    timeout: float = Field(120.0, gt=0.0, le=86400.0, description="Time for one request. Unit: seconds.")
+    retries: int = Field(4, ge=0, le=100, description="Further tries of a request that failed on the way.")
+
+
 class ScorerConfig(Settings):
     """Scorers by local folder: open_clip (open_clip_config.json, open_clip_model.safetensors, tokenizer), DINOv2 beside
     it.
@@ -71,6 +84,9 @@ class ScorerConfig(Settings):
     judge: Path | None = Field(None, description="Folder of a scorer of another backbone that only measures.")
     judge_kind: Literal["open_clip", "dinov2"] = Field(
         "open_clip", description="What the judge's folder holds; dinov2 judges fidelity alone."
+    )
+    remote: tuple[RemoteConfig, ...] = Field(
+        (), description="Scorers on other machines: a list of {url, axis, role, batch_size, timeout, retries}."
     )
 
     @property

@@ -31,8 +31,11 @@ class Crew:
         """What `draw_one` makes of each chunk of candidates, in order. settings: those of sampling."""
         return map(draw_one, chunks)
 
-    def score(self, jobs: Iterable[T], score_one: Callable[[T], R]) -> Iterator[R]:
-        """What `score_one` makes of each (scorer names, images, prompts), in order."""
+    def score(self, jobs: Iterable[T], score_one: Callable[[T], Iterable[R]]) -> Iterator[Iterable[R]]:
+        """What `score_one` makes of each (scorer names, images, prompts), in order: the scores of each scorer.
+
+        Alone, a scorer's scores are computed when they are asked for, so that those before it are stored by then.
+        """
         return map(score_one, jobs)
 
     def train(self, job: Mapping[str, Any]) -> None:

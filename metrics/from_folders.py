@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..dpo_core.concept import Concept
-from ..dpo_core.config import ScorerConfig
+from ..dpo_core.config import RemoteConfig, ScorerConfig
+from .errors import MetricsError
 from .sets import Scorers, concept_scorers
 
 
@@ -34,4 +35,29 @@ def clip_scorers(
     if judge and judge.judge:
         kind = DinoV2Embedder if judge.judge_kind == "dinov2" else OpenClipEmbedder
         judge_embedder = kind(judge.judge, device=device)
-    return concept_scorers(rewards, judge_embedder, concept)
+    found = concept_scorers(rewards, judge_embedder, concept)
+    return with_remote(found, judge.remote, concept) if judge and judge.remote else found
+
+
+def with_remote(local: Scorers, remote: Sequence[RemoteConfig], concept: Concept) -> Scorers:
+    """The scorers with those on other machines added, under the next free name of their axis.
+
+    Raises MetricsError for a second judge of an axis, for two scorers that are one, and as `RemoteScorer` does.
+    """
+    from .remote import RemoteScorer
+
+    rewards, judges = list(local.rewards), list(local.judges)
+    for given in remote:
+        taken = {scorer.name for scorer in [*rewards, *judges]}
+        if given.role == "judge":
+            name = f"judge_{given.axis}"
+            if name in taken:
+                raise MetricsError(
+                    f"the scorer at {given.url} would be a second judge of {given.axis}: make it a reward, or leave "
+                    "one of the judges out (scorers.judge, scorers.remote)."
+                )
+        else:
+            name = next(n for i in range(2, 1000) if (n := f"{given.axis}_{i}") not in taken)
+        more = {"batch": given.batch_size, "timeout": given.timeout, "retries": given.retries}
+        (judges if given.role == "judge" else rewards).append(RemoteScorer(given.url, name, concept.references, **more))
+    return Scorers(rewards, judges, local.doubts)

@@ -98,8 +98,11 @@ def time_pictures(loop: Loop, clock: Callable[[], float] = time.perf_counter) ->
     return Timed(max(0.0, one - step), step)
 
 
-def dry_run(config: RunConfig, resume: bool) -> list[str]:
-    """Check all that `run` checks; return the lines that say what it would do. Raises what `run` raises."""
+def dry_run(config: RunConfig, resume: bool, processes: int = 1) -> list[str]:
+    """Check all that `run` checks; return the lines that say what it would do. Raises what `run` raises.
+
+    processes: how many will share the work.
+    """
     from ..headless import loop_from_config
 
     with tempfile.TemporaryDirectory(prefix="dreambooth_dpo_", ignore_cleanup_errors=True) as folder:
@@ -108,7 +111,7 @@ def dry_run(config: RunConfig, resume: bool) -> list[str]:
             loop = loop_from_config(config.model_copy(update={"output": Path(folder)}), resume)
             with loop.run:
                 loop.check_enough()
-                return _lines(loop, config.output)
+                return _lines(loop, config.output, processes)
         except UserError as error:
             raise UserError(str(error).replace(folder, str(config.output))) from error
 
@@ -121,12 +124,13 @@ def _stand_in(output: Path, folder: Path) -> None:
         shutil.copy(file, folder / file.name)
 
 
-def _lines(loop: Loop, output: Path) -> list[str]:
+def _lines(loop: Loop, output: Path, processes: int) -> list[str]:
     """What the run would do, a line each. Raises UserError where the disk is too small."""
     settings, prompts = loop.settings, loop.prompts
     counted = count(settings, len(prompts.train), len(prompts.held_out))
     scorers = len(loop.rewards) + len(loop.judges)
-    took = seconds(counted, settings, time_pictures(loop))
+    took = seconds(counted, settings, time_pictures(loop)) / processes
+    shared = f", shared by {processes} processes" if processes > 1 else ""
     adapter = sum(p.numel() for p in loop.adapter.parameters())
     size = gigabytes(counted, settings, math.prod(loop.model.latent_shape(settings.sampling)), adapter)
     free = shutil.disk_usage(next(p for p in (output, *output.absolute().parents) if p.is_dir())).free / 1e9
@@ -138,8 +142,8 @@ def _lines(loop: Loop, output: Path) -> list[str]:
         f"prompts, scorers ({', '.join(s.name for s in [*loop.rewards, *loop.judges])}).",
         f"Pictures to draw: {counted.candidates} candidates{drafts} and {counted.held_out} on held-out prompts. "
         f"Scores: {counted.all * scorers}.",
-        f"Time: about {duration(took)} for drawing and training on {loop.model.device}, from three pictures of few "
-        "steps; the time of scoring is unknown. Early stopping may end it sooner.",
+        f"Time: about {duration(took)} for drawing and training on {loop.model.device}{shared}, from three pictures "
+        "of few steps; the time of scoring is unknown. Early stopping may end it sooner.",
         f"Disk: about {size:.2g} GB under {output}; {free:.0f} GB are free.",
         "Nothing was written. Without --dry-run it starts.",
     ]

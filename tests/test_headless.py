@@ -310,8 +310,8 @@ def test_what_the_loop_cannot_drive_is_refused_before_the_scorers_load(project: 
     index = project / "modèle" / "model_index.json"
     before = index.read_text(encoding="utf-8")
     try:
-        index.write_text(before.replace("StableDiffusionPipeline", "StableDiffusionXLPipeline"), encoding="utf-8")
-        with pytest.raises(UserError, match="it holds a StableDiffusionXLPipeline"):
+        index.write_text(before.replace("StableDiffusionPipeline", "WanPipeline"), encoding="utf-8")
+        with pytest.raises(UserError, match="it holds a WanPipeline"):
             parts_from_config(config_of(project, **nowhere))
     finally:
         index.write_text(before, encoding="utf-8")

@@ -27,6 +27,11 @@ def expected() -> int:
     return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
 
 
+def rank() -> int:
+    """Number of this process among all of the run."""
+    return int(os.environ["RANK"]) if expected() > 1 else 0
+
+
 def local_rank() -> int:
     """Number of this process on its machine, which is the number of its GPU."""
     return int(os.environ.get("LOCAL_RANK", "0"))
@@ -54,7 +59,9 @@ class Group:
     Messages and flags go by gloo; sums of a GPU's tensors by NCCL.
     """
 
-    def __init__(self, device: torch.device | None = None) -> None:
+    def __init__(self) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.set_device(local_rank() % torch.cuda.device_count())
         with talking():
             backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
             distributed.init_process_group(backend, timeout=_TIMEOUT)

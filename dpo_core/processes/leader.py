@@ -46,8 +46,8 @@ class Processes(Crew):
     def draw(self, chunks: Iterable[T], settings: Any, draw_one: Callable[[T], R]) -> Iterator[R]:
         return self._shared("draw", chunks, (settings,), draw_one)
 
-    def score(self, jobs: Iterable[T], score_one: Callable[[T], R]) -> Iterator[R]:
-        return self._shared("score", jobs, (), score_one)
+    def score(self, jobs: Iterable[T], score_one: Callable[[T], Iterable[R]]) -> Iterator[Iterable[R]]:
+        return self._shared("score", jobs, (), lambda job: list(score_one(job)))
 
     def _shared(self, command: str, items: Iterable[T], more: tuple, do_one: Callable[[T], R]) -> Iterator[R]:
         """A wave at a time: the leader does the first item, each worker one of the others; results in order."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -42,9 +42,9 @@ def score_set(
     dues = [_due(block, scorers, missing) for block in blocks]
     by_name = {s.name: s for s in scorers}
 
-    def score_one(job: tuple[Sequence[str], np.ndarray, Sequence[str]]) -> list[np.ndarray]:
+    def score_one(job: tuple[Sequence[str], np.ndarray, Sequence[str]]) -> Iterator[np.ndarray]:
         names, images, prompts = job
-        return [by_name[name].score(images, prompts) for name in names]
+        return (by_name[name].score(images, prompts) for name in names)
 
     jobs = (
         ([s.name for s in due], run.images(set_name, [c.position for c in block]), [c.prompt for c in block])

@@ -10,6 +10,8 @@ from ...errors import UserError
 if TYPE_CHECKING:
     import torch
 
+    from ...crew import Crew
+
 KINDS = ("cpu", "cuda", "mps", "xpu")
 
 
@@ -55,6 +57,30 @@ def _try(name: str) -> None:
         raise UserError(f"device {name!r} cannot be used on this machine ({reason}). Use auto or cpu.") from error
     if not right:
         raise UserError(f"device {name!r} computes wrong results (3 * 1 summed 8 times is not 24). Use cpu.")
+
+
+def device_of(name: str, crew: Crew) -> str:
+    """The device of one of several processes: the GPU of its number on its machine. name: from `pick_device`.
+
+    Raises UserError where the config names one GPU for all of them.
+    """
+    if crew.size == 1 or not name.startswith("cuda"):
+        return name
+    import os
+
+    import torch
+
+    if name != "cuda":
+        raise UserError(
+            f"model.device is {name}, but {crew.size} processes would share that GPU. Set it to auto: each "
+            "process then takes a GPU of its own."
+        )
+    own, there = int(os.environ.get("LOCAL_RANK", crew.rank)), torch.cuda.device_count()
+    if own >= there:
+        raise UserError(
+            f"{own + 1} processes or more were started on a machine with {there} GPUs. Start one process for each GPU."
+        )
+    return f"cuda:{own}"
 
 
 def gpu_memory(device: torch.device) -> tuple[float, float] | None:

@@ -154,6 +154,10 @@ class PipelineTextToImage:
         factor = self.pipe.vae_scale_factor * (2 if self.driven.tokens == "places" else 1)
         return channels // patch**2, self.height // factor, self.width // factor
 
+    def latent_shape(self, settings: SamplingSettings) -> tuple[int, int, int]:
+        """(C, h, w) of the latents; the pictures' size is this object's own."""
+        return self.shape()
+
     def sample(
         self,
         prompts: Sequence[str],

@@ -70,7 +70,12 @@ def alone(tmp_path_factory):
     return run
 
 
-@pytest.mark.parametrize(("case", "size"), [*((case, 2) for case in CASES), ("dpo", 4)])
+SLOW = ("auto-beta", "drafts")
+"""Cases that `-m slow` runs: what they add to the others is decided in one process."""
+_SIZES = [pytest.param(case, 2, marks=[pytest.mark.slow] * (case in SLOW)) for case in CASES]
+
+
+@pytest.mark.parametrize(("case", "size"), [*_SIZES, pytest.param("dpo", 4, marks=pytest.mark.slow)])
 def test_any_number_of_processes_gives_the_same_run(alone, tmp_path: Path, case: str, size: int) -> None:
     assert [code for code, _ in Launch(tmp_path / "größe", size, CASES[case]).wait()] == [0] * size
     run = RunFolder(tmp_path / "größe")
