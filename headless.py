@@ -28,7 +28,7 @@ from .dpo_core.run.images import read_photos, read_subject, warn
 from .dpo_core.run.same_run import PARTS, check_same_run
 from .dpo_core.settings import AdapterSettings
 from .dpo_core.training.adapter import Adapter
-from .dpo_core.training.trainer import check_shares
+from .dpo_core.training.shares import check_shares
 from .metrics.from_folders import clip_scorers
 from .metrics.sets import Scorers, about_scorers
 

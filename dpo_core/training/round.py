@@ -13,9 +13,10 @@ from ..settings import TrainSettings
 from .adapter import Adapter
 from .dataset import PairData
 from .memory.fit import starting_level
+from .pending import TrainingStopped
 from .self_test import passed
 from .steps import train_steps
-from .trainer import Trainer, TrainingStopped
+from .trainer import Trainer
 
 
 def train_round(

@@ -14,8 +14,9 @@ from ..seeds import derive_seed
 from .gradient_check import NotDifferentiable
 from .memory.compile import compiled
 from .memory.levels import LEVELS, at_level
+from .pending import Pending, TrainingStopped
 from .self_test import self_test
-from .trainer import Pending, Trainer, TrainingStopped
+from .trainer import Trainer
 
 ALARM_WINDOW = 20
 """Number of steps that the winner-error alarm averages over."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 
@@ -21,28 +19,12 @@ from .loser_guard import guarded
 from .memory.levels import PAIR_BY_PAIR, first_level, next_level
 from .memory.stream import mover_for
 from .objectives import OBJECTIVES, PairErrors, denoising_error, kto_improvement
+from .pending import Pending, fetch
+from .rate import learning_rate
 from .reference_cache import Errors, ReferenceCache, fill, forwards_to_fill
+from .shares import bounds, check_shares
 from .step_metrics import Means, Weighted, step_metrics
 from .times import draw_times
-
-
-class TrainingStopped(UserError):
-    """A guard stopped training. Raised by `train_steps`, the adapter holds the last saved state.
-
-    `records`: the steps after that state, for the curves.
-    """
-
-    records: Sequence[dict] = ()
-
-
-@dataclass(frozen=True)
-class Pending:
-    """A completed step whose metrics are still on the device: `numbers` is float32 [len(names)]."""
-
-    step: int
-    learning_rate: float
-    names: tuple[str, ...]
-    numbers: torch.Tensor
 
 
 class Trainer:
@@ -140,17 +122,11 @@ class Trainer:
 
     def _own(self, step: int, part: int) -> Batch | None:
         """This process' pairs of forward `part` of a step; None where it has none of them."""
-        size, first, last = self.settings.batch_size, *self._bounds(part)
+        size, first, last = self.settings.batch_size, *bounds(self.crew, self.settings, part)
         if first >= last:
             return None
         batch = self._batch(step, part)
         return batch if (first, last) == (0, size) else batch.share(first, last)
-
-    def _bounds(self, part: int) -> tuple[int, int]:
-        """First place of this process' pairs in forward `part` of a step, and the place after the last."""
-        size = self.settings.batch_size
-        first, last = self.crew.shares(self.settings.accumulation * size)
-        return max(0, first - part * size), min(size, last - part * size)
 
     def _step_point(self, step: int) -> tuple[torch.Tensor | None, list[Errors]]:
         """KTO's z over all forwards of the step, and the reference's errors of each, from a pass without gradients.
@@ -179,22 +155,8 @@ class Trainer:
 
     @staticmethod
     def fetch(steps: Sequence[Pending]) -> list[dict[str, float]]:
-        """Records of completed steps, read with one copy from the device.
-
-        Raises TrainingStopped, with the records before it, at the first step that is not finite.
-        """
-        records: list[dict[str, float]] = []
-        for done, row in zip(steps, torch.stack([s.numbers for s in steps]).tolist(), strict=True):
-            record = {"step": done.step, **dict(zip(done.names, row, strict=True)), "learning_rate": done.learning_rate}
-            if not (math.isfinite(record["loss"]) and math.isfinite(record["grad_norm"])):
-                stop = TrainingStopped(
-                    f"the loss is {record['loss']} and the gradient norm {record['grad_norm']} at step {done.step}: "
-                    "training stopped, the last good adapter is kept. Lower the learning rate or beta, or use fp32."
-                )
-                stop.records = records
-                raise stop
-            records.append(record)
-        return records
+        """Records of completed steps; see `pending.fetch`."""
+        return fetch(steps)
 
     def lower_level(self) -> bool:
         """Switch to the next memory level; False when there is none (see `next_level`).
@@ -234,7 +196,7 @@ class Trainer:
 
     def _own_visits(self, step: int, part: int) -> tuple[torch.Tensor, torch.Tensor]:
         """As `visits`, of this process' pairs."""
-        first, last = self._bounds(part)
+        first, last = bounds(self.crew, self.settings, part)
         picks, epochs = self.visits(step, part)
         return picks[first : max(first, last)], epochs[first : max(first, last)]
 
@@ -343,26 +305,3 @@ class Trainer:
             index, name = key.split(".", 1)
             moments.setdefault(int(index), {})[name] = value
         self.optimizer.load_state_dict({"state": moments, "param_groups": self.optimizer.state_dict()["param_groups"]})
-
-
-def check_shares(settings: TrainSettings, crew: Crew) -> None:
-    """Raises UserError where a step has fewer pairs than there are processes."""
-    pairs = settings.batch_size * settings.accumulation
-    if pairs < crew.size:
-        raise UserError(
-            f"a step has {pairs} pairs (train.batch_size {settings.batch_size} x accumulation "
-            f"{settings.accumulation}), and {crew.size} processes cannot share them. Start at most {pairs} processes, "
-            "or raise train.batch_size."
-        )
-
-
-def learning_rate(settings: TrainSettings, step: int) -> float:
-    """AdamW's learning rate at a step 0..steps-1: linear warm-up, then constant or linear decay.
-
-    The decay ends at learning_rate / steps at the last step. For 10 steps, warm-up 2 and rate 1: 0.5, 0.9, 0.8, ... 0.1
-    with decay; 0.5, 1, 1, ... when constant.
-    """
-    rate = settings.learning_rate * min(1.0, (step + 1) / max(1, settings.warmup_steps))
-    if settings.schedule == "constant":
-        return rate
-    return min(rate, settings.learning_rate * (settings.steps - step) / settings.steps)

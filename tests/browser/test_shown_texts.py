@@ -42,7 +42,7 @@ COUNT = """text => {
 def graph() -> dict:
     """Every node that says something, behind one another: what one has drawn the next need not draw."""
     whole = toy_loop_graph(
-        toy={"steps": 10},
+        toy={"steps": 9},  # other than in other graphs on this server: an older host does not send cached outputs again
         sample={"run_name": "texts", "steps": 4},
         pairs={"max_uses": 10},
         train={"train_steps": 4},

@@ -102,12 +102,17 @@ class Launch:
             found.append((process.returncode, said))
         return found
 
-    def kill(self, rank: int, after: int) -> None:
-        """Kill a process when the leader has told of its progress `after` times."""
+    def kill(self, rank: int, after: int, delay: float = 0.0) -> bool:
+        """Kill a process `delay` seconds after the leader has told of its progress `after` times.
+
+        Whether it still ran.
+        """
         for _ in range(after):
             if not self.processes[0].stdout.readline():
-                return
+                return False
+        time.sleep(delay)
         self.processes[rank].send_signal(signal.SIGKILL)
+        return True
 
 
 if __name__ == "__main__":

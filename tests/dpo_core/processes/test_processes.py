@@ -6,6 +6,7 @@ Every case starts real processes that talk by gloo.
 from __future__ import annotations
 
 import math
+import random
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,21 @@ def test_a_run_of_two_processes_is_resumed_by_three_and_by_one(alone, tmp_path: 
     ended = second.wait()
     assert ended[0][0] < 0 and {code for code, _ in ended[1:]} == {3}
     assert make_loop(folder, settings=settings).go() == 2
+    assert stages(RunFolder(folder)) == stages(alone("dpo"))
+    assert apart(alone("dpo"), RunFolder(folder)) < BATCHES
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
+def test_kills_at_random_moments_change_nothing(alone, tmp_path: Path, seed: int) -> None:
+    """Four kills of a folder, of either of two processes, then one run to the end; five folders make twenty kills."""
+    draw, folder, settings = random.Random(seed), tmp_path / "run", CASES["dpo"]
+    for _ in range(4):
+        launch = Launch(folder, 2, settings, "slow")
+        killed = launch.kill(draw.randrange(2), draw.randrange(1, 12), draw.uniform(0, 0.1))
+        ended = launch.wait()
+        assert killed and {code for code, _ in ended} <= {-9, 3}, ended
+    assert [code for code, _ in Launch(folder, 2, settings).wait()] == [0, 0]
     assert stages(RunFolder(folder)) == stages(alone("dpo"))
     assert apart(alone("dpo"), RunFolder(folder)) < BATCHES
 

@@ -9,8 +9,8 @@ from trainers import make_data, make_trainer, steps_of
 
 from dreambooth_dpo.dpo_core.training import dataset as pair_data
 from dreambooth_dpo.dpo_core.training.dataset import resident, to_device
+from dreambooth_dpo.dpo_core.training.pending import TrainingStopped
 from dreambooth_dpo.dpo_core.training.steps import train_steps
-from dreambooth_dpo.dpo_core.training.trainer import TrainingStopped
 
 
 @pytest.mark.parametrize("every", [2, 5, 100])

@@ -14,10 +14,10 @@ from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.seeds import generator
 from dreambooth_dpo.dpo_core.training.dataset import visits
 from dreambooth_dpo.dpo_core.training.objectives import denoising_error
+from dreambooth_dpo.dpo_core.training.pending import TrainingStopped
 from dreambooth_dpo.dpo_core.training.reference_cache import ReferenceCache, forwards_to_fill
 from dreambooth_dpo.dpo_core.training.self_test import self_test
 from dreambooth_dpo.dpo_core.training.steps import train_steps
-from dreambooth_dpo.dpo_core.training.trainer import TrainingStopped
 
 
 def filled(**settings: object):

@@ -16,8 +16,10 @@ from dreambooth_dpo.dpo_core.seeds import generator
 from dreambooth_dpo.dpo_core.settings import TrainSettings
 from dreambooth_dpo.dpo_core.training.adapter import Adapter
 from dreambooth_dpo.dpo_core.training.dataset import PairData
+from dreambooth_dpo.dpo_core.training.pending import TrainingStopped
+from dreambooth_dpo.dpo_core.training.rate import learning_rate
 from dreambooth_dpo.dpo_core.training.steps import train_steps, training_seed, winner_alarm
-from dreambooth_dpo.dpo_core.training.trainer import Trainer, TrainingStopped, learning_rate
+from dreambooth_dpo.dpo_core.training.trainer import Trainer
 
 # --- the learning rate ---
 
