@@ -51,7 +51,9 @@ def settled_config(config: RunConfig) -> RunConfig:
     name = pipeline_class(config.model.path, config.model.configs)
     family = family_of(name, "eps" if name.startswith(("StableDiffusionP", "StableDiffusionXL")) else "flow")
     if name != "StableDiffusionPipeline":
-        config = config.model_copy(update={part: unset_as_auto(getattr(config, part)) for part in AUTO})
+        config = config.model_copy(
+            update={part: unset_as_auto(getattr(config, part), auto) for part, auto in AUTO.items()}
+        )
     sampling = sampling_for(config.sampling, family)
     latent = latent_sides(name, sampling.width, sampling.height)
     train, adapter = training_for(config.train, family, latent), adapter_for(config.adapter, family)

@@ -120,9 +120,8 @@ AUTO: Mapping[str, Mapping[str, Any]] = {
 """The settings that a family has a value for, by section, and their value that means auto."""
 
 
-def unset_as_auto(settings: S) -> S:
-    """The settings with auto for those of AUTO that were not given."""
-    values = next(v for k, v in AUTO.items() if set(v) <= set(type(settings).model_fields))
+def unset_as_auto(settings: S, values: Mapping[str, Any]) -> S:
+    """The settings with auto for those that were not given. values: a section of AUTO."""
     return settings.model_copy(update={k: v for k, v in values.items() if k not in settings.model_fields_set})
 
 

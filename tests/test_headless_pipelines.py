@@ -65,6 +65,12 @@ def test_a_run_writes_a_lora_that_its_pipeline_loads_and_resumes_to_the_same(pro
     assert measured["fidelity"] == report["fidelity"]
 
 
+def test_a_size_that_the_pipeline_would_make_smaller_is_refused(project: Path) -> None:
+    config = config_of(project, **CHANGES, sampling__width=72)
+    with pytest.raises(UserError, match=r"is 72x64, but ZImagePipeline draws sizes that 16 divides\. Set it to 64x64"):
+        loop_from_config(config, resume=False)
+
+
 def test_a_run_whose_model_is_missing_is_refused_before_photos_are_read(project: Path) -> None:
     config = config_of(project, model={"path": "nirgends", "device": "cpu"}, output="nie")
     with pytest.raises(UserError, match=r"nirgends has no model_index\.json"):

@@ -35,18 +35,24 @@ def led(crew: Crew, load: Callable[[], L], run: Callable[[L], Any]) -> Any:
     """
     if not isinstance(crew, Processes):
         return run(load())
-    own = attempt(0, load)
-    failed = [answer for answer in crew.group.collect(None) if isinstance(answer, Failed)]
-    if isinstance(own, Failed) or failed:
+    try:
+        own = load()
+    except Exception:
+        crew.group.collect(None)
         crew.end()
-        raise (own if isinstance(own, Failed) else failed[0]).raised()
+        raise
+    failed = [answer for answer in crew.group.collect(None) if isinstance(answer, Failed)]
+    if failed:
+        crew.end()
+        raise failed[0].raised()
     try:
         result = run(own)
     except ProcessLost:
         raise
-    except BaseException:
+    except UserError:  # raised by all in training, and elsewhere while the workers wait for a message
         crew.end()
         raise
+    # After any other error the workers may be inside a step: they end when this process leaves.
     crew.end()
     return result
 

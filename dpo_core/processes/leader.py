@@ -38,7 +38,7 @@ class Processes(Crew):
             yield
         except ProcessLost:
             raise
-        except BaseException:
+        except UserError:  # the workers wait for a message; after any other error they end when this process leaves
             self.group.tell(("rest",))
             raise
         self.group.tell(("rest",))

@@ -70,6 +70,7 @@ def test_two_scorers_pair_by_the_worse_score(server: Server):
     assert len(lists) == 2 and lists[0] != lists[1] and expected in lists
 
 
+# slow: the rule itself has tests of its own; what takes 40 s here is the loop around it
 @pytest.mark.parametrize("rule", ["lambda_harmonic", pytest.param("pareto", marks=pytest.mark.slow)])
 def test_two_scorers_in_rounds(server: Server, rule: str):
     """Pair rules that use cosines accept two scorers; the same model twice is refused when scoring."""

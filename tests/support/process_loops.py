@@ -1,6 +1,6 @@
 """The loop of loops.py on several processes; as a script, one of them.
 
-python process_loops.py FOLDER SETTINGS TROUBLE   (JSON; "", "scorer", "memory" or "slow": what the last process does)
+python process_loops.py FOLDER SETTINGS TROUBLE   ("", "slow", "disk" in the first, "scorer" or "memory" in the last)
 """
 
 from __future__ import annotations
@@ -58,6 +58,8 @@ def main(folder: str, settings_json: str, trouble: str) -> int:
 
     def tell(stage: str, done: int, total: int, preview: object = None, note: str = "") -> None:
         print(f"{stage} {done} of {total}", flush=True)
+        if trouble == "disk" and stage.startswith("train"):
+            raise OSError("no space left")
         time.sleep(0.02 if trouble == "slow" else 0)
 
     try:

@@ -180,6 +180,11 @@ def _pipeline(path: Path, configs: Path | None, name: str, dtype: torch.dtype) -
         raise
     except _ERRORS as error:
         reason = " ".join(str(error).split())[:400]
+        if "meta tensor" in reason:  # torch's words for a weight that no file has filled
+            raise UserError(
+                f"model {path} lacks weights that the config of {name} asks for. Give the whole file, or as "
+                "model.configs the base model that fits it."
+            ) from error
         raise UserError(f"model {path} cannot be loaded as a {name}: {reason}") from error
     _check_whole(pipe, path)
     return pipe

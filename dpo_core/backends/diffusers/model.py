@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +13,10 @@ from ...errors import UserError
 from ...protocols import Cond
 from ...sampling.picture_check import check_pixels
 from ...settings import SamplingSettings
-from .devices import gpu_memory
 from .folder import check_model_folder, check_prediction_type, check_tokenizer, load_parts
-from .identity import described_pipeline, hash_weights
+from .identity import hash_weights
 from .loras import merge_lora
+from .residence import Resident
 from .schedules import table_noised
 
 _DECODE_PIXELS = 2**19
@@ -77,16 +77,13 @@ def sampler_of(scheduler):
         ) from error
 
 
-class DiffusersTextToImage:
+class DiffusersTextToImage(Resident):
     """Sampling, prediction and decoding with a StableDiffusionPipeline; its weights are frozen.
 
     `precision`: "fp32", or "bf16" for autocast in `predict` and `sample`, with the denoiser's weights in bf16. Raises
     UserError for a prediction type other than epsilon and v_prediction.
     """
 
-    merges_adapter = True
-    whole = True
-    """The weights are on the device for sampling in any case; the memory level "stream" takes the blocks off."""
     resting = ("vae", "text_encoder")
     """Parts of the pipeline that are moved off the GPU while the denoiser trains."""
 
@@ -109,10 +106,6 @@ class DiffusersTextToImage:
         self.fingerprint, self._weights = hash_weights(parts, self.prediction_type, self.alphas)
         if precision == "bf16":  # else autocast would cast the weights in every forward and hold both copies
             self.denoiser.to(torch.bfloat16)
-
-    def described_parts(self) -> dict[str, dict]:
-        """Scheduler, tokenizer and models by part and setting, as plain JSON: what a resumed run must find again."""
-        return described_pipeline(self.pipe, self._weights)
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Cond:
@@ -173,10 +166,6 @@ class DiffusersTextToImage:
                 on_step(i + 1)
         return latents.float().cpu()
 
-    def pictures_at_once(self, settings: SamplingSettings, most: int) -> None:
-        """None: diffusers has no memory estimate, so the caller measures."""
-        return None
-
     @torch.no_grad()
     def decode(self, latents: torch.Tensor) -> np.ndarray:
         """Pictures uint8 [n, H, W, 3] of latents [n, C, h, w].
@@ -215,23 +204,6 @@ class DiffusersTextToImage:
     def noised(self, x0: torch.Tensor, noise: torch.Tensor, times: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """x_t = sqrt(a) x0 + sqrt(1-a) noise, and the target: the noise, or v = sqrt(a) noise - sqrt(1-a) x0."""
         return table_noised(self.alphas, self.prediction_type, x0, noise, times)
-
-    @contextmanager
-    def training(self, stream: bool | None = False) -> Iterator[None]:
-        """Inside, only the denoiser is on the GPU; VAE and text encoder return with the first call that needs them."""
-        with torch.enable_grad():
-            if self._shelf is not None:
-                for name in self.resting:
-                    getattr(self.pipe, name).to(self._shelf)
-            yield
-
-    def memory_for_training(self) -> tuple[float, float] | None:
-        """(bytes free beside the loaded weights, bytes of the GPU in all); None without a GPU."""
-        return gpu_memory(self.device)
-
-    def _wake(self, part: torch.nn.Module) -> None:
-        if self._shelf is not None:
-            part.to(self.device)
 
     def predict(self, noised: torch.Tensor, times: torch.Tensor, cond: Cond) -> torch.Tensor:
         """The denoiser's raw prediction, float32 [n, C, h, w]."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from inspect import signature
 from typing import Any
 
@@ -14,12 +13,12 @@ from ...errors import UserError
 from ...protocols import Cond
 from ...sampling.picture_check import check_pixels
 from ...settings import SamplingSettings
-from .devices import gpu_memory
 from .drawing import joined_embeds, sizes, step_callback, without_text_encoders
-from .identity import described_pipeline, hash_weights, model_parts
+from .identity import hash_weights, model_parts
 from .inputs import Call, Inputs, groups, inputs_of, joined, key, record
 from .latents import from_vae, takes_frames, to_vae
 from .pipelines import DRIVEN, component, from_tokens, guidance_arguments, patch_size, to_tokens
+from .residence import Resident
 from .schedules import schedule_of, table_noised
 
 EMBEDDED_GUIDANCE = 3.5
@@ -28,15 +27,12 @@ _TOLERANCE = 1e-3
 """Largest difference of a denoiser called here and by its pipeline, as a share of the prediction's largest value."""
 
 
-class PipelineTextToImage:
+class PipelineTextToImage(Resident):
     """Sampling by the pipeline's own call, prediction by its denoiser; its weights are frozen.
 
     width, height: size of the pictures in pixels. Raises UserError for a prediction type other than epsilon,
     v_prediction and flow, and when this version of diffusers calls the denoiser otherwise than `DRIVEN` says.
     """
-
-    merges_adapter = True
-    whole = True
 
     def __init__(self, pipe: Any, precision: str, width: int, height: int) -> None:
         self.pipe, self.precision = pipe, precision
@@ -55,12 +51,9 @@ class PipelineTextToImage:
         self.width, self.height = width, height
         self._embeds: dict[str, dict[str, Any]] = {}
         self._rows: dict[str, int] = {}
-        self._inputs: list[Inputs] = []
+        self._inputs: list[tuple[Inputs, Any]] = []
+        """Of each row, with their key: a key reads tensors, which a GPU would have to be asked for."""
         self._checked = False
-
-    def described_parts(self) -> dict[str, dict]:
-        """Schedulers, tokenizers and models by part and setting: what a resumed run must find again."""
-        return described_pipeline(self.pipe, self._weights)
 
     # --- prompts ---
 
@@ -100,7 +93,8 @@ class PipelineTextToImage:
         self._check()
         for prompt in dict.fromkeys(prompts):
             if prompt not in self._rows:
-                self._inputs.append(inputs_of(self._record(prompt, whole=False), self.driven.inputs))
+                found = inputs_of(self._record(prompt, whole=False), self.driven.inputs)
+                self._inputs.append((found, key(found)))
                 self._rows[prompt] = len(self._inputs) - 1
         return {"row": torch.tensor([self._rows[p] for p in prompts])}
 
@@ -211,10 +205,6 @@ class PipelineTextToImage:
                 "Set it to 1."
             )
 
-    def pictures_at_once(self, settings: SamplingSettings, most: int) -> None:
-        """None: diffusers has no memory estimate, so the caller measures."""
-        return None
-
     @torch.no_grad()
     def decode(self, latents: torch.Tensor) -> np.ndarray:
         """Pictures uint8 [n, H, W, 3] of latents [n, C, h, w]; one is decoded at a time.
@@ -263,9 +253,9 @@ class PipelineTextToImage:
 
     def predict(self, noised: torch.Tensor, times: torch.Tensor, cond: Cond) -> torch.Tensor:
         """The denoiser's raw prediction, float32 [n, C, h, w]; prompts of other sizes are in forwards of their own."""
-        inputs = [self._inputs[row] for row in cond["row"].tolist()]
+        inputs, keys = zip(*(self._inputs[row] for row in cond["row"].tolist()), strict=True)
         times = self._denoiser_times(times.to(self.device))
-        parts = groups([key(one) for one in inputs])
+        parts = groups(keys)
         raw = [self._forward(noised[part], times[part], [inputs[i] for i in part]) for part in parts]
         order = torch.tensor([i for part in parts for i in part], device=raw[0].device)
         return raw[0] if len(parts) == 1 else torch.cat(raw)[order.argsort()]
@@ -277,7 +267,7 @@ class PipelineTextToImage:
         return 1 - times if self.driven.time == "reversed" else times * 1000
 
     def _forward(self, latents: torch.Tensor, times: torch.Tensor, inputs: Sequence[Inputs]) -> torch.Tensor:
-        """The denoiser's prediction float32 [n, C, h, w] for inputs with equal signatures."""
+        """The denoiser's prediction float32 [n, C, h, w] for inputs with equal keys."""
         arguments = {name: joined([one[name] for one in inputs]) for name in inputs[0]}
         where, when = self.driven.inputs
         tokens = to_tokens(latents.to(self.device, self.denoiser.dtype), self.driven, patch_size(self.pipe))
@@ -286,20 +276,3 @@ class PipelineTextToImage:
         raw = self.denoiser(**arguments)[0]
         raw = -torch.stack(list(raw)).squeeze(2) if self.driven.listed else raw
         return from_tokens(raw.float(), tuple(latents.shape[1:]), self.driven, patch_size(self.pipe))
-
-    @contextmanager
-    def training(self, stream: bool | None = False) -> Iterator[None]:
-        """Inside, only the denoiser is on the GPU; the other parts return with the first call that needs them."""
-        with torch.enable_grad():
-            if self._shelf is not None:
-                for name in self.resting:
-                    getattr(self.pipe, name).to(self._shelf)
-            yield
-
-    def memory_for_training(self) -> tuple[float, float] | None:
-        """(bytes free beside the loaded weights, bytes of the GPU in all); None without a GPU."""
-        return gpu_memory(self.device)
-
-    def _wake(self, part: torch.nn.Module) -> None:
-        if self._shelf is not None:
-            part.to(self.device)

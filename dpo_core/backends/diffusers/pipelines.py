@@ -85,7 +85,16 @@ def patch_size(pipe: Any) -> int:
 
 
 def latent_sides(name: str, width: int, height: int) -> tuple[int, int]:
-    """(h, w) of the latents of a picture of this size, for a class by its name. Unit: pixels in, places out."""
+    """(h, w) of the latents of a picture of this size, for a class by its name. Unit: pixels in, places out.
+
+    Raises UserError for a size that the class cannot draw: most pipelines would draw a smaller picture instead.
+    """
+    step = 16 if name in DRIVEN and DRIVEN[name].flow else 8  # transformers take patches of 2 x 2 places
+    if width % step or height % step:
+        raise UserError(
+            f"sampling.width x height is {width}x{height}, but {name} draws sizes that {step} divides. Set it to "
+            f"{max(1, round(width / step)) * step}x{max(1, round(height / step)) * step}."
+        )
     factor = 16 if name in DRIVEN and DRIVEN[name].tokens == "places" else 8
     return height // factor, width // factor
 

@@ -157,6 +157,13 @@ def test_a_single_file_takes_its_configs_and_missing_parts_from_a_folder(tmp_pat
     (tmp_path / "old.ckpt").write_bytes(b"x")
     with pytest.raises(UserError, match=r"old\.ckpt is a \.ckpt file\. Only diffusers folders and \.safetensors"):
         pipeline_class(tmp_path / "old.ckpt")
+    tensors = load_file(tmp_path / "trained.safetensors")
+    lost = next(iter(tensors))
+    save_file({k: v for k, v in tensors.items() if k != lost}, tmp_path / "cut.safetensors")
+    with pytest.raises(
+        UserError, match=r"cut\.safetensors lacks weights that the config of QwenImagePipeline asks for"
+    ):
+        load_model(tmp_path / "cut.safetensors", tmp_path / "base", "cpu", "fp32", SAMPLING, {})
     model = load_model(tmp_path / "trained.safetensors", tmp_path / "base", "cpu", "fp32", SAMPLING, {})
     for name, weight in trained.transformer.state_dict().items():
         assert torch.equal(model.denoiser.state_dict()[name], weight)

@@ -126,6 +126,12 @@ def test_an_error_in_another_process_ends_the_run_with_its_words(tmp_path: Path)
     assert code == 2 and other == 0 and "the scorer of the last process is broken" in said
 
 
+def test_an_unexpected_error_of_the_first_process_ends_the_others(tmp_path: Path) -> None:
+    (code, said), (other, theirs) = Launch(tmp_path / "run", 2, CASES["dpo"], "disk").wait()
+    assert code == 1 and "OSError: no space left" in said
+    assert other == 3 and "another process of this run has ended" in theirs
+
+
 def test_one_process_out_of_memory_lowers_the_level_of_all(alone, tmp_path: Path) -> None:
     assert [code for code, _ in Launch(tmp_path / "run", 2, CASES["dpo"], "memory").wait()] == [0, 0]
     run = RunFolder(tmp_path / "run")
