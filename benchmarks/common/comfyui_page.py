@@ -21,7 +21,7 @@ SETTINGS = {
     "Comfy.Workflow.Persist": True,
     "LiteGraph.Canvas.MaximumFps": 10,  # without a GPU, idle pages would slow down the run
 }
-OWN_ERRORS = ("reading 'id'",)
+OWN_ERROR = "reading 'id'"
 """Of the pinned front end, at its start."""
 OWN_REQUESTS = (
     "https://huggingface.co/Comfy-Org/z_image_turbo/",
@@ -64,7 +64,7 @@ def tab(window, server: Server) -> Iterator:
     view = window.new_page()
     view.set_default_timeout(120_000)
     view.errors, view.left = [], []
-    view.on("pageerror", lambda e: view.errors.append(str(e)) if not any(o in str(e) for o in OWN_ERRORS) else None)
+    view.on("pageerror", lambda e: view.errors.append(e.stack or str(e)) if not str(e).count(OWN_ERROR) else None)
     inside = (server.url, "data:", "blob:", *OWN_REQUESTS)
     view.on("request", lambda r: None if r.url.startswith(inside) else view.left.append(r.url))
     view.goto(f"{server.url}/system_stats")

@@ -211,6 +211,8 @@ def test_the_graph_keeps_decisions_and_other_tabs_come_back(server: Server, view
     view.locator(PANEL).focus()
     press(view, "ArrowRight", "s")
     mine, saved = edits(view), view.evaluate("app.graph.serialize()")
+    # On the cloud the panel preloads thumbnails; what has not come yet must not disturb the page that is left.
+    view.evaluate("document.querySelector('.dbdpo-cloud').dispatchEvent(new PointerEvent('pointerenter'))")
     view.evaluate("app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
     view.wait_for_function("!app.graph._nodes.some(n => n.type === 'DBDPO_InspectPairs')")
     view.evaluate("app.extensionManager.command.execute('Workspace.PreviousOpenedWorkflow')")

@@ -123,7 +123,10 @@ export class Panel {
     show(payload, text) {
         const before = this.state.payload
         this.state.setText(text)
-        if (payload !== before) this.state.take(payload)
+        if (payload !== before) {
+            this.state.take(payload)
+            this.ahead = null // what is still being preloaded belongs to the earlier payload
+        }
         if (payload && payload !== before) {
             const options = payload.prompts.map((prompt, i) => make("option", { value: i, text: prompt }))
             this.filter.replaceChildren(
@@ -133,7 +136,6 @@ export class Panel {
             this.cloud.place()
             this.compare.place()
             this.nameRule(payload)
-            this.ahead = null
         }
         this.render()
     }
