@@ -20,7 +20,9 @@ from pathlib import Path
 
 from ..common.command import command_parser, write_result
 from .disk import events, lose_power
-from .runs import Runner, differences, outcome
+from .moments import moments
+from .outcome import differences, outcome
+from .runs import Runner
 
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
@@ -29,15 +31,6 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of the moments; default: %(default)s")
     parser.add_argument("--most", type=int, default=5, help="kills of one folder; default: %(default)s")
     return parser.parse_args(given)
-
-
-def moments(draw: random.Random, count: int, seconds: float) -> list[float]:
-    """When to kill each of `count` attempts, in seconds after its start: anywhere in what about is left of the run."""
-    found, left = [], seconds
-    for _ in range(count):
-        found.append(draw.uniform(0, left))
-        left = max(0.2 * seconds, left - 0.8 * found[-1])  # a kill undoes some work
-    return found
 
 
 def one_folder(runner: Runner, folder: Path, moments: Sequence[float], power: bool) -> dict:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import sqlite3
 import sys
 import time
 import traceback
@@ -130,25 +128,3 @@ class Runner:
         loop = open_loop(config, self.parts, adapter, True, silent)
         finish(loop, loop.go(), "result")
         write_report(loop.run)
-
-
-def outcome(folder: Path) -> dict[str, object]:
-    """All in which two equal runs must agree: the rows of every table, the tensors of adapters and LoRA, the report.
-
-    A hidden `.<name>.part` file that a kill left behind is no result: nothing reads it.
-    """
-    from safetensors.torch import load_file
-
-    found: dict[str, object] = {}
-    with sqlite3.connect(folder / "records.sqlite") as db:
-        for table in ("candidates", "scores", "pairs", "training", "facts"):
-            found[table] = sorted(db.execute(f"SELECT * FROM {table}").fetchall())
-    for file in [*sorted((folder / "states").glob("adapter_*.safetensors")), *sorted(folder.glob("[!.]*.safetensors"))]:
-        found[file.name] = {k: v.numpy().tobytes() for k, v in load_file(file).items()}
-    found["report"] = json.loads((folder / "report" / "report.json").read_text(encoding="utf-8"))
-    return found
-
-
-def differences(mine: dict[str, object], theirs: dict[str, object]) -> list[str]:
-    """Names of the parts in which two outcomes differ, bit for bit."""
-    return sorted(name for name in {*mine, *theirs} if mine.get(name) != theirs.get(name))

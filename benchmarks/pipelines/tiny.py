@@ -132,10 +132,10 @@ def _sd() -> dict[str, Any]:
 
 def _sdxl() -> dict[str, Any]:
     unet = _unet(
-        cross_attention_dim=64, addition_embed_type="text_time", addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=32 + 6 * 8, use_linear_projection=True,
+        cross_attention_dim=32 + 48, addition_embed_type="text_time", addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=48 + 6 * 8, use_linear_projection=True,
     )  # fmt: skip
-    texts = {"text_encoder": _clip(), "text_encoder_2": _clip(projected=True)}
+    texts = {"text_encoder": _clip(), "text_encoder_2": _clip(48, projected=True)}  # told apart by their widths
     return {"unet": unet, "vae": _vae(), **texts, "tokenizer": tokenizer(77), "tokenizer_2": tokenizer(77)}
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..concept import Concept
+from ..concept import Concept, doubts
 from ..run.files import atomic_path
 from ..training.lora_files import save_lora
 from .rounds import Loop
@@ -29,6 +29,7 @@ def keep_facts(loop: Loop, concept_fact: dict, concept: Concept, about: Mapping[
     run.set_fact("scorers", scorers)
     run.set_fact("unseen", list(loop.prompts.unseen))
     run.set_fact("references", len(concept.references))
+    run.set_fact("doubts", doubts(concept))
     for i, pixels in enumerate(concept.references):
         with atomic_path(run.path / "references" / f"{i:02d}.png") as beside:
             Image.fromarray(pixels).save(beside)

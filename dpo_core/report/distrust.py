@@ -15,7 +15,7 @@ def distrust(numbers: Mapping, scorers: Mapping[str, Mapping], facts: Mapping) -
     """Reasons to distrust the numbers, the gravest first.
 
     facts: "settings_rounds" (rounds asked for), "finished" (whether the loop ended), "unfinished" (rounds whose
-    evaluation was left out), "unseen" (list or None), "start" (dict or None).
+    evaluation was left out), "unseen" (list or None), "start" (dict or None), "doubts" (sentences on the concept).
     """
     first = numbers["fidelity"]
     found: list[str] = []
@@ -23,6 +23,7 @@ def distrust(numbers: Mapping, scorers: Mapping[str, Mapping], facts: Mapping) -
         found += _disagreements(numbers, scorers)
         found += _guards(numbers, scorers)
     found += numbers["training"]["warnings"]
+    found += [f"{said[0].upper()}{said[1:].rstrip('.')}." for said in facts.get("doubts") or []]
     if first["prompts"] < FEW_PROMPTS or first["images"] < FEW_PICTURES:
         found.append(
             f"Only {plural(first['prompts'], 'held-out prompt')} and {plural(first['images'], 'picture')}: small gains "

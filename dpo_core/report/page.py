@@ -32,6 +32,7 @@ def _report(run: RunFolder, found: Evaluations) -> tuple[dict, tuple[str, ...]]:
         "unfinished": found.unfinished,
         "unseen": run.fact("unseen"),
         "start": run.fact("start"),
+        "doubts": run.fact("doubts"),
     }
     words = {"status": said.status, "headline": said.headline, "answer": said.text}
     doubts = [*strength_warnings(run), *distrust(numbers, found.scorers, facts)]

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from dreambooth_dpo.benchmarks.crash.__main__ import arguments, crash, moments
+from dreambooth_dpo.benchmarks.crash.__main__ import arguments, crash
 from dreambooth_dpo.benchmarks.crash.disk import events, flushed_contents, lose_power, record, unflushed_names
+from dreambooth_dpo.benchmarks.crash.moments import moments
 from dreambooth_dpo.dpo_core.run.files import atomic_path
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/fd, and forks")

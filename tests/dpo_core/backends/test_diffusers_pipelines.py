@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from whole_checkpoint import save_whole
 
 from dreambooth_dpo.benchmarks.pipelines.check import PROMPTS, model_of, row, settings
 from dreambooth_dpo.benchmarks.pipelines.tiny import BUILDERS, SIDE, tiny
@@ -169,6 +170,39 @@ def test_a_single_file_takes_its_configs_and_missing_parts_from_a_folder(tmp_pat
         assert torch.equal(model.denoiser.state_dict()[name], weight)
     assert torch.equal(next(model.pipe.text_encoder.parameters()), next(pipe.text_encoder.parameters()))
     assert torch.isfinite(model.sample(["a sks robot"], [1], SAMPLING)).all()
+
+
+@pytest.mark.parametrize("name", ["StableDiffusionPipeline", "StableDiffusionXLPipeline"])
+def test_a_whole_checkpoint_is_taken_from_its_file_alone(name: str, tmp_path: Path) -> None:
+    """UNet, VAE and text encoders of the file, in the names of the original code; none of the folder of configs."""
+    tiny(name).save_pretrained(tmp_path / "base")
+    trained = tiny(name, seed=1)
+    save_whole(trained, tmp_path / "trained.safetensors")
+    model = load_model(tmp_path / "trained.safetensors", tmp_path / "base", "cpu", "fp32", SAMPLING, {})
+    for part in ("unet", "vae", "text_encoder", "text_encoder_2"):
+        if (expected := getattr(trained, part, None)) is not None:
+            found = getattr(model.pipe, part).state_dict()
+            for key, weight in expected.state_dict().items():
+                assert torch.equal(found[key], weight), f"{part}: {key}"
+    assert torch.isfinite(model.sample(["a sks robot"], [1], SAMPLING)).all()
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        "model.diffusion_model.out.2.weight",
+        "first_stage_model.decoder.conv_in.weight",
+        "cond_stage_model.transformer.text_model.final_layer_norm.weight",
+    ],
+)
+def test_a_whole_checkpoint_that_lacks_a_weight_is_refused(lost: str, tmp_path: Path) -> None:
+    tiny("StableDiffusionPipeline").save_pretrained(tmp_path / "base")
+    save_whole(tiny("StableDiffusionPipeline", seed=1), tmp_path / "whole.safetensors")
+    tensors = load_file(tmp_path / "whole.safetensors")
+    del tensors[lost]
+    save_file(tensors, tmp_path / "cut.safetensors")
+    with pytest.raises(UserError, match=r"cut\.safetensors lacks"):
+        load_model(tmp_path / "cut.safetensors", tmp_path / "base", "cpu", "fp32", SAMPLING, {})
 
 
 # --- LoRA files ---

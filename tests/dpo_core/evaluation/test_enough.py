@@ -73,6 +73,7 @@ def test_a_run_that_has_begun_is_finished_and_reported(tmp_path: Path, one_promp
     assert loop.go() == 0
     (tmp_path / "references" / ".01.0123abcd.part.png").write_bytes(b"half")  # as a kill may leave it
     report = write_report(loop.run)
+    assert any(s.startswith("One reference photo: fidelity has no scale") for s in report["distrust"])
     assert report["fidelity"]["ci95"] == [None, None] and "no interval: a single prompt" in report["answer"]
     text = (tmp_path / "report" / "report.json").read_text(encoding="utf-8")
     json.loads(text, parse_constant=lambda name: pytest.fail(name))
