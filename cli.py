@@ -16,7 +16,7 @@ from .doctor.options import HELP, Options
 from .dpo_core.errors import UserError
 from .dpo_core.json_values import to_json
 from .terminal.bars import bars
-from .terminal.tables import show_answer, show_sweep
+from .terminal.tables import show_answer, show_comparison, show_sweep
 
 app = typer.Typer(
     help="Improve a personalized text-to-image model in subject fidelity and prompt following, with no labelling.",
@@ -130,6 +130,39 @@ def evaluate(
     with bars(console) as tell:
         numbers = evaluate_lora(settings.model_copy(update={"output": folder}), lora, resume, tell)
     show_answer(console, numbers, lora, folder / "report" / "report.html")
+
+
+@app.command()
+@plain_errors
+def compare(
+    config: ConfigFile,
+    loras: Annotated[list[Path], typer.Argument(help="LoRAs to compare, of any tool: .safetensors files or folders.")],
+    strengths: Annotated[str, typer.Option(help="Strengths of each, as 0.6,1.")] = "1",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for pictures and numbers [default: <output>_compare].")
+    ] = None,
+) -> None:
+    """Rank LoRAs (epochs, tools, strengths) on the same held-out prompts and seeds.
+
+    The folder keeps pictures and scores: LoRAs that were compared there before are not drawn again.
+    """
+    from .dpo_core.backends.diffusers.quiet import quiet_libraries
+    from .dpo_core.config import read_config
+    from .dpo_core.evaluation.strength import read_strengths
+    from .headless_compare import compare_loras
+
+    settings = read_config(config)
+    folder = out or settings.output.with_name(settings.output.name + "_compare")
+    tried = [value for value in read_strengths(strengths) if value]
+    quiet_libraries()
+    with bars(console) as tell:
+        found = compare_loras(settings.model_copy(update={"output": folder}), loras, tried, tell)
+    show_comparison(console, to_json(found))
+    files = "\n".join(
+        f"{title} {folder / name}"
+        for title, name in (("Plane:", "plane.png"), ("Sheet:", "sheet.png"), ("JSON: ", "comparison.json"))
+    )
+    console.print(files, soft_wrap=True, markup=False, highlight=False)
 
 
 @app.command()

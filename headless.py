@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -126,14 +127,15 @@ def parts_from_config(config: RunConfig, crew: Crew = ALONE) -> Parts:
     return Parts(concept, prompts, scorers, model)
 
 
-def config_model(config: RunConfig, device: str, *more: Path) -> Model:
-    """The model of a config, with its LoRA and those of `more` (strength 1) merged into the weights."""
+def config_model(config: RunConfig, device: str, more: Mapping[Path, float] | None = None) -> Model:
+    """The model of a config, with its LoRA and those of `more` (strength by file) merged into the weights."""
     from .dpo_core.backends.diffusers.loading import load_model
 
     given = config.model
     loras = {given.lora: given.lora_strength} if given.lora is not None else {}
-    loras |= {lora: 1.0 for lora in more}
-    return load_model(given.path, given.configs, device, config.train.precision, config.sampling, loras)
+    return load_model(
+        given.path, given.configs, device, config.train.precision, config.sampling, {**loras, **(more or {})}
+    )
 
 
 def open_loop(
@@ -213,7 +215,7 @@ def _with_merged(loop: Loop, config: RunConfig, lora: Path) -> Loop:
     """
     device = str(loop.model.device)
     loop.model.pipe.to("cpu")
-    model = config_model(config, device, lora)
+    model = config_model(config, device, {lora: 1.0})
     return replace(loop, model=model, adapter=Adapter(model.denoiser, config.adapter, seed=config.sampling.seed))
 
 

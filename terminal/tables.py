@@ -51,3 +51,22 @@ def show_sweep(console: Console, found: dict) -> None:
         for guard in point["broken"]:
             console.print(f"At strength {point['strength']:g}: {escape(guard)}.")
     console.print(f"[bold]{escape(found['words'])}[/]")
+
+
+def show_comparison(console: Console, found: dict) -> None:
+    """Print the ranking of LoRAs, with a star at the best one, and what it means in words."""
+    table = Table("", "LoRA", "fidelity", "alignment", "gain (SD)", "95 % interval", "guards", title="Ranking")
+    for number, place in enumerate(found["places"], 1):
+        gain, best = place["gain"], place["name"] == found["best"]
+        by, interval = interval_of(gain["mean"], gain["low"], gain["high"], least=3, to=" .. ")
+        means = [f"{place[name]['mean']:.3f}" for name in ("fidelity", "alignment")]
+        mark = " *" if best else " =" if place["level"] else ""
+        failed = "failed" if place["broken"] else "held"
+        table.add_row(f"{number}{mark}", escape(place["name"]), *means, by, interval or NONE, failed)
+    console.print(table)
+    if any(place["level"] for place in found["places"]):
+        console.print("= cannot be told apart from the best one (*)")
+    for place in found["places"]:
+        for guard in place["broken"]:
+            console.print(f"{escape(place['name'])}: {escape(guard)}.")
+    console.print(f"[bold]{escape(found['words'])}[/]")

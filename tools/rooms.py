@@ -16,7 +16,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 ORDER = (
-    "benchmarks", "cli", "terminal", "doctor", "nodes", "toybox/train", "headless", "toybox", "metrics",
+    "benchmarks", "cli", "terminal", "doctor", "nodes", "toybox/train", "headless_compare", "headless", "toybox",
+    "metrics",
     "dpo_core/processes", "dpo_core/loop",
     "dpo_core/report", "dpo_core/backends", "dpo_core/training", "dpo_core/evaluation", "dpo_core/pairs",
     "dpo_core/scoring", "dpo_core/sampling", "dpo_core/run", "dpo_core",

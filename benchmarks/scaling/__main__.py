@@ -2,9 +2,11 @@
 
     python -m dreambooth_dpo.benchmarks.scaling [--repeats 3] [--out runs/scaling]
 
-The sizes take turns, and medians are shown. Efficiency: seconds of one process / (2 x seconds of two). `apart`: norm of
-the difference of the two adapters, of the first one's change. A simulation of 8 and 64 processes follows from the two
-measurements (simulated.py says how), with its assumptions. Writes scaling.json.
+The sizes take turns, and medians are shown. Efficiency: seconds of one process / (2 x seconds of two). The machine's
+own: seconds of one process / seconds of each of two that do the same round side by side and share nothing; what cores
+lose to each other (memory bandwidth, clock) is in it, and no way of sharing can be better. Of sharing: the one through
+the other. `apart`: norm of the difference of the two adapters, of the first one's change. A simulation of 8 and 64
+processes follows from the measurements (simulated.py says how), with its assumptions. Writes scaling.json.
 """
 
 from __future__ import annotations
@@ -25,22 +27,31 @@ from .process import SETTINGS
 from .simulated import Phase, simulated
 
 PHASE_NAMES = ("sampling", "scoring", "training")
+KINDS = ("alone", "side by side", "sharing")
+"""One process; two that do the same round at the same time without each other; two that share one round."""
 
 
-def measured(size: int, folder: Path) -> dict[str, float]:
-    """Seconds by phase of one round on `size` processes."""
+def started(size: int, folder: Path) -> list[subprocess.Popen]:
+    """The `size` processes of one round in a new folder."""
+    folder.mkdir()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shared = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     command = [sys.executable, "-m", "dreambooth_dpo.benchmarks.scaling.process", str(folder)]
-    ranks = [
+    return [
         subprocess.Popen(command, env={**shared, "WORLD_SIZE": str(size), "RANK": str(r), "LOCAL_RANK": str(r)})
         for r in range(size)
     ]
-    if any([process.wait() for process in ranks]):
+
+
+def measured(size: int, *folders: Path) -> dict[str, float]:
+    """Seconds by phase of one round on `size` processes; of several folders, done at the same time, the mean."""
+    processes = [process for folder in folders for process in started(size, folder)]
+    if any([process.wait() for process in processes]):
         raise SystemExit(f"a process of {size} failed")
-    return json.loads((folder / "phases.json").read_text(encoding="utf-8"))
+    found = [json.loads((folder / "phases.json").read_text(encoding="utf-8")) for folder in folders]
+    return {name: statistics.mean(run[name] for run in found) for name in PHASE_NAMES}
 
 
 def apart(one: Path, other: Path) -> float:
@@ -51,19 +62,22 @@ def apart(one: Path, other: Path) -> float:
     return math.sqrt(square[0] / square[1])
 
 
-def report(seconds: dict[int, dict[str, float]], difference: float) -> str:
-    head = ("phase", "1 process", "2 processes", "efficiency", "8 (simulated)", "64 (simulated)")
+def report(seconds: dict[str, dict[str, float]], pictures: int, difference: float) -> str:
+    head = (
+        "phase", "1 process", "2 side by side", "2 sharing", "efficiency", "of the machine", "of sharing",
+        "8 (simulated)", "64 (simulated)",
+    )  # fmt: skip
     lines = [f"| {' | '.join(head)} |", "| --- " * len(head) + "|"]
-    sampling, train = SETTINGS.sampling, SETTINGS.train
     units = {
-        "sampling": math.ceil(seconds[1]["pictures"] / sampling.chunk_size),
-        "scoring": math.ceil(seconds[1]["pictures"] / 64),
-        "training": train.batch_size,
+        "sampling": math.ceil(pictures / SETTINGS.sampling.chunk_size),
+        "scoring": math.ceil(pictures / 64),
+        "training": SETTINGS.train.batch_size,
     }
     for name in PHASE_NAMES:
-        one, two = seconds[1][name], seconds[2][name]
-        phase = Phase(one, two, int(units[name]))
-        cells = [f"{one:.1f} s", f"{two:.1f} s", f"{one / two / 2:.2f}"]
+        one, apart, two = (seconds[kind][name] for kind in KINDS)
+        phase = Phase(apart, two, int(units[name]))
+        cells = [f"{one:.1f} s", f"{apart:.1f} s", f"{two:.1f} s"]
+        cells += [f"{share:.2f}" for share in (one / two / 2, one / apart, apart / two / 2)]
         cells += [f"{simulated(phase, size):.1f} s" for size in (8, 64)]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join([*lines, "", f"Adapters of 1 and 2 processes: {difference:.1e} of the change apart."])
@@ -73,22 +87,24 @@ def main() -> None:
     parser = command_parser(__doc__, "scaling")
     parser.add_argument("--repeats", type=int, default=3, help="default: %(default)s")
     args = parser.parse_args()
-    found: dict[int, list[dict[str, float]]] = {1: [], 2: []}
-    with tempfile.TemporaryDirectory() as work:
+    found: dict[str, list[dict[str, float]]] = {kind: [] for kind in KINDS}
+    with tempfile.TemporaryDirectory() as made:
+        work = Path(made)
         for repeat in range(args.repeats):
-            for size in (1, 2):
-                folder = Path(work) / f"{size}-{repeat}"
-                folder.mkdir()
-                found[size].append(measured(size, folder))
-        difference = apart(Path(work) / "1-0", Path(work) / "2-0")
-        run = RunFolder(Path(work) / "1-0" / "run")
+            found["alone"].append(measured(1, work / f"1-{repeat}"))
+            found["side by side"].append(measured(1, *(work / f"{side}-{repeat}" for side in ("left", "right"))))
+            found["sharing"].append(measured(2, work / f"2-{repeat}"))
+        difference = apart(work / "1-0", work / "2-0")
+        run = RunFolder(work / "1-0" / "run")
         pictures = sum(len(run.candidates(name)) for name in ("round_0", "evaluation_0", "evaluation_1"))
     seconds = {
-        size: {name: statistics.median(run[name] for run in runs) for name in PHASE_NAMES} | {"pictures": pictures}
-        for size, runs in found.items()
+        kind: {name: statistics.median(run[name] for run in runs) for name in PHASE_NAMES}
+        for kind, runs in found.items()
     }
-    print(report(seconds, difference))
-    write_result(args.out / "scaling.json", {"runs": found, "medians": seconds, "apart": difference})
+    print(report(seconds, pictures, difference))
+    write_result(
+        args.out / "scaling.json", {"runs": found, "medians": seconds, "pictures": pictures, "apart": difference}
+    )
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Phase:
-    """Seconds of a phase with one and with two processes; units: equal pieces of work that are shared out."""
+    """Seconds of a phase with one process beside another, and with two that share it; units: equal pieces of work."""
 
     one: float
     two: float

@@ -107,7 +107,7 @@ class Loop:
     @contextmanager
     def adapted_model(self) -> Iterator[TextToImage]:
         """The model with the adapter applied, for drawing. Scorers leave the accelerator first."""
-        self._put_scorers_aside()
+        self.put_scorers_aside()
         with self.crew.drawing(self.adapter.state()), drawing(self.model, self.adapter):
             yield self.model
 
@@ -130,7 +130,7 @@ class Loop:
         score_set(self.run, name, self.rewards, self.progress, self.crew)
         told(self.run, name, self.axes, self.settings.pairs.combine)
 
-    def _put_scorers_aside(self) -> None:
+    def put_scorers_aside(self) -> None:
         """Move scorers that support it off the GPU while the model draws or trains; the next score brings them back."""
         for scorer in [*self.rewards, *self.judges]:
             if callable(rest := getattr(scorer, "rest", None)):
@@ -159,7 +159,7 @@ class Loop:
 
         Returns the reason when a guard stopped training, else None.
         """
-        self._put_scorers_aside()
+        self.put_scorers_aside()
         with self.model.training(streams(self.settings.train)):
             data, seed = self.pair_data(round_index), training_seed(self.settings.sampling.seed, round_index)
             return train_round(
