@@ -15,6 +15,7 @@ from ..report.plots.grids import columns_grid, evenly
 from ..run.files import atomic_path
 from ..run.folder import RunFolder
 from ..sampling.sets import pictures
+from ..settings import LoopSettings
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -26,6 +27,13 @@ SEEDS = 2
 def sample_path(run: RunFolder, round_index: int, steps: int) -> Path:
     """<run>/round_0/samples/step_000050.png: the grid after 50 steps of round 0."""
     return run.folder(f"round_{round_index}") / "samples" / f"step_{steps:06d}.png"
+
+
+def grid_pictures(settings: LoopSettings, held_out: int) -> int:
+    """Pictures in all sample grids of a run with this number of held-out prompts."""
+    train, each = settings.train, min(SEEDS, settings.evaluation.seeds_per_prompt)
+    grids = settings.rounds * (train.steps // train.sample_every) if train.sample_every else 0
+    return grids * min(train.sample_prompts, held_out) * each
 
 
 def sample_grid(

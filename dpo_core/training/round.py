@@ -57,7 +57,8 @@ def train_round(
     except TrainingStopped as stop:
         reason = str(stop)
         logging.warning("DreamBooth DPO: %s", reason)
-    trainer.finish()
+    if trainer.average is not None:
+        trainer.average.put(adapter)
     # The fact is written before the adapter: a saved adapter then always has a known reason.
     run.set_fact("stopped", {"round": round_index, "reason": reason} if reason else None)
     run.save_state(name, adapter.state())

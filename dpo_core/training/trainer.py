@@ -295,8 +295,3 @@ class Trainer:
     def averaged(self) -> AbstractContextManager:
         """Inside, the policy has the weights that the round would end with: their moving average where it is on."""
         return nullcontext() if self.average is None else self.average.applied(self.adapter)
-
-    def finish(self) -> None:
-        """After the last step: the policy becomes the moving average of its weights, where it is on."""
-        if self.average is not None:
-            self.average.put(self.adapter)

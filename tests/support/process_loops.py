@@ -1,6 +1,6 @@
 """The loop of loops.py on several processes; as a script, one of them.
 
-python process_loops.py FOLDER SETTINGS TROUBLE   ("", "slow", "log", "disk" in the first, "scorer", "memory" in the last)
+python process_loops.py FOLDER SETTINGS TROUBLE   (first: "", "slow", "log" or "disk"; last: "scorer" or "memory")
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from loops import PROMPTS, FakeModel, adapters, changed, difference, make_loop, outcome
+from models import tiny_text_to_image
 from PIL import Image
 
 from dreambooth_dpo.dpo_core.errors import UserError
@@ -65,6 +66,18 @@ def test_with_a_moving_average_the_grid_shows_the_average(tmp_path: Path) -> Non
     averaged = loop.run.images("evaluation_1")[0]
     tile = grid[46 : 46 + 128, 256 : 256 + 128][8::16, 8::16]
     assert np.abs(tile.astype(int) - averaged).max() <= 1
+
+
+@pytest.mark.parametrize("level", ["fast", "checkpointing", "low", "stream"])
+def test_a_real_pipeline_trains_the_same_at_every_memory_level(tmp_path: Path, level: str) -> None:
+    train = {"steps": 3, "memory": level}
+    given = {"with": {**train, "sample_every": 2}, "without": train}
+    ends = []
+    for name, settings in given.items():
+        loop = make_loop(tmp_path / name, tiny_text_to_image(), changed(rounds=1, train=settings))
+        loop.go()
+        ends.append(loop.adapter.state())
+    assert difference(*ends) == 0 and grids(tmp_path / "with") == ["round_0/samples/step_000002.png"]
 
 
 class Killed(Exception):

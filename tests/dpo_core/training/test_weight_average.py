@@ -56,7 +56,7 @@ def test_a_round_ends_with_the_mean_of_its_steps() -> None:
     with averaged.averaged():
         inside = averaged.adapter.state()
     assert difference(averaged.adapter.state(), states[-1]) == 0
-    averaged.finish()
+    averaged.average.put(averaged.adapter)
     expected = {name: torch.stack([s[name] for s in states]).mean(0) for name in states[0]}
     assert difference(inside, averaged.adapter.state()) == 0
     assert difference(averaged.adapter.state(), expected) < 1e-7 < difference(states[-1], expected)
