@@ -106,7 +106,14 @@ class Trackers:
             else:
                 del self._open[name]
         if told:
+            self._record()
+
+    def _record(self) -> None:
+        """Store what each tracker has. A failure is only said: in training, other processes wait for this one."""
+        try:
             self._run.set_fact(_FACT, self._logged)
+        except UserError as error:
+            logging.warning("what the trackers have got was not recorded, a resume may log it twice: %s", error)
 
 
 NO_TRACKERS = Trackers()

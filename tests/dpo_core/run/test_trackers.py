@@ -112,6 +112,23 @@ def test_a_tracker_that_fails_is_left_out_and_catches_up(
     assert RunFolder(tmp_path).fact("logged") == {"listed": {"about": 1, "train": 1}}
 
 
+def test_records_that_cannot_be_written_do_not_end_the_run(
+    tmp_path: Path, listed, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def locked(*_: object) -> None:
+        raise UserError("the records are in use by another program")
+
+    run = RunFolder(tmp_path)
+    trackers = Trackers(run, ["listed"])
+    with caplog.at_level(logging.WARNING), trackers.opened():
+        with monkeypatch.context() as patched:
+            patched.setattr(run, "set_fact", locked)
+            trackers.numbers("train", 1, {"a": 1})
+        assert "a resume may log it twice: the records are in use" in caplog.text
+        trackers.numbers("train", 2, {"a": 2})
+    assert run.fact("logged") == {"listed": {"about": 1, "train": 2}}
+
+
 def test_a_tracker_that_does_not_start_is_a_user_error(tmp_path: Path, listed, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: object) -> None:
         raise RuntimeError("api_key not configured")
