@@ -27,6 +27,7 @@ from .dpo_core.run.files import atomic_path, write_json
 from .dpo_core.run.folder import RunFolder
 from .dpo_core.run.images import read_photos, read_subject, warn
 from .dpo_core.run.same_run import PARTS, check_same_run
+from .dpo_core.run.trackers import Trackers, check_trackers
 from .dpo_core.settings import AdapterSettings
 from .dpo_core.training.adapter import Adapter
 from .dpo_core.training.shares import check_shares
@@ -152,7 +153,7 @@ def open_loop(
     run, concept = RunFolder(config.output), parts.concept
     loop = Loop(
         run, parts.model, adapter, parts.prompts, parts.scorers.rewards, parts.scorers.judges, config.loop(), progress,
-        crew,
+        crew, Trackers(run, config.log_with, config.model_dump(mode="json")),
     )  # fmt: skip
     check_same_run(run, described, resume)
     fact = {"identifier": concept.identifier, "class_noun": concept.class_noun, "name": concept.subject}
@@ -162,6 +163,7 @@ def open_loop(
 
 def loop_from_config(config: RunConfig, resume: bool, progress: Progress = silent, crew: Crew = ALONE) -> Loop:
     """Check and load everything for a run; nothing is sampled yet. crew: the processes that share the work."""
+    check_trackers(config.log_with)
     config = settled_config(config)
     check_shares(config.train, crew)
     parts = parts_from_config(config, crew)
@@ -173,6 +175,7 @@ def worker_from_config(config: RunConfig, crew: Processes) -> Worker:
     """The work of a process that does not lead, ready to serve. It never opens the run folder."""
     from .dpo_core.processes.worker import Worker
 
+    check_trackers(config.log_with)
     config = settled_config(config)
     parts = parts_from_config(config, crew)
     adapter = Adapter(parts.model.denoiser, config.adapter, seed=config.sampling.seed)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from .errors import UserError
 from .settings import LoopSettings, PersonalizeSettings, Settings
@@ -108,9 +108,20 @@ class RunConfig(LoopSettings):
     )
     held_out_prompts: Path | None = Field(None, description="Prompts to evaluate on; empty: split off the file above.")
     output: Path = Field(description="The run folder; made if it does not exist.")
+    log_with: tuple[str, ...] = Field(
+        (),
+        description="Trackers of accelerate that `run` logs to, a name or a list: tensorboard (below <output>/logs), "
+        "wandb, ... Their packages are yours to install. May change when a run is resumed.",
+    )
     personalize: PersonalizeSettings = Field(
         PersonalizeSettings(), description="Used by the command `personalize` alone."
     )
+
+    @field_validator("log_with", mode="before")
+    @classmethod
+    def _one_name(cls, given: Any) -> Any:
+        """One name for a list of one; empty for none."""
+        return () if given is None else (given,) if isinstance(given, str) else given
 
     def loop(self) -> LoopSettings:
         return LoopSettings(**{name: getattr(self, name) for name in LoopSettings.model_fields})

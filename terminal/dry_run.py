@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..dpo_core.config import RunConfig
 from ..dpo_core.errors import UserError
+from ..dpo_core.loop.samples import grid_pictures
 from ..dpo_core.progress import duration
 from ..dpo_core.settings import LoopSettings
 
@@ -27,14 +28,16 @@ SHARE = 0.6
 
 @dataclass(frozen=True)
 class Counted:
-    """Pictures of a whole run, without early stopping: drawn in full, as drafts, and on held-out prompts."""
+    """Pictures of a run without early stopping: drawn in full, as drafts, on held-out prompts, in sample grids."""
 
     candidates: int
     drafts: int
     held_out: int
+    grids: int = 0
 
     @property
     def all(self) -> int:
+        """Those that are stored and scored."""
         return self.candidates + self.drafts + self.held_out
 
 
@@ -49,7 +52,9 @@ def count(settings: LoopSettings, prompts: int, held_out: int) -> Counted:
     if settings.sweep:
         seeds = settings.strength.seeds_per_prompt or max(2, settings.evaluation.seeds_per_prompt)
         pictures += (len(settings.strength.strengths) - 2) * held_out * seeds  # 0 and 1 are drawn already
-    return Counted(candidates, candidates if settings.sampling.draft_steps else 0, pictures)
+    return Counted(
+        candidates, candidates if settings.sampling.draft_steps else 0, pictures, grid_pictures(settings, held_out)
+    )
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,11 @@ def seconds(counted: Counted, settings: LoopSettings, timed: Timed) -> float:
     per_picture = timed.picture + one * (s.steps + s.guided_steps)
     draft = timed.picture + timed.step * s.draft_steps
     steps = settings.rounds * train.steps * train.batch_size * train.accumulation
-    return (counted.candidates + counted.held_out) * per_picture + counted.drafts * draft + steps * 2 * SLOWER * one
+    return (
+        (counted.candidates + counted.held_out + counted.grids) * per_picture
+        + counted.drafts * draft
+        + steps * 2 * SLOWER * one
+    )
 
 
 def gigabytes(counted: Counted, settings: LoopSettings, latent: int, adapter: int) -> float:
@@ -137,10 +146,11 @@ def _lines(loop: Loop, output: Path, processes: int) -> list[str]:
     if size > free:
         raise UserError(f"the run needs about {size:.2g} GB under {output}, where {free:.2g} GB are free. Free some.")
     drafts = f" ({counted.drafts} drafts first)" if counted.drafts else ""
+    grids = f", {counted.grids} in sample grids" if counted.grids else ""
     return [
         f"All is there: model, photos, {len(prompts.train)} training prompts, {len(prompts.held_out)} held-out "
         f"prompts, scorers ({', '.join(s.name for s in [*loop.rewards, *loop.judges])}).",
-        f"Pictures to draw: {counted.candidates} candidates{drafts} and {counted.held_out} on held-out prompts. "
+        f"Pictures to draw: {counted.candidates} candidates{drafts} and {counted.held_out} on held-out prompts{grids}. "
         f"Scores: {counted.all * scorers}.",
         f"Time: about {duration(took)} for drawing and training on {loop.model.device}{shared}, from three pictures "
         "of few steps; the time of scoring is unknown. Early stopping may end it sooner.",

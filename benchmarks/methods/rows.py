@@ -56,6 +56,8 @@ CHANGES: dict[str, tuple[str, Mapping[str, Mapping]]] = {
     "mapo": _objective("mapo", 0.1),
     "kto": _objective("kto", 2000.0),
     "loser_guard": ("DPO with the loser-gradient guard, mu 0.6 (Diffusion-SDPO)", {"train": {"loser_guard": 0.6}}),
+    "ema_0.9": ("DPO, moving average of the adapter's weights, decay 0.9", {"train": {"ema_decay": 0.9}}),
+    "ema_1": ("DPO, plain mean of the adapter's weights over each round", {"train": {"ema_decay": 1.0}}),
     "bank_of_1": ("DPO, reference bank of one draw of (t, noise) per pair", {"train": {"reference_bank": 1}}),
     "bank_of_4": ("DPO, reference bank of four draws of (t, noise) per pair", {"train": {"reference_bank": 4}}),
 }

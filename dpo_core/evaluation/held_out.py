@@ -11,8 +11,9 @@ import numpy as np
 from ..crew import ALONE, Crew
 from ..progress import Progress, silent
 from ..protocols import Scorer, TextToImage
+from ..records import Candidate
 from ..run.folder import RunFolder
-from ..sampling.sets import sample_set
+from ..sampling.sets import plan, sample_set
 from ..scoring.sets import comparable, score_set
 from ..settings import SamplingSettings, StopSettings
 from .gains import Gain, paired_gain
@@ -72,6 +73,10 @@ class HeldOutPlan:
     """By title: "fidelity", "judge_alignment", ... The run folder stores scores under the scorer's own name."""
     crew: Crew = ALONE
     """Who draws and scores."""
+
+    def candidates(self) -> list[Candidate]:
+        """All pictures of a set, prompt by prompt, with the noise seeds that `measure` draws from."""
+        return plan(self.prompts, self.seeds_per_prompt, self.seed, EVALUATION_SALT, self.sampling.chunk_size)
 
     def measure(
         self, run: RunFolder, models: Mapping[str, AbstractContextManager[TextToImage]], progress: Progress = silent

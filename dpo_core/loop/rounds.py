@@ -10,13 +10,14 @@ from ..axes import AXES, axis_of, names_of
 from ..crew import ALONE, Crew
 from ..errors import UserError
 from ..evaluation.enough import check_enough
-from ..evaluation.held_out import HeldOutPlan
+from ..evaluation.held_out import HeldOutPlan, read_measured
 from ..evaluation.standings import watch
 from ..pairs.build import NoPairs, build_pairs, check_pairs
 from ..progress import Progress, silent
 from ..prompts import PromptSet
 from ..protocols import Scorer, TextToImage
 from ..run.folder import RunFolder
+from ..run.trackers import NO_TRACKERS, Trackers
 from ..sampling.picture_check import NothingToCompare
 from ..sampling.sets import sample_set
 from ..scoring.sets import score_set
@@ -28,7 +29,9 @@ from ..training.memory.levels import streams
 from ..training.round import stop_reason, train_round
 from ..training.steps import training_seed
 from .drafts import drafting, finish_set, told
+from .samples import sample_grid
 from .strength_sweep import sweep_kept
+from .tracking import global_step, track_held_out, track_record
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,8 @@ class Loop:
     progress: Progress = silent
     crew: Crew = ALONE
     """The processes that share the work."""
+    trackers: Trackers = NO_TRACKERS
+    """Get numbers and sample grids while `go` runs."""
 
     def __post_init__(self) -> None:
         if missing := {"fidelity", "alignment"} - {s.name for s in self.rewards}:
@@ -91,7 +96,12 @@ class Loop:
 
     def evaluate(self, round_index: int) -> None:
         """Draw and score what is missing of the held-out images after `round_index` rounds (0: the incoming model)."""
-        self.held_out().measure(self.run, {f"evaluation_{round_index}": self.adapted_model()}, self.progress)
+        plan, name = self.held_out(), f"evaluation_{round_index}"
+        plan.measure(self.run, {name: self.adapted_model()}, self.progress)
+        if self.trackers:
+            titles = {title: scorer.name for title, scorer in plan.scorers.items()}
+            measured = read_measured(self.run, ["evaluation_0", name], titles)
+            track_held_out(self.trackers, self.settings.train, round_index, measured)
 
     def held_out(self, seeds_per_prompt: int | None = None) -> HeldOutPlan:
         """The plan by which this run measures a model; `seeds_per_prompt` overrides the evaluation's number."""
@@ -162,10 +172,25 @@ class Loop:
         self.put_scorers_aside()
         with self.model.training(streams(self.settings.train)):
             data, seed = self.pair_data(round_index), training_seed(self.settings.sampling.seed, round_index)
-            return train_round(
+            reason = train_round(
                 self.run, round_index, self.model, self.adapter, data, self.settings.train, seed, self.progress,
-                crew=self.crew,
+                lambda record: track_record(self.trackers, self.settings.train, round_index, record), self.crew,
+                lambda steps: self._sample(round_index, steps),
             )  # fmt: skip
+        self._track_training(round_index)  # steps after the last good state, where a guard stopped training
+        return reason
+
+    def _sample(self, round_index: int, steps: int) -> None:
+        """Draw the sample grid after `steps` steps of this round, with the adapter as it is."""
+        train = self.settings.train
+        image = sample_grid(self.run, round_index, steps, self.model, self.held_out(), train.sample_prompts)
+        if image is not None:
+            self.trackers.picture("samples", global_step(train, round_index, steps), image)
+
+    def _track_training(self, round_index: int) -> None:
+        """Log the steps of a round that the trackers do not have yet, such as those before a tracker was asked for."""
+        for record in self.run.training(round_index) if self.trackers else ():
+            track_record(self.trackers, self.settings.train, round_index, record)
 
     # --- whole rounds ---
 
@@ -188,6 +213,7 @@ class Loop:
         """
         if kept := self.run.load_state(f"adapter_{round_index + 1}"):
             self.adapter.load(kept[0])
+            self._track_training(round_index)
             return stop_reason(self.run, round_index)
         self.begin(round_index)
         self.candidates(round_index)
@@ -201,9 +227,13 @@ class Loop:
         the original is not beaten; with rule "last" it is the last round. The loop ends with the last good adapter
         (fact "stopped") when a guard stops training, or when a later round has no pair or its candidates are all alike.
         With settings.sweep the kept adapter is then tried at several strengths (fact "strength"). Raises UserError as
-        `check_enough` does.
+        `check_enough` does, and where a tracker does not start.
         """
         self.check_enough()
+        with self.trackers.opened():
+            return self._rounds()
+
+    def _rounds(self) -> int:
         self.begin(0)
         self.evaluate(0)
         self.run.set_fact("watch", None)

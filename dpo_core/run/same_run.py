@@ -17,10 +17,10 @@ PARTS = "model_parts"
 def check_same_run(run: RunFolder, described: dict, resume: bool) -> None:
     """Refuse to continue a run with other settings, or without `resume`; store the fact "described".
 
-    Always allowed to change: more rounds, early stopping, and the strength sweep. Before anything is trained, settings
-    of pairs and training may change too, so that a window without pairs can be widened and the candidates reused; but
-    not the precision once candidates exist, because it affects them. Raises UserError that names each changed setting
-    with both values.
+    Always allowed to change: more rounds, early stopping, sample grids, and the strength sweep. Before anything is
+    trained, settings of pairs and training may change too, so that a window without pairs can be widened and the
+    candidates reused; but not the precision once candidates exist, because it affects them. Raises UserError that names
+    each changed setting with both values.
     """
     kept = run.fact("described")
     if kept is not None:
@@ -51,7 +51,8 @@ def _only_adds(name: str, old: object, new: object) -> bool:
     """Whether a changed setting leaves everything that the run already holds valid."""
     if name == "settings.rounds":
         return isinstance(old, int) and isinstance(new, int) and new > old
-    return name in ("settings.sweep", "settings.strength.strengths") or name.startswith("settings.stop.")
+    always = "settings.sweep", "settings.strength.strengths"
+    return name in always or name.startswith(("settings.stop.", "settings.train.sample_"))
 
 
 def known_changes(old: Mapping, new: Mapping) -> dict[str, tuple[object, object]]:

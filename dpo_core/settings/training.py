@@ -115,6 +115,14 @@ class TrainSettings(Settings):
         description="Share of the winner's push that the loser's push must leave: mu of Diffusion-SDPO (arXiv "
         "2511.03317), 0.6 to 0.9 there. Off: empty, or 0 on the node.",
     )
+    ema_decay: float | None = Field(
+        None,
+        ge=0.0,
+        le=1.0,
+        description="A round ends with a moving average of the adapter's weights after its steps instead of the last "
+        "ones; with each later step, one counts less by this factor (0.9: about the last 10 steps; 1: all alike). "
+        "Empty: off.",
+    )
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="Type of the forward pass and of frozen weights; the adapter stays fp32."
     )
@@ -144,6 +152,21 @@ class TrainSettings(Settings):
         le=10_000,
         description="Steps between checks of the numbers: records, progress, and the stops for NaN and winner error "
         "come this many steps at once. Above 1 a GPU need not wait for them. Nothing is saved unchecked. Unit: steps.",
+    )
+    sample_every: int = Field(
+        0,
+        ge=0,
+        le=1_000_000,
+        description="Steps between sample grids: pictures of some held-out prompts with the adapter as it is, in "
+        "round_<number>/samples of the run folder. Training gives the same numbers with and without. 0: none. Unit: "
+        "steps.",
+    )
+    sample_prompts: int = Field(
+        4,
+        ge=1,
+        le=64,
+        description="Held-out prompts in a sample grid, evenly spaced over the list; of each the first two seeds of "
+        "the evaluation. Unit: prompts.",
     )
     checkpoint_every: int = Field(
         10,
@@ -185,11 +208,13 @@ class TrainSettings(Settings):
         return self
 
     def described(self) -> dict[str, Any]:
-        """As JSON, to recognise a round that was trained with equal settings; the memory level does not count.
+        """As JSON, to recognise a round that was trained with equal settings.
+
+        Memory level and sample grids do not count.
 
         Settings that came later are in it only where they are not off, so that older rounds are recognised.
         """
-        unset = {"memory"}
+        unset = {"memory", "sample_every", "sample_prompts", *(["ema_decay"] if self.ema_decay is None else [])}
         if self.auto_beta == "off":
             unset |= {"auto_beta", "beta_floor", "beta_ceiling"}
         if self.time_sampling == "table":

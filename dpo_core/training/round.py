@@ -15,7 +15,7 @@ from .dataset import PairData
 from .memory.fit import starting_level
 from .pending import TrainingStopped
 from .self_test import passed
-from .steps import train_steps
+from .steps import Show, train_steps
 from .trainer import Trainer
 
 
@@ -30,18 +30,21 @@ def train_round(
     progress: Progress = silent,
     watch: Callable[[dict], None] | None = None,
     crew: Crew = ALONE,
+    show: Show | None = None,
 ) -> str | None:
     """Train the adapter for one round; returns the reason if a guard stopped training, else None.
 
     The adapter's current weights become the reference. A finished round is loaded from `run`; an interrupted one
     resumes from its last checkpoint. Otherwise: gradient self-test, steps, and fallback to a lower memory level on
-    out-of-memory (see `train_steps`).
+    out-of-memory (see `train_steps`). With `ema_decay` the adapter ends with the moving average of its weights: that is
+    saved, evaluated, and the start and reference of the next round.
 
     Saved in `run`: the state "adapter_<round_index + 1>", the fact "stopped" (reason of a guard), and the fact "memory"
     (the memory level that `auto` ended at, where the next round starts). Must run inside `model.training()`. `watch`
-    gets the record of every step, from the first of the round. crew: the processes that train together; each takes a
-    part of every step's pairs. Raises UserError when gradients are wrong or when
-    training does not fit into memory; where the device is too small by the prediction (memory/fit.py), before any step.
+    gets the record of every step, from the first of the round; `show` is called every `sample_every` steps
+    (`train_steps`). crew: the processes that train together; each takes a part of every step's pairs. Raises UserError
+    when gradients are wrong or when training does not fit into memory; where the device is too small by the prediction
+    (memory/fit.py), before any step.
     """
     name = f"adapter_{round_index + 1}"
     if saved := run.load_state(name):
@@ -50,10 +53,12 @@ def train_round(
     adapter.freeze_reference()
     trainer, reason = Trainer(model, adapter, data, settings, seed, crew), None
     try:
-        _remaining_steps(run, round_index, trainer, progress, watch)
+        _remaining_steps(run, round_index, trainer, progress, watch, show)
     except TrainingStopped as stop:
         reason = str(stop)
         logging.warning("DreamBooth DPO: %s", reason)
+    if trainer.average is not None:
+        trainer.average.put(adapter)
     # The fact is written before the adapter: a saved adapter then always has a known reason.
     run.set_fact("stopped", {"round": round_index, "reason": reason} if reason else None)
     run.save_state(name, adapter.state())
@@ -70,7 +75,12 @@ def stop_reason(run: RunFolder, round_index: int) -> str | None:
 
 
 def _remaining_steps(
-    run: RunFolder, round_index: int, trainer: Trainer, progress: Progress, watch: Callable[[dict], None] | None
+    run: RunFolder,
+    round_index: int,
+    trainer: Trainer,
+    progress: Progress,
+    watch: Callable[[dict], None] | None,
+    show: Show | None,
 ) -> None:
     """Run the steps that the run folder does not have yet.
 
@@ -102,7 +112,7 @@ def _remaining_steps(
     for record in earlier if watch else ():
         watch(record)
     try:
-        train_steps(trainer, first, earlier, save, tell, tell_cache)
+        train_steps(trainer, first, earlier, save, tell, tell_cache, show)
     except TrainingStopped as stop:
         run.add_training(round_index, stop.records)
         raise

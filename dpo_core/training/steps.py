@@ -11,8 +11,9 @@ import torch
 
 from ..errors import UserError
 from ..seeds import derive_seed
+from ..settings import TrainSettings
 from .gradient_check import NotDifferentiable
-from .memory.compile import compiled
+from .memory.compile import compiled, uncompiled
 from .memory.levels import LEVELS, at_level
 from .pending import Pending, TrainingStopped
 from .self_test import self_test
@@ -23,6 +24,8 @@ ALARM_WINDOW = 20
 
 Save = Callable[[int, dict[str, torch.Tensor], list[dict]], None]
 """save(next_step, trainer state, records since the last save)"""
+Show = Callable[[int], None]
+"""show(steps done): draws pictures with the adapter as it is then. It must change nothing that training depends on."""
 
 
 @dataclass
@@ -52,23 +55,25 @@ def train_steps(
     save: Save | None = None,
     tell: Callable[[dict], None] | None = None,
     tell_cache: Callable[[int, int], None] | None = None,
+    show: Show | None = None,
 ) -> list[dict]:
     """Run the trainer from `first_step` to its last step; returns the records of all steps, `earlier` ones included.
 
     The gradient self-test must pass before the first step and after each change of the memory level. Metrics are
-    checked every `log_every` steps and before each save. When the self-test or a step runs out of memory, training
-    continues from the last good state at the next memory level (`trainer.level`); and so it does from `fast` where the
-    model's blocks write in place, which checkpointing allows.
+    checked every `log_every` steps and before each save and each `show`. When the self-test or a step runs out of
+    memory, training continues from the last good state at the next memory level (`trainer.level`); and so it does from
+    `fast` where the model's blocks write in place, which checkpointing allows.
 
     `save(next_step, state, new_records)` is called every `checkpoint_every` steps and at the end; `tell(record)` when
-    the metrics of a step have been checked; `tell_cache(done, of)` while the reference cache is filled.
+    the metrics of a step have been checked; `tell_cache(done, of)` while the reference cache is filled; `show(done)`
+    every `sample_every` steps, and again when training goes on from such a step, in the leader while others wait.
 
     Raises UserError when gradients are wrong or no memory level is left. Raises TrainingStopped when the loss is not
     finite or the winner's error collapses (`winner_error_collapse`), at most `log_every` steps late; the adapter then
     holds the last saved state.
     """
     done = _Progress(list(earlier or []), trainer.state(), first_step)
-    while not _at_one_level(trainer, done, save, tell, tell_cache):
+    while not _at_one_level(trainer, done, save, tell, tell_cache, show):
         # Not in the exception handler: there the traceback still holds the tensors of the failed step.
         done.restore(trainer)
         if trainer.model.device.type == "cuda":
@@ -79,7 +84,12 @@ def train_steps(
 
 
 def _at_one_level(
-    trainer: Trainer, done: _Progress, save: Save | None, tell: Callable | None, tell_cache: Callable | None
+    trainer: Trainer,
+    done: _Progress,
+    save: Save | None,
+    tell: Callable | None,
+    tell_cache: Callable | None,
+    show: Show | None,
 ) -> bool:
     """Train to the last step at the trainer's memory level.
 
@@ -93,7 +103,7 @@ def _at_one_level(
             trainer.crew.once(lambda: self_test(model, trainer.adapter, trainer.data, trainer.level))
             with trainer.adapter.attached(), compiling:
                 trainer.fill_cache(tell_cache)
-                _steps(trainer, done, save, tell)
+                _steps(trainer, done, save, tell, show)
         return True
     except TrainingStopped as stop:
         trainer.load_state(done.good)
@@ -117,14 +127,19 @@ def _at_one_level(
         ) from error
 
 
-def _steps(trainer: Trainer, done: _Progress, save: Save | None, tell: Callable | None) -> None:
-    """The step loop: advance, check metrics every `log_every` steps, save every `checkpoint_every` steps."""
+def _steps(trainer: Trainer, done: _Progress, save: Save | None, tell: Callable | None, show: Show | None) -> None:
+    """The step loop: advance, check metrics every `log_every` steps, show pictures every `sample_every` steps, save
+    every `checkpoint_every` steps.
+    """
     settings = trainer.settings
     waiting: list[Pending] = []
+    if _shows(settings, done.next_step):  # the process may have ended between the save and the pictures
+        _shown(trainer, show, done.next_step)
     for step in range(done.next_step, settings.steps):
         waiting.append(trainer.advance(step))
         saves = (step + 1) % settings.checkpoint_every == 0 or step + 1 == settings.steps
-        if not saves and len(waiting) < settings.log_every:
+        shows = _shows(settings, step + 1)  # the same in all processes, which check at the same steps
+        if not (saves or shows) and len(waiting) < settings.log_every:
             continue
         checked = _checked(trainer, waiting, done.records, done.fresh)
         waiting = []
@@ -135,6 +150,25 @@ def _steps(trainer: Trainer, done: _Progress, save: Save | None, tell: Callable 
             done.saved(step + 1, state)
         for record in checked if tell else ():
             tell(record)
+        if shows:
+            _shown(trainer, show, step + 1)
+
+
+def _shows(settings: TrainSettings, steps_done: int) -> bool:
+    return bool(settings.sample_every and steps_done and steps_done % settings.sample_every == 0)
+
+
+def _shown(trainer: Trainer, show: Show | None, steps_done: int) -> None:
+    """Show pictures in the leader, drawn with the weights that the round would end with, and uncompiled."""
+
+    def shown() -> None:
+        if show is None:
+            return
+        eager = uncompiled(trainer.model.denoiser) if trainer.settings.compile else nullcontext()
+        with eager, trainer.averaged():
+            show(steps_done)
+
+    trainer.crew.once(shown)
 
 
 def _checked(trainer: Trainer, waiting: Sequence[Pending], records: list[dict], fresh: list[dict]) -> list[dict]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
@@ -25,6 +26,8 @@ from .reference_cache import Errors, ReferenceCache, fill, forwards_to_fill
 from .shares import bounds, check_shares
 from .step_metrics import Means, Weighted, step_metrics
 from .times import draw_times
+from .trainer_state import load_state, state_of
+from .weight_average import WeightAverage
 
 
 class Trainer:
@@ -57,6 +60,7 @@ class Trainer:
         )
         adapts = settings.auto_beta == "on"
         self.auto_beta = AutoBeta(settings.beta_floor, settings.beta_ceiling, model.device) if adapts else None
+        self.average = None if settings.ema_decay is None else WeightAverage(settings.ema_decay)
         self.parameters = adapter.parameters()
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
@@ -98,6 +102,8 @@ class Trainer:
         if self.crew.size > 1:
             self.crew.sum([*(p.grad for p in self.parameters if p.grad is not None), *means.parts()])
         metrics = {**means.values(), "grad_norm": self._optimize()}
+        if self.average is not None:
+            self.average.add(step, self.adapter)
         if self.auto_beta:
             metrics["beta"] = self.auto_beta.value()
             self.auto_beta.add(metrics.pop("margin_size"))
@@ -279,29 +285,13 @@ class Trainer:
         return norm
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Tensors that the next step depends on: policy, reference, reference cache (`bank.`), auto-beta, optimizer."""
-        tensors = {f"policy.{k}": v for k, v in self.adapter.state().items()}
-        tensors |= {f"reference.{k}": v for k, v in self.adapter.reference_state().items()}
-        tensors |= {f"bank.{k}": v for k, v in (self.cache.state() if self.cache else {}).items()}
-        tensors |= {f"beta.{k}": v for k, v in (self.auto_beta.state() if self.auto_beta else {}).items()}
-        for i, moments in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{i}.{k}": torch.as_tensor(v).clone() for k, v in moments.items()}
-        return tensors
+        """Tensors that the next step depends on; see `trainer_state.state_of`."""
+        return state_of(self)
 
     def load_state(self, tensors: dict[str, torch.Tensor]) -> None:
         """Load what `state` returned. Raises UserError when it is of another adapter or reference cache."""
+        load_state(self, tensors)
 
-        def under(prefix: str) -> dict[str, torch.Tensor]:
-            return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
-
-        self.adapter.load(under("policy."))
-        self.adapter.load_reference(under("reference."))
-        if self.cache:
-            self.cache.load(under("bank."))
-        if self.auto_beta:
-            self.auto_beta.load(under("beta."))
-        moments: dict[int, dict[str, torch.Tensor]] = {}
-        for key, value in under("optimizer.").items():
-            index, name = key.split(".", 1)
-            moments.setdefault(int(index), {})[name] = value
-        self.optimizer.load_state_dict({"state": moments, "param_groups": self.optimizer.state_dict()["param_groups"]})
+    def averaged(self) -> AbstractContextManager:
+        """Inside, the policy has the weights that the round would end with: their moving average where it is on."""
+        return nullcontext() if self.average is None else self.average.applied(self.adapter)

@@ -1,6 +1,6 @@
 """The loop of loops.py on several processes; as a script, one of them.
 
-python process_loops.py FOLDER SETTINGS TROUBLE   ("", "slow", "disk" in the first, "scorer" or "memory" in the last)
+python process_loops.py FOLDER SETTINGS TROUBLE   (first: "", "slow", "log" or "disk"; last: "scorer" or "memory")
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -18,9 +19,12 @@ from loops import SETTINGS, FakeModel, Mean, make_loop
 
 from dreambooth_dpo.dpo_core.crew import Crew
 from dreambooth_dpo.dpo_core.errors import UserError
+from dreambooth_dpo.dpo_core.loop.rounds import Loop
 from dreambooth_dpo.dpo_core.processes.group import ProcessLost
 from dreambooth_dpo.dpo_core.processes.join import joined, led, served
 from dreambooth_dpo.dpo_core.processes.worker import Worker
+from dreambooth_dpo.dpo_core.progress import Progress
+from dreambooth_dpo.dpo_core.run.trackers import Trackers
 from dreambooth_dpo.dpo_core.settings import LoopSettings
 from dreambooth_dpo.dpo_core.training.adapter import Adapter
 
@@ -52,6 +56,11 @@ def worker(crew: Crew, settings: LoopSettings, trouble: str) -> Worker:
     return Worker(crew, model, adapter, [first, Mean("alignment", 2), Mean("judge_fidelity", 1)])
 
 
+def leader(folder: Path, settings: LoopSettings, tell: Progress, crew: Crew, trouble: str) -> Loop:
+    loop = make_loop(folder, settings=settings, progress=tell, crew=crew)
+    return replace(loop, trackers=Trackers(loop.run, ["tensorboard"])) if trouble == "log" else loop
+
+
 def main(folder: str, settings_json: str, trouble: str) -> int:
     torch.set_num_threads(1)
     settings = LoopSettings.model_validate_json(settings_json)
@@ -67,11 +76,7 @@ def main(folder: str, settings_json: str, trouble: str) -> int:
             if crew.rank:
                 served(crew, lambda: worker(crew, settings, trouble))
                 return 0
-            led(
-                crew,
-                lambda: make_loop(Path(folder), settings=settings, progress=tell, crew=crew),
-                lambda loop: loop.go(),
-            )
+            led(crew, lambda: leader(Path(folder), settings, tell, crew, trouble), lambda loop: loop.go())
             return 0
     except UserError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)

@@ -49,6 +49,9 @@ def test_the_pictures_of_a_run() -> None:
     assert count(settings(), 5, 2) == Counted(60, 0, 16)
     drafted = settings(sampling=settings().sampling.model_copy(update={"draft_steps": 3}))
     assert count(drafted, 5, 2) == Counted(60, 60, 16)
+    sampled = settings().model_copy(update={"train": settings().train.model_copy(update={"sample_every": 4})})
+    given = sampled.rounds * (sampled.train.steps // 4) * 2 * min(2, sampled.evaluation.seeds_per_prompt)
+    assert count(sampled, 5, 2) == Counted(60, 0, 16, given) and given > 0
     ends = settings(evaluation=EvaluationSettings(seeds_per_prompt=2, every_round=False))
     assert count(ends, 5, 2).held_out == 8
     # Seven strengths, of which 0 and 1 are drawn already: 5 more sets of 4.

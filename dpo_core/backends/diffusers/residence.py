@@ -40,10 +40,14 @@ class Resident:
     def training(self, stream: bool | None = False) -> Iterator[None]:
         """Inside, only the denoiser is on the GPU; the other parts return with the first call that needs them."""
         with torch.enable_grad():
-            if self._shelf is not None:
-                for name in self.resting:
-                    getattr(self.pipe, name).to(self._shelf)
+            self.rest()
             yield
+
+    def rest(self) -> None:
+        """Move all parts but the denoiser off the GPU; they return with the first call that needs them."""
+        if self._shelf is not None:
+            for name in self.resting:
+                getattr(self.pipe, name).to(self._shelf)
 
     def memory_for_training(self) -> tuple[float, float] | None:
         """(bytes free beside the loaded weights, bytes of the GPU in all); None without a GPU."""

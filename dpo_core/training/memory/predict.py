@@ -112,7 +112,9 @@ def predict_sampling(
 
 
 class _Step(Trainer):
-    """A trainer whose step has one forward, of given inputs, and starts with moments (and gradients) as a later one."""
+    """A trainer whose step has one forward, of given inputs, and starts with moments, average and gradients as a later
+    one.
+    """
 
     def __init__(self, trainer: Trainer, model: TextToImage, adapter: Adapter, level: str, piece: Batch) -> None:
         settings = trainer.settings.model_copy(update={"reference_bank": 0})
@@ -123,11 +125,14 @@ class _Step(Trainer):
 
     def have_moments(self) -> None:
         self.moments = [torch.empty_like(weight) for weight in self.parameters for _ in range(2)]
+        if self.average is not None:
+            self.average.means = self.adapter.state()
 
     def state_bytes(self) -> int:
-        """Bytes of `state`: policy, reference and moments."""
+        """Bytes of `state`: policy, reference, moments, and the moving average where it is on."""
         frozen = [tensor for pair in self.adapter._frozen.values() for tensor in pair]
-        return sum(tensor.nbytes for tensor in (*self.parameters, *frozen, *self.moments))
+        average = self.parameters if self.average is not None else []
+        return sum(tensor.nbytes for tensor in (*self.parameters, *frozen, *self.moments, *average))
 
     def _forwards(self, step: int) -> Iterator[Batch]:
         if self.settings.accumulation > 1 or len(self.piece.picks) < self.settings.batch_size:

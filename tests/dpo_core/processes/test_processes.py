@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from loops import DRAFTED, adapters, changed, make_loop, outcome
+from loops import DRAFTED, adapters, changed, difference, make_loop, outcome
 from process_loops import Launch
 
 from dreambooth_dpo.dpo_core.crew import ALONE, Crew, waves
@@ -86,6 +86,22 @@ def test_any_number_of_processes_gives_the_same_run(alone, tmp_path: Path, case:
         theirs = alone(case).training(round_index)
         for mine, other in zip(run.training(round_index), theirs, strict=True):
             assert mine == pytest.approx(other, rel=1e-2, abs=1e-4)
+
+
+def test_sample_grids_average_and_trackers_of_two_processes(tmp_path: Path) -> None:
+    """The leader draws and logs while the other waits; training gives the same numbers as without, bit for bit."""
+    pytest.importorskip("tensorboard")
+    train = {**TRAIN, "ema_decay": 0.5, "log_every": 5}
+    given = {"plain": (changed(train=train), ""), "shown": (changed(train={**train, "sample_every": 2}), "log")}
+    for name, (settings, trouble) in given.items():
+        assert [code for code, _ in Launch(tmp_path / name, 2, settings, trouble).wait()] == [0, 0]
+    plain, shown = (RunFolder(tmp_path / name) for name in given)
+    assert outcome(plain) == outcome(shown)
+    assert max(map(difference, adapters(plain), adapters(shown))) == 0
+    grids = {p.relative_to(shown.path).as_posix() for p in shown.path.glob("round_*/samples/*.png")}
+    assert grids == {f"round_{r}/samples/step_{step:06d}.png" for r in (0, 1) for step in (2, 4, 6)}
+    assert shown.fact("logged") == {"tensorboard": {"about": 1, "train": 12, "held_out": 12, "samples": 12}}
+    assert len(list((shown.path / "logs" / "dreambooth_dpo").glob("events.*"))) == 1
 
 
 def test_a_run_of_two_processes_is_resumed_by_three_and_by_one(alone, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from loops import FakeModel, changed, make_loop
+from loops import FakeModel, changed, difference, make_loop
 from models import tiny_text_to_image
 from pydantic import ValidationError
 from trainers import make_trainer
@@ -61,6 +61,25 @@ def test_compiled_training_equals_the_plain_one_for_each_adapter() -> None:
         assert "forward" not in model.denoiser.__dict__
     assert ends[True]["loss"] == pytest.approx(ends[False]["loss"], rel=1e-3)
     assert ends[True]["grad_norm"] == pytest.approx(ends[False]["grad_norm"], rel=1e-3)
+
+
+@pytest.mark.slow
+@needs_compiler
+def test_pictures_between_compiled_steps_compile_nothing_and_change_nothing() -> None:
+    """Pictures of other shapes than the steps'; without the eager forward they would be compiled too."""
+    ends, seen = {}, []
+    for every in (0, 1):
+        trainer = make_trainer(FakeModel(), steps=3, compile=True, sample_every=every)
+
+        def show(done: int, trainer=trainer) -> None:
+            before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+            with torch.no_grad():
+                trainer.model.denoiser(torch.zeros(1 + done, 3, 8, 8))
+            seen.append(torch._dynamo.utils.counters["stats"]["unique_graphs"] - before)
+
+        train_steps(trainer, show=show)
+        ends[every] = trainer.adapter.state()
+    assert seen == [0, 0, 0] and difference(ends[0], ends[1]) == 0
 
 
 @pytest.mark.slow
