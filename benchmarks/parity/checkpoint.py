@@ -76,7 +76,7 @@ def held_by_both(name: str) -> Both:
     family = FAMILIES[name]
     patcher, clip, _, _ = build(name, **{**SIZES.get(name, {}), **family.native})
     _keep_size(patcher.model.diffusion_model)
-    theirs = in_diffusers.FAMILIES[name]
+    theirs = in_diffusers.FAMILIES[family.like or name]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         denoiser = getattr(diffusers, theirs.model)(**{**theirs.config, **family.config})

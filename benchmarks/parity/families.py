@@ -30,6 +30,8 @@ class Family(NamedTuple):
     """More settings of the denoiser in diffusers than in lora_loaders/in_diffusers.json."""
     native: Mapping[str, Any] = {}
     """Other settings of the denoiser in ComfyUI than in families/zoo.json."""
+    like: str = ""
+    """The family in lora_loaders/in_diffusers.json whose converter and settings it has; "": its own."""
     parts: Mapping[str, Any] = {}
     """More arguments of the pipeline's class."""
 
@@ -52,6 +54,11 @@ def _chroma(tensor: torch.Tensor, extras: Extras) -> tuple:
 
 def _flux2(tensor: torch.Tensor, extras: Extras) -> tuple:
     return tensor, None
+
+
+def _flux2_dev(tensor: torch.Tensor, extras: Extras) -> tuple:
+    """ComfyUI pads prompts with zeros on the left."""
+    return torch.nn.functional.pad(tensor, (0, 0, 512 - tensor.shape[1], 0)), None
 
 
 def _z_image(tensor: torch.Tensor, extras: Extras) -> tuple:
@@ -108,6 +115,10 @@ FAMILIES: Mapping[str, Family] = {
     ),
     "Flux2-klein": Family(
         "Flux2KleinPipeline", _flux2, ("AutoencoderKLFlux2", {}), _DYNAMIC, _SIMPLE, 5, 4.0
+    ),
+    "Flux2-dev": Family(
+        "Flux2Pipeline", _flux2_dev, ("AutoencoderKLFlux2", {}), _DYNAMIC, _SIMPLE, 5, 1.0,
+        config={"guidance_embeds": True, "joint_attention_dim": 15360}, like="Flux2-klein",
     ),
     "Z-Image": Family("ZImagePipeline", _z_image, _FLUX_VAE, (_EULER, {"shift": 3.0}), _SIMPLE, 5, 4.0),
     "Qwen-Image": Family("QwenImagePipeline", _qwen, _QWEN_VAE, _DYNAMIC, _SIMPLE, 5, 1.0),

@@ -8,8 +8,8 @@ from dreambooth_dpo.benchmarks.parity.families import FAMILIES
 
 pytestmark = pytest.mark.usefixtures("comfyui")
 pytest.importorskip("diffusers", reason="the headless side needs diffusers beside ComfyUI")
-FEW = ("SDXL", "SD3.5-medium", "Flux-dev", "Z-Image", "Qwen-Image")
-"""A UNet with sizes as inputs; fused layers; a shift by the picture's size; a list of latents; one frame of a video."""
+FEW = ("SDXL", "SD3.5-medium", "Flux-dev", "Qwen-Image")
+"""A UNet with sizes as inputs; fused layers; a shift by the picture's size; latents of one frame of a video."""
 
 SAME_START = ("SD15", "SDXL", "Qwen-Image")
 """Layers that the backends know by one name each: their first weights are drawn in one order."""
