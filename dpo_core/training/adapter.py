@@ -86,7 +86,8 @@ class Adapter:
 
     `device`: device of the adapter's weights; None: the device of each layer's weight. `names`: the diffusers name of
     each layer that has another name in this denoiser. Initial weights are drawn in diffusers' order, so the same seed
-    gives the same adapter in both backends.
+    gives the same adapter in both backends where these hold the same layers, in one order of names (not Krea 2, nor
+    where ComfyUI has query, key and value in one layer).
     """
 
     def __init__(
