@@ -108,13 +108,15 @@ def parts_from_config(config: RunConfig, crew: Crew = ALONE) -> Parts:
 
     Raises UserError or MetricsError that names the wrong file or value.
     """
-    from .dpo_core.backends.diffusers.loading import check_model
+    from .dpo_core.backends.diffusers.loading import check_model, check_quantized
     from .dpo_core.backends.diffusers.loras import read_layers
 
     concept = config_concept(config)
     prompts = config_prompts(config, concept)
     device = device_of(pick_device(config.model.device), crew)
-    check_model(config.model.path, config.model.configs)
+    given = config.model
+    check_model(given.path, given.configs)
+    check_quantized(given.path, given.configs, device, given.quantize, given.lora is not None)
     if config.model.lora is not None:
         read_layers(config.model.lora)
     scorers = clip_scorers(config.scorers.rewards, config.scorers, concept, device)
@@ -133,7 +135,8 @@ def config_model(config: RunConfig, device: str, *more: Path) -> Model:
     given = config.model
     loras = {given.lora: given.lora_strength} if given.lora is not None else {}
     loras |= {lora: 1.0 for lora in more}
-    return load_model(given.path, given.configs, device, config.train.precision, config.sampling, loras)
+    precision, sampling = config.train.precision, config.sampling
+    return load_model(given.path, given.configs, device, precision, sampling, loras, given.quantize)
 
 
 def open_loop(
