@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from dreambooth_dpo.benchmarks.common.device_stand_in import spoiled
+from dreambooth_dpo.benchmarks.common.device_stand_in import block_sizes, spoiled
+from dreambooth_dpo.benchmarks.pipelines.offload import offloads
 from dreambooth_dpo.benchmarks.pipelines.quantized import dequantized, gradient, linear_layers, quantized_row
 from dreambooth_dpo.benchmarks.pipelines.tiny import SIDE, tiny
 from dreambooth_dpo.dpo_core.backends.diffusers import quantized
@@ -31,6 +32,7 @@ from dreambooth_dpo.dpo_core.settings import AdapterSettings, SamplingSettings, 
 from dreambooth_dpo.dpo_core.training.adapter import Adapter
 from dreambooth_dpo.dpo_core.training.dataset import PairData
 from dreambooth_dpo.dpo_core.training.lora_files import save_lora
+from dreambooth_dpo.dpo_core.training.memory.packed_layers import packed_forward
 from dreambooth_dpo.dpo_core.training.memory.predict import predict_step
 from dreambooth_dpo.dpo_core.training.trainer import Trainer
 
@@ -182,6 +184,31 @@ def test_weights_outside_their_turn_are_seen(loaded) -> None:
         assert bool((gradient(model) != expected).any())  # NaN differs too
 
 
+@pytest.mark.parametrize("ahead", [False, True])
+def test_one_block_is_on_the_device(loaded, ahead: bool) -> None:
+    """bitsandbytes' own autograd function would keep the packed weights of all blocks (packed_layers.py)."""
+    _, model = loaded
+    outside, sizes = block_sizes(model.denoiser)
+    with spoiled(model.denoiser, ahead) as mover:
+        gradient(model, "stream", mover)
+    assert outside + max(sizes) <= mover.peak <= outside + (sum(sizes) if ahead else max(sizes))
+    assert mover.bytes_there() == 0
+
+
+@pytest.mark.parametrize("nested", [False, True], ids=["scales", "scales of scales"])
+def test_a_4_bit_layer_has_the_gradient_of_bitsandbytes(nested: bool) -> None:
+    import bitsandbytes
+
+    layer = bitsandbytes.nn.Linear4bit(128, 64, quant_type="nf4", compress_statistics=nested).requires_grad_(False)
+    layer.to("cpu")
+    assert layer.weight.quant_state.nested == nested
+    found = []
+    for forward in (layer, packed_forward(layer, layer.forward)):
+        x = torch.linspace(-1, 1, 3 * 128).view(3, 128).requires_grad_()
+        found.append(torch.autograd.grad(forward(x).square().sum(), x)[0])
+    assert torch.equal(*found) and bool(found[0].any())
+
+
 def test_streamed_scales_stay_where_they_are(loaded) -> None:
     """bitsandbytes' `.to` moves scales in place: those of the weights in main memory must not follow their copies."""
     from dreambooth_dpo.dpo_core.training.memory.stream import Mover
@@ -214,6 +241,16 @@ def test_the_layout_of_4_bit_weights_stays(folder) -> None:
     layers[0].support_avx512bf16_for_cpu = True
     keep_layout(model.denoiser)
     assert not layers[0].support_avx512bf16_for_cpu
+
+
+def test_group_offloading_is_for_drawing_alone() -> None:
+    """Why the level stream is not diffusers' group offloading: it frees no weights in training (docs/headless.md)."""
+    found = offloads()
+    drawing, plain, checkpointed, stream = found.values()
+    assert drawing.right and drawing.peak < 0.2
+    assert not plain.right and plain.peak > 0.9
+    assert checkpointed.right and checkpointed.peak > 0.9 and checkpointed.left > 0.9
+    assert stream.right and stream.peak < 0.2
 
 
 # --- what a run depends on ---
