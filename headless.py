@@ -110,13 +110,15 @@ def parts_from_config(config: RunConfig, crew: Crew = ALONE) -> Parts:
 
     Raises UserError or MetricsError that names the wrong file or value.
     """
-    from .dpo_core.backends.diffusers.loading import check_model
+    from .dpo_core.backends.diffusers.loading import check_model, check_quantized
     from .dpo_core.backends.diffusers.loras import read_layers
 
     concept = config_concept(config)
     prompts = config_prompts(config, concept)
     device = device_of(pick_device(config.model.device), crew)
-    check_model(config.model.path, config.model.configs)
+    given = config.model
+    check_model(given.path, given.configs)
+    check_quantized(given.path, given.configs, device, given.quantize, given.lora is not None)
     if config.model.lora is not None:
         read_layers(config.model.lora)
     scorers = clip_scorers(config.scorers.rewards, config.scorers, concept, device)
@@ -134,9 +136,8 @@ def config_model(config: RunConfig, device: str, more: Mapping[Path, float] | No
 
     given = config.model
     loras = {given.lora: given.lora_strength} if given.lora is not None else {}
-    return load_model(
-        given.path, given.configs, device, config.train.precision, config.sampling, {**loras, **(more or {})}
-    )
+    precision, sampling, merged = config.train.precision, config.sampling, {**loras, **(more or {})}
+    return load_model(given.path, given.configs, device, precision, sampling, merged, given.quantize)
 
 
 def open_loop(

@@ -51,6 +51,11 @@ class ModelConfig(Settings):
     )
     lora: Path | None = Field(None, description="LoRA to put on first (the user's DreamBooth LoRA), safetensors.")
     lora_strength: float = Field(1.0, ge=-4.0, le=4.0, description="Strength of that LoRA.")
+    quantize: Literal["bnb-nf4", "torchao-int8", "torchao-fp8"] | None = Field(
+        None,
+        description="Quantize the frozen denoiser's linear layers: bnb-nf4 (4 bits, bitsandbytes), torchao-int8 or "
+        "torchao-fp8 (8 bits, torchao). The LoRA trains on top. Empty: not quantized.",
+    )
     device: str = Field("auto", description="cpu, cuda, cuda:1, mps, or auto.")
 
 

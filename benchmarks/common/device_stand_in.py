@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 
 import torch
 from torch import nn
@@ -22,13 +23,21 @@ from ...dpo_core.training.memory.stream import Mover
 def parts_of(tensor: torch.Tensor) -> list[torch.Tensor]:
     """The plain tensors that make up a tensor: its values and scales where it is quantized, else itself."""
     flatten = getattr(tensor, "__tensor_flatten__", None)
+    if flatten is not None:
+        return [getattr(tensor, name) for name in flatten()[0]]
+    state = getattr(tensor, "quant_state", None)
     # As plain tensors: GGUF's own class gives itself where a clone is asked for.
-    return [tensor.as_subclass(torch.Tensor)] if flatten is None else [getattr(tensor, name) for name in flatten()[0]]
+    return [tensor.as_subclass(torch.Tensor), *([] if state is None else [state.absmax])]
 
 
 def _bits(tensor: torch.Tensor) -> torch.Tensor:
     """The tensor's bytes, which can be compared and written for every type."""
     return tensor.detach().view(torch.uint8) if tensor.ndim else tensor.detach().view(1).view(torch.uint8)
+
+
+def _share_memory(one: torch.Tensor, other: torch.Tensor) -> bool:
+    places = {part.data_ptr() for part in parts_of(other)}
+    return any(part.nbytes and part.data_ptr() in places for part in parts_of(one))
 
 
 def spoil(tensor: torch.Tensor) -> None:
@@ -56,10 +65,13 @@ class StandIn(Mover):
 
     def to_device(self, tensor: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
-            copy = tensor.to("cpu", copy=True)
-        for part, value in zip(parts_of(copy), self.true[id(tensor)], strict=True):
-            if part.nbytes and part.data_ptr() in {p.data_ptr() for p in parts_of(tensor)}:
+            # The classes of bitsandbytes and torchao do not know `copy`.
+            copy = deepcopy(tensor) if hasattr(tensor, "quant_state") else tensor.to("cpu", copy=True)
+            if _share_memory(copy, tensor):
+                copy = deepcopy(tensor)
+            if _share_memory(copy, tensor):
                 raise AssertionError("a copy shares memory with its original")
+        for part, value in zip(parts_of(copy), self.true[id(tensor)], strict=True):
             _bits(part).copy_(_bits(value))
             self.alive.append((StorageWeakRef(part.untyped_storage()), part.nbytes))
             self.moved += part.nbytes

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from ..errors import UserError
 from ..protocols import TextToImage
 from ..settings import AdapterSettings
+from .blocks import weight_shape
 from .targets import target_layers
 
 
@@ -26,14 +27,14 @@ class LowRank(nn.Module):
         self, layer: nn.Module, rank: int, alpha: float, generator: torch.Generator, device: torch.device | None = None
     ) -> None:
         super().__init__()
-        weight, device = layer.weight, device or layer.weight.device
+        shape, device = weight_shape(layer.weight), device or layer.weight.device
         self.scale = alpha / rank
         self.alpha = alpha
-        self.convolution = (layer.stride, layer.padding, layer.dilation) if weight.ndim == 4 else None
-        down = torch.empty(rank, *weight.shape[1:], dtype=torch.float32)
+        self.convolution = (layer.stride, layer.padding, layer.dilation) if len(shape) == 4 else None
+        down = torch.empty(rank, *shape[1:], dtype=torch.float32)
         bound = 1 / math.sqrt(down[0].numel())
         down.uniform_(-bound, bound, generator=generator)
-        up = torch.zeros(weight.shape[0], rank, *([1] * (weight.ndim - 2)), dtype=torch.float32)
+        up = torch.zeros(shape[0], rank, *([1] * (len(shape) - 2)), dtype=torch.float32)
         self.down = nn.Parameter(down.to(device))
         self.up = nn.Parameter(up.to(device))
 
@@ -54,6 +55,11 @@ class LowRank(nn.Module):
     def weight_change(self) -> torch.Tensor:
         """The weight change that is equivalent to `forward`, in the shape of the layer's weight."""
         return self.scale * (self.up.flatten(1) @ self.down.flatten(1)).view(len(self.up), *self.down.shape[1:])
+
+
+def _is_exact(weight: torch.Tensor) -> bool:
+    """Whether a change can be added to a weight without rounding: plain float32, not quantized from it."""
+    return weight.dtype == torch.float32 and not hasattr(weight, "__tensor_flatten__")
 
 
 _ORDER = {
@@ -195,8 +201,8 @@ class Adapter:
         """Merge the policy into the layers' weights for sampling: same output up to rounding, without the hooks' cost.
 
         On exit, also after an error, every layer gets its original weight tensor back, so the base model stays
-        bit-identical. Needs memory for one copy of the adapted layers. Layers below float32 keep hooks, since a merged
-        weight would be rounded to their dtype (5e-3 relative for bf16). Inside, `reference()` and `off()` raise
+        bit-identical. Needs memory for one copy of the adapted layers. Layers below float32 and quantized ones keep
+        hooks, since a merged weight would be rounded (5e-3 relative for bf16). Inside, `reference()` and `off()` raise
         RuntimeError: a merged weight cannot be switched.
         """
         with self._placing(), self._switched("merged"):
@@ -205,7 +211,7 @@ class Adapter:
 
     @contextmanager
     def _weights_merged(self) -> Iterator[None]:
-        exact = {n: m for n, m in self.layers.items() if m.weight.dtype == torch.float32}
+        exact = {n: m for n, m in self.layers.items() if _is_exact(m.weight)}
         base = {n: m.weight.data for n, m in exact.items()}
         handles = [m.register_forward_hook(self._hook(n)) for n, m in self.layers.items() if n not in exact]
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 UNET_PARTS = ("input_blocks", "down_blocks")
@@ -32,3 +33,8 @@ def is_layer(module: nn.Module) -> bool:
     if weight is None or weight.ndim not in (2, 4):
         return False
     return isinstance(module, nn.Linear | nn.Conv2d) or type(module).__name__ in ("Linear", "Conv2d")
+
+
+def weight_shape(weight: torch.Tensor) -> torch.Size:
+    """Shape of a layer's weight; of one that bitsandbytes has packed to 4 bits, before."""
+    return getattr(getattr(weight, "quant_state", None), "shape", weight.shape)

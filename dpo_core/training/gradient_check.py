@@ -116,9 +116,14 @@ def _patched(model: TextToImage) -> str:
 
 
 def _probe(model: TextToImage) -> Probe:
-    if model.precision != "fp32" or any(p.element_size() < 4 for p in model.denoiser.parameters()):
+    if model.precision != "fp32" or any(_compute_type(p).itemsize < 4 for p in model.denoiser.parameters()):
         return ROUGH
     return FINE if model.device.type == "cpu" else PLAIN
+
+
+def _compute_type(weight: torch.Tensor) -> torch.dtype:
+    """The dtype that a weight has, or that its layer computes in where bitsandbytes holds it in 4 bits."""
+    return getattr(weight, "quant_state", weight).dtype
 
 
 def _loss(model: TextToImage, cond: Cond, latents: torch.Tensor, seed: int) -> Callable[[], torch.Tensor]:

@@ -10,9 +10,12 @@ from collections.abc import Mapping
 import torch
 
 from ...hashing import update_with_tensor
+from .quantized import SOURCE, quantization_of, raw_parts
 
-_UNRELATED = ("transformers_version", "torch_dtype", "dtype", "architectures", "model_type", "sample_size")
-"""Settings in configs that change no picture."""
+_UNRELATED = (
+    "transformers_version", "torch_dtype", "dtype", "architectures", "model_type", "sample_size", "quantization_config",
+)  # fmt: skip
+"""Settings in configs that change no picture, and the one that `quantization_of` names."""
 TOKENIZERS = ("tokenizer", "tokenizer_2", "tokenizer_3", "tokenizer_4")
 """Names of a pipeline's tokenizers."""
 
@@ -33,16 +36,20 @@ def hash_weights(
 ) -> tuple[str, dict[str, str]]:
     """Hash (16 hex digits) of weights, prediction type and noise schedule, and one of each part's weights.
 
-    Independent of device and threads. parts: by name, in the order of the hash. Each weight is read once.
+    Independent of device and threads. parts: by name, in the order of the hash. Each weight is read once. A denoiser
+    that was quantized here counts by the weights before and the name of its quantization.
     """
     whole = hashlib.sha256(prediction_type.encode() + alphas.cpu().half().numpy().tobytes())
     each: dict[str, str] = {}
     for part, module in parts.items():
         own = hashlib.sha256()
         both = _Several(whole, own)
-        for name, weight in module.named_parameters():
+        if source := getattr(module, SOURCE, None):
+            both.update(" ".join(source).encode())
+        for name, weight in () if source else module.named_parameters():
             both.update(f"{name}{tuple(weight.shape)}".encode())
-            update_with_tensor(both, weight.float())
+            for raw in raw_parts(weight):
+                update_with_tensor(both, raw.float())
         each[part] = own.hexdigest()[:16]
     return whole.hexdigest()[:16], each
 
@@ -57,7 +64,12 @@ def described_pipeline(pipe, weights: Mapping[str, str]) -> dict[str, dict]:
         "scheduler": {"class": type(pipe.scheduler).__name__, **_settings(pipe.scheduler.config)},
         **{name: described_tokenizer(found) for name, found in tokenizers.items() if found is not None},
         **{
-            part: {"class": type(module).__name__, "weights": weights[part], **_settings(_config(module))}
+            part: {
+                "class": type(module).__name__,
+                "weights": weights[part],
+                "quantization": quantization_of(module),
+                **_settings(_config(module)),
+            }
             for part in weights
             for module in [getattr(pipe, part)]
         },

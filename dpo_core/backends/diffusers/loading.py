@@ -18,6 +18,7 @@ from .loras import merge_lora
 from .model import DiffusersTextToImage, load_pipeline
 from .pipeline_model import PipelineTextToImage
 from .pipelines import DRIVEN, component
+from .quantized import check_quantize, keep_layout, quantize, stored_quantization
 
 Model = DiffusersTextToImage | PipelineTextToImage
 _IN_FILE = {
@@ -98,6 +99,30 @@ def check_model(path: Path, configs: Path | None = None) -> str:
     return name
 
 
+def check_quantized(
+    path: Path, configs: Path | None, device: str, quantization: str | None, merges: bool = False
+) -> str | None:
+    """Name of the quantization that a model is stored in, if any. Reads small files only.
+
+    quantization: the setting, one of `KINDS`. merges: whether LoRAs are to be merged. Raises UserError as
+    `stored_quantization` and `check_quantize`, and for a stored quantization together with either of both.
+    """
+    if quantization is not None:
+        check_quantize(quantization, device)
+    stored = None if Path(path).is_file() else stored_quantization(_folder(Path(path), configs), device)
+    if stored is not None and quantization is not None:
+        raise UserError(
+            f"model.quantize is {quantization}, but model folder {path} is quantized already ({stored}). Leave "
+            "model.quantize out, or give the unquantized model."
+        )
+    if stored is not None and merges:
+        raise UserError(
+            f"a LoRA cannot be merged into the quantized weights of model folder {path} ({stored}). Give the "
+            "unquantized model and set model.quantize: LoRAs are merged before."
+        )
+    return stored
+
+
 def _refuse(folder: Path, reason: str) -> UserError:
     return UserError(f"model folder {folder} cannot be loaded: {reason}")
 
@@ -168,7 +193,8 @@ def _pipeline(path: Path, configs: Path | None, name: str, dtype: torch.dtype) -
     folder, kind = _folder(path, configs), getattr(diffusers, name)
     try:
         if not path.is_file():
-            return kind.from_pretrained(folder, **_models(folder, dtype, without=()), local_files_only=True)
+            models = _models(folder, dtype, without=()) | _no_checker(kind)
+            return kind.from_pretrained(folder, **models, local_files_only=True)
         keys = read_header(path) or {}
         held = tuple(part for part, starts in _IN_FILE.items() if any(key.startswith(starts) for key in keys))
         models = _models(folder, dtype, without=("transformer", "unet", *held)) | _no_checker(kind)
@@ -225,21 +251,29 @@ def load_model(
     precision: str,
     sampling: SamplingSettings,
     loras: Mapping[Path, float],
+    quantization: str | None = None,
 ) -> Model:
-    """Load a model, with LoRAs (strength by file) merged into its weights.
+    """Load a model, with LoRAs (strength by file) merged into its weights; then quantize its denoiser (`KINDS`).
 
-    Raises UserError when it is of another class, when a weight is missing, unexpected or does not fit, or when a LoRA
-    is of another model.
+    Raises UserError when it is of another class, when a weight is missing, unexpected or does not fit, when a LoRA
+    is of another model, and as `check_quantized`.
     """
     name = check_model(path, configs)
-    if name == "StableDiffusionPipeline" and not Path(path).is_file():
+    stored = check_quantized(path, configs, device, quantization, bool(loras))
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    if name == "StableDiffusionPipeline" and not Path(path).is_file() and stored is None:
         pipe = load_pipeline(path, "cpu")
     else:
-        pipe = _pipeline(Path(path), configs, name, torch.bfloat16 if precision == "bf16" else torch.float32)
+        pipe = _pipeline(Path(path), configs, name, dtype)
     pipe.set_progress_bar_config(disable=True)
     for lora, strength in loras.items():
         merge_lora(pipe, lora, strength)
+    denoiser = getattr(pipe, component(pipe))
+    if quantization is not None:
+        denoiser = denoiser if denoiser.dtype == dtype else denoiser.to(dtype)
+        quantize(denoiser, quantization, torch.device(device))
+    keep_layout(denoiser)
     if name == "StableDiffusionPipeline":
         return DiffusersTextToImage(pipe.to(device), precision)
-    getattr(pipe, component(pipe)).to(device)
+    denoiser.to(device)
     return PipelineTextToImage(pipe, precision, sampling.width, sampling.height)

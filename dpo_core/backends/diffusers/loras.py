@@ -10,8 +10,10 @@ import torch
 from torch.nn import functional as F
 
 from ...errors import UserError
+from ...training.blocks import weight_shape
 from ...training.lora_files import lora_file, read_lora, read_metadata
 from ...training.lora_layers import PEFT_PREFIX, LoraLayer, layer_name, lora_layers
+from .quantized import raw_parts
 
 _PARTS = (
     ("lora_unet_", "unet"), ("lora_te1_", "text_encoder"), ("lora_te_", "text_encoder"),
@@ -83,7 +85,7 @@ def plan_merge(pipe, lora: Path) -> list[Merge]:
         _refuse(lora, f"{len(found) - len(lost)} of its {len(found)} layers are in the model; not there: {names}")
     merges = [Merge(layer, module) for layer, module in found]
     for merge in merges:
-        have, change = tuple(merge.module.weight.shape), _shape(merge.layer)
+        have, change = tuple(weight_shape(merge.module.weight)), _shape(merge.layer)
         if have != change:
             _refuse(lora, f"layer {merge.layer.name} changes a weight of shape {change}, and the model's is {have}")
     if len({id(merge.module) for merge in merges}) < len(merges):
@@ -92,9 +94,15 @@ def plan_merge(pipe, lora: Path) -> list[Merge]:
 
 
 def merge_lora(pipe, lora: Path, strength: float) -> None:
-    """Add a LoRA, times `strength`, to the weights of denoiser and text encoders. Raises as `plan_merge` does."""
+    """Add a LoRA, times `strength`, to the weights of denoiser and text encoders.
+
+    Raises UserError as `plan_merge` does, and for a model that is quantized.
+    """
+    merges = plan_merge(pipe, lora)
+    if any(len(raw_parts(merge.module.weight)) > 1 for merge in merges):
+        raise UserError(f"LoRA {lora} cannot be merged into quantized weights. Merge it before the model is quantized.")
     with torch.no_grad():
-        for merge in plan_merge(pipe, lora):
+        for merge in merges:
             weight = merge.module.weight
             weight.data += _change(merge.layer, weight, strength).to(weight)
 

@@ -16,6 +16,7 @@ from ...settings import SamplingSettings
 from .folder import check_model_folder, check_prediction_type, check_tokenizer, load_parts
 from .identity import hash_weights
 from .loras import merge_lora
+from .quantized import is_quantized
 from .residence import Resident
 from .schedules import table_noised
 
@@ -104,7 +105,8 @@ class DiffusersTextToImage(Resident):
         self._shelf = torch.device("cpu") if self.device.type == "cuda" else None
         parts = {"unet": self.denoiser, "text_encoder": pipe.text_encoder, "vae": pipe.vae}
         self.fingerprint, self._weights = hash_weights(parts, self.prediction_type, self.alphas)
-        if precision == "bf16":  # else autocast would cast the weights in every forward and hold both copies
+        # Else autocast would cast the weights in every forward and hold both copies. Quantized ones have their dtype.
+        if precision == "bf16" and not is_quantized(self.denoiser):
             self.denoiser.to(torch.bfloat16)
 
     @torch.no_grad()

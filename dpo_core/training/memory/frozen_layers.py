@@ -7,6 +7,8 @@ PyTorch saves anyway are not kept, about a third of a UNet's saved memory (docs/
 - the output of a group norm that feeds a SiLU: recomputed from the norm's input, which is saved in any case;
 - in GEGLU, h * gelu(g), the output of the gelu: recomputed from g.
 
+4-bit layers save their weight where checkpointing sees it (packed_layers.py).
+
 Gradients are the same bit for bit where kernels are deterministic. Unchanged are tensors smaller than MIN_BYTES, layers
 that write in place or whose weights are trained, and everything when PyTorch is older than 2.4.
 """
@@ -20,6 +22,8 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+from .packed_layers import is_packed, packed_forward
 
 GEGLUS = ("diffusers.models.activations", "comfy.ldm.modules.attention")
 """Python modules whose class GEGLU computes h * gelu(g) with h, g = proj(x).chunk(2, -1)."""
@@ -144,6 +148,8 @@ def _geglu(module: nn.Module, plain: Callable) -> Callable:
 
 def _replacement(module: nn.Module) -> tuple[str, Callable] | None:
     """Name of the module's method to replace, and its replacement; None if the module stays unchanged."""
+    if is_packed(module):
+        return "forward", packed_forward(module, module.forward)
     if isinstance(module, nn.Conv2d) and module.padding_mode == "zeros" and not isinstance(module.padding, str):
         return "_conv_forward", _conv(module, module._conv_forward)
     if isinstance(module, nn.GroupNorm) and not any(p.requires_grad for p in module.parameters()):

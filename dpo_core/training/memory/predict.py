@@ -226,6 +226,8 @@ def _weights_without_data(count: FakeBytes, denoiser: nn.Module) -> Iterator[lis
             like = count.like(tensor)
             is_weight = isinstance(tensor, nn.Parameter)
             made[id(tensor)] = tensor, nn.Parameter(like, requires_grad=False) if is_weight else like
+            if (state := getattr(tensor, "quant_state", None)) is not None:  # the scales of bitsandbytes' 4-bit weights
+                made[id(tensor)][1].quant_state = state
         return made[id(tensor)][1]
 
     try:
@@ -239,6 +241,8 @@ def _weights_without_data(count: FakeBytes, denoiser: nn.Module) -> Iterator[lis
 
 
 def _bytes(tensor: torch.Tensor) -> int:
+    if (state := getattr(tensor, "quant_state", None)) is not None:
+        return tensor.nbytes + state.absmax.nbytes
     flatten = getattr(tensor, "__tensor_flatten__", None)
     return tensor.nbytes if flatten is None else sum(_bytes(getattr(tensor, name)) for name in flatten()[0])
 

@@ -9,6 +9,7 @@ refers to it: copies are new tensors, not views of a buffer.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import wraps
@@ -36,7 +37,7 @@ class Mover:
 
     def to_device(self, tensor: torch.Tensor) -> torch.Tensor:
         """The tensor on the device; quantized tensors move with their scales. May return the tensor itself."""
-        with torch.no_grad():
+        with torch.no_grad(), _scales_kept(tensor):
             return tensor.to(self.device, non_blocking=True)
 
     def turn(self) -> None:
@@ -51,6 +52,23 @@ class Mover:
 
     def leave(self, copies: Sequence[torch.Tensor]) -> None:
         """These copies are no longer used."""
+
+
+@contextmanager
+def _scales_kept(tensor: torch.Tensor) -> Iterator[None]:
+    """Inside, bitsandbytes may move a 4-bit weight: `.to` moves the scales in place, which its copy shares with it.
+
+    On exit the tensor has scales of its own again, where they were.
+    """
+    state = getattr(tensor, "quant_state", None)
+    own = copy.copy(state)
+    if getattr(state, "state2", None) is not None:
+        own.state2 = copy.copy(state.state2)
+    try:
+        yield
+    finally:
+        if state is not None:
+            tensor.quant_state = own
 
 
 class CudaMover(Mover):
