@@ -200,6 +200,7 @@ def evaluate_lora(config: RunConfig, lora: Path, resume: bool, progress: Progres
     adapter = Adapter(parts.model.denoiser, config.adapter, seed=config.sampling.seed)
     own = fits_adapter(adapter, lora)
     if not own:
+        check_merges(config)
         plan_merge(parts.model.pipe, lora)  # before anything is sampled, because it may belong to another model
     loop = open_loop(config, parts, adapter, resume, progress, lora=sha256(lora.read_bytes()).hexdigest()[:16])
     loop.evaluate(0)
@@ -210,6 +211,14 @@ def evaluate_lora(config: RunConfig, lora: Path, resume: bool, progress: Progres
     loop.evaluate(1)
     loop.run.set_fact("rounds", 1)
     return write_report(loop.run)
+
+
+def check_merges(config: RunConfig) -> None:
+    """Raises UserError where no LoRA can be merged into the config's model (one that is stored quantized)."""
+    from .dpo_core.backends.diffusers.loading import check_quantized
+
+    given = config.model
+    check_quantized(given.path, given.configs, pick_device(given.device), given.quantize, True)
 
 
 def _with_merged(loop: Loop, config: RunConfig, lora: Path) -> Loop:

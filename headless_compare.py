@@ -19,7 +19,7 @@ from .dpo_core.progress import Progress, silent
 from .dpo_core.protocols import TextToImage
 from .dpo_core.run.files import atomic_path, write_json
 from .dpo_core.training.adapter import Adapter
-from .headless import config_model, open_loop, parts_from_config, settled_config
+from .headless import check_merges, config_model, open_loop, parts_from_config, settled_config
 
 if TYPE_CHECKING:
     from .dpo_core.backends.diffusers.loading import Model
@@ -80,6 +80,7 @@ def compare_loras(
     config, given = settled_config(config), entries(loras, strengths)
     for entry in given:
         read_layers(entry.file)
+    check_merges(config)
     parts = parts_from_config(config)
     for entry in given:
         plan_merge(parts.model.pipe, entry.file)
