@@ -181,17 +181,23 @@ def means(found: Evaluations) -> list[dict]:
     return [{"round": k, **{n: found.mean(k, n) for n in found.scorers if (k, n) in known}} for k in found.rounds]
 
 
-def unscored(found: Evaluations, why: Mapping[str, str]) -> dict[str, dict]:
+def unscored(found: Evaluations, why: Mapping[str, str], resamples: int) -> dict[str, dict]:
     """Share (0..1) of held-out images without a score, of each scorer that may give none, at the start and now.
 
-    why: the reason in words by scorer. {"fidelity_2": {"why": ..., "images": n, "before": 0.1, "after": 0.05}};
-    `after` is that of the round shown, None where nothing was trained.
+    why: the reason in words by scorer. {"fidelity_2": {"why": ..., "images": n, "before": 0.1, "after": 0.05,
+    "verdict": "unclear"}}; `after` is that of the round shown, None where nothing was trained. The verdict is "up"
+    where more images have no score, by the interval over prompts.
     """
     result = {}
     for name in (n for n in found.scorers if n in why):
-        shares = [float(np.isnan(found.values[k, name]).mean()) for k in (0, found.shown) if (k, name) in found.values]
-        after = shares[1] if found.shown and len(shares) == 2 else None
-        result[name] = {"why": why[name], "images": len(found.candidates), "before": shares[0], "after": after}
+        before = np.isnan(found.values[0, name]).astype(np.float64)
+        result[name] = {"why": why[name], "images": len(before), "before": float(before.mean())}
+        if found.shown and (found.shown, name) in found.values:
+            after = np.isnan(found.values[found.shown, name]).astype(np.float64)
+            verdict = paired_gain(before, after, found.prompt_of, resamples).verdict
+            result[name] |= {"after": float(after.mean()), "verdict": verdict}
+        else:
+            result[name] |= {"after": None, "verdict": "not trained"}
     return result
 
 
@@ -264,7 +270,7 @@ def collect(run: RunFolder, found: Evaluations) -> dict:
         **gains(found, evaluation.bootstrap),
         "axes": axis_gains(found, evaluation.bootstrap),
         "unseen": gains(found, evaluation.bootstrap, unseen) if unseen.any() else {},
-        "unscored": unscored(found, run.fact("unscored") or {}),
+        "unscored": unscored(found, run.fact("unscored") or {}, evaluation.bootstrap),
         "per_round": means(found),
         "pairs": pair_yields(run, most),
         "training": training_summary(records, TrainSettings(**settings.get("train", {})), run.fact("stopped")),
