@@ -26,6 +26,7 @@ from .dpo_core.prompts import PromptSet, fill, read_templates, split
 from .dpo_core.run.files import atomic_path, write_json
 from .dpo_core.run.folder import RunFolder
 from .dpo_core.run.images import read_photos, read_subject, warn
+from .dpo_core.run.photo_folder import look
 from .dpo_core.run.same_run import PARTS, check_same_run
 from .dpo_core.run.trackers import Trackers, check_trackers
 from .dpo_core.settings import AdapterSettings
@@ -121,7 +122,8 @@ def parts_from_config(config: RunConfig, crew: Crew = ALONE) -> Parts:
     check_quantized(given.path, given.configs, device, given.quantize, given.lora is not None)
     if config.model.lora is not None:
         read_layers(config.model.lora)
-    scorers = clip_scorers(config.scorers.rewards, config.scorers, concept, device)
+    names = [p.name for p in look(config.concept.references, "reference photos").photos] if config.scorers.faces else []
+    scorers = clip_scorers(config.scorers.rewards, config.scorers, concept, device, names)
     for line in scorers.doubts:
         warn(line)
     model = config_model(config, device)

@@ -72,6 +72,19 @@ class RemoteConfig(Settings):
     retries: int = Field(4, ge=0, le=100, description="Further tries of a request that failed on the way.")
 
 
+class FacesConfig(Settings):
+    """Identity of a person by faces, as a further fidelity scorer (docs/faces.md). Needs opencv-python-headless."""
+
+    detector: Path = Field(description="YuNet, a local .onnx file: finds faces.")
+    recognizer: Path = Field(description="SFace, a local .onnx file: compares faces.")
+    min_confidence: float = Field(
+        0.6, gt=0.0, lt=1.0, description="Confidence from which a detection is a face. Unit: share."
+    )
+    person: bool = Field(
+        False, description="Use it although the class noun is not in the list of persons (man, woman, boy, ...)."
+    )
+
+
 class ScorerConfig(Settings):
     """Scorers by local folder: open_clip (open_clip_config.json, open_clip_model.safetensors, tokenizer), DINOv2 beside
     it.
@@ -92,6 +105,12 @@ class ScorerConfig(Settings):
     )
     remote: tuple[RemoteConfig, ...] = Field(
         (), description="Scorers on other machines: a list of {url, axis, role, batch_size, timeout, retries}."
+    )
+
+    faces: FacesConfig | None = Field(
+        None,
+        description="Identity by faces, trained on beside the other fidelity scorers: {detector, recognizer, "
+        "min_confidence, person}. For persons only.",
     )
 
     @property

@@ -18,7 +18,9 @@ class Scorer(Protocol):
     """Maps images to one number each.
 
     A scorer may have a method `rest()`, called before the model draws or trains, after which it uses no memory on the
-    accelerator until the next score.
+    accelerator until the next score. It may have `unscored`, a text: why a picture may have no score, as "no face or
+    several faces". Its score of such a picture is NaN, which no other scorer may give. The picture is in no pair, and
+    counts in no mean of this scorer. The first scorer of an axis and the judges score every picture.
     """
 
     name: str

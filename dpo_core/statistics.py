@@ -57,9 +57,10 @@ def standardise(values: np.ndarray, prompt_of: np.ndarray | None = None) -> np.n
 def bootstrap_interval(values: np.ndarray, resamples: int, seed: int = 0, level: float = 0.95) -> tuple[float, float]:
     """Percentile bootstrap interval of the mean of `values` [n] (one per prompt or concept).
 
-    A single value gives an infinite interval.
+    NaN, a prompt without a value, is left out. A single value gives an infinite interval.
     """
     values = np.asarray(values, np.float64)
+    values = values[~np.isnan(values)]
     if len(values) < 2:
         return (-np.inf, np.inf)
     rng = np.random.default_rng(seed)
@@ -69,6 +70,21 @@ def bootstrap_interval(values: np.ndarray, resamples: int, seed: int = 0, level:
 
 
 def by_prompt(values: np.ndarray, prompt_of: np.ndarray) -> np.ndarray:
-    """Mean of each prompt's values: [n] -> [prompts], in the order of np.unique."""
+    """Mean of each prompt's values: [n] -> [prompts], in the order of np.unique.
+
+    NaN, a picture without a value, is left out: 1 NaN 3 of one prompt give 2, and a prompt of NaN alone gives NaN.
+    """
     _, inverse = np.unique(prompt_of, return_inverse=True)
-    return np.bincount(inverse, values) / np.bincount(inverse)
+    known = ~np.isnan(np.asarray(values, np.float64))
+    counts = np.bincount(inverse, known)
+    sums = np.bincount(inverse, np.where(known, values, 0.0))
+    return np.divide(sums, counts, out=np.full(len(counts), np.nan), where=counts > 0)
+
+
+def mean_known(values: np.ndarray, axis: int | None = None) -> np.ndarray:
+    """Mean over the values that are not NaN, along an axis or of all; NaN where there is none."""
+    values = np.asarray(values, np.float64)
+    known = ~np.isnan(values)
+    counts = known.sum(axis=axis)
+    sums = np.where(known, values, 0.0).sum(axis=axis)
+    return np.divide(sums, counts, out=np.full(np.shape(counts), np.nan), where=counts > 0)

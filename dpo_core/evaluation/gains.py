@@ -29,19 +29,29 @@ class Gain:
         return "up" if low > 0 else "down" if high < 0 else "unclear"
 
 
+def scored_pairs(
+    before: np.ndarray, after: np.ndarray, prompt_of: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Both scores and the prompts of the images that have a score before and after: float [m], float [m], int [m]."""
+    before, after = np.asarray(before, np.float64), np.asarray(after, np.float64)
+    known = ~(np.isnan(before) | np.isnan(after))
+    return before[known], after[known], np.asarray(prompt_of)[known]
+
+
 def paired_gain(
     before: np.ndarray, after: np.ndarray, prompt_of: np.ndarray, resamples: int = 2000, seed: int = 0
 ) -> Gain:
     """Gain of paired images: before, after float [n] with the same prompt and seed at each index; prompt_of int [n].
 
-    Prompts are resampled, not images, because images of one prompt are not independent. Raises UserError when the
-    lengths differ or there is no image.
+    Prompts are resampled, not images, because images of one prompt are not independent. An image without a score (NaN)
+    before or after is left out of both (`scored_pairs`). Raises UserError when the lengths differ or no image is left.
     """
     if not len(before) == len(after) == len(prompt_of):
         raise UserError(
             f"{len(before)} pictures before and {len(after)} after are not paired: evaluate both with the same prompts "
             "and seeds."
         )
+    before, after, prompt_of = scored_pairs(before, after, prompt_of)
     if len(before) == 0:
         raise UserError("there is no picture to evaluate. Give at least one held-out prompt.")
     differences = by_prompt(np.asarray(after, np.float64) - np.asarray(before, np.float64), prompt_of)

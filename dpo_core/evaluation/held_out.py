@@ -16,7 +16,7 @@ from ..run.folder import RunFolder
 from ..sampling.sets import plan, sample_set
 from ..scoring.sets import comparable, score_set
 from ..settings import SamplingSettings, StopSettings
-from .gains import Gain, paired_gain
+from .gains import Gain, paired_gain, scored_pairs
 from .stop_rule import Scores, Standing, standing
 
 EVALUATION_SALT = 999_983
@@ -36,9 +36,16 @@ class Measured:
         return {title: values for (of, title), values in self.scores.items() if of == name}
 
     def gains(self, before: str, after: str) -> dict[str, Gain]:
-        """By title: the gain from one set to another, with its interval over prompts."""
+        """By title: the gain from one set to another, with its interval over prompts.
+
+        A scorer that gave no picture a score in both sets is left out.
+        """
         one, two = self.of(before), self.of(after)
-        return {title: paired_gain(scores, two[title], self.prompt_of) for title, scores in one.items()}
+        return {
+            title: paired_gain(scores, two[title], self.prompt_of)
+            for title, scores in one.items()
+            if not len(scores) or len(scored_pairs(scores, two[title], self.prompt_of)[0])
+        }
 
     def standing(
         self, number: int, before: str, after: str, stop: StopSettings, winner_alarm: float, resamples: int

@@ -16,7 +16,7 @@ from ..axes import AXES, names_of
 from ..digits import interval_of, with_interval
 from ..json_values import High, Low
 from ..settings import StopSettings
-from ..statistics import bootstrap_interval, by_prompt, spread_within
+from ..statistics import bootstrap_interval, by_prompt, mean_known, spread_within
 
 Scores = Mapping[str, np.ndarray]
 """Scores of all held-out images by scorer name, float [n].
@@ -28,7 +28,7 @@ Names: "fidelity", "alignment", further scorers of an axis as "fidelity_2"; the 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over prompts with its 95 % interval."""
+    """A mean over prompts with its 95 % interval; prompts without a value (NaN) are left out."""
 
     mean: float
     low: Low
@@ -36,7 +36,7 @@ class Interval:
 
     @classmethod
     def of(cls, by_prompt_values: np.ndarray, resamples: int) -> Interval:
-        return cls(float(by_prompt_values.mean()), *bootstrap_interval(by_prompt_values, resamples))
+        return cls(float(mean_known(by_prompt_values)), *bootstrap_interval(by_prompt_values, resamples))
 
 
 @dataclass(frozen=True)
@@ -70,18 +70,19 @@ class Decision:
 def _standard_gain(before: np.ndarray, after: np.ndarray, prompt_of: np.ndarray) -> np.ndarray:
     """[prompts]: mean difference of each prompt's images, in standard deviations of the start within prompts.
 
-    Zeros where the start has no spread.
+    Zeros where the start has no spread. NaN where no image of a prompt has a score before and after.
     """
-    spread = spread_within(before, prompt_of)
+    known = ~np.isnan(before)
+    spread = spread_within(before[known], prompt_of[known])
     return by_prompt(after - before, prompt_of) / spread if spread > 0 else np.zeros(len(np.unique(prompt_of)))
 
 
 def axis_gain(axis: str, before: Scores, after: Scores, prompt_of: np.ndarray) -> np.ndarray:
     """[prompts]: gain of an axis, the mean over its reward scorers, in standard deviations of the start.
 
-    The standard deviation is within prompts.
+    The standard deviation is within prompts. Where a scorer has no value for a prompt, the mean is over the others.
     """
-    return np.mean([_standard_gain(before[n], after[n], prompt_of) for n in names_of(axis, before)], axis=0)
+    return mean_known([_standard_gain(before[n], after[n], prompt_of) for n in names_of(axis, before)], axis=0)
 
 
 def gain_by_prompt(before: Scores, after: Scores, prompt_of: np.ndarray, judge_share: float) -> np.ndarray:
@@ -103,7 +104,9 @@ def gain_by_prompt(before: Scores, after: Scores, prompt_of: np.ndarray, judge_s
 def broken_guards(
     before: Scores, after: Scores, prompt_of: np.ndarray, settings: StopSettings, resamples: int
 ) -> tuple[str, ...]:
-    """Guards that failed, in words: the judge fell, images copy the photos more, images of a prompt are too alike."""
+    """Guards that failed, in words: the judge fell, images copy the photos more, images of a prompt are too alike, or
+    fewer images have a score.
+    """
     found = []
     judged = [n for n in (f"judge_{a}" for a in AXES) if n in before]
     if judged:
@@ -123,7 +126,19 @@ def broken_guards(
             found.append(
                 f"pictures of a prompt became alike (diversity {start.mean() + 1:.2f} to {now.mean() + 1:.2f})"
             )
-    return tuple(found)
+    return (*found, *_lost_scores(before, after, prompt_of, resamples))
+
+
+def _lost_scores(before: Scores, after: Scores, prompt_of: np.ndarray, resamples: int) -> list[str]:
+    """In words, scorers that give significantly fewer pictures a score: a mean over the others would hide the loss."""
+    found = []
+    for name in before:
+        start, now = (np.isnan(scores[name]).astype(np.float64) for scores in (before, after))
+        if now.any() and Interval.of(by_prompt(now - start, prompt_of), resamples).low > 0:
+            found.append(
+                f"more pictures have no score by {name} ({100 * start.mean():.0f} % to {100 * now.mean():.0f} %)"
+            )
+    return found
 
 
 def standing(

@@ -118,7 +118,9 @@ def told(run: RunFolder, set_name: str, axes: Sequence[Sequence[str]], how: str)
     found = []
     for names in axes:
         before, after = (axis_scores(run, drawn, names, how) for drawn in (kept["drafts"], set_name))
-        found.append(_correlation(standardise(before[kept["positions"]], prompt_of), standardise(after, prompt_of)))
+        before = before[kept["positions"]]
+        both = ~(np.isnan(before) | np.isnan(after))
+        found.append(_correlation(*(standardise(values[both], prompt_of[both]) for values in (before, after))))
     result = Told(len(run.candidates(kept["drafts"])), len(finished), *found)
     run.set_fact(f"told_{set_name}", {**asdict(result), "doubtful": result.doubtful, "sentence": result.sentence()})
     return result

@@ -27,6 +27,8 @@ def keep_facts(loop: Loop, concept_fact: dict, concept: Concept, about: Mapping[
     run.set_fact("settings", loop.settings.model_dump(mode="json"))
     run.set_fact("concept", concept_fact)
     run.set_fact("scorers", scorers)
+    unscored = {s.name: why for s in [*loop.rewards, *loop.judges] if (why := getattr(s, "unscored", ""))}
+    run.set_fact("unscored", unscored or None)
     run.set_fact("unseen", list(loop.prompts.unseen))
     run.set_fact("references", len(concept.references))
     run.set_fact("doubts", doubts(concept))

@@ -65,6 +65,12 @@ class Loop:
                 f"reward scorer {strange[0]!r} belongs to no axis: name it 'fidelity_2' or 'alignment_2' (3, 4, ...), "
                 "or make it a judge."
             )
+        whole = [*(s for s in self.rewards if s.name in AXES), *self.judges]
+        if partly := next((s for s in whole if getattr(s, "unscored", "")), None):
+            raise UserError(
+                f"scorer {partly.name!r} gives some pictures no score ({partly.unscored}), so it can only be a further "
+                "reward: name it 'fidelity_2' or 'alignment_2' (3, 4, ...)."
+            )
         if self.settings.train.compile:
             check_compiler(self.model.device)
         names = [s.name for s in [*self.rewards, *self.judges]]

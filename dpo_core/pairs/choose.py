@@ -27,7 +27,8 @@ class PairYield:
 
     `possible`: all unordered pairs of candidates of one prompt. `not_better`: neither candidate is better by the rule.
     `below_margin`, `over_uses` (a candidate is in too many pairs), `over_prompt_limit`: discarded for that reason.
-    `kept`: selected. `window`: the angle window in degrees; None for rules without one.
+    `kept`: selected. `window`: the angle window in degrees; None for rules without one. `unscored`: candidates in no
+    possible pair, because a scorer gave them no score (such as pictures without exactly one face).
     """
 
     possible: int
@@ -39,6 +40,7 @@ class PairYield:
     prompts: int
     prompts_without_pair: int
     window: tuple[float, float] | None = None
+    unscored: int = 0
 
     def sentence(self) -> str:
         """The counts as one English sentence."""
@@ -50,6 +52,7 @@ class PairYield:
             f"{self.below_margin} below the margin, {self.over_uses} with a candidate used too often, "
             f"{self.over_prompt_limit} over the limit per prompt; "
             f"{self.prompts_without_pair} of {self.prompts} prompts gave none."
+            + (f" {self.unscored} candidates without a score were left out." if self.unscored else "")
         )
 
 

@@ -22,6 +22,7 @@ def distrust(numbers: Mapping, scorers: Mapping[str, Mapping], facts: Mapping) -
     if "gain" in first:
         found += _disagreements(numbers, scorers)
         found += _guards(numbers, scorers)
+    found += _unscored(numbers, scorers)
     found += numbers["training"]["warnings"]
     found += [f"{said[0].upper()}{said[1:].rstrip('.')}." for said in facts.get("doubts") or []]
     if first["prompts"] < FEW_PROMPTS or first["images"] < FEW_PICTURES:
@@ -35,6 +36,20 @@ def distrust(numbers: Mapping, scorers: Mapping[str, Mapping], facts: Mapping) -
         "The intervals cover the choice of prompts only. Another training seed, or one round more or less, changes the "
         "result too; only repeated runs show by how much."
     )
+    return found
+
+
+def _unscored(numbers: Mapping, scorers: Mapping[str, Mapping]) -> list[str]:
+    """The shares of pictures without a score, which a mean over the others does not show."""
+    found = []
+    for name, shares in numbers.get("unscored", {}).items():
+        if not shares["before"] and not shares["after"]:
+            continue
+        then = "" if shares["after"] is None else f" before and {100 * shares['after']:.0f} % after"
+        found.append(
+            f"{100 * shares['before']:.0f} % of {plural(shares['images'], 'held-out picture')}{then} have no score by "
+            f"{inside_words(scorers, name)} ({shares['why']}): its means and its gain are over the other pictures."
+        )
     return found
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..axes import AXES, names_of
 from ..errors import UserError
-from ..evaluation.gains import Gain, paired_gain
+from ..evaluation.gains import Gain, paired_gain, scored_pairs
 from ..evaluation.stop_rule import Interval, axis_gain
 from ..json_values import finite, to_json
 from ..pairs.advice import pairs_advice
@@ -18,7 +18,7 @@ from ..pairs.choose import read_yield
 from ..records import Candidate
 from ..run.folder import RunFolder
 from ..settings import EvaluationSettings, PairSettings, SamplingSettings, TrainSettings
-from ..statistics import bootstrap_interval, by_prompt
+from ..statistics import bootstrap_interval, by_prompt, mean_known
 
 DEFAULT_SCORERS = {
     "fidelity": {"role": "reward", "title": "Fidelity", "higher_is_better": True},
@@ -33,7 +33,7 @@ class Evaluations:
 
     `rounds`: indices of the evaluated rounds, 0 is the start. `unfinished`: rounds whose evaluation lacks images or
     reward scores. `candidates`: the images that all evaluations share (prompt and seed). `values`: scores float64 [n]
-    by (round, scorer), in the order of `candidates`.
+    by (round, scorer), in the order of `candidates`; NaN where the scorer gave none.
 
     `shown`: the round that is compared with the start. It is the round that was kept; if the original was kept, the
     best round tried; without early stopping, or in an unfinished run, the last round.
@@ -58,7 +58,12 @@ class Evaluations:
 
     def mean(self, index: int, scorer: str) -> float:
         """Mean over prompts of the prompts' means, as `paired_gain` computes before and after."""
-        return float(by_prompt(self.values[index, scorer], self.prompt_of).mean())
+        return float(mean_known(by_prompt(self.values[index, scorer], self.prompt_of)))
+
+    def paired(self, scorer: str, only: np.ndarray) -> bool:
+        """Whether one of the images `only` (bool [n]) has a score at the start and in the round shown."""
+        before, after = self.values[0, scorer], self.values.get((self.shown, scorer))
+        return after is not None and len(scored_pairs(before[only], after[only], self.prompt_of[only])[0]) > 0
 
 
 def read_evaluations(run: RunFolder) -> Evaluations:
@@ -129,19 +134,22 @@ def gains(found: Evaluations, resamples: int, only: np.ndarray | None = None) ->
     """Gain of every scorer from the start to the round shown.
 
     `only`: bool [n], the images to count (default: all). With no evaluation after the start, `after`, `gain` and `ci95`
-    are left out and the verdict is "not trained".
+    are left out and the verdict is "not trained". A scorer without an image that has a score both times is left out.
     """
     prompt_of = found.prompt_of
     chosen = np.ones(len(prompt_of), bool) if only is None else only
     result = {}
     for name in found.scorers:
-        before = found.values[0, name][chosen]
-        after = found.values.get((found.shown, name))
+        if not found.paired(name, chosen):
+            continue
+        before, after = found.values[0, name][chosen], found.values[found.shown, name][chosen]
         if found.shown == 0:
-            mean, count = float(by_prompt(before, prompt_of[chosen]).mean()), len(np.unique(prompt_of[chosen]))
-            result[name] = {"before": mean, "images": len(before), "prompts": count, "verdict": "not trained"}
-        elif after is not None:
-            result[name] = gain_dict(paired_gain(before, after[chosen], prompt_of[chosen], resamples))
+            means = by_prompt(before, prompt_of[chosen])
+            mean, count = float(mean_known(means)), int((~np.isnan(means)).sum())
+            images = int((~np.isnan(before)).sum())
+            result[name] = {"before": mean, "images": images, "prompts": count, "verdict": "not trained"}
+        else:
+            result[name] = gain_dict(paired_gain(before, after, prompt_of[chosen], resamples))
     return result
 
 
@@ -153,7 +161,7 @@ def axis_gains(found: Evaluations, resamples: int) -> dict[str, dict]:
     """
     result = {}
     for axis in AXES:
-        names = [n for n in names_of(axis, found.scorers) if (found.shown, n) in found.values]
+        names = [n for n in names_of(axis, found.scorers) if found.paired(n, np.ones(len(found.candidates), bool))]
         if found.shown == 0 or len(names) < 2 or len(found.candidates) == len(found.prompts):
             continue
         before, after = ({n: found.values[k, n] for n in names} for k in (0, found.shown))
@@ -165,10 +173,32 @@ def axis_gains(found: Evaluations, resamples: int) -> dict[str, dict]:
 
 
 def means(found: Evaluations) -> list[dict]:
-    """Mean of each scorer by evaluated round: [{"round": 0, "fidelity": ..., ...}, ...]; round 0 is the start."""
-    return [
-        {"round": k, **{n: found.mean(k, n) for n in found.scorers if (k, n) in found.values}} for k in found.rounds
-    ]
+    """Mean of each scorer by evaluated round: [{"round": 0, "fidelity": ..., ...}, ...]; round 0 is the start.
+
+    A scorer that gave no image of a round a score is left out of it.
+    """
+    known = {key for key, values in found.values.items() if not np.isnan(values).all()}
+    return [{"round": k, **{n: found.mean(k, n) for n in found.scorers if (k, n) in known}} for k in found.rounds]
+
+
+def unscored(found: Evaluations, why: Mapping[str, str], resamples: int) -> dict[str, dict]:
+    """Share (0..1) of held-out images without a score, of each scorer that may give none, at the start and now.
+
+    why: the reason in words by scorer. {"fidelity_2": {"why": ..., "images": n, "before": 0.1, "after": 0.05,
+    "verdict": "unclear"}}; `after` is that of the round shown, None where nothing was trained. The verdict is "up"
+    where more images have no score, by the interval over prompts.
+    """
+    result = {}
+    for name in (n for n in found.scorers if n in why):
+        before = np.isnan(found.values[0, name]).astype(np.float64)
+        result[name] = {"why": why[name], "images": len(before), "before": float(before.mean())}
+        if found.shown and (found.shown, name) in found.values:
+            after = np.isnan(found.values[found.shown, name]).astype(np.float64)
+            verdict = paired_gain(before, after, found.prompt_of, resamples).verdict
+            result[name] |= {"after": float(after.mean()), "verdict": verdict}
+        else:
+            result[name] |= {"after": None, "verdict": "not trained"}
+    return result
 
 
 def mean_interval(found: Evaluations, index: int, scorer: str, resamples: int) -> tuple[float, float]:
@@ -240,6 +270,7 @@ def collect(run: RunFolder, found: Evaluations) -> dict:
         **gains(found, evaluation.bootstrap),
         "axes": axis_gains(found, evaluation.bootstrap),
         "unseen": gains(found, evaluation.bootstrap, unseen) if unseen.any() else {},
+        "unscored": unscored(found, run.fact("unscored") or {}, evaluation.bootstrap),
         "per_round": means(found),
         "pairs": pair_yields(run, most),
         "training": training_summary(records, TrainSettings(**settings.get("train", {})), run.fact("stopped")),

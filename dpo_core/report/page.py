@@ -44,7 +44,8 @@ def write_report(run: RunFolder, out: Path | None = None) -> dict:
 
     Keys: `concept`, `rounds`, one object a scorer (`before`, `after`, `gain`, `ci95`, `images`, `prompts`, `verdict`),
     `axes` (joint gain, in standard deviations, of each axis with several scorers), `unseen` (one object a scorer, over
-    held-out prompts in unseen contexts), `per_round`, `pairs`, `training`, `strength` (result of the strength sweep, or
+    held-out prompts in unseen contexts), `unscored` (shares of images without a score, of scorers that may give none),
+    `per_round`, `pairs`, `training`, `strength` (result of the strength sweep, or
     None), `status`, `headline`, `answer`, `distrust`. Raises UserError when the start was never evaluated.
     """
     out = Path(out) if out else run.path / "report"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import TYPE_CHECKING
 
@@ -196,10 +196,14 @@ def _cloud(run: RunFolder, r: int, settings: PairSettings) -> Picture:
     (fidelity, alignment), pairs = _round_scores(run, r, settings), run.pairs(name)
     prompt_of = np.asarray([c.prompt_index for c in run.candidates(name)])
     window = run.fact(f"window_{name}")
+    known = ~(np.isnan(fidelity) | np.isnan(alignment))
+    place = np.cumsum(known) - 1
     figure = cloud_figure(
-        fidelity, alignment, pairs, settings, f"Round {r + 1}", prompt_of, window=tuple(window) if window else None
-    )
-    caption = f"{len(fidelity)} candidates; arrows run from loser to winner"
+        fidelity[known], alignment[known],
+        [replace(p, winner=int(place[p.winner]), loser=int(place[p.loser])) for p in pairs],
+        settings, f"Round {r + 1}", prompt_of[known], window=tuple(window) if window else None,
+    )  # fmt: skip
+    caption = f"{int(known.sum())} candidates; arrows run from loser to winner"
     caption += f" (the {MOST_ARROWS} longest of {len(pairs)})." if len(pairs) > MOST_ARROWS else "."
     if found := read_yield(run.fact(f"yield_{name}")):
         caption += " " + found.sentence()

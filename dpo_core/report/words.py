@@ -135,7 +135,7 @@ def verdict(numbers: Mapping, scorers: Mapping[str, Mapping]) -> tuple[str, str]
 
 
 def failed_guards(numbers: Mapping, scorers: Mapping[str, Mapping]) -> dict[str, str]:
-    """Guards that contradict a gain, in words by name: pictures copy the photos more, or are all alike.
+    """Guards that contradict a gain, in words by name: pictures copy the photos more, are all alike, or have no score.
 
     Every good run loses some diversity, as wrong pictures are diverse, too: what counts is a clear loss of more than
     ALIKE of what there was above 1.
@@ -146,7 +146,9 @@ def failed_guards(numbers: Mapping, scorers: Mapping[str, Mapping]) -> dict[str,
     kinds = numbers.get("diversity", {})
     if kinds.get("verdict") == "down" and kinds["after"] - 1 < (1 - ALIKE) * (kinds["before"] - 1):
         found["diversity"] = "the pictures of a prompt became alike"
-    return {name: said for name, said in found.items() if scorers.get(name, {}).get("role") == "guard"}
+    found = {name: said for name, said in found.items() if scorers.get(name, {}).get("role") == "guard"}
+    lost = [name for name, shares in numbers.get("unscored", {}).items() if shares["verdict"] == "up"]
+    return found | {name: f"more pictures have no score by {inside_words(scorers, name)}" for name in lost}
 
 
 def next_step(numbers: Mapping, scorers: Mapping[str, Mapping]) -> str:

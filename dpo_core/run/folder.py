@@ -28,6 +28,9 @@ CREATE TABLE IF NOT EXISTS candidates (
 CREATE TABLE IF NOT EXISTS scores (
     set_name TEXT NOT NULL, position INTEGER NOT NULL, scorer TEXT NOT NULL, fingerprint TEXT NOT NULL,
     value REAL NOT NULL, PRIMARY KEY (set_name, position, scorer));
+CREATE TABLE IF NOT EXISTS unscored (
+    set_name TEXT NOT NULL, position INTEGER NOT NULL, scorer TEXT NOT NULL, fingerprint TEXT NOT NULL,
+    PRIMARY KEY (set_name, position, scorer));
 CREATE TABLE IF NOT EXISTS pairs (
     set_name TEXT NOT NULL, number INTEGER NOT NULL, winner INTEGER NOT NULL, loser INTEGER NOT NULL,
     d_fidelity REAL NOT NULL, d_alignment REAL NOT NULL, PRIMARY KEY (set_name, number));
@@ -150,7 +153,7 @@ class RunFolder:
     def forget_set(self, set_name: str) -> None:
         """Remove a set's records (candidates, scores, pairs); its files stay on disk."""
         with self._transaction() as db:
-            for table in ("candidates", "scores", "pairs"):
+            for table in ("candidates", "scores", "unscored", "pairs"):
                 db.execute(f"DELETE FROM {table} WHERE set_name = ?", (set_name,))
 
     def latents(self, set_name: str) -> torch.Tensor:
@@ -186,30 +189,45 @@ class RunFolder:
     def add_scores(
         self, set_name: str, scorer: str, fingerprint: str, positions: Sequence[int], values: np.ndarray
     ) -> None:
-        self._write(
-            "INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?, ?)",
-            [(set_name, int(p), scorer, fingerprint, float(v)) for p, v in zip(positions, values, strict=True)],
-        )
+        """Store the scores of these candidates, float [n], in one transaction.
+
+        NaN: the scorer gives the picture no score. That is stored as such (table "unscored"), so it is not asked again.
+        """
+        rows = [(set_name, int(p), scorer, fingerprint, float(v)) for p, v in zip(positions, values, strict=True)]
+        with self._transaction() as db:
+            for table in ("scores", "unscored"):
+                where = "set_name = ? AND position = ? AND scorer = ?"
+                db.executemany(f"DELETE FROM {table} WHERE {where}", [row[:3] for row in rows])
+            db.executemany("INSERT INTO scores VALUES (?, ?, ?, ?, ?)", [r for r in rows if r[4] == r[4]])
+            db.executemany("INSERT INTO unscored VALUES (?, ?, ?, ?)", [r[:4] for r in rows if r[4] != r[4]])
 
     def scores(self, set_name: str, scorer: str, fingerprint: str | None = None) -> dict[int, float]:
-        """Stored scores by position; with a fingerprint, only those made under it."""
+        """Stored scores by position, NaN where the scorer gave none; with a fingerprint, only those made under it."""
+        given = (set_name, scorer)
         rows = self._db.execute(
-            "SELECT position, value, fingerprint FROM scores WHERE set_name = ? AND scorer = ?", (set_name, scorer)
-        )
-        return {p: v for p, v, mark in rows if fingerprint in (None, mark)}
+            "SELECT position, value, fingerprint FROM scores WHERE set_name = ? AND scorer = ?", given
+        ).fetchall()
+        none = self._db.execute(
+            "SELECT position, fingerprint FROM unscored WHERE set_name = ? AND scorer = ?", given
+        ).fetchall()
+        found = [*rows, *((position, float("nan"), mark) for position, mark in none)]
+        return {p: v for p, v, mark in sorted(found, key=lambda row: row[0]) if fingerprint in (None, mark)}
 
     def score_marks(self, set_name: str, scorer: str) -> set[str]:
         """Fingerprints of the scorers that made the stored scores.
 
         There are two when rescoring by a changed scorer was interrupted.
         """
-        rows = self._db.execute(
-            "SELECT DISTINCT fingerprint FROM scores WHERE set_name = ? AND scorer = ?", (set_name, scorer)
-        )
-        return {r[0] for r in rows}
+        return {
+            row[0]
+            for table in ("scores", "unscored")
+            for row in self._db.execute(
+                f"SELECT DISTINCT fingerprint FROM {table} WHERE set_name = ? AND scorer = ?", (set_name, scorer)
+            )
+        }
 
     def score_array(self, set_name: str, scorer: str) -> np.ndarray:
-        """Scores by position, float64 [n].
+        """Scores by position, float64 [n]; NaN where the scorer gave none.
 
         Raises KeyError where a score is missing, UserError where two different scorers of that name made them.
         """

@@ -35,7 +35,7 @@ def score_set(
     """Score every candidate of a set with every scorer, block by block, and store the scores in the run.
 
     Stored scores with the same fingerprint are not computed again. crew: who scores. Raises UserError when a score is
-    not finite.
+    not finite, except for NaN of a scorer that may give no score (`unscored`, see `protocols.Scorer`).
     """
     blocks = _blocks(run.candidates(set_name))
     missing = [set(missing_positions(run, set_name, s.name, s.fingerprint).tolist()) for s in scorers]
@@ -80,8 +80,9 @@ def comparable(run: RunFolder, sets: Sequence[str], scorer: str) -> list[np.ndar
 
 
 def _check(values: np.ndarray, scorer: Scorer, block: Sequence[Candidate], run: RunFolder, set_name: str) -> None:
-    """Raises UserError, with the picture's path, when a score is not finite."""
-    bad = np.nonzero(~np.isfinite(values))[0]
+    """Raises UserError, with the picture's path, when a score is not finite, nor NaN where the scorer may give none."""
+    allowed = np.isnan(values) if getattr(scorer, "unscored", "") else np.zeros(len(values), bool)
+    bad = np.nonzero(~(np.isfinite(values) | allowed))[0]
     if len(bad):
         picture = run.image_path(set_name, block[int(bad[0])].position)
         raise UserError(
@@ -97,10 +98,11 @@ def missing_positions(run: RunFolder, set_name: str, scorer: str, fingerprint: s
 
 
 def axis_scores(run: RunFolder, set_name: str, names: Sequence[str], how: str) -> np.ndarray:
-    """The stored scores of a set on one axis, float64 [n].
+    """The stored scores of a set on one axis, float64 [n]; NaN where one of the scorers gave the picture no score.
 
     Several scorers are combined (`how`, see `axes.combine`) and put on the scale of the first one, so that rules that
-    need cosines get them. Raises UserError when a score is missing.
+    need cosines get them; means and spreads are those of the pictures with all scores. Raises UserError when a score is
+    missing.
     """
     prompt_of = np.asarray([c.prompt_index for c in run.candidates(set_name)])
     try:
@@ -109,5 +111,10 @@ def axis_scores(run: RunFolder, set_name: str, names: Sequence[str], how: str) -
         raise UserError(
             f"candidate {missing} of {set_name} lacks a score by {' or '.join(names)}: score the set first."
         ) from missing
-    combined = combine(stored, prompt_of, how)
-    return combined if len(stored) == 1 else in_units_of(stored[0], combined, prompt_of)
+    if len(stored) == 1:
+        return stored[0]
+    known, found = ~np.isnan(stored).any(axis=0), np.full(len(prompt_of), np.nan)
+    if known.any():
+        kept = [values[known] for values in stored]
+        found[known] = in_units_of(kept[0], combine(kept, prompt_of[known], how), prompt_of[known])
+    return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from ..concept import NO_SCALE, Concept
@@ -16,6 +17,7 @@ from ..protocols import Scorer, TextToImage
 from ..sampling.sets import pictures
 from ..seeds import generator
 from ..settings import PersonalizeSettings, SamplingSettings
+from ..statistics import mean_known
 from .adapter import Adapter, drawing
 from .objectives import denoising_error
 
@@ -24,7 +26,7 @@ CAPTION = "a photo of a {subject}"
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """Mean scores on the probe prompts after `step` optimizer steps."""
+    """Mean scores on the probe prompts after `step` optimizer steps, by scorer; without one that gave no score."""
 
     step: int
     scores: dict[str, float]
@@ -93,7 +95,8 @@ class Probe:
     def measure(self, model: TextToImage, adapter: Adapter, step: int) -> CurvePoint:
         with drawing(model, adapter):
             pixels = pictures(model, self.prompts, self.seeds, self.sampling)
-        return CurvePoint(step, {s.name: float(s.score(pixels, list(self.prompts)).mean()) for s in self.scorers})
+        means = {s.name: float(mean_known(s.score(pixels, list(self.prompts)))) for s in self.scorers}
+        return CurvePoint(step, {name: mean for name, mean in means.items() if not np.isnan(mean)})
 
 
 def personalize(

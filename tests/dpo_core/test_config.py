@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from dreambooth_dpo.dpo_core import settings as all_settings
-from dreambooth_dpo.dpo_core.config import EXAMPLE, RunConfig, example_yaml, read_config
+from dreambooth_dpo.dpo_core.config import EXAMPLE, FacesConfig, RunConfig, example_yaml, read_config
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.settings import LoopSettings, PairSettings, SamplingSettings, Settings
 
@@ -159,9 +159,23 @@ def test_number_without_a_decimal_point_is_accepted(tmp_path):
 
 @pytest.mark.parametrize("name", LEAVES)
 def test_a_wrong_value_is_refused_by_its_dotted_name(tmp_path, name):
-    message = refusal(tmp_path, changed(name, {"no": "value"}))
+    wrong = ["no value"] if name == "scorers.faces" else {"no": "value"}  # faces is a group, or empty
+    message = refusal(tmp_path, changed(name, wrong))
     assert any(line.startswith(f"{name}:") or line.startswith(f"{name}.") for line in message.splitlines()), message
-    assert "{'no': 'value'}" in message
+    assert str(wrong) in message
+
+
+def test_the_settings_of_faces_are_described_checked_and_located(tmp_path):
+    for name, field in FacesConfig.model_fields.items():
+        assert field.description.endswith("."), name
+    given = {"detector": "a/yunet.onnx", "recognizer": "/b/sface.onnx"}
+    path = written(tmp_path, changed("scorers.faces", given))
+    faces = read_config(path).scorers.faces
+    assert (faces.detector, faces.recognizer) == (path.parent / "a/yunet.onnx", Path("/b/sface.onnx"))
+    for confidence in (0, 1, "high"):
+        said = refusal(tmp_path, changed("scorers.faces", {**given, "min_confidence": confidence}))
+        assert "scorers.faces.min_confidence: " in said and f"{confidence!r}" in said
+    assert "scorers.faces.recognizer: is required" in refusal(tmp_path, changed("scorers.faces", {"detector": "a"}))
 
 
 @pytest.mark.parametrize("name", NUMBERS)

@@ -8,7 +8,14 @@ import pytest
 from dreambooth_dpo.dpo_core.evaluation.stop_rule import axis_gain
 from dreambooth_dpo.dpo_core.pairs.choose import choose
 from dreambooth_dpo.dpo_core.settings import PairSettings
-from dreambooth_dpo.dpo_core.statistics import deviations, spread_within, standardise
+from dreambooth_dpo.dpo_core.statistics import (
+    bootstrap_interval,
+    by_prompt,
+    deviations,
+    mean_known,
+    spread_within,
+    standardise,
+)
 
 PROMPTS = np.asarray([0, 0, 1, 1])
 NOISE = np.asarray([0.7, 0.7 + 1e-7, 0.3, 0.3 - 1e-7])
@@ -38,3 +45,16 @@ def test_candidates_that_differ_by_rounding_are_no_pair_at_margin_0():
     settings = PairSettings(margin=0.0, rule="weighted_sum")
     pairs, found = choose(PROMPTS, f, f, settings, lambda g: (g.d_fidelity > 0, g.length))
     assert [(p.winner, p.loser) for p in pairs] == [(3, 2)] and found.prompts_without_pair == 1
+
+
+def test_values_that_are_unknown_count_in_no_mean():
+    """Prompt 0: (1 + 3)/2; prompt 1: none. The interval is that of the prompts with a value."""
+    nan = np.nan
+    found = by_prompt(np.array([1, nan, 3, nan]), np.array([0, 0, 0, 1]))
+    np.testing.assert_array_equal(found, [2, nan])
+    assert mean_known(found) == 2 and np.isnan(mean_known(found[1:]))
+    np.testing.assert_array_equal(mean_known([[1, nan, nan], [3, 5, nan]], axis=0), [2, 5, nan])
+    values = np.array([1.0, 4, 2, 8])
+    assert bootstrap_interval(np.insert(values, 2, nan), 50) == bootstrap_interval(values, 50)
+    assert bootstrap_interval(found, 50) == (-np.inf, np.inf)
+    assert mean_known(values) == values.mean()

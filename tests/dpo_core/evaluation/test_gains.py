@@ -100,3 +100,14 @@ def test_unequal_lengths_are_refused(before, after, prompts):
 def test_no_picture_is_refused():
     with pytest.raises(UserError, match="no picture"):
         paired_gain(np.zeros(0), np.zeros(0), np.zeros(0, int))
+
+
+def test_pictures_without_a_score_are_left_out_of_both_sides():
+    """Prompt 0: 1 to 3 (the other picture has a score before only); prompt 1: 2 to 3; prompt 2: none. Gain 1.5."""
+    nan = np.nan
+    before, after = np.array([1, 9, 2, nan, 5, nan]), np.array([3, nan, 3, 7, nan, nan])
+    found = paired_gain(before, after, np.array([0, 0, 1, 1, 2, 2]), 50)
+    assert (found.before, found.after, found.gain) == (1.5, 3, 1.5)
+    assert (found.images, found.prompts) == (2, 2)
+    with pytest.raises(UserError, match="no picture to evaluate"):
+        paired_gain(before[:2], np.full(2, nan), np.zeros(2, int), 50)

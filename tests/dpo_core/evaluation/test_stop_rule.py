@@ -153,3 +153,27 @@ def test_kept_round_has_the_highest_lower_bound_without_failed_guards(rounds: li
     decision = decide(found, StopSettings(patience=patience), 0.01)
     good = {s.round: s.gain.low for s in found if not s.broken and s.gain.low > 0}
     assert decision.kept == 0 if not good else good[decision.kept] == max(good.values())
+
+
+def test_a_prompt_without_a_score_counts_by_the_other_scorers():
+    """Spread 1 by each scorer. Fidelity +1 on both prompts; fidelity_2 +3 on prompt 0, no score on prompt 1.
+
+    Axis: (1 + 3)/2 = 2 and 1; alignment 0; gain 1 and 0.5.
+    """
+    nan, prompt_of = np.nan, np.array([0, 0, 1, 1])
+    before = _scores(fidelity=[-1, 1, -1, 1], fidelity_2=[-1, 1, nan, nan], alignment=[-1, 1, -1, 1])
+    after = _scores(fidelity=[0, 2, 0, 2], fidelity_2=[2, 4, nan, 9], alignment=[-1, 1, -1, 1])
+    np.testing.assert_allclose(gain_by_prompt(before, after, prompt_of, 0.5), [1, 0.5])
+    assert standing(1, before, after, prompt_of, StopSettings(), 0.0, 50).broken == ()
+
+
+def test_more_pictures_without_a_score_fail_a_guard():
+    """One of two pictures of each prompt loses its score; the rest gains: a mean over the rest would hide that."""
+    nan, prompt_of = np.nan, np.repeat(np.arange(6), 2)
+    before = _scores(fidelity=[0, 1] * 6, fidelity_2=[0, 1] * 6, alignment=[0, 1] * 6)
+    after = {**before, "fidelity_2": np.array([nan, 3] * 6)}
+    (said,) = standing(1, before, after, prompt_of, StopSettings(), 0.0, 50).broken
+    assert said == "more pictures have no score by fidelity_2 (0 % to 50 %)"
+    assert standing(1, after, before, prompt_of, StopSettings(), 0.0, 50).broken == ()
+    few = {**before, "fidelity_2": np.array([nan, 3] + [0, 1] * 5)}
+    assert standing(1, before, few, prompt_of, StopSettings(), 0.0, 50).broken == ()

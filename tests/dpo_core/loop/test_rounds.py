@@ -177,6 +177,22 @@ def test_rewards_need_both_axes_and_unique_names(tmp_path: Path) -> None:
         loop([Mean("fidelity", 0), Mean("alignment", 1)], [Mean("judge", 0), Mean("judge", 1)])
 
 
+def test_a_scorer_that_may_give_no_score_is_a_further_reward_alone(tmp_path: Path) -> None:
+    class Partly(Mean):
+        unscored = "too dark"
+
+    model, settings = FakeModel(), changed()
+    adapter, both = Adapter(model.denoiser, settings.adapter), [Mean("fidelity", 0), Mean("alignment", 1)]
+
+    def loop(rewards: list, judges: list) -> Loop:
+        return Loop(RunFolder(tmp_path), model, adapter, PROMPTS, rewards, judges, settings)
+
+    for rewards, judges in (([Partly("fidelity", 0), both[1]], []), (both, [Partly("judge_fidelity", 0)])):
+        with pytest.raises(UserError, match=r"gives some pictures no score \(too dark\).*name it 'fidelity_2'"):
+            loop(rewards, judges)
+    assert loop([*both, Partly("fidelity_2", 0)], []).axes[0] == ("fidelity", "fidelity_2")
+
+
 def test_window_without_pairs_is_reported_and_can_be_widened(tmp_path: Path) -> None:
     narrow = changed(pairs={"angle_low": 44.9, "angle_high": 45.0})
     with pytest.raises(

@@ -11,6 +11,7 @@ from loops import FakeModel
 
 from dreambooth_dpo.dpo_core.pairs.build import NoPairs, build_pairs, check_pairs
 from dreambooth_dpo.dpo_core.pairs.choose import read_yield
+from dreambooth_dpo.dpo_core.progress import silent
 from dreambooth_dpo.dpo_core.records import Candidate
 from dreambooth_dpo.dpo_core.run.folder import RunFolder
 from dreambooth_dpo.dpo_core.sampling.picture_check import NothingToCompare
@@ -73,3 +74,28 @@ def test_a_scorer_that_varies_by_rounding_is_named_even_beside_another(tmp_path)
     with pytest.raises(NothingToCompare, match=r"by fidelity\)"):
         build_pairs(run, "round_0", PairSettings(margin=0.0), "round_0")
     assert run.pairs("round_0") == []
+
+
+def test_a_candidate_without_a_score_is_in_no_pair(tmp_path):
+    """Of each prompt one pair is possible. The loser of prompt 0 has no score by fidelity_2: its pair is not."""
+    run, scorers = make_run(tmp_path), (["fidelity", "fidelity_2"], "alignment")
+    settings = PairSettings(rule="angle_window", angle_low=-90, angle_high=180, margin=0)
+    run.add_scores("round_0", "fidelity_2", "f", range(4), np.asarray([0.1, 0.2, 0.1, 0.3]))
+    whole = build_pairs(run, "round_0", settings, "round_0", silent, *scorers)
+    assert (whole.kept, whole.unscored) == (2, 0) and "without a score" not in whole.sentence()
+    run.add_scores("round_0", "fidelity_2", "f", [0], np.asarray([np.nan]))
+    found = build_pairs(run, "round_0", settings, "round_0", silent, *scorers)
+    assert [(p.winner, p.loser) for p in run.pairs("round_0")] == [(3, 2)]
+    assert (found.possible, found.kept, found.unscored) == (1, 1, 1)
+    assert (found.prompts, found.prompts_without_pair) == (2, 1)
+    assert found.sentence().endswith("1 of 2 prompts gave none. 1 candidates without a score were left out.")
+    assert read_yield(run.fact("yield_round_0")) == found
+
+
+@pytest.mark.parametrize("rule", ["angle_window", "pareto", "lambda_harmonic", "weighted_sum", "random"])
+def test_prompts_without_two_scored_candidates_are_nothing_to_compare(tmp_path, rule):
+    run = make_run(tmp_path)
+    run.add_scores("round_0", "fidelity_2", "f", range(4), np.asarray([np.nan, 0.2, 0.3, np.nan]))
+    run.set_fact("unscored", {"fidelity_2": "no face or several faces"})
+    with pytest.raises(NothingToCompare, match=r"2 of 4 .* no score \(no face or several faces, by fidelity_2\)"):
+        build_pairs(run, "round_0", PairSettings(rule=rule), "p", silent, ["fidelity", "fidelity_2"], "alignment")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,21 @@ def test_scores_are_stored_under_their_fingerprint(run: RunFolder) -> None:
     assert run.scores("s", "fidelity", "old") == {0: 0.1}
     assert run.scores("s", "fidelity", "new") == {1: 0.9}
     assert run.scores("s", "fidelity") == {0: 0.1, 1: 0.9}
+
+
+def test_a_folder_of_before_opens_and_takes_pictures_without_a_score(run: RunFolder) -> None:
+    """A folder whose records have no table of pictures without a score."""
+    run.add_scores("s", "fidelity_2", "f", [0, 1], np.asarray([0.1, 0.2]))
+    run.close()
+    with closing(sqlite3.connect(run.path / "records.sqlite")) as db, db:
+        db.execute("DROP TABLE unscored")
+    with RunFolder(run.path) as again:
+        assert again.scores("s", "fidelity_2") == {0: 0.1, 1: 0.2}
+        again.add_scores("s", "fidelity_2", "f", [1, 2], np.asarray([np.nan, 0.3]))
+        found = again.scores("s", "fidelity_2", "f")
+        assert list(found) == [0, 1, 2] and np.isnan(found.pop(1)) and found == {0: 0.1, 2: 0.3}
+        again.add_scores("s", "fidelity_2", "f", [1], np.asarray([0.4]))
+        assert again.scores("s", "fidelity_2")[1] == 0.4
 
 
 def test_forgetting_a_set_leaves_the_others(run: RunFolder) -> None:

@@ -124,3 +124,50 @@ def test_blocks_hold_whole_prompts_and_every_picture_once(counts: list[int], siz
     sets = [{c.prompt_index for c in block} for block in blocks]
     assert sum(map(len, sets)) == len(counts)
     assert all(len(block) >= size for block in blocks[:-1])
+
+
+class Bright(Mean):
+    """Scores the red of the bright pictures only; those below the median of the call have no score."""
+
+    unscored = "too dark"
+
+    def score(self, images: np.ndarray, prompts: list[str]) -> np.ndarray:
+        values = super().score(images, prompts)
+        return np.where(values < np.median(values), np.nan, values)
+
+
+def test_no_score_is_stored_as_such_and_not_asked_again(run: RunFolder) -> None:
+    """Blocks of 6 and 3: 3 + 1 pictures are below the median. The scores table holds no null."""
+    bright = Bright("fidelity_2", 0)
+    score_set(run, "round_0", [bright])
+    values = run.score_array("round_0", "fidelity_2")
+    assert int(np.isnan(values).sum()) == 4 and len(run.scores("round_0", "fidelity_2", "1")) == 9
+    score_set(run, "round_0", [bright])
+    assert bright.calls == [6, 3]
+    assert run.score_marks("round_0", "fidelity_2") == {"1"}
+    score_set(run, "round_0", [Mean("fidelity_2", 0, fingerprint="2")])
+    assert not np.isnan(run.score_array("round_0", "fidelity_2")).any()
+    run.add_scores("round_0", "fidelity_2", "2", range(9), np.full(9, np.nan))
+    assert np.isnan(run.score_array("round_0", "fidelity_2")).all()
+    run.forget_set("round_0")
+    assert run.scores("round_0", "fidelity_2") == {}
+
+
+def test_only_a_scorer_that_says_so_may_give_no_score(run: RunFolder) -> None:
+    class Silent(Bright):
+        unscored = ""
+
+    with pytest.raises(UserError, match="scorer 'fidelity_2' gave nan for"):
+        score_set(run, "round_0", [Silent("fidelity_2", 0)])
+
+
+def test_an_axis_has_a_score_where_all_its_scorers_have_one(run: RunFolder) -> None:
+    """Prompt 0: 1 3 5 by the first scorer, and NaN 1 3 by the second: of the last two the deviations are -1 and 1.
+
+    Both scorers agree, so in units of the first the axis is 3 and 5. The other prompts are 0 by both.
+    """
+    run.add_scores("round_0", "fidelity", "1", range(9), np.asarray([1, 3, 5] + [0] * 6, float))
+    run.add_scores("round_0", "fidelity_2", "1", range(9), np.asarray([np.nan, 1, 3] + [0] * 6))
+    found = scoring.axis_scores(run, "round_0", ["fidelity", "fidelity_2"], "mean")
+    np.testing.assert_allclose(found, [np.nan, 3, 5] + [0] * 6)
+    assert scoring.axis_scores(run, "round_0", ["fidelity"], "mean").tolist() == [1, 3, 5] + [0] * 6
