@@ -218,6 +218,34 @@ def _check_whole(pipe: Any, path: Path) -> None:
                 )
 
 
+def skeleton(path: Path, configs: Path | None, with_text: bool) -> Any:
+    """A pipeline of a model's class with its denoiser, and its text encoders if asked, without weights (meta device).
+
+    Reads configs only. Raises UserError as `pipeline_class` does, and when a part cannot be built.
+    """
+    import diffusers
+
+    name, folder = pipeline_class(path, configs), _folder(Path(path), configs)
+    pipe = object.__new__(getattr(diffusers, name))
+    for part, library, part_class in _parts(folder):
+        if part not in ("unet", "transformer") and not (with_text and part.startswith("text_encoder")):
+            continue
+        try:
+            object.__setattr__(pipe, part, _without_weights(folder / part, library, part_class))
+        except _ERRORS as error:
+            reason = " ".join(str(error).split())[:300]
+            raise _refuse(folder, f"{part} cannot be built from its config ({reason}). Download it again.") from error
+    return pipe
+
+
+def _without_weights(folder: Path, library: str, kind: str) -> torch.nn.Module:
+    made = getattr(importlib.import_module({"diffusers": "diffusers", "transformers": "transformers"}[library]), kind)
+    with torch.device("meta"):
+        if library == "diffusers":
+            return made.from_config(made.load_config(folder, local_files_only=True))
+        return made(made.config_class.from_pretrained(folder, local_files_only=True))
+
+
 def load_model(
     path: Path,
     configs: Path | None,
