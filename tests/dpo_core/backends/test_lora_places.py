@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dreambooth_dpo.benchmarks.pipelines.tiny import BUILDERS, SIDE, tiny
+from dreambooth_dpo.dpo_core.backends.diffusers import lora_places
 from dreambooth_dpo.dpo_core.backends.diffusers.loading import skeleton
 from dreambooth_dpo.dpo_core.backends.diffusers.lora_places import join_files
 from dreambooth_dpo.dpo_core.backends.diffusers.loras import merge_lora
@@ -159,14 +160,53 @@ def test_what_cannot_be_joined_is_refused_and_writes_nothing(tmp_path):
     refused({"transformer.layers.0.x.dora_scale": torch.zeros(2), **good}, "DoRA")
 
 
-def test_a_layer_that_the_form_cannot_hold_is_refused(tmp_path):
-    """diffusers does not read kohya's name of the layers outside an SDXL UNet's blocks."""
-    pipe = tiny("StableDiffusionXLPipeline")
+def test_layers_outside_the_blocks_of_a_unet(tmp_path):
+    name, layers = "StableDiffusionXLPipeline", ("time_embedding.linear_1", "conv_in", "conv_out")
+    plain, tensors = tiny(name), {}
+    plain.save_pretrained(tmp_path / "model")
+    for layer in layers:
+        weight = plain.unet.get_submodule(layer).weight
+        tensors[f"unet.{layer}.lora_A.weight"] = 0.1 * torch.ones(1, *weight.shape[1:])
+        tensors[f"unet.{layer}.lora_B.weight"] = torch.ones(len(weight), 1, *[1] * (weight.ndim - 2))
+    save_file(tensors, tmp_path / "user.safetensors")
+    ours, out = our_file(plain, tmp_path / "ours.safetensors"), tmp_path / "joined.safetensors"
+    join_files(tmp_path / "model", None, [(tmp_path / "user.safetensors", 1.0), (ours, 1.0)], out)
+    loaded = tiny(name)
+    loaded.load_lora_weights(str(tmp_path), weight_name=out.name)
+    loaded.fuse_lora(components=["unet"])
+    loaded.unload_lora_weights()
+    for layer in layers:
+        change = loaded.unet.get_submodule(layer).weight - plain.unet.get_submodule(layer).weight
+        torch.testing.assert_close(change, torch.full_like(change, 0.1), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (
+            lambda k, v: (k.replace("layers.1.", "layers.7."), v),
+            r"cannot be read again and was not kept: .*layers\.7\.",
+        ),
+        (
+            lambda k, v: (k, 1.01 * v if "layers.1." in k and "lora_B" in k else v),
+            r"from the sum of the two by 1\.0e-02",
+        ),
+        (
+            lambda k, v: (k.replace("layers.1.", "layers.0."), v),
+            r"layers are not as joined \(first: transformer\.layers\.[01]",
+        ),
+    ],
+)
+def test_a_file_that_is_not_the_sum_is_not_kept(spoil, words, tmp_path, monkeypatch):
+    """The tensors are changed on their way to the file: a name, a value, layers that are lost."""
+    pipe = tiny("ZImagePipeline")
     pipe.save_pretrained(tmp_path / "model")
-    ours, user = our_file(pipe, tmp_path / "ours.safetensors"), tmp_path / "user.safetensors"
-    shape = pipe.unet.time_embedding.linear_1.weight.shape
-    halves = {"A": torch.ones(1, shape[1]), "B": torch.ones(shape[0], 1)}
-    save_file({f"unet.time_embedding.linear_1.lora_{half}.weight": v for half, v in halves.items()}, user)
-    with pytest.raises(UserError, match=r"joined file .*time.embedding.*Load the LoRAs one after the other"):
+    ours, user = (
+        our_file(pipe, tmp_path / "ours.safetensors"),
+        user_file(pipe, tmp_path / "user.safetensors", "comfyui"),
+    )
+    made = lora_places.joined_tensors
+    monkeypatch.setattr(lora_places, "joined_tensors", lambda *a: dict(spoil(k, v) for k, v in made(*a).items()))
+    with pytest.raises(UserError, match=words):
         join_files(tmp_path / "model", None, [(user, 1.0), (ours, 1.0)], tmp_path / "joined.safetensors")
-    assert not list(tmp_path.glob("*joined*"))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model", "ours.safetensors", "user.safetensors"]
