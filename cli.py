@@ -16,6 +16,7 @@ from .doctor.options import HELP, Options
 from .dpo_core.errors import UserError
 from .dpo_core.json_values import to_json
 from .terminal.bars import bars
+from .terminal.join import join
 from .terminal.tables import show_answer, show_comparison, show_sweep
 
 app = typer.Typer(
@@ -208,6 +209,9 @@ def export(
     path = out or lora.with_name(f"{lora.stem}_{form}.safetensors")
     layers = export_file(lora, path, form)
     console.print(f"{layers} layers: {path}", soft_wrap=True, markup=False, highlight=False)
+
+
+app.command("join")(plain_errors(join))
 
 
 @app.command()

@@ -81,7 +81,7 @@ def test_config_prints_its_schema() -> None:
 
 def test_help_lists_the_commands() -> None:
     said = succeeds("--help").output
-    commands = ("demo", "personalize", "run", "evaluate", "report", "doctor", "config", "export")
+    commands = ("demo", "personalize", "run", "evaluate", "report", "doctor", "config", "export", "join")
     assert all(name in said for name in commands)
 
 

@@ -26,7 +26,7 @@ _IN_FILE = {
     "text_encoder": ("cond_stage_model.", "conditioner.embedders.", "text_encoders."),
 }
 """Starts of keys of a single file that holds these parts too."""
-_ERRORS = (OSError, ValueError, TypeError, RuntimeError, NotImplementedError, ImportError, AttributeError, KeyError)
+ERRORS = (OSError, ValueError, TypeError, RuntimeError, NotImplementedError, ImportError, AttributeError, KeyError)
 
 
 def pipeline_class(path: Path, configs: Path | None = None) -> str:
@@ -34,7 +34,7 @@ def pipeline_class(path: Path, configs: Path | None = None) -> str:
 
     Raises UserError when there is none, or when its class is not driven.
     """
-    folder = _folder(Path(path), configs)
+    folder = model_folder(Path(path), configs)
     index = folder / "model_index.json"
     if not index.is_file():
         raise UserError(
@@ -53,7 +53,7 @@ def pipeline_class(path: Path, configs: Path | None = None) -> str:
     return name
 
 
-def _folder(path: Path, configs: Path | None) -> Path:
+def model_folder(path: Path, configs: Path | None) -> Path:
     """The folder that holds model_index.json. Raises UserError for a single file without a folder of configs."""
     if path.is_file() and configs is None:
         if path.suffix.lower() != ".safetensors":
@@ -84,7 +84,7 @@ def check_model(path: Path, configs: Path | None = None) -> str:
 
     Raises UserError as `pipeline_class` does, and for a part that is missing, a Git LFS pointer or cut off.
     """
-    name, folder = pipeline_class(path, configs), _folder(Path(path), configs)
+    name, folder = pipeline_class(path, configs), model_folder(Path(path), configs)
     if Path(path).is_file():
         if said := damage(Path(path)):
             raise UserError(f"model {path} cannot be loaded: {said}")
@@ -92,9 +92,9 @@ def check_model(path: Path, configs: Path | None = None) -> str:
     if name == "StableDiffusionPipeline":
         check_model_folder(folder)
         return name
-    for part, _, _ in _parts(folder):
+    for part, _, _ in listed_parts(folder):
         if not (folder / part).is_dir():
-            raise _refuse(folder, f"it has no {part}. Put the folder {part} there, or download the whole model again.")
+            raise refuse(folder, f"it has no {part}. Put the folder {part} there, or download the whole model again.")
         _weights(folder, part)
     return name
 
@@ -109,7 +109,7 @@ def check_quantized(
     """
     if quantization is not None:
         check_quantize(quantization, device)
-    stored = None if Path(path).is_file() else stored_quantization(_folder(Path(path), configs), device)
+    stored = None if Path(path).is_file() else stored_quantization(model_folder(Path(path), configs), device)
     if stored is not None and quantization is not None:
         raise UserError(
             f"model.quantize is {quantization}, but model folder {path} is quantized already ({stored}). Leave "
@@ -123,11 +123,11 @@ def check_quantized(
     return stored
 
 
-def _refuse(folder: Path, reason: str) -> UserError:
+def refuse(folder: Path, reason: str) -> UserError:
     return UserError(f"model folder {folder} cannot be loaded: {reason}")
 
 
-def _parts(folder: Path) -> Iterator[tuple[str, str, str]]:
+def listed_parts(folder: Path) -> Iterator[tuple[str, str, str]]:
     """(part, library, class) of each part that a folder's index lists; parts that are null are left out."""
     for part, entry in _read(folder / "model_index.json").items():
         if isinstance(entry, list) and len(entry) == 2 and entry[0] is not None and part != "safety_checker":
@@ -142,7 +142,7 @@ def _weights(folder: Path, part: str) -> str | None:
     files = sorted((folder / part).glob("*.safetensors"))
     pickles = [*(folder / part).glob("*.bin"), *(folder / part).glob("*.pt")]
     if pickles and not files:
-        raise _refuse(
+        raise refuse(
             folder,
             f"{part} has its weights as {pickles[0].name}. Only .safetensors is loaded, because a pickle can run code. "
             "Load the model once with diffusers and save it: pipeline.save_pretrained(folder).",
@@ -151,7 +151,7 @@ def _weights(folder: Path, part: str) -> str | None:
     chosen = None if None in variants or not variants else sorted(filter(None, variants))[0]
     for file in files:
         if _variant(file.name) == chosen and (said := damage(file)):
-            raise _refuse(folder, said)
+            raise refuse(folder, said)
     return chosen
 
 
@@ -177,7 +177,7 @@ def _models(folder: Path, denoiser_dtype: torch.dtype, without: tuple[str, ...])
     """The models of a folder. A VAE is in float32: half precision overflows in some."""
     return {
         part: _loaded(folder, part, library, kind, torch.float32 if part == "vae" else denoiser_dtype)
-        for part, library, kind in _parts(folder)
+        for part, library, kind in listed_parts(folder)
         if library in ("diffusers", "transformers") and not part.startswith(without) and _has_weights(folder / part)
     }
 
@@ -190,7 +190,7 @@ def _pipeline(path: Path, configs: Path | None, name: str, dtype: torch.dtype) -
     """The pipeline on the CPU. Raises UserError when a part cannot be loaded."""
     import diffusers
 
-    folder, kind = _folder(path, configs), getattr(diffusers, name)
+    folder, kind = model_folder(path, configs), getattr(diffusers, name)
     try:
         if not path.is_file():
             models = _models(folder, dtype, without=()) | _no_checker(kind)
@@ -204,7 +204,7 @@ def _pipeline(path: Path, configs: Path | None, name: str, dtype: torch.dtype) -
             pipe = kind.from_pretrained(folder, **_denoiser(path, folder, dtype), **models, local_files_only=True)
     except UserError:
         raise
-    except _ERRORS as error:
+    except ERRORS as error:
         reason = " ".join(str(error).split())[:400]
         if "meta tensor" in reason:  # torch's words for a weight that no file has filled
             raise UserError(
@@ -220,7 +220,7 @@ def _denoiser(path: Path, folder: Path, dtype: torch.dtype) -> dict[str, torch.n
     """The denoiser of a file that holds it alone, by name. Raises UserError for weights that are missing."""
     import diffusers
 
-    part, kind = next((part, kind) for part, _, kind in _parts(folder) if part in ("transformer", "unet"))
+    part, kind = next((part, kind) for part, _, kind in listed_parts(folder) if part in ("transformer", "unet"))
     load = getattr(diffusers, kind).from_single_file
     return {part: load(str(path), config=str(folder), subfolder=part, local_files_only=True, torch_dtype=dtype)}
 
