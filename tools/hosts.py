@@ -124,7 +124,7 @@ def interpreter(versions: list[str]) -> str:
 
 
 def install(host: Host) -> None:
-    """Create or reuse the host's environment: its torch, its requirements, and this package with its test extras."""
+    """Create or reuse the host's environment: its torch, its requirements, this package, what host tests need."""
     requirements = host.folder / "requirements.txt"
     torch = [f"{name}=={host.entry[name]}" for name in _TORCH]
     recipe = [*torch, requirements.read_text(encoding="utf-8"), (ROOT / "pyproject.toml").read_text(encoding="utf-8")]
@@ -134,7 +134,7 @@ def install(host: Host) -> None:
     if not host.python.exists():
         subprocess.run([interpreter(host.entry["python"]), "-m", "venv", str(host.environment)], check=True)
     pip = [str(host.python), "-m", "pip", "install", "--no-input", "--disable-pip-version-check", "-q"]
-    subprocess.run([*pip, *torch, "-r", str(requirements), "-e", f"{ROOT}[test]"], check=True)
+    subprocess.run([*pip, *torch, "-r", str(requirements), "-e", f"{ROOT}[host-test]"], check=True)
     stamp.touch()
 
 
