@@ -9,7 +9,10 @@ from browsing import come_back, finished, look_at, open_template, overlaps, pres
 from hosting import Server, executed
 from toy_graphs import FEW_PROMPTS
 
-pytestmark = pytest.mark.front_ends("nodes2", why="what comes back; the quickstart is watched on the canvas too")
+pytestmark = [
+    pytest.mark.front_ends("nodes2", why="what comes back; the quickstart is watched on the canvas too"),
+    pytest.mark.slow,  # three rounds watched for two minutes; test_quickstart.py watches one round grow and come back
+]
 STEPS = 6
 SMALL = {
     "DBDPO_LoadToybox": {"steps": 10},
