@@ -5,7 +5,7 @@ from __future__ import annotations
 SHORT = """\
 # Edit these lines; every other setting has a default (`dreambooth-dpo config` prints them all).
 model:
-  path: my-model          # diffusers folder of a StableDiffusionPipeline
+  path: my-model          # diffusers folder: SD, SDXL, SD 3.5, Flux, Z-Image, ...
   lora: null              # your DreamBooth LoRA (.safetensors), or null
 concept:
   identifier: sks         # the word that names your subject in prompts
