@@ -7,34 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import fails, succeeds
 from PIL import Image
 from projects import config_of, make_project, write_config
 from safetensors.torch import load_file, save_file
-from typer.testing import CliRunner
 
 from dreambooth_dpo import headless_compare
-from dreambooth_dpo.cli import app
 from dreambooth_dpo.dpo_core.evaluation.compare import WITHOUT
 from dreambooth_dpo.dpo_core.run.folder import RunFolder
 from dreambooth_dpo.dpo_core.settings import AdapterSettings
 from dreambooth_dpo.dpo_core.training.adapter import Adapter
 from dreambooth_dpo.dpo_core.training.lora_files import save_lora
-
-
-def call(*arguments: object):
-    return CliRunner(env={"COLUMNS": "200"}).invoke(app, [str(a) for a in arguments])
-
-
-def succeeds(*arguments: object) -> str:
-    result = call(*arguments)
-    assert result.exit_code == 0, result.output
-    return " ".join(result.stdout.split())
-
-
-def refused(*arguments: object) -> str:
-    result = call(*arguments)
-    assert result.exit_code == 2 and "Traceback" not in result.output, result.output
-    return " ".join(result.stderr.split())
 
 
 @pytest.fixture(scope="module")
@@ -91,12 +74,12 @@ def test_mistakes_are_refused_before_anything_is_drawn(project: Path) -> None:
     lora, config, out = project / "loras ü" / "epoch 0.safetensors", project / "config.yaml", project / "nichts"
     copy = project / "copy.safetensors"
     copy.write_bytes(lora.read_bytes())
-    assert "holds the same LoRA as" in refused("compare", config, lora, copy, "--out", out)
+    assert "holds the same LoRA as" in fails("compare", config, lora, copy, "--out", out)
     tensors = {name.replace("down_blocks_1", "down_blocks_9"): v for name, v in load_file(lora).items()}
     save_file(tensors, project / "foreign.safetensors")
-    assert "of its" in refused("compare", config, lora, project / "foreign.safetensors", "--out", out)
-    assert "gone.safetensors does not exist" in refused("compare", config, project / "gone.safetensors", "--out", out)
-    assert "not a list of numbers" in refused("compare", config, lora, "--strengths", "x", "--out", out)
+    assert "of its" in fails("compare", config, lora, project / "foreign.safetensors", "--out", out)
+    assert "gone.safetensors does not exist" in fails("compare", config, project / "gone.safetensors", "--out", out)
+    assert "not a list of numbers" in fails("compare", config, lora, "--strengths", "x", "--out", out)
     assert not (out / "records.sqlite").exists()
 
 
@@ -104,7 +87,7 @@ def test_other_settings_need_another_folder(project: Path) -> None:
     lora, out = project / "loras ü" / "epoch 1.safetensors", project / "anders"
     succeeds("compare", project / "config.yaml", lora, "--out", out)
     other = write_config(project, "mehr.yaml", sampling__steps=3)
-    assert "sampling.steps was 2, is 3" in refused("compare", other, lora, "--out", out)
+    assert "sampling.steps was 2, is 3" in fails("compare", other, lora, "--out", out)
 
 
 def test_names_are_told_apart_by_folders_and_strengths(tmp_path: Path) -> None:

@@ -7,35 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from click.testing import Result
+from commands import fails, succeeds
 from loops import difference
 from PIL import Image
 from projects import make_project, write_config
-from typer.testing import CliRunner
 
 from dreambooth_dpo import headless
-from dreambooth_dpo.cli import app
 from dreambooth_dpo.dpo_core.run.folder import RunFolder
 from dreambooth_dpo.dpo_core.training.lora_files import read_lora
 from dreambooth_dpo.toybox import run as toybox_run
 
 DIAL = {"stop": {"rule": "last"}, "strength": {"strengths": [1.0, 0.5]}}
-
-
-def call(*arguments: object) -> Result:
-    return CliRunner(env={"COLUMNS": "200"}).invoke(app, [str(a) for a in arguments])
-
-
-def succeeds(*arguments: object) -> str:
-    result = call(*arguments)
-    assert result.exit_code == 0, result.output
-    return " ".join(result.stdout.split())
-
-
-def fails(*arguments: object) -> str:
-    result = call(*arguments)
-    assert result.exit_code == 2 and "Traceback" not in result.output, result.output
-    return result.stderr
 
 
 @pytest.fixture(scope="module")
