@@ -88,12 +88,19 @@ class Group:
             distributed.gather_object(own, found, dst=0, group=self.words)
         return found or []
 
-    def any(self, flag: bool) -> bool:
-        """Whether any process has the flag; the same in all."""
-        value = torch.tensor([int(flag)])
+    def highest(self, number: int) -> int:
+        """The highest number of all processes; the same in all."""
+        value = torch.tensor([number])
         with talking():
             distributed.all_reduce(value, distributed.ReduceOp.MAX, group=self.words)
-        return bool(value)
+        return int(value)
+
+    def exchange(self, own: Any) -> list[Any]:
+        """What each process has, by rank, in all of them."""
+        found: list[Any] = [None] * self.size
+        with talking():
+            distributed.all_gather_object(found, own, group=self.words)
+        return found
 
     def sum(self, tensors: Sequence[torch.Tensor]) -> None:
         """Replace each tensor, in place, by its sum over all processes; all of one device and dtype float32."""

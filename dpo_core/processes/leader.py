@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 
@@ -82,26 +83,47 @@ class Processes(Crew):
             return
         try:
             what()
-        except (UserError, torch.OutOfMemoryError) as error:
-            self.group.tell((type(error).__name__, str(error)))
+        except Exception as error:
+            self.group.tell((type(error).__name__, _words(error)))
             raise
         self.group.tell(None)
 
     def together(self, compute: Callable[[], R]) -> R:
-        found, lack = None, None
+        found, lack, error = None, None, None
         try:
             found = compute()
-        except torch.OutOfMemoryError as error:
-            lack = str(error)  # the error itself would keep the tensors of the failed call
-        if self.group.any(lack is not None):
+        except torch.OutOfMemoryError as raised:
+            lack = str(raised)  # the error itself would keep the tensors of the failed call
+        except Exception as raised:
+            error = raised
+        worst = self.group.highest(2 if error else int(lack is not None))
+        if worst == 2:
+            self._raise_together(error)
+        if worst == 1:
             raise torch.OutOfMemoryError(lack or "another process of this run ran out of memory")
         return found
+
+    def _raise_together(self, error: Exception | None) -> NoReturn:
+        """Raise this process' error, or else the first one of the others, in all processes at the same place."""
+        failed = [answer for answer in self.group.exchange(Failed(self.rank, error) if error else None) if answer]
+        if error is None:
+            raise failed[0].raised()
+        if self.rank and not isinstance(error, UserError):
+            logging.error("process %d of this run failed", self.rank, exc_info=error)
+            raise failed[0].raised() from error  # a UserError: this process then waits for the leader's end
+        raise error
 
     def sum(self, tensors: Sequence[torch.Tensor]) -> None:
         self.group.sum(tensors)
 
 
+def _words(error: Exception) -> str:
+    """The words of an error of the leader, for the others."""
+    meant = isinstance(error, tuple(_KINDS.values()))
+    return str(error) if meant else f"process 0 of this run failed: {type(error).__name__}: {error}"
+
+
 def _raise(said: tuple[str, str] | None) -> None:
-    """Raise the leader's error in a worker."""
+    """Raise the leader's error in a worker: of its own kind where all act on it, else as a UserError."""
     if said is not None:
         raise _KINDS.get(said[0], UserError)(said[1])

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
@@ -145,13 +146,17 @@ def _steps(trainer: Trainer, done: _Progress, save: Save | None, tell: Callable 
         waiting = []
         if saves:
             state, fresh = trainer.state(), done.fresh
-            if save:
-                save(step + 1, state, fresh)
+            # All hear of an error: the leader alone saves, and the others would wait for its next step.
+            trainer.crew.once(partial(save, step + 1, state, fresh) if save else _nothing)
             done.saved(step + 1, state)
         for record in checked if tell else ():
             tell(record)
         if shows:
             _shown(trainer, show, step + 1)
+
+
+def _nothing() -> None:
+    """What is saved without a run folder."""
 
 
 def _shows(settings: TrainSettings, steps_done: int) -> bool:

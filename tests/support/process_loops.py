@@ -1,6 +1,7 @@
 """The loop of loops.py on several processes; as a script, one of them.
 
-python process_loops.py FOLDER SETTINGS TROUBLE   (first: "", "slow", "log" or "disk"; last: "scorer" or "memory")
+python process_loops.py FOLDER SETTINGS TROUBLE   (first: "", "slow", "log", "disk" or "locked"; last: "scorer",
+"memory" or "training")
 """
 
 from __future__ import annotations
@@ -35,29 +36,38 @@ class Broken(Mean):
 
 
 class Small(FakeModel):
-    """Runs out of memory in its third training forward."""
+    """Runs out of memory, or fails otherwise, in its third training forward."""
 
-    def __init__(self) -> None:
+    def __init__(self, error: Exception) -> None:
         super().__init__()
-        self.forwards = 0
+        self.forwards, self.error = 0, error
 
     def predict(self, noised, times, cond):
         self.forwards += torch.is_grad_enabled()
         if torch.is_grad_enabled() and self.forwards == 3:
-            raise torch.OutOfMemoryError("no more")
+            raise self.error
         return super().predict(noised, times, cond)
+
+
+ERRORS = {"memory": torch.OutOfMemoryError("no more"), "training": ValueError("no such layer")}
 
 
 def worker(crew: Crew, settings: LoopSettings, trouble: str) -> Worker:
     troubled = crew.rank == crew.size - 1
-    model = Small() if troubled and trouble == "memory" else FakeModel()
+    model = Small(ERRORS[trouble]) if troubled and trouble in ERRORS else FakeModel()
     adapter = Adapter(model.denoiser, settings.adapter, seed=settings.sampling.seed)
     first = Broken("fidelity", 0) if troubled and trouble == "scorer" else Mean("fidelity", 0)
     return Worker(crew, model, adapter, [first, Mean("alignment", 2), Mean("judge_fidelity", 1)])
 
 
+def locked(*records: object) -> None:
+    raise UserError("the database is locked")
+
+
 def leader(folder: Path, settings: LoopSettings, tell: Progress, crew: Crew, trouble: str) -> Loop:
     loop = make_loop(folder, settings=settings, progress=tell, crew=crew)
+    if trouble == "locked":
+        loop.run.add_training = locked
     return replace(loop, trackers=Trackers(loop.run, ["tensorboard"])) if trouble == "log" else loop
 
 

@@ -148,6 +148,18 @@ def test_an_unexpected_error_of_the_first_process_ends_the_others(tmp_path: Path
     assert other == 3 and "another process of this run has ended" in theirs
 
 
+def test_an_unexpected_error_of_another_process_in_training_is_told_by_the_first(tmp_path: Path) -> None:
+    (code, said), (other, theirs) = Launch(tmp_path / "run", 2, CASES["dpo"], "training").wait()
+    assert code == 2 and "process 1 of this run failed: ValueError: no such layer" in said
+    assert other == 0 and "Traceback" in theirs and "no such layer" in theirs
+
+
+def test_records_that_cannot_be_saved_end_all_processes(tmp_path: Path) -> None:
+    """The leader alone saves; the other process does not wait for a step that never comes."""
+    (code, said), (other, _) = Launch(tmp_path / "run", 2, CASES["dpo"], "locked").wait()
+    assert (code, other) == (2, 0) and "the database is locked" in said
+
+
 def test_one_process_out_of_memory_lowers_the_level_of_all(alone, tmp_path: Path) -> None:
     assert [code for code, _ in Launch(tmp_path / "run", 2, CASES["dpo"], "memory").wait()] == [0, 0]
     run = RunFolder(tmp_path / "run")
