@@ -38,15 +38,14 @@ def run_concept(seed: int, out: Path, names: list[str], long: int) -> dict[str, 
     return found
 
 
-def _loop(seed: int, path: Path, shared: Path, settings: LoopSettings, reward: str):
+def row_loop(seed: int, path: Path, shared: Path, settings: LoopSettings, scorers=None):
+    """The loop of a concept in `path`, on the start that `shared` has. scorers: in place of the toybox's own."""
     from ...toybox.concepts import concept_from_seed
     from ...toybox.run import start_of, toy_loop, toy_prompts
 
     toy = concept_from_seed(seed)
     start = start_of(toy, shared / "start")
-    return toy_loop(
-        toy, path, start, settings, resume=True, prompts=toy_prompts(toy, UNSEEN), scorers=row_scorers(toy, reward)
-    )
+    return toy_loop(toy, path, start, settings, resume=True, prompts=toy_prompts(toy, UNSEEN), scorers=scorers)
 
 
 def row_scorers(toy, reward: str):
@@ -78,7 +77,7 @@ def row_scorers(toy, reward: str):
     return Scorers(reward_scorers([AugmentedEmbedder(embedder)], concept), [*plain.judges, *measuring])
 
 
-def _copied(shared: Path, target: Path, drop_candidates: bool) -> None:
+def copied(shared: Path, target: Path, drop_candidates: bool) -> None:
     """Copy the shared run folder to a row's, under a temporary name until it is complete."""
     if target.exists():
         return
@@ -118,7 +117,7 @@ def first_round(seed: int, folder: Path, settings: LoopSettings) -> Path:
     """The run folder that all rows begin from: the start, its held-out pictures and the first round's candidates."""
     shared = folder / "shared"
     if not (shared / "done").is_file():
-        loop = _loop(seed, shared, shared, settings, "plain")
+        loop = row_loop(seed, shared, shared, settings)
         loop.begin(0)
         loop.evaluate(0)
         loop.candidates(0)
@@ -151,6 +150,8 @@ def run_row(seed: int, folder: Path, name: str, table: dict[str, Row], rounds: i
     {"rounds": [0, ...], "scores": {score: {"all" | "seen" | "unseen": [mean, ...]}}, "winner_alarms", "stopped",
     "image_forwards", "seconds"}
     """
+    from ...toybox.concepts import concept_from_seed
+
     kept, row, earlier = folder / f"{name}.json", table[name], 0.0
     settings = row.settings.model_copy(update={"rounds": rounds or row.settings.rounds})
     if kept.is_file():
@@ -160,8 +161,9 @@ def run_row(seed: int, folder: Path, name: str, table: dict[str, Row], rounds: i
         earlier = result["seconds"]  # goes on for more rounds
     base, begun = table[DEFAULT].settings, time.perf_counter()
     shared = first_round(seed, folder, base)
-    _copied(shared, folder / name, drop_candidates=settings.sampling != base.sampling)
-    loop = _loop(seed, folder / name, shared, settings, row.reward)
+    copied(shared, folder / name, drop_candidates=settings.sampling != base.sampling)
+    scorers = row_scorers(concept_from_seed(seed), row.reward)
+    loop = row_loop(seed, folder / name, shared, settings, scorers)
     done = loop.go()
     result = {
         **_measured(loop.run, list(range(done + 1))),

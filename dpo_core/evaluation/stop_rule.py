@@ -18,6 +18,9 @@ from ..json_values import High, Low
 from ..settings import StopSettings
 from ..statistics import bootstrap_interval, by_prompt, mean_known, spread_within
 
+BORNE_OUT = 2.0
+"""How many times the judge's gain of an axis the reward's may count, both in standard deviations."""
+
 Scores = Mapping[str, np.ndarray]
 """Scores of all held-out images by scorer name, float [n].
 
@@ -89,16 +92,28 @@ def gain_by_prompt(before: Scores, after: Scores, prompt_of: np.ndarray, judge_s
     """Combined gain of each held-out prompt, float64 [prompts], in standard deviations of the start within prompts.
 
     It is the mean of both axes. An axis counts by the mean of its reward scorers; where a judge scores it too, by (1 -
-    judge_share) * reward + judge_share * judge, so that a gain seen only by the scorer trained on counts for less. With
-    fidelity up by one standard deviation, alignment up by half of one and no judge, the gain is 0.75.
+    judge_share) * share borne out * reward + judge_share * judge, so that a gain seen only by the scorer trained on
+    does not count (`borne_out`). With fidelity up by one standard deviation, alignment up by half of one and no judge,
+    the gain is 0.75.
     """
     axes = []
     for axis in AXES:
         reward = axis_gain(axis, before, after, prompt_of)
         if (judge := f"judge_{axis}") in before:
-            reward = (1 - judge_share) * reward + judge_share * _standard_gain(before[judge], after[judge], prompt_of)
+            judged = _standard_gain(before[judge], after[judge], prompt_of)
+            reward = (1 - judge_share) * borne_out(reward, judged) * reward + judge_share * judged
         axes.append(reward)
     return np.mean(axes, axis=0)
+
+
+def borne_out(reward: np.ndarray, judged: np.ndarray) -> float:
+    """The share (0..1) of the reward's gain on an axis that its judge bears out; both gains [prompts].
+
+    A mean gain of the reward counts up to BORNE_OUT times the judge's mean gain, and not at all where the judge shows
+    none; a loss counts whole. Reward +1 and judge +0.5 or more: 1. Judge +0.25: 0.5. Judge -0.5: 0.
+    """
+    risen, seen = float(mean_known(reward)), float(mean_known(judged))
+    return 1.0 if risen <= 0 or np.isnan(seen) else min(1.0, max(0.0, BORNE_OUT * seen / risen))
 
 
 def broken_guards(
@@ -107,13 +122,7 @@ def broken_guards(
     """Guards that failed, in words: the judge fell, images copy the photos more, images of a prompt are too alike, or
     fewer images have a score.
     """
-    found = []
-    judged = [n for n in (f"judge_{a}" for a in AXES) if n in before]
-    if judged:
-        fell = Interval.of(np.mean([_standard_gain(before[n], after[n], prompt_of) for n in judged], axis=0), resamples)
-        if fell.high < 0:
-            by, interval = interval_of(fell.mean, fell.low, fell.high)
-            found.append(f"the judge fell ({by} standard deviations, {interval})")
+    found = _fallen_judge(before, after, prompt_of, resamples)
     if "copy_paste" in before:
         rise = Interval.of(by_prompt(after["copy_paste"] - before["copy_paste"], prompt_of), resamples)
         if rise.low > settings.copy_paste_rise:
@@ -127,6 +136,26 @@ def broken_guards(
                 f"pictures of a prompt became alike (diversity {start.mean() + 1:.2f} to {now.mean() + 1:.2f})"
             )
     return (*found, *_lost_scores(before, after, prompt_of, resamples))
+
+
+def _fallen_judge(before: Scores, after: Scores, prompt_of: np.ndarray, resamples: int) -> list[str]:
+    """In words: the judge fell over both axes, or on one whose reward did not fall.
+
+    Where both fall on one axis and rise on the other, it is a trade that they agree on; its sum decides.
+    """
+    judged = {a: _standard_gain(before[n], after[n], prompt_of) for a in AXES if (n := f"judge_{a}") in before}
+    if not judged:
+        return []
+    parts = {"the judge": np.mean(list(judged.values()), axis=0)}
+    for axis, values in judged.items():
+        if Interval.of(axis_gain(axis, before, after, prompt_of), resamples).high >= 0:
+            parts[f"the judge's {axis}"] = values
+    fell = {name: found for name, v in parts.items() if (found := Interval.of(v, resamples)).high < 0}
+    if len(fell) > 1 and "the judge" in fell:
+        del fell["the judge"]  # the axis says more
+    said = {name: interval_of(f.mean, f.low, f.high) for name, f in fell.items()}
+    alone = {name: "" if name == "the judge" else " while the reward's did not" for name in fell}
+    return [f"{name} fell{alone[name]} ({by} standard deviations, {interval})" for name, (by, interval) in said.items()]
 
 
 def _lost_scores(before: Scores, after: Scores, prompt_of: np.ndarray, resamples: int) -> list[str]:

@@ -42,15 +42,23 @@ def test_gain_by_hand():
     assert gain_by_prompt(before, after, PROMPT_OF, 0.5) == pytest.approx([0.75, 1.75])
 
 
-def test_judge_counts_by_its_share():
-    """Reward fidelity +1 SD, judge fidelity -1 SD: share 0.5 gives 0, share 0.25 gives 0.5.
+@pytest.mark.parametrize(("judge", "share", "gain"), [(1, 0.5, 0.5), (0.25, 0.25, 0.21875), (-1, 0.5, -0.25)])
+def test_reward_counts_as_far_as_the_judge_bears_it_out(judge: float, share: float, gain: float):
+    """Reward fidelity +1 SD. Alignment does not change, so the combined gain is half of fidelity's.
 
-    Alignment does not change, so the combined gain is half of that.
+    Judge +1, share 0.5: 0.5 + 0.5 = 1. Judge +0.25, share 0.25: the reward counts 2 * 0.25 = 0.5, so 0.75 * 0.5 + 0.25
+    * 0.25 = 0.4375. Judge -1, share 0.5: the reward does not count, -0.5.
     """
     before = _scores(fidelity=[4, 6, 1, 3], alignment=[0, 4, 8, 12], judge_fidelity=[0, 2, 0, 2])
-    after = _scores(fidelity=[5, 7, 2, 4], alignment=[0, 4, 8, 12], judge_fidelity=[-1, 1, -1, 1])
+    after = {**before, "fidelity": before["fidelity"] + 1, "judge_fidelity": before["judge_fidelity"] + judge}
+    assert gain_by_prompt(before, after, PROMPT_OF, share) == pytest.approx([gain, gain])
+
+
+def test_a_loss_of_the_reward_counts_whole():
+    """Reward -1 SD, judge +1 SD, share 0.5: 0 on the axis."""
+    before = _scores(fidelity=[4, 6, 1, 3], alignment=[0, 4, 8, 12], judge_fidelity=[0, 2, 0, 2])
+    after = {**before, "fidelity": before["fidelity"] - 1, "judge_fidelity": before["judge_fidelity"] + 1}
     assert gain_by_prompt(before, after, PROMPT_OF, 0.5) == pytest.approx([0, 0])
-    assert gain_by_prompt(before, after, PROMPT_OF, 0.25) == pytest.approx([0.25, 0.25])
 
 
 def test_two_scorers_of_an_axis_count_as_their_mean():
@@ -70,8 +78,27 @@ def test_falling_judge_fails_a_guard():
     """Every prompt falls by 1 SD: the interval is a point below 0."""
     before = _scores(fidelity=[0, 2, 0, 2], alignment=[0, 2, 0, 2], judge_fidelity=[0, 2, 0, 2])
     after = {**before, "judge_fidelity": before["judge_fidelity"] - 1}
-    assert "the judge fell (-1.00" in broken_guards(before, after, PROMPT_OF, SETTINGS, 200)[0]
+    said = "the judge's fidelity fell while the reward's did not (-1.00"
+    assert [words.startswith(said) for words in broken_guards(before, after, PROMPT_OF, SETTINGS, 200)] == [True]
     assert broken_guards(before, before, PROMPT_OF, SETTINGS, 200) == ()
+
+
+def test_a_rise_of_one_axis_does_not_hide_a_judge_that_fell_on_the_other():
+    """The judge's alignment rises by 2 SD and its fidelity falls by 1: in their mean it rose by 0.5."""
+    before = {n: np.asarray([0.0, 2, 0, 2]) for n in ("fidelity", "alignment", "judge_fidelity", "judge_alignment")}
+    changed = {"fidelity": 3, "alignment": 3, "judge_fidelity": -1, "judge_alignment": 2}
+    after = {name: before[name] + by for name, by in changed.items()}
+    (said,) = broken_guards(before, after, PROMPT_OF, SETTINGS, 200)
+    assert said.startswith("the judge's fidelity fell while the reward's did not")
+
+
+def test_a_trade_that_reward_and_judge_agree_on_fails_no_guard():
+    """Fidelity falls by 1 SD by both, alignment rises by 2 by both: the judge's mean rose."""
+    before = {n: np.asarray([0.0, 2, 0, 2]) for n in ("fidelity", "alignment", "judge_fidelity", "judge_alignment")}
+    after = {name: values + (-1 if "fidelity" in name else 2) for name, values in before.items()}
+    assert broken_guards(before, after, PROMPT_OF, SETTINGS, 200) == ()
+    worse = {name: values - 1 for name, values in before.items()}
+    assert broken_guards(before, worse, PROMPT_OF, SETTINGS, 200)[0].startswith("the judge fell (-1.00")
 
 
 def test_copying_and_lost_diversity_fail_guards():
