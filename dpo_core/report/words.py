@@ -130,8 +130,18 @@ def verdict(numbers: Mapping, scorers: Mapping[str, Mapping]) -> tuple[str, str]
     up, down = ([n for n in REWARDS if axis_verdict(numbers, n) == way] for way in ("up", "down"))
     fallen = [n for n in _judges(numbers, scorers) if numbers[n]["verdict"] == "down"]
     status, headline = _headline(up, down, numbers.get(TRUTH), fallen)
-    lost = failed_guards(numbers, scorers)
-    return status, f"{headline[:-1]}, but {' and '.join(lost.values())}." if lost and status == "better" else headline
+    against = [*failed_guards(numbers, scorers).values(), *_unseen_by_judge(numbers, scorers, up)]
+    said = f"{headline[:-1]}, but {' and '.join(against)}."
+    return status, said if against and status == "better" else headline
+
+
+def _unseen_by_judge(numbers: Mapping, scorers: Mapping[str, Mapping], up: Sequence[str]) -> list[str]:
+    """In words, the risen axes on which the judge shows no clear gain; none where the truth is known to have risen."""
+    if numbers.get(TRUTH, {}).get("verdict") == "up":
+        return []
+    judges = _judges(numbers, scorers)
+    unseen = [a for a in up if (name := f"judge_{a}") in judges and numbers[name]["verdict"] != "up"]
+    return [f"the judge shows no clear gain in {' and '.join(unseen)}"] if unseen else []
 
 
 def failed_guards(numbers: Mapping, scorers: Mapping[str, Mapping]) -> dict[str, str]:

@@ -44,6 +44,16 @@ def test_fallen_judge_on_either_axis_is_reported_as_hacked(judges: tuple[str, st
     assert evaluation_words(numbers, ABOUT).splitlines()[0] == "The reward rose while the judge fell: looks hacked."
 
 
+def test_a_gain_that_the_judge_does_not_see_is_said_in_the_headline() -> None:
+    """Unless the truth is known to have risen."""
+    numbers = gains("up", "up", "unclear", "up")
+    said = "It got better: fidelity and alignment rose, but the judge shows no clear gain in fidelity."
+    assert verdict(numbers, ABOUT) == ("better", said)
+    assert verdict({**numbers, "oracle_all_right": gain("up")}, ABOUT)[1] == said.split(", but")[0] + "."
+    assert "judge" not in verdict(gains("up", "unclear", "up", "unclear"), ABOUT)[1]
+    assert "judge" not in verdict(gains("up", "up"), ABOUT)[1]
+
+
 @pytest.mark.parametrize("ways", itertools.product(CI, repeat=4))
 def test_the_nodes_first_line_is_the_reports_headline(ways: tuple[str, ...]) -> None:
     numbers = gains(*ways)
