@@ -2,7 +2,8 @@
 
     python -m dreambooth_dpo.benchmarks.rules --concepts 0-3
 
-Every rule pairs the same candidates: those of the first round, drawn from each concept's personalized start. Prints
+Every rule pairs the same candidates: those of the first round, drawn from each concept's personalized start. The lines
+"pool ..." are the default rule on other candidates (LoRA strengths, the base model, the photos). Prints
 means over concepts and writes rules.json. `benchmarks.methods` measures what training makes of the pairs; both commands
 use the same run folders.
 """
@@ -35,6 +36,10 @@ CHANGES: dict[str, dict] = {
 }
 
 
+POOLS = ("spread_0.3", "spread_0.5", "base_2", "photos", "wide_pool")
+"""Rows of `benchmarks.methods` with other candidates, paired by the default rule."""
+
+
 def rule_settings(base: PairSettings) -> dict[str, PairSettings]:
     """The rules by name, some with a second setting; the default first."""
     return {name: base.model_copy(update=change) for name, change in CHANGES.items()}
@@ -55,20 +60,32 @@ def truth_of_pairs(pairs: Sequence[Pair], right: Mapping[str, np.ndarray]) -> di
 
 
 def run_concept(seed: int, out: Path) -> dict[str, dict[str, float]]:
-    """{rule: truth of its pairs} of the first round's candidates."""
+    """{rule or pool: truth of its pairs} of the first round's candidates."""
+    from .methods.rows import rows
+    from .methods.runs import first_round, row_candidates
+
+    folder, table = out / f"concept_{seed}", rows(ALL_ROUNDS)
+    found = _truths(seed, first_round(seed, folder, ALL_ROUNDS), rule_settings(ALL_ROUNDS.pairs))
+    for pool in POOLS:
+        drawn = row_candidates(seed, folder, pool, table)
+        found[f"pool {pool}"] = _truths(seed, drawn, {pool: ALL_ROUNDS.pairs})[pool]
+    return found
+
+
+def _truths(seed: int, folder: Path, rules: Mapping[str, PairSettings]) -> dict[str, dict[str, float]]:
+    """{rule: truth of its pairs} of the candidates of round 0 in a run folder."""
     from ..dpo_core.run.folder import RunFolder
     from ..toybox.concepts import concept_from_seed
     from ..toybox.models import oracle_scorers
-    from .methods.runs import first_round
 
-    with RunFolder(first_round(seed, out / f"concept_{seed}", ALL_ROUNDS)) as run:
+    with RunFolder(folder) as run:
         prompt_of = np.asarray([c.prompt_index for c in run.candidates("round_0")])
         oracles = [o for o in oracle_scorers(concept_from_seed(seed)) if o.name.removeprefix("oracle_") in TRUTHS]
         truths = truth_of_candidates(run, "round_0", oracles)
         right = {name: truths[f"oracle_{name}"] for name in TRUTHS}
         fidelity, alignment = (run.score_array("round_0", axis) for axis in ("fidelity", "alignment"))
     found = {}
-    for name, rule in rule_settings(ALL_ROUNDS.pairs).items():
+    for name, rule in rules.items():
         pairs, _ = PAIR_RULES[rule.rule](prompt_of, fidelity, alignment, rule)
         found[name] = truth_of_pairs(pairs, right)
     return found
@@ -78,7 +95,7 @@ def main() -> None:
     args = command_parser(__doc__, "benchmark_methods", "0-3", jobs=True).parse_args()
     results = by_concept(run_concept, args.concepts, args.jobs, args.out)
     every = list(results.values())
-    means = {n: {k: float(np.nanmean([r[n][k] for r in every])) for k in every[0][n]} for n in CHANGES}
+    means = {n: {k: float(np.nanmean([r[n][k] for r in every])) for k in every[0][n]} for n in every[0]}
     rows = []
     for name, found in means.items():
         cells = [f"{100 * found[f'{what} {t}']:.1f}" for what in ("winners", "gap") for t in TRUTHS]

@@ -145,6 +145,23 @@ def _stop_rule(loop, rounds: int) -> dict:
     return {}
 
 
+def _row_loop(seed: int, folder: Path, name: str, settings: LoopSettings, table: dict[str, Row]):
+    """The loop of a row in its own folder, begun from the shared start."""
+    base = table[DEFAULT].settings
+    shared = first_round(seed, folder, base)
+    _copied(shared, folder / name, drop_candidates=settings.sampling != base.sampling)
+    return _loop(seed, folder / name, shared, settings, table[name].reward)
+
+
+def row_candidates(seed: int, folder: Path, name: str, table: dict[str, Row]) -> Path:
+    """The run folder of a row, with the first round's candidates drawn and scored."""
+    loop = _row_loop(seed, folder, name, table[name].settings, table)
+    loop.begin(0)
+    loop.candidates(0)
+    loop.run.close()
+    return loop.run.path
+
+
 def run_row(seed: int, folder: Path, name: str, table: dict[str, Row], rounds: int = 0) -> dict:
     """A row's measures after each round, cached as <name>.json. rounds: instead of the row's own number.
 
@@ -158,10 +175,8 @@ def run_row(seed: int, folder: Path, name: str, table: dict[str, Row], rounds: i
         if len(result["rounds"]) > settings.rounds or result["stopped"]:
             return result
         earlier = result["seconds"]  # goes on for more rounds
-    base, begun = table[DEFAULT].settings, time.perf_counter()
-    shared = first_round(seed, folder, base)
-    _copied(shared, folder / name, drop_candidates=settings.sampling != base.sampling)
-    loop = _loop(seed, folder / name, shared, settings, row.reward)
+    begun = time.perf_counter()
+    loop = _row_loop(seed, folder, name, settings, table)
     done = loop.go()
     result = {
         **_measured(loop.run, list(range(done + 1))),

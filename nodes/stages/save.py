@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from ...dpo_core.errors import UserError
 from ...dpo_core.training.lora_export import Export, write_form
 from ...dpo_core.training.lora_files import read_lora
 from ..host.runs import check_name
+from ..sockets import NONE
 
 CLOSE = 1e-3
 """Relative difference of a weight change from which on the text warns."""
@@ -34,22 +36,27 @@ def save_numbered(lora: Mapping[str, Any], prefix: str, form: str | None = None,
     kohya. model: the MODEL, for the form diffusers of a LoRA from another node. Raises UserError for a LoRA without
     weights, an invalid prefix, or layers that the form cannot hold.
     """
-    import folder_paths
-
     if wrong := check_prefix(prefix):
         raise UserError(wrong)
     down = next((value for key, value in lora.items() if ".lora_down" in key), None)
     if down is None:
         raise UserError("the connected LoRA holds no low-rank weights: connect the lora output of DPO LoRA Train Step.")
     export = _export(lora, model) if form == "diffusers" else None
-    root = Path(folder_paths.get_folder_paths("loras")[0])
-    path = _next_free(root / prefix.replace("\\", "/"))
+    root, path = next_path(prefix)
     rank = getattr(lora, "rank", down.shape[0])
     alpha = getattr(
         lora, "alpha", next((float(value) for key, value in lora.items() if key.endswith(".alpha")), float(rank))
     )
     write_form(lora, path, form or "kohya", export, (rank, alpha), getattr(lora, "metadata", {}))
     return str(path.relative_to(root))
+
+
+def next_path(prefix: str) -> tuple[Path, Path]:
+    """(the first loras folder, the next free path of the prefix in it)"""
+    import folder_paths
+
+    root = Path(folder_paths.get_folder_paths("loras")[0])
+    return root, _next_free(root / prefix.replace("\\", "/"))
 
 
 def _export(lora: Mapping[str, Any], model: Any) -> Export:
@@ -63,6 +70,27 @@ def _export(lora: Mapping[str, Any], model: Any) -> Export:
             "connect the MODEL that it was trained on to model, or choose the format kohya."
         )
     return export or export_of_lora(model.model, lora)
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A written file. name: as Load LoRA lists it. words: what the node shows."""
+
+    name: str
+    words: str
+
+
+def save(lora: Mapping[str, Any], prefix: str, form: str | None, model: Any, join: str | None) -> Saved:
+    """Write the LoRA, with the LoRAs that `join` names in the same file if it is not NONE; then read it again.
+
+    Raises UserError as `save_numbered`, `saved_words` and `save_joined` do.
+    """
+    if join not in (None, NONE):
+        from .save_joined import save_joined
+
+        return Saved(*save_joined(lora, prefix, form or "kohya", model, join))
+    name = save_numbered(lora, prefix, form, model)
+    return Saved(name, saved_words(name, lora, form, model))
 
 
 def saved_words(name: str, lora: Mapping[str, Any], form: str | None = None, model: Any = None) -> str:
