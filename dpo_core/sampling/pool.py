@@ -31,7 +31,7 @@ class Photos:
 def photos_of(concept: Concept, settings: SamplingSettings) -> Photos | None:
     """The photos for `settings.photo_candidates`, at the size of the settings; None where that is off.
 
-    The photos fit no prompt of the list: their caption is "a photo of <subject>" and says nothing of the rest. A photo
+    The photos fit no prompt of the list: their caption is that of DreamBooth, "a photo of a <subject>", and says nothing of the rest. A photo
     that occurs twice is taken once.
     """
     if not settings.photo_candidates:
@@ -40,7 +40,7 @@ def photos_of(concept: Concept, settings: SamplingSettings) -> Photos | None:
 
     different = list({photo.tobytes(): photo for photo in concept.references}.values())
     images = np.stack([fitted(photo, settings.width, settings.height) for photo in different])
-    return Photos(f"a photo of {concept.subject}", images)
+    return Photos(concept.caption, images)
 
 
 def check_pool(model: TextToImage, settings: SamplingSettings, photos: Photos | None = None) -> None:

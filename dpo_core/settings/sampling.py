@@ -84,23 +84,23 @@ class SamplingSettings(Settings):
         0, ge=0, lt=2**31, description="The noise seed of each candidate is derived from it."
     )
 
-    lora_spread: Annotated[float, Widget(since=8, step=0.05)] = Field(
+    lora_spread: Annotated[float, Widget(since=8, step=0.05, advanced=True)] = Field(
         0.0,
         ge=0.0,
         le=1.0,
         description="Draws a third of the candidates with your LoRA this share weaker, and a third this share "
         "stronger. 0.3: at 1, 0.7 and 1.3 times the loaded strength. Needs a LoRA on the model. 0: off.",
     )
-    base_candidates: Annotated[int, Widget(since=9)] = Field(
+    base_candidates: Annotated[int, Widget(since=9, advanced=True)] = Field(
         0,
         ge=0,
         le=255,
         description="How many of each prompt's candidates are drawn by the base model, with your LoRA off: they follow "
         "the prompt and lack the likeness. Needs a LoRA on the model. 0: off. Unit: images.",
     )
-    photo_candidates: Annotated[bool, Widget(since=10)] = Field(
+    photo_candidates: Annotated[bool, Widget(since=10, advanced=True)] = Field(
         False,
-        description="Adds the prompt 'a photo of <subject>' in training, with the reference photos among its "
+        description="Adds the prompt 'a photo of a <subject>' in training, with the reference photos among its "
         "candidates. Teaches likeness, and the photos' background too.",
     )
 
