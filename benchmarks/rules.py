@@ -36,10 +36,6 @@ CHANGES: dict[str, dict] = {
 }
 
 
-POOLS = ("spread_0.3", "spread_0.5", "base_2", "photos", "wide_pool")
-"""Rows of `benchmarks.methods` with other candidates, paired by the default rule."""
-
-
 def rule_settings(base: PairSettings) -> dict[str, PairSettings]:
     """The rules by name, some with a second setting; the default first."""
     return {name: base.model_copy(update=change) for name, change in CHANGES.items()}
@@ -61,7 +57,7 @@ def truth_of_pairs(pairs: Sequence[Pair], right: Mapping[str, np.ndarray]) -> di
 
 def run_concept(seed: int, out: Path) -> dict[str, dict[str, float]]:
     """{rule or pool: truth of its pairs} of the first round's candidates."""
-    from .methods.rows import rows
+    from .methods.rows import POOLS, rows
     from .methods.runs import first_round, row_candidates
 
     folder, table = out / f"concept_{seed}", rows(ALL_ROUNDS)
@@ -73,22 +69,38 @@ def run_concept(seed: int, out: Path) -> dict[str, dict[str, float]]:
 
 
 def _truths(seed: int, folder: Path, rules: Mapping[str, PairSettings]) -> dict[str, dict[str, float]]:
-    """{rule: truth of its pairs} of the candidates of round 0 in a run folder."""
+    """{rule: truth of its pairs} of the candidates of round 0 in a run folder.
+
+    Pairs of the photos' own prompt count nowhere: it names no background, so the oracle has no truth for it.
+    """
     from ..dpo_core.run.folder import RunFolder
     from ..toybox.concepts import concept_from_seed
     from ..toybox.models import oracle_scorers
 
     with RunFolder(folder) as run:
-        prompt_of = np.asarray([c.prompt_index for c in run.candidates("round_0")])
-        oracles = [o for o in oracle_scorers(concept_from_seed(seed)) if o.name.removeprefix("oracle_") in TRUTHS]
-        truths = truth_of_candidates(run, "round_0", oracles)
+        drawn, toy = run.candidates("round_0"), concept_from_seed(seed)
+        judged = [c.position for c in drawn if c.prompt != toy.to_concept().caption]
+        prompt_of = np.asarray([c.prompt_index for c in drawn])
+        oracles = [o for o in oracle_scorers(toy) if o.name.removeprefix("oracle_") in TRUTHS]
+        truths = truth_of_candidates(run, "round_0", oracles, judged)
         right = {name: truths[f"oracle_{name}"] for name in TRUTHS}
         fidelity, alignment = (run.score_array("round_0", axis) for axis in ("fidelity", "alignment"))
     found = {}
     for name, rule in rules.items():
         pairs, _ = PAIR_RULES[rule.rule](prompt_of, fidelity, alignment, rule)
-        found[name] = truth_of_pairs(pairs, right)
+        known = [p for p in pairs if p.winner in set(judged)]
+        found[name] = {**truth_of_pairs(known, right), "better": winners_better(known, right)}
     return found
+
+
+def winners_better(pairs: Sequence[Pair], right: Mapping[str, np.ndarray]) -> float:
+    """The share of pairs whose winner has more attributes right than its loser; all_right is no attribute.
+
+    Attributes right 2, 1, 2 and pairs 0>1, 0>2: 1/2.
+    """
+    winners, losers = members(pairs)
+    count = sum(values for name, values in right.items() if name != "all_right")
+    return float((count[winners] > count[losers]).mean()) if pairs else float("nan")
 
 
 def main() -> None:
@@ -99,8 +111,8 @@ def main() -> None:
     rows = []
     for name, found in means.items():
         cells = [f"{100 * found[f'{what} {t}']:.1f}" for what in ("winners", "gap") for t in TRUTHS]
-        rows.append([name, f"{found['pairs']:.0f}", *cells])
-    columns = ("rule", "pairs", *(f"winners {t}" for t in TRUTHS), *(f"gap {t}" for t in TRUTHS))
+        rows.append([name, f"{found['pairs']:.0f}", f"{100 * found['better']:.1f}", *cells])
+    columns = ("rule", "pairs", "winner better", *(f"winners {t}" for t in TRUTHS), *(f"gap {t}" for t in TRUTHS))
     print_table("truth of the pairs, in per cent", columns, rows, 190)
     write_result(args.out / "rules.json", {"means": means, "concepts": {str(k): v for k, v in results.items()}})
 

@@ -31,8 +31,8 @@ class Photos:
 def photos_of(concept: Concept, settings: SamplingSettings) -> Photos | None:
     """The photos for `settings.photo_candidates`, at the size of the settings; None where that is off.
 
-    The photos fit no prompt of the list: their caption is that of DreamBooth, "a photo of a <subject>", and says nothing of the rest. A photo
-    that occurs twice is taken once.
+    The photos fit no prompt of the list: their caption is that of DreamBooth, "a photo of a <subject>", and says
+    nothing of the rest. A photo that occurs twice is taken once.
     """
     if not settings.photo_candidates:
         return None

@@ -33,8 +33,8 @@ def plan(
     """All candidates of a set, prompt by prompt, each with a noise seed derived from (seed, salt, number).
 
     The number counts sampled candidates, so photos shift no seed. `chunk_size`: candidates per batch. strengths: of the
-    user's LoRA, for each candidate of a prompt; () for 1. photos: candidates of the prompt `photos.caption`, which comes
-    last if it is not among the prompts. Raises UserError when there are no prompts.
+    user's LoRA, for each candidate of a prompt; () for 1. photos: candidates of the prompt `photos.caption`, which is
+    added as the last if it is not among the prompts. Raises UserError when there are no prompts.
     """
     if not prompts:
         raise UserError("the prompt list is empty: nothing to sample. Add prompts.")

@@ -21,6 +21,7 @@ from ..statistics import mean_known
 from .adapter import Adapter, drawing
 from .objectives import denoising_error
 
+
 @dataclass(frozen=True)
 class CurvePoint:
     """Mean scores on the probe prompts after `step` optimizer steps, by scorer; without one that gave no score."""

@@ -58,7 +58,7 @@ class SaveLora(io.ComfyNode):
 
     @classmethod
     def execute(cls, lora, filename_prefix: str, format=None, model=None, join_lora=None) -> io.NodeOutput:
-        from ..stages.save import save
+        from ..stages.save_joined import save
 
         saved = save(lora, filename_prefix, format, model, join_lora)
         return io.NodeOutput(saved.name, ui=ui.PreviewText(saved.words))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from ...dpo_core.errors import UserError
 from ...dpo_core.training.lora_export import Export, write_form
 from ...dpo_core.training.lora_files import read_lora
 from ..host.runs import check_name
-from ..sockets import NONE
 
 CLOSE = 1e-3
 """Relative difference of a weight change from which on the text warns."""
@@ -70,27 +68,6 @@ def _export(lora: Mapping[str, Any], model: Any) -> Export:
             "connect the MODEL that it was trained on to model, or choose the format kohya."
         )
     return export or export_of_lora(model.model, lora)
-
-
-@dataclass(frozen=True)
-class Saved:
-    """A written file. name: as Load LoRA lists it. words: what the node shows."""
-
-    name: str
-    words: str
-
-
-def save(lora: Mapping[str, Any], prefix: str, form: str | None, model: Any, join: str | None) -> Saved:
-    """Write the LoRA, with the LoRAs that `join` names in the same file if it is not NONE; then read it again.
-
-    Raises UserError as `save_numbered`, `saved_words` and `save_joined` do.
-    """
-    if join not in (None, NONE):
-        from .save_joined import save_joined
-
-        return Saved(*save_joined(lora, prefix, form or "kohya", model, join))
-    name = save_numbered(lora, prefix, form, model)
-    return Saved(name, saved_words(name, lora, form, model))
 
 
 def saved_words(name: str, lora: Mapping[str, Any], form: str | None = None, model: Any = None) -> str:

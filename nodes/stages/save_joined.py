@@ -1,8 +1,9 @@
-"""Save DPO LoRA with join_lora: one file that holds the user's LoRA too."""
+"""Save DPO LoRA: our LoRA in a file of its own, or with join_lora in one that holds the user's LoRA too."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,34 @@ from ...dpo_core.errors import UserError
 from ...dpo_core.run.files import atomic_path
 from ...dpo_core.training.lora_export import Export, diffusers_tensors
 from ...dpo_core.training.lora_files import read_lora, write_tensors
-from ..sockets import AUTO
-from .save import check_prefix, next_path
+from ..sockets import AUTO, NONE
+from .save import check_prefix, next_path, save_numbered, saved_words
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A written file. name: as Load LoRA lists it. words: what the node shows."""
+
+    name: str
+    words: str
+
+
+def save(lora: Mapping[str, Any], prefix: str, form: str | None, model: Any, join: str | None) -> Saved:
+    """Write the LoRA, with the LoRAs that `join` names in the same file if it is not NONE; then read it again.
+
+    Raises UserError as `save_numbered`, `saved_words` and `save_joined` do.
+    """
+    if join not in (None, NONE):
+        return Saved(*save_joined(lora, prefix, form or "kohya", model, join))
+    name = save_numbered(lora, prefix, form, model)
+    return Saved(name, saved_words(name, lora, form, model))
 
 
 def save_joined(lora: Mapping[str, Any], prefix: str, form: str, model: Any, join: str) -> tuple[str, str]:
     """Write a new file that replaces the LoRAs on the MODEL and the trained one: (name for Load LoRA, what to show).
 
     join: AUTO for every LoRA on the MODEL, or one by its name in models/loras. The file gets its name only after it was
-    read again, bit for bit. Raises UserError without a MODEL, and as `carried_loras`, `carried_lora` and `join_carried`.
+    read again, bit for bit. Raises UserError without a MODEL, and as `carried_loras`, `carried_lora`, `join_carried`.
     """
     if wrong := check_prefix(prefix):
         raise UserError(wrong)
@@ -60,8 +80,8 @@ def _diffusers(joined: JoinedLora, model: Any) -> dict[str, Any]:
 
     if joined.rest:
         raise UserError(
-            f"the LoRA to join holds {len(joined.rest)} tensors of text encoders, which stay under their own names, and "
-            "the format diffusers has others. Choose the format kohya."
+            f"the LoRA to join holds {len(joined.rest)} tensors of text encoders, which stay under their own names, "
+            "and the format diffusers has others. Choose the format kohya."
         )
     export: Export = export_of_lora(model.model, joined.tensors)
     return diffusers_tensors(joined.tensors, export)
@@ -73,7 +93,9 @@ def _check_written(path: Path, tensors: Mapping[str, Any]) -> None:
 
     saved = read_lora(path)
     if saved.keys() != tensors.keys() or not all(torch.equal(saved[key], tensors[key].cpu()) for key in saved):
-        raise UserError("the joined file was read again and differs from what was written. Check the disk, and save again.")
+        raise UserError(
+            "the joined file was read again and differs from what was written. Check the disk, and save again."
+        )
 
 
 def _words(name: str, joined: JoinedLora, beside: int, form: str) -> str:
@@ -81,16 +103,19 @@ def _words(name: str, joined: JoinedLora, beside: int, form: str) -> str:
     parts = " + ".join(f"{file} (strength {strength:g}, {layers} layers)" for file, strength, layers in joined.sources)
     files = " and ".join(file for file, *_ in joined.sources[:-1])
     low, high = joined.ranks
+    rank = f"rank {low}" if low == high else f"ranks {low} to {high}"
     lines = [
         f"saved as {name}",
-        f"Joined: {parts}; {joined.layers} layers, rank {low if low == high else f'{low} to {high}'}. Read by ComfyUI's "
+        f"Joined: {parts}; {joined.layers} layers, {rank}. Read by ComfyUI's "
         f"loader: equal to the sum (difference {joined.difference:.1g}).",
         f"Load it at strength 1 in place of {files}, not beside it.",
     ]
     if joined.rest:
         lines.append(f"{len(joined.rest)} tensors of text encoders are unchanged: keep the strength_clip of {files}.")
     if beside:
-        lines.append(f"Further LoRAs change {beside} weights of the MODEL and are not in the file: load them as before.")
+        lines.append(
+            f"Further LoRAs change {beside} weights of the MODEL and are not in the file: load them as before."
+        )
     if form == "diffusers":
         lines.append("The format diffusers is for diffusers: ComfyUI may not read all of its layers.")
     return "\n".join(lines)

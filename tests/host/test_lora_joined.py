@@ -61,13 +61,15 @@ def weights(model, *loras: tuple[dict, float]) -> dict[str, torch.Tensor]:
 
 
 def save(model, lora, join: str, form: str | None = None):
-    from dreambooth_dpo.nodes.stages.save import save as written
+    from dreambooth_dpo.nodes.stages.save_joined import save as written
 
     return written(lora, "x", form, model, join)
 
 
 @pytest.mark.parametrize("join", ["auto", "mine.safetensors"])
-@pytest.mark.parametrize(("kind", "form"), [("sd", "kohya"), ("sdxl", "kohya"), ("flux", "kohya"), ("flux", "diffusers")])
+@pytest.mark.parametrize(
+    ("kind", "form"), [("sd", "kohya"), ("sdxl", "kohya"), ("flux", "kohya"), ("flux", "diffusers")]
+)
 def test_the_joined_file_replaces_both(loras, kind, form, join):
     """Merged weights by the host: the user's at 0.7 and ours, against the one file at 1."""
     model = random_model(kind)
@@ -83,9 +85,10 @@ def test_the_joined_file_replaces_both(loras, kind, form, join):
 
 
 def test_the_pictures_are_those_of_both(loras):
+    from native_models import DRAWING, PROMPTS, furthest
+
     from dreambooth_dpo.dpo_core.backends.comfyui import ComfyTextToImage
     from dreambooth_dpo.toybox.native import native_toybox
-    from native_models import DRAWING, PROMPTS, furthest
 
     model, clip, vae = native_toybox()
     mine, (ours, _) = users_file(loras, model), made(model, "attention", 4, 2.0, 3)

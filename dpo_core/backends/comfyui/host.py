@@ -20,10 +20,8 @@ from torch import nn
 from ...errors import UserError
 from .host_check import NEWEST, OLDEST, check, memory_switches, missing, numbers, refusal, version
 from .host_files import class_of_file
+from .host_lora_patches import Patch, change_of, has_loras, lora_patches, weight_patches, with_lora_strength
 from .host_loras import diffusers_places, lora_layers, weight_changes
-from .host_lora_patches import (
-    Patch, change_of, clip_with_lora_strength, has_loras, lora_patches, weight_patches, with_lora_strength,
-)  # fmt: skip
 from .host_main_memory import in_main_memory, loaded, unload
 from .host_models import checkpoint_model, image_codec, text_encoder, unet_model, with_lora
 from .host_patches import forget_compiled, hooks_heard, unet_names, with_injection, without_injection
@@ -49,7 +47,6 @@ __all__ = [
     "check_interrupt",
     "checkpoint_model",
     "class_of_file",
-    "clip_with_lora_strength",
     "denoise",
     "device",
     "diffusers_places",

@@ -70,27 +70,23 @@ def _of_a_lora(entry: tuple) -> bool:
     return patch.kind != "merge" and patch.of_model == 1
 
 
-def has_loras(patcher: Any) -> bool:
-    """Whether a MODEL or a CLIP's patcher carries changes of LoRA files, by the loader that patches weights."""
-    return any(_of_a_lora(entry) for entries in patcher.patches.values() for entry in entries)
+def _patcher_of(carrier: Any) -> Any:
+    """The patcher of a CLIP, or the MODEL itself."""
+    return getattr(carrier, "patcher", carrier)
 
 
-def with_lora_strength(patcher: Any, factor: float) -> Any:
-    """A clone of a MODEL, or of a CLIP's patcher, whose LoRAs act at `factor` times their strengths.
+def has_loras(carrier: Any) -> bool:
+    """Whether a MODEL or CLIP carries changes of LoRA files, by the loader that patches weights."""
+    return any(_of_a_lora(entry) for entries in _patcher_of(carrier).patches.values() for entry in entries)
 
-    Merged models and other patches stay.
-    """
-    made = patcher.clone()
-    made.patches = {
+
+def with_lora_strength(carrier: Any, factor: float) -> Any:
+    """A clone of a MODEL or CLIP whose LoRAs act at `factor` times their strengths; merged models and the rest stay."""
+    made = carrier.clone()
+    patcher = _patcher_of(made)
+    patcher.patches = {
         key: [(e[0] * factor, *e[1:]) if _of_a_lora(e) else e for e in entries]
-        for key, entries in made.patches.items()
+        for key, entries in patcher.patches.items()
     }
-    made.patches_uuid = uuid.uuid4()  # else the host takes the weights that it has loaded for those of this clone
-    return made
-
-
-def clip_with_lora_strength(clip: Any, factor: float) -> Any:
-    """A clone of a CLIP whose LoRAs act at `factor` times their strengths."""
-    made = clip.clone()
-    made.patcher = with_lora_strength(clip.patcher, factor)
+    patcher.patches_uuid = uuid.uuid4()  # else the host takes the weights that it has loaded for those of this clone
     return made

@@ -98,8 +98,8 @@ def carried_loras(patcher: Any, files: Mapping[str, Path]) -> list[Carried]:
     if rest := _loras_left(left):
         raise UserError(
             f"{rest} weights of the MODEL are changed by a LoRA that is not among the {len(files)} files of "
-            "models/loras, or that was changed since it was loaded. Put its .safetensors file there, or choose the LoRA "
-            "to join by its name."
+            "models/loras, or that was changed since it was loaded. Put its .safetensors file there, or choose the "
+            "LoRA to join by its name."
         )
     return found
 
@@ -176,7 +176,9 @@ def _same(one: host.Patch, other: host.Patch) -> bool:
     if (one.kind, one.rows, len(one.tensors)) != (other.kind, other.rows, len(other.tensors)) or not one.tensors:
         return False
     return all(
-        torch.equal(a.cpu(), b.cpu()) if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) else a is b or a == b
+        torch.equal(a.cpu(), b.cpu())
+        if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor)
+        else a is b or a == b
         for a, b in zip(one.tensors, other.tensors, strict=True)
     )
 
@@ -234,7 +236,9 @@ def _sources(patcher: Any, carried: Carried) -> list[Source]:
             parts += [{}] if number == len(parts) else []
             layer = key.removeprefix(_ROOT).removesuffix(_WEIGHT)
             if not key.startswith(_ROOT) or not key.endswith(_WEIGHT):
-                raise UserError(f"{carried.file} changes {key}, which is no layer of the denoiser. Load it beside ours.")
+                raise UserError(
+                    f"{carried.file} changes {key}, which is no layer of the denoiser. Load it beside ours."
+                )
             shape = weight_shape(patcher.model.diffusion_model.get_submodule(layer).weight)
             parts[number][layer] = _low_rank(carried.file, layer, patch, shape)
     return [Source(carried.file, layers, carried.strength) for layers in parts]
@@ -256,7 +260,9 @@ def _low_rank(file: str, layer: str, patch: host.Patch, shape: Sequence[int]) ->
     if patch.rows is not None:
         dimension, start, length = patch.rows
         if dimension == 0:
-            up = torch.zeros(shape[0], up.shape[1], dtype=up.dtype).index_copy_(0, torch.arange(start, start + length), up)
+            up = torch.zeros(shape[0], up.shape[1], dtype=up.dtype).index_copy_(
+                0, torch.arange(start, start + length), up
+            )
         else:
             places = torch.arange(start, start + length)
             down = torch.zeros(len(down), shape[1], dtype=down.dtype).index_copy_(1, places, down)

@@ -32,8 +32,8 @@ class UserLoras:
         before = self.patcher, self.clip, self._entries
         try:
             self.patcher = host.with_lora_strength(self.patcher, factor)
-            if self.clip is not None and host.has_loras(self.clip.patcher):
-                self.clip, self._entries = host.clip_with_lora_strength(self.clip, factor), {}
+            if self.clip is not None and host.has_loras(self.clip):
+                self.clip, self._entries = host.with_lora_strength(self.clip, factor), {}
             yield
         finally:
             self.patcher, self.clip, self._entries = before

@@ -30,7 +30,9 @@ class UserLoras:
     def _planned(self) -> Sequence[tuple[Merge, float]]:
         """The layers of all LoRAs with their strengths, read once."""
         if self._merges is None:
-            self._merges = [(m, strength) for path, strength in self._loras.items() for m in plan_merge(self.pipe, path)]
+            self._merges = [
+                (m, strength) for path, strength in self._loras.items() for m in plan_merge(self.pipe, path)
+            ]
         return self._merges
 
     @property

@@ -87,7 +87,7 @@ def test_noise_depends_on_prompt_and_number_alone() -> None:
 @pytest.mark.parametrize("count", [2, 4, 9])
 def test_strengths_of_a_prompts_candidates(count: int) -> None:
     given = SamplingSettings(lora_spread=0.3, base_candidates=1).strengths(count)
-    assert given == ([1, 0.7, 1.3] * 3)[: count - 1] + [0]
+    assert given == [*([1, 0.7, 1.3] * 3)[: count - 1], 0]
     assert SamplingSettings().strengths(count) == [1] * count
 
 
