@@ -29,6 +29,7 @@ from .dpo_core.run.images import read_photos, read_subject, warn
 from .dpo_core.run.photo_folder import look
 from .dpo_core.run.same_run import PARTS, check_same_run
 from .dpo_core.run.trackers import Trackers, check_trackers
+from .dpo_core.sampling.pool import photos_of
 from .dpo_core.settings import AdapterSettings
 from .dpo_core.training.adapter import Adapter
 from .dpo_core.training.shares import check_shares
@@ -157,6 +158,7 @@ def open_loop(
     loop = Loop(
         run, parts.model, adapter, parts.prompts, parts.scorers.rewards, parts.scorers.judges, config.loop(), progress,
         crew, Trackers(run, config.log_with, config.model_dump(mode="json")),
+        photos_of(parts.concept, config.sampling),
     )  # fmt: skip
     check_same_run(run, described, resume)
     fact = {"identifier": concept.identifier, "class_noun": concept.class_noun, "name": concept.subject}

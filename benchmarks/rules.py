@@ -2,7 +2,8 @@
 
     python -m dreambooth_dpo.benchmarks.rules --concepts 0-3
 
-Every rule pairs the same candidates: those of the first round, drawn from each concept's personalized start. Prints
+Every rule pairs the same candidates: those of the first round, drawn from each concept's personalized start. The lines
+"pool ..." are the default rule on other candidates (LoRA strengths, the base model, the photos). Prints
 means over concepts and writes rules.json. `benchmarks.methods` measures what training makes of the pairs; both commands
 use the same run folders.
 """
@@ -55,35 +56,63 @@ def truth_of_pairs(pairs: Sequence[Pair], right: Mapping[str, np.ndarray]) -> di
 
 
 def run_concept(seed: int, out: Path) -> dict[str, dict[str, float]]:
-    """{rule: truth of its pairs} of the first round's candidates."""
+    """{rule or pool: truth of its pairs} of the first round's candidates."""
+    from .methods.rows import POOLS, rows
+    from .methods.runs import first_round, row_candidates
+
+    folder, table = out / f"concept_{seed}", rows(ALL_ROUNDS)
+    found = _truths(seed, first_round(seed, folder, ALL_ROUNDS), rule_settings(ALL_ROUNDS.pairs))
+    for pool in POOLS:
+        drawn = row_candidates(seed, folder, pool, table)
+        found[f"pool {pool}"] = _truths(seed, drawn, {pool: ALL_ROUNDS.pairs})[pool]
+    return found
+
+
+def _truths(seed: int, folder: Path, rules: Mapping[str, PairSettings]) -> dict[str, dict[str, float]]:
+    """{rule: truth of its pairs} of the candidates of round 0 in a run folder.
+
+    Pairs of the photos' own prompt count nowhere: it names no background, so the oracle has no truth for it.
+    """
     from ..dpo_core.run.folder import RunFolder
     from ..toybox.concepts import concept_from_seed
     from ..toybox.models import oracle_scorers
-    from .methods.runs import first_round
 
-    with RunFolder(first_round(seed, out / f"concept_{seed}", ALL_ROUNDS)) as run:
-        prompt_of = np.asarray([c.prompt_index for c in run.candidates("round_0")])
-        oracles = [o for o in oracle_scorers(concept_from_seed(seed)) if o.name.removeprefix("oracle_") in TRUTHS]
-        truths = truth_of_candidates(run, "round_0", oracles)
+    with RunFolder(folder) as run:
+        drawn, toy = run.candidates("round_0"), concept_from_seed(seed)
+        judged = [c.position for c in drawn if c.prompt != toy.to_concept().caption]
+        prompt_of = np.asarray([c.prompt_index for c in drawn])
+        oracles = [o for o in oracle_scorers(toy) if o.name.removeprefix("oracle_") in TRUTHS]
+        truths = truth_of_candidates(run, "round_0", oracles, judged)
         right = {name: truths[f"oracle_{name}"] for name in TRUTHS}
         fidelity, alignment = (run.score_array("round_0", axis) for axis in ("fidelity", "alignment"))
     found = {}
-    for name, rule in rule_settings(ALL_ROUNDS.pairs).items():
+    for name, rule in rules.items():
         pairs, _ = PAIR_RULES[rule.rule](prompt_of, fidelity, alignment, rule)
-        found[name] = truth_of_pairs(pairs, right)
+        known = [p for p in pairs if p.winner in set(judged)]
+        found[name] = {**truth_of_pairs(known, right), "better": winners_better(known, right)}
     return found
+
+
+def winners_better(pairs: Sequence[Pair], right: Mapping[str, np.ndarray]) -> float:
+    """The share of pairs whose winner has more attributes right than its loser; all_right is no attribute.
+
+    Attributes right 2, 1, 2 and pairs 0>1, 0>2: 1/2.
+    """
+    winners, losers = members(pairs)
+    count = sum(values for name, values in right.items() if name != "all_right")
+    return float((count[winners] > count[losers]).mean()) if pairs else float("nan")
 
 
 def main() -> None:
     args = command_parser(__doc__, "benchmark_methods", "0-3", jobs=True).parse_args()
     results = by_concept(run_concept, args.concepts, args.jobs, args.out)
     every = list(results.values())
-    means = {n: {k: float(np.nanmean([r[n][k] for r in every])) for k in every[0][n]} for n in CHANGES}
+    means = {n: {k: float(np.nanmean([r[n][k] for r in every])) for k in every[0][n]} for n in every[0]}
     rows = []
     for name, found in means.items():
         cells = [f"{100 * found[f'{what} {t}']:.1f}" for what in ("winners", "gap") for t in TRUTHS]
-        rows.append([name, f"{found['pairs']:.0f}", *cells])
-    columns = ("rule", "pairs", *(f"winners {t}" for t in TRUTHS), *(f"gap {t}" for t in TRUTHS))
+        rows.append([name, f"{found['pairs']:.0f}", f"{100 * found['better']:.1f}", *cells])
+    columns = ("rule", "pairs", "winner better", *(f"winners {t}" for t in TRUTHS), *(f"gap {t}" for t in TRUTHS))
     print_table("truth of the pairs, in per cent", columns, rows, 190)
     write_result(args.out / "rules.json", {"means": means, "concepts": {str(k): v for k, v in results.items()}})
 

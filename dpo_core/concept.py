@@ -56,6 +56,11 @@ class Concept:
         """The words by which prompts name the concept, e.g. "sks robot"."""
         return f"{self.identifier} {self.class_noun}"
 
+    @property
+    def caption(self) -> str:
+        """The prompt of a reference photo, of which no more is known, e.g. "a photo of a sks robot"."""
+        return f"a photo of a {self.subject}"
+
     def without_identifier(self, prompt: str) -> str:
         """The prompt without the identifier, class noun kept, for text encoders that do not know the identifier."""
         return " ".join(re.sub(rf"(?<!\w){re.escape(self.identifier)}(?!\w)", " ", prompt).split())

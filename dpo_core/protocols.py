@@ -40,7 +40,9 @@ class TextToImage(Protocol):
 
     All latents are in the denoiser's own (scaled) space. A model may have a method `memory_for_training()`: (bytes free
     for work beside the loaded weights, bytes of the device in all), called inside `training`; None where unknown.
-    It may have `component`: diffusers' name of the denoiser, which LoRA files hold; without it "unet".
+    It may have `component`: diffusers' name of the denoiser, which LoRA files hold; without it "unet". It may have
+    `at_lora_strength(factor)`, a context in which it draws with the user's LoRA at `factor` times its strength, and
+    `fixed_strength`, why that cannot be ("" where it can).
     """
 
     fingerprint: str

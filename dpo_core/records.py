@@ -9,7 +9,11 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Candidate:
-    """One sampled image: position in its set, prompt, noise seed, and where its latent is stored (chunk, row)."""
+    """One image: position in its set, prompt, noise seed, and where its latent is stored (chunk, row).
+
+    strength: of the user's LoRA, as a multiple of the one that the model was loaded with; 0 is the base model. photo:
+    number of the reference photo that this is, in place of a sampled image; None for sampled ones.
+    """
 
     position: int
     prompt_index: int
@@ -17,6 +21,8 @@ class Candidate:
     seed: int
     chunk: int
     row: int
+    strength: float = 1.0
+    photo: int | None = None
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from ..dpo_core.settings import PairSettings, SamplingSettings
 CATEGORY = "DreamBooth DPO"
 AUTO = "auto"
 """Option of a combo widget: as usual for the model's family."""
+NONE = "none"
+"""Option of a combo widget: nothing."""
 
 
 def found_by(*words: str) -> dict[str, list[str]]:

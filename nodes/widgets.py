@@ -48,6 +48,8 @@ def widget(kind: type[Settings], setting: str, **over: Any) -> io.Input:
     made = _input(mark.name or setting, field, mark, given, over)
     # As an attribute: 0.3.64's widgets do not take it as an argument.
     made.extra_dict = {SETTING: f"{kind.__name__}.{setting}"} | ({} if mark.before is UNSET else {BEFORE: mark.before})
+    if mark.advanced:
+        made.extra_dict["advanced"] = True
     if mark.default is not UNSET and mark.default in (mark.off, "auto"):
         made.extra_dict[AUTO_VALUE] = mark.default
     return made

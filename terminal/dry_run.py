@@ -46,7 +46,8 @@ def count(settings: LoopSettings, prompts: int, held_out: int) -> Counted:
 
     With drafts every candidate is a draft first; at most all of them are then drawn in full.
     """
-    candidates = settings.rounds * prompts * settings.sampling.candidates_per_prompt
+    drawn_for = prompts + settings.sampling.photo_candidates  # the photos' own prompt
+    candidates = settings.rounds * drawn_for * settings.sampling.candidates_per_prompt
     sets = settings.rounds + 1 if settings.evaluation.every_round else 2
     pictures = sets * held_out * settings.evaluation.seeds_per_prompt
     if settings.sweep:

@@ -13,6 +13,7 @@ from ..dpo_core.progress import Progress, silent
 from ..dpo_core.prompts import PromptSet, fill
 from ..dpo_core.run.folder import RunFolder
 from ..dpo_core.run.same_run import check_same_run
+from ..dpo_core.sampling.pool import photos_of
 from ..dpo_core.settings import AdapterSettings, LoopSettings, PersonalizeSettings
 from ..dpo_core.training.adapter import Adapter
 from ..dpo_core.training.dreambooth import personalize
@@ -112,6 +113,7 @@ def toy_loop(
 
     lora, record = start
     model = DiffusersTextToImage(toy_pipeline(device, lora), settings.train.precision)
+    model.set_loras({lora: 1.0})
     scorers, prompts = scorers or toy_scorers(toy, device), prompts or toy_prompts(toy)
     run = RunFolder(folder)
     described = {
@@ -122,7 +124,8 @@ def toy_loop(
     }
     check_same_run(run, described, resume)
     adapter = Adapter(model.denoiser, settings.adapter, seed=settings.sampling.seed)
-    loop = Loop(run, model, adapter, prompts, scorers.rewards, scorers.judges, settings, progress)
+    photos = photos_of(toy.to_concept(), settings.sampling)
+    loop = Loop(run, model, adapter, prompts, scorers.rewards, scorers.judges, settings, progress, photos=photos)
     fact = {"identifier": toy.identifier, "class_noun": toy.noun, "name": toy.describe(), "seed": toy.seed}
     keep_facts(loop, fact, toy.to_concept(), about_scorers(loop, ORACLE_TITLES))
     run.set_fact("dreambooth_curve", record["curve"])

@@ -57,10 +57,18 @@ def cached(path: Path, compute: Callable[[], Any]) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def truth_of_candidates(run: RunFolder, name: str, oracles: Iterable[Any]) -> dict[str, np.ndarray]:
-    """{oracle's name: 0 or 1 per candidate of a set, float [n]}."""
-    images, prompts = run.images(name), [c.prompt for c in run.candidates(name)]
-    return {o.name: o.score(images, prompts) for o in oracles}
+def truth_of_candidates(
+    run: RunFolder, name: str, oracles: Iterable[Any], judged: Sequence[int] | None = None
+) -> dict[str, np.ndarray]:
+    """{oracle's name: 0 or 1 per candidate of a set, float [n]}; NaN for those not in `judged` (None: all are)."""
+    drawn = run.candidates(name)
+    places = list(range(len(drawn))) if judged is None else list(judged)
+    images, prompts = run.images(name, places), [drawn[i].prompt for i in places]
+    found = {}
+    for oracle in oracles:
+        found[oracle.name] = np.full(len(drawn), np.nan)
+        found[oracle.name][places] = oracle.score(images, prompts)
+    return found
 
 
 def members(pairs: Sequence[Pair]) -> tuple[list[int], list[int]]:

@@ -10,6 +10,8 @@ from ..common.concepts import changed
 
 DEFAULT = "lambda_harmonic"
 """The row of unchanged settings."""
+POOLS = ("spread_0.3", "spread_0.5", "base_2", "photos", "wide_pool")
+"""Rows with other candidates, whose first round is drawn anew."""
 BACKWARD = 2
 """Cost of a backward pass in forward passes."""
 
@@ -59,6 +61,17 @@ CHANGES: dict[str, tuple[str, Mapping[str, Mapping]]] = {
     "ema_0.9": ("DPO, moving average of the adapter's weights, decay 0.9", {"train": {"ema_decay": 0.9}}),
     "ema_1": ("DPO, plain mean of the adapter's weights over each round", {"train": {"ema_decay": 1.0}}),
     "bank_of_1": ("DPO, reference bank of one draw of (t, noise) per pair", {"train": {"reference_bank": 1}}),
+    "spread_0.3": ("DPO, candidates at 0.7, 1 and 1.3 times the LoRA's strength", {"sampling": {"lora_spread": 0.3}}),
+    "spread_0.5": ("DPO, candidates at 0.5, 1 and 1.5 times the LoRA's strength", {"sampling": {"lora_spread": 0.5}}),
+    "base_2": ("DPO, 2 of 10 candidates by the base model", {"sampling": {"base_candidates": 2}}),
+    "photos": (
+        "DPO, reference photos as candidates of a prompt of their own",
+        {"sampling": {"photo_candidates": True}},
+    ),
+    "wide_pool": (
+        "DPO, all three: spread 0.3, 2 by the base model, photos (after MagicID, arXiv 2503.12689)",
+        {"sampling": {"lora_spread": 0.3, "base_candidates": 2, "photo_candidates": True}},
+    ),
     "bank_of_4": ("DPO, reference bank of four draws of (t, noise) per pair", {"train": {"reference_bank": 4}}),
 }
 """Changes that do not depend on the default's values: (description, {group: {setting: value}})."""

@@ -144,14 +144,32 @@ def _stop_rule(loop, rounds: int) -> dict:
     return {}
 
 
+def _loop_of_row(seed: int, folder: Path, name: str, settings: LoopSettings, table: dict[str, Row]):
+    """The loop of a row in its own folder, begun from the shared start."""
+    from ...toybox.concepts import concept_from_seed
+
+    base = table[DEFAULT].settings
+    shared = first_round(seed, folder, base)
+    copied(shared, folder / name, drop_candidates=settings.sampling != base.sampling)
+    scorers = row_scorers(concept_from_seed(seed), table[name].reward)
+    return row_loop(seed, folder / name, shared, settings, scorers)
+
+
+def row_candidates(seed: int, folder: Path, name: str, table: dict[str, Row]) -> Path:
+    """The run folder of a row, with the first round's candidates drawn and scored."""
+    loop = _loop_of_row(seed, folder, name, table[name].settings, table)
+    loop.begin(0)
+    loop.candidates(0)
+    loop.run.close()
+    return loop.run.path
+
+
 def run_row(seed: int, folder: Path, name: str, table: dict[str, Row], rounds: int = 0) -> dict:
     """A row's measures after each round, cached as <name>.json. rounds: instead of the row's own number.
 
     {"rounds": [0, ...], "scores": {score: {"all" | "seen" | "unseen": [mean, ...]}}, "winner_alarms", "stopped",
     "image_forwards", "seconds"}
     """
-    from ...toybox.concepts import concept_from_seed
-
     kept, row, earlier = folder / f"{name}.json", table[name], 0.0
     settings = row.settings.model_copy(update={"rounds": rounds or row.settings.rounds})
     if kept.is_file():
@@ -159,11 +177,8 @@ def run_row(seed: int, folder: Path, name: str, table: dict[str, Row], rounds: i
         if len(result["rounds"]) > settings.rounds or result["stopped"]:
             return result
         earlier = result["seconds"]  # goes on for more rounds
-    base, begun = table[DEFAULT].settings, time.perf_counter()
-    shared = first_round(seed, folder, base)
-    copied(shared, folder / name, drop_candidates=settings.sampling != base.sampling)
-    scorers = row_scorers(concept_from_seed(seed), row.reward)
-    loop = row_loop(seed, folder / name, shared, settings, scorers)
+    begun = time.perf_counter()
+    loop = _loop_of_row(seed, folder, name, settings, table)
     done = loop.go()
     result = {
         **_measured(loop.run, list(range(done + 1))),

@@ -14,7 +14,7 @@ from the scores of the full images.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from ..progress import Progress, silent
 from ..protocols import TextToImage
 from ..records import Candidate
 from ..run.folder import RunFolder
+from ..sampling.pool import Photos, in_batches
 from ..sampling.sets import draw_set
 from ..scoring.sets import axis_scores
 from ..settings import SamplingSettings
@@ -46,10 +47,7 @@ def in_pairs(run: RunFolder, pairs_name: str) -> list[int]:
 
 def finish_plan(drafts: Sequence[Candidate], positions: Sequence[int], chunk_size: int) -> list[Candidate]:
     """The drafts at `positions`, planned as a set of their own: same prompts and seeds, new positions and batches."""
-    chosen = [drafts[position] for position in positions]
-    return [
-        Candidate(i, c.prompt_index, c.prompt, c.seed, i // chunk_size, i % chunk_size) for i, c in enumerate(chosen)
-    ]
+    return in_batches([replace(drafts[p], position=i) for i, p in enumerate(positions)], chunk_size)
 
 
 def finish_set(
@@ -61,18 +59,19 @@ def finish_set(
     settings: SamplingSettings,
     progress: Progress = silent,
     crew: Crew = ALONE,
+    photos: Photos | None = None,
 ) -> None:
     """Draw in full, as the set `set_name`, the candidates of the set `drafts` that are in the pairs `pairs_name`.
 
     The choice is stored as the fact "finished_<set_name>" before the first image is drawn, so that a resumed set stays
-    the same even under another pair rule. Raises NoPairs where there is no pair.
+    the same even under another pair rule. photos: those of the drafts. Raises NoPairs where there is no pair.
     """
     fact = f"finished_{set_name}"
     if (kept := run.fact(fact)) is None:
         check_pairs(run, pairs_name)
         run.set_fact(fact, kept := {"drafts": drafts, "positions": in_pairs(run, pairs_name)})
     planned = finish_plan(run.candidates(kept["drafts"]), kept["positions"], settings.chunk_size)
-    draw_set(run, set_name, model, planned, settings, progress, compared=True, crew=crew)
+    draw_set(run, set_name, model, planned, settings, progress, compared=True, crew=crew, photos=photos)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from ..protocols import Scorer, TextToImage
 from ..run.folder import RunFolder
 from ..run.trackers import NO_TRACKERS, Trackers
 from ..sampling.picture_check import NothingToCompare
+from ..sampling.pool import Photos, check_pool
 from ..sampling.sets import sample_set
 from ..scoring.sets import score_set
 from ..settings import LoopSettings, SamplingSettings
@@ -54,6 +55,8 @@ class Loop:
     """The processes that share the work."""
     trackers: Trackers = NO_TRACKERS
     """Get numbers and sample grids while `go` runs."""
+    photos: Photos | None = None
+    """The reference photos, for `sampling.photo_candidates`."""
 
     def __post_init__(self) -> None:
         if missing := {"fidelity", "alignment"} - {s.name for s in self.rewards}:
@@ -71,6 +74,7 @@ class Loop:
                 f"scorer {partly.name!r} gives some pictures no score ({partly.unscored}), so it can only be a further "
                 "reward: name it 'fidelity_2' or 'alignment_2' (3, 4, ...)."
             )
+        check_pool(self.model, self.settings.sampling, self.photos)
         if self.settings.train.compile:
             check_compiler(self.model.device)
         names = [s.name for s in [*self.rewards, *self.judges]]
@@ -142,7 +146,7 @@ class Loop:
         score_set(self.run, drafts, self.rewards, self.progress, self.crew)
         build_pairs(self.run, drafts, self.settings.pairs, drafts, self.progress, *self.axes)
         with self.adapted_model() as model:
-            finish_set(self.run, drafts, drafts, name, model, sampling, self.progress, self.crew)
+            finish_set(self.run, drafts, drafts, name, model, sampling, self.progress, self.crew, self.photos)
         score_set(self.run, name, self.rewards, self.progress, self.crew)
         told(self.run, name, self.axes, self.settings.pairs.combine)
 
@@ -156,7 +160,7 @@ class Loop:
         each, prompts = sampling.candidates_per_prompt, self.prompts.train
         with self.adapted_model() as model:
             given = sampling, sampling.seed, round_index, self.progress
-            sample_set(self.run, name, model, prompts, each, *given, compared=True, crew=self.crew)
+            sample_set(self.run, name, model, prompts, each, *given, compared=True, crew=self.crew, photos=self.photos)
 
     def pair(self, round_index: int) -> None:
         """Choose the pairs of this round by the pair rule, and store them with their yield.

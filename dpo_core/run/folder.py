@@ -25,6 +25,9 @@ CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS candidates (
     set_name TEXT NOT NULL, position INTEGER NOT NULL, prompt_index INTEGER NOT NULL, prompt TEXT NOT NULL,
     seed INTEGER NOT NULL, chunk INTEGER NOT NULL, row INTEGER NOT NULL, PRIMARY KEY (set_name, position));
+CREATE TABLE IF NOT EXISTS sources (
+    set_name TEXT NOT NULL, position INTEGER NOT NULL, strength REAL NOT NULL, photo INTEGER,
+    PRIMARY KEY (set_name, position));
 CREATE TABLE IF NOT EXISTS scores (
     set_name TEXT NOT NULL, position INTEGER NOT NULL, scorer TEXT NOT NULL, fingerprint TEXT NOT NULL,
     value REAL NOT NULL, PRIMARY KEY (set_name, position, scorer));
@@ -121,7 +124,10 @@ class RunFolder:
     def add_chunk(
         self, set_name: str, candidates: Sequence[Candidate], latents: torch.Tensor, images: np.ndarray
     ) -> None:
-        """Store one batch of candidates: latents [b, C, h, w], images uint8 [b, H, W, 3]."""
+        """Store one batch of candidates: latents [b, C, h, w], images uint8 [b, H, W, 3].
+
+        What differs from a candidate of the model as loaded (LoRA strength, photo) is a row of the table "sources".
+        """
         from PIL import Image
         from safetensors.torch import save_file
 
@@ -130,15 +136,21 @@ class RunFolder:
         for candidate, pixels in zip(candidates, images, strict=True):
             with atomic_path(self.image_path(set_name, candidate.position)) as beside:
                 Image.fromarray(pixels).save(beside, compress_level=1)
-        self._write(
-            "INSERT OR REPLACE INTO candidates VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [(set_name, c.position, c.prompt_index, c.prompt, c.seed, c.chunk, c.row) for c in candidates],
-        )
+        other = [c for c in candidates if (c.strength, c.photo) != (1.0, None)]
+        with self._transaction() as db:
+            db.executemany(
+                "INSERT OR REPLACE INTO candidates VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [(set_name, c.position, c.prompt_index, c.prompt, c.seed, c.chunk, c.row) for c in candidates],
+            )
+            db.executemany(
+                "INSERT OR REPLACE INTO sources VALUES (?, ?, ?, ?)",
+                [(set_name, c.position, c.strength, c.photo) for c in other],
+            )
 
     def candidates(self, set_name: str) -> list[Candidate]:
         rows = self._db.execute(
-            "SELECT position, prompt_index, prompt, seed, chunk, row FROM candidates WHERE set_name = ? ORDER BY "
-            "position",
+            "SELECT position, prompt_index, prompt, seed, chunk, row, coalesce(strength, 1.0), photo FROM candidates "
+            "LEFT JOIN sources USING (set_name, position) WHERE set_name = ? ORDER BY position",
             (set_name,),
         )
         return [Candidate(*row) for row in rows]
@@ -153,7 +165,7 @@ class RunFolder:
     def forget_set(self, set_name: str) -> None:
         """Remove a set's records (candidates, scores, pairs); its files stay on disk."""
         with self._transaction() as db:
-            for table in ("candidates", "scores", "unscored", "pairs"):
+            for table in ("candidates", "sources", "scores", "unscored", "pairs"):
                 db.execute(f"DELETE FROM {table} WHERE set_name = ?", (set_name,))
 
     def latents(self, set_name: str) -> torch.Tensor:

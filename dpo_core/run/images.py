@@ -17,7 +17,7 @@ from .picture_file import Opened, open_picture
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
-__all__ = ["SUFFIXES", "read_masks", "read_photos", "read_subject"]
+__all__ = ["SUFFIXES", "fitted", "read_masks", "read_photos", "read_subject"]
 Say = Callable[[str], None]
 
 
@@ -196,6 +196,13 @@ def _subject_left(mask: np.ndarray, file: Path, width: int, height: int) -> np.n
             "mask around the subject."
         )
     return mask
+
+
+def fitted(photo: np.ndarray, width: int, height: int) -> np.ndarray:
+    """A photo uint8 [H, W, 3] cropped and resized: uint8 [height, width, 3]; one of that size is returned as it is."""
+    from PIL import Image
+
+    return photo if photo.shape[:2] == (height, width) else _cut(Image.fromarray(photo), width, height)
 
 
 def _cut(picture: Picture, width: int, height: int) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 import torch
@@ -17,21 +18,37 @@ from ..seeds import derive_seed
 from ..settings import SamplingSettings
 from .free_memory import FALLBACK_BATCH, Meter, meter_for, pictures_that_fit
 from .picture_check import CHECK_AFTER, PictureCheck, check_first
+from .pool import Photos, at_strength, batches_of, encoded_photos, in_batches
 
 
-def plan(prompts: Sequence[str], per_prompt: int, seed: int, salt: int, chunk_size: int) -> list[Candidate]:
-    """All candidates of a set, prompt by prompt, each with a noise seed derived from (seed, salt, position).
+def plan(
+    prompts: Sequence[str],
+    per_prompt: int,
+    seed: int,
+    salt: int,
+    chunk_size: int,
+    strengths: Sequence[float] = (),
+    photos: Photos | None = None,
+) -> list[Candidate]:
+    """All candidates of a set, prompt by prompt, each with a noise seed derived from (seed, salt, number).
 
-    `chunk_size`: candidates per batch. Raises UserError when there are no prompts.
+    The number counts sampled candidates, so photos shift no seed. `chunk_size`: candidates per batch. strengths: of the
+    user's LoRA, for each candidate of a prompt; () for 1. photos: candidates of the prompt `photos.caption`, which is
+    added as the last if it is not among the prompts. Raises UserError when there are no prompts.
     """
     if not prompts:
         raise UserError("the prompt list is empty: nothing to sample. Add prompts.")
-    return [
-        Candidate(
-            i, i // per_prompt, prompts[i // per_prompt], derive_seed(seed, salt, i), i // chunk_size, i % chunk_size
-        )
-        for i in range(len(prompts) * per_prompt)
-    ]
+    listed, planned = list(prompts), []
+    if photos is not None and photos.caption not in listed:
+        listed.append(photos.caption)
+    for index, prompt in enumerate(listed):
+        for j in range(per_prompt):
+            noise = derive_seed(seed, salt, index * per_prompt + j)
+            strength = strengths[j] if strengths else 1.0
+            planned.append(Candidate(len(planned), index, prompt, noise, 0, 0, strength))
+        for photo in range(len(photos.images) if photos is not None and prompt == photos.caption else 0):
+            planned.append(Candidate(len(planned), index, prompt, 0, 0, 0, photo=photo))
+    return in_batches(planned, chunk_size)
 
 
 def sample_set(
@@ -46,10 +63,16 @@ def sample_set(
     progress: Progress = silent,
     compared: bool = False,
     crew: Crew = ALONE,
+    photos: Photos | None = None,
 ) -> None:
-    """Plan a set from prompts, counts and seeds, and sample its missing candidates. Raises UserError as `draw_set`."""
-    planned = plan(prompts, per_prompt, seed, salt, settings.chunk_size)
-    draw_set(run, set_name, model, planned, settings, progress, compared, crew)
+    """Plan a set from prompts, counts and seeds, and sample its missing candidates. Raises UserError as `draw_set`.
+
+    compared: as in `draw_set`; the pool's settings (LoRA strengths, photos) apply to such sets alone.
+    """
+    strengths = settings.strengths(per_prompt) if compared else ()
+    photos = photos if compared and settings.photo_candidates else None
+    planned = plan(prompts, per_prompt, seed, salt, settings.chunk_size, strengths, photos)
+    draw_set(run, set_name, model, planned, settings, progress, compared, crew, photos)
 
 
 def draw_set(
@@ -61,6 +84,7 @@ def draw_set(
     progress: Progress = silent,
     compared: bool = False,
     crew: Crew = ALONE,
+    photos: Photos | None = None,
 ) -> None:
     """Sample the missing candidates of a planned set.
 
@@ -68,23 +92,25 @@ def draw_set(
     one. compared: the candidates are for pairs, so the picture check applies. Raises UserError when the set on disk has
     another plan (prompts, counts, seeds or batch size) or the run's first pictures are empty, and NothingToCompare when
     the pictures cannot be compared; that batch is not stored. crew: who draws; inside `crew.drawing` with the adapter
-    that `model` has.
+    that `model` has. photos: those that planned candidates are; this process encodes them.
     """
     _check_stored(run, set_name, planned)
     done, sampler, check = run.chunks(set_name), BatchSampler(model, settings), PictureCheck()
-    first, size = not run.has_candidates(), settings.chunk_size
-    chunks = [planned[n * size : (n + 1) * size] for n in range(planned[-1].chunk + 1) if n not in done]
+    first, batches = not run.has_candidates(), batches_of(planned)
+    missing = [members for n, members in enumerate(batches) if n not in done]
+    chunks = [members for members in missing if members[0].photo is None]
     drawn = crew.draw(chunks, settings, sampler.sample_batch)
-    for members, (latents, images) in zip(chunks, drawn, strict=True):
+    encoded = (encoded_photos(model, photos, members) for members in missing[len(chunks) :])
+    for members, (latents, images) in zip(missing, chain(drawn, encoded), strict=True):
         check.look(members, images)
         if first:  # the first pictures of a run: a broken VAE shows here, before hours are spent
             check_first(images)
             first = False
-        if compared and (check.seen >= CHECK_AFTER or members[-1] is planned[-1]):
+        if compared and (check.seen >= CHECK_AFTER or members is batches[-1]):
             check.refuse()
         run.add_chunk(set_name, members, latents, images)
         note = f"{len(check.flat)} nearly all of one colour" if check.flat else ""
-        progress(f"sample {set_name}", members[-1].position + 1, len(planned), images, note)
+        progress(f"sample {set_name}", sum(map(len, batches[: members[0].chunk + 1])), len(planned), images, note)
 
 
 def pictures(
@@ -124,10 +150,14 @@ class BatchSampler:
         return known
 
     def sample_batch(self, members: Sequence[Candidate]) -> tuple[torch.Tensor, np.ndarray]:
-        """Latents float32 [b, C, h, w] and pictures uint8 [b, H, W, 3] of one batch.
+        """Latents float32 [b, C, h, w] and pictures uint8 [b, H, W, 3] of one batch, which has one LoRA strength.
 
         Raises UserError when a single picture does not fit into memory, or latents are not finite.
         """
+        with at_strength(self.model, members[0].strength):
+            return self._sample_parts(members)
+
+    def _sample_parts(self, members: Sequence[Candidate]) -> tuple[torch.Tensor, np.ndarray]:
         if self.part_size is None:
             self.part_size = self._decide()
         parts: list[tuple[torch.Tensor, np.ndarray]] = []

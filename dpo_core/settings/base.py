@@ -52,6 +52,8 @@ class Widget:
     """Largest value on the node, where the field's range is wider."""
     step: float | None = None
     """What one click adds. None: 1, or the field's multiple."""
+    advanced: bool = False
+    """Whether the front end hides it until advanced inputs are asked for."""
 
 
 def widget_fields(kind: type[Settings]) -> Iterator[tuple[str, FieldInfo, Widget]]:

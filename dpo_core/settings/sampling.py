@@ -15,6 +15,12 @@ A set must be planned alike on any machine.
 """
 
 
+_LATER = (
+    ("guidance_until", 1), ("draft_steps", 0), ("lora_spread", 0), ("base_candidates", 0), ("photo_candidates", False),
+)  # fmt: skip
+"""Settings that came later, with the value that is off."""
+
+
 class SamplingSettings(Settings):
     """How candidates are drawn."""
 
@@ -78,6 +84,32 @@ class SamplingSettings(Settings):
         0, ge=0, lt=2**31, description="The noise seed of each candidate is derived from it."
     )
 
+    lora_spread: Annotated[float, Widget(since=8, step=0.05, advanced=True)] = Field(
+        0.0,
+        ge=0.0,
+        le=1.0,
+        description="Draws a third of the candidates with your LoRA this share weaker, and a third this share "
+        "stronger. 0.3: at 1, 0.7 and 1.3 times the loaded strength. Needs a LoRA on the model. 0: off.",
+    )
+    base_candidates: Annotated[int, Widget(since=9, advanced=True)] = Field(
+        0,
+        ge=0,
+        le=255,
+        description="How many of each prompt's candidates are drawn by the base model, with your LoRA off: they follow "
+        "the prompt and lack the likeness. Needs a LoRA on the model. 0: off. Unit: images.",
+    )
+    photo_candidates: Annotated[bool, Widget(since=10, advanced=True)] = Field(
+        False,
+        description="Adds the prompt 'a photo of a <subject>' in training, with the reference photos among its "
+        "candidates. Teaches likeness, and the photos' background too.",
+    )
+
+    def strengths(self, per_prompt: int) -> list[float]:
+        """Strength of the user's LoRA for each of `per_prompt` candidates, as a multiple of the loaded one."""
+        spread = (1.0, 1.0 - self.lora_spread, 1.0 + self.lora_spread)
+        drawn = per_prompt - self.base_candidates
+        return [round(spread[i % 3], 6) for i in range(drawn)] + [0.0] * self.base_candidates
+
     @property
     def guided_steps(self) -> int:
         """Steps, from the first, that run the unprompted forward too. Unit: steps."""
@@ -96,10 +128,19 @@ class SamplingSettings(Settings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _base_leaves_some(self) -> SamplingSettings:
+        if self.base_candidates >= self.candidates_per_prompt:
+            raise ValueError(
+                f"base_candidates {self.base_candidates} must be below candidates_per_prompt "
+                f"{self.candidates_per_prompt}; a quarter of them is plenty, 0 is off"
+            )
+        return self
+
     def described(self) -> dict[str, Any]:
         """As JSON, to recognise what was drawn with equal settings.
 
         Settings that came later are in it only where they are not off, so that older sets are recognised.
         """
-        unset = {name for name, off in (("guidance_until", 1), ("draft_steps", 0)) if getattr(self, name) == off}
+        unset = {name for name, off in _LATER if getattr(self, name) == off}
         return self.model_dump(mode="json", exclude=unset)

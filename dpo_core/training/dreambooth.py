@@ -21,8 +21,6 @@ from ..statistics import mean_known
 from .adapter import Adapter, drawing
 from .objectives import denoising_error
 
-CAPTION = "a photo of a {subject}"
-
 
 @dataclass(frozen=True)
 class CurvePoint:
@@ -61,7 +59,7 @@ class Personalizer:
     def __init__(self, model: TextToImage, adapter: Adapter, concept: Concept, settings: PersonalizeSettings) -> None:
         self.model, self.adapter, self.settings = model, adapter, settings
         self.latents = model.encode_images(concept.references)
-        self.cond = model.encode_prompts([CAPTION.format(subject=concept.subject)] * settings.batch_size)
+        self.cond = model.encode_prompts([concept.caption] * settings.batch_size)
         self.optimizer = torch.optim.AdamW(adapter.parameters(), lr=settings.learning_rate, weight_decay=0.0)
 
     def train(self, first: int, last: int, tell: Callable[[int, float], None]) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from comfy_api.latest import io, ui
 
 from ...dpo_core.lora_forms import FORMS
-from ..sockets import CATEGORY, found_by, shown_again
+from ..sockets import AUTO, CATEGORY, NONE, found_by, shown_again
 
 
 class SaveLora(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
+        import folder_paths
+
         return io.Schema(
             node_id="DBDPO_SaveLora",
             display_name="Save DPO LoRA",
@@ -39,6 +41,14 @@ class SaveLora(io.ComfyNode):
                     tooltip="The MODEL of the train step, or the one before it. If connected, the saved file is loaded "
                     "onto it and compared with the adapter.",
                 ),
+                io.Combo.Input(
+                    "join_lora",
+                    options=[NONE, AUTO, *folder_paths.get_filename_list("loras")],
+                    default=NONE,
+                    optional=True,
+                    tooltip="Writes your LoRA into the same file, at its strength on the MODEL: one file instead of "
+                    "two. auto: every LoRA on the MODEL, found in models/loras by its weights. Needs model.",
+                ),
             ],
             outputs=[
                 io.String.Output(display_name="lora_name", tooltip="The name under which Load LoRA lists the file.")
@@ -47,11 +57,11 @@ class SaveLora(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, lora, filename_prefix: str, format: str | None = None, model=None) -> io.NodeOutput:
-        from ..stages.save import save_numbered, saved_words
+    def execute(cls, lora, filename_prefix: str, format=None, model=None, join_lora=None) -> io.NodeOutput:
+        from ..stages.save_joined import save
 
-        name = save_numbered(lora, filename_prefix, format, model)
-        return io.NodeOutput(name, ui=ui.PreviewText(saved_words(name, lora, format, model)))
+        saved = save(lora, filename_prefix, format, model, join_lora)
+        return io.NodeOutput(saved.name, ui=ui.PreviewText(saved.words))
 
     @classmethod
     def validate_inputs(cls, filename_prefix: str = "x") -> bool | str:

@@ -11,6 +11,7 @@ from ...dpo_core.backends.comfyui import BATCH_INVARIANT, model_family
 from ...dpo_core.errors import UserError
 from ...dpo_core.loop.drafts import finish_set
 from ...dpo_core.run.folder import RunFolder
+from ...dpo_core.sampling.pool import photos_of
 from ..host.runs import NodeProgress, mark
 from ..sockets import Candidates, Pairs
 from .sample import backend_for, drawn_by
@@ -35,7 +36,8 @@ def finish_candidates(
     settings = drafts.settings.model_copy(update={"steps": steps})
     name = f"finished_{mark(drafts.set_name, handle.name, settings.described())}"
     with RunFolder(drafts.folder) as run:
-        finish_set(run, drafts.set_name, handle.name, name, backend, settings, progress)
+        photos = photos_of(drafts.concept, settings)
+        finish_set(run, drafts.set_name, handle.name, name, backend, settings, progress, photos=photos)
         drawn = run.candidates(name)
         first = list({c.prompt_index: c.position for c in reversed(drawn)}.values())[::-1]
         count = len(run.candidates(drafts.set_name))

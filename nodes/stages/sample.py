@@ -11,6 +11,7 @@ import numpy as np
 from ...dpo_core.backends.comfyui import ComfyTextToImage, model_family
 from ...dpo_core.families import sampling_for
 from ...dpo_core.run.folder import RunFolder
+from ...dpo_core.sampling.pool import check_pool, photos_of
 from ...dpo_core.sampling.sets import sample_set
 from ...dpo_core.settings import SamplingSettings, settings_of_widgets
 from ..host.runs import NodeProgress, mark, remember
@@ -51,6 +52,8 @@ def draw_candidates(
     handle = settled(handle, model)
     backend = backend_for(model, clip, vae, handle, progress)
     settings, prompts = handle.settings, handle.prompts.train
+    photos = photos_of(handle.concept, settings)
+    check_pool(backend, settings, photos)
     name = drawn_by(backend, handle)
     with RunFolder(handle.folder) as run:
         remember(handle.folder)
@@ -65,8 +68,9 @@ def draw_candidates(
             handle.round,
             progress,
             compared=True,
+            photos=photos,
         )
-        shown = [i * settings.candidates_per_prompt for i in range(len(prompts))]
+        shown = list({c.prompt_index: c.position for c in reversed(run.candidates(name))}.values())[::-1]
         return replace(handle, set_name=name), run.images(name, shown[:64])
 
 

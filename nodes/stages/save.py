@@ -34,22 +34,27 @@ def save_numbered(lora: Mapping[str, Any], prefix: str, form: str | None = None,
     kohya. model: the MODEL, for the form diffusers of a LoRA from another node. Raises UserError for a LoRA without
     weights, an invalid prefix, or layers that the form cannot hold.
     """
-    import folder_paths
-
     if wrong := check_prefix(prefix):
         raise UserError(wrong)
     down = next((value for key, value in lora.items() if ".lora_down" in key), None)
     if down is None:
         raise UserError("the connected LoRA holds no low-rank weights: connect the lora output of DPO LoRA Train Step.")
     export = _export(lora, model) if form == "diffusers" else None
-    root = Path(folder_paths.get_folder_paths("loras")[0])
-    path = _next_free(root / prefix.replace("\\", "/"))
+    root, path = next_path(prefix)
     rank = getattr(lora, "rank", down.shape[0])
     alpha = getattr(
         lora, "alpha", next((float(value) for key, value in lora.items() if key.endswith(".alpha")), float(rank))
     )
     write_form(lora, path, form or "kohya", export, (rank, alpha), getattr(lora, "metadata", {}))
     return str(path.relative_to(root))
+
+
+def next_path(prefix: str) -> tuple[Path, Path]:
+    """(the first loras folder, the next free path of the prefix in it)"""
+    import folder_paths
+
+    root = Path(folder_paths.get_folder_paths("loras")[0])
+    return root, _next_free(root / prefix.replace("\\", "/"))
 
 
 def _export(lora: Mapping[str, Any], model: Any) -> Export:

@@ -268,3 +268,96 @@ def test_resident_embedders_give_the_same_embeddings(dino, which):
         ]
     else:
         assert resident.embed_texts(PROMPTS) is None and texts is None
+
+
+# --- the user's LoRA at another strength ---
+
+
+def users_lora(model) -> dict[str, torch.Tensor]:
+    """A LoRA of rank 2 on the UNet's attention and the text encoder's, as kohya names them."""
+    state, tensors = model.model.diffusion_model.state_dict(), {}
+    layer = next(k for k in state if k.endswith("attn1.to_q.weight"))
+    named = {f"lora_unet_{layer.removesuffix('.weight').replace('.', '_')}": state[layer].shape}
+    for key, shape in named.items():
+        tensors[f"{key}.lora_up.weight"] = noise(shape[0], 2, seed=1)
+        tensors[f"{key}.lora_down.weight"] = noise(2, shape[1], seed=2)
+    return tensors
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.5, 1.5])
+def test_at_a_lora_strength_pictures_are_those_of_a_load_at_that_strength(toybox, factor):
+    """A LoRA at 0.8, drawn at `factor` of that, with the live adapter on."""
+    from dreambooth_dpo.dpo_core.backends.comfyui import host
+
+    model, clip, vae = toybox
+    live = random_live(model)
+
+    def backend(strength: float) -> ComfyTextToImage:
+        carrying = host.with_lora(model, users_lora(model), strength)
+        return ComfyTextToImage(with_live_adapter(carrying, live), clip, vae, 64, 64)
+
+    given, other = backend(0.8), backend(0.8 * factor)
+    before = given.sample(PROMPTS[:1], [1], DRAWING)
+    with given.at_lora_strength(factor):
+        drawn = given.sample(PROMPTS[:1], [1], DRAWING)
+    assert furthest(drawn, other.sample(PROMPTS[:1], [1], DRAWING)) < 1e-4 < furthest(drawn, before)
+    assert furthest(given.sample(PROMPTS[:1], [1], DRAWING), before) < 1e-4
+
+
+def test_a_text_encoders_lora_follows_the_strength(toybox):
+    """The CLIP's patches are scaled too, and prompts are encoded anew inside only."""
+    import comfy.sd
+
+    model, clip, vae = toybox
+    key = next(k for k in clip.patcher.model_state_dict() if k.endswith("q_proj.weight"))
+    with torch.inference_mode(False):
+        carrying = clip.clone()
+        shape = clip.patcher.model_state_dict()[key].shape
+        carrying.add_patches({key: ("diff", (noise(*shape),))}, 1.0)
+    unet = comfy.sd.load_lora_for_models(model, None, users_lora(model), 1.0, 0.0)[0]
+    given, plain = (ComfyTextToImage(unet, c, vae, 64, 64) for c in (carrying, clip))
+    encoded = given._entry(PROMPTS[0])[0].clone()
+    with given.at_lora_strength(0.0):
+        assert furthest(given._entry(PROMPTS[0])[0], plain._entry(PROMPTS[0])[0]) < 1e-5
+    assert torch.equal(given._entry(PROMPTS[0])[0], encoded)
+    assert furthest(encoded, plain._entry(PROMPTS[0])[0]) > 1e-3
+
+
+def test_a_model_without_a_lora_says_so(native):
+    assert "carries no LoRA" in native.fixed_strength
+
+
+def test_sample_candidates_draws_a_wide_pool(nodes, toybox, tmp_path, monkeypatch):
+    """On the toybox's MODEL with a LoRA: four candidates a prompt, the last of the base model, and two photos."""
+    from toy_graphs import SAMPLING
+
+    from dreambooth_dpo.dpo_core.backends.comfyui import host
+    from dreambooth_dpo.dpo_core.concept import Concept
+    from dreambooth_dpo.dpo_core.prompts import PromptSet
+    from dreambooth_dpo.dpo_core.run.folder import RunFolder
+    from dreambooth_dpo.nodes.host.runs import NodeProgress
+    from dreambooth_dpo.nodes.sockets import Candidates
+    from dreambooth_dpo.nodes.stages.sample import draw_candidates, sampling_of
+
+    model, clip, vae = toybox
+    photos = np.stack([np.full((96, 64, 3), v, np.uint8) for v in (40, 200)])
+    concept, prompts = Concept("sks", "robot", photos), PromptSet(tuple(PROMPTS[:2]), (PROMPTS[3],))
+    wide = {**SAMPLING, "lora_spread": 0.5, "base_candidates": 1, "photo_candidates": True}
+    settings, sampler = sampling_of(wide)
+
+    def drawn(given, chosen=settings):
+        handle = Candidates(tmp_path, "", concept, prompts, chosen, sampler, 0)
+        return draw_candidates(given, clip, vae, handle, NodeProgress(None))
+
+    with pytest.raises(UserError, match="lora_spread is 0.5, but the MODEL carries no LoRA"):
+        drawn(model)
+    carrying = host.with_lora(model, users_lora(model), 1.0)
+    handle, shown = drawn(carrying)
+    plain, _ = drawn(carrying, sampling_of(SAMPLING)[0])
+    with RunFolder(tmp_path) as run:
+        found, latents = run.candidates(handle.set_name), run.latents(handle.set_name)
+        assert [c.strength for c in found[:4]] == [1.0, 0.5, 1.5, 0.0] and [c.photo for c in found[12:]] == [0, 1]
+        assert found[12].prompt == "a photo of a sks robot" and len(shown) == 3 and len(found) == 14
+        assert furthest(latents[0], run.latents(plain.set_name)[0]) < 1e-4
+        assert furthest(latents[3], run.latents(plain.set_name)[3]) > 1e-2
+        assert run.images(handle.set_name, [13]).min() == 200

@@ -139,8 +139,8 @@ def test_a_plain_lora_takes_its_names_from_the_model(loras):
 def test_saved_graphs_stay_valid(nodes):
     """The widgets that graphs hold keep their places; the new inputs are optional and last."""
     found = nodes["DBDPO_SaveLora"].GET_SCHEMA().inputs
-    assert [i.id for i in found] == ["lora", "filename_prefix", "format", "model"]
-    assert [bool(i.optional) for i in found] == [False, False, True, True]
+    assert [i.id for i in found] == ["lora", "filename_prefix", "format", "model", "join_lora"]
+    assert [bool(i.optional) for i in found] == [False, False, True, True, True]
 
 
 def test_the_node_checks_its_file_in_inference_mode(loras, nodes, as_nodes_run):

@@ -42,10 +42,11 @@ SAVED = {
     ],
 }
 """Widgets in the order in which graphs hold their values."""
+POOL = ["lora_spread", "base_candidates", "photo_candidates"]
 YOUNGER = {
-    "DBDPO_SampleCandidates": ["guidance_until", "round"],
+    "DBDPO_SampleCandidates": ["guidance_until", "round", *POOL],
     "DBDPO_TrainStep": ["reference_bank", "round"],
-    "DBDPO_Rounds": ["reference_bank", "guidance_until", "draft_steps"],
+    "DBDPO_Rounds": ["reference_bank", "guidance_until", "draft_steps"],  # then those of training, and POOL
 }
 
 

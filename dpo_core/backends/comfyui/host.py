@@ -20,6 +20,7 @@ from torch import nn
 from ...errors import UserError
 from .host_check import NEWEST, OLDEST, check, memory_switches, missing, numbers, refusal, version
 from .host_files import class_of_file
+from .host_lora_patches import Patch, change_of, has_loras, lora_patches, weight_patches, with_lora_strength
 from .host_loras import diffusers_places, lora_layers, weight_changes
 from .host_main_memory import in_main_memory, loaded, unload
 from .host_models import checkpoint_model, image_codec, text_encoder, unet_model, with_lora
@@ -39,7 +40,9 @@ from .host_sampling import (
 __all__ = [
     "NEWEST",
     "OLDEST",
+    "Patch",
     "cast_at_use",
+    "change_of",
     "check",
     "check_interrupt",
     "checkpoint_model",
@@ -50,6 +53,7 @@ __all__ = [
     "for_training",
     "forget_compiled",
     "free_memory",
+    "has_loras",
     "hooks_heard",
     "image_codec",
     "in_main_memory",
@@ -57,6 +61,7 @@ __all__ = [
     "kinds",
     "load",
     "lora_layers",
+    "lora_patches",
     "managed",
     "memory_switches",
     "memory_system",
@@ -82,8 +87,10 @@ __all__ = [
     "unload",
     "version",
     "weight_changes",
+    "weight_patches",
     "with_injection",
     "with_lora",
+    "with_lora_strength",
     "without_injection",
 ]
 

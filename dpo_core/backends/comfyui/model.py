@@ -23,6 +23,7 @@ from .conditioning import Entry, Prompted, batch, denoiser_cond, encode, groups,
 from .fingerprints import fingerprint
 from .live import check_called, live_adapter
 from .patches import patch_names
+from .strength import UserLoras
 
 BATCH_INVARIANT = (
     "euler", "heun", "dpm_2", "lms", "dpmpp_2m", "ipndm", "deis", "ddim", "uni_pc", "uni_pc_bh2", "res_multistep",
@@ -40,7 +41,7 @@ ComfyUI clamps its pictures to that range, so larger values mean that the VAE is
 Watch = Callable[[int, int, torch.Tensor], None]
 
 
-class ComfyTextToImage:
+class ComfyTextToImage(UserLoras):
     """A text-to-image model on ComfyUI's samplers, `apply_model` and memory management.
 
     `model`: a MODEL; its live adapter, if any, is active while sampling. `vae` may be None for training only, `clip`

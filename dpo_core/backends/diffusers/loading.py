@@ -274,6 +274,9 @@ def load_model(
         quantize(denoiser, quantization, torch.device(device))
     keep_layout(denoiser)
     if name == "StableDiffusionPipeline":
-        return DiffusersTextToImage(pipe.to(device), precision)
-    denoiser.to(device)
-    return PipelineTextToImage(pipe, precision, sampling.width, sampling.height)
+        model: Model = DiffusersTextToImage(pipe.to(device), precision)
+    else:
+        denoiser.to(device)
+        model = PipelineTextToImage(pipe, precision, sampling.width, sampling.height)
+    model.set_loras(loras)
+    return model

@@ -104,7 +104,7 @@ def merge_lora(pipe, lora: Path, strength: float) -> None:
     with torch.no_grad():
         for merge in merges:
             weight = merge.module.weight
-            weight.data += _change(merge.layer, weight, strength).to(weight)
+            weight.data += lora_change(merge.layer, weight, strength).to(weight)
 
 
 def _refuse(lora: Path, reason: str) -> None:
@@ -143,7 +143,7 @@ def _shape(layer: LoraLayer) -> tuple[int, ...] | None:
     return (len(up), *down.shape[1:]) if fits else None
 
 
-def _change(layer: LoraLayer, weight: torch.Tensor, strength: float) -> torch.Tensor:
+def lora_change(layer: LoraLayer, weight: torch.Tensor, strength: float) -> torch.Tensor:
     """What a layer adds to a weight, computed as PEFT's merge does: the same sums, to the last bit."""
     down, up, scale = layer.down.to(weight), layer.up.to(weight), layer.scale
     if strength != 1.0:

@@ -34,6 +34,8 @@ class PipelineTextToImage(Resident):
     v_prediction and flow, and when this version of diffusers calls the denoiser otherwise than `DRIVEN` says.
     """
 
+    encoded = "_embeds"
+
     def __init__(self, pipe: Any, precision: str, width: int, height: int) -> None:
         self.pipe, self.precision = pipe, precision
         self.driven = DRIVEN[type(pipe).__name__]

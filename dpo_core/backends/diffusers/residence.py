@@ -11,9 +11,10 @@ import torch
 from ...settings import SamplingSettings
 from .devices import gpu_memory
 from .identity import described_pipeline
+from .strength import UserLoras
 
 
-class Resident:
+class Resident(UserLoras):
     """A pipeline whose parts other than the denoiser are on a GPU only while they work.
 
     `resting`: names of these parts. `_shelf`: where they are else; None without a GPU.

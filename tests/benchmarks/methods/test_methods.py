@@ -6,7 +6,7 @@ import pytest
 
 from dreambooth_dpo.benchmarks.methods.figure import mean_path, methods_figure
 from dreambooth_dpo.benchmarks.methods.gains import DETAILS, MAIN, difference, ends, stop_study, summarise
-from dreambooth_dpo.benchmarks.methods.rows import DEFAULT, dreambooth_steps, image_forwards, rows
+from dreambooth_dpo.benchmarks.methods.rows import DEFAULT, POOLS, dreambooth_steps, image_forwards, rows
 from dreambooth_dpo.benchmarks.methods.tables import show_gains, show_stops
 from dreambooth_dpo.dpo_core.pairs.rules import PAIR_RULES
 from dreambooth_dpo.dpo_core.training.objectives import OBJECTIVES
@@ -58,7 +58,15 @@ def test_rows_differ_from_the_default_in_one_thing():
         if name not in (DEFAULT, "one_long_round", "short_rounds"):
             changed = [group for group, value in row.settings.model_dump().items() if value != default[group]]
             assert len(changed) + (row.reward != "plain") in (1, 2), name
-            assert "sampling" not in changed and "evaluation" not in changed
+            assert "evaluation" not in changed
+            assert ("sampling" in changed) == (name in POOLS), name
+
+
+def test_other_pools_cost_the_same():
+    """A wider pool has as many candidates of a prompt, steps and guidance; photos have a prompt of their own."""
+    pool = {"lora_spread", "base_candidates", "photo_candidates"}
+    drawn = TABLE[DEFAULT].settings.sampling.model_dump(exclude=pool)
+    assert all(TABLE[n].settings.sampling.model_dump(exclude=pool) == drawn for n in POOLS)
 
 
 def test_windows_differ_in_their_angles_alone():
