@@ -16,7 +16,9 @@ from .pictures import check_images
 from .questions import MOST_PARTS, TEMPLATE, questions_of
 
 LEAST_MASS = 0.01
-"""Least probability (0..1) of yes and no together, in the median of a call: with less, the model answers otherwise."""
+"""Least probability (0..1) of yes and no together, in the median of a prompt's answers; with less, the model gives other
+answers.
+"""
 Unit = Literal["probability", "log_odds"]
 
 
@@ -71,31 +73,28 @@ class QuestionScorer:
         if len(check_images(images)) != len(prompts):
             raise MetricsError(f"{len(images)} images for {len(prompts)} prompts: give one prompt per image.")
         texts = np.asarray([self._strip(prompt) for prompt in prompts], object)
-        found, logs = np.zeros(len(images)), []
+        found = np.zeros(len(images))
         for text in dict.fromkeys(texts):
             where = np.nonzero(texts == text)[0]
             answers = [self._answerer.answers(images[where], q) for q in questions_of(text, self._parts)]
-            logs += answers
+            self._check(np.concatenate(answers))
             found[where] = np.mean([self._value(each) for each in answers], axis=0)
-        self._check(logs)
         return found
 
     def _value(self, logs: np.ndarray) -> np.ndarray:
         odds = logs[:, 0] - logs[:, 1]
         return odds if self._unit == "log_odds" else np.exp(-np.logaddexp(0.0, -odds))
 
-    def _check(self, logs: list[np.ndarray]) -> None:
-        if not logs:
-            return
-        mass = np.exp(np.logaddexp.reduce(np.concatenate(logs), axis=1))
-        if not np.isfinite(np.concatenate(logs)).all():
+    def _check(self, logs: np.ndarray) -> None:
+        if not np.isfinite(logs).all():
             raise MetricsError(
                 f"{self._answerer.name} gave an answer that is not finite: its weights are damaged, or overflow in "
                 "half precision. Download them again, or use bf16 or fp32."
             )
-        if np.median(mass) < LEAST_MASS:
+        mass = float(np.median(np.exp(np.logaddexp.reduce(logs, axis=1))))
+        if mass < LEAST_MASS:
             raise MetricsError(
-                f"{self._answerer.name} begins {np.median(mass):.2%} of its answers with yes or no, so these say "
+                f"{self._answerer.name} begins {mass:.2%} of its answers with yes or no, so these say "
                 "nothing: it may be a model that thinks before it answers, or one that was not trained to answer. "
                 "Choose an instruct model that does not think."
             )

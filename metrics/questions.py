@@ -28,7 +28,7 @@ CLOSED = frozenset(
 """Words that end a part: what they follow is no thing that a colour names."""
 _COLOUR = rf"(?:{'|'.join(COLOURS)})"
 _PART = re.compile(
-    rf"\b(?:(?:a|an|the)\s+)?{_COLOUR}(?:(?:\s*-\s*|\s*,\s*|\s+and\s+|\s+){_COLOUR})*\s+"
+    rf"\b(?:(?:a|an|the)\s+)?{_COLOUR}(?:(?:\s*-\s*|\s*,\s*|\s+and\s+|-and-|\s+){_COLOUR})*\s+"
     rf"(?:(?:{'|'.join(MATERIALS)})\s+){{0,2}}([^\W\d_]+(?:-[^\W\d_]+)*)",
     re.IGNORECASE,
 )

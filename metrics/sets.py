@@ -130,8 +130,8 @@ def judge_doubts(rewards: Sequence[Any], judge: Any, what: str = "judge") -> tup
         if own == other:
             raise MetricsError(
                 f"the {what} ({judge.name}) has the same weights as the reward scorer ({reward.name}), so it would "
-                f"show what was trained on as if it were an independent measure. Choose a {what} of another model, or leave "
-                f"the {what} out."
+                f"show what was trained on as if it were an independent measure. Choose a {what} of another model, or "
+                f"leave the {what} out."
             )
         if getattr(reward, "architecture", 0) == getattr(measured, "architecture", 1):
             found.append(

@@ -65,3 +65,64 @@ def write_towers(folder: Path, kind: str, seed: int = 0) -> Path:
         del settings["size"]
     (folder / "preprocessor_config.json").write_text(json.dumps(settings), encoding="utf-8")
     return folder
+
+
+SPECIAL = "<|im_start|> <|im_end|> <|vision_start|> <|vision_end|> <|image_pad|> <|video_pad|>".split()
+WORDS = [
+    "<pad>", "<unk>", *SPECIAL, "user", "assistant", "Yes", "No", "yes", "no",
+    *'Does this figure show " ? Please answer or . a photo of red blue robot bear wearing hat in snow'.split(),
+]  # fmt: skip
+"""The vocabulary of `write_vlm`, by token id."""
+CHAT = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% for c in m['content'] %}{% if c['type'] == 'image' %}"
+    "<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ c['text'] }}{% endif %}{% endfor %}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def vlm_tokenizer(words: list[str] = WORDS) -> Any:
+    """A word-level tokenizer with Qwen-VL's special tokens."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token="<pad>", unk_token="<unk>", additional_special_tokens=SPECIAL
+    )
+
+
+def write_vlm(folder: Path, seed: int = 0, chat: str | None = CHAT) -> Path:
+    """A Qwen2.5-VL of two layers with random weights; a picture of 56 x 56 pixels gives 2 x 2 tokens of it."""
+    import transformers as hf
+
+    tokenizer = vlm_tokenizer()
+    tokenizer.image_token, tokenizer.video_token = "<|image_pad|>", "<|video_pad|>"
+    images = hf.Qwen2VLImageProcessor(min_pixels=28 * 28, max_pixels=56 * 56)
+    hf.Qwen2_5_VLProcessor(images, tokenizer, hf.Qwen2VLVideoProcessor(), chat_template=chat).save_pretrained(folder)
+    ids = {
+        f"{name}_token_id": WORDS.index(f"<|{word}|>")
+        for name, word in (
+            ("image", "image_pad"), ("video", "video_pad"), ("vision_start", "vision_start"),
+            ("vision_end", "vision_end"),
+        )
+    }  # fmt: skip
+    text = {
+        "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "num_key_value_heads": 1, "vocab_size": len(WORDS), "max_position_embeddings": 512,
+        "rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]}, "bos_token_id": 2, "eos_token_id": 3,
+    }  # fmt: skip
+    vision = {
+        "depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "out_hidden_size": 32, "patch_size": 14,
+        "fullatt_block_indexes": [1], "window_size": 56,
+    }  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = hf.Qwen2_5_VLForConditionalGeneration(
+            hf.Qwen2_5_VLConfig(text_config=text, vision_config=vision, **ids)
+        )
+        with torch.no_grad():
+            for p in model.parameters():
+                p.add_(0.15 * torch.randn_like(p))
+    model.save_pretrained(folder)
+    return folder
