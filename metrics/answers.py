@@ -16,9 +16,7 @@ from .pictures import check_images
 from .questions import MOST_PARTS, TEMPLATE, questions_of
 
 LEAST_MASS = 0.01
-"""Least probability (0..1) of yes and no together, in the median of a prompt's answers; with less, the model gives other
-answers.
-"""
+"""Least probability (0..1) of yes and no together, in the median of the answers to one prompt."""
 Unit = Literal["probability", "log_odds"]
 
 

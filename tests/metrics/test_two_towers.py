@@ -41,7 +41,11 @@ def logits_by_hand(folder: Path, images: np.ndarray, texts: list[str]) -> np.nda
 
     siglip = "siglip" in folder.name
     tokens = AutoTokenizer.from_pretrained(folder)(
-        [t.lower() for t in texts], padding="max_length" if siglip else True, max_length=24, return_tensors="pt"
+        [t.lower() for t in texts],
+        padding="max_length" if siglip else True,
+        max_length=24,
+        truncation=True,
+        return_tensors="pt",
     )
     given = {"input_ids": tokens["input_ids"]} if siglip else dict(tokens)
     given.pop("token_type_ids", None)
