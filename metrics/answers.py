@@ -55,6 +55,7 @@ class QuestionScorer:
             raise MetricsError(f"the unit of the answers is {unit!r}: it must be probability or log_odds.")
         given = f"questions-1|{answerer.fingerprint}|{identifier}|{parts} {MOST_PARTS}|{unit}|{TEMPLATE}"
         self.name, self.fingerprint = name, hashlib.sha256(given.encode()).hexdigest()
+        self.title = f"Alignment (judge: {answerer.name})" if name == "judge_alignment" else ""
         self._answerer, self._strip, self._parts, self._unit = answerer, strip, parts, unit
 
     def rest(self) -> None:

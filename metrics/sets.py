@@ -178,7 +178,11 @@ def concept_scorers(reward: Embedder | Sequence[Embedder], judge: Embedder | Ans
 def about_scorers(loop: Any, titles: Mapping[str, str] | None = None) -> dict[str, tuple[str, str, bool]]:
     """Role, title, and whether higher is better, of all scorers of a loop (`rewards`, `judges`), by name.
 
-    `titles`: titles of the oracle scorers, by name.
+    `titles`: titles of the oracle scorers, by name. A scorer with a `title` has that one.
     """
-    scorers = [*loop.rewards, *loop.judges]
-    return {s.name: role_of(s.name) or ("oracle", (titles or {}).get(s.name, s.name), True) for s in scorers}
+    found = {}
+    for scorer in [*loop.rewards, *loop.judges]:
+        name = scorer.name
+        role, title, higher = role_of(name) or ("oracle", (titles or {}).get(name, name), True)
+        found[name] = (role, getattr(scorer, "title", "") or title, higher)
+    return found
