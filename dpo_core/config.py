@@ -85,9 +85,38 @@ class FacesConfig(Settings):
     )
 
 
+class QualityConfig(Settings):
+    """Quality of the pictures by a model of people's preferences (docs/judges.md)."""
+
+    folder: Path = Field(description="Folder of PickScore_v1, or another CLIP of this kind, in transformers' form.")
+    role: Literal["guard", "reward"] = Field(
+        "guard",
+        description="guard: only measures, see stop.quality_fall. reward: trained on, as a further alignment scorer.",
+    )
+
+
+class VlmConfig(Settings):
+    """A vision-language model that is asked yes/no questions of the prompt (docs/judges.md)."""
+
+    folder: Path = Field(description="Folder of the model in transformers' form (Qwen3-VL, Qwen2.5-VL, LLaVA, ...).")
+    role: Literal["judge", "reward"] = Field(
+        "judge",
+        description="judge: only measures alignment, in place of the other judge's. reward: trained on, as a further "
+        "alignment scorer.",
+    )
+    parts: bool = Field(True, description="Ask about the prompt's parts with a colour too, not about the whole alone.")
+    unit: Literal["probability", "log_odds"] = Field(
+        "probability", description="Score of an answer: probability of yes against no (0..1), or its log-odds."
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="Precision of its weights; auto: half on a GPU, fp32 on a CPU."
+    )
+    batch_size: int = Field(8, ge=1, le=256, description="Pictures asked about at a time. Unit: images.")
+
+
 class ScorerConfig(Settings):
-    """Scorers by local folder: open_clip (open_clip_config.json, open_clip_model.safetensors, tokenizer), DINOv2 beside
-    it.
+    """Scorers by local folder: open_clip (open_clip_config.json, open_clip_model.safetensors, tokenizer), CLIP or
+    SigLIP in transformers' form, DINOv2 beside them.
     """
 
     reward: Path | Annotated[tuple[Path, ...], Field(min_length=1)] = Field(
@@ -100,8 +129,10 @@ class ScorerConfig(Settings):
         "scoring.",
     )
     judge: Path | None = Field(None, description="Folder of a scorer of another backbone that only measures.")
-    judge_kind: Literal["open_clip", "dinov2"] = Field(
-        "open_clip", description="What the judge's folder holds; dinov2 judges fidelity alone."
+    judge_kind: Literal["open_clip", "dinov2", "transformers"] = Field(
+        "open_clip",
+        description="What the judge's folder holds; dinov2 judges fidelity alone; transformers: CLIP, SigLIP or "
+        "SigLIP 2 with config.json.",
     )
     remote: tuple[RemoteConfig, ...] = Field(
         (), description="Scorers on other machines: a list of {url, axis, role, batch_size, timeout, retries}."
@@ -111,6 +142,13 @@ class ScorerConfig(Settings):
         None,
         description="Identity by faces, trained on beside the other fidelity scorers: {detector, recognizer, "
         "min_confidence, person}. For persons only.",
+    )
+    quality: QualityConfig | None = Field(
+        None, description="Quality by PickScore, a guard unless asked otherwise: {folder, role}."
+    )
+    vlm: VlmConfig | None = Field(
+        None,
+        description="Alignment by a vision-language model: {folder, role, parts, unit, precision, batch_size}.",
     )
 
     @property

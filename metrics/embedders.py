@@ -1,4 +1,4 @@
-"""Embedders: map images and texts to unit vectors by open_clip or DINOv2 models.
+"""Embedders: map images and texts to unit vectors by open_clip, transformers (two_towers.py) or DINOv2 models.
 
 Weights are local safetensors files. A model is downloaded from the hub only if the user names it with "hf-hub:".
 """
@@ -8,20 +8,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from torch.nn import functional as F
 
 from .errors import MetricsError
 from .file_kinds import short_reason
-from .fingerprints import fingerprints
 from .model_files import (
     CLIP_WEIGHTS,
     DINO_WEIGHTS,
     HUB_PREFIX,
+    TOWER_TYPES,
     WEIGHT_SUFFIXES,
     check_architecture,
     check_clip_folder,
@@ -30,119 +27,15 @@ from .model_files import (
     check_safetensors,
     read_json,
 )
-from .pictures import Preprocess, check_images
-
-BATCH = 64
-# open_clip raises AssertionError or AttributeError when weights belong to another architecture.
-_LOADING_ERRORS = (
-    OSError,
-    ValueError,
-    RuntimeError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-    SafetensorError,
-)
+from .pictures import Preprocess
+from .torch_embedder import BATCH, LOADING_ERRORS, TorchEmbedder, vision_preprocess
+from .torch_embedder import Embedder as Embedder
+from .torch_embedder import OnEmbedder as OnEmbedder
+from .torch_embedder import rest as rest
+from .two_towers import TwoTowerEmbedder
 
 
-@runtime_checkable
-class Embedder(Protocol):
-    """Maps images, and texts if it has a text tower, to unit vectors of one space."""
-
-    name: str
-    fingerprint: str
-    """sha256 of weights, configuration and preprocessing: equal fingerprints give equal embeddings, up to rounding."""
-
-    def embed_images(self, images: np.ndarray) -> np.ndarray:
-        """float32 [n, d] of norm 1 for uint8 images [n, H, W, 3]; n may be 0."""
-        ...
-
-    def embed_texts(self, texts: Sequence[str]) -> np.ndarray | None:
-        """float32 [n, d] of norm 1, or None (whatever the texts) without a text tower."""
-        ...
-
-
-def rest(embedder: Embedder) -> None:
-    """Move an embedder's model off the GPU until its next use, if it supports that.
-
-    Embedders whose memory the host manages need no such call.
-    """
-    if callable(leave := getattr(embedder, "rest", None)):
-        leave()
-
-
-class OnEmbedder:
-    """Base of the scorers that use an embedder."""
-
-    _embedder: Embedder
-
-    def rest(self) -> None:
-        """Move the embedder's model off the GPU, if it is on one, until the next score."""
-        rest(self._embedder)
-
-
-class _TorchEmbedder:
-    """Base of the torch embedders: batches, devices, fingerprint, and a cache of the last images.
-
-    Fidelity, alignment and guards ask for the same images one after another, so the last result is cached. On a GPU the
-    model may `rest` in main memory between two calls.
-    """
-
-    def __init__(
-        self, model: torch.nn.Module, preprocess: Preprocess, name: str, settings: object, device: str
-    ) -> None:
-        if str(device).startswith("cuda") and not torch.cuda.is_available():
-            raise MetricsError(
-                f"device is {device!r}, but torch sees no CUDA device: use 'cpu', or install torch with CUDA."
-            )
-        self.name, self.device, self.preprocess = name, torch.device(device), preprocess
-        self.fingerprint, self.weights, self.architecture = fingerprints(model, [settings, repr(preprocess)])
-        self._model = model.eval().requires_grad_(False).to(self.device)
-        self._shelf = torch.device("cpu") if self.device.type == "cuda" else None
-        self._last: tuple[bytes, np.ndarray] | None = None
-
-    def rest(self) -> None:
-        """Move the model off the GPU, if it is on one, until the next call."""
-        if self._shelf is not None:
-            self._model.to(self._shelf)
-
-    def _wake(self) -> None:
-        if self._shelf is not None:
-            self._model.to(self.device)
-
-    def _encode(self, pixels: torch.Tensor) -> torch.Tensor:
-        raise NotImplementedError
-
-    @torch.inference_mode()
-    def embed_images(self, images: np.ndarray) -> np.ndarray:
-        """float32 [n, d] of norm 1 for uint8 images [n, H, W, 3].
-
-        Raises MetricsError for another shape or type, and for NaN embeddings.
-        """
-        check_images(images)
-        key = hashlib.sha256(str(images.shape).encode() + images.tobytes()).digest()
-        if self._last is None or self._last[0] != key:
-            self._wake()
-            # For no images, embed a black one to learn d, which no two kinds of towers report in the same way.
-            some = images if len(images) else np.zeros((1, 8, 8, 3), np.uint8)
-            parts = [
-                self._encode(self.preprocess(some[i : i + BATCH]).to(self.device)) for i in range(0, len(some), BATCH)
-            ]
-            self._last = (key, self._to_numpy(parts)[: len(images)])
-        return self._last[1].copy()
-
-    def _to_numpy(self, parts: list[torch.Tensor]) -> np.ndarray:
-        rows = F.normalize(torch.cat(parts).float(), dim=-1).cpu().numpy()
-        if not np.isfinite(rows).all():
-            raise MetricsError(
-                f"{self.name} gave NaN embeddings: its weights are damaged, or belong to another model. Download them "
-                "again."
-            )
-        return rows
-
-
-class OpenClipEmbedder(_TorchEmbedder):
+class OpenClipEmbedder(TorchEmbedder):
     """A contrastive image-text model loaded through open_clip, in float32.
 
     `source` is one of
@@ -183,7 +76,7 @@ class OpenClipEmbedder(_TorchEmbedder):
         return self._to_numpy(parts)[: len(texts)]
 
 
-class DinoV2Embedder(_TorchEmbedder):
+class DinoV2Embedder(TorchEmbedder):
     """The class token of DINOv2, or of another vision transformer that AutoModel loads from a folder, in float32.
 
     It has no text tower. `folder` holds config.json, preprocessor_config.json and model.safetensors. Raises
@@ -201,7 +94,7 @@ class DinoV2Embedder(_TorchEmbedder):
                 str(folder), local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True,
                 ignore_mismatched_sizes=True,
             )  # fmt: skip
-        except _LOADING_ERRORS as error:
+        except LOADING_ERRORS as error:
             raise MetricsError(
                 f"cannot load {folder}: {short_reason(error)}. Do {DINO_WEIGHTS} and config.json belong together?"
             ) from error
@@ -213,7 +106,9 @@ class DinoV2Embedder(_TorchEmbedder):
                 f"Download {DINO_WEIGHTS} and config.json from the same page."
             )
         check_fit(folder, info)
-        super().__init__(model, _dino_preprocess(settings, config), f"dinov2 {folder.name}", [config, settings], device)
+        super().__init__(
+            model, vision_preprocess(settings, config), f"dinov2 {folder.name}", [config, settings], device
+        )
 
     def _encode(self, pixels: torch.Tensor) -> torch.Tensor:
         return self._model(pixel_values=pixels).last_hidden_state[:, 0]
@@ -226,13 +121,16 @@ class DinoV2Embedder(_TorchEmbedder):
 def load_embedder(source: str | Path, device: str = "cpu") -> Embedder:
     """Load the embedder named by `source`: a folder, "<architecture>=<file>.safetensors", or "hf-hub:<name>".
 
-    A folder is of open_clip or of DINOv2. Raises MetricsError that says what is missing and where to put it.
+    A folder is of open_clip, else of CLIP or SigLIP in transformers' form, else of DINOv2. Raises MetricsError that
+    says what is missing and where to put it.
     """
     folder = Path(source)
     architecture, equals, path = str(source).partition("=")
     if equals and not folder.exists():
         return OpenClipEmbedder(path, device, architecture)
     if (folder / "config.json").is_file() and not (folder / "open_clip_config.json").is_file():
+        if read_json(folder / "config.json").get("model_type") in TOWER_TYPES:
+            return TwoTowerEmbedder(folder, device)
         return DinoV2Embedder(folder, device)
     return OpenClipEmbedder(source, device)
 
@@ -266,24 +164,5 @@ def _open_clip(name: str, pretrained: str | None, preprocess: dict, remedy: str)
             name, pretrained, force_preprocess_cfg=preprocess, require_pretrained=True, weights_only=True
         )
         return model, open_clip.get_tokenizer(name)
-    except _LOADING_ERRORS as error:
+    except LOADING_ERRORS as error:
         raise MetricsError(f"cannot load {name}: {short_reason(error)}. {remedy}") from error
-
-
-def _dino_preprocess(settings: dict, config: dict) -> Preprocess:
-    """Preprocessing of a DINOv2 folder. The size is the crop's, else the resize's, else the config's."""
-    crop = settings.get("crop_size") if settings.get("do_center_crop", True) else None
-    size = crop or settings.get("size") or config.get("image_size", 224)
-    if isinstance(size, dict):
-        size = (size["height"], size["width"]) if "height" in size else (size["shortest_edge"],) * 2
-    elif isinstance(size, int):
-        size = (size, size)
-    mean, std = settings.get("image_mean"), settings.get("image_std")
-    if not mean or not std:
-        raise MetricsError(
-            "preprocessor_config.json has no image_mean and image_std: download the file again from the model's page."
-        )
-    bilinear = settings.get("resample", 3) == 2  # PIL's numbers: 2 bilinear, 3 bicubic
-    return Preprocess(
-        (int(size[0]), int(size[1])), tuple(mean), tuple(std), "shortest", "bilinear" if bilinear else "bicubic"
-    )

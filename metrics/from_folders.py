@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..dpo_core.concept import Concept
-from ..dpo_core.config import FacesConfig, RemoteConfig, ScorerConfig
+from ..dpo_core.config import FacesConfig, RemoteConfig, ScorerConfig, VlmConfig
 from .errors import MetricsError
-from .sets import Scorers, concept_scorers
+from .model_files import check_towers_folder, check_vlm_folder
+from .sets import Scorers, by_questions, concept_scorers, next_name, with_quality
 
 if TYPE_CHECKING:
     from .faces import FaceScorer
+    from .torch_embedder import Embedder
 
 
 def clip_scorers(
@@ -25,32 +27,44 @@ def clip_scorers(
 ) -> Scorers:
     """Fidelity and alignment scorers by the reward models and by the judge if given, and the guards.
 
-    The guards use the judge, else the first reward model. reward: the folder of an open_clip model, or several folders,
-    of which those after the first may be DINOv2's. With `judge.augment` rewards average over views of an image; the
-    judge never does. photos: file names of the reference photos, for a refusal by `judge.faces`. Raises MetricsError
-    that says which file or model is wrong.
+    The guards use the judge, else the first reward model. reward: the folder of an image-text model, or several
+    folders, of which those after the first may be DINOv2's. With `judge.augment` rewards average over views of an
+    image; the judge never does. photos: file names of the reference photos, for a refusal by `judge.faces`. Raises
+    MetricsError that says which file or model is wrong.
     """
     from .augmented import AugmentedEmbedder
-    from .embedders import DinoV2Embedder, OpenClipEmbedder, load_embedder
+    from .embedders import load_embedder
+    from .two_towers import TwoTowerEmbedder
 
+    if judge and judge.quality:
+        check_towers_folder(judge.quality.folder)
+    if judge and judge.vlm:
+        check_vlm_folder(judge.vlm.folder)
     faces = face_scorer(judge.faces, concept, photos) if judge and judge.faces else None
     folders = [reward] if isinstance(reward, (str, Path)) else list(reward)
-    rewards = [
-        load_embedder(folder, device) if i else OpenClipEmbedder(folder, device=device)
-        for i, folder in enumerate(folders)
-    ]
+    rewards = [load_embedder(folder, device) for folder in folders]
     if judge and judge.augment:
         rewards = [AugmentedEmbedder(embedder) for embedder in rewards]
 
-    judge_embedder = None
-    if judge and judge.judge:
-        kind = DinoV2Embedder if judge.judge_kind == "dinov2" else OpenClipEmbedder
-        judge_embedder = kind(judge.judge, device=device)
+    judge_embedder = _judge(judge.judge, judge.judge_kind, device) if judge and judge.judge else None
     found = concept_scorers(rewards, judge_embedder, concept)
+    if judge and judge.quality:
+        embedder, trained = TwoTowerEmbedder(judge.quality.folder, device), judge.quality.role == "reward"
+        found = with_quality(found, embedder, rewards, concept, trained)
+    if judge and judge.vlm:
+        found = with_vlm(found, judge.vlm, concept, device)
     if faces is not None:
-        faces.name = _next_name("fidelity", {scorer.name for scorer in found.rewards})
+        faces.name = next_name("fidelity", {scorer.name for scorer in found.rewards})
         found = replace(found, rewards=[*found.rewards, faces])
     return with_remote(found, judge.remote, concept) if judge and judge.remote else found
+
+
+def _judge(folder: Path, kind: str, device: str) -> Embedder:
+    """The embedder in the judge's folder. kind: see `ScorerConfig.judge_kind`."""
+    from .embedders import DinoV2Embedder, OpenClipEmbedder
+    from .two_towers import TwoTowerEmbedder
+
+    return {"dinov2": DinoV2Embedder, "transformers": TwoTowerEmbedder}.get(kind, OpenClipEmbedder)(folder, device)
 
 
 def face_scorer(given: FacesConfig, concept: Concept, photos: Sequence[str]) -> FaceScorer:
@@ -65,9 +79,23 @@ def face_scorer(given: FacesConfig, concept: Concept, photos: Sequence[str]) -> 
     return FaceScorer(faces, concept.references, "fidelity_2", photos)
 
 
-def _next_name(axis: str, taken: Collection[str]) -> str:
-    """The next free name of a further reward scorer: "fidelity_2", ..."""
-    return next(name for i in range(2, 1000) if (name := f"{axis}_{i}") not in taken)
+def with_vlm(found: Scorers, given: VlmConfig, concept: Concept, device: str) -> Scorers:
+    """The scorers with the one by questions added: as the judge of alignment in place of another, or as a reward.
+
+    Raises MetricsError as `VisionLanguageModel` does.
+    """
+    from .vlm import VisionLanguageModel
+
+    model = VisionLanguageModel(given.folder, device, given.precision, given.batch_size)
+    more = {"parts": given.parts, "unit": given.unit}
+    if given.role == "reward":
+        name = next_name("alignment", {scorer.name for scorer in found.rewards})
+        return replace(found, rewards=[*found.rewards, by_questions(model, concept, name, **more)])
+    others = [scorer for scorer in found.judges if scorer.name != "judge_alignment"]
+    doubts = found.doubts
+    if len(others) < len(found.judges):
+        doubts = (*doubts, f"{model.name} judges alignment in place of scorers.judge, which judges fidelity.")
+    return replace(found, judges=[by_questions(model, concept, **more), *others], doubts=doubts)
 
 
 def with_remote(local: Scorers, remote: Sequence[RemoteConfig], concept: Concept) -> Scorers:
@@ -88,7 +116,7 @@ def with_remote(local: Scorers, remote: Sequence[RemoteConfig], concept: Concept
                     "one of the judges out (scorers.judge, scorers.remote)."
                 )
         else:
-            name = _next_name(given.axis, taken)
+            name = next_name(given.axis, taken)
         more = {"batch": given.batch_size, "timeout": given.timeout, "retries": given.retries}
         (judges if given.role == "judge" else rewards).append(RemoteScorer(given.url, name, concept.references, **more))
     return Scorers(rewards, judges, local.doubts)

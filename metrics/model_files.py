@@ -25,6 +25,18 @@ DINO_REMEDY = (
     "    hf download facebook/dinov2-base --local-dir {folder}\n"
     "or give another folder."
 )
+TOWER_TYPES = ("clip", "siglip", "siglip2")
+"""`model_type` in config.json of the image-text models that are loaded by transformers."""
+TOWERS_REMEDY = (
+    "Put an image-text model in transformers' form there (config.json, preprocessor_config.json, model.safetensors, "
+    "tokenizer files), for instance by\n    hf download google/siglip2-base-patch16-224 --local-dir {folder}\n"
+    "or give another folder. PickScore_v1 needs the tokenizer files of laion/CLIP-ViT-H-14-laion2B-s32B-b79K beside it."
+)
+VLM_REMEDY = (
+    "Put a vision-language model in transformers' form there (config.json, model.safetensors or its parts with their "
+    "index, tokenizer, preprocessor_config.json, chat template), for instance by\n"
+    "    hf download Qwen/Qwen3-VL-4B-Instruct --local-dir {folder}\nor give another folder."
+)
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 WEIGHT_SUFFIXES = (".safetensors", *PICKLES)
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt", "spiece.model")
@@ -137,9 +149,42 @@ def check_clip_folder(folder: Path) -> dict:
 
 def check_dino_folder(folder: Path) -> dict:
     """Read config.json of a transformers vision model's folder; MetricsError when a file is missing."""
-    weights = DINO_WEIGHTS + ".index.json" if (folder / (DINO_WEIGHTS + ".index.json")).is_file() else DINO_WEIGHTS
-    _check(folder, ("config.json", "preprocessor_config.json", weights), DINO_REMEDY)
+    _check(folder, ("config.json", "preprocessor_config.json", *weights_of(folder)), DINO_REMEDY)
     return read_json(folder / "config.json")
+
+
+def weights_of(folder: Path) -> tuple[str, ...]:
+    """Names of the weights files that a folder of transformers needs: one file, or an index and the parts it names."""
+    index = folder / (DINO_WEIGHTS + ".index.json")
+    if not index.is_file():
+        return (DINO_WEIGHTS,)
+    return (index.name, *sorted({str(part) for part in read_json(index).get("weight_map", {}).values()}))
+
+
+def check_towers_folder(folder: Path) -> dict:
+    """Read config.json of a folder with an image-text model in transformers' form; MetricsError for what is wrong."""
+    _check(folder, ("config.json", "preprocessor_config.json", *weights_of(folder)), TOWERS_REMEDY)
+    config = read_json(folder / "config.json")
+    if config.get("model_type") not in TOWER_TYPES:
+        raise MetricsError(
+            f"{folder} holds a model of type {config.get('model_type')!r}: an image-text model is needed, one of "
+            f"{', '.join(TOWER_TYPES)}. {TOWERS_REMEDY.format(folder=folder)}"
+        )
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        raise MetricsError(
+            f"{folder} lacks the tokenizer (none of {', '.join(TOKENIZER_FILES)}). "
+            + TOWERS_REMEDY.format(folder=folder)
+        )
+    return config
+
+
+def check_vlm_folder(folder: Path) -> dict:
+    """Read config.json of a vision-language model's folder; MetricsError when a file is missing."""
+    _check(folder, ("config.json", *weights_of(folder)), VLM_REMEDY)
+    config = read_json(folder / "config.json")
+    if "model_type" not in config:
+        raise MetricsError(f"{folder / 'config.json'} names no model_type: download it again from the model's page.")
+    return config
 
 
 _HEADS = ("classifier", "head", "lm_head", "decoder")

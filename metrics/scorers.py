@@ -111,3 +111,29 @@ class AlignmentScorer(OnEmbedder):
             self._texts.update(zip(new, self._embedder.embed_texts(new).astype(np.float64), strict=True))
         rows = np.stack([self._texts[text] for text in texts])
         return np.einsum("nd,nd->n", self._embedder.embed_images(images).astype(np.float64), rows)
+
+
+class QualityScorer(AlignmentScorer):
+    """PickScore (arXiv 2305.01569): exp(logit_scale) * cosine of an image and its prompt's text; a Scorer.
+
+    The unit is a logit: of two images of one prompt, the model expects people to prefer the first with probability
+    sigmoid(its score - the other's). PickScore's are about 15 to 25. `strip` and `identifier`: as for AlignmentScorer,
+    since the model does not know the identifier. Raises MetricsError for an embedder that is no CLIP of transformers.
+    """
+
+    def __init__(
+        self, embedder: Embedder, strip: Callable[[str], str], name: str = "quality", identifier: str = ""
+    ) -> None:
+        scale = getattr(embedder, "scale", None)
+        if scale is None or getattr(embedder, "bias", 0.0) != 0:
+            raise MetricsError(
+                f"{embedder.name} cannot score quality: this needs a CLIP that was trained on people's preferences, as "
+                "PickScore_v1 in transformers' form (config.json with model_type clip)."
+            )
+        super().__init__(embedder, strip, name, identifier)
+        self.fingerprint = hashlib.sha256(f"quality-1|{embedder.fingerprint}|{identifier}".encode()).hexdigest()
+        self._scale = scale
+
+    def score(self, images: np.ndarray, prompts: Sequence[str]) -> np.ndarray:
+        """float64 [n], logits, for uint8 images [n, H, W, 3] and their n prompts; MetricsError if counts differ."""
+        return self._scale * super().score(images, prompts)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+from .answers import Answerer, QuestionScorer
 from .backgrounds import BackgroundScorer, shows_place
 from .embedders import Embedder
 from .errors import MetricsError
 from .guards import CopyPasteScorer, DiversityScorer
-from .scorers import AlignmentScorer, FidelityScorer
+from .scorers import AlignmentScorer, FidelityScorer, QualityScorer
 
 ROLES = {
     "fidelity": ("reward", "Fidelity", True),
@@ -21,6 +22,7 @@ ROLES = {
     "copy_paste": ("guard", "Copy-paste", False),
     "judge_background": ("guard", "Likeness to the photos' place (judge)", False),
     "background": ("guard", "Likeness to the photos' place (reward)", False),
+    "quality": ("guard", "Quality (by people's preferences)", True),
     "diversity": ("guard", "Diversity within a prompt (Vendi)", True),
 }
 """Role, title, and whether higher is better, by scorer name. For further rewards of an axis see `role_of`."""
@@ -54,8 +56,9 @@ class Scorers:
 def reward_scorers(rewards: Embedder | Sequence[Embedder], concept: Any) -> list[Any]:
     """Fidelity and alignment scorers of one or several embedders: "fidelity", "alignment", "fidelity_2", ...
 
-    The first embedder must have a text tower; a further one without (DINOv2) adds a fidelity scorer only. concept: as
-    for `concept_scorers`. Raises MetricsError for no embedder, a duplicate, or a first one without a text tower.
+    The first embedder must have a text tower; a further one without (DINOv2) adds a fidelity scorer only, a model that
+    answers questions (`answers.Answerer`) an alignment scorer only. concept: as for `concept_scorers`. Raises
+    MetricsError for no embedder, a duplicate, or a first one without a text tower.
     """
     embedders = list(rewards) if isinstance(rewards, Sequence) else [rewards]
     if not embedders:
@@ -69,10 +72,43 @@ def reward_scorers(rewards: Embedder | Sequence[Embedder], concept: Any) -> list
     found: list[Any] = []
     for number, embedder in enumerate(embedders, 1):
         more = "" if number == 1 else f"_{number}"
+        if isinstance(embedder, Answerer):
+            if number == 1:
+                raise MetricsError(
+                    f"{embedder.name} answers questions and cannot score fidelity: give an image-text model as the "
+                    "first scorer, and this one as the second or as the judge."
+                )
+            found.append(by_questions(embedder, concept, f"alignment{more}"))
+            continue
         found.append(FidelityScorer(embedder, concept.references, f"fidelity{more}", concept.masks))
         if number == 1 or embedder.embed_texts([]) is not None:
             found.append(AlignmentScorer(embedder, concept.without_identifier, f"alignment{more}", concept.identifier))
     return found
+
+
+def by_questions(answerer: Answerer, concept: Any, name: str = "judge_alignment", **more: Any) -> QuestionScorer:
+    """The alignment scorer of a model that answers questions. more: `parts` and `unit` of QuestionScorer."""
+    return QuestionScorer(answerer, concept.without_identifier, name, concept.identifier, **more)
+
+
+def with_quality(found: Scorers, embedder: Any, rewards: Sequence[Any], concept: Any, trained: bool = False) -> Scorers:
+    """The scorers with the quality guard added; `trained`: with a further alignment reward by it instead.
+
+    rewards: the models of the reward scorers. A reward by PickScore lies on the alignment axis, because it is the
+    agreement with the prompt as people see it, picture quality included, and the axes' combination is exact there.
+    Raises MetricsError for a model that is a reward already, and as QualityScorer does.
+    """
+    name = next_name("alignment", {scorer.name for scorer in found.rewards}) if trained else "quality"
+    doubts = judge_doubts(rewards, embedder, "quality scorer")
+    scorer = QualityScorer(embedder, concept.without_identifier, name, concept.identifier)
+    if trained:
+        return replace(found, rewards=[*found.rewards, scorer])
+    return replace(found, judges=[*found.judges, scorer], doubts=(*found.doubts, *doubts))
+
+
+def next_name(axis: str, taken: Collection[str]) -> str:
+    """The next free name of a further reward scorer: "fidelity_2", ..."""
+    return next(name for i in range(2, 1000) if (name := f"{axis}_{i}") not in taken)
 
 
 def _innermost(embedder: Any) -> Any:
@@ -82,34 +118,36 @@ def _innermost(embedder: Any) -> Any:
     return embedder
 
 
-def judge_doubts(rewards: Sequence[Any], judge: Any) -> tuple[str, ...]:
+def judge_doubts(rewards: Sequence[Any], judge: Any, what: str = "judge") -> tuple[str, ...]:
     """What is said of a judge that is too near to a reward: other weights of the same architecture.
 
-    Raises MetricsError for a judge with a reward's own weights, whatever its folder: it measures nothing new.
+    what: the judge in words. Raises MetricsError for a judge with a reward's own weights, whatever its folder: it
+    measures nothing new.
     """
     found, measured = [], _innermost(judge)
     for reward in map(_innermost, rewards):
         own, other = (getattr(e, "weights", e.fingerprint) for e in (reward, measured))
         if own == other:
             raise MetricsError(
-                f"the judge ({judge.name}) has the same weights as the reward scorer ({reward.name}), so it would show "
-                "what was trained on as if it were an independent measure. Choose a judge of another model, or leave "
-                "the judge out."
+                f"the {what} ({judge.name}) has the same weights as the reward scorer ({reward.name}), so it would "
+                f"show what was trained on as if it were an independent measure. Choose a {what} of another model, or "
+                f"leave the {what} out."
             )
         if getattr(reward, "architecture", 0) == getattr(measured, "architecture", 1):
             found.append(
-                f"The judge ({judge.name}) has the architecture of the reward scorer ({reward.name}) with other "
+                f"The {what} ({judge.name}) has the architecture of the reward scorer ({reward.name}) with other "
                 "weights: it may be fooled by the same pictures. A judge of another architecture, such as DINOv2, says "
                 "more."
             )
     return tuple(found)
 
 
-def concept_scorers(reward: Embedder | Sequence[Embedder], judge: Embedder | None, concept: Any) -> Scorers:
+def concept_scorers(reward: Embedder | Sequence[Embedder], judge: Embedder | Answerer | None, concept: Any) -> Scorers:
     """The rewards, judge scorers and guards of one concept.
 
     reward: one embedder, or several that share the axes, see `reward_scorers`. judge: scores fidelity, and alignment if
-    it has a text tower. Guards use the judge, else the first reward embedder. concept: references, masks, held_out,
+    it has a text tower; a model that answers questions judges alignment alone. Guards use the judge's embedder, else
+    the first reward embedder. concept: references, masks, held_out,
     identifier and without_identifier of a subject. With held-out photos there is a copy-paste guard; with masks, where
     a photo shows any background, a background guard, named "judge_background" or, without a judge, "background". Raises
     MetricsError for what a scorer cannot do.
@@ -119,6 +157,9 @@ def concept_scorers(reward: Embedder | Sequence[Embedder], judge: Embedder | Non
     doubts: tuple[str, ...] = ()
     if judge is not None:
         doubts = judge_doubts(reward if isinstance(reward, Sequence) else [reward], judge)
+    if isinstance(judge, Answerer):
+        judges, judge = [by_questions(judge, concept)], None
+    if judge is not None:
         judges.append(FidelityScorer(judge, concept.references, "judge_fidelity", concept.masks))
         if judge.embed_texts([]) is not None:
             judges.append(AlignmentScorer(judge, concept.without_identifier, "judge_alignment", concept.identifier))
@@ -137,7 +178,11 @@ def concept_scorers(reward: Embedder | Sequence[Embedder], judge: Embedder | Non
 def about_scorers(loop: Any, titles: Mapping[str, str] | None = None) -> dict[str, tuple[str, str, bool]]:
     """Role, title, and whether higher is better, of all scorers of a loop (`rewards`, `judges`), by name.
 
-    `titles`: titles of the oracle scorers, by name.
+    `titles`: titles of the oracle scorers, by name. A scorer with a `title` has that one.
     """
-    scorers = [*loop.rewards, *loop.judges]
-    return {s.name: role_of(s.name) or ("oracle", (titles or {}).get(s.name, s.name), True) for s in scorers}
+    found = {}
+    for scorer in [*loop.rewards, *loop.judges]:
+        name = scorer.name
+        role, title, higher = role_of(name) or ("oracle", (titles or {}).get(name, name), True)
+        found[name] = (role, getattr(scorer, "title", "") or title, higher)
+    return found

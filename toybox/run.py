@@ -18,11 +18,12 @@ from ..dpo_core.settings import AdapterSettings, LoopSettings, PersonalizeSettin
 from ..dpo_core.training.adapter import Adapter
 from ..dpo_core.training.dreambooth import personalize
 from ..metrics.from_folders import clip_scorers
-from ..metrics.sets import Scorers, about_scorers
+from ..metrics.sets import Scorers, about_scorers, by_questions
 from .concepts import ToyConcept, concept_from_seed
 from .defaults import TOY_PERSONALIZE, TOY_SETTINGS
 from .models import ORACLE_TITLES, oracle_scorers, weights_folder
 from .prompts import train_and_held_out, with_unseen_contexts
+from .stand_in import StandInAnswerer
 
 
 def toy_prompts(toy: ToyConcept, unseen: int = 0) -> PromptSet:
@@ -38,11 +39,18 @@ def toy_prompts(toy: ToyConcept, unseen: int = 0) -> PromptSet:
     return PromptSet(tuple(fill(t, concept) for t in train), tuple(fill(t, concept) for t in held_out))
 
 
-def toy_scorers(toy: ToyConcept, device: str = "cpu", augment: bool = False) -> Scorers:
-    """Reward scorers (with `augment` the mean over views of an image), judge, guards, and the oracle as a judge."""
+def toy_scorers(toy: ToyConcept, device: str = "cpu", augment: bool = False, questions: bool = False) -> Scorers:
+    """Reward scorers (with `augment` the mean over views of an image), judge, guards, and the oracle as a judge.
+
+    questions: alignment is judged by questions to the stand-in for a vision-language model, not by the CLIP judge.
+    """
     config = ScorerConfig(reward=weights_folder("reward"), judge=weights_folder("judge"), augment=augment)
     scorers = clip_scorers(config.rewards, config, toy.to_concept(), device)
-    return Scorers(scorers.rewards, [*scorers.judges, *oracle_scorers(toy)])
+    judges = [*scorers.judges, *oracle_scorers(toy)]
+    if questions:
+        others = [judge for judge in judges if judge.name != "judge_alignment"]
+        judges = [by_questions(StandInAnswerer(toy.noun), toy.to_concept()), *others]
+    return Scorers(scorers.rewards, judges)
 
 
 def toy_pipeline(device: str = "cpu", lora: Path | None = None):

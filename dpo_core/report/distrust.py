@@ -88,8 +88,8 @@ def _guards(numbers: Mapping, scorers: Mapping[str, Mapping]) -> list[str]:
             if change_word(numbers[name]["verdict"], about.get("higher_is_better")) == "worse":
                 said = gain_words(title_of(scorers, name), numbers[name])
                 found.append(
-                    f"A guard got worse: {said}. Look at the pictures for copies of the photos, too little variety, or "
-                    "the photos' background."
+                    f"A guard got worse: {said}. Look at the pictures for copies of the photos, too little variety, "
+                    "the photos' background, or faults of drawing."
                 )
     return found
 

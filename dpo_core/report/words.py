@@ -12,6 +12,8 @@ REWARDS = ("fidelity", "alignment")
 TRUTH = "oracle_all_right"
 ALIKE = 0.85
 """Share of the diversity above 1 whose loss is a failed guard, as StopSettings.diversity_loss."""
+QUALITY_FALL = 0.4
+"""Fall of the quality, in logits, that is a failed guard, as StopSettings.quality_fall."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,8 @@ def _unseen_by_judge(numbers: Mapping, scorers: Mapping[str, Mapping], up: Seque
 
 
 def failed_guards(numbers: Mapping, scorers: Mapping[str, Mapping]) -> dict[str, str]:
-    """Guards that contradict a gain, in words by name: pictures copy the photos more, are all alike, or have no score.
+    """Guards that contradict a gain, in words by name: pictures copy the photos more, are all alike, look clearly
+    worse, or have no score.
 
     Every good run loses some diversity, as wrong pictures are diverse, too: what counts is a clear loss of more than
     ALIKE of what there was above 1.
@@ -156,6 +159,9 @@ def failed_guards(numbers: Mapping, scorers: Mapping[str, Mapping]) -> dict[str,
     kinds = numbers.get("diversity", {})
     if kinds.get("verdict") == "down" and kinds["after"] - 1 < (1 - ALIKE) * (kinds["before"] - 1):
         found["diversity"] = "the pictures of a prompt became alike"
+    quality = numbers.get("quality", {})
+    if quality.get("verdict") == "down" and quality["ci95"][1] < -QUALITY_FALL:
+        found["quality"] = "the pictures lost quality"
     found = {name: said for name, said in found.items() if scorers.get(name, {}).get("role") == "guard"}
     lost = [name for name, shares in numbers.get("unscored", {}).items() if shares["verdict"] == "up"]
     return found | {name: f"more pictures have no score by {inside_words(scorers, name)}" for name in lost}

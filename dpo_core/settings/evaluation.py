@@ -62,6 +62,13 @@ class StopSettings(Settings):
         "not kept. Wrong pictures are diverse, too, so every good run loses much of it; a run in which every seed "
         "gives one picture loses all.",
     )
+    quality_fall: float = Field(
+        0.4,
+        ge=0.0,
+        le=20.0,
+        description="A round whose quality (PickScore) has fallen by more than this (upper confidence bound) is not "
+        "kept. Unit: logits. At 0.4 people are expected to prefer the original's picture in 60 % of comparisons.",
+    )
 
 
 class StrengthSettings(Settings):

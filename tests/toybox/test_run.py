@@ -10,10 +10,12 @@ from dreambooth_dpo.dpo_core.loop.facts import finish
 from dreambooth_dpo.dpo_core.report.page import write_report
 from dreambooth_dpo.dpo_core.settings import StopSettings
 from dreambooth_dpo.dpo_core.training.lora_files import load_into_adapter
+from dreambooth_dpo.metrics.questions import questions_of
 from dreambooth_dpo.toybox.concepts import concept_from_seed
 from dreambooth_dpo.toybox.defaults import TOY_PERSONALIZE, TOY_SETTINGS
 from dreambooth_dpo.toybox.models import oracle_scorers
-from dreambooth_dpo.toybox.run import start_of, toy_loop, toy_prompts
+from dreambooth_dpo.toybox.run import start_of, toy_loop, toy_prompts, toy_scorers
+from dreambooth_dpo.toybox.stand_in import StandInAnswerer
 from dreambooth_dpo.toybox.world import render
 
 
@@ -32,7 +34,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory):
     brief = TOY_PERSONALIZE.model_copy(update={"steps": 6, "curve": (0, 6, 9), "max_steps": 8})
     toy = concept_from_seed(1)
     start = start_of(toy, folder / "start", brief, small)
-    loop = toy_loop(toy, folder / "run", start, small, resume=False)
+    loop = toy_loop(toy, folder / "run", start, small, resume=False, scorers=toy_scorers(toy, questions=True))
     rounds = loop.go()
     return loop, start, finish(loop, rounds, "result"), write_report(loop.run)
 
@@ -46,6 +48,20 @@ def test_report_contains_every_documented_number(finished):
         assert kept[name]["images"] == len(loop.prompts.held_out)
     page = (loop.run.path / "report" / "report.html").read_text(encoding="utf-8")
     assert "<img" in page and "http://" not in page and "https://" not in page
+
+
+def test_questions_judge_the_alignment_from_picture_to_report(finished):
+    """Prompt -> questions -> log-probabilities -> score -> gain, by the stand-in, which says its name."""
+    (loop, _, _, report), toy = finished, concept_from_seed(1)
+    scores = loop.run.score_array("evaluation_0", "judge_alignment")
+    assert ((scores > 0) & (scores < 1)).all() and len(set(scores)) == len(scores)
+    candidate, pictures = loop.run.candidates("evaluation_0")[7], loop.run.images("evaluation_0", [7])
+    asked = questions_of(candidate.prompt.replace(f"{toy.identifier} ", ""))
+    logs = np.concatenate([StandInAnswerer(toy.noun).answers(pictures, question) for question in asked])
+    assert scores[7] == pytest.approx((1 / (1 + np.exp(logs[:, 1] - logs[:, 0]))).mean())
+    about = loop.run.fact("scorers")["judge_alignment"]
+    assert about["role"] == "judge" and "stand-in for a vision-language model" in about["title"]
+    assert report["judge_alignment"]["images"] == len(loop.prompts.held_out)
 
 
 def test_under_fitted_start_is_trained_further(finished):

@@ -111,6 +111,16 @@ def test_copying_and_lost_diversity_fail_guards():
         assert len(broken_guards(before, alike, PROMPT_OF, SETTINGS, 200)) == count
 
 
+def test_quality_may_fall_a_little():
+    """PickScore is 20 and 21; both prompts fall alike: by 0.3 within the limit of 0.4 logits, by 0.5 beyond it."""
+    before = _scores(fidelity=[0, 2, 0, 2], alignment=[0, 2, 0, 2], quality=[20, 20, 21, 21])
+    for fall, failed in ((0.3, False), (0.5, True), (-1.0, False)):
+        said = broken_guards(before, {**before, "quality": before["quality"] - fall}, PROMPT_OF, SETTINGS, 200)
+        assert len(said) == failed and (not failed or said[0].startswith("the quality fell (-0.50"))
+    uneven = {**before, "quality": before["quality"] - [0.2, 0.2, 2.0, 2.0]}  # the interval reaches up to -0.2
+    assert broken_guards(before, uneven, PROMPT_OF, SETTINGS, 200) == ()
+
+
 def test_standing_round_trips_through_json():
     before = _scores(fidelity=[4, 6, 1, 3], alignment=[0, 4, 8, 12])
     after = _scores(fidelity=[5, 7, 4, 6], alignment=[1, 5, 9, 13])

@@ -6,7 +6,15 @@ import itertools
 
 import pytest
 
-from dreambooth_dpo.dpo_core.report.words import answer, evaluation_words, moved, next_step, verdict
+from dreambooth_dpo.dpo_core.report.words import (
+    QUALITY_FALL,
+    answer,
+    evaluation_words,
+    moved,
+    next_step,
+    verdict,
+)
+from dreambooth_dpo.dpo_core.settings import StopSettings
 
 ABOUT = {
     "fidelity": {"role": "reward", "title": "Fidelity", "higher_is_better": True},
@@ -107,3 +115,15 @@ def test_small_gains_have_digits_that_show_something() -> None:
     small = {"gain": 0.0041, "ci95": [0.0009, 0.0072]}
     assert moved(small) == ("+0.0041", "+0.0009 to +0.0072")
     assert moved({"gain": 0.1, "ci95": [None, None]}) == ("+0.100", "")
+
+
+def test_lost_quality_is_a_failed_guard_beyond_its_limit() -> None:
+    """The whole interval must lie below -0.4 logits; a smaller fall is a line of its own, not a failed guard."""
+    about = ABOUT | {"quality": {"role": "guard", "title": "Quality", "higher_is_better": True}}
+    for ci95, lost in (([-0.7, -0.5], True), ([-0.7, -0.3], False)):
+        quality = gain("down") | {"before": 20.0, "after": 19.4, "gain": -0.6, "ci95": ci95}
+        said = verdict(gains("up", "up") | {"quality": quality}, about)[1]
+        assert said == "It got better: fidelity and alignment rose" + (
+            ", but the pictures lost quality." if lost else "."
+        )
+    assert StopSettings().quality_fall == QUALITY_FALL
