@@ -105,6 +105,14 @@ def judge_doubts(rewards: Sequence[Any], judge: Any) -> tuple[str, ...]:
     return tuple(found)
 
 
+def judge_scorers(judge: Embedder, concept: Any) -> list[Any]:
+    """The judge's scorer of fidelity, and the one of alignment if it has a text tower."""
+    found: list[Any] = [FidelityScorer(judge, concept.references, "judge_fidelity", concept.masks)]
+    if judge.embed_texts([]) is not None:
+        found.append(AlignmentScorer(judge, concept.without_identifier, "judge_alignment", concept.identifier))
+    return found
+
+
 def concept_scorers(reward: Embedder | Sequence[Embedder], judge: Embedder | None, concept: Any) -> Scorers:
     """The rewards, judge scorers and guards of one concept.
 
@@ -119,9 +127,7 @@ def concept_scorers(reward: Embedder | Sequence[Embedder], judge: Embedder | Non
     doubts: tuple[str, ...] = ()
     if judge is not None:
         doubts = judge_doubts(reward if isinstance(reward, Sequence) else [reward], judge)
-        judges.append(FidelityScorer(judge, concept.references, "judge_fidelity", concept.masks))
-        if judge.embed_texts([]) is not None:
-            judges.append(AlignmentScorer(judge, concept.without_identifier, "judge_alignment", concept.identifier))
+        judges += judge_scorers(judge, concept)
     guard_embedder = judge or (reward[0] if isinstance(reward, Sequence) else reward)
     if concept.held_out is not None:
         judges.append(CopyPasteScorer(guard_embedder, concept.held_out, concept.references))
