@@ -29,6 +29,7 @@ from ..training.memory.levels import streams
 from ..training.round import stop_reason, train_round
 from ..training.steps import training_seed
 from .drafts import drafting, finish_set, told
+from .own_pairs import OwnInput
 from .samples import sample_grid
 from .strength_sweep import sweep_kept
 from .tracking import global_step, track_held_out, track_record
@@ -54,6 +55,8 @@ class Loop:
     """The processes that share the work."""
     trackers: Trackers = NO_TRACKERS
     """Get numbers and sample grids while `go` runs."""
+    own: OwnInput | None = None
+    """A person's own pairs, trained on in every round."""
 
     def __post_init__(self) -> None:
         if missing := {"fidelity", "alignment"} - {s.name for s in self.rewards}:
@@ -159,13 +162,15 @@ class Loop:
             sample_set(self.run, name, model, prompts, each, *given, compared=True, crew=self.crew)
 
     def pair(self, round_index: int) -> None:
-        """Choose the pairs of this round by the pair rule, and store them with their yield.
+        """Choose the pairs of this round by the pair rule, and store them with their yield; own pairs go with them.
 
-        Raises NoPairs where there is none.
+        Raises NoPairs where there is none by the rule.
         """
         name = f"round_{round_index}"
         build_pairs(self.run, name, self.settings.pairs, name, self.progress, *self.axes)
         check_pairs(self.run, name)
+        if self.own is not None:
+            self.own.add(self.run, name, self.model, self.settings.sampling, self.progress)
 
     def pair_data(self, round_index: int) -> PairData:
         return pair_data(self.run, f"round_{round_index}", f"round_{round_index}", self.model)
