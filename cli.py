@@ -15,8 +15,10 @@ from rich.markup import escape
 from .doctor.options import HELP, Options
 from .dpo_core.errors import UserError
 from .dpo_core.json_values import to_json
+from .terminal.agreement import agreement
 from .terminal.bars import bars
 from .terminal.join import join
+from .terminal.run_folders import existing_run
 from .terminal.tables import show_answer, show_comparison, show_sweep
 
 app = typer.Typer(
@@ -212,6 +214,7 @@ def export(
 
 
 app.command("join")(plain_errors(join))
+app.command("agreement")(plain_errors(agreement))
 
 
 @app.command()
@@ -253,11 +256,8 @@ def personalize(
 def report(folder: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
     """Write the report of a run again, from the data in its folder."""
     from .dpo_core.report.page import write_report
-    from .dpo_core.run.folder import RunFolder
 
-    if not (folder / "records.sqlite").is_file():
-        raise UserError(f"{folder} is not a run folder (no records.sqlite). Give the output folder of a run.")
-    console.print(escape(write_report(RunFolder(folder))["answer"]))
+    console.print(escape(write_report(existing_run(folder))["answer"]))
     console.print(f"Report: {folder / 'report' / 'report.html'}", soft_wrap=True, markup=False, highlight=False)
 
 

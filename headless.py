@@ -18,6 +18,7 @@ from .dpo_core.crew import ALONE, Crew
 from .dpo_core.families import AUTO, adapter_for, family_of, sampling_for, training_for, unset_as_auto
 from .dpo_core.json_values import to_json
 from .dpo_core.loop.facts import finish, keep_facts
+from .dpo_core.loop.own_pairs import OwnInput, described_own, read_own_pairs
 from .dpo_core.loop.rounds import Loop
 from .dpo_core.loop.start import kept_start, photos_fidelity, save_start, start_probe
 from .dpo_core.progress import Progress, silent
@@ -94,6 +95,7 @@ class Parts:
     prompts: PromptSet
     scorers: Scorers
     model: Model
+    own: OwnInput | None = None
 
     def described(self) -> dict:
         """What a run depends on besides its settings, as plain JSON."""
@@ -117,6 +119,7 @@ def parts_from_config(config: RunConfig, crew: Crew = ALONE) -> Parts:
 
     concept = config_concept(config)
     prompts = config_prompts(config, concept)
+    own = read_own_pairs(config.own_pairs, concept, config.sampling)
     device = device_of(pick_device(config.model.device), crew)
     given = config.model
     check_model(given.path, given.configs)
@@ -130,7 +133,7 @@ def parts_from_config(config: RunConfig, crew: Crew = ALONE) -> Parts:
     model = config_model(config, device)
     for line in check_encoded([*prompts.train, *prompts.held_out], model.pipe):
         warn(line)
-    return Parts(concept, prompts, scorers, model)
+    return Parts(concept, prompts, scorers, model, own)
 
 
 def config_model(config: RunConfig, device: str, more: Mapping[Path, float] | None = None) -> Model:
@@ -158,7 +161,7 @@ def open_loop(
     loop = Loop(
         run, parts.model, adapter, parts.prompts, parts.scorers.rewards, parts.scorers.judges, config.loop(), progress,
         crew, Trackers(run, config.log_with, config.model_dump(mode="json")),
-        photos_of(parts.concept, config.sampling),
+        photos_of(parts.concept, config.sampling), parts.own,
     )  # fmt: skip
     check_same_run(run, described, resume)
     fact = {"identifier": concept.identifier, "class_noun": concept.class_noun, "name": concept.subject}
@@ -173,7 +176,7 @@ def loop_from_config(config: RunConfig, resume: bool, progress: Progress = silen
     check_shares(config.train, crew)
     parts = parts_from_config(config, crew)
     adapter = Adapter(parts.model.denoiser, config.adapter, seed=config.sampling.seed)
-    return open_loop(config, parts, adapter, resume, progress, crew)
+    return open_loop(config, parts, adapter, resume, progress, crew, **described_own(parts.own))
 
 
 def worker_from_config(config: RunConfig, crew: Processes) -> Worker:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import Field, ValidationError, field_validator
 
 from .errors import UserError
-from .settings import LoopSettings, PersonalizeSettings, Settings
+from .settings import LoopSettings, OwnPairSettings, PersonalizeSettings, Settings
 from .yaml_text import parse, read_text
 
 _KINDS = {type(None): "empty", str: "one text: a colon and a space are needed between name and value"}
@@ -158,6 +158,15 @@ class ScorerConfig(Settings):
         return tuple(p.as_posix() if p.as_posix().startswith(HUB) else p for p in given)
 
 
+class OwnPairsConfig(OwnPairSettings):
+    """A person's own pairs, trained on beside those of the pair rule (docs/inputs.md)."""
+
+    source: Path = Field(
+        description="Folder with the folders winner and loser (equal file names; PNG, JPEG, WebP; prompts in .txt of "
+        "that name), or a CSV with the columns prompt, winner, loser."
+    )
+
+
 class RunConfig(LoopSettings):
     """Everything that `run` needs; relative paths are taken from the file's own folder."""
 
@@ -169,6 +178,10 @@ class RunConfig(LoopSettings):
         "tags."
     )
     held_out_prompts: Path | None = Field(None, description="Prompts to evaluate on; empty: split off the file above.")
+    own_pairs: OwnPairsConfig | None = Field(
+        None,
+        description="Your own pairs, trained on beside the automatic ones in every round: {source, prompt, weight}.",
+    )
     output: Path = Field(description="The run folder; made if it does not exist.")
     log_with: tuple[str, ...] = Field(
         (),

@@ -142,6 +142,19 @@ def judge_doubts(rewards: Sequence[Any], judge: Any, what: str = "judge") -> tup
     return tuple(found)
 
 
+def judge_scorers(judge: Embedder | Answerer, concept: Any) -> list[Any]:
+    """The judge's scorer of fidelity, and the one of alignment if it has a text tower.
+
+    A model that answers questions judges alignment alone.
+    """
+    if isinstance(judge, Answerer):
+        return [by_questions(judge, concept)]
+    found: list[Any] = [FidelityScorer(judge, concept.references, "judge_fidelity", concept.masks)]
+    if judge.embed_texts([]) is not None:
+        found.append(AlignmentScorer(judge, concept.without_identifier, "judge_alignment", concept.identifier))
+    return found
+
+
 def concept_scorers(reward: Embedder | Sequence[Embedder], judge: Embedder | Answerer | None, concept: Any) -> Scorers:
     """The rewards, judge scorers and guards of one concept.
 
@@ -157,12 +170,9 @@ def concept_scorers(reward: Embedder | Sequence[Embedder], judge: Embedder | Ans
     doubts: tuple[str, ...] = ()
     if judge is not None:
         doubts = judge_doubts(reward if isinstance(reward, Sequence) else [reward], judge)
+        judges += judge_scorers(judge, concept)
     if isinstance(judge, Answerer):
-        judges, judge = [by_questions(judge, concept)], None
-    if judge is not None:
-        judges.append(FidelityScorer(judge, concept.references, "judge_fidelity", concept.masks))
-        if judge.embed_texts([]) is not None:
-            judges.append(AlignmentScorer(judge, concept.without_identifier, "judge_alignment", concept.identifier))
+        judge = None
     guard_embedder = judge or (reward[0] if isinstance(reward, Sequence) else reward)
     if concept.held_out is not None:
         judges.append(CopyPasteScorer(guard_embedder, concept.held_out, concept.references))

@@ -10,7 +10,7 @@ from PIL import Image
 from projects import config_of, make_project
 
 from dreambooth_dpo.dpo_core.errors import UserError
-from dreambooth_dpo.headless import config_concept, config_prompts, parts_from_config
+from dreambooth_dpo.headless import config_concept, config_prompts, loop_from_config, parts_from_config
 
 
 @pytest.fixture(scope="module")
@@ -63,3 +63,19 @@ def test_prompts_that_the_text_encoder_cannot_tell_apart_are_refused(project: Pa
     (project / "long.txt").write_text("\n".join([*lines, f"{long} now", f"{long} then"]), encoding="utf-8")
     with pytest.raises(UserError, match="are one prompt to the model; both are cut after"):
         parts_from_config(config_of(project, prompts="long.txt"))
+
+
+def test_own_pairs_of_a_config_are_trained_on_and_part_of_the_run(project: Path, caplog) -> None:
+    for side, colour in (("winner", 200), ("loser", 20)):
+        (project / "own" / side).mkdir(parents=True)
+        Image.new("RGB", (96, 64), (colour, 40, 40)).save(project / "own" / side / "a.png")
+    given = {"source": "own", "prompt": "a {identifier} {class_noun} at sea", "weight": 2.0}
+    config = config_of(project, own_pairs=given, output="runs/own")
+    loop = loop_from_config(config, resume=False)
+    assert "1 own pair; 2 of 2 pictures cropped and resized to 64x64: 96x64." in caplog.messages
+    loop.improve(0)
+    data = loop.pair_data(0)
+    assert (data.own, data.weight) == (1, 2.0) and "a sks robot at sea" in data.prompts
+    assert loop.run.training(0)
+    with pytest.raises(UserError, match="own_pairs was"):
+        loop_from_config(config_of(project, own_pairs={**given, "weight": 1.0}, output="runs/own"), resume=True)

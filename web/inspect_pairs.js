@@ -16,8 +16,8 @@ const REMEMBERED = 4
 /** The node name whose panel has the keyboard focus. */
 let focused = null
 
-function url(parts) {
-    return api.apiURL(`/dreambooth_dpo/preview?${new URLSearchParams(parts)}`)
+function url(parts, large = false) {
+    return api.apiURL(`/dreambooth_dpo/${large ? "picture" : "preview"}?${new URLSearchParams(parts)}`)
 }
 
 function nameOf(node) {

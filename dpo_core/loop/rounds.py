@@ -30,6 +30,7 @@ from ..training.memory.levels import streams
 from ..training.round import stop_reason, train_round
 from ..training.steps import training_seed
 from .drafts import drafting, finish_set, told
+from .own_pairs import OwnInput
 from .samples import sample_grid
 from .strength_sweep import sweep_kept
 from .tracking import global_step, track_held_out, track_record
@@ -57,6 +58,8 @@ class Loop:
     """Get numbers and sample grids while `go` runs."""
     photos: Photos | None = None
     """The reference photos, for `sampling.photo_candidates`."""
+    own: OwnInput | None = None
+    """A person's own pairs, trained on in every round."""
 
     def __post_init__(self) -> None:
         if missing := {"fidelity", "alignment"} - {s.name for s in self.rewards}:
@@ -163,13 +166,15 @@ class Loop:
             sample_set(self.run, name, model, prompts, each, *given, compared=True, crew=self.crew, photos=self.photos)
 
     def pair(self, round_index: int) -> None:
-        """Choose the pairs of this round by the pair rule, and store them with their yield.
+        """Choose the pairs of this round by the pair rule, and store them with their yield; own pairs go with them.
 
-        Raises NoPairs where there is none.
+        Raises NoPairs where there is none by the rule.
         """
         name = f"round_{round_index}"
         build_pairs(self.run, name, self.settings.pairs, name, self.progress, *self.axes)
         check_pairs(self.run, name)
+        if self.own is not None:
+            self.own.add(self.run, name, self.model, self.settings.sampling, self.progress)
 
     def pair_data(self, round_index: int) -> PairData:
         return pair_data(self.run, f"round_{round_index}", f"round_{round_index}", self.model)

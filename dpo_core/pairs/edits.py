@@ -189,16 +189,18 @@ class Kept:
     here: bool
 
 
-def keep_decisions(run: RunFolder, edits: Edits, place: Place = Place()) -> None:
+def keep_decisions(
+    run: RunFolder, edits: Edits, place: Place = Place(), basis: Mapping[str, object] | None = None
+) -> None:
     """Store decisions in the run, replacing earlier ones of the same node, workflow and candidates.
 
-    Decisions of other nodes are not changed.
+    Decisions of other nodes are not changed. basis: what they were made on (see `agreement_of_run.Basis`), as JSON.
     """
     number = 1 + max((_number(fact) for fact in run.facts(f"decisions_{edits.fingerprint}").values()), default=0)
     where = hashlib.sha256(json.dumps([place.workflow, place.node]).encode()).hexdigest()[:DIGITS]
     run.set_fact(
         f"decisions_{edits.fingerprint}_{where}",
-        {"number": number, **asdict(place), "edits": edits.model_dump(mode="json")},
+        {"number": number, **asdict(place), "edits": edits.model_dump(mode="json"), "basis": basis},
     )
 
 

@@ -17,13 +17,18 @@ from .picture_file import Opened, open_picture
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
-__all__ = ["SUFFIXES", "fitted", "read_masks", "read_photos", "read_subject"]
+__all__ = ["SUFFIXES", "fitted", "read_masks", "read_photos", "read_picture", "read_subject"]
 Say = Callable[[str], None]
 
 
 def warn(text: str) -> None:
     """Say a sentence on the log."""
     logging.warning("%s", text)
+
+
+def read_picture(file: Path, width: int, height: int) -> np.ndarray:
+    """One picture, upright, on grey, cropped and resized as reference photos are: uint8 [height, width, 3]."""
+    return _cut(open_picture(file).rgb, width, height)
 
 
 def read_photos(folder: Path, width: int, height: int, what: str = "reference photos", say: Say = warn) -> np.ndarray:

@@ -82,6 +82,16 @@ def find_preview(run: Path, set_name: str, name: str) -> Path | None:
     return path if path.parent == folder and path.is_file() else None
 
 
+def find_picture(run: Path, set_name: str, name: str) -> Path | None:
+    """The file of the candidate that a preview is of; None where there is no such preview, and for reference photos."""
+    number = name.partition("_")[0]
+    if not number.isdigit() or find_preview(run, set_name, name) is None:
+        return None
+    folder = run.resolve() / set_name / "images"
+    path = (folder / f"{number}.png").resolve()
+    return path if path.parent == folder and path.is_file() else None
+
+
 def _name(position: int, mark: str) -> str:
     return f"{position:05d}_{mark}.webp"
 

@@ -86,3 +86,15 @@ class PairSettings(Settings):
                 f"angle_low {self.angle_low} must be below angle_high {self.angle_high}; the paper's window is 20..70"
             )
         return self
+
+
+class OwnPairSettings(Settings):
+    """A person's own pairs, beside those of the pair rule."""
+
+    prompt: str = Field("", description="The prompt of own pairs that have none of their own (folders without .txt).")
+    weight: Annotated[float, Widget(step=0.25)] = Field(
+        1.0,
+        ge=0.01,
+        le=100.0,
+        description="How often training visits one of your pairs for each visit of an automatic pair. Unit: visits.",
+    )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 import torch
 
 from ..errors import UserError
 from ..pairs.build import check_pairs
 from ..pairs.edits import UNPAIRED, thumbs_of
+from ..pairs.own import own_of
 from ..protocols import Cond, TextToImage
 from ..run.folder import RunFolder
 from ..seeds import generator
@@ -39,6 +41,10 @@ class PairData:
     """Row of `cond` that holds the prompt of each pair, int64 [n] on the CPU. None: row i belongs to pair i."""
     prompts: tuple[str, ...] = ()
     """The prompts of the rows of `cond`; () where unknown, which other processes cannot train on."""
+    own: int = 0
+    """Number of a person's own pairs; they are the last ones."""
+    weight: float = 1.0
+    """Visits of an own pair for each visit of another one; see `visits`."""
 
     def __post_init__(self) -> None:
         if self.rows is None:
@@ -70,7 +76,8 @@ class PairData:
     def sent(self) -> dict[str, object]:
         """All but the conditioning, which each process encodes itself: on the CPU, by name."""
         tensors = {name: getattr(self, name) for name in ("winners", "losers", "gaps", "counts", "rows")}
-        return {"prompts": self.prompts, **{n: None if t is None else t.cpu() for n, t in tensors.items()}}
+        known = {"prompts": self.prompts, "own": self.own, "weight": self.weight}
+        return {**known, **{n: None if t is None else t.cpu() for n, t in tensors.items()}}
 
     def tensors(self) -> list[torch.Tensor]:
         return [self.winners, self.losers, self.gaps, *self.cond.values()]
@@ -140,22 +147,73 @@ def resident(data: PairData, device: torch.device) -> PairData:
     return replace(data, winners=winners, losers=losers, cond=cond, gaps=gaps)
 
 
-def visits(seed: int, pairs: int, first: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pairs and epochs at the places first..first+count-1 of an endless sequence of shuffled epochs.
+def places_before(epoch: int, pairs: int, own: int = 0, weight: float = 1.0) -> int:
+    """Places of the sequence of `visits` before an epoch: (pairs - own) e + floor(own e weight)."""
+    share = _share(weight)
+    return (pairs - own) * epoch + own * epoch * share.numerator // share.denominator
 
-    Every epoch holds each of the `pairs` pairs once. Both results are int64 [count] on the CPU and depend on
-    (seed, pairs, place) alone.
+
+def _share(weight: float) -> Fraction:
+    return Fraction(weight).limit_denominator(1000)
+
+
+def _epoch_of(place: int, pairs: int, own: int, weight: float) -> int:
+    """The epoch that a place is in."""
+    epoch = int(place / (pairs - own + own * _share(weight)))
+    while places_before(epoch + 1, pairs, own, weight) <= place:
+        epoch += 1
+    while places_before(epoch, pairs, own, weight) > place:
+        epoch -= 1
+    return epoch
+
+
+def _slots(epoch: int, pairs: int, own: int, weight: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pairs of one epoch in their order, and the number of earlier visits of each, int64 [k].
+
+    Own pair j has floor((e + 1) w + j / m) - floor(e w + j / m) visits in epoch e, of m own pairs with weight w, so
+    that visits are spread evenly. All of them together are floor(m w (e + 1)) - floor(m w e) (Hermite's identity).
     """
-    epochs = torch.arange(first, first + count) // pairs
-    orders = {e: torch.randperm(pairs, generator=generator(seed, 1, e)) for e in epochs.unique().tolist()}
-    places = range(first, first + count)
-    return torch.stack([orders[p // pairs][p % pairs] for p in places]), epochs
+    share, others, index = _share(weight), pairs - own, torch.arange(own)
+    before, after = (
+        (e * share.numerator * own + index * share.denominator) // (share.denominator * max(1, own))
+        for e in (epoch, epoch + 1)
+    )
+    times = after - before
+    picks = torch.cat([torch.arange(others), others + index.repeat_interleave(times)])
+    nth = torch.arange(int(times.sum())) - (times.cumsum(0) - times).repeat_interleave(times)
+    earlier = torch.cat([torch.full((others,), epoch), before.repeat_interleave(times) + nth])
+    return picks, earlier
+
+
+def visits(
+    seed: int, pairs: int, first: int, count: int, own: int = 0, weight: float = 1.0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pairs at the places first..first+count-1 of an endless sequence of shuffled epochs, and their earlier visits.
+
+    Every epoch holds each of the `pairs` pairs once, so that the number of earlier visits is the epoch; but the last
+    `own` of them `weight` times on average (rounded to thousandths). Both results are int64 [count] on the CPU and
+    depend on (seed, pairs, own, weight, place) alone.
+    """
+    own, weight = (own, weight) if own < pairs else (0, 1.0)  # without other pairs there is nothing to weigh against
+    found, place = [], first
+    while place < first + count:
+        epoch = _epoch_of(place, pairs, own, weight)
+        picks, earlier = _slots(epoch, pairs, own, weight)
+        order = torch.randperm(len(picks), generator=generator(seed, 1, epoch))
+        begin = place - places_before(epoch, pairs, own, weight)
+        taken = order[begin : begin + first + count - place]
+        found.append(torch.stack([picks[taken], earlier[taken]]))
+        place += len(taken)
+    both = torch.cat(found, dim=1)
+    return both[0], both[1]
 
 
 def pair_data(run: RunFolder, set_name: str, pairs_name: str, model: TextToImage, objective: str = "dpo") -> PairData:
     """Load the stored pairs of a run: latents, conditioning and reward gaps.
 
-    For an unpaired objective the candidates that a person gave a thumb are added. Raises NoPairs when there are none.
+    For an unpaired objective the candidates that a person gave a thumb are added. A person's own pairs come last
+    (`own_of`); having no scores, they get the mean reward gap of the others. Raises NoPairs when there are none, and
+    UserError for own pairs of another size.
     """
     check_pairs(run, pairs_name)
     pairs, candidates, latents = run.pairs(pairs_name), run.candidates(set_name), run.latents(set_name)
@@ -163,13 +221,33 @@ def pair_data(run: RunFolder, set_name: str, pairs_name: str, model: TextToImage
     thumbs = thumbs_of(run, pairs_name) if objective in UNPAIRED else {}
     if thumbs:
         rows = _with_thumbs(rows, thumbs)
+    prompts = [candidates[row[0]].prompt for row in rows]
+    own, count = own_of(run, pairs_name), 0
+    if own:
+        mine, first = run.pairs(own.set_name), len(candidates)
+        count, gap = len(mine), sum(p.gap for p in pairs) / len(pairs)
+        rows += [(first + p.winner, first + p.loser, 1.0, 1.0, gap) for p in mine]
+        prompts += [c.prompt for c in run.candidates(own.set_name)[::2]]
+        latents = _joined(latents, run.latents(own.set_name))
     winners, losers = [row[0] for row in rows], [row[1] for row in rows]
-    prompts = [candidates[w].prompt for w in winners]
     row_of = {prompt: row for row, prompt in enumerate(dict.fromkeys(prompts))}
     cond, gaps = model.encode_prompts(list(row_of)), torch.tensor([row[4] for row in rows])
     counts = torch.tensor([row[2:4] for row in rows]) if thumbs else None
     rows_of = torch.tensor([row_of[p] for p in prompts])
-    return PairData(latents[winners], latents[losers], cond, gaps, counts, rows_of, tuple(row_of))
+    weight = own.weight if own else 1.0
+    return PairData(
+        latents[winners], latents[losers], cond, gaps, counts, rows_of, tuple(row_of), own=count, weight=weight
+    )
+
+
+def _joined(latents: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+    """Latents of candidates and of own pairs, [n, C, h, w] each. Raises UserError where their shapes differ."""
+    if latents.shape[1:] != own.shape[1:]:
+        raise UserError(
+            f"own pairs have latents of shape {list(own.shape[1:])}, candidates {list(latents.shape[1:])}: they were "
+            "encoded for another size or model. Import them again."
+        )
+    return torch.cat([latents, own])
 
 
 def _with_thumbs(rows: list[tuple], thumbs: dict[int, str]) -> list[tuple]:

@@ -14,7 +14,7 @@ from ..crew import Crew
 from ..errors import UserError
 from ..protocols import TextToImage
 from ..seeds import generator
-from .dataset import to_device
+from .dataset import places_before, to_device
 from .times import draw_times
 
 Errors = tuple[torch.Tensor, torch.Tensor]
@@ -105,12 +105,17 @@ class ReferenceCache:
             self.known = ~(self.winner.isnan() & self.loser.isnan()).cpu()
 
 
-def forwards_to_fill(pairs: int, draws: int, batch_size: int, planned: int) -> int:
+def forwards_to_fill(
+    pairs: int, draws: int, batch_size: int, planned: int, own: int = 0, weight: float = 1.0
+) -> int:
     """Number of forwards, from the first of a round, that visit every draw that the round will use.
 
-    `planned`: forwards of the whole round, of `batch_size` pairs each.
+    `planned`: forwards of the whole round, of `batch_size` pairs each. own, weight: as for `dataset.visits`; pairs with
+    a weight below 1 need more epochs.
     """
-    return min(planned, math.ceil(pairs * draws / batch_size))
+    epochs = math.ceil(draws / min(1.0, weight)) if 0 < own < pairs else draws
+    places = places_before(epochs, pairs, own, weight) if 0 < own < pairs else pairs * epochs
+    return min(planned, math.ceil(places / batch_size))
 
 
 def fill(

@@ -74,8 +74,9 @@ class Trainer:
 
     def visits(self, step: int, part: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Pairs and epochs of forward `part` of a step, int64 [batch_size] each; see `dataset.visits`."""
-        size = self.settings.batch_size
-        return visits(self.seed, len(self.data), (step * self.settings.accumulation + part) * size, size)
+        size, data = self.settings.batch_size, self.data
+        first = (step * self.settings.accumulation + part) * size
+        return visits(self.seed, len(data), first, size, data.own, data.weight)
 
     def picks(self, step: int, part: int) -> torch.Tensor:
         """Indices of the pairs of one forward, int64 [batch_size]."""
@@ -186,7 +187,9 @@ class Trainer:
         settings = self.settings
         parts = settings.accumulation
         planned = settings.steps * parts
-        forwards = forwards_to_fill(len(self.data), settings.reference_bank, settings.batch_size, planned)
+        forwards = forwards_to_fill(
+            len(self.data), settings.reference_bank, settings.batch_size, planned, self.data.own, self.data.weight
+        )
         known = self.cache.known.clone()
         self.crew.together(
             lambda: fill(

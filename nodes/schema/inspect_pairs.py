@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..sockets import CATEGORY, PairsType, found_by, shown_again
+from ..sockets import CATEGORY, PairsType, ScorerType, found_by, shown_again
 
 
 class InspectPairs(io.ComfyNode):
@@ -26,12 +26,22 @@ class InspectPairs(io.ComfyNode):
                     tooltip="Your decisions as JSON. The node's panel writes them and hides this field. Empty: no "
                     "decisions.",
                 ),
+                ScorerType.Input(
+                    "judge",
+                    optional=True,
+                    tooltip="A scorer that is not used in training. After 20 decisions the node says how often it "
+                    "agrees with you, as it does of the reward scorers.",
+                ),
             ],
             outputs=[
                 PairsType.Output(
                     display_name="pairs", tooltip="The pairs after your decisions, for DPO LoRA Train Step."
                 ),
-                io.String.Output(display_name="summary", tooltip="How many pairs were kept, swapped and rejected."),
+                io.String.Output(
+                    display_name="summary",
+                    tooltip="How many pairs were kept, swapped and rejected; after "
+                    "20 decisions, how often each scorer and the pair rule agree with you.",
+                ),
             ],
             hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
             is_output_node=True,
@@ -40,12 +50,12 @@ class InspectPairs(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, pairs, edits: str) -> io.NodeOutput:
+    def execute(cls, pairs, edits: str, judge=None) -> io.NodeOutput:
         from ..host.runs import NodeProgress
         from ..stages.inspect_pairs import inspect_pairs, place_of
 
         place = place_of(cls.hidden.unique_id, cls.hidden.extra_pnginfo)
-        seen = inspect_pairs(pairs, edits, NodeProgress(cls.hidden.unique_id), place)
+        seen = inspect_pairs(pairs, edits, NodeProgress(cls.hidden.unique_id), place, judge)
         return io.NodeOutput(seen.handle, seen.summary, ui={"dbdpo_inspect": (seen.payload,), "text": (seen.summary,)})
 
     @classmethod

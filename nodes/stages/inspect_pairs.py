@@ -8,7 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from ...dpo_core.pairs.agreement import LEAST, Agreement, choices_of
+from ...dpo_core.pairs.agreement_of_run import Basis, agreement
 from ...dpo_core.pairs.edits import (
+    Edits,
     Kept,
     Overruled,
     Place,
@@ -26,10 +29,12 @@ from ...dpo_core.pairs.rules import reward_direction
 from ...dpo_core.records import Candidate, Pair
 from ...dpo_core.run.folder import RunFolder
 from ...dpo_core.run.previews import candidate_previews, reference_previews
-from ...dpo_core.scoring.sets import axis_scores
+from ...dpo_core.scoring.sets import axis_scores, score_set
 from ...dpo_core.statistics import standardise
+from ...metrics.sets import judge_scorers, role_of
 from ..host.runs import NodeProgress, mark
 from ..sockets import Pairs
+from .score import named
 
 
 @dataclass(frozen=True)
@@ -51,12 +56,14 @@ def place_of(node_id: str | None, graph: Any) -> Place:
     return Place(str(known or ""), str(node_id or ""))
 
 
-def inspect_pairs(handle: Pairs, text: str, progress: NodeProgress, place: Place) -> Inspected:
+def inspect_pairs(
+    handle: Pairs, text: str, progress: NodeProgress, place: Place, judge: Any | None = None
+) -> Inspected:
     """Apply the decisions in `text` (edits as JSON) to the pairs, and collect the data of the panel.
 
     The panel shows the incoming pairs. If a decision changes something, the result is stored under a new name, else the
-    incoming handle is returned. If no pairs are left, the nodes that train on them or show them raise NoPairs. Raises
-    UserError for edits that cannot be read.
+    incoming handle is returned. If no pairs are left, the nodes that train on them or show them raise NoPairs. judge:
+    an embedder whose agreement with the decisions is measured too. Raises UserError for edits that cannot be read.
     """
     edits, candidates = read_edits(text), handle.scored.candidates
     with RunFolder(candidates.folder) as run:
@@ -67,16 +74,42 @@ def inspect_pairs(handle: Pairs, text: str, progress: NodeProgress, place: Place
         done = apply_edits(pairs, edits, fingerprint, len(drawn))
         place = replace(place, pairs=mark([pair_id(p) for p in pairs]))
         kept = kept_decisions(run, fingerprint, place) if not len(edits) else None
-        if len(edits) and not done.other:
-            keep_decisions(run, edits, place)
+        mine = Edits() if done.other else edits
+        basis = _basis(run, handle, mine, len(drawn), judge, progress)
+        if len(mine):
+            keep_decisions(run, edits, place, basis.model_dump(mode="json"))
+        found = agreement(run, mine, basis)
         payload = {
             "version": 1, "fingerprint": fingerprint, "run": candidates.folder.name, "set": candidates.set_name,
             "references": photos, "kept": kept.edits.model_dump(mode="json") if kept else None,
             "kept_here": bool(kept and kept.here), "stale": done.stale, "taken": text,
             **_cloud(run, handle, drawn, pairs), "files": files,
+            "agreement": found.lines(), "enough": LEAST,
         }  # fmt: skip
         result = _result(run, handle, pairs, done)
-        return Inspected(result, _words(done, kept, run.fact(f"no_pairs_{result.name}")), payload)
+        return Inspected(result, _words(done, kept, run.fact(f"no_pairs_{result.name}"), found), payload)
+
+
+def _basis(
+    run: RunFolder, handle: Pairs, edits: Edits, candidates: int, judge: Any | None, progress: NodeProgress
+) -> Basis:
+    """What the decisions are compared with. A judge scores the candidates once there are enough decisions."""
+    scored, set_name = handle.scored, handle.scored.candidates.set_name
+    rewards = {name: role_of(name.rpartition("_")[0]) for name in (*scored.fidelity, *scored.alignment)}
+    titles = {name: about[1] if about else name for name, about in rewards.items()}
+    if judge is not None and choices_of(edits, candidates).decisions >= LEAST:
+        scorers = judge_scorers(judge, scored.candidates.concept)
+        judges = {s: role_of(s.name)[1] for s in scorers}
+        titles |= {named(scorer).name: title for scorer, title in judges.items()}
+        score_set(run, set_name, scorers, progress)
+    return Basis(
+        set_name=set_name,
+        pairs_name=handle.name,
+        settings=handle.settings,
+        fidelity=scored.fidelity,
+        alignment=scored.alignment,
+        titles=titles,
+    )
 
 
 def _result(run: RunFolder, handle: Pairs, came: list[Pair], done: Overruled) -> Pairs:
@@ -144,10 +177,10 @@ def _rounded(values: np.ndarray) -> list[float]:
     return [round(float(v), 4) for v in values]
 
 
-def _words(done: Overruled, kept: Kept | None, none: object) -> str:
-    """The summary: decisions, decisions that can be restored, and why there are no pairs, if so."""
+def _words(done: Overruled, kept: Kept | None, none: object, found: Agreement) -> str:
+    """The summary: decisions, decisions that can be restored, why there are no pairs, if so, and the agreement."""
     whose = "" if kept is None or kept.here else ", from another node or workflow"
     restorable = (
         f"Saved decisions on these candidates: {len(kept.edits)}{whose}; the node can restore them." if kept else None
     )
-    return " ".join(filter(None, (done.sentence(), restorable, none)))
+    return "\n".join([" ".join(filter(None, (done.sentence(), restorable, none))), *found.lines()])

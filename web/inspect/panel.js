@@ -4,25 +4,34 @@
 import { Cloud } from "./cloud.js"
 import { Compare } from "./compare.js"
 import { make } from "./dom.js"
+import { Rating } from "./rate.js"
 import { Inspection } from "./state.js"
 import { dress } from "./styles.js"
+import { counted, many, noted } from "./words.js"
 
 const WAITING = "Press Run: the pairs will be shown here, to keep, swap or reject."
 const DECISIONS = { keep: "Keep (K)", swap: "Swap (S)", reject: "Reject (R)" }
 const HINT =
     "Keys: ← → previous and next, Home End, K keep, S swap, R reject, U undo, " +
-    "1 2 3 4 thumbs, M pairs or candidates, F prompts"
-
-function many(count, one, more = `${one}s`) {
-    return `${count} ${count === 1 ? one : more}`
-}
+    "1 2 3 4 thumbs, M pairs or candidates, F prompts, B rate one by one"
 
 export class Panel {
     constructor({ commit, url }) {
         dress()
         this.commit = commit
         this.state = new Inspection()
-        const preview = (name) => url({ run: this.state.payload.run, set: this.state.payload.set, name })
+        const at = (name, large) => url({ run: this.state.payload.run, set: this.state.payload.set, name }, large)
+        const preview = (name) => at(name, false)
+        this.rating = new Rating({
+            state: this.state,
+            edit: (change) => this.edit(change),
+            preview,
+            large: (name) => at(name, true),
+        })
+        this.rating.whenClosed = () => {
+            this.render()
+            this.root.focus({ preventScroll: true })
+        }
         this.cloud = new Cloud(this.state, (mode, what) => this.act(() => this.state.select(mode, what)), preview)
         this.compare = new Compare(
             this.state,
@@ -63,9 +72,12 @@ export class Panel {
             make("option", { value: "candidates", text: "candidates" }),
         )
         this.count = make("div", { class: "dbdpo-count", "aria-live": "polite" })
+        this.rate = button("Rate one by one (B)", () => this.rating.show())
         this.undo = button("Undo (U)", () => this.edit(() => this.state.undo()))
         this.restore = button("", () => this.edit(() => this.state.restore()), { class: "dbdpo-restore" })
         this.note = make("div", { class: "dbdpo-note", "aria-live": "polite" })
+        this.agreed = make("summary")
+        this.agreement = make("details", { class: "dbdpo-agreement" }, this.agreed)
         this.decisions = Object.fromEntries(
             Object.entries(DECISIONS).map(([what, text]) => [
                 what,
@@ -111,8 +123,10 @@ export class Panel {
                 this.previous,
                 ...Object.values(this.decisions),
                 this.next,
+                this.rate,
             ),
             this.note,
+            this.agreement,
             make("div", { class: "dbdpo-hint", text: HINT }),
         )
     }
@@ -136,8 +150,16 @@ export class Panel {
             this.cloud.place()
             this.compare.place()
             this.nameRule(payload)
+            this.sayAgreement(payload.agreement ?? [])
         }
         this.render()
+    }
+
+    /** What the last run said of the scorers' agreement with the decisions: a first line, and more to unfold. */
+    sayAgreement([first, ...more]) {
+        this.agreement.hidden = !first
+        this.agreed.textContent = first ?? ""
+        this.agreement.replaceChildren(this.agreed, ...more.map((text) => make("div", { text })))
     }
 
     /** Take over selection and undo history from an earlier panel of the same node. */
@@ -211,6 +233,7 @@ export class Panel {
             4: thumb(1, "down"),
             m: go(() => state.setMode(state.mode === "pairs" ? "candidates" : "pairs")),
             f: () => this.filter.focus(),
+            b: () => this.rating.show(),
         }
     }
 
@@ -242,12 +265,14 @@ export class Panel {
         this.mode.value = state.mode
         this.cloud.render()
         this.compare.render()
-        this.count.textContent = this.counted()
+        this.count.textContent = counted(state)
         this.undo.disabled = !state.canUndo
+        this.rate.disabled = !state.shownPairs.length
+        this.rating.render()
         this.restore.hidden = !state.restorable
         const whose = state.payload.kept_here === false ? " of another node" : ""
         this.restore.textContent = `Restore ${many(state.restorable, "saved decision")}${whose}`
-        this.note.textContent = this.noted()
+        this.note.textContent = noted(state)
         const decision = state.pair && state.decisionOn(state.pair.id)
         for (const [what, button] of Object.entries(this.decisions)) {
             button.disabled = !state.pair
@@ -255,23 +280,5 @@ export class Panel {
         }
         this.previous.disabled = state.list[0] === state.selected
         this.next.disabled = state.list.at(-1) === state.selected
-    }
-
-    counted() {
-        const { pairs, keep, swap, reject, up, down } = this.state.counts
-        const thumbs = up + down ? `; thumbs: ${up} up, ${down} down` : ""
-        const trained = `${many(pairs - reject, "pair")} go to training`
-        return `${trained}: ${keep} confirmed, ${swap} swapped; ${reject} rejected${thumbs}`
-    }
-
-    noted() {
-        const { state } = this
-        const said = []
-        if (state.stale)
-            said.push(
-                `${many(state.stale, "decision")} ignored: made on other candidates, or on pairs that no longer exist.`,
-            )
-        if (state.pending) said.push("Press Run to apply your decisions.")
-        return said.join(" ")
     }
 }

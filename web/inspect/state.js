@@ -191,12 +191,17 @@ export class Inspection {
 
     /** Keep, swap or reject the selected pair; the same decision again removes it. */
     decide(decision) {
+        return this.choose(this.pair && this.decisionOn(this.pair.id) === decision ? null : decision)
+    }
+
+    /** Set the decision on the selected pair; null removes it. */
+    choose(decision) {
         const pair = this.pair
         if (!pair) return false
         return this.change((edits) => {
             delete edits.pairs[`${pair.loser}-${pair.winner}`]
-            if (edits.pairs[pair.id] === decision) delete edits.pairs[pair.id]
-            else edits.pairs[pair.id] = decision
+            if (decision) edits.pairs[pair.id] = decision
+            else delete edits.pairs[pair.id]
         })
     }
 

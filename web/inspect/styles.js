@@ -87,7 +87,31 @@ const CSS = `
 .dbdpo-few-pixels { image-rendering: pixelated; }
 .dbdpo-actions { justify-content: center; flex-wrap: wrap; }
 .dbdpo-note { flex: none; min-height: 1.3em; font-weight: 600; text-align: center; }
+.dbdpo-agreement { flex: none; } .dbdpo-agreement summary { cursor: pointer; }
+.dbdpo-body:has(.dbdpo-agreement[open]) { height: auto; }
+.dbdpo-body:has(.dbdpo-agreement[open]) .dbdpo-main { flex: none; height: 560px; }
 .dbdpo-hint { flex: none; text-align: center; font-size: 18px; opacity: 0.85; }
+.dbdpo-rate { box-sizing: border-box; width: 100vw; height: 100vh; max-width: none; max-height: none; margin: 0;
+  padding: 12px 16px; border: 0; flex-direction: column; gap: 8px; font: 16px/1.3 system-ui, sans-serif;
+  color: var(--fg-color, #222); background: var(--comfy-menu-bg, #fff); }
+.dbdpo-rate[open] { display: flex; }
+.dbdpo-rate [hidden] { display: none !important; }
+.dbdpo-rate-head, .dbdpo-rate-buttons { display: flex; align-items: center; gap: 12px; flex: none; }
+.dbdpo-rate-buttons { justify-content: center; flex-wrap: wrap; }
+.dbdpo-rate-where { flex: 1; min-width: 0; }
+.dbdpo-rate-photos { display: flex; gap: 6px; height: 72px; } .dbdpo-rate-photos img { height: 100%; }
+.dbdpo-rate-prompt { flex: none; font-size: 20px; font-weight: 600; text-align: center; overflow-wrap: anywhere;
+  min-height: 1.3em; max-height: 2.6em; overflow: auto; }
+.dbdpo-rate-pictures { display: flex; gap: 16px; flex: 1; min-height: 0; align-items: center; justify-content: center; }
+.dbdpo-rate-pictures img { flex: 1; min-width: 0; height: 100%; object-fit: contain; cursor: pointer; }
+.dbdpo-rate-done { font-size: 22px; text-align: center; }
+.dbdpo-rate button { font: inherit; padding: 6px 16px; min-height: 40px; border-radius: 6px; cursor: pointer;
+  color: var(--input-text, #222); background: var(--comfy-input-bg, #eee);
+  border: 2px solid var(--border-color, #999); }
+.dbdpo-rate button:disabled { opacity: 0.45; cursor: default; }
+.dbdpo-rate button:focus-visible { outline: 3px solid #0072b2; outline-offset: 1px; }
+.dbdpo-rate-hint { flex: none; text-align: center; opacity: 0.85; }
+.dbdpo-rate-keys { position: absolute; width: 1px; height: 1px; padding: 0; border: 0; opacity: 0; }
 @container (max-width: 760px) {
   .dbdpo-main { grid-template-columns: minmax(0, 1fr); grid-auto-rows: 520px; flex: none; } .dbdpo-body {
   height: auto; } .dbdpo-bar { flex-wrap: wrap; }
