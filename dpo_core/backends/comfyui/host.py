@@ -20,9 +20,9 @@ from torch import nn
 from ...errors import UserError
 from .host_check import NEWEST, OLDEST, check, memory_switches, missing, numbers, refusal, version
 from .host_files import class_of_file
-from .host_loras import diffusers_places, lora_layers, weight_changes
+from .host_loras import diffusers_places, lora_fit, lora_layers, read_lora_file, weight_changes
 from .host_main_memory import in_main_memory, loaded, unload
-from .host_models import checkpoint_model, image_codec, text_encoder, unet_model, with_lora
+from .host_models import checkpoint_model, image_codec, text_encoder, unet_model, with_lora, with_lora_on_both
 from .host_patches import forget_compiled, hooks_heard, unet_names, with_injection, without_injection
 from .host_quantized import full_precision, is_quantized, rounding_of_merge, rounds_inputs
 from .host_rope import register_gradients
@@ -56,6 +56,7 @@ __all__ = [
     "is_dynamic",
     "kinds",
     "load",
+    "lora_fit",
     "lora_layers",
     "managed",
     "memory_switches",
@@ -67,6 +68,7 @@ __all__ = [
     "plain_copy",
     "previewer",
     "progress_bar",
+    "read_lora_file",
     "refusal",
     "register_gradients",
     "rounding_of_merge",
@@ -84,6 +86,7 @@ __all__ = [
     "weight_changes",
     "with_injection",
     "with_lora",
+    "with_lora_on_both",
     "without_injection",
 ]
 
