@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..toybox.defaults import EPOCH_STEPS
 from .common.command import command_parser, write_result
 from .common.concepts import TRUTH, by_concept, truth_of_candidates
 from .common.tables import print_table
@@ -76,7 +77,8 @@ def run_concept(seed: int, out: Path, steps: int) -> dict:
     from ..dpo_core.run.folder import RunFolder
     from ..headless_compare import compare_loras
     from ..toybox.concepts import concept_from_seed
-    from ..toybox.epochs import EPOCHS, epoch_files, points
+    from ..toybox.defaults import EPOCHS
+    from ..toybox.epochs import epoch_files, points
     from ..toybox.models import oracle_scorers
 
     toy, folder = concept_from_seed(seed), out / f"concept_{seed}"
@@ -130,7 +132,7 @@ def _show(seed: int, found: Mapping) -> None:
 
 def main() -> None:
     parser = command_parser(__doc__, "benchmark_compare", "5", jobs=True)
-    parser.add_argument("--steps", type=int, default=480, help="steps of the last epoch; default: %(default)s")
+    parser.add_argument("--steps", type=int, default=EPOCH_STEPS, help="steps of the last epoch; default: %(default)s")
     args = parser.parse_args()
     results = by_concept(run_concept, args.concepts, args.jobs, args.out, args.steps)
     sums = {seed: summary(found) for seed, found in results.items()}

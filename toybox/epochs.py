@@ -15,9 +15,6 @@ from ..dpo_core.training.lora_files import save_lora
 from .concepts import ToyConcept
 from .defaults import TOY_PERSONALIZE
 
-EPOCHS, EPOCH_STEPS = 12, 480
-"""Saved points, and training steps in all: the first knows little of the subject, the last copies its photos."""
-
 
 def points(steps: int, epochs: int) -> tuple[int, ...]:
     """The steps after which a LoRA is saved, evenly spaced, the last at the end: (480, 4) -> 120, 240, 360, 480.
