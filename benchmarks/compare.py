@@ -119,12 +119,11 @@ def _last(loras: list[Mapping]) -> int:
 
 
 def _show(seed: int, found: Mapping) -> None:
-    rows = [
-        [str(n), p["name"] + (" *" if p["name"] == found["best"] else " =" if p["level"] else "")]
-        + [f"{p['gain']:+.2f}", f"{p['fidelity']:.3f}", f"{p['alignment']:.3f}", f"{100 * p['truth']:.1f}"]
-        + ["; ".join(p["broken"])]
-        for n, p in enumerate(found["places"], 1)
-    ]
+    rows = []
+    for n, p in enumerate(found["places"], 1):
+        name = p["name"] + (" *" if p["name"] == found["best"] else " =" if p["level"] else "")
+        cells = (f"{p['gain']:+.2f}", f"{p['fidelity']:.3f}", f"{p['alignment']:.3f}", f"{100 * p['truth']:.1f}")
+        rows.append([str(n), name, *cells, "; ".join(p["broken"])])
     columns = ("", "LoRA", "gain (SD)", "fidelity", "alignment", "all right (%)", "failed guards")
     print_table(f"concept {seed}", columns, rows, 130)
     print(found["words"])

@@ -21,7 +21,9 @@ def ranking_rows(found: Comparison, to: str = " .. ") -> list[tuple[str, ...]]:
         by, interval = interval_of(place.gain.mean, place.gain.low, place.gain.high, least=3, to=to)
         means = (f"{place.fidelity.mean:.3f}", f"{place.alignment.mean:.3f}")
         guards = "failed" if place.broken else "held"
-        rows.append((f"{number} {mark(place, found.best)}".strip(), place.name, *means, by, interval or NO_INTERVAL, guards))
+        rows.append(
+            (f"{number} {mark(place, found.best)}".strip(), place.name, *means, by, interval or NO_INTERVAL, guards)
+        )
     return rows
 
 

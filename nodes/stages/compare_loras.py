@@ -86,7 +86,9 @@ def compare_loras(
         run.set_fact(f"comparison_{mark(sets)}", {**to_json(found), "sets": sets})
         sheet = contact_sheet(run, found, sets)
     said = ranking_text(found, _measured(handle, seeds))
-    return Compared(*_winner(found, given, names, (model, clip)), figure_image(plane_figure(found)), sheet, said, handle)
+    return Compared(
+        *_winner(found, given, names, (model, clip)), figure_image(plane_figure(found)), sheet, said, handle
+    )
 
 
 @contextmanager
