@@ -160,7 +160,7 @@ def compare(
     quiet_libraries()
     with bars(console) as tell:
         found = compare_loras(settings.model_copy(update={"output": folder}), loras, tried, tell)
-    show_comparison(console, to_json(found))
+    show_comparison(console, found)
     files = "\n".join(
         f"{title} {folder / name}"
         for title, name in (("Plane:", "plane.png"), ("Sheet:", "sheet.png"), ("JSON: ", "comparison.json"))

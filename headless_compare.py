@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .dpo_core.config import RunConfig
-from .dpo_core.errors import UserError
 from .dpo_core.evaluation.compare import WITHOUT, Comparison
 from .dpo_core.json_values import to_json
-from .dpo_core.loop.comparison import compare_models, whole
+from .dpo_core.loop.comparison import Entry, compare_models, entries, whole
 from .dpo_core.loop.rounds import Loop
 from .dpo_core.progress import Progress, silent
 from .dpo_core.protocols import TextToImage
@@ -25,43 +22,13 @@ if TYPE_CHECKING:
     from .dpo_core.backends.diffusers.loading import Model
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A LoRA file at one strength, under the name that tables show; `set`: its pictures in the run folder."""
-
-    file: Path
-    strength: float
-    name: str
-    set: str
-
-
-def entries(loras: Sequence[Path], strengths: Sequence[float]) -> list[Entry]:
-    """Every LoRA at every strength, in the order given.
-
-    Names are file names; where two are equal, with their folders, and with the strength where there are several. Raises
-    UserError where two files hold the same LoRA, or for a strength of 0, which is the model without a LoRA.
-    """
+def _entries(loras: Sequence[Path], strengths: Sequence[float]) -> dict[str, Entry]:
+    """Every LoRA at every strength, by the name of its set in the run folder; see `entries`."""
     from .dpo_core.training.lora_files import lora_file
 
-    if 0 in strengths:
-        raise UserError(f"strength 0 is the model {WITHOUT}, which is always measured. Leave it out.")
     files = [lora_file(path) for path in loras]
-    digests = [sha256(file.read_bytes()).hexdigest()[:16] for file in files]
-    for number, digest in enumerate(digests):
-        if (first := digests.index(digest)) < number:
-            raise UserError(f"{files[number]} holds the same LoRA as {files[first]}. Name each LoRA once.")
-    stems = [file.stem for file in files]
-    names = [
-        f"{file.parent.name}/{file.stem}" if stems.count(file.stem) > 1 else file.stem for file in files
-    ]  # fmt: skip
-    if len(set(names)) < len(names):
-        names = [str(file) for file in files]
-    many = len(strengths) > 1
-    return [
-        Entry(file, strength, f"{name} at {strength:g}" if many else name, f"compare_{digest}_{strength:g}")
-        for file, digest, name in zip(files, digests, names, strict=True)
-        for strength in strengths
-    ]
+    given = entries([(file, strength) for file in files for strength in strengths])
+    return {f"compare_{entry.digest}_{entry.strength:g}": entry for entry in given}
 
 
 def compare_loras(
@@ -77,17 +44,19 @@ def compare_loras(
     from .dpo_core.report.plots.compare import contact_sheet, plane_figure
     from .dpo_core.report.plots.figure import figure_image
 
-    config, given = settled_config(config), entries(loras, strengths)
-    for entry in given:
+    config, given = settled_config(config), _entries(loras, strengths)
+    for entry in given.values():
         read_layers(entry.file)
     check_merges(config)
     parts = parts_from_config(config)
-    for entry in given:
+    for entry in given.values():
         plan_merge(parts.model.pipe, entry.file)
     adapter = Adapter(parts.model.denoiser, config.adapter, seed=config.sampling.seed)
     loop = open_loop(config, parts, adapter, True, progress)
-    sets = {WITHOUT: "compare_without", **{entry.name: entry.set for entry in given}}
-    models = {sets[WITHOUT]: loop.adapted_model()} | {entry.set: _merged(loop, config, entry) for entry in given}
+    sets = {WITHOUT: "compare_without", **{entry.name: kept for kept, entry in given.items()}}
+    models = {sets[WITHOUT]: loop.adapted_model()} | {
+        kept: _merged(loop, config, kept, entry) for kept, entry in given.items()
+    }
     found = compare_models(loop, sets, models)
     for name, picture in (
         ("plane.png", figure_image(plane_figure(found))),
@@ -95,18 +64,18 @@ def compare_loras(
     ):
         with atomic_path(config.output / name) as beside:
             picture.save(beside)
-    files = {entry.name: {"file": str(entry.file), "strength": entry.strength} for entry in given}
+    files = {entry.name: {"file": str(entry.file), "strength": entry.strength} for entry in given.values()}
     write_json(config.output / "comparison.json", {**to_json(found), "files": files})
     return found
 
 
 @contextmanager
-def _merged(loop: Loop, config: RunConfig, entry: Entry) -> Iterator[TextToImage]:
+def _merged(loop: Loop, config: RunConfig, kept: str, entry: Entry) -> Iterator[TextToImage]:
     """A freshly loaded model whose weights hold the LoRA; the loop's own where every picture is there already.
 
     Loaded again for each LoRA: taking one out of half-precision weights would not give back what they were.
     """
-    if whole(loop, entry.set):
+    if whole(loop.run, kept, len(loop.prompts.held_out), max(2, config.evaluation.seeds_per_prompt)):
         yield loop.model
         return
     device = str(loop.model.device)

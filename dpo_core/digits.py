@@ -6,6 +6,8 @@ import math
 
 MOST = 6
 """The most decimals."""
+NO_INTERVAL = "none (one prompt)"
+"""A table's cell for an interval: a single held-out prompt has none."""
 
 
 def decimals(mean: float, low: float | None, high: float | None, least: int = 2) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 def node_classes() -> list:
     """All node classes of the pack, in the order of the loop; each refuses wrong values of its widgets."""
     from .schema import (
+        compare_loras,
         concept,
         evaluate,
         finish,
@@ -39,6 +40,7 @@ def node_classes() -> list:
         evaluate,
         keep_best,
         strength,
+        compare_loras,
         save,
         rounds,
     )

@@ -34,6 +34,17 @@ def shown_again() -> dict[str, bool]:
     return {name: True} if name in io.Schema.__dataclass_fields__ else {}
 
 
+class _Anything(str):
+    """The type that every input takes. Hosts before 0.33 (0.3.64) compare an output's type by `!=` alone."""
+
+    __slots__ = ()
+
+    def __ne__(self, other: object) -> bool:
+        return False
+
+
+ListedType = io.Custom(_Anything("*"))
+"""A value of another node's list of options, such as a LoRA of Load LoRA: hosts take no text for it."""
 ConceptType = io.Custom("DBDPO_CONCEPT")
 PromptsType = io.Custom("DBDPO_PROMPTS")
 CandidatesType = io.Custom("DBDPO_CANDIDATES")

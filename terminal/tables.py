@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ..dpo_core.digits import interval_of
+from ..dpo_core.digits import NO_INTERVAL, interval_of
 
-NONE = "none (one prompt)"
-"""A single held-out prompt has no interval."""
+if TYPE_CHECKING:
+    from ..dpo_core.evaluation.compare import Comparison
 
 
 def show_answer(console: Console, report: dict, lora: Path, page: Path) -> None:
@@ -26,7 +27,7 @@ def show_answer(console: Console, report: dict, lora: Path, page: Path) -> None:
     for name, value in report.items():
         if isinstance(value, dict) and "ci95" in value:
             gain, interval = moved(value, " .. ")
-            table.add_row(name, *levels(value), gain, interval or NONE, value["verdict"])
+            table.add_row(name, *levels(value), gain, interval or NO_INTERVAL, value["verdict"])
     console.print(table)
     if sweep := report.get("strength"):
         console.print(escape(sweep["words"]))
@@ -45,7 +46,7 @@ def show_sweep(console: Console, found: dict) -> None:
         mark = " *" if point["strength"] == found["value"] else ""
         means = [f"{point[name]['mean']:.3f}" for name in ("fidelity", "alignment")]
         failed = "failed" if point["broken"] else "held"
-        table.add_row(f"{point['strength']:g}{mark}", *means, by, interval or NONE, failed)
+        table.add_row(f"{point['strength']:g}{mark}", *means, by, interval or NO_INTERVAL, failed)
     console.print(table)
     for point in found["points"]:
         for guard in point["broken"]:
@@ -53,20 +54,16 @@ def show_sweep(console: Console, found: dict) -> None:
     console.print(f"[bold]{escape(found['words'])}[/]")
 
 
-def show_comparison(console: Console, found: dict) -> None:
+def show_comparison(console: Console, found: Comparison) -> None:
     """Print the ranking of LoRAs, with a star at the best one, and what it means in words."""
-    table = Table("", "LoRA", "fidelity", "alignment", "gain (SD)", "95 % interval", "guards", title="Ranking")
-    for number, place in enumerate(found["places"], 1):
-        gain, best = place["gain"], place["name"] == found["best"]
-        by, interval = interval_of(gain["mean"], gain["low"], gain["high"], least=3, to=" .. ")
-        means = [f"{place[name]['mean']:.3f}" for name in ("fidelity", "alignment")]
-        mark = " *" if best else " =" if place["level"] else ""
-        failed = "failed" if place["broken"] else "held"
-        table.add_row(f"{number}{mark}", escape(place["name"]), *means, by, interval or NONE, failed)
+    from ..dpo_core.report.ranking import COLUMNS, LEVEL, guard_lines, ranking_rows
+
+    table = Table(*COLUMNS, title="Ranking")
+    for row in ranking_rows(found):
+        table.add_row(*map(escape, row))
     console.print(table)
-    if any(place["level"] for place in found["places"]):
-        console.print("= cannot be told apart from the best one (*)")
-    for place in found["places"]:
-        for guard in place["broken"]:
-            console.print(f"{escape(place['name'])}: {escape(guard)}.")
-    console.print(f"[bold]{escape(found['words'])}[/]")
+    if any(place.level for place in found.places):
+        console.print(LEVEL)
+    for line in guard_lines(found):
+        console.print(escape(line))
+    console.print(f"[bold]{escape(found.words)}[/]")

@@ -88,12 +88,3 @@ def test_other_settings_need_another_folder(project: Path) -> None:
     succeeds("compare", project / "config.yaml", lora, "--out", out)
     other = write_config(project, "mehr.yaml", sampling__steps=3)
     assert "sampling.steps was 2, is 3" in fails("compare", other, lora, "--out", out)
-
-
-def test_names_are_told_apart_by_folders_and_strengths(tmp_path: Path) -> None:
-    for number, folder in enumerate(("a", "b")):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "last.safetensors").write_bytes(b"%d" % number)
-    given = headless_compare.entries([tmp_path / f / "last.safetensors" for f in "ab"], [0.5, 1.0])
-    assert [e.name for e in given] == ["a/last at 0.5", "a/last at 1", "b/last at 0.5", "b/last at 1"]
-    assert len({e.set for e in given}) == 4

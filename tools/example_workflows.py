@@ -152,6 +152,18 @@ and paired again, and training uses these pairs.
 
 *Pairs in words* shows how well the drafts' scores predicted those of the finished candidates. In DPO Rounds, drafts are
 a single widget: *draft_steps*."""
+COMPARE_NOTE = """## Which epoch is best?
+*Toybox Epochs* stands for your trainer: it writes twelve epochs of one LoRA into `models/loras/dreambooth_dpo`, from
+hardly trained to overtrained. *Compare LoRAs* draws the same held-out prompts with each of them and without a LoRA,
+scores **fidelity** and **alignment**, and ranks them. It says what the prompts cannot tell apart.
+
+With your own files, delete *Toybox Epochs* and write into *loras*, one per line:
+
+    my_subject-*.safetensors
+    other_subject.safetensors:0.8
+
+A file that joins later is the only one that is drawn."""
+COMPARED, COMPARED_PROMPT = 5, "a photo of a mxl bottle in snow"
 USER_NOTE = """## Your own subject
 1. Choose your checkpoint and the LoRA of your subject.
 2. Load photos of the subject; enter *identifier* and *class noun* as in training.
@@ -223,6 +235,39 @@ def drafted(toy: dict) -> dict:
     }
 
 
+def compared(toy: dict) -> dict:
+    """Twelve epochs of one toybox LoRA, ranked; a picture of the best one by the stock loader."""
+    parts = toy_parts()
+    parts["toy"]["inputs"] |= {"concept": COMPARED, "personalized": False}
+    drawing = {k: v for k, v in TOY_DRAWING.items() if k != "candidates_per_prompt"}
+    sampling = {"seed": 0, "steps": 12, "cfg": 1.0, "sampler_name": "dpmpp_2m", "scheduler": "sgm_uniform"}
+    return {
+        **parts,
+        "epochs": node(
+            "DBDPO_ToyboxEpochs", 400, 0, (380, 210), "Your trainer: twelve epochs", concept=COMPARED, **toy,
+        ),
+        "compare": node(
+            "DBDPO_CompareLoras", 840, 0, (820, 1720), **toy, concept=["concept", 0], prompts=["prompts", 0],
+            scorer=["scorer", 0], judge=["judge", 0], loras=["epochs", 0], run_name="toybox_compare", **drawing,
+            seeds_per_prompt=3,
+        ),
+        "report": words(840, 2020, (820, 360), "Which epoch is best?", ["compare", 6]),
+        "sheet": node("PreviewImage", 1720, 0, (1240, 760), "Contact sheet, by rank", images=["compare", 5]),
+        "lora": node(
+            "LoraLoader", 1720, 820, (400, 190), "The best one, by ComfyUI's own loader", model=toy["model"],
+            clip=toy["clip"], lora_name=["compare", 0], strength_model=["compare", 1], strength_clip=["compare", 1],
+        ),
+        "positive": node("CLIPTextEncode", 1720, 1070, (400, 160), clip=["lora", 1], text=COMPARED_PROMPT),
+        "empty": node("EmptyLatentImage", 1720, 1290, (400, 160), width=128, height=128, batch_size=4),
+        "sampler": node(
+            "KSampler", 2180, 820, (380, 420), model=["lora", 0], positive=["positive", 0], negative=["positive", 0],
+            latent_image=["empty", 0], denoise=1.0, **sampling,
+        ),
+        "decode": node("VAEDecode", 2180, 1300, (380, 90), samples=["sampler", 0], vae=toy["vae"]),
+        "pictures": node("PreviewImage", 2620, 820, (340, 420), "Pictures with the best epoch", images=["decode", 0]),
+    }  # fmt: skip
+
+
 def graphs() -> dict[str, tuple[dict, list[dict]]]:
     # Every output node depends on the stages. With an independent output, the host would run that one when a stage's
     # input is wrong, and the front end would not show the error.
@@ -253,6 +298,7 @@ def graphs() -> dict[str, tuple[dict, list[dict]]]:
         "toybox_three_rounds": (rounds, [note(ROUNDS_NOTE, -400, 0)]),
         "toybox_drafts": (drafted(toy), [note(DRAFTS_NOTE, -400, 0, (340, 400))]),
         "toybox_inspect_pairs": (inspected(toy), [note(INSPECT_NOTE, -400, 0, (340, 400))]),
+        "toybox_compare_epochs": (compared(toy), [note(COMPARE_NOTE, -400, 0, (340, 440))]),
     }
     for name, checkpoint, drawing, training in (
         ("sd15_lora_improve", "v1-5-pruned-emaonly-fp16.safetensors", SD15, {"pairs_per_step": 4, "accumulation": 2}),

@@ -8,6 +8,7 @@ from typing import Any
 from ..dpo_core.progress import Progress
 from .concepts import ToyConcept, concept_from_seed
 from .defaults import TOY_PERSONALIZE
+from .epochs import adapter_settings, points, train_epochs
 from .prompts import train_and_held_out
 
 
@@ -35,25 +36,44 @@ def load_native(seed: int, steps: int, folder: Path, progress: Progress) -> tupl
 
 def _personalized(model: Any, clip: Any, vae: Any, toy: ToyConcept, steps: int, path: Path, progress: Progress) -> Any:
     """The MODEL with the concept's DreamBooth LoRA, loaded by ComfyUI's own loader; trained first if missing."""
-    from ..dpo_core.backends.comfyui import ComfyTextToImage, diffusers_names, host, lora_prefixes
-    from ..dpo_core.settings import AdapterSettings
-    from ..dpo_core.training.adapter import Adapter
-    from ..dpo_core.training.dreambooth import Personalizer
-    from ..dpo_core.training.lora_files import lora_tensors, read_lora, write_lora
+    from ..dpo_core.backends.comfyui import host
+    from ..dpo_core.training.lora_files import read_lora
 
     if not path.is_file():
-        settings = TOY_PERSONALIZE.model_copy(update={"steps": steps})
-        backend = ComfyTextToImage(model, clip, vae, 64, 64)
-        with backend.training():
-            adapter = Adapter(
-                backend.denoiser,
-                AdapterSettings(rank=settings.rank, alpha=settings.rank, targets="all"),
-                settings.seed,
-                backend.device,
-                diffusers_names(model.model),
-            )
-            trainer = Personalizer(backend, adapter, toy.to_concept(), settings)
-            trainer.train(0, steps, lambda step, loss: progress("personalize", step, steps, note=f"loss {loss:.4f}"))
-            tensors = lora_tensors(adapter, lora_prefixes(model.model, adapter.layers))
-        write_lora(tensors, path, settings.rank, float(settings.rank), {"dreambooth_dpo.concept": toy.describe()})
+        _train((model, clip, vae), toy, {steps: path}, progress)
     return host.with_lora(model, read_lora(path))
+
+
+def native_epochs(
+    parts: tuple[Any, Any, Any], seed: int, steps: int, epochs: int, folder: Path, progress: Progress
+) -> list[Path]:
+    """LoRA files of one personalization of the MODEL, CLIP and VAE `parts`, saved at `epochs` points of `steps`.
+
+    Trained where a file is missing. Raises UserError for more epochs than steps.
+    """
+    toy = concept_from_seed(seed)
+    stops = points(steps, epochs)
+    files = {stop: folder / f"toybox_{seed}-step{stop:04d}.safetensors" for stop in stops}
+    if not all(file.is_file() for file in files.values()):
+        _train(parts, toy, files, progress)
+    return list(files.values())
+
+
+def _train(parts: tuple[Any, Any, Any], toy: ToyConcept, files: dict[int, Path], progress: Progress) -> None:
+    """Personalize once and write a LoRA file after each number of steps."""
+    from ..dpo_core.backends.comfyui import ComfyTextToImage, diffusers_names, lora_prefixes
+    from ..dpo_core.training.adapter import Adapter
+    from ..dpo_core.training.lora_files import lora_tensors, write_lora
+
+    model, settings = parts[0], adapter_settings()
+    backend = ComfyTextToImage(*parts, 64, 64)
+    with backend.training():
+        names = diffusers_names(model.model)
+        adapter = Adapter(backend.denoiser, settings, TOY_PERSONALIZE.seed, backend.device, names)
+
+        def save(step: int) -> None:
+            tensors = lora_tensors(adapter, lora_prefixes(model.model, adapter.layers))
+            about = {"dreambooth_dpo.concept": toy.describe()}
+            write_lora(tensors, files[step], settings.rank, settings.alpha, about)
+
+        train_epochs(backend, adapter, toy, list(files), save, progress)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ...toybox.defaults import EPOCH_STEPS, EPOCHS
 from ..sockets import CATEGORY, found_by
 
 
@@ -94,4 +95,53 @@ class LoadToybox(io.ComfyNode):
         return io.NodeOutput(*loaded)
 
 
-NODES = [LoadToybox]
+class ToyboxEpochs(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DBDPO_ToyboxEpochs",
+            display_name="Toybox Epochs",
+            category=CATEGORY,
+            description="Trains one DreamBooth LoRA of a toybox subject and saves it at several points, from hardly "
+            "trained to overtrained, for Compare LoRAs.",
+            **found_by("demo", "checkpoints", "example lora"),
+            inputs=[
+                io.Model.Input("model", tooltip="From Load Toybox, with personalized off."),
+                io.Clip.Input("clip", tooltip="From Load Toybox."),
+                io.Vae.Input("vae", tooltip="From Load Toybox."),
+                io.Int.Input(
+                    "concept", default=0, min=0, max=99_999, tooltip="Number of the subject, as on Load Toybox."
+                ),
+                io.Int.Input(
+                    "steps", default=EPOCH_STEPS, min=1, max=2000, tooltip="Training steps of the last epoch."
+                ),
+                io.Int.Input(
+                    "epochs", default=EPOCHS, min=1, max=60, tooltip="Number of files, at evenly spaced steps."
+                ),
+            ],
+            outputs=[
+                io.String.Output(
+                    display_name="loras", tooltip="Names of the files, one per line, for loras of Compare LoRAs."
+                )
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, model, clip, vae, concept: int, steps: int, epochs: int) -> io.NodeOutput:
+        from ...toybox.native_start import native_epochs
+        from ..host.lora_files import names_of, saving_folder
+        from ..host.runs import NodeProgress
+
+        folder = saving_folder("dreambooth_dpo")
+        files = native_epochs((model, clip, vae), concept, steps, epochs, folder, NodeProgress(cls.hidden.unique_id))
+        return io.NodeOutput("\n".join(names_of(files)))
+
+    @classmethod
+    def fingerprint_inputs(cls, concept: int = 0, **_) -> int:
+        from ..host.lora_files import saving_folder
+
+        return len(list(saving_folder("dreambooth_dpo").glob(f"toybox_{concept}-step*.safetensors")))
+
+
+NODES = [LoadToybox, ToyboxEpochs]

@@ -65,8 +65,11 @@ def test_an_example_uses_core_nodes_and_ours_and_leaves_no_required_input_open(n
         assert set(definition["input"]["required"]) <= set(node["inputs"]), node["class_type"]
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n.startswith("toybox")])
-def test_a_toybox_example_runs(name: str, server: Server, info: dict):
+COMPARES = "toybox_compare_epochs"
+
+
+def smaller(name: str, info: dict) -> dict:
+    """The graph of a toybox example, with smaller sizes."""
     graph = to_api(shipped(name), info)
     for node in graph.values():
         for key in node["inputs"].keys() & SMALL:
@@ -77,6 +80,24 @@ def test_a_toybox_example_runs(name: str, server: Server, info: dict):
                 )  # drafts already have fewer
         if node["class_type"] == "DBDPO_LoadToybox":
             node["inputs"]["steps"] = 20
+        if node["class_type"] == "DBDPO_ToyboxEpochs":
+            node["inputs"] |= {"steps": 8, "epochs": 2}
+    return graph
+
+
+def test_the_example_that_compares_epochs_runs(server: Server, info: dict):
+    graph = smaller(COMPARES, info)
+    shown = server.run(graph)["outputs"]
+    kinds = {graph[n]["class_type"]: shown[n] for n in shown if n in graph}
+    lines = kinds["DBDPO_CompareLoras"]["text"][0].split("\n")
+    assert lines[1].startswith("2 pictures of each of 20 held-out prompts") and len(lines) >= 5
+    assert all(shown[n]["images"] for n in graph if graph[n]["class_type"] == "PreviewImage")
+    assert len(kinds["DBDPO_CompareLoras"]["images"]) == 2
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n.startswith("toybox") and n != COMPARES])
+def test_a_toybox_example_runs(name: str, server: Server, info: dict):
+    graph = smaller(name, info)
     shown = server.run(graph)["outputs"]
     kinds = {graph[n]["class_type"]: shown[n] for n in shown if n in graph}
     assert kinds["DBDPO_SaveLora"]["text"][0].startswith("saved as dreambooth_dpo/toybox_")

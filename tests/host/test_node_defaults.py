@@ -64,6 +64,10 @@ MEANINGS = {
         "seed": (EvaluationSettings, "seed"),
         "seeds_per_prompt": (EvaluationSettings, "seeds_per_prompt"),
     },
+    "DBDPO_CompareLoras": {
+        **MEASURING,
+        **{name: SAMPLING[name] for name in SAMPLING if name not in ("candidates_per_prompt", "seed")},
+    },
     "DBDPO_KeepBest": {**MEASURING, "patience": (StopSettings, "patience")},
     "DBDPO_Rounds": {
         "rounds": (LoopSettings, "rounds"),

@@ -24,7 +24,7 @@ def _default(spec: list) -> object:
     if "default" in options:
         return options["default"]
     choices = spec[0] if isinstance(spec[0], list) else options.get("options", [])
-    return choices[0] if choices else {"INT": 0, "FLOAT": 0.0, "BOOLEAN": False}.get(spec[0], "")
+    return choices[0] if choices else {"INT": 0, "FLOAT": 0.0, "BOOLEAN": False}.get(str(spec[0]), "")
 
 
 def _controlled(name: str, spec: list) -> bool:

@@ -15,6 +15,7 @@ from .live import (
     without_live_adapter,
 )
 from .lora_check import LoraCheck, check_lora
+from .lora_entries import check_lora_file, with_lora_file
 from .model import BATCH_INVARIANT, ComfyTextToImage
 from .residents import ResidentEmbedder
 
@@ -26,6 +27,7 @@ __all__ = [
     "ResidentEmbedder",
     "adapter_of_lora",
     "check_lora",
+    "check_lora_file",
     "diffusers_names",
     "export_of",
     "export_of_lora",
@@ -34,5 +36,6 @@ __all__ = [
     "model_family",
     "prefixes_in",
     "with_live_adapter",
+    "with_lora_file",
     "without_live_adapter",
 ]

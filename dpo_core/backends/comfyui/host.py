@@ -21,9 +21,9 @@ from ...errors import UserError
 from .host_check import NEWEST, OLDEST, check, memory_switches, missing, numbers, refusal, version
 from .host_files import class_of_file
 from .host_lora_patches import Patch, change_of, has_loras, lora_patches, weight_patches, with_lora_strength
-from .host_loras import diffusers_places, lora_layers, weight_changes
+from .host_loras import diffusers_places, lora_fit, lora_layers, read_lora_file, weight_changes
 from .host_main_memory import in_main_memory, loaded, unload
-from .host_models import checkpoint_model, image_codec, text_encoder, unet_model, with_lora
+from .host_models import checkpoint_model, image_codec, text_encoder, unet_model, with_lora, with_lora_on_both
 from .host_patches import forget_compiled, hooks_heard, unet_names, with_injection, without_injection
 from .host_quantized import full_precision, is_quantized, rounding_of_merge, rounds_inputs
 from .host_rope import register_gradients
@@ -60,6 +60,7 @@ __all__ = [
     "is_dynamic",
     "kinds",
     "load",
+    "lora_fit",
     "lora_layers",
     "lora_patches",
     "managed",
@@ -72,6 +73,7 @@ __all__ = [
     "plain_copy",
     "previewer",
     "progress_bar",
+    "read_lora_file",
     "refusal",
     "register_gradients",
     "rounding_of_merge",
@@ -90,6 +92,7 @@ __all__ = [
     "weight_patches",
     "with_injection",
     "with_lora",
+    "with_lora_on_both",
     "with_lora_strength",
     "without_injection",
 ]

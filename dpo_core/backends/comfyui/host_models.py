@@ -121,10 +121,17 @@ def image_codec(module: nn.Module, latent_channels: int, channels: int, ratio: i
 
 def with_lora(patcher: Any, tensors: Mapping[str, torch.Tensor], strength: float = 1.0) -> Any:
     """A clone of the MODEL with a LoRA applied as by the host's own loader node."""
+    return with_lora_on_both(patcher, None, tensors, strength)[0]
+
+
+def with_lora_on_both(
+    patcher: Any, clip: Any, tensors: Mapping[str, torch.Tensor], strength: float = 1.0
+) -> tuple[Any, Any]:
+    """Clones of the MODEL and the CLIP (or None) with a LoRA at one strength, as by the host's own loader node."""
     import comfy.sd
 
     with torch.inference_mode(False):
-        return comfy.sd.load_lora_for_models(patcher, None, dict(tensors), strength, 0.0)[0]
+        return comfy.sd.load_lora_for_models(patcher, clip, dict(tensors), strength, strength)
 
 
 def checkpoint_model(path: Path) -> Any:

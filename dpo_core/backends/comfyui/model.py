@@ -101,6 +101,10 @@ class ComfyTextToImage(UserLoras):
                 self._entries[prompt] = encode(self.clip, prompt)
         return self._entries[prompt]
 
+    def take_texts(self, other: ComfyTextToImage) -> None:
+        """Share the encoded prompts of a backend with the same CLIP, so that each is encoded once."""
+        self._entries = other._entries
+
     def encode_texts(self, prompts: Sequence[str]) -> None:
         """Encode prompts that are not cached yet.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -87,5 +87,14 @@ def contact_sheet(run: RunFolder, found: Comparison, sets: Mapping[str, str], mo
     firsts = list({c.prompt_index: c for c in reversed(candidates)}.values())[::-1]
     rows = [firsts[i] for i in evenly(len(firsts), SHEET_PROMPTS)]
     columns = [run.images(sets[name], [c.position for c in rows]) for name in shown]
-    labels = [f"{names.index(name) + 1}" + (" (none)" if name == WITHOUT else "") for name in shown]
+    short = short_names([name for name in names if name != WITHOUT])
+    labels = [f"{names.index(name) + 1}\n{short.get(name, name)}" for name in shown]
     return columns_grid(columns, [c.prompt for c in rows], labels, shown.index(found.best))
+
+
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """Names without what all begin with, up to its last sign: my_cat-02, my_cat-10 -> 02, 10. A single name stays."""
+    alike = [len(set(letters)) == 1 for letters in zip(*names, strict=False)]  # by place, up to the shortest name
+    common = names[0][: (*alike, False).index(False)] if len(names) > 1 else ""
+    cut = max((i + 1 for i, letter in enumerate(common) if letter in "-_/\\."), default=0)
+    return {name: name[cut:] or name for name in names}

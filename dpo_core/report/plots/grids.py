@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 INK, FAINT, BEFORE, AFTER, LOSER = "#1D2430", "#565C66", "#565C66", "#0072B2", "#C24E00"
 CELL = 128
 """Longer side of one image in a grid. Unit: pixels."""
-GAP, PAIR_HEAD = 8, 76
+GAP, PAIR_HEAD, SMALL = 8, 76, 19
 
 
 @dataclass(frozen=True)
@@ -217,10 +217,10 @@ def columns_grid(
 ) -> Image:
     """One row a prompt, one labelled column a model or setting; a row's images share a seed.
 
-    columns: for each label the images (uint8 [H, W, 3]) of the prompts. `marked`: the column shown with a frame and
-    bold type.
+    columns: for each label the images (uint8 [H, W, 3]) of the prompts. A label's further lines are small, two of them
+    at most. `marked`: the column shown with a frame and bold type.
     """
-    cell, text_w, head = CELL, 2 * CELL, 46
+    cell, text_w, head = CELL, 2 * CELL, 46 + (2 * SMALL if any("\n" in label for label in labels) else 0)
     tile_h = max(fit(picture, cell).height for column in columns for picture in column)
     height = head + len(prompts) * (tile_h + GAP) + GAP
     image, draw = _canvas(text_w + len(columns) * (cell + GAP) + GAP, height)
@@ -230,13 +230,11 @@ def columns_grid(
         left = text_w + GAP + number * (cell + GAP)
         if number == marked:
             draw.rectangle((left - GAP // 2, 2, left + cell + GAP // 2 - 1, height - 3), outline=AFTER, width=3)
-        draw.text(
-            (left + cell / 2, 25),
-            label,
-            fill=AFTER if number == marked else INK,
-            font=font(20, number == marked),
-            anchor="mm",
-        )
+        colour, bold = (AFTER, True) if number == marked else (INK, False)
+        first, _, more = label.partition("\n")
+        draw.text((left + cell / 2, 25), first, fill=colour, font=font(20, bold), anchor="mm")
+        for line, words in enumerate(wrap(more, cell, 2, font(SMALL - 3, bold))):
+            draw.text((left + cell / 2, 46 + line * SMALL), words, fill=colour, font=font(SMALL - 3, bold), anchor="mm")
         for row, picture in enumerate(column):
             tile = fit(picture, cell)
             image.paste(

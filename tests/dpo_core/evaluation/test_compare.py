@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from dreambooth_dpo.dpo_core.evaluation.compare import WITHOUT, compare
-from dreambooth_dpo.dpo_core.report.plots.compare import plane_figure
+from dreambooth_dpo.dpo_core.report.plots.compare import plane_figure, short_names
 from dreambooth_dpo.dpo_core.report.plots.figure import figure_image
+from dreambooth_dpo.dpo_core.report.ranking import ranking_rows, ranking_text
 from dreambooth_dpo.dpo_core.settings import StopSettings
 
 PROMPT_OF = np.repeat(np.arange(4), 2)
@@ -71,3 +72,30 @@ def test_the_plane_shows_every_place():
     labels = figure.axes[0].get_legend_handles_labels()[1]
     assert labels == ["1  a: +1.00", f"2  {WITHOUT}: +0.00"]
     assert figure_image(figure).width == 1024
+
+
+def test_names_on_the_sheet_are_without_what_all_begin_with():
+    assert short_names(["my_cat-02", "my_cat-10"]) == {"my_cat-02": "02", "my_cat-10": "10"}
+    assert short_names(["my_cat-02"]) == {"my_cat-02": "my_cat-02"}
+    assert short_names(["anna", "annb"]) == {"anna": "anna", "annb": "annb"}
+    assert short_names(["my_cat-", "my_cat-10"]) == {"my_cat-": "my_cat-", "my_cat-10": "10"}
+
+
+def test_the_ranking_in_words_by_hand():
+    """Gain of "good" 1.0 without spread over prompts; "even" 0.95 with a wobble, so it cannot be told apart."""
+    flat = {"copy_paste": np.full(8, 0.2)}
+    given = {
+        WITHOUT: {**scores(0, 0), **flat}, "good": {**scores(0.1, 0.1), **flat},
+        "even": {**scores(0.09, 0.1, wobble=0.2), **flat},
+        "copier": {**scores(-0.1, 0), "copy_paste": np.full(8, 0.7)},
+    }  # fmt: skip
+    found = compare(given, PROMPT_OF, STOP, 300)
+    rows = ranking_rows(found)
+    assert [row[:2] for row in rows] == [("1 *", "good"), ("2 =", "even"), ("3", WITHOUT), ("4", "copier")]
+    assert rows[0][2:5] == ("0.700", "0.700", "+1.000") and [row[-1] for row in rows] == [*["held"] * 3, "failed"]
+    lines = ranking_text(found, "Measured so.").split("\n")
+    assert lines[:2] == [found.words, "Measured so."]
+    assert lines[2].startswith("1 *  good: gain +1.000 (") and ", fidelity 0.700, alignment 0.700" in lines[2]
+    assert lines[4] == f"3  {WITHOUT}: the model itself, fidelity 0.600, alignment 0.600"
+    assert lines[5].endswith("; a guard failed") and lines[6].startswith("= cannot be told apart")
+    assert lines[7].startswith("copier: pictures copy the photos more")
