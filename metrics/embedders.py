@@ -6,44 +6,22 @@ Weights are local safetensors files. A model is downloaded from the hub only if 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch.nn import functional as F
 
 from .errors import MetricsError
 from .file_kinds import short_reason
 from .fingerprints import fingerprints
-from .model_files import (
-    CLIP_WEIGHTS,
-    DINO_WEIGHTS,
-    HUB_PREFIX,
-    WEIGHT_SUFFIXES,
-    check_architecture,
-    check_clip_folder,
-    check_dino_folder,
-    check_fit,
-    check_safetensors,
-    read_json,
-)
+from .model_files import DINO_WEIGHTS, check_dino_folder, check_fit, read_json
+from .model_parts import LOADING_ERRORS, clip_parts, dino_preprocess
 from .pictures import Preprocess, check_images
 
 BATCH = 64
-# open_clip raises AssertionError or AttributeError when weights belong to another architecture.
-_LOADING_ERRORS = (
-    OSError,
-    ValueError,
-    RuntimeError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-    SafetensorError,
-)
 
 
 @runtime_checkable
@@ -61,6 +39,13 @@ class Embedder(Protocol):
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray | None:
         """float32 [n, d] of norm 1, or None (whatever the texts) without a text tower."""
         ...
+
+
+def innermost(embedder: Any) -> Any:
+    """The embedder that holds the model, inside those that augment or move it."""
+    while hasattr(embedder, "_embedder"):
+        embedder = embedder._embedder
+    return embedder
 
 
 def rest(embedder: Embedder) -> None:
@@ -114,6 +99,22 @@ class _TorchEmbedder:
     def _encode(self, pixels: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError
 
+    def _encode_patches(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Features of the patches [n, rows, columns, d]. Raises MetricsError for a model that has none."""
+        raise MetricsError(
+            f"{self.name} has no patches, by which fidelity is to be scored: choose a vision transformer, such as "
+            "DINOv2, or compare whole pictures."
+        )
+
+    @torch.inference_mode()
+    def embed_patches(self, images: np.ndarray) -> np.ndarray:
+        """float32 [n, rows, columns, d], each patch of norm 1, for uint8 images [n, H, W, 3]; not cached.
+
+        Raises MetricsError for another shape or type, NaN, and a model without patches.
+        """
+        self._wake()
+        return self._in_batches(check_images(images), self._encode_patches)
+
     @torch.inference_mode()
     def embed_images(self, images: np.ndarray) -> np.ndarray:
         """float32 [n, d] of norm 1 for uint8 images [n, H, W, 3].
@@ -124,13 +125,14 @@ class _TorchEmbedder:
         key = hashlib.sha256(str(images.shape).encode() + images.tobytes()).digest()
         if self._last is None or self._last[0] != key:
             self._wake()
-            # For no images, embed a black one to learn d, which no two kinds of towers report in the same way.
-            some = images if len(images) else np.zeros((1, 8, 8, 3), np.uint8)
-            parts = [
-                self._encode(self.preprocess(some[i : i + BATCH]).to(self.device)) for i in range(0, len(some), BATCH)
-            ]
-            self._last = (key, self._to_numpy(parts)[: len(images)])
+            self._last = (key, self._in_batches(images, self._encode))
         return self._last[1].copy()
+
+    def _in_batches(self, images: np.ndarray, encode: Callable[[torch.Tensor], torch.Tensor]) -> np.ndarray:
+        # For no images, embed a black one to learn d, which no two kinds of towers report in the same way.
+        some = images if len(images) else np.zeros((1, 8, 8, 3), np.uint8)
+        parts = [encode(self.preprocess(some[i : i + BATCH]).to(self.device)) for i in range(0, len(some), BATCH)]
+        return self._to_numpy(parts)[: len(images)]
 
     def _to_numpy(self, parts: list[torch.Tensor]) -> np.ndarray:
         rows = F.normalize(torch.cat(parts).float(), dim=-1).cpu().numpy()
@@ -164,7 +166,7 @@ class OpenClipEmbedder(_TorchEmbedder):
         std: Sequence[float] | None = None,
     ) -> None:
         changes = {k: tuple(v) for k, v in (("mean", mean), ("std", std)) if v is not None}
-        model, self._tokenizer, name, settings = _clip_parts(str(source), architecture, changes)
+        model, self._tokenizer, name, settings = clip_parts(str(source), architecture, changes)
         cfg = model.visual.preprocess_cfg
         height, width = cfg["size"] if isinstance(cfg["size"], (tuple, list)) else (cfg["size"], cfg["size"])
         shape, colours = (int(height), int(width)), (tuple(cfg["mean"]), tuple(cfg["std"]))
@@ -173,6 +175,17 @@ class OpenClipEmbedder(_TorchEmbedder):
 
     def _encode(self, pixels: torch.Tensor) -> torch.Tensor:
         return self._model.encode_image(pixels, normalize=True)
+
+    def _encode_patches(self, pixels: torch.Tensor) -> torch.Tensor:
+        visual = self._model.visual
+        tower = getattr(visual, "transformer", None) or getattr(visual, "trunk", None)
+        blocks = getattr(tower, "resblocks", None) or getattr(tower, "blocks", None)
+        if not blocks or not hasattr(visual, "forward_intermediates"):
+            return super()._encode_patches(pixels)
+        # The middle block: the patches of the last ones are not trained, only what the image's embedding takes of them.
+        middle = [max(0, len(blocks) // 2 - 1)]
+        found = visual.forward_intermediates(pixels, indices=middle, stop_early=True, intermediates_only=True)
+        return found["image_intermediates"][0].movedim(1, -1)
 
     @torch.inference_mode()
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
@@ -201,7 +214,7 @@ class DinoV2Embedder(_TorchEmbedder):
                 str(folder), local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True,
                 ignore_mismatched_sizes=True,
             )  # fmt: skip
-        except _LOADING_ERRORS as error:
+        except LOADING_ERRORS as error:
             raise MetricsError(
                 f"cannot load {folder}: {short_reason(error)}. Do {DINO_WEIGHTS} and config.json belong together?"
             ) from error
@@ -213,10 +226,21 @@ class DinoV2Embedder(_TorchEmbedder):
                 f"Download {DINO_WEIGHTS} and config.json from the same page."
             )
         check_fit(folder, info)
-        super().__init__(model, _dino_preprocess(settings, config), f"dinov2 {folder.name}", [config, settings], device)
+        super().__init__(model, dino_preprocess(settings, config), f"dinov2 {folder.name}", [config, settings], device)
 
     def _encode(self, pixels: torch.Tensor) -> torch.Tensor:
         return self._model(pixel_values=pixels).last_hidden_state[:, 0]
+
+    def _encode_patches(self, pixels: torch.Tensor) -> torch.Tensor:
+        # Tokens: class, registers (DINOv2 with registers, DINOv3), patches row by row.
+        config = self._model.config
+        tokens = self._model(pixel_values=pixels).last_hidden_state
+        side = getattr(config, "patch_size", None)
+        rows, columns = (n // side for n in pixels.shape[2:]) if isinstance(side, int) else (0, 0)
+        tokens = tokens[:, 1 + getattr(config, "num_register_tokens", 0) :]
+        if tokens.shape[1] != rows * columns:
+            return super()._encode_patches(pixels)
+        return tokens.unflatten(1, (rows, columns))
 
     def embed_texts(self, texts: Sequence[str]) -> None:
         """None: there is no text tower."""
@@ -235,55 +259,3 @@ def load_embedder(source: str | Path, device: str = "cpu") -> Embedder:
     if (folder / "config.json").is_file() and not (folder / "open_clip_config.json").is_file():
         return DinoV2Embedder(folder, device)
     return OpenClipEmbedder(source, device)
-
-
-def _clip_parts(source: str, architecture: str | None, changes: dict) -> tuple[torch.nn.Module, object, str, object]:
-    """Model, tokenizer, short name and fingerprinted settings of the model named by `source` and `architecture`."""
-    path = Path(source)
-    if source.startswith(HUB_PREFIX):
-        remedy = "Check the name and the connection, or give a local folder."
-        return (*_open_clip(source, None, changes, remedy), source, source)
-    if architecture is not None or path.suffix in WEIGHT_SUFFIXES:
-        config = check_architecture(architecture, check_safetensors(path))
-        remedy = f"Is {path.name} of architecture {architecture}?"
-        return (
-            *_open_clip(architecture, source, changes, remedy),
-            f"{architecture} {path.name}",
-            [architecture, config],
-        )
-    config = check_clip_folder(path)
-    tokenizer_files = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(path.glob("tokenizer*"))}
-    remedy = f"Do {CLIP_WEIGHTS} and the config belong together?"
-    return (*_open_clip(f"local-dir:{path}", None, changes, remedy), path.name, [config, tokenizer_files])
-
-
-def _open_clip(name: str, pretrained: str | None, preprocess: dict, remedy: str) -> tuple[torch.nn.Module, object]:
-    """open_clip's model (float32, on the CPU, all weights loaded) and tokenizer; MetricsError if one does not load."""
-    import open_clip
-
-    try:
-        model = open_clip.create_model(
-            name, pretrained, force_preprocess_cfg=preprocess, require_pretrained=True, weights_only=True
-        )
-        return model, open_clip.get_tokenizer(name)
-    except _LOADING_ERRORS as error:
-        raise MetricsError(f"cannot load {name}: {short_reason(error)}. {remedy}") from error
-
-
-def _dino_preprocess(settings: dict, config: dict) -> Preprocess:
-    """Preprocessing of a DINOv2 folder. The size is the crop's, else the resize's, else the config's."""
-    crop = settings.get("crop_size") if settings.get("do_center_crop", True) else None
-    size = crop or settings.get("size") or config.get("image_size", 224)
-    if isinstance(size, dict):
-        size = (size["height"], size["width"]) if "height" in size else (size["shortest_edge"],) * 2
-    elif isinstance(size, int):
-        size = (size, size)
-    mean, std = settings.get("image_mean"), settings.get("image_std")
-    if not mean or not std:
-        raise MetricsError(
-            "preprocessor_config.json has no image_mean and image_std: download the file again from the model's page."
-        )
-    bilinear = settings.get("resample", 3) == 2  # PIL's numbers: 2 bilinear, 3 bicubic
-    return Preprocess(
-        (int(size[0]), int(size[1])), tuple(mean), tuple(std), "shortest", "bilinear" if bilinear else "bicubic"
-    )

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from .backgrounds import BackgroundScorer, shows_place
-from .embedders import Embedder
+from .embedders import Embedder, innermost
 from .errors import MetricsError
 from .guards import CopyPasteScorer, DiversityScorer
-from .scorers import AlignmentScorer, FidelityScorer
+from .patches import fidelity_scorer
+from .scorers import AlignmentScorer
 
 ROLES = {
     "fidelity": ("reward", "Fidelity", True),
@@ -69,17 +70,10 @@ def reward_scorers(rewards: Embedder | Sequence[Embedder], concept: Any) -> list
     found: list[Any] = []
     for number, embedder in enumerate(embedders, 1):
         more = "" if number == 1 else f"_{number}"
-        found.append(FidelityScorer(embedder, concept.references, f"fidelity{more}", concept.masks))
+        found.append(fidelity_scorer(embedder, concept.references, f"fidelity{more}", concept.masks))
         if number == 1 or embedder.embed_texts([]) is not None:
             found.append(AlignmentScorer(embedder, concept.without_identifier, f"alignment{more}", concept.identifier))
     return found
-
-
-def _innermost(embedder: Any) -> Any:
-    """The embedder that holds the model, inside those that augment or move it."""
-    while hasattr(embedder, "_embedder"):
-        embedder = embedder._embedder
-    return embedder
 
 
 def judge_doubts(rewards: Sequence[Any], judge: Any) -> tuple[str, ...]:
@@ -87,8 +81,8 @@ def judge_doubts(rewards: Sequence[Any], judge: Any) -> tuple[str, ...]:
 
     Raises MetricsError for a judge with a reward's own weights, whatever its folder: it measures nothing new.
     """
-    found, measured = [], _innermost(judge)
-    for reward in map(_innermost, rewards):
+    found, measured = [], innermost(judge)
+    for reward in map(innermost, rewards):
         own, other = (getattr(e, "weights", e.fingerprint) for e in (reward, measured))
         if own == other:
             raise MetricsError(
@@ -119,7 +113,7 @@ def concept_scorers(reward: Embedder | Sequence[Embedder], judge: Embedder | Non
     doubts: tuple[str, ...] = ()
     if judge is not None:
         doubts = judge_doubts(reward if isinstance(reward, Sequence) else [reward], judge)
-        judges.append(FidelityScorer(judge, concept.references, "judge_fidelity", concept.masks))
+        judges.append(fidelity_scorer(judge, concept.references, "judge_fidelity", concept.masks))
         if judge.embed_texts([]) is not None:
             judges.append(AlignmentScorer(judge, concept.without_identifier, "judge_alignment", concept.identifier))
     guard_embedder = judge or (reward[0] if isinstance(reward, Sequence) else reward)
