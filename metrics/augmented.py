@@ -67,6 +67,13 @@ class AugmentedEmbedder:
             self._last = (key, (mean / norms).astype(np.float32))
         return self._last[1].copy()
 
+    def embed_patches(self, images: np.ndarray) -> np.ndarray:
+        """The wrapped embedder's patches of the images as they are: float32 [n, rows, columns, d] of norm 1.
+
+        The patches of the views have other places, so `PatchFidelityScorer` averages scores instead.
+        """
+        return self._embedder.embed_patches(images)
+
     def rest(self) -> None:
         """Move the wrapped embedder's model off the GPU until its next use."""
         rest(self._embedder)

@@ -5,7 +5,6 @@ Weights are local safetensors files. A model is downloaded from the hub only if 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,23 +13,13 @@ import torch
 
 from .errors import MetricsError
 from .file_kinds import short_reason
-from .model_files import (
-    CLIP_WEIGHTS,
-    DINO_WEIGHTS,
-    HUB_PREFIX,
-    TOWER_TYPES,
-    WEIGHT_SUFFIXES,
-    check_architecture,
-    check_clip_folder,
-    check_dino_folder,
-    check_fit,
-    check_safetensors,
-    read_json,
-)
+from .model_files import DINO_WEIGHTS, TOWER_TYPES, check_dino_folder, check_fit, read_json
+from .model_parts import clip_parts
 from .pictures import Preprocess
 from .torch_embedder import BATCH, LOADING_ERRORS, TorchEmbedder, vision_preprocess
 from .torch_embedder import Embedder as Embedder
 from .torch_embedder import OnEmbedder as OnEmbedder
+from .torch_embedder import innermost as innermost
 from .torch_embedder import rest as rest
 from .two_towers import TwoTowerEmbedder
 
@@ -57,7 +46,7 @@ class OpenClipEmbedder(TorchEmbedder):
         std: Sequence[float] | None = None,
     ) -> None:
         changes = {k: tuple(v) for k, v in (("mean", mean), ("std", std)) if v is not None}
-        model, self._tokenizer, name, settings = _clip_parts(str(source), architecture, changes)
+        model, self._tokenizer, name, settings = clip_parts(str(source), architecture, changes)
         cfg = model.visual.preprocess_cfg
         height, width = cfg["size"] if isinstance(cfg["size"], (tuple, list)) else (cfg["size"], cfg["size"])
         shape, colours = (int(height), int(width)), (tuple(cfg["mean"]), tuple(cfg["std"]))
@@ -66,6 +55,17 @@ class OpenClipEmbedder(TorchEmbedder):
 
     def _encode(self, pixels: torch.Tensor) -> torch.Tensor:
         return self._model.encode_image(pixels, normalize=True)
+
+    def _encode_patches(self, pixels: torch.Tensor) -> torch.Tensor:
+        visual = self._model.visual
+        tower = getattr(visual, "transformer", None) or getattr(visual, "trunk", None)
+        blocks = getattr(tower, "resblocks", None) or getattr(tower, "blocks", None)
+        if not blocks or not hasattr(visual, "forward_intermediates"):
+            return super()._encode_patches(pixels)
+        # The middle block: the patches of the last ones are not trained, only what the image's embedding takes of them.
+        middle = [max(0, len(blocks) // 2 - 1)]
+        found = visual.forward_intermediates(pixels, indices=middle, stop_early=True, intermediates_only=True)
+        return found["image_intermediates"][0].movedim(1, -1)
 
     @torch.inference_mode()
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
@@ -113,6 +113,17 @@ class DinoV2Embedder(TorchEmbedder):
     def _encode(self, pixels: torch.Tensor) -> torch.Tensor:
         return self._model(pixel_values=pixels).last_hidden_state[:, 0]
 
+    def _encode_patches(self, pixels: torch.Tensor) -> torch.Tensor:
+        # Tokens: class, registers (DINOv2 with registers, DINOv3), patches row by row.
+        config = self._model.config
+        tokens = self._model(pixel_values=pixels).last_hidden_state
+        side = getattr(config, "patch_size", None)
+        rows, columns = (n // side for n in pixels.shape[2:]) if isinstance(side, int) else (0, 0)
+        tokens = tokens[:, 1 + getattr(config, "num_register_tokens", 0) :]
+        if tokens.shape[1] != rows * columns:
+            return super()._encode_patches(pixels)
+        return tokens.unflatten(1, (rows, columns))
+
     def embed_texts(self, texts: Sequence[str]) -> None:
         """None: there is no text tower."""
         return None
@@ -133,36 +144,3 @@ def load_embedder(source: str | Path, device: str = "cpu") -> Embedder:
             return TwoTowerEmbedder(folder, device)
         return DinoV2Embedder(folder, device)
     return OpenClipEmbedder(source, device)
-
-
-def _clip_parts(source: str, architecture: str | None, changes: dict) -> tuple[torch.nn.Module, object, str, object]:
-    """Model, tokenizer, short name and fingerprinted settings of the model named by `source` and `architecture`."""
-    path = Path(source)
-    if source.startswith(HUB_PREFIX):
-        remedy = "Check the name and the connection, or give a local folder."
-        return (*_open_clip(source, None, changes, remedy), source, source)
-    if architecture is not None or path.suffix in WEIGHT_SUFFIXES:
-        config = check_architecture(architecture, check_safetensors(path))
-        remedy = f"Is {path.name} of architecture {architecture}?"
-        return (
-            *_open_clip(architecture, source, changes, remedy),
-            f"{architecture} {path.name}",
-            [architecture, config],
-        )
-    config = check_clip_folder(path)
-    tokenizer_files = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(path.glob("tokenizer*"))}
-    remedy = f"Do {CLIP_WEIGHTS} and the config belong together?"
-    return (*_open_clip(f"local-dir:{path}", None, changes, remedy), path.name, [config, tokenizer_files])
-
-
-def _open_clip(name: str, pretrained: str | None, preprocess: dict, remedy: str) -> tuple[torch.nn.Module, object]:
-    """open_clip's model (float32, on the CPU, all weights loaded) and tokenizer; MetricsError if one does not load."""
-    import open_clip
-
-    try:
-        model = open_clip.create_model(
-            name, pretrained, force_preprocess_cfg=preprocess, require_pretrained=True, weights_only=True
-        )
-        return model, open_clip.get_tokenizer(name)
-    except LOADING_ERRORS as error:
-        raise MetricsError(f"cannot load {name}: {short_reason(error)}. {remedy}") from error

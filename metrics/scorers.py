@@ -30,6 +30,12 @@ def on_plain_backgrounds(photo: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return np.stack([np.rint(subject + (1 - share) * np.asarray(c, np.float32)).astype(np.uint8) for c in colours])
 
 
+def check_references(photos: np.ndarray) -> None:
+    """Raises MetricsError unless photos are uint8 [r, H, W, 3] with r >= 1."""
+    if len(check_images(photos, "concept_references")) == 0:
+        raise MetricsError("there are no reference photos: fidelity needs at least one, three to five are usual.")
+
+
 class FidelityScorer(OnEmbedder):
     """Mean cosine (-1..1) between an image and the concept's reference photos.
 
@@ -46,8 +52,7 @@ class FidelityScorer(OnEmbedder):
         name: str = "fidelity",
         masks: np.ndarray | None = None,
     ) -> None:
-        if len(check_images(concept_references, "concept_references")) == 0:
-            raise MetricsError("there are no reference photos: fidelity needs at least one, three to five are usual.")
+        check_references(concept_references)
         digest = hashlib.sha256(f"fidelity-1|{embedder.fingerprint}|{concept_references.shape}|".encode())
         digest.update(concept_references.tobytes())
         if masks is not None:

@@ -9,10 +9,11 @@ from typing import Any
 
 from .answers import Answerer, QuestionScorer
 from .backgrounds import BackgroundScorer, shows_place
-from .embedders import Embedder
+from .embedders import Embedder, innermost
 from .errors import MetricsError
 from .guards import CopyPasteScorer, DiversityScorer
-from .scorers import AlignmentScorer, FidelityScorer, QualityScorer
+from .patches import fidelity_scorer
+from .scorers import AlignmentScorer, QualityScorer
 
 ROLES = {
     "fidelity": ("reward", "Fidelity", True),
@@ -80,7 +81,7 @@ def reward_scorers(rewards: Embedder | Sequence[Embedder], concept: Any) -> list
                 )
             found.append(by_questions(embedder, concept, f"alignment{more}"))
             continue
-        found.append(FidelityScorer(embedder, concept.references, f"fidelity{more}", concept.masks))
+        found.append(fidelity_scorer(embedder, concept.references, f"fidelity{more}", concept.masks))
         if number == 1 or embedder.embed_texts([]) is not None:
             found.append(AlignmentScorer(embedder, concept.without_identifier, f"alignment{more}", concept.identifier))
     return found
@@ -111,21 +112,14 @@ def next_name(axis: str, taken: Collection[str]) -> str:
     return next(name for i in range(2, 1000) if (name := f"{axis}_{i}") not in taken)
 
 
-def _innermost(embedder: Any) -> Any:
-    """The embedder that holds the model, inside those that augment or move it."""
-    while hasattr(embedder, "_embedder"):
-        embedder = embedder._embedder
-    return embedder
-
-
 def judge_doubts(rewards: Sequence[Any], judge: Any, what: str = "judge") -> tuple[str, ...]:
     """What is said of a judge that is too near to a reward: other weights of the same architecture.
 
     what: the judge in words. Raises MetricsError for a judge with a reward's own weights, whatever its folder: it
     measures nothing new.
     """
-    found, measured = [], _innermost(judge)
-    for reward in map(_innermost, rewards):
+    found, measured = [], innermost(judge)
+    for reward in map(innermost, rewards):
         own, other = (getattr(e, "weights", e.fingerprint) for e in (reward, measured))
         if own == other:
             raise MetricsError(
@@ -149,7 +143,7 @@ def judge_scorers(judge: Embedder | Answerer, concept: Any) -> list[Any]:
     """
     if isinstance(judge, Answerer):
         return [by_questions(judge, concept)]
-    found: list[Any] = [FidelityScorer(judge, concept.references, "judge_fidelity", concept.masks)]
+    found: list[Any] = [fidelity_scorer(judge, concept.references, "judge_fidelity", concept.masks)]
     if judge.embed_texts([]) is not None:
         found.append(AlignmentScorer(judge, concept.without_identifier, "judge_alignment", concept.identifier))
     return found

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -44,6 +44,13 @@ class Embedder(Protocol):
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray | None:
         """float32 [n, d] of norm 1, or None (whatever the texts) without a text tower."""
         ...
+
+
+def innermost(embedder: Any) -> Any:
+    """The embedder that holds the model, inside those that augment or move it."""
+    while hasattr(embedder, "_embedder"):
+        embedder = embedder._embedder
+    return embedder
 
 
 def rest(embedder: Embedder) -> None:
@@ -97,6 +104,22 @@ class TorchEmbedder:
     def _encode(self, pixels: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError
 
+    def _encode_patches(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Features of the patches [n, rows, columns, d]. Raises MetricsError for a model that has none."""
+        raise MetricsError(
+            f"{self.name} has no patches, by which fidelity is to be scored: choose a vision transformer, such as "
+            "DINOv2, or compare whole pictures."
+        )
+
+    @torch.inference_mode()
+    def embed_patches(self, images: np.ndarray) -> np.ndarray:
+        """float32 [n, rows, columns, d], each patch of norm 1, for uint8 images [n, H, W, 3]; not cached.
+
+        Raises MetricsError for another shape or type, NaN, and a model without patches.
+        """
+        self._wake()
+        return self._in_batches(check_images(images), self._encode_patches)
+
     @torch.inference_mode()
     def embed_images(self, images: np.ndarray) -> np.ndarray:
         """float32 [n, d] of norm 1 for uint8 images [n, H, W, 3].
@@ -107,13 +130,14 @@ class TorchEmbedder:
         key = hashlib.sha256(str(images.shape).encode() + images.tobytes()).digest()
         if self._last is None or self._last[0] != key:
             self._wake()
-            # For no images, embed a black one to learn d, which no two kinds of towers report in the same way.
-            some = images if len(images) else np.zeros((1, 8, 8, 3), np.uint8)
-            parts = [
-                self._encode(self.preprocess(some[i : i + BATCH]).to(self.device)) for i in range(0, len(some), BATCH)
-            ]
-            self._last = (key, self._to_numpy(parts)[: len(images)])
+            self._last = (key, self._in_batches(images, self._encode))
         return self._last[1].copy()
+
+    def _in_batches(self, images: np.ndarray, encode: Callable[[torch.Tensor], torch.Tensor]) -> np.ndarray:
+        # For no images, embed a black one to learn d, which no two kinds of towers report in the same way.
+        some = images if len(images) else np.zeros((1, 8, 8, 3), np.uint8)
+        parts = [encode(self.preprocess(some[i : i + BATCH]).to(self.device)) for i in range(0, len(some), BATCH)]
+        return self._to_numpy(parts)[: len(images)]
 
     def _to_numpy(self, parts: list[torch.Tensor]) -> np.ndarray:
         rows = F.normalize(torch.cat(parts).float(), dim=-1).cpu().numpy()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -101,13 +101,30 @@ def concept_from_seed(n: int) -> ToyConcept:
     noun, body, belly = appearances[n % len(appearances)]
     turn = np.random.default_rng([20505, n // len(BACKGROUNDS)]).permutation(len(BACKGROUNDS))
     background = BACKGROUNDS[turn[n % len(BACKGROUNDS)]]
-    rng = np.random.default_rng([505, n])
-    others = rng.permutation([b for b in BACKGROUNDS if b != background])[:PHOTOS]
-    scene = Scene(noun, body, belly, background)
-    shots = [(scene.with_(background=str(b)), int(rng.integers(2**31))) for b in (*[background] * PHOTOS, *others)]
-    photos, masks = (
-        np.stack([render(*shot) for shot in shots]),
-        np.stack([subject_mask(*shot) for shot in shots[:PHOTOS]]),
-    )
+    shots = _shots(n, Scene(noun, body, belly, background))
+    photos, masks = _photos(shots[:PHOTOS])
     identifier = IDENTIFIERS[n % len(IDENTIFIERS)]
-    return ToyConcept(n, identifier, noun, body, belly, background, photos[:PHOTOS], photos[PHOTOS:], masks)
+    return ToyConcept(n, identifier, noun, body, belly, background, photos, _photos(shots[PHOTOS:])[0], masks)
+
+
+def in_several_places(toy: ToyConcept) -> ToyConcept:
+    """The same subject with the roles of its photos exchanged.
+
+    `references` and `masks` are on five backgrounds, other than `background`; `held_out` are those on `background`.
+    """
+    scene = Scene(toy.noun, toy.body, toy.belly, toy.background)
+    photos, masks = _photos(_shots(toy.seed, scene)[PHOTOS:])
+    return replace(toy, references=photos, held_out=toy.references, masks=masks)
+
+
+def _shots(n: int, scene: Scene) -> list[tuple[Scene, int]]:
+    """Scene and seed of a concept's photos: five on the scene's own background, five on others."""
+    rng = np.random.default_rng([505, n])
+    others = rng.permutation([b for b in BACKGROUNDS if b != scene.background])[:PHOTOS]
+    places = (*[scene.background] * PHOTOS, *others)
+    return [(scene.with_(background=str(b)), int(rng.integers(2**31))) for b in places]
+
+
+def _photos(shots: list[tuple[Scene, int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Photos uint8 [n, 64, 64, 3] and the masks of their subject uint8 [n, 64, 64]."""
+    return np.stack([render(*shot) for shot in shots]), np.stack([subject_mask(*shot) for shot in shots])

@@ -18,11 +18,19 @@ BACKWARD = 2
 
 @dataclass(frozen=True)
 class Row:
-    """One method. reward: "plain", "augmented", "mean of two" or "worst of two"; the second scorer is the judge."""
+    """One method. reward: "plain", "augmented", "mean of two" or "worst of two", where the second scorer is the judge;
+    or one of WITHOUT_MASKS.
+    """
 
     settings: LoopSettings
     about: str
     reward: str = "plain"
+
+
+WITHOUT_MASKS = ("picture", "patches", "picture, several", "patches, several")
+"""Rewards whose fidelity is by whole pictures or by patches, without masks, from the photos on one background or on
+several. Judge and guards are those of the other rows.
+"""
 
 
 def _window(low: float, high: float) -> dict[str, dict]:
@@ -112,6 +120,7 @@ def rows(base: LoopSettings) -> dict[str, Row]:
         "augmented": row("DPO, scores averaged over a flip and small shifts", "augmented"),
         "mean_of_two": row("DPO, mean of two scorers on each axis", "mean of two", pairs={"combine": "mean"}),
         "worst_of_two": row("DPO, worst of two scorers on each axis", "worst of two"),
+        **{f"no_masks_{kind.replace(', ', '_')}": row(f"DPO, no masks: {kind}", kind) for kind in WITHOUT_MASKS},
     }
 
 

@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from ...dpo_core.run.folder import RunFolder
 from ...dpo_core.settings import LoopSettings, StopSettings
 from ...dpo_core.statistics import by_prompt
 from ..common.concepts import ALL_ROUNDS, cached
-from .rows import DEFAULT, Row, dreambooth_steps, image_forwards, rows
+from .rows import DEFAULT, WITHOUT_MASKS, Row, dreambooth_steps, image_forwards, rows
 
 UNSEEN = 2
 """Backgrounds that no training prompt names."""
@@ -49,7 +50,7 @@ def row_loop(seed: int, path: Path, shared: Path, settings: LoopSettings, scorer
 
 
 def row_scorers(toy, reward: str):
-    """Scorers of a row by its kind of reward. With an augmented reward the plain scores are measured too, as
+    """Scorers of a row by its kind of reward. Where it is another one the plain scores are measured too, as
     plain_fidelity and plain_alignment.
 
     "mean of two" and "worst of two" train on the judge as well: in these rows only the oracle is independent.
@@ -65,8 +66,16 @@ def row_scorers(toy, reward: str):
 
     from ...metrics.augmented import AugmentedEmbedder
     from ...metrics.embedders import OpenClipEmbedder
+    from ...metrics.patches import ByPatches
+    from ...toybox.concepts import in_several_places
 
     concept, embedder = toy.to_concept(), OpenClipEmbedder(weights_folder("reward"))
+    if reward in WITHOUT_MASKS:
+        photos = in_several_places(toy) if reward.endswith("several") else toy
+        bare = replace(photos.to_concept(), masks=None)
+        marked = ByPatches(embedder) if reward.startswith("patches") else embedder
+        measuring = FidelityScorer(embedder, concept.references, "plain_fidelity", concept.masks)
+        return Scorers(reward_scorers(marked, bare), [*plain.judges, measuring])
     if reward != "augmented":
         two = [embedder, OpenClipEmbedder(weights_folder("judge"))]
         return Scorers(reward_scorers(two, concept), plain.judges)

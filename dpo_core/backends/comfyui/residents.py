@@ -48,6 +48,10 @@ class ResidentEmbedder:
         self._load()
         return self._embedder.embed_images(images)
 
+    def embed_patches(self, images: np.ndarray) -> np.ndarray:
+        self._load()
+        return self._embedder.embed_patches(images)
+
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray | None:
         if len(texts):
             self._load()

@@ -1,0 +1,1 @@
+"""Fidelity scorers with and without masks, by their agreement with the oracle within a prompt."""
