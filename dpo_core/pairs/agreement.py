@@ -199,7 +199,9 @@ class Agreement:
         given, preferences = self.choices, len(self.choices.preferred)
         if self.lacking:
             more = f"{self.lacking} more decision{'s' * (self.lacking > 1)}"
-            return [f"Agreement of the scorers with you: {given.decisions} of {LEAST} decisions; {more} to be measured."]
+            return [
+                f"Agreement of the scorers with you: {given.decisions} of {LEAST} decisions; {more} to be measured."
+            ]
         found = [
             f"Agreement with your {preferences} preferences ({given.kept} kept, {given.swapped} swapped; "
             f"{given.rejected} rejected prefer neither), with 95 % intervals:"
