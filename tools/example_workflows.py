@@ -257,8 +257,8 @@ def compared(toy: dict) -> dict:
             "LoraLoader", 1720, 820, (400, 190), "The best one, by ComfyUI's own loader", model=toy["model"],
             clip=toy["clip"], lora_name=["compare", 0], strength_model=["compare", 1], strength_clip=["compare", 1],
         ),
-        "positive": node("CLIPTextEncode", 1720, 1070, (400, 160), clip=["lora", 1], text=COMPARED_PROMPT),
-        "empty": node("EmptyLatentImage", 1720, 1290, (400, 160), width=128, height=128, batch_size=4),
+        "positive": node("CLIPTextEncode", 1720, 1100, (400, 160), clip=["lora", 1], text=COMPARED_PROMPT),
+        "empty": node("EmptyLatentImage", 1720, 1330, (400, 160), width=128, height=128, batch_size=4),
         "sampler": node(
             "KSampler", 2180, 820, (380, 420), model=["lora", 0], positive=["positive", 0], negative=["positive", 0],
             latent_image=["empty", 0], denoise=1.0, **sampling,

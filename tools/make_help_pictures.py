@@ -23,6 +23,8 @@ from example_workflows import graphs, node
 FOLDER = ROOT / "web" / "docs" / "img"
 WIDTH, MOST_BYTES, MARGIN = 640, 60_000, 10
 SCREEN = 1600, 1900
+COMPARING = ("epochs", "compare")
+"""The nodes of the example of compared epochs that others lack."""
 BOX = """kind => {
     const n = app.graph._nodes.find(n => n.type === kind), at = app.canvas.canvas.getBoundingClientRect()
     const [left, top] = app.canvas.ds.convertOffsetToCanvas([n.pos[0], n.pos[1] - 30])
@@ -34,7 +36,7 @@ SEEN = """kind => app.graph._nodes.filter(n => n.type === kind)
 
 
 def every_node() -> dict:
-    """The quickstart plus the nodes it lacks: early stopping, strength sweep, inspector, and DPO Rounds."""
+    """The quickstart plus the nodes it lacks: early stopping, strength sweep, inspector, comparison, DPO Rounds."""
     graph = dict(graphs()["toybox_quickstart"][0])
     toy = {"model": ["toy", 0], "clip": ["toy", 1], "vae": ["toy", 2]}
     shared = {
@@ -69,6 +71,12 @@ def every_node() -> dict:
     if not any(part["class_type"] == "DBDPO_InspectPairs" for part in graph.values()):
         graph["inspect"] = node("DBDPO_InspectPairs", 3900, 0, (1240, 960), pairs=["pairs", 0])
     graph["finish"] = node("DBDPO_FinishCandidates", 2700, 700, (420, 580), **toy, pairs=["pairs", 0], steps=16)
+    graph |= {name: part for name, part in graphs()["toybox_compare_epochs"][0].items() if name in COMPARING}
+    graph["bare"] = node("DBDPO_LoadToybox", 6500, -600, (340, 345), concept=0, personalized=False, steps=120)
+    for name in COMPARING:
+        graph[name] |= {"pos": [6500 + 480 * COMPARING.index(name), 0]}
+        graph[name]["inputs"] |= {part: ["bare", i] for i, part in enumerate(toy)}
+    graph["epochs"]["inputs"]["concept"] = 0
     drawing = {k: v for k, v in graph["sample"]["inputs"].items() if not isinstance(v, list)} | {
         "run_name": "toybox_rounds"
     }

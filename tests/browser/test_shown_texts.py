@@ -60,6 +60,9 @@ def graph() -> dict:
     whole["strength"] = node(
         "Strength", model=model, lora=["train", 1], candidates=["sample", 0], strengths="0, 1", **parts
     )
+    whole["epochs"] = node("ToyboxEpochs", model=model, clip=clip, vae=vae, concept=0, steps=2, epochs=1)
+    held_out = {k: v for k, v in whole["sample"]["inputs"].items() if k != "candidates_per_prompt"}
+    whole["compare"] = node("CompareLoras", **{**held_out, **parts, "loras": ["epochs", 0]})
     drawing, pairing, training = ({**whole[name]["inputs"]} for name in ("sample", "pairs", "train"))
     loop = {k: v for k, v in {**drawing, **pairing, **training, **parts}.items() if k not in ("scored", "pairs")}
     whole["rounds"] = node(
