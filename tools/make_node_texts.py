@@ -71,6 +71,8 @@ def _row(name: str, kind: str | list, options: dict, optional: bool) -> str:
         step = options.get("step") if kind == "INT" and options.get("step", 1) > 1 else None
         told = f"{default:.10g} ({options['min']:.8g} to {options['max']:.10g}{' ' + unit[1] if unit else ''}"
         told += f", in steps of {step})" if step else ")"
+    elif isinstance(default, bool):
+        told = "on" if default else "off"
     else:
         told = f"`{default}`"
     what = UNIT.sub("", options["tooltip"]).replace("|", "\\|")

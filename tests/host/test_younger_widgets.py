@@ -65,6 +65,12 @@ def test_saved_values_stay_those_of_their_widgets(nodes, node):
     assert all(w.optional for w in widgets(nodes[node]) if w.id not in former)
 
 
+@pytest.mark.parametrize("node", ["DBDPO_SampleCandidates", "DBDPO_Rounds"])
+def test_the_pools_widgets_are_advanced(nodes, node):
+    shown = {**nodes[node].INPUT_TYPES()["required"], **nodes[node].INPUT_TYPES()["optional"]}
+    assert [name for name, (_, *options) in shown.items() if options and options[0].get("advanced")] == POOL
+
+
 @pytest.mark.parametrize("given", [{}, {"guidance_until": None}, {"guidance_until": 1.0}])
 def test_candidates_without_the_widget_keep_their_name(given):
     """The set's name is a hash of the settings."""
