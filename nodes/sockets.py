@@ -16,6 +16,8 @@ from ..dpo_core.settings import PairSettings, SamplingSettings
 CATEGORY = "DreamBooth DPO"
 AUTO = "auto"
 """Option of a combo widget: as usual for the model's family."""
+QUESTIONS = "questions to clip"
+"""Option of Load Scorer: a language model of the host that is asked about the pictures."""
 
 
 def found_by(*words: str) -> dict[str, list[str]]:

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from ...errors import UserError
+from .host_answers import answer_tokenizer, first_answer, question_tokens
 from .host_check import NEWEST, OLDEST, check, memory_switches, missing, numbers, refusal, version
 from .host_files import class_of_file
 from .host_loras import diffusers_places, lora_layers, weight_changes
@@ -39,6 +40,7 @@ from .host_sampling import (
 __all__ = [
     "NEWEST",
     "OLDEST",
+    "answer_tokenizer",
     "cast_at_use",
     "check",
     "check_interrupt",
@@ -47,6 +49,7 @@ __all__ = [
     "denoise",
     "device",
     "diffusers_places",
+    "first_answer",
     "for_training",
     "forget_compiled",
     "free_memory",
@@ -67,6 +70,7 @@ __all__ = [
     "plain_copy",
     "previewer",
     "progress_bar",
+    "question_tokens",
     "refusal",
     "register_gradients",
     "rounding_of_merge",
