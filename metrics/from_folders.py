@@ -47,10 +47,11 @@ def clip_scorers(
         rewards = [AugmentedEmbedder(embedder) for embedder in rewards]
 
     judge_embedder = _judge(judge.judge, judge.judge_kind, device) if judge and judge.judge else None
-    found = concept_scorers(rewards, judge_embedder, concept)
-    if judge and judge.quality:
-        embedder, trained = TwoTowerEmbedder(judge.quality.folder, device), judge.quality.role == "reward"
-        found = with_quality(found, embedder, rewards, concept, trained)
+    quality = TwoTowerEmbedder(judge.quality.folder, device) if judge and judge.quality else None
+    trained = quality is not None and judge.quality.role == "reward"
+    found = concept_scorers(rewards, judge_embedder, concept, None if trained else quality)
+    if trained:
+        found = with_quality(found, quality, rewards, concept, trained=True)
     if judge and judge.vlm:
         found = with_vlm(found, judge.vlm, concept, device)
     if faces is not None:

@@ -149,15 +149,20 @@ def judge_scorers(judge: Embedder | Answerer, concept: Any) -> list[Any]:
     return found
 
 
-def concept_scorers(reward: Embedder | Sequence[Embedder], judge: Embedder | Answerer | None, concept: Any) -> Scorers:
+def concept_scorers(
+    reward: Embedder | Sequence[Embedder],
+    judge: Embedder | Answerer | None,
+    concept: Any,
+    quality: Embedder | None = None,
+) -> Scorers:
     """The rewards, judge scorers and guards of one concept.
 
     reward: one embedder, or several that share the axes, see `reward_scorers`. judge: scores fidelity, and alignment if
     it has a text tower; a model that answers questions judges alignment alone. Guards use the judge's embedder, else
     the first reward embedder. concept: references, masks, held_out,
     identifier and without_identifier of a subject. With held-out photos there is a copy-paste guard; with masks, where
-    a photo shows any background, a background guard, named "judge_background" or, without a judge, "background". Raises
-    MetricsError for what a scorer cannot do.
+    a photo shows any background, a background guard, named "judge_background" or, without a judge's embedder,
+    "background". quality: the model of the quality guard, if any. Raises MetricsError for what a scorer cannot do.
     """
     rewards = reward_scorers(reward, concept)
     judges: list[Any] = []
@@ -167,16 +172,21 @@ def concept_scorers(reward: Embedder | Sequence[Embedder], judge: Embedder | Ans
         judges += judge_scorers(judge, concept)
     if isinstance(judge, Answerer):
         judge = None
-    guard_embedder = judge or (reward[0] if isinstance(reward, Sequence) else reward)
+    embedders = list(reward) if isinstance(reward, Sequence) else [reward]
+    judges += _guards(judge or embedders[0], concept, judge is None)
+    found = Scorers(rewards, judges, doubts)
+    return found if quality is None else with_quality(found, quality, embedders, concept)
+
+
+def _guards(embedder: Embedder, concept: Any, by_reward: bool) -> list[Any]:
+    """The guards by an embedder, see `concept_scorers`. by_reward: it is a reward's, as no judge has one."""
+    found: list[Any] = []
     if concept.held_out is not None:
-        judges.append(CopyPasteScorer(guard_embedder, concept.held_out, concept.references))
+        found.append(CopyPasteScorer(embedder, concept.held_out, concept.references))
     if concept.masks is not None and shows_place(concept.masks).any():
-        judges.append(
-            BackgroundScorer(
-                guard_embedder, concept.references, concept.masks, "background" if judge is None else "judge_background"
-            )
-        )
-    return Scorers(rewards, [*judges, DiversityScorer(guard_embedder)], doubts)
+        name = "background" if by_reward else "judge_background"
+        found.append(BackgroundScorer(embedder, concept.references, concept.masks, name))
+    return [*found, DiversityScorer(embedder)]
 
 
 def about_scorers(loop: Any, titles: Mapping[str, str] | None = None) -> dict[str, tuple[str, str, bool]]:

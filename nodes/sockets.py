@@ -18,6 +18,8 @@ AUTO = "auto"
 """Option of a combo widget: as usual for the model's family."""
 NONE = "none"
 """Option of a combo widget: nothing."""
+QUESTIONS = "questions to clip"
+"""Option of Load Scorer: a language model of the host that is asked about the pictures."""
 
 
 def found_by(*words: str) -> dict[str, list[str]]:

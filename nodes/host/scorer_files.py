@@ -9,6 +9,7 @@ from typing import Any
 
 from ...dpo_core.errors import UserError
 from ...metrics.file_kinds import kind_of_file
+from ..sockets import QUESTIONS
 
 FOLDER = "dreambooth_dpo_scorers"
 _TOYBOX = {"toybox reward": "reward", "toybox judge": "judge"}
@@ -38,12 +39,12 @@ def scorer_names() -> list[str]:
 
 def check_file(name: str) -> str | None:
     """Why there is no scorer of this name, or None if there is one."""
-    if name in _TOYBOX:
+    if name in _TOYBOX or name == QUESTIONS:
         return None
     if name not in scorer_names():
         return (
-            f"scorer {name!r} was not found. Put an open_clip or DINOv2 folder (config and safetensors weights), or "
-            f"one .safetensors file, under {roots()[0]}, and press R to refresh the list."
+            f"scorer {name!r} was not found. Put a folder of open_clip, CLIP, SigLIP or DINOv2 (config and "
+            f"safetensors weights), or one .safetensors file, under {roots()[0]}, and press R to refresh the list."
         )
     if name.endswith(".safetensors") and (kind := kind_of_file(_path(name))):
         return (
@@ -79,14 +80,19 @@ def _path(name: str) -> Path:
     return next(root / name for root in roots() if (root / name).exists())
 
 
-def load_scorer(name: str, architecture: str, augment: bool = False) -> Any:
+def load_scorer(name: str, architecture: str, augment: bool = False, clip: Any = None) -> Any:
     """The chosen scorer under ComfyUI's memory management; the last few are cached, by the state of their files.
 
-    augment: embed the mean over four views of a picture. Raises UserError that says what is missing.
+    augment: embed the mean over four views of a picture. clip: the CLIP that answers questions, for that choice alone.
+    Raises UserError that says what is missing, or given beside a scorer that does not use it.
     """
     from ...metrics.errors import MetricsError
     from ...metrics.model_files import without_hub
 
+    if name == QUESTIONS:
+        return _asked(clip, augment)
+    if clip is not None:
+        raise UserError(f"scorer is {name!r}, which uses no clip: choose {QUESTIONS!r}, or disconnect clip.")
     if wrong := check_scorer(name, architecture):
         raise UserError(wrong)
     files = tuple(stamp(name))
@@ -94,6 +100,20 @@ def load_scorer(name: str, architecture: str, augment: bool = False) -> Any:
         return _augmented(name, architecture, files) if augment else _load(name, architecture, files)
     except MetricsError as error:
         raise UserError(f"scorer {name!r}: {without_hub(str(error))}") from error
+
+
+def _asked(clip: Any, augment: bool) -> Any:
+    """The scorer by questions to a CLIP. Raises UserError without one, and with augment, as it has no embeddings."""
+    from .answers import ClipAnswerer
+
+    if clip is None:
+        raise UserError(
+            f"scorer is {QUESTIONS!r}, and no clip is connected: connect a vision-language model that generates text, "
+            "such as Qwen3-VL, or choose another scorer."
+        )
+    if augment:
+        raise UserError(f"augment averages embeddings, and {QUESTIONS!r} has none: turn augment off.")
+    return ClipAnswerer(clip)
 
 
 @lru_cache(maxsize=4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io, ui
 
 from ..sockets import CATEGORY, found_by, shown_again
-from .inputs import picture_inputs, scoring_inputs
+from .inputs import picture_inputs, quality_input, scoring_inputs
 
 
 class Evaluate(io.ComfyNode):
@@ -26,6 +26,7 @@ class Evaluate(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="The VAE of both models."),
                 *scoring_inputs("its scores are independent evidence."),
                 *picture_inputs(least=1),
+                quality_input(),
             ],
             outputs=[
                 io.Image.Output(
@@ -43,13 +44,16 @@ class Evaluate(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, before, after, clip, vae, candidates, scorer, seeds_per_prompt, seed, judge=None) -> io.NodeOutput:
+    def execute(
+        cls, before, after, clip, vae, candidates, scorer, seeds_per_prompt, seed, judge=None, quality=None
+    ) -> io.NodeOutput:
         from ..host.runs import NodeProgress, to_image
         from ..stages.evaluate import evaluate
 
         settings = candidates.settings.model_copy(update={"seed": seed})
         progress = NodeProgress(cls.hidden.unique_id, pictures=False)
-        found = evaluate((before, after), clip, vae, candidates, settings, (scorer, judge), seeds_per_prompt, progress)
+        scorers, models = (scorer, judge, quality), (before, after)
+        found = evaluate(models, clip, vae, candidates, settings, scorers, seeds_per_prompt, progress)
         image = to_image([found.grid])
         shown = {
             **ui.PreviewImage(image, cls=cls).as_dict(),

@@ -14,6 +14,16 @@ def judge_input(says: str, **more) -> io.Input:
     return ScorerType.Input("judge", optional=True, tooltip=f"A scorer of another backbone that {says}", **more)
 
 
+def quality_input() -> io.Input:
+    """The optional model of the quality guard."""
+    return ScorerType.Input(
+        "quality",
+        optional=True,
+        tooltip="PickScore, or another CLIP trained on people's preferences: a guard that only measures. A clear fall "
+        "of the pictures' quality is reported.",
+    )
+
+
 def seeds_input(least: int = 2, **more) -> io.Input:
     """Pictures per held-out prompt; gains in standard deviations need at least 2."""
     return widget(EvaluationSettings, "seeds_per_prompt", min=least, **more)

@@ -7,7 +7,7 @@ from comfy_api.latest import io, ui
 from ...dpo_core.settings import StopSettings
 from ..sockets import CATEGORY, CandidatesType, PairsType, StandingType, found_by, shown_again
 from ..widgets import widget
-from .inputs import picture_inputs, scoring_inputs
+from .inputs import picture_inputs, quality_input, scoring_inputs
 from .score import second_scorer
 
 _LAZY = ("after", "lora", "candidates")
@@ -79,6 +79,7 @@ class KeepBest(io.ComfyNode):
                     optional=True,
                     tooltip="Draft pairs of this round. If empty, the loop stops early instead of failing.",
                 ),
+                quality_input(),
             ],
             outputs=outputs(),
             hidden=[io.Hidden.unique_id],
@@ -88,6 +89,7 @@ class KeepBest(io.ComfyNode):
     def execute(
         cls, before, clip, vae, scorer, seeds_per_prompt, seed, patience,
         after=None, lora=None, candidates=None, judge=None, scorer_2=None, so_far=None, pairs=None, drafts=None,
+        quality=None,
     ) -> io.NodeOutput:  # fmt: skip
         from ..host.runs import NodeProgress, to_image
         from ..stages.keep_best import ended, keep_best, picture, report
@@ -98,7 +100,7 @@ class KeepBest(io.ComfyNode):
         if so_far and none and not so_far.decision.stop:
             kept = ended(so_far, none)
         elif so_far is None or not so_far.decision.stop:
-            scorers = (scorer, scorer_2, judge)
+            scorers = (scorer, scorer_2, judge, quality)
             drawing = (seeds_per_prompt, seed)
             kept = keep_best((before, after), lora, clip, vae, candidates, scorers, drawing, patience, so_far, progress)
         progress.show(curve := picture(kept))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
-from ..sockets import CATEGORY, CandidatesType, ScoredType, ScorerType, found_by, shown_again
+from ..sockets import CATEGORY, QUESTIONS, CandidatesType, ScoredType, ScorerType, found_by, shown_again
 
 TOYBOX = ("toybox reward", "toybox judge")
 
@@ -18,14 +18,15 @@ class LoadScorer(io.ComfyNode):
             node_id="DBDPO_LoadScorer",
             display_name="Load Scorer",
             category=CATEGORY,
-            description="Loads a model that scores pictures: open_clip (fidelity and alignment) or DINOv2 (fidelity). "
-            "Nothing is downloaded.",
-            **found_by("clip score", "dino", "reward model"),
+            description="Loads a model that scores pictures: open_clip, CLIP or SigLIP (fidelity and alignment), "
+            "DINOv2 (fidelity), or a vision-language model that judges alignment by questions. Nothing is downloaded.",
+            **found_by("clip score", "dino", "siglip", "pickscore", "vqa score", "vlm judge", "reward model"),
             inputs=[
                 io.Combo.Input(
                     "scorer",
-                    options=[*TOYBOX, *scorer_names()],
-                    tooltip="A folder or file under models/dreambooth_dpo_scorers, or a scorer of the toybox.",
+                    options=[*TOYBOX, *scorer_names(), QUESTIONS],
+                    tooltip="A folder or file under models/dreambooth_dpo_scorers, a scorer of the toybox, or "
+                    "questions to the model at the input clip.",
                 ),
                 io.String.Input(
                     "architecture",
@@ -40,6 +41,12 @@ class LoadScorer(io.ComfyNode):
                     tooltip="Score four views of each picture (flipped, shifted) and take the mean. Training can "
                     "exploit the scorer less easily; scoring takes four times as long.",
                 ),
+                io.Clip.Input(
+                    "clip",
+                    optional=True,
+                    tooltip=f"Only for {QUESTIONS}: a vision-language model that generates text, such as Qwen3-VL. It "
+                    "judges alignment, or is the second reward scorer.",
+                ),
             ],
             outputs=[
                 ScorerType.Output(
@@ -51,10 +58,10 @@ class LoadScorer(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, scorer: str, architecture: str, augment: bool | None = None) -> io.NodeOutput:
+    def execute(cls, scorer: str, architecture: str, augment: bool | None = None, clip=None) -> io.NodeOutput:
         from ..host.scorer_files import load_scorer
 
-        return io.NodeOutput(load_scorer(scorer, architecture.strip(), bool(augment)))
+        return io.NodeOutput(load_scorer(scorer, architecture.strip(), bool(augment), clip))
 
     @classmethod
     def validate_inputs(cls, scorer: str = "") -> bool | str:

@@ -40,15 +40,16 @@ def evaluate(
     vae: Any,
     candidates: Candidates,
     settings: SamplingSettings,
-    judges: tuple[Any, Any | None],
+    judges: tuple[Any, Any | None, Any | None],
     seeds: int,
     progress: NodeProgress,
 ) -> Evaluated:
     """Draw and score held-out pictures of both models.
 
-    models: (before, after). judges: (reward scorer, judge or None). seeds: pictures per prompt.
+    models: (before, after). judges: (reward scorer, judge or None, quality or None). seeds: pictures per prompt.
     """
-    scorers = concept_scorers(*judges, candidates.concept)
+    reward, judge, quality = judges
+    scorers = concept_scorers(reward, judge, candidates.concept, quality)
     with RunFolder(candidates.folder) as run:
         sets, measured = measure(run, models, clip, vae, candidates, settings, scorers, seeds, progress)
         gains = measured.gains(*sets)

@@ -32,7 +32,7 @@ def keep_best(
     clip: Any,
     vae: Any,
     candidates: Candidates,
-    scorers: tuple[Any, Any | None, Any | None],
+    scorers: tuple[Any, Any | None, Any | None, Any | None],
     drawing: tuple[int, int],
     patience: int,
     so_far: Kept | None,
@@ -40,15 +40,15 @@ def keep_best(
 ) -> Kept:
     """Measure a round and decide which of it and the earlier rounds (`so_far`) is kept.
 
-    models: (before all rounds, after this round). scorers: (reward scorer, second one or None, judge or None). drawing:
-    (pictures per prompt, seed). Raises UserError if `lora` does not belong to the model after the round, if `so_far`
-    was measured from another start, or if there is a single held-out prompt or picture of each.
+    models: (before all rounds, after this round). scorers: (reward scorer, and a second one, judge, quality, each or
+    None). drawing: (pictures per prompt, seed). Raises UserError if `lora` does not belong to the model after the
+    round, if `so_far` was measured from another start, or if there is a single held-out prompt or picture of each.
     """
     check_enough(len(candidates.prompts.held_out), drawing[0], "Keep Best Round")
     before, after = models
     _check_lora(after, lora)
-    first, second, judge = scorers
-    found = concept_scorers(first if second is None else [first, second], judge, candidates.concept)
+    first, second, judge, quality = scorers
+    found = concept_scorers(first if second is None else [first, second], judge, candidates.concept, quality)
     seeds, seed = drawing
     settings = candidates.settings.model_copy(update={"seed": seed})
     _, name = evaluation_set(before, clip, vae, candidates, settings, seeds, progress)

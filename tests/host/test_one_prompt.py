@@ -34,7 +34,7 @@ def test_keep_best_round_and_strength_sweep(tmp_path, held_out, seeds, said):
 
     found = candidates(held_out, tmp_path / "run")
     with pytest.raises(UserError, match=f"Keep Best Round .*{said}"):
-        keep_best((None, None), None, None, None, found, (None, None, None), (seeds, 0), 3, None, None)
+        keep_best((None, None), None, None, None, found, (None, None, None, None), (seeds, 0), 3, None, None)
     with pytest.raises(UserError, match=f"Strength Sweep .*{said}"):
         strength_sweep((None, None, None), {}, found, found.settings, (None, None), "0, 1", seeds, None)
     assert not (tmp_path / "run").exists()

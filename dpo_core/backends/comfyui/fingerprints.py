@@ -34,14 +34,25 @@ def fingerprint(model: Any, clip: Any = None, vae: Any = None) -> str:
     if (live := live_adapter(model)) is not None:
         digest.update(live.fingerprint.encode())
     if clip is not None:
-        _weights(digest, clip.patcher)
-        _digest(digest, "layer", getattr(clip, "layer_idx", None))
-        _digest_patches(digest, clip.patcher, CLIPS_OWN)
-        if options := getattr(clip, "tokenizer_options", None):
-            digest.update(f"tokenizer_options={described(options)}".encode())
+        _digest_clip(digest, clip)
     if vae is not None:
         _weights(digest, vae.patcher)
     return digest.hexdigest()[:16]
+
+
+def fingerprint_of_clip(clip: Any) -> str:
+    """Fingerprint (16 hex digits) of a CLIP alone, of the same things."""
+    digest = hashlib.sha256()
+    _digest_clip(digest, clip)
+    return digest.hexdigest()[:16]
+
+
+def _digest_clip(digest: Any, clip: Any) -> None:
+    _weights(digest, clip.patcher)
+    _digest(digest, "layer", getattr(clip, "layer_idx", None))
+    _digest_patches(digest, clip.patcher, CLIPS_OWN)
+    if options := getattr(clip, "tokenizer_options", None):
+        digest.update(f"tokenizer_options={described(options)}".encode())
 
 
 def _weights(digest: Any, patcher: Any) -> None:

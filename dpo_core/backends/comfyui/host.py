@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from ...errors import UserError
+from .host_answers import answer_tokenizer, first_answer, question_tokens
 from .host_check import NEWEST, OLDEST, check, memory_switches, missing, numbers, refusal, version
 from .host_files import class_of_file
 from .host_lora_patches import Patch, change_of, has_loras, lora_patches, weight_patches, with_lora_strength
@@ -41,6 +42,7 @@ __all__ = [
     "NEWEST",
     "OLDEST",
     "Patch",
+    "answer_tokenizer",
     "cast_at_use",
     "change_of",
     "check",
@@ -50,6 +52,7 @@ __all__ = [
     "denoise",
     "device",
     "diffusers_places",
+    "first_answer",
     "for_training",
     "forget_compiled",
     "free_memory",
@@ -73,6 +76,7 @@ __all__ = [
     "plain_copy",
     "previewer",
     "progress_bar",
+    "question_tokens",
     "read_lora_file",
     "refusal",
     "register_gradients",

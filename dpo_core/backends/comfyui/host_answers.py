@@ -29,8 +29,8 @@ def _language_model(clip: Any) -> Any:
     name = type(found if found is not None else stage).__name__
     if not hasattr(clip, "generate") or not callable(getattr(found, "logits", None)):
         raise UserError(
-            f"the text encoder ({name}) on ComfyUI {version()} answers no questions: it only encodes prompts. {_REMEDY}, "
-            "on a ComfyUI that has the node Generate Text."
+            f"the text encoder ({name}) on ComfyUI {version()} answers no questions: it only encodes prompts. "
+            f"{_REMEDY}, on a ComfyUI that has the node Generate Text."
         )
     if {cls.__name__ for cls in type(found).__mro__} & set(_NO_HEAD):
         raise UserError(

@@ -29,7 +29,8 @@ class _Holder(nn.Module):
 class ResidentEmbedder:
     """An embedder whose model is moved by ComfyUI; it fits the same protocol as the wrapped one.
 
-    The wrapped embedder must have its torch model in `_model` and its device in `device`.
+    The wrapped embedder must have its torch model in `_model` and its device in `device`. `scale` and `bias` of an
+    image-text model's logit are passed on, for the quality scorer.
     """
 
     def __init__(self, embedder: Any) -> None:
@@ -37,6 +38,7 @@ class ResidentEmbedder:
         if isinstance(getattr(type(model), "device", None), property):
             model = embedder._model = _Holder(model)
         self.name, self.fingerprint = embedder.name, embedder.fingerprint
+        self.scale, self.bias = getattr(embedder, "scale", None), getattr(embedder, "bias", 0.0)
         self._embedder = embedder
         self._patcher = host.managed(model)
 
