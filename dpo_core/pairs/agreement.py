@@ -13,7 +13,7 @@ import numpy as np
 from .edits import Edits
 
 LEAST = 20
-"""Decisions (keep, swap, reject) from which shares are given; preferences (keep, swap) from which one is recommended."""
+"""Decisions (keep, swap, reject) from which shares are given; preferences (keep, swap) for a recommendation."""
 WEIGHTS = tuple(round(0.05 * i, 2) for i in range(21))
 """Shares of fidelity that are tried, 0..1."""
 TIE = 1e-9
@@ -199,7 +199,9 @@ class Agreement:
         given, preferences = self.choices, len(self.choices.preferred)
         if self.lacking:
             more = f"{self.lacking} more decision{'s' * (self.lacking > 1)}"
-            return [f"Agreement of the scorers with you: {given.decisions} of {LEAST} decisions; {more} to be measured."]
+            return [
+                f"Agreement of the scorers with you: {given.decisions} of {LEAST} decisions; {more} to be measured."
+            ]
         found = [
             f"Agreement with your {preferences} preferences ({given.kept} kept, {given.swapped} swapped; "
             f"{given.rejected} rejected prefer neither), with 95 % intervals:"

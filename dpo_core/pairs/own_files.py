@@ -198,7 +198,9 @@ def _size(file: Path) -> tuple[int, int]:
         with Image.open(file, formats=FORMATS) as image:
             return ImageOps.exif_transpose(image).size
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{file} cannot be read as PNG, JPEG or WebP ({error}). Save it again, or take it out.") from error
+        raise UserError(
+            f"{file} cannot be read as PNG, JPEG or WebP ({error}). Save it again, or take it out."
+        ) from error
 
 
 def doubts(pairs: Sequence[OwnPair], subject: str) -> list[str]:
@@ -206,4 +208,6 @@ def doubts(pairs: Sequence[OwnPair], subject: str) -> list[str]:
     without = [pair.prompt for pair in pairs if subject not in pair.prompt]
     if not without:
         return []
-    return [f"{len(without)} of {len(pairs)} own pairs have a prompt that does not name {subject!r}, as {without[0]!r}."]
+    return [
+        f"{len(without)} of {len(pairs)} own pairs have a prompt that does not name {subject!r}, as {without[0]!r}."
+    ]

@@ -105,9 +105,7 @@ class ReferenceCache:
             self.known = ~(self.winner.isnan() & self.loser.isnan()).cpu()
 
 
-def forwards_to_fill(
-    pairs: int, draws: int, batch_size: int, planned: int, own: int = 0, weight: float = 1.0
-) -> int:
+def forwards_to_fill(pairs: int, draws: int, batch_size: int, planned: int, own: int = 0, weight: float = 1.0) -> int:
     """Number of forwards, from the first of a round, that visit every draw that the round will use.
 
     `planned`: forwards of the whole round, of `batch_size` pairs each. own, weight: as for `dataset.visits`; pairs with

@@ -24,6 +24,7 @@ IDS = [
     "DBDPO_BuildPairs",
     "DBDPO_PreviewPairs",
     "DBDPO_InspectPairs",
+    "DBDPO_OwnPairs",
     "DBDPO_FinishCandidates",
     "DBDPO_TrainStep",
     "DBDPO_Evaluate",

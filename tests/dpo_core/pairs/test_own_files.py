@@ -49,7 +49,7 @@ def test_folders_are_paired_by_name_with_their_prompts(source: Path):
 
 def test_a_csv_is_read_with_paths_from_its_folder(source: Path):
     file = source / "pairs.csv"
-    file.write_text("\ufeffPrompt,winner,loser\n\"a sks robot, red\",winner/a.png,loser/a.webp\n", encoding="utf-8")
+    file.write_text('\ufeffPrompt,winner,loser\n"a sks robot, red",winner/a.png,loser/a.webp\n', encoding="utf-8")
     (pair,) = find_own_pairs(file).pairs
     assert pair.prompt == "a sks robot, red" and pair.loser == (source / "loser" / "a.webp").resolve()
 
