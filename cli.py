@@ -17,6 +17,7 @@ from .dpo_core.errors import UserError
 from .dpo_core.json_values import to_json
 from .terminal.agreement import agreement
 from .terminal.bars import bars
+from .terminal.export_pairs import export_pairs
 from .terminal.join import join
 from .terminal.run_folders import existing_run
 from .terminal.tables import show_answer, show_comparison, show_sweep
@@ -215,6 +216,7 @@ def export(
 
 app.command("join")(plain_errors(join))
 app.command("agreement")(plain_errors(agreement))
+app.command("export-pairs")(plain_errors(export_pairs))
 
 
 @app.command()

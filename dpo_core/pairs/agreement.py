@@ -13,7 +13,7 @@ import numpy as np
 from .edits import Edits
 
 LEAST = 20
-"""Decisions (keep, swap, reject) from which shares are given; preferences (keep, swap) from which one is recommended."""
+"""Decisions (keep, swap, reject) from which shares are given; preferences (keep, swap) for a recommendation."""
 WEIGHTS = tuple(round(0.05 * i, 2) for i in range(21))
 """Shares of fidelity that are tried, 0..1."""
 TIE = 1e-9

@@ -37,7 +37,7 @@ class Basis(BaseModel):
 
 @dataclass(frozen=True)
 class Stored:
-    """Stored decisions of one Inspect Pairs node, and what they were made on; None where an older version stored them."""
+    """Stored decisions of one Inspect Pairs node, and what they were made on (None: stored by an older version)."""
 
     edits: Edits
     basis: Basis | None

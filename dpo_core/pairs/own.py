@@ -22,7 +22,7 @@ CHUNK = 4
 
 @dataclass(frozen=True)
 class Own:
-    """Own pairs that go with a list of pairs: the name of their set, and how often one is visited for each automatic."""
+    """Own pairs that go with a list of pairs: the name of their set, and visits of one for each of an automatic one."""
 
     set_name: str
     weight: float
@@ -36,7 +36,7 @@ def store_own_pairs(
     size: tuple[int, int],
     progress: Progress = silent,
 ) -> str:
-    """Encode own pairs that the run does not have yet, and store them as candidates and pairs; returns their set's name.
+    """Encode own pairs that the run does not have yet, and store them as candidates and pairs; returns their set.
 
     Candidates 2i and 2i + 1 are winner and loser of pair i. size: (width, height) of the run's pictures; others are
     cropped around the centre and resized, as reference photos are. Raises UserError where the two pictures of a pair

@@ -185,7 +185,11 @@ class RunFolder:
     def _image(self, set_name: str, position: int) -> np.ndarray:
         from PIL import Image
 
-        return np.asarray(Image.open(self._there(self.image_path(set_name, position))).convert("RGB"))
+        return np.asarray(Image.open(self.image_file(set_name, position)).convert("RGB"))
+
+    def image_file(self, set_name: str, position: int) -> Path:
+        """The file of a recorded image. Raises UserError when it is missing."""
+        return self._there(self.image_path(set_name, position))
 
     @staticmethod
     def _there(path: Path) -> Path:
@@ -266,6 +270,10 @@ class RunFolder:
             "SELECT winner, loser, d_fidelity, d_alignment FROM pairs WHERE set_name = ? ORDER BY number", (set_name,)
         )
         return [Pair(*row) for row in rows]
+
+    def pair_lists(self) -> dict[str, int]:
+        """Numbers of pairs by the names that they are stored under, the last stored last."""
+        return dict(self._db.execute("SELECT set_name, COUNT(*) FROM pairs GROUP BY set_name ORDER BY MAX(rowid)"))
 
     # --- training records and states ---
 

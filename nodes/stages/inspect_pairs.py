@@ -25,6 +25,7 @@ from ...dpo_core.pairs.edits import (
     set_thumbs,
     thumbs_of,
 )
+from ...dpo_core.pairs.own import own_of, use_own
 from ...dpo_core.pairs.rules import reward_direction
 from ...dpo_core.records import Candidate, Pair
 from ...dpo_core.run.folder import RunFolder
@@ -130,6 +131,7 @@ def _result(run: RunFolder, handle: Pairs, came: list[Pair], done: Overruled) ->
     )
     run.set_fact(f"no_pairs_{name}", None if done.pairs else none)
     set_thumbs(run, name, thumbs)
+    use_own(run, name, own_of(run, handle.name))
     return replace(handle, name=name)
 
 

@@ -22,6 +22,7 @@ from ...dpo_core.backends.comfyui import (
 from ...dpo_core.errors import UserError
 from ...dpo_core.families import adapter_for, training_for
 from ...dpo_core.pairs.edits import thumbs_of, thumbs_words
+from ...dpo_core.pairs.own import own_of, own_prompts
 from ...dpo_core.report.plots.figure import figure_image
 from ...dpo_core.report.plots.training import training_figure
 from ...dpo_core.run.folder import RunFolder
@@ -105,8 +106,8 @@ def train_step(
     candidates = pairs.scored.candidates
     backend = ComfyTextToImage(without_live_adapter(model), clip, None)
     backend.training_batch = 2 * settings.batch_size
-    backend.encode_texts(candidates.prompts.train)
     with RunFolder(candidates.folder) as run:
+        backend.encode_texts([*candidates.prompts.train, *own_prompts(run, pairs.name)])
         backend.latent_shape = tuple(run.latents(candidates.set_name).shape[1:])
     settings = training_for(settings, family, backend.latent_shape)
     with RunFolder(candidates.folder) as run, backend.training(streams(settings)):
@@ -122,8 +123,9 @@ def train_step(
         start = LiveAdapter(adapter.state(), adapter_settings).fingerprint
         listed, thumbs = [(p.winner, p.loser) for p in run.pairs(pairs.name)], thumbs_of(run, pairs.name)
         number = widgets.get("round") or 0
-        seeds = [widgets["train_seed"], *([number] if number else [])]
-        key = mark(backend.fingerprint, start, pairs.name, listed, settings.described(), *seeds)
+        seeds, own = [widgets["train_seed"], *([number] if number else [])], own_of(run, pairs.name)
+        more = [*seeds, *([own.set_name, own.weight] if own else [])]
+        key = mark(backend.fingerprint, start, pairs.name, listed, settings.described(), *more)
         with RunFolder(candidates.folder / "training" / key) as inner:
             seed = training_seed(widgets["train_seed"], number)
             stopped = train_round(inner, 0, backend, adapter, data, settings, seed, progress, feed.watch(settings))
@@ -140,7 +142,10 @@ def train_step(
     _describe(tensors, records, adapter_settings, settings)
     shown = trained_with(family, adapter_settings, settings)
     note = f"For loading: {tensors.note}." if tensors.note else None
-    said = _summary(records, len(listed), stopped, settings.objective), thumbs_words(thumbs, settings.objective)
+    said = (
+        _summary(records, _counted(len(listed), data.own), stopped, settings.objective),
+        thumbs_words(thumbs, settings.objective),
+    )
     summary = "\n".join(filter(None, (*said, note, auto_words(shown, widgets))))
     live_model = with_live_adapter(backend.patcher, live)
     return Trained(live_model, tensors, tensors.curves, summary, shown, curve(records, settings))
@@ -188,15 +193,19 @@ def _check_start(riding: LiveAdapter | None, lora: Any, settings: AdapterSetting
         )
 
 
-def _summary(records: list[dict], pairs: int, stopped: str | None, objective: str) -> str:
-    """Means of the last 20 steps, and why training stopped early, if it did."""
+def _counted(automatic: int, own: int) -> str:
+    return f"{automatic} pairs and {own} own" if own else f"{automatic} pairs"
+
+
+def _summary(records: list[dict], pairs: str, stopped: str | None, objective: str) -> str:
+    """Means of the last 20 steps, and why training stopped early, if it did. pairs: their numbers, in words."""
     if not records:
         return stopped or "nothing was trained"
     last = records[-20:]
     mean = {k: sum(r[k] for r in last) / len(last) for k in ("loss", "winner_error", "accuracy")}
     level = f" ({NO_PREFERENCE[objective]:.3f} = no preference)" if objective in NO_PREFERENCE else ""
     text = (
-        f"{len(records)} steps on {pairs} pairs. Last {len(last)} steps: loss {mean['loss']:.3f}{level}, "
+        f"{len(records)} steps on {pairs}. Last {len(last)} steps: loss {mean['loss']:.3f}{level}, "
         f"winner error {mean['winner_error']:+.4f} against the reference (+0.01 is a warning), pair accuracy "
         f"{mean['accuracy']:.2f}."
     )

@@ -1,4 +1,4 @@
-"""Rating pairs one by one on the full screen: keys, clicks, what the graph gets, and the scorers' agreement after it."""
+"""Rating pairs one by one on the full screen: keys, clicks, what the graph gets, and the agreement after it."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sqlite3
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -214,6 +215,41 @@ def test_two_inspectors_in_a_row(server: Server, payload: dict):
     )
 
 
+# --- agreement ---
+
+
+def test_after_twenty_decisions_scorers_judge_and_rule_are_compared_with_them(
+    server: Server, payload: dict, folder: Path
+):
+    """The person decides by the judge's fidelity, which the run then holds: the judge agrees in all of them."""
+    part = graph()
+    part["judge"] = toy_loop_graph()["judge"]
+    ids = [p["id"] for p in payload["pairs"][:24]]
+    few = graph(decided(payload, dict.fromkeys(ids[:19], "keep")))
+    assert "19 of 20 decisions; 1 more decision to be measured" in server.run(few)["outputs"]["inspect"]["text"][0]
+    for ways in (dict.fromkeys(ids, "keep"), None):
+        if ways is None:
+            with RunFolder(folder) as run:
+                name = next(n for n in score_names(folder) if n.startswith("judge_fidelity_"))
+                values = run.score_array(payload["set"], name)
+            both = [(i, *map(int, i.split("-"))) for i in ids]
+            ways = {i: "keep" if values[w] > values[el] else "swap" for i, w, el in both}
+        part["inspect"]["inputs"].update(edits=json.dumps(decided(payload, ways)), judge=["judge", 0])
+        history = server.run(part)
+    said = history["outputs"]["inspect"]["text"][0]
+    kept = list(ways.values()).count("keep")
+    assert f"Agreement with your 24 preferences ({kept} kept, {24 - kept} swapped; 0 rejected" in said
+    assert "- Fidelity (judge): 24 of 24 (100 %, 86 to 100)" in said and "- Alignment (judge): " in said
+    assert f"- The pair rule (angle_window): {kept} of 24" in said
+    assert shown(history)["agreement"] == said.splitlines()[1:] and shown(history)["enough"] == 20
+
+
+def score_names(folder: Path) -> set[str]:
+    """Names of all scorers of a run."""
+    with sqlite3.connect(folder / "records.sqlite") as records:
+        return {row[0] for row in records.execute("SELECT DISTINCT scorer FROM scores")}
+
+
 # --- into training ---
 
 
@@ -280,8 +316,8 @@ def test_thumbs_change_what_kto_learns(server: Server, payload: dict):
 # --- the route ---
 
 
-def fetch(server: Server, prefix: str = "", **parts: str) -> tuple[int, dict, bytes]:
-    address = f"{server.url}{prefix}/dreambooth_dpo/preview?{urllib.parse.urlencode(parts)}"
+def fetch(server: Server, prefix: str = "", route: str = "preview", **parts: str) -> tuple[int, dict, bytes]:
+    address = f"{server.url}{prefix}/dreambooth_dpo/{route}?{urllib.parse.urlencode(parts)}"
     try:
         with urllib.request.urlopen(address, timeout=30) as answer:
             return answer.status, dict(answer.headers), answer.read()
@@ -295,6 +331,15 @@ def test_a_preview_is_served_as_webp_with_its_headers(server: Server, payload: d
     assert status == 200 and headers["Content-Type"] == "image/webp" and headers["X-Content-Type-Options"] == "nosniff"
     with Image.open(io.BytesIO(data)) as picture:
         assert picture.format == "WEBP" and picture.size == (64, 64)
+
+
+def test_a_candidate_is_served_in_full_as_png(server: Server, payload: dict, folder: Path):
+    parts = {"run": "inspect", "set": payload["set"], "route": "picture"}
+    status, headers, data = fetch(server, name=payload["files"][7], **parts)
+    assert status == 200 and headers["Content-Type"] == "image/png" and headers["X-Content-Type-Options"] == "nosniff"
+    assert data == (folder / payload["set"] / "images" / "00007.png").read_bytes()
+    assert fetch(server, name=payload["references"][0], **parts)[0] == 404
+    assert fetch(server, name="../images/00007.png", **parts)[0] == 400
 
 
 @pytest.mark.parametrize(

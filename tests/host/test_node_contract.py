@@ -25,6 +25,7 @@ IDS = [
     "DBDPO_BuildPairs",
     "DBDPO_PreviewPairs",
     "DBDPO_InspectPairs",
+    "DBDPO_OwnPairs",
     "DBDPO_FinishCandidates",
     "DBDPO_TrainStep",
     "DBDPO_Evaluate",
