@@ -27,11 +27,13 @@ def clip_scorers(
 
     The guards use the judge, else the first reward model. reward: the folder of an open_clip model, or several folders,
     of which those after the first may be DINOv2's. With `judge.augment` rewards average over views of an image; the
-    judge never does. photos: file names of the reference photos, for a refusal by `judge.faces`. Raises MetricsError
-    that says which file or model is wrong.
+    judge never does. Fidelity is by whole pictures or by patches (`judge.fidelity`, `judge.judge_fidelity`). photos:
+    file names of the reference photos, for a refusal by `judge.faces`. Raises MetricsError that says which file or
+    model is wrong.
     """
     from .augmented import AugmentedEmbedder
     from .embedders import DinoV2Embedder, OpenClipEmbedder, load_embedder
+    from .patches import ByPatches
 
     faces = face_scorer(judge.faces, concept, photos) if judge and judge.faces else None
     folders = [reward] if isinstance(reward, (str, Path)) else list(reward)
@@ -41,11 +43,15 @@ def clip_scorers(
     ]
     if judge and judge.augment:
         rewards = [AugmentedEmbedder(embedder) for embedder in rewards]
+    if judge and judge.fidelity == "patches":
+        rewards = [ByPatches(embedder) for embedder in rewards]
 
     judge_embedder = None
     if judge and judge.judge:
         kind = DinoV2Embedder if judge.judge_kind == "dinov2" else OpenClipEmbedder
         judge_embedder = kind(judge.judge, device=device)
+        if judge.judge_fidelity == "patches":
+            judge_embedder = ByPatches(judge_embedder)
     found = concept_scorers(rewards, judge_embedder, concept)
     if faces is not None:
         faces.name = _next_name("fidelity", {scorer.name for scorer in found.rewards})

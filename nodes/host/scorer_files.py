@@ -79,19 +79,22 @@ def _path(name: str) -> Path:
     return next(root / name for root in roots() if (root / name).exists())
 
 
-def load_scorer(name: str, architecture: str, augment: bool = False) -> Any:
+def load_scorer(name: str, architecture: str, augment: bool = False, fidelity: str = "picture") -> Any:
     """The chosen scorer under ComfyUI's memory management; the last few are cached, by the state of their files.
 
-    augment: embed the mean over four views of a picture. Raises UserError that says what is missing.
+    augment: embed the mean over four views of a picture. fidelity: "picture" or "patches". Raises UserError that says
+    what is missing, or that the model has no patches.
     """
     from ...metrics.errors import MetricsError
     from ...metrics.model_files import without_hub
+    from ...metrics.patches import ByPatches
 
     if wrong := check_scorer(name, architecture):
         raise UserError(wrong)
     files = tuple(stamp(name))
     try:
-        return _augmented(name, architecture, files) if augment else _load(name, architecture, files)
+        loaded = (_augmented if augment else _load)(name, architecture, files)
+        return ByPatches(loaded) if fidelity == "patches" else loaded
     except MetricsError as error:
         raise UserError(f"scorer {name!r}: {without_hub(str(error))}") from error
 
