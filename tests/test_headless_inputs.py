@@ -41,7 +41,7 @@ def test_cut_outs_beside_other_files(project: Path, caplog) -> None:
 
 
 def test_masks_made_by_a_model(project: Path, caplog) -> None:
-    """Where there are none; those that are there are used, a folder beside the model is refused, and an empty result."""
+    """Where there are none; a folder of masks beside the model is refused, and so is an empty result."""
     folder = project / "rot"
     folder.mkdir()
     for name in ("a", "b"):
