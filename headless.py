@@ -13,8 +13,9 @@ import numpy as np
 from .dpo_core.backends.diffusers.devices import device_of
 from .dpo_core.backends.diffusers.devices import pick_device as pick_device
 from .dpo_core.concept import Concept, doubts
-from .dpo_core.config import RunConfig
+from .dpo_core.config import ConceptConfig, RunConfig
 from .dpo_core.crew import ALONE, Crew
+from .dpo_core.errors import UserError
 from .dpo_core.families import AUTO, adapter_for, family_of, sampling_for, training_for, unset_as_auto
 from .dpo_core.json_values import to_json
 from .dpo_core.loop.facts import finish, keep_facts
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from .dpo_core.evaluation.strength import Sweep
     from .dpo_core.processes.leader import Processes
     from .dpo_core.processes.worker import Worker
+    from .metrics.mask_model import MaskModel
 
 
 def settled_config(config: RunConfig) -> RunConfig:
@@ -65,11 +67,25 @@ def settled_config(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"sampling": sampling, "train": train, "adapter": adapter})
 
 
+def mask_finder(given: ConceptConfig) -> MaskModel | None:
+    """The model that makes masks, or None. Raises UserError beside a folder of masks, MetricsError as `MaskModel`."""
+    from .metrics.mask_model import MaskModel
+
+    if given.mask_model is None:
+        return None
+    if given.masks is not None:
+        raise UserError(
+            f"concept.masks ({given.masks}) and concept.mask_model ({given.mask_model.path}) are both set: masks are "
+            "either given or made. Leave one out."
+        )
+    return MaskModel(given.mask_model.path, given.mask_model.kind)
+
+
 def config_concept(config: RunConfig) -> Concept:
     """The concept of a config, with photos and masks at the sampling size. Raises UserError as `Concept` does."""
     given, size = config.concept, (config.sampling.width, config.sampling.height)
     held_out = read_photos(given.held_out, *size, "held-out photos") if given.held_out else None
-    photos, masks = read_subject(given.references, given.masks, *size)
+    photos, masks = read_subject(given.references, given.masks, *size, find=mask_finder(given))
     concept = Concept(given.identifier, given.class_noun, photos, held_out, masks)
     for line in doubts(concept):
         warn(line)

@@ -18,6 +18,15 @@ HUB = "hf-hub:"
 _HUB_NAME = re.compile(rf"{HUB}[\w.-]+/[\w.-]+")
 
 
+class MaskModelConfig(Settings):
+    """A model that makes the masks of the reference photos. Needs opencv-python-headless, or onnxruntime."""
+
+    path: Path = Field(description="A local .onnx file as rembg uses them: u2net, silueta, isnet, birefnet, ...")
+    kind: Literal["auto", "u2net", "isnet", "birefnet"] = Field(
+        "auto", description="How it wants its pictures; auto: by the file's name, u2net for an unknown one."
+    )
+
+
 class ConceptConfig(Settings):
     """The subject."""
 
@@ -34,6 +43,11 @@ class ConceptConfig(Settings):
     )
     held_out: Path | None = Field(
         None, description="Folder of further photos that training never saw; for the copy-paste guard."
+    )
+    mask_model: MaskModelConfig | None = Field(
+        None,
+        description="Makes the masks where there are none, neither a folder nor masks beside the photos nor cut-outs: "
+        "{path, kind}.",
     )
 
 
@@ -128,12 +142,19 @@ class ScorerConfig(Settings):
         description="Rewards take the mean over 4 views of a picture (flipped, shifted): harder to hack, 4 times the "
         "scoring.",
     )
+    fidelity: Literal["picture", "patches"] = Field(
+        "picture",
+        description="What fidelity of the rewards compares. picture: the whole picture, or its subject where there are "
+        "masks. patches: parts of the subject, wherever they are, told from their background by what recurs over the "
+        "photos (vision transformers; photos in several places).",
+    )
     judge: Path | None = Field(None, description="Folder of a scorer of another backbone that only measures.")
     judge_kind: Literal["open_clip", "dinov2", "transformers"] = Field(
         "open_clip",
         description="What the judge's folder holds; dinov2 judges fidelity alone; transformers: CLIP, SigLIP or "
         "SigLIP 2 with config.json.",
     )
+    judge_fidelity: Literal["picture", "patches"] = Field("picture", description="What the judge's fidelity compares.")
     remote: tuple[RemoteConfig, ...] = Field(
         (), description="Scorers on other machines: a list of {url, axis, role, batch_size, timeout, retries}."
     )

@@ -10,11 +10,11 @@ import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from .errors import MetricsError
+from .onnx_files import check_onnx_file, opencv_for
 from .pictures import check_images
 
 PERSONS = frozenset(
@@ -53,34 +53,7 @@ def check_onnx(path: Path, part: str) -> None:
     """
     model, source = _FILES[part]
     remedy = f"Download the .onnx file of {model} from {source}, and name it in the config."
-    if not path.is_file():
-        raise MetricsError(f"scorers.faces.{part} is {path}, which is no file. {remedy}")
-    with path.open("rb") as file:
-        start = file.read(40)
-    if start.startswith(b"version https://git-lfs"):
-        raise MetricsError(
-            f"scorers.faces.{part} is {path}, a Git LFS pointer ({path.stat().st_size} bytes of text), not the model. "
-            "Fetch the file itself: `git lfs pull`, or download it again."
-        )
-    if path.suffix.lower() != ".onnx" or not start:
-        what = "an empty file" if not start else f"a {path.suffix or 'nameless'} file"
-        raise MetricsError(f"scorers.faces.{part} is {path}, {what}, not an ONNX model. {remedy}")
-
-
-def opencv() -> Any:
-    """The module cv2. Raises MetricsError where it is not installed, or too old."""
-    try:
-        import cv2
-    except ImportError as error:
-        raise MetricsError(
-            f"scorers.faces needs OpenCV, which cannot be imported ({error}): pip install opencv-python-headless"
-        ) from error
-    if not (hasattr(cv2, "FaceDetectorYN") and hasattr(cv2, "FaceRecognizerSF")):
-        raise MetricsError(
-            f"scorers.faces needs OpenCV 4.8 or newer, and this is {cv2.__version__}: pip install --upgrade "
-            "opencv-python-headless"
-        )
-    return cv2
+    check_onnx_file(path, f"scorers.faces.{part}", remedy)
 
 
 class Faces:
@@ -95,7 +68,7 @@ class Faces:
         files = {"detector": Path(detector), "recognizer": Path(recognizer)}
         for part, path in files.items():
             check_onnx(path, part)
-        self._cv2 = opencv()
+        self._cv2 = opencv_for("scorers.faces", ("FaceDetectorYN", "FaceRecognizerSF"))
         for part, path in files.items():
             self._check_kind(path, part)
         marks = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files.values()]

@@ -29,11 +29,13 @@ def clip_scorers(
 
     The guards use the judge, else the first reward model. reward: the folder of an image-text model, or several
     folders, of which those after the first may be DINOv2's. With `judge.augment` rewards average over views of an
-    image; the judge never does. photos: file names of the reference photos, for a refusal by `judge.faces`. Raises
+    image; the judge never does. Fidelity is by whole pictures or by patches (`judge.fidelity`,
+    `judge.judge_fidelity`). photos: file names of the reference photos, for a refusal by `judge.faces`. Raises
     MetricsError that says which file or model is wrong.
     """
     from .augmented import AugmentedEmbedder
     from .embedders import load_embedder
+    from .patches import ByPatches
     from .two_towers import TwoTowerEmbedder
 
     if judge and judge.quality:
@@ -45,8 +47,12 @@ def clip_scorers(
     rewards = [load_embedder(folder, device) for folder in folders]
     if judge and judge.augment:
         rewards = [AugmentedEmbedder(embedder) for embedder in rewards]
+    if judge and judge.fidelity == "patches":
+        rewards = [ByPatches(embedder) for embedder in rewards]
 
     judge_embedder = _judge(judge.judge, judge.judge_kind, device) if judge and judge.judge else None
+    if judge_embedder is not None and judge.judge_fidelity == "patches":
+        judge_embedder = ByPatches(judge_embedder)
     quality = TwoTowerEmbedder(judge.quality.folder, device) if judge and judge.quality else None
     trained = quality is not None and judge.quality.role == "reward"
     found = concept_scorers(rewards, judge_embedder, concept, None if trained else quality)

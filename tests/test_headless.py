@@ -33,6 +33,7 @@ from dreambooth_dpo.headless import (
 from dreambooth_dpo.metrics.embedders import OpenClipEmbedder
 from dreambooth_dpo.metrics.errors import MetricsError
 from dreambooth_dpo.metrics.from_folders import clip_scorers
+from dreambooth_dpo.metrics.patches import PatchFidelityScorer
 from dreambooth_dpo.metrics.scorers import FidelityScorer
 from dreambooth_dpo.toybox.models import weights_folder
 
@@ -61,6 +62,9 @@ def test_devices() -> None:
         pick_device("cuda:99")
 
 
+PATCHES = {"fidelity": "patches"}
+
+
 def test_scorers_of_reward_and_judge(concept: Concept) -> None:
     judge = ScorerConfig(reward=weights_folder("reward"), judge=weights_folder("judge"))
     both = clip_scorers(weights_folder("reward"), judge, concept)
@@ -81,6 +85,21 @@ def test_augment_applies_to_the_reward_only(concept: Concept) -> None:
         False,
     ]
     assert [a.fingerprint for a in plain.judges] == [b.fingerprint for b in augmented.judges]
+
+
+def test_fidelity_by_patches_is_chosen_for_rewards_and_judge_apart(concept: Concept) -> None:
+    """Whole pictures unless chosen, with the fingerprint that run folders hold; alignment stays as it is."""
+    config = ScorerConfig(reward=weights_folder("reward"))
+    embedder = OpenClipEmbedder(weights_folder("reward"))
+    plain, patches = (clip_scorers(c.reward, c, concept) for c in (config, config.model_copy(update=PATCHES)))
+    assert plain.rewards[0].fingerprint == FidelityScorer(embedder, concept.references).fingerprint
+    assert patches.rewards[0].fingerprint == PatchFidelityScorer(embedder, concept.references).fingerprint
+    assert patches.rewards[1].fingerprint == plain.rewards[1].fingerprint
+    scores = patches.rewards[0].score(concept.references, [""] * len(concept.references))
+    assert np.isfinite(scores).all() and scores.shape == (len(concept.references),)
+    wrong = config.model_copy(update={"judge": weights_folder("judge"), "judge_fidelity": "patches"})
+    with pytest.raises(MetricsError, match="has no patches"):
+        clip_scorers(wrong.reward, wrong, concept)
 
 
 def test_run_with_two_rewards_reports_a_row_for_each(project: Path) -> None:

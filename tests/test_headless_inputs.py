@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mask_models import red_square, write_mask_model
 from PIL import Image
 from projects import config_of, make_project
 
@@ -37,6 +38,25 @@ def test_cut_outs_beside_other_files(project: Path, caplog) -> None:
         "one reference photo: fidelity has no scale, as nothing says how alike other photos of the subject are. Three "
         "to five photos are usual",
     ]
+
+
+def test_masks_made_by_a_model(project: Path, caplog) -> None:
+    """Where there are none; a folder of masks beside the model is refused, and so is an empty result."""
+    folder = project / "rot"
+    folder.mkdir()
+    for name in ("a", "b"):
+        Image.fromarray(red_square(96, 96)).save(folder / f"{name}.png")
+    write_mask_model(project / "u2net.onnx")
+    given = {"concept__references": "rot", "concept__held_out": None, "concept__mask_model": {"path": "u2net.onnx"}}
+    concept = config_concept(config_of(project, **given))
+    assert concept.masks.shape == (2, 64, 64)
+    assert (concept.masks[:, 20:44, 20:44] >= 250).all() and (concept.masks[:, :12] <= 5).all()
+    assert "masks are made by a model: masks cover 25 % of a.png, 25 % of b.png" in caplog.messages
+    with pytest.raises(UserError, match=r"concept\.masks .* and concept\.mask_model .* are both set"):
+        config_concept(config_of(project, **given, concept__masks="rot"))
+    Image.new("RGB", (96, 96), (0, 0, 90)).save(folder / "c.png")
+    with pytest.raises(UserError, match=r"c\.png: the mask model sees no subject.*Give this photo's mask by hand"):
+        config_concept(config_of(project, **given))
 
 
 def test_the_projects_photos_and_prompts_say_nothing(project: Path, caplog) -> None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SUFFIXES", "fitted", "read_masks", "read_photos", "read_picture", "read_subject"]
 Say = Callable[[str], None]
+Find = Callable[[np.ndarray], np.ndarray]
+"""Photo uint8 [H, W, 3] -> mask of its subject uint8 [H, W], 255 = subject; ValueError where it sees none."""
 
 
 def warn(text: str) -> None:
@@ -43,13 +45,14 @@ def read_photos(folder: Path, width: int, height: int, what: str = "reference ph
 
 
 def read_subject(
-    folder: Path, masks: Path | None, width: int, height: int, say: Say = warn
+    folder: Path, masks: Path | None, width: int, height: int, say: Say = warn, find: Find | None = None
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """The reference photos, and the masks of their subject: uint8 [n, height, width, 3], [n, height, width] or None.
 
     masks: a folder, see `read_masks`. Without one, masks beside the photos count, else the transparency of cut-outs;
-    of photos and cut-outs together, a photo counts as a whole. `say` gets what is used, skipped or changed. Raises
-    UserError as `read_photos` and `read_masks`.
+    of photos and cut-outs together, a photo counts as a whole. find: makes the masks where there are none of these.
+    `say` gets what is used, skipped or changed. Raises UserError as `read_photos` and `read_masks`, and for a photo in
+    which `find` sees no subject.
     """
     what = "reference photos"
     found = look(folder, what)
@@ -64,7 +67,31 @@ def read_subject(
             say(f"{', '.join(cut_out)}: transparent, but {source} are used, not the transparency")
         pairs = _beside(found) if masks is None else _pairs(masks, found, folder)
         return photos, _masks(pairs, opened, width, height, say)
-    return photos, _opacities(opened, width, height, say)
+    made = _opacities(opened, width, height, say)
+    if made is None and find is not None:
+        return photos, _found(opened, width, height, say, find)
+    return photos, made
+
+
+def _found(opened: dict[Path, Opened], width: int, height: int, say: Say, find: Find) -> np.ndarray:
+    """The masks of photos as a model makes them, checked like given ones."""
+    from PIL import Image
+
+    whole: dict[Path, np.ndarray] = {}
+    for photo, picture in opened.items():
+        remedy = "Give this photo's mask by hand, or take the photo out of the folder."
+        try:
+            whole[photo] = find(np.asarray(picture.rgb))
+        except ValueError as error:
+            raise UserError(f"{photo}: {error} {remedy}") from error
+        if absurd(whole[photo]):
+            raise UserError(
+                f"{photo}: the mask that the model made covers {percent(share(whole[photo]))} of it, so it shows no "
+                f"subject. {remedy}"
+            )
+    say(f"masks are made by a model: {shares([photo.name for photo in whole], list(whole.values()))}")
+    cut = {photo: _cut(Image.fromarray(mask), width, height) for photo, mask in whole.items()}
+    return np.stack([_subject_left(mask, photo, width, height) for photo, mask in cut.items()])
 
 
 def read_masks(folder: Path, photos: Path, width: int, height: int, say: Say = warn) -> np.ndarray:

@@ -80,30 +80,35 @@ def _path(name: str) -> Path:
     return next(root / name for root in roots() if (root / name).exists())
 
 
-def load_scorer(name: str, architecture: str, augment: bool = False, clip: Any = None) -> Any:
+def load_scorer(
+    name: str, architecture: str, augment: bool = False, fidelity: str = "picture", clip: Any = None
+) -> Any:
     """The chosen scorer under ComfyUI's memory management; the last few are cached, by the state of their files.
 
-    augment: embed the mean over four views of a picture. clip: the CLIP that answers questions, for that choice alone.
-    Raises UserError that says what is missing, or given beside a scorer that does not use it.
+    augment: embed the mean over four views of a picture. fidelity: "picture" or "patches". clip: the CLIP that answers
+    questions, for that choice alone. Raises UserError that says what is missing, or given beside a scorer that does not
+    use it, or that the model has no patches.
     """
     from ...metrics.errors import MetricsError
     from ...metrics.model_files import without_hub
+    from ...metrics.patches import ByPatches
 
     if name == QUESTIONS:
-        return _asked(clip, augment)
+        return _asked(clip, augment, fidelity)
     if clip is not None:
         raise UserError(f"scorer is {name!r}, which uses no clip: choose {QUESTIONS!r}, or disconnect clip.")
     if wrong := check_scorer(name, architecture):
         raise UserError(wrong)
     files = tuple(stamp(name))
     try:
-        return _augmented(name, architecture, files) if augment else _load(name, architecture, files)
+        loaded = (_augmented if augment else _load)(name, architecture, files)
+        return ByPatches(loaded) if fidelity == "patches" else loaded
     except MetricsError as error:
         raise UserError(f"scorer {name!r}: {without_hub(str(error))}") from error
 
 
-def _asked(clip: Any, augment: bool) -> Any:
-    """The scorer by questions to a CLIP. Raises UserError without one, and with augment, as it has no embeddings."""
+def _asked(clip: Any, augment: bool, fidelity: str) -> Any:
+    """The scorer by questions to a CLIP. Raises UserError without one, and for what needs embeddings or patches."""
     from .answers import ClipAnswerer
 
     if clip is None:
@@ -113,6 +118,8 @@ def _asked(clip: Any, augment: bool) -> Any:
         )
     if augment:
         raise UserError(f"augment averages embeddings, and {QUESTIONS!r} has none: turn augment off.")
+    if fidelity != "picture":
+        raise UserError(f"fidelity is {fidelity}, and {QUESTIONS!r} does not score fidelity: set it to picture.")
     return ClipAnswerer(clip)
 
 

@@ -41,6 +41,15 @@ class LoadScorer(io.ComfyNode):
                     tooltip="Score four views of each picture (flipped, shifted) and take the mean. Training can "
                     "exploit the scorer less easily; scoring takes four times as long.",
                 ),
+                io.Combo.Input(
+                    "fidelity",
+                    options=["picture", "patches"],
+                    default="picture",
+                    optional=True,
+                    tooltip="What fidelity compares. picture: the whole picture, or its subject where the concept has "
+                    "masks. patches: parts of the subject, wherever they are, for photos in several places without "
+                    "masks. patches needs a vision transformer (ViT, DINOv2).",
+                ),
                 io.Clip.Input(
                     "clip",
                     optional=True,
@@ -58,10 +67,12 @@ class LoadScorer(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, scorer: str, architecture: str, augment: bool | None = None, clip=None) -> io.NodeOutput:
+    def execute(
+        cls, scorer: str, architecture: str, augment: bool | None = None, fidelity: str | None = None, clip=None
+    ) -> io.NodeOutput:
         from ..host.scorer_files import load_scorer
 
-        return io.NodeOutput(load_scorer(scorer, architecture.strip(), bool(augment), clip))
+        return io.NodeOutput(load_scorer(scorer, architecture.strip(), bool(augment), fidelity or "picture", clip))
 
     @classmethod
     def validate_inputs(cls, scorer: str = "") -> bool | str:

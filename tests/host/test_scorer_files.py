@@ -75,3 +75,25 @@ def test_a_refusal_at_the_door_is_printed_once(nodes):
 
     assert getfullargspec(nodes["DBDPO_LoadScorer"].validate_inputs).args == ["cls", "scorer"]
     assert nodes["DBDPO_LoadScorer"].validate_inputs(scorer="gone").startswith("scorer 'gone' was not found.")
+
+
+def test_fidelity_by_patches_is_that_of_the_headless_way(nodes, folder: Path):
+    """The same scores and fingerprint; a ResNet has no patches and is refused when it is loaded."""
+    import sys
+
+    import numpy as np
+
+    from dreambooth_dpo.metrics.embedders import load_embedder
+    from dreambooth_dpo.metrics.patches import PatchFidelityScorer
+    from dreambooth_dpo.toybox.concepts import concept_from_seed
+
+    toy = concept_from_seed(0)
+    loaded = load(nodes, scorer="toybox reward", fidelity="patches")
+    module = sys.modules[type(loaded).__module__]
+    hosted = module.fidelity_scorer(loaded, toy.references, "fidelity", None)
+    ours = PatchFidelityScorer(load_embedder(weights_folder("reward")), toy.references)
+    assert hosted.fingerprint == ours.fingerprint
+    np.testing.assert_allclose(hosted.score(toy.held_out, [""] * 5), ours.score(toy.held_out, [""] * 5), atol=1e-5)
+    whole = load(nodes, scorer="toybox reward")
+    assert module.fidelity_scorer(whole, toy.references, "fidelity", None).fingerprint != ours.fingerprint
+    assert "has no patches" in refusal(nodes, scorer="mine", fidelity="patches")
