@@ -143,7 +143,13 @@ def main() -> None:
         + [f"{results[seed]['seconds'][n]:.0f}" for n in ("train", "compare")]
         for seed in results
     ]
-    columns = ("concept", *(f"Spearman {n}" for n in MEASURES), *(f"right: {n}" for n in names[3:]), "s train", "s compare")
+    columns = (
+        "concept",
+        *(f"Spearman {n}" for n in MEASURES),
+        *(f"right: {n}" for n in names[3:]),
+        "s train",
+        "s compare",
+    )
     print_table("rank correlation with the oracle's truth; right pictures in per cent", columns, rows, 150)
     concepts = {str(seed): {**results[seed], "summary": sums[seed]} for seed in results}
     write_result(args.out / "compare.json", {"steps": args.steps, "concepts": concepts})
