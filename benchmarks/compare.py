@@ -2,7 +2,7 @@
 
     python -m dreambooth_dpo.benchmarks.compare --concepts 5
 
-One personalization of each concept is saved at twelve points, from hardly trained to overtrained. `compare_loras` (the
+One personalization of each concept is saved at twelve points, from briefly trained to overtrained. `compare_loras` (the
 command `compare`) ranks them without the oracle, which then reads the truth from the same pictures: the share in which
 everything is right. Prints Spearman's rank correlation of gain and truth over the LoRAs, that of fidelity and of
 alignment alone, the truth of the LoRA that `compare` chose beside the highest one, and the seconds. Writes
@@ -143,7 +143,13 @@ def main() -> None:
         + [f"{results[seed]['seconds'][n]:.0f}" for n in ("train", "compare")]
         for seed in results
     ]
-    columns = ("concept", *(f"Spearman {n}" for n in MEASURES), *(f"right: {n}" for n in names[3:]), "s train", "s all")
+    columns = (
+        "concept",
+        *(f"Spearman {n}" for n in MEASURES),
+        *(f"right: {n}" for n in names[3:]),
+        "s train",
+        "s compare",
+    )
     print_table("rank correlation with the oracle's truth; right pictures in per cent", columns, rows, 150)
     concepts = {str(seed): {**results[seed], "summary": sums[seed]} for seed in results}
     write_result(args.out / "compare.json", {"steps": args.steps, "concepts": concepts})

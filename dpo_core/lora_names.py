@@ -88,8 +88,8 @@ def _nearest(asked: str, known: dict[str, str]) -> str:
     """The names that a wrong one may have meant, in words."""
     if not known:
         return ": ComfyUI's loras folder holds none. Put the files there and press R to refresh the list"
-    by_end = {path.rpartition("/")[2]: name for name, path in known.items()}
-    stem = asked.rpartition("/")[2].replace("*", "").replace("?", "")
+    by_end = {path.rpartition("/")[2].removesuffix(".safetensors"): name for name, path in known.items()}
+    stem = re.sub(r"[*?]|\.safetensors$", "", asked.rpartition("/")[2])
     near = [by_end[end] for end in get_close_matches(stem, by_end, 3, 0.4)]
     if not near:
         return f". ComfyUI's loras folder holds {len(known)} others; press R after adding files"

@@ -154,7 +154,7 @@ and paired again, and training uses these pairs.
 a single widget: *draft_steps*."""
 COMPARE_NOTE = """## Which epoch is best?
 *Toybox Epochs* stands for your trainer: it writes twelve epochs of one LoRA into `models/loras/dreambooth_dpo`, from
-hardly trained to overtrained. *Compare LoRAs* draws the same held-out prompts with each of them and without a LoRA,
+briefly trained to overtrained. *Compare LoRAs* draws the same held-out prompts with each of them and without a LoRA,
 scores **fidelity** and **alignment**, and ranks them. It says what the prompts cannot tell apart.
 
 With your own files, delete *Toybox Epochs* and write into *loras*, one per line:

@@ -22,5 +22,4 @@ TOY_SETTINGS = LoopSettings(
 )
 TOY_PERSONALIZE = PersonalizeSettings(steps=120, learning_rate=2e-3, curve=(0, 60, 120, 240), max_steps=480)
 EPOCHS, EPOCH_STEPS = 12, 480
-"""Saved points of a personalization, and its training steps: the first hardly knows the subject, the last copies its
-photos."""
+"""Saved points of a personalization, and its training steps: the last points copy the photos."""

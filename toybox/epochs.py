@@ -1,4 +1,4 @@
-"""One personalization of a toybox concept saved at several points, from hardly trained to overtrained."""
+"""One personalization of a toybox concept saved at several points, from briefly trained to overtrained."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ class ToyboxEpochs(io.ComfyNode):
             node_id="DBDPO_ToyboxEpochs",
             display_name="Toybox Epochs",
             category=CATEGORY,
-            description="Trains one DreamBooth LoRA of a toybox subject and saves it at several points, from hardly "
+            description="Trains one DreamBooth LoRA of a toybox subject and saves it at several points, from briefly "
             "trained to overtrained, for Compare LoRAs.",
             **found_by("demo", "checkpoints", "example lora"),
             inputs=[

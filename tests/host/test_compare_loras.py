@@ -120,6 +120,21 @@ def loras(comfyui: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     return folder
 
 
+def test_names_are_those_of_the_hosts_list_and_a_pickle_is_refused(loras):
+    from dreambooth_dpo.nodes.host.lora_files import check_loras, names_of, stamps
+
+    (loras / "mine").mkdir()
+    for name in ("mine/cat-2.safetensors", "mine/cat-10.safetensors", "old.pt"):
+        (loras / name).write_bytes(b"x")
+    assert check_loras("cat-*") is None and check_loras("mine/cat-2") is None
+    assert [stamp[:3] for stamp in stamps("cat-*:0.5")] == [
+        (str(Path("mine") / name), 0.5, 1) for name in ("cat-2.safetensors", "cat-10.safetensors")
+    ]
+    assert names_of([loras / "mine" / "cat-2.safetensors"]) == [str(Path("mine") / "cat-2.safetensors")]
+    assert "LoRA old.pt is a .pt file. Only .safetensors is loaded" in check_loras("old.pt")
+    assert "The nearest names are" in check_loras("dat-2") and stamps("dat-2") == []
+
+
 def stage(toybox, run: Path, text: str, progress=None):
     """The node's work on two held-out prompts of concept 0, two pictures of each."""
     from dreambooth_dpo.nodes.host.runs import NodeProgress
@@ -280,7 +295,7 @@ def test_the_node_ranks_epochs_and_feeds_the_stock_loader(server: Server):
     # A pattern finds the same files, and nothing is drawn again.
     times = {p: p.stat().st_mtime_ns for p in run_path(server, "epochs").rglob("*.png")}
     again = server.run(graph(loras="toybox_0-*"))
-    assert {p: p.stat().st_mtime_ns for p in times} == times and "epochs" not in executed(again)
+    assert {p: p.stat().st_mtime_ns for p in times} == times and "compare" in executed(again)
     assert again["outputs"]["compare"]["text"] == shown["text"]
 
 
