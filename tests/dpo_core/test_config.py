@@ -159,8 +159,8 @@ def test_number_without_a_decimal_point_is_accepted(tmp_path):
 
 @pytest.mark.parametrize("name", LEAVES)
 def test_a_wrong_value_is_refused_by_its_dotted_name(tmp_path, name):
-    group = name in ("scorers.faces", "own_pairs")  # or empty
-    wrong = ["no value"] if group else {"no": "value"}
+    groups = ("scorers.faces", "scorers.quality", "scorers.vlm", "own_pairs")  # or empty
+    wrong = ["no value"] if name in groups else {"no": "value"}
     message = refusal(tmp_path, changed(name, wrong))
     assert any(line.startswith(f"{name}:") or line.startswith(f"{name}.") for line in message.splitlines()), message
     assert str(wrong) in message
