@@ -211,7 +211,8 @@ def test_files_are_flushed_before_a_row_names_them(run: RunFolder, monkeypatch: 
         fsync(handle)
 
     monkeypatch.setattr(os, "fsync", counted)
-    monkeypatch.setattr(run, "_write", lambda *_: synced.append("rows"))
+    begin = run._transaction
+    monkeypatch.setattr(run, "_transaction", lambda: (synced.append("rows"), begin())[1])
     run.add_chunk("round_0", *chunk(0))
     assert synced[-1] == "rows" and "rows" not in synced[:-1]
     files = [Path(p) for p in synced[:-1]]

@@ -20,7 +20,7 @@ from dreambooth_dpo.dpo_core.settings import (
     settings_of_widgets,
     widget_fields,
 )
-from dreambooth_dpo.dpo_core.settings.words import in_words, one_of, requirement
+from dreambooth_dpo.dpo_core.settings.words import in_words, kind_of, one_of, requirement
 
 KINDS = (
     AdapterSettings, EvaluationSettings, LoopSettings, PairSettings, SamplingSettings, StopSettings, StrengthSettings,
@@ -32,9 +32,9 @@ ABSURD = ("x", 1e12, -1e12, math.nan, math.inf, True, [1], {"a": 1}, object())
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_absurd_value_is_refused_by_the_widgets_name(kind: type) -> None:
     tried = 0
-    for name, _, mark in widget_fields(kind):
+    for name, field, mark in widget_fields(kind):
         for value in ABSURD:
-            if isinstance(value, list) and name == "strengths":
+            if (isinstance(value, list) and name == "strengths") or (value is True and kind_of(field) is bool):
                 continue
             with pytest.raises(UserError) as raised:
                 settings_of_widgets(kind, {mark.name or name: value})
