@@ -18,7 +18,7 @@ from hosting import ROOT, Server
 from PIL import Image
 from workflows import to_ui
 
-from example_workflows import graphs, node
+from example_workflows import graphs, node, words
 
 FOLDER = ROOT / "web" / "docs" / "img"
 WIDTH, MOST_BYTES, MARGIN = 640, 60_000, 10
@@ -69,6 +69,8 @@ def every_node() -> dict:
     if not any(part["class_type"] == "DBDPO_InspectPairs" for part in graph.values()):
         graph["inspect"] = node("DBDPO_InspectPairs", 3900, 0, (1240, 960), pairs=["pairs", 0])
     graph["finish"] = node("DBDPO_FinishCandidates", 2700, 700, (420, 580), **toy, pairs=["pairs", 0], steps=16)
+    graph["own"] = own_pairs(3200, 900)
+    graph["own_words"] = words(3200, 1400, (420, 120), "Own pairs in words", ["own", 1])
     drawing = {k: v for k, v in graph["sample"]["inputs"].items() if not isinstance(v, list)} | {
         "run_name": "toybox_rounds"
     }
@@ -78,6 +80,21 @@ def every_node() -> dict:
         graph[f"{name}_seen"] = node("PreviewImage", 5800, 500, (420, 380), images=[name, output])
     graph["watch"] = node("PreviewImage", 5800, 0, (420, 380), images=["rounds", 4])
     return graph
+
+
+def own_pairs(left: int, top: int) -> dict:
+    """Add Own Pairs on the files of `write_own_pairs`."""
+    toy = {"model": ["toy", 0], "vae": ["toy", 2]}
+    given = {"source": "own_pairs", "prompt": "a photo of a sks robot", "weight": 2.0}
+    return node("DBDPO_OwnPairs", left, top, (420, 420), pairs=["pairs", 0], **toy, **given)
+
+
+def write_own_pairs(folder: Path) -> None:
+    """Two pairs of plain pictures."""
+    for side, colour in (("winner", (40, 200, 190)), ("loser", (150, 90, 90))):
+        (folder / side).mkdir(parents=True)
+        for name in ("beach", "forest"):
+            Image.new("RGB", (96, 64), colour).save(folder / side / f"{name}.png")
 
 
 def picture(view, kind: str) -> Image.Image:
@@ -110,6 +127,7 @@ def main(names: list[str]) -> None:
     with tempfile.TemporaryDirectory() as base:
         folder = Path(base)
         seed_settings(folder, **{"Comfy.Graph.CanvasMenu": False, "Comfy.NodeBadge.NodeSourceBadgeMode": "None"})
+        write_own_pairs(folder / "input" / "own_pairs")
         with Server(folder) as server, page(server, *SCREEN) as view:
             info = server.get("/object_info")
             load(view, to_ui(every_node(), info))
