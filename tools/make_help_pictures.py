@@ -18,7 +18,7 @@ from hosting import ROOT, Server
 from PIL import Image
 from workflows import to_ui
 
-from example_workflows import graphs, node
+from example_workflows import graphs, node, words
 
 FOLDER = ROOT / "web" / "docs" / "img"
 WIDTH, MOST_BYTES, MARGIN = 640, 60_000, 10
@@ -77,6 +77,8 @@ def every_node() -> dict:
         graph[name] |= {"pos": [6500 + 480 * COMPARING.index(name), 0]}
         graph[name]["inputs"] |= {part: ["bare", i] for i, part in enumerate(toy)}
     graph["epochs"]["inputs"]["concept"] = 0
+    graph["own"] = own_pairs(3200, 900)
+    graph["own_words"] = words(3200, 1400, (420, 120), "Own pairs in words", ["own", 1])
     drawing = {k: v for k, v in graph["sample"]["inputs"].items() if not isinstance(v, list)} | {
         "run_name": "toybox_rounds"
     }
@@ -86,6 +88,21 @@ def every_node() -> dict:
         graph[f"{name}_seen"] = node("PreviewImage", 5800, 500, (420, 380), images=[name, output])
     graph["watch"] = node("PreviewImage", 5800, 0, (420, 380), images=["rounds", 4])
     return graph
+
+
+def own_pairs(left: int, top: int) -> dict:
+    """Add Own Pairs on the files of `write_own_pairs`."""
+    toy = {"model": ["toy", 0], "vae": ["toy", 2]}
+    given = {"source": "own_pairs", "prompt": "a photo of a sks robot", "weight": 2.0}
+    return node("DBDPO_OwnPairs", left, top, (420, 420), pairs=["pairs", 0], **toy, **given)
+
+
+def write_own_pairs(folder: Path) -> None:
+    """Two pairs of plain pictures."""
+    for side, colour in (("winner", (40, 200, 190)), ("loser", (150, 90, 90))):
+        (folder / side).mkdir(parents=True)
+        for name in ("beach", "forest"):
+            Image.new("RGB", (96, 64), colour).save(folder / side / f"{name}.png")
 
 
 def picture(view, kind: str) -> Image.Image:
@@ -118,6 +135,7 @@ def main(names: list[str]) -> None:
     with tempfile.TemporaryDirectory() as base:
         folder = Path(base)
         seed_settings(folder, **{"Comfy.Graph.CanvasMenu": False, "Comfy.NodeBadge.NodeSourceBadgeMode": "None"})
+        write_own_pairs(folder / "input" / "own_pairs")
         with Server(folder) as server, page(server, *SCREEN) as view:
             info = server.get("/object_info")
             load(view, to_ui(every_node(), info))

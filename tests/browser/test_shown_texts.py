@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 from browsing import come_back, fit, load, look_at, run, tab
 from hosting import Server
+from PIL import Image
 from shown import with_text
 from toy_graphs import FEW_PROMPTS, node, toy_loop_graph
 from workflows import to_ui
@@ -52,7 +53,9 @@ def graph() -> dict:
     model, clip, vae = (["toy", i] for i in range(3))
     parts = {"clip": clip, "vae": vae, "scorer": ["scorer", 0], "judge": ["judge", 0], "seeds_per_prompt": 2}
     whole["pairs"]["inputs"]["rule"] = "lambda_harmonic"
-    whole["inspect"] = node("InspectPairs", pairs=["pairs", 0], edits="")
+    own = {"source": "texts_own", "prompt": "a sks robot", "weight": 2.0}
+    whole["own"] = node("OwnPairs", pairs=["pairs", 0], model=model, vae=vae, **own)
+    whole["inspect"] = node("InspectPairs", pairs=["own", 0], edits="")
     whole["finish"] = node("FinishCandidates", model=model, clip=clip, vae=vae, pairs=["pairs", 0], steps=5)
     whole["keep"] = node(
         "KeepBest", before=model, after=["train", 0], lora=["train", 1], candidates=["sample", 0], patience=1, **parts
@@ -80,6 +83,10 @@ def graph() -> dict:
 @pytest.fixture(scope="module")
 def ran(server: Server, browser):
     """The page after the run, and what each node said, by its type."""
+    for side, colour in (("winner", 200), ("loser", 20)):
+        folder = server.folder / "input" / "texts_own" / side
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (64, 64), (colour, 60, 60)).save(folder / "a.png")
     with tab(browser, server) as view:
         load(view, to_ui(graph(), server.get("/object_info")))
         history = run(view, server)

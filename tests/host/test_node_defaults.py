@@ -14,6 +14,7 @@ from dreambooth_dpo.dpo_core.settings import (
     AdapterSettings,
     EvaluationSettings,
     LoopSettings,
+    OwnPairSettings,
     PairSettings,
     PersonalizeSettings,
     SamplingSettings,
@@ -77,6 +78,7 @@ MEANINGS = {
         "seeds_per_prompt": MEASURING["seeds_per_prompt"],
         "draft_steps": (SamplingSettings, "draft_steps"),
     },
+    "DBDPO_OwnPairs": {"weight": (OwnPairSettings, "weight")},
     "DBDPO_FinishCandidates": {"steps": (SamplingSettings, "steps")},
 }
 MEANT = [(node, widget) for node, names in MEANINGS.items() for widget in names]

@@ -10,7 +10,8 @@ VIEWS = {"DBDPO_Evaluate": 380, "DBDPO_InspectPairs": 560, "DBDPO_Rounds": 200, 
 """Least heights of the pack's own views on nodes (web/*.js)."""
 TEXTS = {
     "DBDPO_BuildPairs", "DBDPO_CompareLoras", "DBDPO_Concept", "DBDPO_Evaluate", "DBDPO_FinishCandidates",
-    "DBDPO_InspectPairs", "DBDPO_KeepBest", "DBDPO_Rounds", "DBDPO_SaveLora", "DBDPO_Strength", "DBDPO_TrainStep",
+    "DBDPO_InspectPairs", "DBDPO_KeepBest", "DBDPO_OwnPairs", "DBDPO_Rounds", "DBDPO_SaveLora", "DBDPO_Strength",
+    "DBDPO_TrainStep",
 }  # fmt: skip
 """Nodes that show a text after a run, in their own view (web/said.js)."""
 SAID = 90
