@@ -50,8 +50,8 @@ def toy_parts() -> dict:
             "DBDPO_PromptSet", 0, 1180, (340, 305), concept=["concept", 0], preset="own text", text=["toy", 8],
             held_out_text=["toy", 9],
         ),
-        "scorer": node("DBDPO_LoadScorer", 0, 1540, (340, 190), "Scorer that trains", scorer="toybox reward"),
-        "judge": node("DBDPO_LoadScorer", 0, 1785, (340, 190), "Judge that never trains", scorer="toybox judge"),
+        "scorer": node("DBDPO_LoadScorer", 0, 1540, (340, 240), "Scorer that trains", scorer="toybox reward"),
+        "judge": node("DBDPO_LoadScorer", 0, 1835, (340, 240), "Judge that never trains", scorer="toybox judge"),
     }  # fmt: skip
 
 
@@ -84,7 +84,7 @@ def subject_parts(top: int) -> dict:
         ),
         "prompts": node("DBDPO_PromptSet", 0, 1070, (340, 305), concept=["concept", 0], preset="living things"),
         "scorer": node(
-            "DBDPO_LoadScorer", 0, 1430, (340, 190), scorer="ViT-B-32.safetensors", architecture="ViT-B-32-quickgelu"
+            "DBDPO_LoadScorer", 0, 1430, (340, 240), scorer="ViT-B-32.safetensors", architecture="ViT-B-32-quickgelu"
         ),
     }
 

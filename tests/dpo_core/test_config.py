@@ -157,10 +157,13 @@ def test_number_without_a_decimal_point_is_accepted(tmp_path):
     assert read_config(written(tmp_path, text)).train.learning_rate == 3e-4
 
 
+GROUPS = ("scorers.faces", "scorers.quality", "scorers.vlm", "own_pairs", "concept.mask_model")
+"""Leaves that are a group of settings, or empty."""
+
+
 @pytest.mark.parametrize("name", LEAVES)
 def test_a_wrong_value_is_refused_by_its_dotted_name(tmp_path, name):
-    groups = ("scorers.faces", "scorers.quality", "scorers.vlm", "own_pairs")  # or empty
-    wrong = ["no value"] if name in groups else {"no": "value"}
+    wrong = ["no value"] if name in GROUPS else {"no": "value"}
     message = refusal(tmp_path, changed(name, wrong))
     assert any(line.startswith(f"{name}:") or line.startswith(f"{name}.") for line in message.splitlines()), message
     assert str(wrong) in message
