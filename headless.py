@@ -157,8 +157,7 @@ def open_loop(
     run, concept = RunFolder(config.output), parts.concept
     loop = Loop(
         run, parts.model, adapter, parts.prompts, parts.scorers.rewards, parts.scorers.judges, config.loop(), progress,
-        crew, Trackers(run, config.log_with, config.model_dump(mode="json")),
-        photos_of(parts.concept, config.sampling),
+        crew, Trackers(run, config.log_with, config.model_dump(mode="json")), photos_of(parts.concept, config.sampling),
     )  # fmt: skip
     check_same_run(run, described, resume)
     fact = {"identifier": concept.identifier, "class_noun": concept.class_noun, "name": concept.subject}
