@@ -16,7 +16,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 ORDER = (
-    "benchmarks", "cli", "terminal", "doctor", "nodes", "toybox/train", "headless_compare", "headless", "headless_inputs", "toybox",
+    "benchmarks", "cli", "terminal", "doctor", "nodes", "toybox/train",
+    "headless_compare", "headless", "headless_inputs", "toybox",
     "metrics",
     "dpo_core/processes", "dpo_core/loop",
     "dpo_core/report", "dpo_core/backends", "dpo_core/training", "dpo_core/evaluation", "dpo_core/pairs",
