@@ -69,7 +69,8 @@ def _point(ax: Axes, number: int, place: Place, colour: str) -> None:
             bars = {"xerr" if horizontal else "yerr": np.maximum(ends, 0.0)}
             ax.errorbar(x.mean, y.mean, **bars, color=colour, alpha=0.4, capsize=3, linewidth=1.3, zorder=3)
     ax.plot(x.mean, y.mean, color=colour, marker="o", markersize=17, markeredgecolor="white", zorder=40 - number)
-    spot = {"color": "white", "fontsize": 12, "fontweight": "bold", "ha": "center", "va": "center"}
+    size = 12 if number < 10 else 9.5  # two digits within the marker
+    spot = {"color": "white", "fontsize": size, "fontweight": "bold", "ha": "center", "va": "center"}
     ax.annotate(str(number), (x.mean, y.mean), **spot, zorder=40.5 - number)
     if place.broken:
         ax.plot(x.mean, y.mean, **_FAILED, zorder=39 - number)
