@@ -49,9 +49,10 @@ def test_an_unknown_tracker_is_refused_before_the_model_is_looked_at(project: Pa
     assert not config.output.exists()
 
 
-@pytest.mark.parametrize(
-    "model", [{}, {"model": {"path": "z", "device": "cpu"}, "sampling__guidance": 3.0, "adapter__targets": "attention"}]
-)
+Z_IMAGE = {"model": {"path": "z", "device": "cpu"}, "sampling__guidance": 3.0, "adapter__targets": "attention"}
+
+
+@pytest.mark.parametrize("model", [{}, pytest.param(Z_IMAGE, marks=pytest.mark.slow)], ids=["sd", "z_image"])
 def test_a_run_with_tracker_and_grids_has_the_same_lora(project: Path, model: dict) -> None:
     """A StableDiffusionPipeline, and a pipeline that is drawn by its own call; the second run adds a tracker."""
     pytest.importorskip("tensorboard")

@@ -37,9 +37,13 @@ def test_a_cached_result_is_not_computed_again(tmp_path: Path):
 
 
 def test_truth_is_read_off_the_candidates_of_a_set():
-    run = SimpleNamespace(images=lambda name: np.arange(3), candidates=lambda name: [SimpleNamespace(prompt="a")] * 3)
+    """Images 0 1 2; the oracle gives the image's number times the number of prompts that it is asked about."""
+    drawn = [SimpleNamespace(prompt="a")] * 3
+    run = SimpleNamespace(images=lambda name, places: np.asarray(places), candidates=lambda name: drawn)
     oracle = SimpleNamespace(name="right", score=lambda images, prompts: images * len(prompts))
     assert truth_of_candidates(run, "round_0", [oracle])["right"].tolist() == [0, 3, 6]
+    some = truth_of_candidates(run, "round_0", [oracle], [2, 1])["right"]
+    assert np.isnan(some[0]) and some[1:].tolist() == [2, 4]
 
 
 def test_winners_and_losers():
