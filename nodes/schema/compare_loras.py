@@ -8,7 +8,7 @@ from ..sockets import CATEGORY, Candidates, ConceptType, ListedType, PromptsType
 from .inputs import judge_input, picture_inputs
 from .sample import sampling_inputs
 
-_NOT_HERE = ("candidates_per_prompt", "seed", "round")
+_NOT_HERE = ("candidates_per_prompt", "seed", "round", "lora_spread", "base_candidates", "photo_candidates")
 """Widgets of Sample Candidates that held-out pictures do not have; their seed is that of the evaluation."""
 
 

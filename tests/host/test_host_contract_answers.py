@@ -108,11 +108,12 @@ def test_qwen25_vl_is_refused_because_the_host_leaves_its_output_layer_out(comfy
 
 def test_load_scorer_takes_the_clip_for_questions_alone(nodes, clip):
     load = nodes["DBDPO_LoadScorer"].execute
-    assert load("questions to clip", "", False, clip).args[0].name.startswith("text encoder Qwen3VL")
+    assert load("questions to clip", "", False, "picture", clip).args[0].name.startswith("text encoder Qwen3VL")
     for given, said in (
-        (("questions to clip", "", False, None), "no clip is connected: connect a vision-language model"),
-        (("questions to clip", "", True, clip), "augment averages embeddings"),
-        (("toybox reward", "", False, clip), r"scorer is 'toybox reward', which uses no clip"),
+        (("questions to clip", "", False, None, None), "no clip is connected: connect a vision-language model"),
+        (("questions to clip", "", True, None, clip), "augment averages embeddings"),
+        (("questions to clip", "", False, "patches", clip), "does not score fidelity: set it to picture"),
+        (("toybox reward", "", False, None, clip), r"scorer is 'toybox reward', which uses no clip"),
     ):
         with pytest.raises(Exception, match=said):
             load(*given)

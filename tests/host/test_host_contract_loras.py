@@ -6,6 +6,7 @@ import pytest
 import torch
 from contracts import changed
 from native_models import random_model
+from safetensors.torch import save_file
 
 from dreambooth_dpo.dpo_core.backends.comfyui import host
 
@@ -46,3 +47,43 @@ def test_weight_changes_are_those_of_the_lora_alone(flux):
         assert torch.equal(found[QKV], torch.ones(192, 64)), changed("calculate_weight or the form of patches")
         assert found[other] is None and found["no.such.layer"] is None
     assert not flux.patches
+
+
+# --- what a MODEL carries ---
+
+NAME, KEY = "lora_unet_double_blocks_0_img_attn_qkv", f"diffusion_model.{QKV}.weight"
+ONES = {f"{NAME}.lora_up.weight": torch.ones(192, 2), f"{NAME}.lora_down.weight": torch.ones(2, 64)}
+"""A LoRA of rank 2 without alpha: every element of its change is 2."""
+
+
+def test_weight_patches_and_lora_patches_and_change_of_are_the_hosts_sums(flux):
+    """At strength 0.5 every element changes by 0.5 * 2 = 1."""
+    carried = host.weight_patches(host.with_lora(flux, ONES, 0.5))
+    assert list(carried) == [KEY] and [p.strength for p in carried[KEY]] == [0.5], changed("ModelPatcher.patches")
+    assert carried[KEY][0].kind == "lora" and carried[KEY][0].of_model == 1
+    assert torch.equal(host.change_of(carried[KEY], KEY, (192, 64)), torch.ones(192, 64))
+    alone = host.lora_patches(host.with_lora(flux, ONES, 0.5), ONES)
+    assert [p.strength for p in alone[KEY]] == [1.0], changed("add_patches")
+    assert host.weight_patches(flux) == {}
+
+
+def test_has_loras_and_with_lora_strength_leave_the_original(flux):
+    one = host.with_lora(flux, ONES, 0.5)
+    weaker = host.with_lora_strength(one, 0.5)
+    assert host.has_loras(one) and not host.has_loras(flux)
+    assert [host.weight_patches(m)[KEY][0].strength for m in (one, weaker)] == [0.5, 0.25]
+    assert weaker.patches_uuid != one.patches_uuid, changed("patches_uuid")
+
+
+def test_with_lora_on_both_and_lora_fit_take_what_matches(flux):
+    """No CLIP here: the MODEL alone. A key that matches nothing is named."""
+    model, clip = host.with_lora_on_both(flux, None, ONES, 0.5)
+    assert clip is None and host.weight_patches(model)[KEY][0].strength == 0.5 and not flux.patches
+    fit = host.lora_fit(flux, None, {**ONES, "no.such.layer": torch.ones(1)})
+    assert (fit[0], fit[1], list(fit[2]), list(fit[3])) == (1, 0, ["no.such.layer"], []), changed("load_lora")
+
+
+def test_read_lora_file_gives_the_tensors(comfyui, tmp_path):
+    save_file(ONES, tmp_path / "größe.safetensors")
+    found = host.read_lora_file(tmp_path / "größe.safetensors")
+    assert found.keys() == ONES.keys() and all(torch.equal(found[k], ONES[k]) for k in ONES)
