@@ -11,12 +11,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .errors import MetricsError
-from .file_kinds import short_reason
-from .model_files import DINO_WEIGHTS, TOWER_TYPES, check_dino_folder, check_fit, read_json
-from .model_parts import clip_parts
+from .model_files import TOWER_TYPES, check_dino_folder, read_json
+from .model_parts import clip_parts, whole_model
 from .pictures import Preprocess
-from .torch_embedder import BATCH, LOADING_ERRORS, TorchEmbedder, vision_preprocess
+from .torch_embedder import BATCH, TorchEmbedder, vision_preprocess
 from .torch_embedder import Embedder as Embedder
 from .torch_embedder import OnEmbedder as OnEmbedder
 from .torch_embedder import innermost as innermost
@@ -84,28 +82,10 @@ class DinoV2Embedder(TorchEmbedder):
     """
 
     def __init__(self, folder: str | Path, device: str = "cpu") -> None:
-        from transformers import AutoModel
-
         folder = Path(folder)
         config = check_dino_folder(folder)
         settings = read_json(folder / "preprocessor_config.json")
-        try:
-            model, info = AutoModel.from_pretrained(
-                str(folder), local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True,
-                ignore_mismatched_sizes=True,
-            )  # fmt: skip
-        except LOADING_ERRORS as error:
-            raise MetricsError(
-                f"cannot load {folder}: {short_reason(error)}. Do {DINO_WEIGHTS} and config.json belong together?"
-            ) from error
-        # transformers initialises missing tensors at random and only warns. Only the mask token is never used here.
-        missing = sorted(k for k in info["missing_keys"] if not k.endswith("mask_token"))
-        if missing:
-            raise MetricsError(
-                f"the weights in {folder} lack {len(missing)} of the model's tensors ({missing[0]}, ...). "
-                f"Download {DINO_WEIGHTS} and config.json from the same page."
-            )
-        check_fit(folder, info)
+        model = whole_model(folder, ("mask_token",))
         super().__init__(
             model, vision_preprocess(settings, config), f"dinov2 {folder.name}", [config, settings], device
         )

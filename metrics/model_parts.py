@@ -1,4 +1,4 @@
-"""Loads the parts of open_clip's models."""
+"""Loads models from local files: the parts of open_clip's, and those of transformers with all of their weights."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from .errors import MetricsError
 from .file_kinds import short_reason
 from .model_files import (
     CLIP_WEIGHTS,
+    DINO_WEIGHTS,
     HUB_PREFIX,
     WEIGHT_SUFFIXES,
     check_architecture,
     check_clip_folder,
+    check_fit,
     check_safetensors,
 )
 from .torch_embedder import LOADING_ERRORS
@@ -51,3 +53,31 @@ def _open_clip(name: str, pretrained: str | None, preprocess: dict, remedy: str)
         return model, open_clip.get_tokenizer(name)
     except LOADING_ERRORS as error:
         raise MetricsError(f"cannot load {name}: {short_reason(error)}. {remedy}") from error
+
+
+def whole_model(folder: Path, unused: tuple[str, ...]) -> torch.nn.Module:
+    """The model of a transformers folder, float32 on the CPU.
+
+    unused: endings of tensors that are not used and may be missing or left over. Raises MetricsError for weights that
+    do not load, lack another tensor, or do not fit.
+    """
+    from transformers import AutoModel
+
+    try:
+        model, info = AutoModel.from_pretrained(
+            str(folder), local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True,
+            ignore_mismatched_sizes=True,
+        )  # fmt: skip
+    except LOADING_ERRORS as error:
+        raise MetricsError(
+            f"cannot load {folder}: {short_reason(error)}. Do {DINO_WEIGHTS} and config.json belong together?"
+        ) from error
+    # transformers initialises missing tensors at random and only warns.
+    info["unexpected_keys"] = {k for k in info["unexpected_keys"] if not k.endswith(unused)}
+    if missing := sorted(k for k in info["missing_keys"] if not k.endswith(unused)):
+        raise MetricsError(
+            f"the weights in {folder} lack {len(missing)} of the model's tensors ({missing[0]}, ...). "
+            f"Download {DINO_WEIGHTS} and config.json from the same page."
+        )
+    check_fit(folder, info)
+    return model

@@ -15,7 +15,8 @@ import torch
 
 from .errors import MetricsError
 from .file_kinds import short_reason
-from .model_files import DINO_WEIGHTS, TOWER_TYPES, TOWERS_REMEDY, check_fit, check_towers_folder, read_json
+from .model_files import TOWER_TYPES, TOWERS_REMEDY, check_towers_folder, read_json
+from .model_parts import whole_model
 from .torch_embedder import BATCH, LOADING_ERRORS, TorchEmbedder, vision_preprocess
 
 _ABSENT = ("position_ids", "num_batches_tracked")
@@ -128,24 +129,7 @@ def _tokenizer(folder: Path) -> Any:
 
 def _model(folder: Path) -> torch.nn.Module:
     """The model, float32 on the CPU with every weight loaded. Raises MetricsError otherwise."""
-    from transformers import AutoModel
-
-    try:
-        model, info = AutoModel.from_pretrained(
-            str(folder), local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True,
-            ignore_mismatched_sizes=True,
-        )  # fmt: skip
-    except LOADING_ERRORS as error:
-        raise MetricsError(
-            f"cannot load {folder}: {short_reason(error)}. Do {DINO_WEIGHTS} and config.json belong together?"
-        ) from error
-    info["unexpected_keys"] = {k for k in info["unexpected_keys"] if not k.endswith(_ABSENT)}
-    if missing := sorted(k for k in info["missing_keys"] if not k.endswith(_ABSENT)):
-        raise MetricsError(
-            f"the weights in {folder} lack {len(missing)} of the model's tensors ({missing[0]}, ...). "
-            f"Download {DINO_WEIGHTS} and config.json from the same page."
-        )
-    check_fit(folder, info)
+    model = whole_model(folder, _ABSENT)
     if model.config.model_type not in TOWER_TYPES:
         raise MetricsError(f"{folder} is a {model.config.model_type} model: choose one of {', '.join(TOWER_TYPES)}.")
     return model

@@ -19,27 +19,7 @@ from ..errors import UserError
 from ..json_values import finite
 from ..records import Candidate, Pair
 from .files import atomic_path
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS candidates (
-    set_name TEXT NOT NULL, position INTEGER NOT NULL, prompt_index INTEGER NOT NULL, prompt TEXT NOT NULL,
-    seed INTEGER NOT NULL, chunk INTEGER NOT NULL, row INTEGER NOT NULL, PRIMARY KEY (set_name, position));
-CREATE TABLE IF NOT EXISTS sources (
-    set_name TEXT NOT NULL, position INTEGER NOT NULL, strength REAL NOT NULL, photo INTEGER,
-    PRIMARY KEY (set_name, position));
-CREATE TABLE IF NOT EXISTS scores (
-    set_name TEXT NOT NULL, position INTEGER NOT NULL, scorer TEXT NOT NULL, fingerprint TEXT NOT NULL,
-    value REAL NOT NULL, PRIMARY KEY (set_name, position, scorer));
-CREATE TABLE IF NOT EXISTS unscored (
-    set_name TEXT NOT NULL, position INTEGER NOT NULL, scorer TEXT NOT NULL, fingerprint TEXT NOT NULL,
-    PRIMARY KEY (set_name, position, scorer));
-CREATE TABLE IF NOT EXISTS pairs (
-    set_name TEXT NOT NULL, number INTEGER NOT NULL, winner INTEGER NOT NULL, loser INTEGER NOT NULL,
-    d_fidelity REAL NOT NULL, d_alignment REAL NOT NULL, PRIMARY KEY (set_name, number));
-CREATE TABLE IF NOT EXISTS training (
-    round INTEGER NOT NULL, step INTEGER NOT NULL, record TEXT NOT NULL, PRIMARY KEY (round, step));
-"""
+from .schema import SCHEMA
 
 
 def _plain(text: str) -> object:
@@ -59,7 +39,7 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(self.path / "records.sqlite", timeout=30)
             with self._db:
-                self._db.executescript(_SCHEMA)
+                self._db.executescript(SCHEMA)
         except (OSError, sqlite3.Error) as error:
             raise UserError(f"run folder {self.path} cannot be opened: {error}. Choose a writable folder.") from error
 

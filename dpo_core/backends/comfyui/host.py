@@ -30,6 +30,7 @@ from .host_quantized import full_precision, is_quantized, rounding_of_merge, rou
 from .host_rope import register_gradients
 from .host_sampling import (
     check_interrupt,
+    kinds,
     previewer,
     progress_bar,
     sample,
@@ -280,13 +281,6 @@ def model_conds(model: Any, entry: Sequence[Any], latent_shape: Sequence[int], d
         "model_conds"
     ]
     return {key: value.process_cond(batch_size=1, area=None) for key, value in encoded.items()}
-
-
-def kinds() -> dict[str, type]:
-    """The host's classes of the prediction types that can be trained, by name: "eps", "v", "flow", "cosmos"."""
-    import comfy.model_sampling as sampling
-
-    return {"eps": sampling.EPS, "v": sampling.V_PREDICTION, "flow": sampling.CONST, "cosmos": sampling.COSMOS_RFLOW}
 
 
 def denoise(model: Any, noised: torch.Tensor, sigmas: torch.Tensor, options: dict, cond: dict) -> torch.Tensor:

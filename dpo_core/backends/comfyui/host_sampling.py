@@ -127,3 +127,10 @@ def previewer(model: Any) -> Any:
     import latent_preview
 
     return latent_preview.get_previewer(model.load_device, model.get_model_object("latent_format"))
+
+
+def kinds() -> dict[str, type]:
+    """The host's classes of the prediction types that can be trained, by name: "eps", "v", "flow", "cosmos"."""
+    import comfy.model_sampling as sampling
+
+    return {"eps": sampling.EPS, "v": sampling.V_PREDICTION, "flow": sampling.CONST, "cosmos": sampling.COSMOS_RFLOW}
