@@ -9,15 +9,12 @@ import pytest
 import torch
 from commands import fails, succeeds
 from PIL import Image
-from projects import config_of, make_project, write_config
+from projects import config_of, make_project, write_config, write_lora
 from safetensors.torch import load_file, save_file
 
 from dreambooth_dpo import headless_compare
 from dreambooth_dpo.dpo_core.evaluation.compare import WITHOUT
 from dreambooth_dpo.dpo_core.run.folder import RunFolder
-from dreambooth_dpo.dpo_core.settings import AdapterSettings
-from dreambooth_dpo.dpo_core.training.adapter import Adapter
-from dreambooth_dpo.dpo_core.training.lora_files import save_lora
 
 
 @pytest.fixture(scope="module")
@@ -28,12 +25,7 @@ def project(tmp_path_factory) -> Path:
     config = config_of(folder)
     model = headless_compare.config_model(config, "cpu")
     for seed in range(3):
-        adapter = Adapter(model.denoiser, AdapterSettings(rank=3, alpha=3.0), seed=seed)
-        draws = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            for weight in adapter.parameters():
-                weight.copy_(0.1 * torch.randn(weight.shape, generator=draws))
-        save_lora(adapter, folder / "loras ü" / f"epoch {seed}.safetensors", {})
+        write_lora(model, folder / "loras ü" / f"epoch {seed}.safetensors", seed)
     return folder
 
 

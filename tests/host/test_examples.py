@@ -6,6 +6,7 @@ import json
 
 import pytest
 from hosting import Server, comfyui_path
+from toy_graphs import FEW_PROMPTS
 from workflows import FOLDER, to_api, to_ui
 
 from example_workflows import graphs
@@ -80,6 +81,8 @@ def smaller(name: str, info: dict) -> dict:
                 )  # drafts already have fewer
         if node["class_type"] == "DBDPO_LoadToybox":
             node["inputs"]["steps"] = 20
+        if node["class_type"] == "DBDPO_PromptSet":
+            node["inputs"] |= FEW_PROMPTS
         if node["class_type"] == "DBDPO_ToyboxEpochs":
             node["inputs"] |= {"steps": 8, "epochs": 2}
     return graph
@@ -90,7 +93,7 @@ def test_the_example_that_compares_epochs_runs(server: Server, info: dict):
     shown = server.run(graph)["outputs"]
     kinds = {graph[n]["class_type"]: shown[n] for n in shown if n in graph}
     lines = kinds["DBDPO_CompareLoras"]["text"][0].split("\n")
-    assert lines[1].startswith("2 pictures of each of 20 held-out prompts") and len(lines) >= 5
+    assert lines[1].startswith("2 pictures of each of 4 held-out prompts") and len(lines) >= 5
     assert all(shown[n]["images"] for n in graph if graph[n]["class_type"] == "PreviewImage")
     assert len(kinds["DBDPO_CompareLoras"]["images"]) == 2
 
@@ -101,7 +104,7 @@ def test_a_toybox_example_runs(name: str, server: Server, info: dict):
     shown = server.run(graph)["outputs"]
     kinds = {graph[n]["class_type"]: shown[n] for n in shown if n in graph}
     assert kinds["DBDPO_SaveLora"]["text"][0].startswith("saved as dreambooth_dpo/toybox_")
-    assert "40 held-out pictures of 20 prompts" in kinds["DBDPO_Evaluate"]["text"][0]
+    assert "8 held-out pictures of 4 prompts" in kinds["DBDPO_Evaluate"]["text"][0]
     assert all(
         shown[n]["images"]
         for n in graph

@@ -16,7 +16,7 @@ import torch
 from hosting import Server, comfyui_path, executed
 from PIL import Image
 from safetensors.torch import load_file
-from toy_graphs import toy_loop_graph
+from toy_graphs import TOY_PROMPTS, toy_loop_graph
 
 from dreambooth_dpo.dpo_core.pairs.rules import reward_direction
 from dreambooth_dpo.dpo_core.records import Pair
@@ -42,7 +42,7 @@ def graph(edits: object = "", *more: str, **changes: dict) -> dict:
     more: further nodes of the loop to keep.
     """
     text = edits if isinstance(edits, str) else json.dumps(edits)
-    whole = toy_loop_graph(sample={"run_name": "inspect"}, pairs=WIDE)
+    whole = toy_loop_graph(sample={"run_name": "inspect"}, pairs=WIDE, prompts=TOY_PROMPTS)
     kept = ("toy", "concept", "prompts", "sample", "scorer", "score", "pairs", "look", *more)
     part = {name: whole[name] for name in kept}
     part["inspect"] = {"class_type": "DBDPO_InspectPairs", "inputs": {"pairs": ["pairs", 0], "edits": text}}

@@ -80,7 +80,7 @@ def test_a_chain_returns_model_and_lora_of_the_kept_round(server: Server):
     assert counted(server, "chain") == (2, 2, 3)
     said = report(done)
     number = next(n for n in (1, 2) if said.startswith(f"Round {n} is kept: gain +"))
-    assert "40 held-out pictures of 20 prompts" in said and "\nRound 1: +" in said and "\nRound 2: " in said
+    assert "16 held-out pictures of 8 prompts" in said and "\nRound 1: +" in said and "\nRound 2: " in said
     kept, of_round = lora(server, "chain"), lora(server, f"round {number}")
     assert kept.keys() == of_round.keys() and all(kept[k].equal(of_round[k]) for k in kept)
     assert {"text", "images"} <= set(done["outputs"]["keep_1"]) and done["outputs"]["keep_2"]["text"] == [said]
@@ -182,7 +182,7 @@ def test_adding_a_round_reruns_no_earlier_round_and_older_graphs_measure(server:
     """The graph lacks the newer widgets, like one saved before they existed."""
     done = server.run(rounds_graph("more", 1))
     assert counted(server, "more") == (1, 1, 2)
-    assert "120 held-out pictures of 20 prompts" in report(done)
+    assert "48 held-out pictures of 8 prompts" in report(done)
     before = written(server, "more")
     done = server.run(rounds_graph("more", 2))
     after = written(server, "more")

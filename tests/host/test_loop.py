@@ -36,10 +36,10 @@ def test_every_stage_runs_and_shows_something(server: Server, done: dict):
     assert executed(done) == ALL
     shown = done["outputs"]
     assert {n for n in shown if "images" in shown[n]} == WITH_PICTURES
-    assert "pairs from 180 possible" in shown["pairs"]["text"][0]
+    assert "pairs from 60 possible" in shown["pairs"]["text"][0]
     assert shown["train"]["text"][0].startswith("8 steps on ")
     report = shown["evaluate"]["text"][0]
-    assert "40 held-out pictures of 20 prompts" in report
+    assert "16 held-out pictures of 8 prompts" in report
     titles = (
         "Fidelity:",
         "Alignment:",
@@ -234,7 +234,7 @@ def test_newer_widgets_run_and_make_a_new_set(server: Server, done: dict):
     (folder,) = run_path(server, "younger").glob("candidates_*")
     with RunFolder(run_path(server, "younger")) as run:
         kept = run.candidates(folder.name)
-    assert len(kept) == 120 and {(c.position // 16, c.position % 16) for c in kept} == {(c.chunk, c.row) for c in kept}
+    assert len(kept) == 40 and {(c.position // 16, c.position % 16) for c in kept} == {(c.chunk, c.row) for c in kept}
 
 
 def interrupt_when(server: Server, graph: dict, run_name: str, pattern: str, count: int = 1) -> None:
@@ -260,12 +260,12 @@ def draws_as_before(server: Server, run_name: str) -> bool:
     before = run_path(server, "quick") / fresh.name
     assert before.is_dir()
     names = sorted(p.name for p in (fresh / "images").iterdir())
-    assert len(names) == 120
+    assert len(names) == 40
     return all((fresh / "images" / n).read_bytes() == (before / "images" / n).read_bytes() for n in names)
 
 
 def test_sampling_resumes_after_an_interrupt(server: Server, done: dict):
-    graph = toy_loop_graph(sample={"run_name": "stopped 1", "candidates_per_prompt": 10})
+    graph = toy_loop_graph(sample={"run_name": "stopped 1", "candidates_per_prompt": 30})
     interrupt_when(server, graph, "stopped 1", "candidates_*/latents/00001.safetensors")
     kept = {p: p.stat().st_mtime_ns for p in run_path(server, "stopped 1").glob("candidates_*/images/*.png")}
     assert 64 <= len(kept) < 300
@@ -292,9 +292,9 @@ def test_training_resumed_after_an_interrupt_equals_an_uninterrupted_run(server:
 
 
 def test_an_interrupt_while_evaluating_leaves_the_original_model_unchanged(server: Server, done: dict):
-    graph = toy_loop_graph(evaluate={"seeds_per_prompt": 12})
+    graph = toy_loop_graph(evaluate={"seeds_per_prompt": 30})
     # The second set to begin is the trained model's.
     interrupt_when(server, graph, "quick", "evaluation_*/latents/00001.safetensors", count=2)
     assert draws_as_before(server, "after 3")
     report = server.run(graph)["outputs"]["evaluate"]["text"][0]
-    assert "240 held-out pictures of 20 prompts" in report
+    assert "240 held-out pictures of 8 prompts" in report

@@ -54,7 +54,7 @@ def test_a_later_round_without_pairs_stops_early_and_says_why(server: Server):
     assert counted(server, "later") == (2, 1, 2)
     said = done["outputs"]["said"]["text"][0]
     assert said.startswith(("Round 1 is kept: gain +", "The original is kept: ")) and "\nRound 2" not in said
-    assert "Stopped: in round 2 no pair fits the window 20..70 degrees: 0 pairs from 180 possible" in said
+    assert "Stopped: in round 2 no pair fits the window 20..70 degrees: 0 pairs from 60 possible" in said
     assert "Widen the window" in said and "Another round may improve" not in said
     assert done["outputs"]["keep_3"]["text"] == done["outputs"]["keep_2"]["text"] == [said]
     kept, first = (
@@ -65,7 +65,7 @@ def test_a_later_round_without_pairs_stops_early_and_says_why(server: Server):
 
 def test_the_first_round_without_pairs_is_an_error_that_names_the_remedy(server: Server):
     said = refused(server, chain("first", barren=1))
-    assert "no pair fits the window 20..70 degrees: 0 pairs from 180 possible" in said and "Widen the window" in said
+    assert "no pair fits the window 20..70 degrees: 0 pairs from 60 possible" in said and "Widen the window" in said
     assert counted(server, "first")[1:] == (0, 0)
 
 

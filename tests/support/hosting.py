@@ -2,11 +2,50 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
 from pathlib import Path
 
-from dreambooth_dpo.benchmarks.common.comfyui_server import ROOT, Server, comfyui_path
+from dreambooth_dpo.benchmarks.common import comfyui_server
+from dreambooth_dpo.benchmarks.common.comfyui_server import ROOT, comfyui_path
 
 __all__ = ["ROOT", "Server", "comfyui_path", "executed", "messages", "run_path"]
+
+STARTS = Path("output") / "dreambooth_dpo" / "toybox"
+"""Where Load Toybox stores the LoRAs of its personalizations, in a server's folder."""
+
+
+def _kept(folder: Path) -> Path | None:
+    """Where the processes of this test run share personalizations, so that none is trained twice: in pytest's folder of
+    the run. None elsewhere.
+    """
+    run = next((p for p in folder.parents if re.fullmatch(r"pytest-\d+", p.name)), None)
+    return run and run / "toybox_starts"
+
+
+class Server(comfyui_server.Server):
+    """A server that finds the toybox personalizations that an earlier server of the same test run trained."""
+
+    def start(self, timeout: float = 300) -> None:
+        if kept := _kept(self.folder):
+            _copy(kept, self.folder / STARTS)
+        super().start(timeout)
+
+    def stop(self, kill: bool = False) -> None:
+        super().stop(kill)
+        if kept := _kept(self.folder):
+            _copy(self.folder / STARTS, kept)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy LoRAs that `target` lacks; each appears whole."""
+    for file in source.glob("concept_*_steps.safetensors"):
+        if not (target / file.name).exists():
+            target.mkdir(parents=True, exist_ok=True)
+            part = target / f".{file.name}.{os.getpid()}"
+            shutil.copy2(file, part)
+            os.replace(part, target / file.name)
 
 
 def executed(history: dict) -> set[str]:

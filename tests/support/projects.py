@@ -79,3 +79,19 @@ def write_config(project: Path, file: str = "config.yaml", **changes: object) ->
 def config_of(project: Path, **changes: object) -> RunConfig:
     """Read the config; changes as for `write_config`."""
     return read_config(write_config(project, **changes))
+
+
+def write_lora(model, path: Path, seed: int) -> None:
+    """Write a LoRA of rank 3 with random weights for a TextToImage."""
+    import torch
+
+    from dreambooth_dpo.dpo_core.settings import AdapterSettings
+    from dreambooth_dpo.dpo_core.training.adapter import Adapter
+    from dreambooth_dpo.dpo_core.training.lora_files import save_lora
+
+    adapter = Adapter(model.denoiser, AdapterSettings(rank=3, alpha=3.0), seed=seed)
+    draws = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in adapter.parameters():
+            weight.copy_(0.1 * torch.randn(weight.shape, generator=draws))
+    save_lora(adapter, path, {})

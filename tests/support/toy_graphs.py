@@ -28,12 +28,24 @@ SAMPLING = {
 }
 PAIRS = {"angle_low": 20, "angle_high": 70, "margin": 0.5, "max_pairs_per_prompt": 6, "max_uses": 3}
 
+_SUBJECT = "a photo of a {identifier} {class_noun}"
+_SEEN = ("on wood", "in snow", "in water", "at sunset", "by a brick wall")
+SOME_PROMPTS = {
+    "text": "\n".join(f"{_SUBJECT}{hat} {place}" for hat in ("", " wearing a red hat") for place in _SEEN),
+    "held_out_text": "\n".join(
+        f"{_SUBJECT}{hat} {place}" for hat in (" wearing a blue hat", " wearing a pink hat") for place in _SEEN[:4]
+    ),
+}
+"""Inputs for Prompt Set: 10 training and 8 held-out prompts."""
+TOY_PROMPTS = {"text": ["toy", 8], "held_out_text": ["toy", 9]}
+"""Inputs for Prompt Set: the toybox's own 30 and 20 prompts."""
+
 _PLACES = ("in the snow", "on sand", "in a forest", "on a table", "at night", "in a city")
 FEW_PROMPTS = {
     "text": "\n".join(f"a {{identifier}} {{class_noun}} {place}" for place in _PLACES),
     "held_out_text": "\n".join(f"a red {{identifier}} {{class_noun}} {place}" for place in _PLACES[:4]),
 }
-"""Inputs for Prompt Set: six training and four held-out prompts, instead of the toybox's thirty and twenty."""
+"""Inputs for Prompt Set: 6 training and 4 held-out prompts."""
 
 
 def node(kind: str, **inputs: object) -> dict:
@@ -63,7 +75,7 @@ def toy_loop_graph(**changes: dict) -> dict:
     changes: inputs by node id.
     """
     model, clip, vae = (["toy", i] for i in range(3))
-    texts = {"preset": "own text", "text": ["toy", 8], "held_out_text": ["toy", 9], "held_out_share": 0.4, "seed": 0}
+    texts = {"preset": "own text", **SOME_PROMPTS, "held_out_share": 0.4, "seed": 0}
     photos = {"references": ["toy", 3], "held_out": ["toy", 4], "masks": ["toy", 5]}
     subject = {"concept": ["concept", 0], "prompts": ["prompts", 0], "run_name": "quick"}
     measuring = {"scorer": ["scorer", 0], "judge": ["judge", 0], "seeds_per_prompt": 2, "seed": 1_000_003}
