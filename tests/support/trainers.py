@@ -48,5 +48,5 @@ def steps_of(trainer: Trainer, *steps: int) -> list[dict]:
 def forward(trainer: Trainer, step: int, part: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Loss and numbers of one forward of a training step; call it inside `adapter.attached()`."""
     batch = trainer._batch(step, part)
-    loss, numbers = trainer._policy(batch, trainer._reference(batch))
+    loss, numbers = trainer._policy(batch, trainer.reference(batch))
     return loss, {name: value for name, (value, _) in numbers.items()}
