@@ -6,8 +6,9 @@ guards and oracle.
     python -m dreambooth_dpo.benchmarks.methods --rows lambda_harmonic,nft --seeds 0,1,2
 
 One row per method; rows that choose a beta (nft_b0.1, ...) are run by name only. --seeds repeats the rows with other
-seeds of candidates and training, on the same start and held-out pictures. Concepts 0..4 chose the defaults; figures are from 5..14. Prints mean gains over concepts with
-bootstrap intervals over concepts, and writes methods.json and methods.png. Cached results are used again.
+seeds of candidates and training, on the same start and held-out pictures. Concepts 0..4 chose the defaults; figures are
+from 5..14. Prints mean gains over concepts with bootstrap intervals over concepts, and writes methods.json and
+methods.png. Cached results are used again.
 """
 
 from __future__ import annotations

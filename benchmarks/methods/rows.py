@@ -169,7 +169,13 @@ def image_forwards(settings: LoopSettings, prompts: int) -> int:
     round.
     """
     drawing, train = settings.sampling, settings.train
-    sampled = prompts / settings.prompt_parts * drawing.candidates_per_prompt * drawing.steps * (2 if drawing.guidance > 1 else 1)
+    sampled = (
+        prompts
+        / settings.prompt_parts
+        * drawing.candidates_per_prompt
+        * drawing.steps
+        * (2 if drawing.guidance > 1 else 1)
+    )
     trained = train.steps * train.accumulation * train.width * train.batch_size * (1 + 1 + BACKWARD)
     return round(settings.rounds * (sampled + trained))
 

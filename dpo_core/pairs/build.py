@@ -20,7 +20,6 @@ from .rewards import candidate_rewards
 from .rules import PAIR_RULES
 from .variety import composition
 
-
 Axis = str | Sequence[str]
 """Names of the scorers of an axis."""
 

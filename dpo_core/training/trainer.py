@@ -15,11 +15,11 @@ from ..settings import DRIFTING, TrainSettings
 from .adapter import Adapter
 from .auto_beta import AutoBeta
 from .dataset import Batch, Sides, TrainingData, gather, resident, to_device
+from .group_objectives import GroupErrors
 from .kto_point import step_point
 from .loser_guard import guarded
 from .memory.levels import PAIR_BY_PAIR, first_level, next_level
 from .memory.stream import mover_for
-from .group_objectives import GroupErrors
 from .objectives import OBJECTIVES, PairErrors, denoising_error, gap_weights
 from .pending import Pending, fetch
 from .rate import learning_rate
