@@ -164,18 +164,13 @@ def image_forwards(settings: LoopSettings, prompts: int) -> int:
     """Compute of a row: denoiser forwards per image, a backward counted as two. Left out: evaluation, which is the same
     for all rows, and what a reference bank saves.
 
-    Candidates: sampler steps, twice with guidance. Training step: the images of each pair or group, reference forward, policy
-    forward and backward. 24 prompts x 10 candidates x 12 steps and 60 steps of 8 pairs: 2,880 + 60 * 16 * 4 = 6,720 per
-    round.
+    Candidates: sampler steps, twice with guidance. Training step: the images of each pair or group, reference forward,
+    policy forward and backward. 24 prompts x 10 candidates x 12 steps and 60 steps of 8 pairs: 2,880 + 60 * 16 * 4 =
+    6,720 per round.
     """
     drawing, train = settings.sampling, settings.train
-    sampled = (
-        prompts
-        / settings.prompt_parts
-        * drawing.candidates_per_prompt
-        * drawing.steps
-        * (2 if drawing.guidance > 1 else 1)
-    )
+    each = drawing.candidates_per_prompt * drawing.steps * (2 if drawing.guidance > 1 else 1)
+    sampled = prompts / settings.prompt_parts * each
     trained = train.steps * train.accumulation * train.width * train.batch_size * (1 + 1 + BACKWARD)
     return round(settings.rounds * (sampled + trained))
 

@@ -192,7 +192,9 @@ def row_candidates(seed: int, folder: Path, name: str, table: dict[str, Row]) ->
 
 
 def run_row(seed: int, folder: Path, name: str, table: dict[str, Row], rounds: int = 0) -> dict:
-    """A row's measures after each round, cached as <name>.json (of a seed: `of_seed`). rounds: instead of the row's own number.
+    """A row's measures after each round, cached as <name>.json (of a seed: `of_seed`).
+
+    rounds: instead of the row's own number.
 
     {"rounds": [0, ...], "scores": {score: {"all" | "seen" | "unseen": [mean, ...]}}, "winner_alarms", "stopped",
     "image_forwards", "seconds"}

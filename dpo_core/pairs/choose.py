@@ -135,10 +135,10 @@ def choose(
 ) -> tuple[list[Pair], PairYield]:
     """Select the pairs that `preference` calls better by at least the margin, largest improvement first.
 
-    prompt_of: int [n]; f, a: float [n], standardised. margin: None takes that of the settings. layout: float [n, d], the
-    candidates' composition (`variety.composition`), for `settings.matched`. Returns the pairs,
-    ordered by prompt, then improvement (ties by candidate order), and the yield. A pair that the rule accepts in both
-    directions counts once, in the direction of the larger improvement (the first of two equal ones).
+    prompt_of: int [n]; f, a: float [n], standardised. margin: None takes that of the settings. layout: float [n, d],
+    the candidates' composition (`variety.composition`), for `settings.matched`. Returns the pairs, ordered by prompt,
+    then improvement (ties by candidate order), and the yield. A pair that the rule accepts in both directions counts
+    once, in the direction of the larger improvement (the first of two equal ones).
     """
     pairs: list[Pair] = []
     tally = dict.fromkeys(("possible", "not_better", "not_near", "below_margin", "over_uses", "over_prompt_limit"), 0)

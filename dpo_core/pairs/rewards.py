@@ -18,8 +18,8 @@ def candidate_rewards(
 ) -> np.ndarray:
     """Rewards above the prompt's mean, in standard deviations of the round, float64 [n]: the advantage of a candidate.
 
-    Group mean and global deviation, as Flow-GRPO and DiffusionNFT (arXiv 2509.16117) with `global_std`; the deviation is
-    from the prompts' means. lambda_harmonic and weighted_sum: their reward (`reward_of`), with `diversity` what a
+    Group mean and global deviation, as Flow-GRPO and DiffusionNFT (arXiv 2509.16117) with `global_std`; the deviation
+    is from the prompts' means. lambda_harmonic and weighted_sum: their reward (`reward_of`), with `diversity` what a
     candidate adds to the variety by its `layout`. angle_window: the length along the window's centre,
     cos(c) fidelity + sin(c) alignment, both in standard deviations. pareto: the negated front. random: normal draws
     from (settings.seed, number of candidates), the control. Takes raw scores. Raises UserError as the rules do.

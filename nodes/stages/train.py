@@ -120,16 +120,8 @@ def train_step(
         elif lora is not None:
             held = prefixes_in(lora, backend.patcher.model, adapter.layers)
             load_tensors(adapter, lora, "the connected LoRA", held)
-        data = training_data(
-            run,
-            candidates.set_name,
-            pairs.name,
-            backend,
-            settings,
-            pairs.settings,
-            pairs.scored.fidelity,
-            pairs.scored.alignment,
-        )
+        rewarded = pairs.settings, pairs.scored.fidelity, pairs.scored.alignment
+        data = training_data(run, candidates.set_name, pairs.name, backend, settings, *rewarded)
         start = LiveAdapter(adapter.state(), adapter_settings).fingerprint
         listed, thumbs = [(p.winner, p.loser) for p in run.pairs(pairs.name)], thumbs_of(run, pairs.name)
         number = widgets.get("round") or 0
