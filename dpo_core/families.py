@@ -20,7 +20,10 @@ from .settings import AdapterSettings, SamplingSettings, TrainSettings
 T = TypeVar("T")
 S = TypeVar("S", SamplingSettings, AdapterSettings, TrainSettings)
 OBJECTIVE_BETAS = {"ipo": 500.0, "hinge": 1000.0, "reward_gap": 2000.0, "kto": 2000.0, "mapo": 0.1, "raft": 1.0}
-"""beta of the objectives other than dpo, for eps models (objectives.py)."""
+OBJECTIVE_BETAS |= {"nft": 1.0, "awm": 1.0}
+"""beta of the objectives other than dpo, for eps models (objectives.py); dgpo has dpo's."""
+ANY_MODEL = ("mapo", "raft", "nft", "awm")
+"""Objectives whose beta does not depend on the kind of prediction."""
 
 
 class Sourced(NamedTuple, Generic[T]):
@@ -171,7 +174,7 @@ def _beta(settings: TrainSettings, family: Family) -> dict[str, Any]:
 def _own_beta(settings: TrainSettings, family: Family) -> float | None:
     """The family's beta for the objective, if one is known."""
     trusted = family.beta.value
-    if settings.objective == "dpo" or (trusted is None and settings.objective not in ("mapo", "raft")):
+    if settings.objective in ("dpo", "dgpo") or (trusted is None and settings.objective not in ANY_MODEL):
         return trusted
     return OBJECTIVE_BETAS[settings.objective]
 

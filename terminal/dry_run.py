@@ -69,8 +69,8 @@ class Timed:
 def seconds(counted: Counted, settings: LoopSettings, timed: Timed) -> float:
     """Drawing and training of a whole run. Unit: seconds; scoring is not in it.
 
-    A step of a picture has two forwards where guidance acts. Training costs SLOWER forwards for each of the two
-    pictures of a pair.
+    A step of a picture has two forwards where guidance acts. Training costs SLOWER forwards for each picture
+    of a pair or group.
     """
     s, train = settings.sampling, settings.train
     one = timed.step / (2 if s.guidance > 1 else 1)
@@ -80,7 +80,7 @@ def seconds(counted: Counted, settings: LoopSettings, timed: Timed) -> float:
     return (
         (counted.candidates + counted.held_out + counted.grids) * per_picture
         + counted.drafts * draft
-        + steps * 2 * SLOWER * one
+        + steps * train.width * SLOWER * one
     )
 
 

@@ -3,22 +3,26 @@ guards and oracle.
 
     python -m dreambooth_dpo.benchmarks.methods --concepts 5-14
 
-One row per method. Concepts 0..4 chose the defaults; figures are from 5..14. Prints mean gains over concepts with
-bootstrap intervals over concepts, and writes methods.json and methods.png. Cached results are used again.
+    python -m dreambooth_dpo.benchmarks.methods --rows lambda_harmonic,nft --seeds 0,1,2
+
+One row per method; rows that choose a beta (nft_b0.1, ...) are run by name only. --seeds repeats the rows with other
+seeds of candidates and training, on the same start and held-out pictures. Concepts 0..4 chose the defaults; figures are
+from 5..14. Prints mean gains over concepts with bootstrap intervals over concepts, and writes methods.json and
+methods.png. Cached results are used again.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from ..common.command import command_parser, parse_names, write_result
+from ..common.command import command_parser, parse_names, parse_numbers, write_result
 from ..common.concepts import ALL_ROUNDS, by_concept
 from ..common.estimates import estimate_text
 from .figure import methods_figure
-from .gains import Results, difference, ends, stop_study, summarise
-from .rows import DEFAULT, rows
+from .gains import Results, difference, ends, seed_study, stop_study, summarise
+from .rows import DEFAULT, TUNING, rows
 from .runs import run_concept
-from .tables import show_gains, show_stops
+from .tables import show_gains, show_seeds, show_stops
 
 
 def main() -> None:
@@ -26,14 +30,24 @@ def main() -> None:
     parser.add_argument("--rows", default="all", help="names of rows, separated by commas; default: all")
     about_long = "rounds of the rows lambda_harmonic and constant_rate, to study the stop rule, e.g. 10"
     parser.add_argument("--long", type=int, default=0, help=about_long)
+    about_seeds = "training seeds of every row, e.g. 0,1,2 or 0-4; default: %(default)s"
+    parser.add_argument("--seeds", type=parse_numbers, default="0", help=about_seeds)
     args = parser.parse_args()
+    if not args.seeds:
+        parser.error("--seeds names no seed; write e.g. 0,1,2")
     every = [DEFAULT, "dreambooth", *(n for n in rows(ALL_ROUNDS) if n != DEFAULT)]
-    names = every if args.rows == "all" else parse_names(parser, args.rows, every, "row")
-    report(by_concept(run_concept, args.concepts, args.jobs, args.out, names, args.long), names, args.out)
+    usual = [n for n in every if n not in TUNING]
+    names = usual if args.rows == "all" else parse_names(parser, args.rows, every, "row")
+    found = by_concept(run_concept, args.concepts, args.jobs, args.out, names, args.long, args.seeds)
+    report({seed: {c: kept[seed] for c, kept in found.items()} for seed in args.seeds}, names, args.out)
 
 
-def report(results: Results, names: list[str], out: Path) -> None:
-    """Print the tables; write methods.json and methods.png."""
+def report(seeded: dict[int, Results], names: list[str], out: Path) -> None:
+    """Print the tables; write methods.json and methods.png. seeded: results by training seed; tables are of the first.
+
+    With several seeds there is one more table, of gains over concepts and seeds.
+    """
+    results = next(iter(seeded.values()))
     shown = [n for n in names if n != "dreambooth"]
     if "dreambooth" in names:
         shown[1:1] = ["dreambooth_equal", "dreambooth_best"]
@@ -46,6 +60,9 @@ def report(results: Results, names: list[str], out: Path) -> None:
         data["differences"] = {f"{shown[0]} - {n}": difference(results, shown[0], n) for n in shown[1:]}
         for name, found in data["differences"].items():
             print(f"{name}: all right, points {estimate_text(found, '+.1f', 100)}")
+    if len(seeded) > 1:
+        data["seeds"] = seed_study(seeded, [n for n in names if n != "dreambooth"])
+        show_seeds(data["seeds"], list(seeded))
     methods_figure({n: ends(results, n) for n in shown}).savefig(out / "methods.png", dpi=110)
     write_result(out / "methods.json", data, "methods.png")
 

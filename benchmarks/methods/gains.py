@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
 from ..common.concepts import ALL_ROUNDS, TRUTH
-from ..common.estimates import mean_estimate
+from ..common.estimates import mean_estimate, two_level_estimate
 from .rows import DEFAULT, rows
 
 MAIN = ("fidelity", "alignment", "judge_fidelity", "judge_alignment", TRUTH)
@@ -71,6 +73,29 @@ def difference(results: Results, first: str, second: str, score: str = TRUTH, pa
         for name in (first, second)
     )
     return _estimate([one[seed] - other[seed] for seed in sorted(set(one) & set(other))])
+
+
+def by_seed(seeded: Mapping[int, Results], name: str, score: str = TRUTH) -> np.ndarray:
+    """Gains of a row by concept and training seed, float64 [concepts, seeds]; NaN where it was not run."""
+    concepts = sorted({concept for results in seeded.values() for concept in results})
+    found = np.full((len(concepts), len(seeded)), np.nan)
+    for column, results in enumerate(seeded.values()):
+        for concept, (m, since, at) in ends(results, name).items():
+            found[concepts.index(concept), column] = gain_of(m, score, at, since=since)
+    return found
+
+
+def seed_study(seeded: Mapping[int, Results], names: Sequence[str]) -> dict[str, dict]:
+    """Gains of the rows over concepts and training seeds, and the first row's less each other's, with intervals.
+
+    Differences are paired by concept and seed, since both rows have the same candidates in the first round.
+    """
+    gains = {name: by_seed(seeded, name) for name in names}
+    first = names[0]
+    return {
+        "gains": {name: two_level_estimate(values) for name, values in gains.items()},
+        "differences": {f"{first} - {n}": two_level_estimate(gains[first] - gains[n]) for n in names[1:]},
+    }
 
 
 def stop_study(results: Results) -> list[dict]:

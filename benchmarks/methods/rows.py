@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ...dpo_core.settings import LoopSettings, PersonalizeSettings
+from ...dpo_core.settings import GROUPED, LoopSettings, PersonalizeSettings
 from ..common.concepts import changed
 
 DEFAULT = "lambda_harmonic"
@@ -38,7 +38,12 @@ def _window(low: float, high: float) -> dict[str, dict]:
 
 
 def _objective(name: str, beta: float) -> tuple[str, dict[str, dict]]:
-    return f"objective {name}, beta {beta:g}", {"train": {"objective": name, "beta": beta}}
+    train = {"objective": name, "beta": beta, **(_GROUPS if name in GROUPED else {})}
+    return f"objective {name}, beta {beta:g}", {"train": train}
+
+
+_GROUPS = {"group_size": 4, "batch_size": 4}
+"""As many pictures in a step as the default's 8 pairs."""
 
 
 CHANGES: dict[str, tuple[str, Mapping[str, Mapping]]] = {
@@ -65,6 +70,15 @@ CHANGES: dict[str, tuple[str, Mapping[str, Mapping]]] = {
     "reward_gap": _objective("reward_gap", 2000.0),
     "mapo": _objective("mapo", 0.1),
     "kto": _objective("kto", 2000.0),
+    "nft": _objective("nft", 1.0),
+    "awm": _objective("awm", 1.0),
+    "dgpo": _objective("dgpo", 2000.0),
+    "margin_weighted": ("DPO, pairs weighted by their reward gap", {"train": {"margin_weight": 1.0}}),
+    "matched_pairs": ("DPO, pairs among the half nearest in composition", {"pairs": {"matched": 0.5}}),
+    "diverse_pairs": (
+        "DPO, half of a candidate's contribution to variety added to the reward (after DRAGON, arXiv 2504.15217)",
+        {"pairs": {"diversity": 0.5}},
+    ),
     "loser_guard": ("DPO with the loser-gradient guard, mu 0.6 (Diffusion-SDPO)", {"train": {"loser_guard": 0.6}}),
     "ema_0.9": ("DPO, moving average of the adapter's weights, decay 0.9", {"train": {"ema_decay": 0.9}}),
     "ema_1": ("DPO, plain mean of the adapter's weights over each round", {"train": {"ema_decay": 1.0}}),
@@ -83,6 +97,12 @@ CHANGES: dict[str, tuple[str, Mapping[str, Mapping]]] = {
     "bank_of_4": ("DPO, reference bank of four draws of (t, noise) per pair", {"train": {"reference_bank": 4}}),
 }
 """Changes that do not depend on the default's values: (description, {group: {setting: value}})."""
+TUNING: dict[str, tuple[str, Mapping[str, Mapping]]] = {
+    **{f"nft_b{b:g}": _objective("nft", b) for b in (0.1, 0.3, 3.0, 10.0)},
+    **{f"awm_b{b:g}": _objective("awm", b) for b in (0.1, 0.3, 3.0, 10.0)},
+    **{f"dgpo_b{b:g}": _objective("dgpo", b) for b in (500.0, 1000.0, 4000.0, 8000.0)},
+}
+"""Rows that choose a beta, on concepts 0..3: run by name, and not among "all"."""
 
 
 def rows(base: LoopSettings) -> dict[str, Row]:
@@ -96,7 +116,7 @@ def rows(base: LoopSettings) -> dict[str, Row]:
         slower = {"objective": "raft", "learning_rate": train.learning_rate / part}
         return row(f"RAFT at 1/{part} of the learning rate", train=slower)
 
-    return {name: row(about, **groups) for name, (about, groups) in CHANGES.items()} | {
+    return {name: row(about, **groups) for name, (about, groups) in (CHANGES | TUNING).items()} | {
         "raft_slow": raft(4),
         "raft_slower": raft(20),
         "constant_rate": row(
@@ -117,6 +137,7 @@ def rows(base: LoopSettings) -> dict[str, Row]:
             pairs={"max_pairs_per_prompt": pairs.max_pairs_per_prompt // 2},
             train={"steps": train.steps // 2},
         ),
+        "paper": _paper(base),
         "augmented": row("DPO, scores averaged over a flip and small shifts", "augmented"),
         "mean_of_two": row("DPO, mean of two scorers on each axis", "mean of two", pairs={"combine": "mean"}),
         "worst_of_two": row("DPO, worst of two scorers on each axis", "worst of two"),
@@ -124,18 +145,34 @@ def rows(base: LoopSettings) -> dict[str, Row]:
     }
 
 
+def _paper(base: LoopSettings) -> Row:
+    """DreamBoothDPO as in the paper, with the default's compute: half as many prompts in a round, so more of each.
+
+    Two rounds in place of n: n times the candidates of a prompt, twice the pairs, and n / 2 times the steps.
+    """
+    n, parts = base.rounds, 2
+    drawn = {"candidates_per_prompt": base.sampling.candidates_per_prompt * n}
+    pairs = {**_window(20.0, 70.0)["pairs"], "max_pairs_per_prompt": base.pairs.max_pairs_per_prompt * parts}
+    settings = changed(base, parts, sampling=drawn, pairs=pairs, train={"steps": base.train.steps * n // parts})
+    return Row(
+        settings.model_copy(update={"prompt_parts": parts}),
+        "DreamBoothDPO (arXiv 2505.20975): angle window 20..70, two rounds, each on its half of the prompts",
+    )
+
+
 def image_forwards(settings: LoopSettings, prompts: int) -> int:
     """Compute of a row: denoiser forwards per image, a backward counted as two. Left out: evaluation, which is the same
     for all rows, and what a reference bank saves.
 
-    Candidates: sampler steps, twice with guidance. Training step: both images of each pair, reference forward, policy
-    forward and backward. 24 prompts x 10 candidates x 12 steps and 60 steps of 8 pairs: 2,880 + 60 * 16 * 4 = 6,720 per
-    round.
+    Candidates: sampler steps, twice with guidance. Training step: the images of each pair or group, reference forward,
+    policy forward and backward. 24 prompts x 10 candidates x 12 steps and 60 steps of 8 pairs: 2,880 + 60 * 16 * 4 =
+    6,720 per round.
     """
     drawing, train = settings.sampling, settings.train
-    sampled = prompts * drawing.candidates_per_prompt * drawing.steps * (2 if drawing.guidance > 1 else 1)
-    trained = train.steps * train.accumulation * 2 * train.batch_size * (1 + 1 + BACKWARD)
-    return settings.rounds * (sampled + trained)
+    each = drawing.candidates_per_prompt * drawing.steps * (2 if drawing.guidance > 1 else 1)
+    sampled = prompts / settings.prompt_parts * each
+    trained = train.steps * train.accumulation * train.width * train.batch_size * (1 + 1 + BACKWARD)
+    return round(settings.rounds * (sampled + trained))
 
 
 def dreambooth_steps(settings: LoopSettings, personalize: PersonalizeSettings, prompts: int) -> int:

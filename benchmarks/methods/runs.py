@@ -18,7 +18,7 @@ from ...dpo_core.run.files import write_json
 from ...dpo_core.run.folder import RunFolder
 from ...dpo_core.settings import LoopSettings, StopSettings
 from ...dpo_core.statistics import by_prompt
-from ..common.concepts import ALL_ROUNDS, cached
+from ..common.concepts import ALL_ROUNDS, cached, changed
 from .rows import DEFAULT, WITHOUT_MASKS, Row, dreambooth_steps, image_forwards, rows
 
 UNSEEN = 2
@@ -27,25 +27,42 @@ CURVE = (0, 60, 120, 240, 480)
 """Steps of the DreamBooth curve, which ends at the compute of the loop."""
 
 
-def run_concept(seed: int, out: Path, names: list[str], long: int) -> dict[str, dict]:
-    """Every row of one concept: {name: measures}. long: rounds of the default and of constant_rate, or 0."""
-    folder, table, found = out / f"concept_{seed}", rows(ALL_ROUNDS), {}
-    for name in names:
-        if name == "dreambooth":
-            found[name] = cached(folder / "dreambooth.json", lambda: run_dreambooth(seed, folder, table))
-        else:
-            found[name] = run_row(seed, folder, name, table, long if name in (DEFAULT, "constant_rate") else 0)
-        print(f"concept {seed}: {name} done", flush=True)
+def run_concept(seed: int, out: Path, names: list[str], long: int, seeds: Sequence[int] = (0,)) -> dict[int, dict]:
+    """Every row of one concept, by seed of training: {training seed: {name: measures}}.
+
+    long: rounds of the default and of constant_rate, or 0. seeds: of candidates, initial weights and training; start
+    and held-out pictures are the same for all. The row dreambooth is run for the first one alone.
+    """
+    folder, found = out / f"concept_{seed}", {}
+    for training_seed in seeds:
+        table, kept = seeded_rows(training_seed), found.setdefault(training_seed, {})
+        for name in names:
+            if name != "dreambooth":
+                rounds = long if name in (DEFAULT, "constant_rate") else 0
+                kept[name] = run_row(seed, folder, name, table, rounds)
+            elif training_seed == seeds[0]:
+                kept[name] = cached(folder / "dreambooth.json", lambda t=table: run_dreambooth(seed, folder, t))
+            print(f"concept {seed}, seed {training_seed}: {name} done", flush=True)
     return found
 
 
-def row_loop(seed: int, path: Path, shared: Path, settings: LoopSettings, scorers=None):
-    """The loop of a concept in `path`, on the start that `shared` has. scorers: in place of the toybox's own."""
+def seeded_rows(training_seed: int) -> dict[str, Row]:
+    """All rows with another seed of candidates, initial weights and training; 0 is the usual one."""
+    return rows(changed(ALL_ROUNDS, sampling={"seed": training_seed}))
+
+
+def of_seed(name: str, settings: LoopSettings) -> str:
+    """Name of a folder or file of a run: `name` for seed 0, else e.g. "nft_seed1"."""
+    return f"{name}_seed{settings.sampling.seed}" if settings.sampling.seed else name
+
+
+def row_loop(seed: int, path: Path, folder: Path, settings: LoopSettings, scorers=None):
+    """The loop of a concept in `path`, on the start in its folder. scorers: in place of the toybox's own."""
     from ...toybox.concepts import concept_from_seed
     from ...toybox.run import start_of, toy_loop, toy_prompts
 
     toy = concept_from_seed(seed)
-    start = start_of(toy, shared / "start")
+    start = start_of(toy, folder / "shared" / "start")
     return toy_loop(toy, path, start, settings, resume=True, prompts=toy_prompts(toy, UNSEEN), scorers=scorers)
 
 
@@ -124,9 +141,9 @@ def _measured(run: RunFolder, rounds: Sequence[int]) -> dict:
 
 def first_round(seed: int, folder: Path, settings: LoopSettings) -> Path:
     """The run folder that all rows begin from: the start, its held-out pictures and the first round's candidates."""
-    shared = folder / "shared"
+    shared = folder / of_seed("shared", settings)
     if not (shared / "done").is_file():
-        loop = row_loop(seed, shared, shared, settings)
+        loop = row_loop(seed, shared, folder, settings)
         loop.begin(0)
         loop.evaluate(0)
         loop.candidates(0)
@@ -157,11 +174,12 @@ def _loop_of_row(seed: int, folder: Path, name: str, settings: LoopSettings, tab
     """The loop of a row in its own folder, begun from the shared start."""
     from ...toybox.concepts import concept_from_seed
 
-    base = table[DEFAULT].settings
+    base, path = table[DEFAULT].settings, folder / of_seed(name, settings)
     shared = first_round(seed, folder, base)
-    copied(shared, folder / name, drop_candidates=settings.sampling != base.sampling)
+    drawn = {"sampling", "prompt_parts"}
+    copied(shared, path, drop_candidates=settings.model_dump(include=drawn) != base.model_dump(include=drawn))
     scorers = row_scorers(concept_from_seed(seed), table[name].reward)
-    return row_loop(seed, folder / name, shared, settings, scorers)
+    return row_loop(seed, path, folder, settings, scorers)
 
 
 def row_candidates(seed: int, folder: Path, name: str, table: dict[str, Row]) -> Path:
@@ -174,12 +192,15 @@ def row_candidates(seed: int, folder: Path, name: str, table: dict[str, Row]) ->
 
 
 def run_row(seed: int, folder: Path, name: str, table: dict[str, Row], rounds: int = 0) -> dict:
-    """A row's measures after each round, cached as <name>.json. rounds: instead of the row's own number.
+    """A row's measures after each round, cached as <name>.json (of a seed: `of_seed`).
+
+    rounds: instead of the row's own number.
 
     {"rounds": [0, ...], "scores": {score: {"all" | "seen" | "unseen": [mean, ...]}}, "winner_alarms", "stopped",
     "image_forwards", "seconds"}
     """
-    kept, row, earlier = folder / f"{name}.json", table[name], 0.0
+    row, earlier = table[name], 0.0
+    kept = folder / f"{of_seed(name, row.settings)}.json"
     settings = row.settings.model_copy(update={"rounds": rounds or row.settings.rounds})
     if kept.is_file():
         result = json.loads(kept.read_text(encoding="utf-8"))
@@ -217,8 +238,8 @@ def run_dreambooth(seed: int, folder: Path, table: dict[str, Row]) -> dict:
     from ...toybox.run import start_of, toy_pipeline, toy_prompts
 
     toy, base, begun = concept_from_seed(seed), table[DEFAULT].settings, time.perf_counter()
-    shared, prompts = first_round(seed, folder, base), toy_prompts(toy, UNSEEN)
-    start = start_of(toy, shared / "start")[1]["step"]
+    first_round(seed, folder, base)
+    prompts, start = toy_prompts(toy, UNSEEN), start_of(toy, folder / "shared" / "start")[1]["step"]
     steps = sorted({*CURVE, start, start + dreambooth_steps(base, TOY_PERSONALIZE, len(prompts.train))})
     model, scorers = DiffusersTextToImage(toy_pipeline()), row_scorers(toy, "plain")
     adapter = Adapter(

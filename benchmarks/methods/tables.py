@@ -58,3 +58,10 @@ def show_stops(stops: list[dict]) -> None:
     print(f"within 2 points of the best round: {within} of {len(stops)}; worse than the start: {worse}")
     names = (("start", "start"), ("kept", "truth"), ("best", "best"), ("last", "last"))
     print("means: " + ", ".join(f"{what} {np.mean([s[key] for s in stops]):.3f}" for what, key in names))
+
+
+def show_seeds(study: dict[str, dict], seeds: list[int]) -> None:
+    """The study of `gains.seed_study`: all-right pictures in points."""
+    rows = [[name, estimate_text(found, "+.1f", 100)] for part in study.values() for name, found in part.items()]
+    title = f"all right, points, over concepts and training seeds {', '.join(map(str, seeds))} (95 % interval of both)"
+    print_table(title, ["method", "gain"], rows, 120)

@@ -76,7 +76,7 @@ def ours(task: Task, found: Subject, clock: Clock) -> Iterator[tuple[Step, float
     adapter = Adapter(found.pipe.unet, task.adapter)
     whole = settings.model_copy(update={"steps": task.warm_up + 2 * task.steps + 2})
     trainer = Trainer(model, adapter, data, whole, 0)
-    methods = dict(zip(("_batch", "_reference", "_policy", "_backward", "_optimize"), PHASES, strict=True))
+    methods = dict(zip(("_batch", "reference", "_policy", "_backward", "_optimize"), PHASES, strict=True))
     with (
         clock.timing(trainer, methods),
         model.training(),

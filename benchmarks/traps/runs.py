@@ -34,7 +34,7 @@ def run_trap(seed: int, path: Path, name: str, strength: float) -> dict:
     begun = time.perf_counter()
     shared = first_round(seed, path.parent, ALL_ROUNDS)
     copied(shared, path, drop_candidates=False)
-    loop = row_loop(seed, path, shared, TOY_SETTINGS, faulty_scorers(seed, shared, FAULTS[name], strength))
+    loop = row_loop(seed, path, path.parent, TOY_SETTINGS, faulty_scorers(seed, shared, FAULTS[name], strength))
     loop.go()
     loop.run.close()
     with RunFolder(path) as run:

@@ -24,7 +24,8 @@ from ..sampling.sets import sample_set
 from ..scoring.sets import score_set
 from ..settings import LoopSettings, SamplingSettings
 from ..training.adapter import Adapter, drawing
-from ..training.dataset import PairData, pair_data
+from ..training.dataset import TrainingData
+from ..training.groups import training_data
 from ..training.memory.compile import check_compiler
 from ..training.memory.levels import streams
 from ..training.round import stop_reason, train_round
@@ -80,6 +81,11 @@ class Loop:
         check_pool(self.model, self.settings.sampling, self.photos)
         if self.settings.train.compile:
             check_compiler(self.model.device)
+        if (parts := self.settings.prompt_parts) > len(self.prompts.train):
+            raise UserError(
+                f"prompt_parts is {parts}, but there are {len(self.prompts.train)} training prompts: a round would "
+                "have none. Lower prompt_parts."
+            )
         names = [s.name for s in [*self.rewards, *self.judges]]
         if twice := sorted({n for n in names if names.count(n) > 1}):
             raise UserError(
@@ -153,6 +159,11 @@ class Loop:
         score_set(self.run, name, self.rewards, self.progress, self.crew)
         told(self.run, name, self.axes, self.settings.pairs.combine)
 
+    def prompts_of(self, round_index: int) -> tuple[str, ...]:
+        """The training prompts that this round draws for: those of its part, by `prompt_parts`."""
+        parts = self.settings.prompt_parts
+        return self.prompts.train[round_index % parts :: parts]
+
     def put_scorers_aside(self) -> None:
         """Move scorers that support it off the GPU while the model draws or trains; the next score brings them back."""
         for scorer in [*self.rewards, *self.judges]:
@@ -160,7 +171,7 @@ class Loop:
                 rest()
 
     def _draw(self, name: str, sampling: SamplingSettings, round_index: int) -> None:
-        each, prompts = sampling.candidates_per_prompt, self.prompts.train
+        each, prompts = sampling.candidates_per_prompt, self.prompts_of(round_index)
         with self.adapted_model() as model:
             given = sampling, sampling.seed, round_index, self.progress
             sample_set(self.run, name, model, prompts, each, *given, compared=True, crew=self.crew, photos=self.photos)
@@ -176,8 +187,10 @@ class Loop:
         if self.own is not None:
             self.own.add(self.run, name, self.model, self.settings.sampling, self.progress)
 
-    def pair_data(self, round_index: int) -> PairData:
-        return pair_data(self.run, f"round_{round_index}", f"round_{round_index}", self.model)
+    def pair_data(self, round_index: int) -> TrainingData:
+        """This round's pairs, or its candidates in groups where the objective trains on groups."""
+        name, settings = f"round_{round_index}", self.settings
+        return training_data(self.run, name, name, self.model, settings.train, settings.pairs, *self.axes)
 
     def train(self, round_index: int) -> str | None:
         """Train on this round's pairs, starting from the current adapter, and store the result.

@@ -16,7 +16,12 @@ from ..sampling.picture_check import NothingToCompare, check_scores
 from ..scoring.sets import axis_scores
 from ..settings import PairSettings
 from .choose import PairYield
+from .rewards import candidate_rewards
 from .rules import PAIR_RULES
+from .variety import composition
+
+Axis = str | Sequence[str]
+"""Names of the scorers of an axis."""
 
 
 class NoPairs(UserError):
@@ -29,8 +34,8 @@ def build_pairs(
     settings: PairSettings,
     pairs_name: str,
     progress: Progress = silent,
-    fidelity: str | Sequence[str] = "fidelity",
-    alignment: str | Sequence[str] = "alignment",
+    fidelity: Axis = "fidelity",
+    alignment: Axis = "alignment",
 ) -> PairYield:
     """Select pairs of a scored set by the pair rule, store them under `pairs_name`, and return the yield.
 
@@ -42,15 +47,14 @@ def build_pairs(
     score is missing, and NothingToCompare when the scores of a scorer do not vary (see `check_scores`) or no prompt has
     two candidates with all scores.
     """
-    axes = [(names,) if isinstance(names, str) else tuple(names) for names in (fidelity, alignment)]
-    prompt_of = np.asarray([c.prompt_index for c in run.candidates(set_name)])
-    scores = [axis_scores(run, set_name, names, settings.combine) for names in axes]
-    usable = _with_all_scores(run, prompt_of, scores, [name for names in axes for name in names])
+    axes, prompt_of, scores, usable = _scored(run, set_name, settings, fidelity, alignment)
     if settings.rule != "random":
         for axis, names in zip(AXES, axes, strict=True):
             for name in names:  # each by itself: beside another, a flat scorer would only weaken the axis unseen
                 check_scores(run.score_array(set_name, name)[usable], prompt_of[usable], axis, [name])
-    pairs, pair_yield = PAIR_RULES[settings.rule](prompt_of[usable], *(s[usable] for s in scores), settings)
+    pairs, pair_yield = PAIR_RULES[settings.rule](
+        prompt_of[usable], *(s[usable] for s in scores), settings, _layout(run, set_name, settings, usable)
+    )
     if left_out := int((~usable).sum()):
         place, prompts = np.nonzero(usable)[0], len(np.unique(prompt_of))
         pairs = [replace(p, winner=int(place[p.winner]), loser=int(place[p.loser])) for p in pairs]
@@ -62,6 +66,33 @@ def build_pairs(
     run.set_fact(f"no_pairs_{pairs_name}", None if pairs else _no_pairs(pair_yield, settings))
     progress(f"pairs {pairs_name}", len(pairs), max(1, len(pairs)), note=pair_yield.sentence())
     return pair_yield
+
+
+def rewards(run: RunFolder, set_name: str, settings: PairSettings, fidelity: Axis, alignment: Axis) -> np.ndarray:
+    """Advantages of a scored set's candidates by the pair rule (`candidate_rewards`), float64 [n]; NaN without score.
+
+    Arguments and errors as for `build_pairs`.
+    """
+    _, prompt_of, scores, usable = _scored(run, set_name, settings, fidelity, alignment)
+    found = np.full(len(prompt_of), np.nan)
+    layout = _layout(run, set_name, settings, usable)
+    found[usable] = candidate_rewards(prompt_of[usable], *(s[usable] for s in scores), settings, layout)
+    return found
+
+
+def _scored(
+    run: RunFolder, set_name: str, settings: PairSettings, fidelity: Axis, alignment: Axis
+) -> tuple[list[tuple[str, ...]], np.ndarray, list[np.ndarray], np.ndarray]:
+    """Scorer names of both axes, the candidates' prompts (int [n]), both scores (float [n]), and which have both."""
+    axes = [(names,) if isinstance(names, str) else tuple(names) for names in (fidelity, alignment)]
+    prompt_of = np.asarray([c.prompt_index for c in run.candidates(set_name)])
+    scores = [axis_scores(run, set_name, names, settings.combine) for names in axes]
+    return axes, prompt_of, scores, _with_all_scores(run, prompt_of, scores, [n for names in axes for n in names])
+
+
+def _layout(run: RunFolder, set_name: str, settings: PairSettings, usable: np.ndarray) -> np.ndarray | None:
+    """Composition of the usable candidates, float [k, d]; None where the settings do not need it."""
+    return composition(run.latents(set_name).float().numpy()[usable]) if settings.looks_at_latents else None
 
 
 def _with_all_scores(

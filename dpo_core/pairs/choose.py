@@ -14,6 +14,7 @@ from ..json_values import from_json
 from ..records import Pair
 from ..settings import PairSettings
 from ..statistics import standardise
+from .variety import nearest_pairs
 
 SAME = 1e-5
 """Two candidates whose scores differ by no more than this (standard deviations) are no pair, at any margin: it is
@@ -41,6 +42,8 @@ class PairYield:
     prompts_without_pair: int
     window: tuple[float, float] | None = None
     unscored: int = 0
+    not_near: int = 0
+    """Better by the rule, but not among the nearest in composition (`PairSettings.matched`)."""
 
     def sentence(self) -> str:
         """The counts as one English sentence."""
@@ -49,7 +52,8 @@ class PairYield:
             reason = f"outside the angle window {self.window[0]:g}..{self.window[1]:g} degrees"
         return (
             f"{self.kept} pairs from {self.possible} possible: {self.not_better} {reason}, "
-            f"{self.below_margin} below the margin, {self.over_uses} with a candidate used too often, "
+            + (f"{self.not_near} not near in composition, " if self.not_near else "")
+            + f"{self.below_margin} below the margin, {self.over_uses} with a candidate used too often, "
             f"{self.over_prompt_limit} over the limit per prompt; "
             f"{self.prompts_without_pair} of {self.prompts} prompts gave none."
             + (f" {self.unscored} candidates without a score were left out." if self.unscored else "")
@@ -127,24 +131,42 @@ def choose(
     preference: Preference,
     window: tuple[float, float] | None = None,
     margin: float | None = None,
+    layout: np.ndarray | None = None,
 ) -> tuple[list[Pair], PairYield]:
     """Select the pairs that `preference` calls better by at least the margin, largest improvement first.
 
-    prompt_of: int [n]; f, a: float [n], standardised. margin: None takes that of the settings. Returns the pairs,
-    ordered by prompt, then improvement (ties by candidate order), and the yield. A pair that the rule accepts in both
-    directions counts once, in the direction of the larger improvement (the first of two equal ones).
+    prompt_of: int [n]; f, a: float [n], standardised. margin: None takes that of the settings. layout: float [n, d],
+    the candidates' composition (`variety.composition`), for `settings.matched`. Returns the pairs, ordered by prompt,
+    then improvement (ties by candidate order), and the yield. A pair that the rule accepts in both directions counts
+    once, in the direction of the larger improvement (the first of two equal ones).
     """
     pairs: list[Pair] = []
-    tally = dict.fromkeys(("possible", "not_better", "below_margin", "over_uses", "over_prompt_limit"), 0)
+    tally = dict.fromkeys(("possible", "not_better", "not_near", "below_margin", "over_uses", "over_prompt_limit"), 0)
     prompts = empty = 0
     for group in _groups(prompt_of, f, a):
+        near = _near(group, settings, layout)
         kept = _pairs_of_prompt(
-            group, *preference(group), settings, settings.margin if margin is None else margin, tally
+            group, *preference(group), near, settings, settings.margin if margin is None else margin, tally
         )
         pairs += kept
         prompts += 1
         empty += not kept
     return pairs, PairYield(**tally, kept=len(pairs), prompts=prompts, prompts_without_pair=empty, window=window)
+
+
+def _near(group: Group, settings: PairSettings, layout: np.ndarray | None) -> np.ndarray:
+    """Which (winner, loser) are near enough in composition, bool [m]: all of them without `settings.matched`."""
+    if settings.matched is None:
+        return np.ones(len(group.winner), bool)
+    first, second = (np.searchsorted(group.members, side) for side in (group.winner, group.loser))
+    return nearest_pairs(with_layout(layout, "matched")[group.members], first, second, settings.matched)
+
+
+def with_layout(layout: np.ndarray | None, setting: str) -> np.ndarray:
+    """The candidates' composition. Raises UserError where a rule that needs it did not get it."""
+    if layout is None:
+        raise UserError(f"{setting} needs the candidates' latents, which are not here. Leave {setting} at its default.")
+    return layout
 
 
 def _unordered(group: Group, chosen: np.ndarray) -> int:
@@ -155,15 +177,23 @@ def _unordered(group: Group, chosen: np.ndarray) -> int:
 
 
 def _pairs_of_prompt(
-    group: Group, better: np.ndarray, strength: np.ndarray, settings: PairSettings, margin: float, tally: dict[str, int]
+    group: Group,
+    better: np.ndarray,
+    strength: np.ndarray,
+    near: np.ndarray,
+    settings: PairSettings,
+    margin: float,
+    tally: dict[str, int],
 ) -> list[Pair]:
     """Select the pairs of one prompt within the limits, strongest first; adds the discarded ones to `tally`."""
     if settings.rule != "random":  # which does not look at the scores
         better = better & (group.length > SAME)
-    enough = better & (strength >= margin)
     possible, fitting = len(group.winner) // 2, _unordered(group, better)
     tally["possible"] += possible
     tally["not_better"] += possible - fitting
+    better = better & near
+    tally["not_near"] += fitting - (fitting := _unordered(group, better))
+    enough = better & (strength >= margin)
     tally["below_margin"] += fitting - _unordered(group, enough)
     uses: dict[int, int] = {}
     kept: list[Pair] = []

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, 
 from ..errors import UserError
 from ..records import Candidate, Pair
 from ..run.folder import RunFolder
-from ..settings import PairSettings
+from ..settings import GROUPED, PairSettings
 from ..settings.words import in_words
 from .rules import reward_of
 
@@ -248,8 +248,9 @@ def thumbs_words(thumbs: Mapping[int, str], objective: str) -> str:
         return ""
     if objective in UNPAIRED:
         return f"Thumbs on single candidates were used: {len(thumbs)}."
+    what = "scores" if objective in GROUPED else "pairs"
     return (
-        f"Thumbs on single candidates were not used ({len(thumbs)}): the objective {objective} trains on pairs only; "
+        f"Thumbs on single candidates were not used ({len(thumbs)}): the objective {objective} trains on {what} only; "
         "kto trains on both."
     )
 

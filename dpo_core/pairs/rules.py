@@ -1,7 +1,8 @@
 """Pair rules: pure functions that decide from a round's scores which of two candidates of a prompt is better.
 
 All rules take prompt_of: int [n], the prompt of each candidate; fidelity, alignment: float [n], raw scores; and the
-settings. They return the pairs, ordered by prompt, then improvement, and the yield. They respect
+settings; and layout: the candidates' composition, float [n, d] (variety.py), which `matched` and `diversity` need and
+other settings leave unused. They return the pairs, ordered by prompt, then improvement, and the yield. They respect
 `max_pairs_per_prompt` and `max_uses`, and raise UserError when a score is not finite or no prompt has two candidates.
 """
 
@@ -15,9 +16,11 @@ from ..errors import UserError
 from ..records import Pair
 from ..settings import PairSettings
 from ..statistics import spread_within, standardise
-from .choose import Group, PairYield, Preference, angle_degrees, checked, choose
+from .choose import Group, PairYield, Preference, angle_degrees, checked, choose, with_layout
+from .variety import contributions
 
-Rule = Callable[[np.ndarray, np.ndarray, np.ndarray, PairSettings], tuple[list[Pair], PairYield]]
+Rule = Callable[..., tuple[list[Pair], PairYield]]
+"""rule(prompt_of, fidelity, alignment, settings, layout=None)"""
 Window = tuple[float, float]
 
 FIRST_CENTRE, LAST_CENTRE = 10.0, 80.0
@@ -32,7 +35,11 @@ ROUNDING = 1e-9
 
 
 def angle_window_pairs(
-    prompt_of: np.ndarray, fidelity: np.ndarray, alignment: np.ndarray, settings: PairSettings
+    prompt_of: np.ndarray,
+    fidelity: np.ndarray,
+    alignment: np.ndarray,
+    settings: PairSettings,
+    layout: np.ndarray | None = None,
 ) -> tuple[list[Pair], PairYield]:
     """DreamBoothDPO (arXiv 2505.20975, section 3): pairs whose angle lies in the window, longest first in each prompt.
 
@@ -42,11 +49,11 @@ def angle_window_pairs(
     """
     prompt_of, f, a = checked(prompt_of, fidelity, alignment)
     window = (
-        _auto_window(prompt_of, f, a, settings)
+        _auto_window(prompt_of, f, a, settings, layout)
         if settings.window == "auto"
         else (settings.angle_low, settings.angle_high)
     )
-    return choose(prompt_of, f, a, settings, _points_into(window), window)
+    return choose(prompt_of, f, a, settings, _points_into(window), window, layout=layout)
 
 
 def _points_into(window: Window) -> Preference:
@@ -57,21 +64,30 @@ def _points_into(window: Window) -> Preference:
     return preference
 
 
-def auto_window(prompt_of: np.ndarray, fidelity: np.ndarray, alignment: np.ndarray, settings: PairSettings) -> Window:
+def auto_window(
+    prompt_of: np.ndarray,
+    fidelity: np.ndarray,
+    alignment: np.ndarray,
+    settings: PairSettings,
+    layout: np.ndarray | None = None,
+) -> Window:
     """The narrowest window around the direction of `settings.steer` that gives enough pairs: (low, high) in degrees.
 
     The centre is 10 + 70 * steer, so 0.5 is an equal gain on both axes. The half-width starts at 15 and grows in steps
     of 5, up to 35, until `settings.min_pairs` pairs are selected. The window stays within 0..90: outside, a gain on one
     axis would be a loss on the other. Raises UserError as the rules do.
     """
-    return _auto_window(*checked(prompt_of, fidelity, alignment), settings)
+    return _auto_window(*checked(prompt_of, fidelity, alignment), settings, layout)
 
 
-def _auto_window(prompt_of: np.ndarray, f: np.ndarray, a: np.ndarray, settings: PairSettings) -> Window:
+def _auto_window(
+    prompt_of: np.ndarray, f: np.ndarray, a: np.ndarray, settings: PairSettings, layout: np.ndarray | None
+) -> Window:
     centre = FIRST_CENTRE + (LAST_CENTRE - FIRST_CENTRE) * settings.steer
     windows = [(max(0.0, centre - half), min(90.0, centre + half)) for half in range(NARROWEST, WIDEST + 1, WIDER_BY)]
     for window in windows:
-        if choose(prompt_of, f, a, settings, _points_into(window))[1].kept >= settings.min_pairs:
+        found = choose(prompt_of, f, a, settings, _points_into(window), layout=layout)[1]
+        if found.kept >= settings.min_pairs:
             return window
     return windows[-1]
 
@@ -95,7 +111,11 @@ def pareto_fronts(fidelity: np.ndarray, alignment: np.ndarray) -> np.ndarray:
 
 
 def pareto_pairs(
-    prompt_of: np.ndarray, fidelity: np.ndarray, alignment: np.ndarray, settings: PairSettings
+    prompt_of: np.ndarray,
+    fidelity: np.ndarray,
+    alignment: np.ndarray,
+    settings: PairSettings,
+    layout: np.ndarray | None = None,
 ) -> tuple[list[Pair], PairYield]:
     """CaPO's Pareto pairs (arXiv 2502.02588): winners from the first front of a prompt, losers from the last.
 
@@ -112,21 +132,28 @@ def pareto_pairs(
         last = front[group.members].max()
         return (front[group.winner] == 0) & (front[group.loser] == last) & (last > 0), group.length
 
-    return choose(prompt_of, f, a, settings, preference)
+    return choose(prompt_of, f, a, settings, preference, layout=layout)
 
 
 # --- one reward from two scores ---
 
 
-def _by_reward(prompt_of: np.ndarray, f: np.ndarray, a: np.ndarray, reward: np.ndarray, settings: PairSettings):
-    """Pairs by the difference of one reward (float [n]) in its standard deviations, which the margin applies to."""
-    r = standardise(reward, prompt_of)
+def _by_reward(
+    prompt_of: np.ndarray,
+    fidelity: np.ndarray,
+    alignment: np.ndarray,
+    settings: PairSettings,
+    layout: np.ndarray | None,
+) -> tuple[list[Pair], PairYield]:
+    """Pairs by the difference of `reward_of`, which the margin applies to."""
+    prompt_of, f, a = checked(prompt_of, fidelity, alignment)
+    r = reward_of(prompt_of, fidelity, alignment, settings, layout)
 
     def preference(group: Group) -> tuple[np.ndarray, np.ndarray]:
         gain = r[group.winner] - r[group.loser]
         return gain > ROUNDING, gain
 
-    return choose(prompt_of, f, a, settings, preference)
+    return choose(prompt_of, f, a, settings, preference, layout=layout)
 
 
 def lambda_harmonic(fidelity: np.ndarray, alignment: np.ndarray, weight: float) -> np.ndarray:
@@ -150,27 +177,33 @@ def lambda_harmonic(fidelity: np.ndarray, alignment: np.ndarray, weight: float) 
 
 
 def lambda_harmonic_pairs(
-    prompt_of: np.ndarray, fidelity: np.ndarray, alignment: np.ndarray, settings: PairSettings
+    prompt_of: np.ndarray,
+    fidelity: np.ndarray,
+    alignment: np.ndarray,
+    settings: PairSettings,
+    layout: np.ndarray | None = None,
 ) -> tuple[list[Pair], PairYield]:
     """RPO's pairs (arXiv 2407.12164), by the reward of `lambda_harmonic` with lambda = fidelity_weight.
 
     Pairs with the largest difference come first. The margin applies to the difference of r, in its standard deviations
     over the round.
     """
-    prompt_of, f, a = checked(prompt_of, fidelity, alignment)
-    return _by_reward(prompt_of, f, a, lambda_harmonic(fidelity, alignment, settings.fidelity_weight), settings)
+    return _by_reward(prompt_of, fidelity, alignment, settings.model_copy(update={"rule": "lambda_harmonic"}), layout)
 
 
 def weighted_sum_pairs(
-    prompt_of: np.ndarray, fidelity: np.ndarray, alignment: np.ndarray, settings: PairSettings
+    prompt_of: np.ndarray,
+    fidelity: np.ndarray,
+    alignment: np.ndarray,
+    settings: PairSettings,
+    layout: np.ndarray | None = None,
 ) -> tuple[list[Pair], PairYield]:
     """Pairs by the weighted sum r = w * fidelity + (1 - w) * alignment of standardised scores, w = fidelity_weight.
 
     The baseline that DreamBoothDPO rejects (arXiv 2505.20975): a large gain on one axis outweighs a loss on the other.
     The margin applies to the difference of r, in its standard deviations over the round.
     """
-    prompt_of, f, a = checked(prompt_of, fidelity, alignment)
-    return _by_reward(prompt_of, f, a, weighted_sum(prompt_of, fidelity, alignment, settings.fidelity_weight), settings)
+    return _by_reward(prompt_of, fidelity, alignment, settings.model_copy(update={"rule": "weighted_sum"}), layout)
 
 
 def weighted_sum(prompt_of: np.ndarray, fidelity: np.ndarray, alignment: np.ndarray, weight: float) -> np.ndarray:
@@ -179,18 +212,28 @@ def weighted_sum(prompt_of: np.ndarray, fidelity: np.ndarray, alignment: np.ndar
 
 
 def reward_of(
-    prompt_of: np.ndarray, fidelity: np.ndarray, alignment: np.ndarray, settings: PairSettings
+    prompt_of: np.ndarray,
+    fidelity: np.ndarray,
+    alignment: np.ndarray,
+    settings: PairSettings,
+    layout: np.ndarray | None = None,
 ) -> np.ndarray | None:
     """The standardised reward of lambda_harmonic and weighted_sum, float64 [n]; None for rules without a reward.
 
-    These rules compare its differences with the margin. Raises UserError when lambda_harmonic gets a score that is not
-    a cosine.
+    These rules compare its differences with the margin. With `settings.diversity` and a `layout`, that many times a
+    candidate's standardised contribution to the variety of its prompt (`variety.contributions`) is added. Raises
+    UserError when lambda_harmonic gets a score that is not a cosine.
     """
     if settings.rule == "lambda_harmonic":
-        return standardise(lambda_harmonic(fidelity, alignment, settings.fidelity_weight), prompt_of)
-    if settings.rule == "weighted_sum":
-        return standardise(weighted_sum(prompt_of, fidelity, alignment, settings.fidelity_weight), prompt_of)
-    return None
+        reward = lambda_harmonic(fidelity, alignment, settings.fidelity_weight)
+    elif settings.rule == "weighted_sum":
+        reward = weighted_sum(prompt_of, fidelity, alignment, settings.fidelity_weight)
+    else:
+        return None
+    if not settings.diversity:
+        return standardise(reward, prompt_of)
+    added = contributions(with_layout(layout, "diversity"), np.asarray(prompt_of))
+    return standardise(standardise(reward, prompt_of) + settings.diversity * standardise(added, prompt_of), prompt_of)
 
 
 def reward_direction(
@@ -219,7 +262,11 @@ def reward_direction(
 
 
 def random_pairs(
-    prompt_of: np.ndarray, fidelity: np.ndarray, alignment: np.ndarray, settings: PairSettings
+    prompt_of: np.ndarray,
+    fidelity: np.ndarray,
+    alignment: np.ndarray,
+    settings: PairSettings,
+    layout: np.ndarray | None = None,
 ) -> tuple[list[Pair], PairYield]:
     """The control: pairs in random order and direction, without regard to scores or margin.
 
@@ -241,7 +288,7 @@ def random_pairs(
         better[backward], strength[backward] = ~forward, order
         return better, strength
 
-    return choose(prompt_of, f, a, settings, preference, margin=0.0)
+    return choose(prompt_of, f, a, settings, preference, margin=0.0, layout=layout)
 
 
 PAIR_RULES: dict[str, Rule] = {

@@ -13,7 +13,7 @@ from ..errors import UserError
 from ..protocols import Scorer, TextToImage
 from ..sampling.sets import BatchSampler
 from ..training.adapter import Adapter, drawing
-from ..training.dataset import PairData
+from ..training.groups import received
 from ..training.memory.levels import streams
 from ..training.steps import train_steps
 from ..training.trainer import Trainer
@@ -75,7 +75,7 @@ class Worker:
         self._rest()
         settings, pairs = job["settings"], job["pairs"]
         with self.model.training(streams(settings)):
-            data = PairData(cond=self.model.encode_prompts(list(pairs["prompts"])), **pairs)
+            data = received(pairs, self.model.encode_prompts(list(pairs["prompts"])))
             trainer = Trainer(self.model, self.adapter, data, settings, job["seed"], self.crew)
             trainer.load_state(job["state"])
             trainer.level = job["level"]

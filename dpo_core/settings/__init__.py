@@ -14,5 +14,7 @@ from .pairs import OwnPairSettings as OwnPairSettings
 from .pairs import PairSettings as PairSettings
 from .sampling import AUTO_CHUNK as AUTO_CHUNK
 from .sampling import SamplingSettings as SamplingSettings
+from .training import DRIFTING as DRIFTING
+from .training import GROUPED as GROUPED
 from .training import AdapterSettings as AdapterSettings
 from .training import TrainSettings as TrainSettings

@@ -45,6 +45,13 @@ class LoopSettings(Settings):
         le=1000,
         description="Most rounds of sample, score, pair and train; early stopping may end them sooner. Unit: rounds.",
     )
+    prompt_parts: int = Field(
+        1,
+        ge=1,
+        le=100,
+        description="Parts that the training prompts are split into; round r draws candidates for part r modulo this. "
+        "1: every round draws for all prompts. Unit: parts.",
+    )
     sampling: SamplingSettings = SamplingSettings()
     pairs: PairSettings = PairSettings()
     adapter: AdapterSettings = AdapterSettings()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -77,6 +77,22 @@ class PairSettings(Settings):
         description="Several scorers on an axis, each in standard deviations of the round. worst: the lowest of their "
         "scores counts, so that all must agree; mean: their mean.",
     )
+    matched: float | None = Field(
+        None,
+        gt=0.0,
+        lt=1.0,
+        description="Keeps variety: only this share of a prompt's possible pairs may be pairs, those whose two latents "
+        "are nearest in composition (their low frequencies), so that winner and loser differ in what is scored rather "
+        "than in pose. Empty: off.",
+    )
+    diversity: float = Field(
+        0.0,
+        ge=0.0,
+        le=10.0,
+        description="Keeps variety: weight of a candidate's contribution to the variety of its prompt's candidates "
+        "(leave-one-out, after arXiv 2504.15217), added to the reward; both in standard deviations. For "
+        "lambda_harmonic and weighted_sum. 0: off.",
+    )
     seed: int = Field(0, ge=0, lt=2**31, description="Rule random: order and direction of pairs are derived from it.")
 
     @model_validator(mode="after")
@@ -86,6 +102,25 @@ class PairSettings(Settings):
                 f"angle_low {self.angle_low} must be below angle_high {self.angle_high}; the paper's window is 20..70"
             )
         return self
+
+    @model_validator(mode="after")
+    def _has_a_reward(self) -> PairSettings:
+        if self.diversity and self.rule not in ("lambda_harmonic", "weighted_sum"):
+            raise ValueError(
+                f"diversity {self.diversity:g} does not go with rule {self.rule}: it is added to a reward, which this "
+                "rule does not have. Set diversity to 0, or take lambda_harmonic or weighted_sum"
+            )
+        return self
+
+    @property
+    def looks_at_latents(self) -> bool:
+        """Whether the rule needs the candidates' composition."""
+        return self.matched is not None or self.diversity > 0
+
+    def described(self) -> dict[str, Any]:
+        """As JSON, to recognise pairs of equal settings; settings that came later only where they are not off."""
+        off = {name for name, value in {"matched": None, "diversity": 0.0}.items() if getattr(self, name) == value}
+        return self.model_dump(exclude=off)
 
 
 class OwnPairSettings(Settings):

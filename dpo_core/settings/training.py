@@ -8,6 +8,11 @@ from pydantic import Field, model_validator
 
 from .base import Settings, Widget
 
+GROUPED = frozenset({"nft", "awm", "dgpo"})
+"""Objectives that train on groups of a prompt's candidates and their rewards, in place of pairs."""
+DRIFTING = frozenset({"nft", "awm"})
+"""Objectives that need the reference's prediction, not its error alone."""
+
 
 class AdapterSettings(Settings):
     """The trained low-rank weights (LoRA, arXiv 2106.09685)."""
@@ -67,10 +72,27 @@ class TrainSettings(Settings):
     )
     weight_decay: float = Field(0.0, ge=0.0, le=1.0, description="Weight decay of AdamW.")
     max_grad_norm: float = Field(1.0, gt=0.0, le=1e6, description="Gradients are clipped to this norm.")
-    objective: Annotated[Literal["dpo", "ipo", "hinge", "reward_gap", "mapo", "kto", "raft"], Widget(since=1)] = Field(
+    objective: Annotated[
+        Literal["dpo", "ipo", "hinge", "reward_gap", "mapo", "kto", "raft", "nft", "awm", "dgpo"], Widget(since=1)
+    ] = Field(
         "dpo",
         description="The loss. Its beta for eps models: dpo 2000 to 5000, ipo 500, hinge 1000 to 2000, reward_gap "
-        "2000, kto 2000 to 5000, mapo 0.1 (it weighs the margin; its authors' code says 0.5); raft has none.",
+        "2000, kto 2000 to 5000, mapo 0.1 (it weighs the margin; its authors' code says 0.5); raft has none. nft "
+        "(beta 1), awm (beta 1) and dgpo (beta as dpo) train on groups of all candidates, not on pairs.",
+    )
+    group_size: int = Field(
+        4,
+        ge=2,
+        le=64,
+        description="For nft, awm and dgpo: candidates of one prompt in a group. They share time and noise. batch_size "
+        "counts groups then. Unit: images.",
+    )
+    margin_weight: float = Field(
+        0.0,
+        ge=0.0,
+        le=4.0,
+        description="Weighs the loss of a pair by its reward gap to this power, with mean 1 over the round. 1: in "
+        "proportion to the gap. 0: all pairs alike. For dpo, ipo, hinge, mapo and raft.",
     )
     beta: Annotated[float | None, Widget(default=0, off=0, least=0, step=10)] = Field(
         2000.0,
@@ -207,6 +229,31 @@ class TrainSettings(Settings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _fits_the_objective(self) -> TrainSettings:
+        """Settings that only some objectives have."""
+        if self.margin_weight and self.objective in GROUPED | {"reward_gap", "kto"}:
+            raise ValueError(
+                f"margin_weight {self.margin_weight:g} does not go with objective {self.objective}, which has "
+                "rewards of its own or no pairs. Set margin_weight to 0, or take dpo, ipo, hinge, mapo or raft"
+            )
+        if self.loser_guard is not None and self.objective in GROUPED:
+            raise ValueError(
+                f"loser_guard {self.loser_guard:g} does not go with objective {self.objective}, which trains on "
+                "groups: it compares the winner and the loser of a pair. Turn loser_guard off"
+            )
+        if self.reference_bank and self.objective in DRIFTING:
+            raise ValueError(
+                f"reference_bank {self.reference_bank} does not go with objective {self.objective}: the bank keeps "
+                "the reference's errors, and this objective needs its predictions. Set reference_bank to 0"
+            )
+        return self
+
+    @property
+    def width(self) -> int:
+        """Pictures in a row of a batch: 2 of a pair, or `group_size`."""
+        return self.group_size if self.objective in GROUPED else 2
+
     def described(self) -> dict[str, Any]:
         """As JSON, to recognise a round that was trained with equal settings.
 
@@ -219,6 +266,10 @@ class TrainSettings(Settings):
             unset |= {"auto_beta", "beta_floor", "beta_ceiling"}
         if self.time_sampling == "table":
             unset |= {"time_sampling", "time_shift"}
+        if self.objective not in GROUPED:
+            unset.add("group_size")
+        if not self.margin_weight:
+            unset.add("margin_weight")
         return self.model_dump(exclude=unset)
 
     @model_validator(mode="after")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from fractions import Fraction
+from typing import TypeVar
 
 import torch
 
@@ -13,14 +13,51 @@ from ..pairs.edits import UNPAIRED, thumbs_of
 from ..pairs.own import own_of
 from ..protocols import Cond, TextToImage
 from ..run.folder import RunFolder
-from ..seeds import generator
+from .objectives import PairErrors
 
+Sides = tuple[torch.Tensor, ...]
+"""Numbers of the pictures of b rows, float32 [b] for each place in a row: of pairs, winners and losers."""
 RESIDENT_SHARE = 0.1
 """Largest share (0..1) of a GPU's free memory that the pairs may take to stay there for the whole round."""
 
 
+class TrainingData:
+    """What a step trains on: rows of `width` pictures of one prompt. The parts that pairs and groups share.
+
+    A subclass is a frozen dataclass with the fields below, `shape`, `first`, `of_seed`, `samples`, `errors`, `sent` and
+    `__len__`.
+    """
+
+    width: int
+    """Pictures in a row."""
+    cond: Cond
+    rows: torch.Tensor
+    """Row of `cond` that holds the prompt of each row."""
+    own: int
+    """Number of rows of a person's own pairs; they are the last ones."""
+    weight: float
+    """Visits of an own row for each visit of another one; see `visits`."""
+    latent_fields: tuple[str, ...]
+    """Names of the fields that hold latents."""
+    label_fields: tuple[str, ...]
+    """Names of the fields that hold one or two numbers for each row or picture."""
+
+    def conditioning(self, picks: torch.Tensor, device: torch.device) -> Cond:
+        """Conditioning of the rows `picks` (int64 [b] on the CPU), one row each, on `device`.
+
+        Integers stay on the CPU: a backend's own indices, which a GPU would have to be asked for.
+        """
+        rows = self.rows[picks]
+        return {k: gather(v, rows, device if v.is_floating_point() else v.device) for k, v in self.cond.items()}
+
+    def named(self, *groups: tuple[str, ...]) -> dict[str, torch.Tensor]:
+        """Tensors of these fields by name, without those that are None."""
+        found = {name: getattr(self, name) for names in groups for name in names}
+        return {name: tensor for name, tensor in found.items() if tensor is not None}
+
+
 @dataclass(frozen=True)
-class PairData:
+class PairData(TrainingData):
     """Latents of winners and losers [n, C, h, w], and the conditioning of their prompts, stored once for each prompt.
 
     Raises UserError when there are no pairs, or when `gaps` or `counts` have another length.
@@ -65,13 +102,42 @@ class PairData:
     def __len__(self) -> int:
         return len(self.winners)
 
-    def conditioning(self, picks: torch.Tensor, device: torch.device) -> Cond:
-        """Conditioning of the pairs `picks` (int64 [b] on the CPU), one row each, on `device`.
+    width = 2
+    latent_fields, label_fields = ("winners", "losers"), ("gaps", "counts")
 
-        Integers stay on the CPU: a backend's own indices, which a GPU would have to be asked for.
-        """
-        rows = self.rows[picks]
-        return {k: gather(v, rows, device if v.is_floating_point() else v.device) for k, v in self.cond.items()}
+    @property
+    def shape(self) -> torch.Size:
+        """Shape of one latent, [C, h, w]."""
+        return self.winners.shape[1:]
+
+    @property
+    def first(self) -> torch.Tensor:
+        """A latent of the first pair, [1, C, h, w]."""
+        return self.winners[:1]
+
+    def of_seed(self, seed: int) -> PairData:
+        """The same pairs for every seed of training."""
+        return self
+
+    def samples(self, picks: torch.Tensor, visits: torch.Tensor, device: torch.device) -> torch.Tensor:
+        """Latents of the pairs `picks`, [2b, C, h, w] on `device`, winners first. visits: not used."""
+        return torch.cat([gather(side, picks, device) for side in (self.winners, self.losers)])
+
+    def errors(
+        self,
+        picks: torch.Tensor,
+        visits: torch.Tensor,
+        own: Sides,
+        reference: Sides,
+        beta: float | torch.Tensor,
+        drift: Sides | None = None,
+        point: torch.Tensor | None = None,
+    ) -> PairErrors:
+        """The errors of the pairs `picks` with what the objectives need beside them; visits, drift: not used."""
+        device = own[0].device
+        gaps = gather(self.gaps, picks, device)
+        counts = None if self.counts is None else gather(self.counts, picks, device)
+        return PairErrors(own[0], reference[0], own[1], reference[1], gaps, beta, counts, point)
 
     def sent(self) -> dict[str, object]:
         """All but the conditioning, which each process encodes itself: on the CPU, by name."""
@@ -79,15 +145,12 @@ class PairData:
         known = {"prompts": self.prompts, "own": self.own, "weight": self.weight}
         return {**known, **{n: None if t is None else t.cpu() for n, t in tensors.items()}}
 
-    def tensors(self) -> list[torch.Tensor]:
-        return [self.winners, self.losers, self.gaps, *self.cond.values()]
-
 
 @dataclass(frozen=True)
 class Batch:
-    """Inputs of one forward, on the model's device: 2b samples, the b winners first.
+    """Inputs of one forward, on the model's device: b rows of w pictures (pairs: 2), the b first ones first.
 
-    `picks`, `epochs`: int64 [b] on the CPU. `noised`, `target`: [2b, C, h, w]. `times`: [2b].
+    `picks`, `epochs`: int64 [b] on the CPU. `noised`, `target`: [w b, C, h, w]. `times`: [w b].
     """
 
     picks: torch.Tensor
@@ -97,24 +160,21 @@ class Batch:
     times: torch.Tensor
     cond: Cond
 
-    def pieces(self, pairs: int) -> list[Batch]:
-        """The batch split into batches of at most `pairs` pairs."""
+    def pieces(self, rows: int) -> list[Batch]:
+        """The batch split into batches of at most `rows` rows."""
         size = len(self.picks)
-        if pairs >= size:
+        if rows >= size:
             return [self]
-        cuts = [torch.arange(first, min(first + pairs, size)) for first in range(0, size, pairs)]
-        return [self._of(cut, torch.cat([cut, cut + size])) for cut in cuts]
+        return [self.share(first, min(first + rows, size)) for first in range(0, size, rows)]
 
     def share(self, first: int, last: int) -> Batch:
-        """The pairs first..last-1 of the batch."""
-        cut = torch.arange(first, last)
-        return self._of(cut, torch.cat([cut, cut + len(self.picks)]))
-
-    def _of(self, pairs: torch.Tensor, pictures: torch.Tensor) -> Batch:
+        """The rows first..last-1 of the batch."""
+        cut, size = torch.arange(first, last), len(self.picks)
+        pictures = torch.cat([cut + size * place for place in range(len(self.noised) // size)])
         there = pictures.to(self.noised.device)
         cond = {k: v[there if v.device == there.device else pictures] for k, v in self.cond.items()}
         noised, target, times = (t[there] for t in (self.noised, self.target, self.times))
-        return Batch(self.picks[pairs], self.epochs[pairs], noised, target, times, cond)
+        return Batch(self.picks[cut], self.epochs[cut], noised, target, times, cond)
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
@@ -132,80 +192,23 @@ def gather(tensor: torch.Tensor, picks: torch.Tensor, device: torch.device) -> t
     return to_device(tensor[to_device(picks, tensor.device)], device)
 
 
-def resident(data: PairData, device: torch.device) -> PairData:
-    """Move the pairs to the GPU for the whole round if they take at most RESIDENT_SHARE of its free memory.
+Data = TypeVar("Data", bound=TrainingData)
+
+
+def resident(data: Data, device: torch.device) -> Data:
+    """Move the pictures to the GPU for the whole round if they take at most RESIDENT_SHARE of its free memory.
 
     Otherwise, and on other devices, the data stays where it is and is moved batch by batch.
     """
     if device.type != "cuda":
         return data
-    waiting = sum(t.nbytes for t in data.tensors() if t.device.type != "cuda" and t.is_floating_point())
+    own = data.named(data.latent_fields, data.label_fields)
+    tensors = [*own.values(), *data.cond.values()]
+    waiting = sum(t.nbytes for t in tensors if t.device.type != "cuda" and t.is_floating_point())
     if waiting > RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
         return data
     cond = {k: to_device(v, device) if v.is_floating_point() else v for k, v in data.cond.items()}
-    winners, losers, gaps = (to_device(t, device) for t in (data.winners, data.losers, data.gaps))
-    return replace(data, winners=winners, losers=losers, cond=cond, gaps=gaps)
-
-
-def places_before(epoch: int, pairs: int, own: int = 0, weight: float = 1.0) -> int:
-    """Places of the sequence of `visits` before an epoch: (pairs - own) e + floor(own e weight)."""
-    share = _share(weight)
-    return (pairs - own) * epoch + own * epoch * share.numerator // share.denominator
-
-
-def _share(weight: float) -> Fraction:
-    return Fraction(weight).limit_denominator(1000)
-
-
-def _epoch_of(place: int, pairs: int, own: int, weight: float) -> int:
-    """The epoch that a place is in."""
-    epoch = int(place / (pairs - own + own * _share(weight)))
-    while places_before(epoch + 1, pairs, own, weight) <= place:
-        epoch += 1
-    while places_before(epoch, pairs, own, weight) > place:
-        epoch -= 1
-    return epoch
-
-
-def _slots(epoch: int, pairs: int, own: int, weight: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pairs of one epoch in their order, and the number of earlier visits of each, int64 [k].
-
-    Own pair j has floor((e + 1) w + j / m) - floor(e w + j / m) visits in epoch e, of m own pairs with weight w, so
-    that visits are spread evenly. All of them together are floor(m w (e + 1)) - floor(m w e) (Hermite's identity).
-    """
-    share, others, index = _share(weight), pairs - own, torch.arange(own)
-    before, after = (
-        (e * share.numerator * own + index * share.denominator) // (share.denominator * max(1, own))
-        for e in (epoch, epoch + 1)
-    )
-    times = after - before
-    picks = torch.cat([torch.arange(others), others + index.repeat_interleave(times)])
-    nth = torch.arange(int(times.sum())) - (times.cumsum(0) - times).repeat_interleave(times)
-    earlier = torch.cat([torch.full((others,), epoch), before.repeat_interleave(times) + nth])
-    return picks, earlier
-
-
-def visits(
-    seed: int, pairs: int, first: int, count: int, own: int = 0, weight: float = 1.0
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pairs at the places first..first+count-1 of an endless sequence of shuffled epochs, and their earlier visits.
-
-    Every epoch holds each of the `pairs` pairs once, so that the number of earlier visits is the epoch; but the last
-    `own` of them `weight` times on average (rounded to thousandths). Both results are int64 [count] on the CPU and
-    depend on (seed, pairs, own, weight, place) alone.
-    """
-    own, weight = (own, weight) if own < pairs else (0, 1.0)  # without other pairs there is nothing to weigh against
-    found, place = [], first
-    while place < first + count:
-        epoch = _epoch_of(place, pairs, own, weight)
-        picks, earlier = _slots(epoch, pairs, own, weight)
-        order = torch.randperm(len(picks), generator=generator(seed, 1, epoch))
-        begin = place - places_before(epoch, pairs, own, weight)
-        taken = order[begin : begin + first + count - place]
-        found.append(torch.stack([picks[taken], earlier[taken]]))
-        place += len(taken)
-    both = torch.cat(found, dim=1)
-    return both[0], both[1]
+    return replace(data, cond=cond, **{name: to_device(tensor, device) for name, tensor in own.items()})
 
 
 def pair_data(run: RunFolder, set_name: str, pairs_name: str, model: TextToImage, objective: str = "dpo") -> PairData:
@@ -228,7 +231,7 @@ def pair_data(run: RunFolder, set_name: str, pairs_name: str, model: TextToImage
         count, gap = len(mine), sum(p.gap for p in pairs) / len(pairs)
         rows += [(first + p.winner, first + p.loser, 1.0, 1.0, gap) for p in mine]
         prompts += [c.prompt for c in run.candidates(own.set_name)[::2]]
-        latents = _joined(latents, run.latents(own.set_name))
+        latents = joined(latents, run.latents(own.set_name))
     winners, losers = [row[0] for row in rows], [row[1] for row in rows]
     row_of = {prompt: row for row, prompt in enumerate(dict.fromkeys(prompts))}
     cond, gaps = model.encode_prompts(list(row_of)), torch.tensor([row[4] for row in rows])
@@ -240,7 +243,7 @@ def pair_data(run: RunFolder, set_name: str, pairs_name: str, model: TextToImage
     )
 
 
-def _joined(latents: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+def joined(latents: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
     """Latents of candidates and of own pairs, [n, C, h, w] each. Raises UserError where their shapes differ."""
     if latents.shape[1:] != own.shape[1:]:
         raise UserError(

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
+from .group_objectives import GROUP_OBJECTIVES, GroupErrors
+
 MAPO_SNR = 0.1
 """Signal-to-noise constant s in MaPO's score of an error (snr_value in the authors' code)."""
 MAPO_TIMES = 1000.0
@@ -59,6 +61,10 @@ class PairErrors:
 
     None: z is computed from these errors, which are then all samples of the step.
     """
+
+    def __len__(self) -> int:
+        """Number of pairs."""
+        return len(self.winner)
 
     @property
     def margin(self) -> torch.Tensor:
@@ -179,14 +185,27 @@ def kto_improvement(errors: PairErrors) -> tuple[torch.Tensor, torch.Tensor]:
     return (g * counts).sum(), counts.sum()
 
 
+def gap_weights(gaps: torch.Tensor, power: float) -> torch.Tensor:
+    """Weights of pairs by their reward gaps: max(gap, 0)^power over its mean, [n] -> [n] of mean 1.
+
+    Margin-weighted DPO with power 1: a pair that the scorers tell apart clearly counts for more than one that the
+    margin barely admits. Gaps 1, 3 and -2 with power 1 give 0.75, 2.25 and 0. All 1 where no gap is above 0. A relative
+    that moves the sigmoid by the gap instead: ODPO (arXiv 2402.10571).
+    """
+    sizes = gaps.float().clamp(min=0) ** power if power else torch.ones_like(gaps)
+    return sizes / sizes.mean() if sizes.any() else torch.ones_like(sizes)
+
+
 def raft(errors: PairErrors) -> torch.Tensor:
     """RAFT (arXiv 2304.06767): supervised loss on the winners, e_w. Losers, reference and beta are not used."""
     return errors.winner
 
 
 Objective = Callable[[PairErrors], torch.Tensor]
-OBJECTIVES: dict[str, Objective] = {f.__name__: f for f in (dpo, ipo, hinge, reward_gap, mapo, kto, raft)}
+PAIR_OBJECTIVES: dict[str, Objective] = {f.__name__: f for f in (dpo, ipo, hinge, reward_gap, mapo, kto, raft)}
+OBJECTIVES: dict[str, Callable[[PairErrors | GroupErrors], torch.Tensor]] = {**PAIR_OBJECTIVES, **GROUP_OBJECTIVES}
+"""All objectives: those of pairs, and those of groups (group_objectives.py)."""
 REFERENCE_FREE = frozenset({"mapo", "raft"})
 """Objectives whose loss does not use the reference's errors."""
-NO_PREFERENCE = {"dpo": math.log(2), "ipo": 0.25, "hinge": 1.0, "kto": 0.5}
+NO_PREFERENCE = {"dpo": math.log(2), "ipo": 0.25, "hinge": 1.0, "kto": 0.5, "dgpo": math.log(2)}
 """Loss when policy and reference agree, for the objectives where it is the same for all pairs."""

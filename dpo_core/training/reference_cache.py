@@ -1,5 +1,7 @@
 """Reference cache: the reference's errors for K fixed draws of time and noise per pair, computed once per round.
 
+Of groups a draw has its own candidates, too (`GroupData.chosen`). Here a pair stands for either.
+
 The setting is `reference_bank` (K). TRL calls the same idea precompute_ref.
 """
 
@@ -7,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 
@@ -14,15 +17,20 @@ from ..crew import Crew
 from ..errors import UserError
 from ..protocols import TextToImage
 from ..seeds import generator
-from .dataset import places_before, to_device
+from .dataset import Sides, to_device
 from .times import draw_times
+from .visits import places_before
 
-Errors = tuple[torch.Tensor, torch.Tensor]
-"""Errors of winners and losers, float32 [b] each."""
+
+class Reference(NamedTuple):
+    """The reference's errors for a batch, and its prediction for objectives that need the drift from it."""
+
+    errors: Sides
+    prediction: torch.Tensor | None = None
 
 
 class ReferenceCache:
-    """Errors of the reference for winners and losers, float32 [n, K] each; NaN where not computed.
+    """Errors of the reference for winners and losers (of groups: each place), float32 [n, K]; NaN where not computed.
 
     Draw k of a pair is a time and a noise that depend on (seed, pair, k) alone. In epoch e a pair uses draw e mod K.
     """
@@ -35,9 +43,11 @@ class ReferenceCache:
         device: torch.device,
         time_sampling: str = "table",
         time_shift: float | None = None,
+        width: int = 2,
     ) -> None:
         self.draws, self.seed, self.times = draws, seed, (time_sampling, time_shift)
-        self.winner, self.loser = (torch.full((pairs, draws), math.nan, device=device) for _ in range(2))
+        names = ("winner", "loser") if width == 2 else [f"candidate_{place}" for place in range(width)]
+        self.sides = {name: torch.full((pairs, draws), math.nan, device=device) for name in names}
         self.known = torch.zeros(pairs, draws, dtype=torch.bool)
 
     def draw(
@@ -51,23 +61,28 @@ class ReferenceCache:
             noise.append(torch.randn(shape, generator=draws))
         return torch.cat(times), torch.stack(noise)
 
-    def lookup(self, picks: torch.Tensor, epochs: torch.Tensor) -> Errors:
+    @property
+    def device(self) -> torch.device:
+        return next(iter(self.sides.values())).device
+
+    def lookup(self, picks: torch.Tensor, epochs: torch.Tensor) -> Sides:
         """The cached errors of pairs `picks` in `epochs`, on the device: float32 [b] each."""
-        place = to_device(torch.stack([picks, epochs % self.draws]), self.winner.device)
-        return self.winner[place[0], place[1]], self.loser[place[0], place[1]]
+        place = to_device(torch.stack([picks, epochs % self.draws]), self.device)
+        return tuple(side[place[0], place[1]] for side in self.sides.values())
 
     def missing(self, picks: torch.Tensor, epochs: torch.Tensor) -> bool:
         """Whether the errors of any of these pairs and epochs are not in the cache yet."""
         return not bool(self.known[picks, epochs % self.draws].all())
 
-    def store(self, picks: torch.Tensor, epochs: torch.Tensor, errors: Errors) -> None:
+    def store(self, picks: torch.Tensor, epochs: torch.Tensor, errors: Sides) -> None:
         """Store errors that are not in the cache yet.
 
         Existing entries are not replaced, so a resumed round uses exactly the values of an uninterrupted one.
         """
         for i, (pair, k) in enumerate(zip(picks.tolist(), (epochs % self.draws).tolist(), strict=True)):
             if not self.known[pair, k]:
-                self.winner[pair, k], self.loser[pair, k] = errors[0][i], errors[1][i]
+                for side, found in zip(self.sides.values(), errors, strict=True):
+                    side[pair, k] = found[i]
                 self.known[pair, k] = True
 
     def merge(self, known: torch.Tensor, crew: Crew) -> None:
@@ -75,17 +90,18 @@ class ReferenceCache:
 
         An entry that several computed (a pair that two visited in one step's epochs) is the mean of theirs.
         """
-        fresh = (self.known & ~known).to(self.winner.device)
+        fresh = (self.known & ~known).to(self.device)
         count = fresh.float()
-        winner, loser = (torch.where(fresh, errors, 0.0) for errors in (self.winner, self.loser))
-        crew.sum([winner, loser, count])
+        sums = [torch.where(fresh, errors, 0.0) for errors in self.sides.values()]
+        crew.sum([*sums, count])
         found = count > 0
-        self.winner[found], self.loser[found] = (winner / count)[found], (loser / count)[found]
+        for side, total in zip(self.sides.values(), sums, strict=True):
+            side[found] = (total / count)[found]
         self.known |= found.cpu()
 
     def state(self) -> dict[str, torch.Tensor]:
         """Copies of the errors; empty while none is known."""
-        return {"winner": self.winner.clone(), "loser": self.loser.clone()} if self.known.any() else {}
+        return {name: side.clone() for name, side in self.sides.items()} if self.known.any() else {}
 
     def load(self, state: dict[str, torch.Tensor]) -> None:
         """Load errors saved by `state`; an empty state changes nothing.
@@ -93,7 +109,7 @@ class ReferenceCache:
         Raises UserError when they are for another number of pairs or another K.
         """
         for name in state:
-            own = getattr(self, name)
+            own = self.sides[name]
             if state[name].shape != own.shape:
                 raise UserError(
                     f"the saved reference cache is for {state[name].shape[0]} pairs with {state[name].shape[1]} draws, "
@@ -102,7 +118,7 @@ class ReferenceCache:
                 )
             own.copy_(state[name])
         if state:
-            self.known = ~(self.winner.isnan() & self.loser.isnan()).cpu()
+            self.known = ~torch.stack(list(self.sides.values())).isnan().all(0).cpu()
 
 
 def forwards_to_fill(pairs: int, draws: int, batch_size: int, planned: int, own: int = 0, weight: float = 1.0) -> int:
@@ -120,7 +136,7 @@ def fill(
     cache: ReferenceCache,
     forwards: int,
     visits_of: Callable[[int], tuple[torch.Tensor, torch.Tensor]],
-    errors_of: Callable[[int], Errors],
+    errors_of: Callable[[int], Sides],
     tell: Callable[[int, int], None] | None = None,
 ) -> None:
     """Compute the missing entries of forwards 0..forwards-1.

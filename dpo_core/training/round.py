@@ -11,7 +11,7 @@ from ..protocols import TextToImage
 from ..run.folder import RunFolder
 from ..settings import TrainSettings
 from .adapter import Adapter
-from .dataset import PairData
+from .dataset import TrainingData
 from .memory.fit import starting_level
 from .pending import TrainingStopped
 from .self_test import passed
@@ -24,7 +24,7 @@ def train_round(
     round_index: int,
     model: TextToImage,
     adapter: Adapter,
-    data: PairData,
+    data: TrainingData,
     settings: TrainSettings,
     seed: int,
     progress: Progress = silent,

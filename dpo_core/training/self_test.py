@@ -9,14 +9,14 @@ from torch import nn
 
 from ..protocols import TextToImage
 from .adapter import Adapter
-from .dataset import PairData
+from .dataset import TrainingData
 from .gradient_check import check_gradient
 
 _passed: WeakKeyDictionary[nn.Module, dict[tuple, float]] = WeakKeyDictionary()
 """Relative errors of passed tests, by denoiser object: models of one class differ in layers, patches and operators."""
 
 
-def self_test(model: TextToImage, adapter: Adapter, data: PairData, level: str) -> float:
+def self_test(model: TextToImage, adapter: Adapter, data: TrainingData, level: str) -> float:
     """Relative error of the gradient for the winner of the first pair (see `check_gradient`); passed tests are cached.
 
     Call it inside `model.training()` and `levels.at_level(model.denoiser, level)`. Raises UserError when gradients are
@@ -25,7 +25,7 @@ def self_test(model: TextToImage, adapter: Adapter, data: PairData, level: str) 
     error = passed(model, adapter, level)
     if error is None:
         error = check_gradient(
-            model, adapter, data.conditioning(torch.zeros(1, dtype=torch.int64), model.device), data.winners[:1]
+            model, adapter, data.conditioning(torch.zeros(1, dtype=torch.int64), model.device), data.first
         )
         _passed.setdefault(model.denoiser, {})[_key(model, adapter, level)] = error
     return error

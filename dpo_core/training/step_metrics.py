@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import torch
 
-from .objectives import PairErrors
+from .objectives import GroupErrors, PairErrors
 
 Weighted = dict[str, tuple[torch.Tensor, torch.Tensor]]
 """Metrics of one forward by name: a mean and the number of pairs or samples that it is over. Scalars on the device."""
 
 
 @torch.no_grad()
-def step_metrics(loss: torch.Tensor, errors: PairErrors, scale: torch.Tensor | None, sizes: bool = False) -> Weighted:
+def step_metrics(
+    loss: torch.Tensor, errors: PairErrors | GroupErrors, scale: torch.Tensor | None, sizes: bool = False
+) -> Weighted:
     """Metrics of one forward: loss, winner and loser error above the reference's, margin, accuracy.
+
+    Of groups, winners are the candidates above their prompt's mean reward, and losers those below.
 
     With the loser guard also `loser_scale`, the mean factor on the losers' gradients (`scale`, [n]); with
     `sizes` also `margin_size`, the mean size of the margins.
     """
-    pairs, (winners, losers) = torch.full_like(loss, len(errors.winner)), errors.counted
+    pairs, (winners, losers) = torch.full_like(loss, len(errors)), errors.counted
     numbers = {
         "loss": (loss, pairs),
         "winner_error": (errors.rises[0], winners),

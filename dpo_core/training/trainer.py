@@ -9,40 +9,42 @@ import torch
 
 from ..crew import ALONE, Crew
 from ..errors import UserError
-from ..pairs.edits import UNPAIRED
 from ..protocols import TextToImage
 from ..seeds import generator
-from ..settings import TrainSettings
+from ..settings import DRIFTING, TrainSettings
 from .adapter import Adapter
 from .auto_beta import AutoBeta
-from .dataset import Batch, PairData, gather, resident, to_device, visits
+from .dataset import Batch, Sides, TrainingData, gather, resident, to_device
+from .group_objectives import GroupErrors
+from .kto_point import step_point
 from .loser_guard import guarded
 from .memory.levels import PAIR_BY_PAIR, first_level, next_level
 from .memory.stream import mover_for
-from .objectives import OBJECTIVES, PairErrors, denoising_error, kto_improvement
+from .objectives import OBJECTIVES, PairErrors, denoising_error, gap_weights
 from .pending import Pending, fetch
 from .rate import learning_rate
-from .reference_cache import Errors, ReferenceCache, fill, forwards_to_fill
+from .reference_cache import Reference, ReferenceCache, fill, forwards_to_fill
 from .shares import bounds, check_shares
 from .step_metrics import Means, Weighted, step_metrics
 from .times import draw_times
 from .trainer_state import load_state, state_of
+from .visits import visits
 from .weight_average import WeightAverage
 
 
 class Trainer:
-    """AdamW on the adapter of one model for the pairs of one round.
+    """AdamW on the adapter of one model for the pairs, or the groups, of one round.
 
     Every random draw depends on (seed, step) alone, so a resumed run gives the same numbers as an uninterrupted one.
-    settings: settled for the model's family (families.training_for). Raises UserError for the objective reward_gap
-    when no pair has a reward gap.
+    settings: settled for the model's family (families.training_for). Raises UserError for the objective reward_gap,
+    and for margin_weight, when no pair has a reward gap.
     """
 
     def __init__(
         self,
         model: TextToImage,
         adapter: Adapter,
-        data: PairData,
+        data: TrainingData,
         settings: TrainSettings,
         seed: int,
         crew: Crew = ALONE,
@@ -51,10 +53,10 @@ class Trainer:
         check_shares(settings, crew)
         self.model, self.adapter, self.settings, self.seed = model, adapter, settings, seed
         self.level, self.mover = first_level(settings, model.whole), mover_for(model.device)
-        self.data = resident(data, model.device)
+        self.data = resident(data.of_seed(seed), model.device)
         self.times = settings.time_sampling, settings.time_shift
         self.cache = (
-            ReferenceCache(len(data), settings.reference_bank, seed, model.device, *self.times)
+            ReferenceCache(len(data), settings.reference_bank, seed, model.device, *self.times, data.width)
             if settings.reference_bank
             else None
         )
@@ -66,11 +68,13 @@ class Trainer:
             self.parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
         self.objective = OBJECTIVES[settings.objective]
-        if settings.objective == "reward_gap" and not data.gaps.any():
+        asks = "margin_weight" if settings.margin_weight else settings.objective
+        if asks in ("margin_weight", "reward_gap") and not data.gaps.any():
             raise UserError(
-                "the objective reward_gap needs the reward gaps of the pairs, but these pairs have none. "
-                "Choose another objective."
+                f"{asks} needs the reward gaps of the pairs, but these pairs have none. Choose another objective, or "
+                "leave margin_weight at 0."
             )
+        self.weights = gap_weights(data.gaps, settings.margin_weight) if settings.margin_weight else None
 
     def visits(self, step: int, part: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Pairs and epochs of forward `part` of a step, int64 [batch_size] each; see `dataset.visits`."""
@@ -98,7 +102,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
-        point, references = self._step_point(step)
+        point, references = step_point(self, step)
         means = self.crew.together(lambda: self._accumulate(step, point, references))
         if self.crew.size > 1:
             self.crew.sum([*(p.grad for p in self.parameters if p.grad is not None), *means.parts()])
@@ -110,18 +114,18 @@ class Trainer:
             self.auto_beta.add(metrics.pop("margin_size"))
         return Pending(step, rate, tuple(metrics), torch.stack(list(metrics.values())))
 
-    def _accumulate(self, step: int, point: torch.Tensor | None, references: Sequence[Errors]) -> Means:
+    def _accumulate(self, step: int, point: torch.Tensor | None, references: Sequence[Reference]) -> Means:
         """Forward and backward of this process' pairs of one step; returns their metrics."""
         means, pairs = Means(), self.settings.accumulation * self.settings.batch_size
-        for number, piece in enumerate(self._forwards(step)):
+        for number, piece in enumerate(self.forwards(step)):
             # Objectives without a reference need its errors too, for the winner-error alarm and the margin.
-            reference = references[number] if references else self._reference(piece)
+            reference = references[number] if references else self.reference(piece)
             loss, numbers = self._policy(piece, reference, point)
             self._backward(loss * (len(piece.picks) / pairs))
             means.add(numbers)
         return means
 
-    def _forwards(self, step: int) -> Iterator[Batch]:
+    def forwards(self, step: int) -> Iterator[Batch]:
         """Inputs of each forward of one optimizer step, of this process' pairs."""
         for part in range(self.settings.accumulation):
             if (own := self._own(step, part)) is not None:
@@ -134,31 +138,6 @@ class Trainer:
             return None
         batch = self._batch(step, part)
         return batch if (first, last) == (0, size) else batch.share(first, last)
-
-    def _step_point(self, step: int) -> tuple[torch.Tensor | None, list[Errors]]:
-        """KTO's z over all forwards of the step, and the reference's errors of each, from a pass without gradients.
-
-        (None, []) for paired objectives, and when the step is a single forward, whose own errors give z.
-        """
-        if self.settings.objective not in UNPAIRED or (
-            self.settings.accumulation == 1 and self.level not in PAIR_BY_PAIR and self.crew.size == 1
-        ):
-            return None, []
-        references: list[Errors] = []
-        sums = self.crew.together(lambda: self._improvement(step, references))
-        self.crew.sum(sums)
-        total, count = sums
-        return (total / count.clamp(min=1)).clamp(min=0), references
-
-    def _improvement(self, step: int, references: list[Errors]) -> list[torch.Tensor]:
-        """Sum and count of KTO's improvements of this process' pairs; adds the reference's errors of each forward."""
-        total, count = (torch.zeros((), device=self.model.device) for _ in range(2))
-        for piece in self._forwards(step):
-            references.append(self._reference(piece))
-            with torch.no_grad():
-                part_total, part_count = kto_improvement(self._errors(piece, references[-1])[0])
-            total, count = total + part_total, count + part_count
-        return [total, count]
 
     @staticmethod
     def fetch(steps: Sequence[Pending]) -> list[dict[str, float]]:
@@ -221,61 +200,75 @@ class Trainer:
         """Inputs of forward `part` of a step, with times and noise of the cache or, without one, new draws."""
         model, device = self.model, self.model.device
         picks, epochs = self.visits(step, part)
+        data, width = self.data, self.data.width
         if self.cache is None:
             draws = generator(self.seed, 2, step, part)
             times = draw_times(model, len(picks), draws, *self.times)
-            noise = torch.randn(len(picks), *self.data.winners.shape[1:], generator=draws)
+            noise = torch.randn(len(picks), *data.shape, generator=draws)
         else:
-            times, noise = self.cache.draw(model, picks, epochs, self.data.winners.shape[1:])
-        # Winner and loser of a pair share one time and one noise.
-        times, noise = (torch.cat([to_device(t, device)] * 2) for t in (times, noise))
-        x0 = torch.cat([gather(t, picks, device) for t in (self.data.winners, self.data.losers)])
-        cond = {k: torch.cat([v] * 2) for k, v in self.data.conditioning(picks, device).items()}
+            times, noise = self.cache.draw(model, picks, epochs, data.shape)
+        # The pictures of a row share one time and one noise.
+        times, noise = (torch.cat([to_device(t, device)] * width) for t in (times, noise))
+        x0 = data.samples(picks, self._draws(epochs), device)
+        cond = {k: torch.cat([v] * width) for k, v in data.conditioning(picks, device).items()}
         noised, target = model.noised(x0, noise, times)
         return Batch(picks, epochs, noised, target, times, cond)
 
-    def _reference_forward(self, batch: Batch) -> Errors:
-        """Compute the reference's errors of a batch, in the pieces of `_pieces`."""
-        with torch.no_grad(), self.adapter.reference():
-            predict = self.model.predict
-            errors = [
-                denoising_error(predict(p.noised, p.times, p.cond), p.target).chunk(2) for p in self._pieces(batch)
-            ]
-            winner, loser = (torch.cat(side) for side in zip(*errors, strict=True))
-            return winner, loser
+    def _draws(self, epochs: torch.Tensor) -> torch.Tensor:
+        """The visits that a group's candidates depend on: of a reference cache its draws, which are used in turn."""
+        return epochs if self.cache is None else epochs % self.cache.draws
 
-    def _reference(self, batch: Batch) -> Errors:
-        """The reference's errors of a batch, from the reference cache if there is one."""
+    def _sides(self, prediction: torch.Tensor, target: torch.Tensor) -> Sides:
+        """Errors of a prediction [w b, C, h, w] by place in the row."""
+        return denoising_error(prediction, target).chunk(self.data.width)
+
+    def _reference_forward(self, batch: Batch) -> Sides:
+        """Compute the reference's errors of a batch, in the pieces of `_pieces`."""
+        errors = [self._reference_of(piece).errors for piece in self._pieces(batch)]
+        return tuple(torch.cat(side) for side in zip(*errors, strict=True))
+
+    def _reference_of(self, piece: Batch) -> Reference:
+        """The reference's errors of one forward, and its prediction where the objective needs it."""
+        with torch.no_grad(), self.adapter.reference():
+            prediction = self.model.predict(piece.noised, piece.times, piece.cond)
+            errors = self._sides(prediction, piece.target)
+        return Reference(errors, prediction if self.settings.objective in DRIFTING else None)
+
+    def reference(self, batch: Batch) -> Reference:
+        """The reference's errors of a forward, from the reference cache if there is one."""
         if self.cache is None:
-            return self._reference_forward(batch)
+            return self._reference_of(batch)
         if self.cache.missing(batch.picks, batch.epochs):
             self.fill_cache()
-        return self.cache.lookup(batch.picks, batch.epochs)
+        return Reference(self.cache.lookup(batch.picks, batch.epochs))
 
     def _pieces(self, batch: Batch) -> list[Batch]:
-        """Split a batch into forwards: a single one, or one per pair at the lowest memory levels."""
+        """Split a batch into forwards: a single one, or one per row at the lowest memory levels."""
         return batch.pieces(1 if self.level in PAIR_BY_PAIR else len(batch.picks))
 
-    def _errors(
-        self, batch: Batch, reference: Errors, point: torch.Tensor | None = None
-    ) -> tuple[PairErrors, torch.Tensor]:
-        """Run the policy on a batch; returns its errors with the reference's, and its prediction [2b, C, h, w]."""
+    def errors(
+        self, batch: Batch, reference: Reference, point: torch.Tensor | None = None
+    ) -> tuple[PairErrors | GroupErrors, torch.Tensor]:
+        """Run the policy on a batch; returns its errors with the reference's, and its prediction [w b, C, h, w]."""
         prediction = self.model.predict(batch.noised, batch.times, batch.cond)
-        winner, loser = denoising_error(prediction, batch.target).chunk(2)
-        gaps = gather(self.data.gaps, batch.picks, self.model.device)
-        counts = None if self.data.counts is None else gather(self.data.counts, batch.picks, self.model.device)
-        beta = self.auto_beta.value() if self.auto_beta else self.settings.beta
-        return PairErrors(winner, reference[0], loser, reference[1], gaps, beta, counts, point), prediction
+        own, beta = self._sides(prediction, batch.target), self.auto_beta.value() if self.auto_beta else None
+        drift = None if reference.prediction is None else self._sides(prediction, reference.prediction)
+        beta = self.settings.beta if beta is None else beta
+        visited = batch.picks, self._draws(batch.epochs)
+        return self.data.errors(*visited, own, reference.errors, beta, drift, point), prediction
 
     def _policy(
-        self, batch: Batch, reference: Errors, point: torch.Tensor | None = None
+        self, batch: Batch, reference: Reference, point: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, Weighted]:
         """Loss (scalar, with gradient) and the metrics of one policy forward, with the loser guard if it is on."""
-        errors, prediction = self._errors(batch, reference, point)
+        errors, prediction = self.errors(batch, reference, point)
         scale = None
         if self.settings.loser_guard is not None:
             errors, scale = guarded(self.objective, errors, prediction, batch.target, self.settings.loser_guard)
-        loss = self.objective(errors).mean()
+        losses = self.objective(errors)
+        if self.weights is not None:
+            losses = losses * gather(self.weights, batch.picks, losses.device)
+        loss = losses.mean()
         return loss, step_metrics(loss.detach(), errors, scale, sizes=self.auto_beta is not None)
 
     def _backward(self, loss: torch.Tensor) -> None:

@@ -29,7 +29,7 @@ class Paired:
 def make_pairs(scored: Scored, settings: PairSettings, progress: NodeProgress) -> Paired:
     """Make pairs by the rule in the settings, stored under a name derived from scorers and settings."""
     candidates = scored.candidates
-    name = f"{candidates.set_name}_pairs_{mark(scored.fidelity, scored.alignment, settings.model_dump())}"
+    name = f"{candidates.set_name}_pairs_{mark(scored.fidelity, scored.alignment, settings.described())}"
     with RunFolder(candidates.folder) as run:
         found = build_pairs(run, candidates.set_name, settings, name, progress, scored.fidelity, scored.alignment)
         drafts = told(run, candidates.set_name, (scored.fidelity, scored.alignment), settings.combine)

@@ -28,7 +28,8 @@ from ...dpo_core.report.plots.training import training_figure
 from ...dpo_core.run.folder import RunFolder
 from ...dpo_core.settings import AdapterSettings, TrainSettings, settings_of_widgets
 from ...dpo_core.training.adapter import Adapter
-from ...dpo_core.training.dataset import pair_data
+from ...dpo_core.training.dataset import TrainingData
+from ...dpo_core.training.groups import GroupData, training_data
 from ...dpo_core.training.lora_export import Export
 from ...dpo_core.training.lora_files import load_tensors, lora_tensors
 from ...dpo_core.training.memory.levels import streams
@@ -105,7 +106,7 @@ def train_step(
     _check_start(riding, lora, adapter_settings)
     candidates = pairs.scored.candidates
     backend = ComfyTextToImage(without_live_adapter(model), clip, None)
-    backend.training_batch = 2 * settings.batch_size
+    backend.training_batch = settings.width * settings.batch_size
     with RunFolder(candidates.folder) as run:
         backend.encode_texts([*candidates.prompts.train, *own_prompts(run, pairs.name)])
         backend.latent_shape = tuple(run.latents(candidates.set_name).shape[1:])
@@ -119,7 +120,8 @@ def train_step(
         elif lora is not None:
             held = prefixes_in(lora, backend.patcher.model, adapter.layers)
             load_tensors(adapter, lora, "the connected LoRA", held)
-        data = pair_data(run, candidates.set_name, pairs.name, backend, settings.objective)
+        rewarded = pairs.settings, pairs.scored.fidelity, pairs.scored.alignment
+        data = training_data(run, candidates.set_name, pairs.name, backend, settings, *rewarded)
         start = LiveAdapter(adapter.state(), adapter_settings).fingerprint
         listed, thumbs = [(p.winner, p.loser) for p in run.pairs(pairs.name)], thumbs_of(run, pairs.name)
         number = widgets.get("round") or 0
@@ -143,7 +145,7 @@ def train_step(
     shown = trained_with(family, adapter_settings, settings)
     note = f"For loading: {tensors.note}." if tensors.note else None
     said = (
-        _summary(records, _counted(len(listed), data.own), stopped, settings.objective),
+        _summary(records, _counted(len(listed), data), stopped, settings.objective),
         thumbs_words(thumbs, settings.objective),
     )
     summary = "\n".join(filter(None, (*said, note, auto_words(shown, widgets))))
@@ -193,8 +195,16 @@ def _check_start(riding: LiveAdapter | None, lora: Any, settings: AdapterSetting
         )
 
 
-def _counted(automatic: int, own: int) -> str:
-    return f"{automatic} pairs and {own} own" if own else f"{automatic} pairs"
+def _counted(automatic: int, data: TrainingData) -> str:
+    """What was trained on, in words. automatic: number of the rule's pairs."""
+    if isinstance(data, GroupData):
+        own = f" and {data.own} own pairs" if data.own else ""
+        candidates = sum(len(of) for of in data.members) - 2 * data.own
+        return (
+            f"all {candidates} scored candidates of {len(data) - data.own} prompts{own} (not on the rule's pairs, and "
+            "not by decisions on them)"
+        )
+    return f"{automatic} pairs and {data.own} own" if data.own else f"{automatic} pairs"
 
 
 def _summary(records: list[dict], pairs: str, stopped: str | None, objective: str) -> str:

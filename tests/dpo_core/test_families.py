@@ -96,6 +96,10 @@ def test_a_trusted_beta_is_taken_and_another_objective_has_its_own() -> None:
     assert training_for(AUTO, sdxl, LATENT).beta == 5000 and training_for(AUTO, sdxl, LATENT).auto_beta == "off"
     ipo = AUTO.model_copy(update={"objective": "ipo"})
     assert training_for(ipo, sdxl, LATENT).beta == 500
+    group = {name: AUTO.model_copy(update={"objective": name}) for name in ("dgpo", "nft")}
+    assert training_for(group["dgpo"], sdxl, LATENT).beta == 5000  # on dpo's scale
+    for family in (sdxl, family_of("Flux", "flow")):
+        assert training_for(group["nft"], family, LATENT).beta == 1
 
 
 def test_beta_is_adapted_where_the_user_says_so() -> None:

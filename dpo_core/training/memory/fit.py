@@ -108,5 +108,5 @@ def held_now(trainer: Trainer, found: Predicted) -> int:
 
 
 def _what(trainer: Trainer) -> str:
-    pairs, (height, width) = trainer.settings.batch_size, trainer.data.winners.shape[-2:]
+    pairs, (height, width) = trainer.settings.batch_size, trainer.data.shape[-2:]
     return f"{pairs} {'pair' if pairs == 1 else 'pairs'} of latents of {width}x{height}"

@@ -73,11 +73,9 @@ def _figures(count: FakeBytes, trainer: Trainer, level: str) -> tuple[int, int, 
     piece = there._pieces(batch)[0]
     with _rehearsal(count, trainer.model, trainer.adapter, level) as (model, adapter, weights, adapter_bytes):
         step = _Step(trainer, model, adapter, level, _batch_without_data(count, piece))
-        step.data = replace(
-            trainer.data,
-            gaps=count.like(trainer.data.gaps),
-            counts=None if trainer.data.counts is None else count.like(trainer.data.counts),
-        )
+        labels = trainer.data.named(trainer.data.label_fields)
+        step.data = replace(trainer.data, **{name: count.like(tensor) for name, tensor in labels.items()})
+        step.weights = None if trainer.weights is None else count.like(trainer.weights)
         waiting = [] if piece is batch else [_batch_without_data(count, batch)]
         mover = _Counting(count)
         with count:
@@ -134,7 +132,7 @@ class _Step(Trainer):
         average = self.parameters if self.average is not None else []
         return sum(tensor.nbytes for tensor in (*self.parameters, *frozen, *self.moments, *average))
 
-    def _forwards(self, step: int) -> Iterator[Batch]:
+    def forwards(self, step: int) -> Iterator[Batch]:
         if self.settings.accumulation > 1 or len(self.piece.picks) < self.settings.batch_size:
             for weight in self.parameters:  # as an earlier forward of the step left them
                 weight.grad = torch.empty_like(weight)

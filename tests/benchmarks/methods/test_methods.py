@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import json
+
+import numpy as np
 import pytest
 
+from dreambooth_dpo.benchmarks.common.concepts import ALL_ROUNDS
+from dreambooth_dpo.benchmarks.methods import runs
 from dreambooth_dpo.benchmarks.methods.figure import mean_path, methods_figure
-from dreambooth_dpo.benchmarks.methods.gains import DETAILS, MAIN, difference, ends, stop_study, summarise
-from dreambooth_dpo.benchmarks.methods.rows import DEFAULT, POOLS, dreambooth_steps, image_forwards, rows
-from dreambooth_dpo.benchmarks.methods.tables import show_gains, show_stops
+from dreambooth_dpo.benchmarks.methods.gains import (
+    DETAILS,
+    MAIN,
+    by_seed,
+    difference,
+    ends,
+    seed_study,
+    stop_study,
+    summarise,
+)
+from dreambooth_dpo.benchmarks.methods.rows import DEFAULT, POOLS, TUNING, dreambooth_steps, image_forwards, rows
+from dreambooth_dpo.benchmarks.methods.runs import of_seed, seeded_rows
+from dreambooth_dpo.benchmarks.methods.tables import show_gains, show_seeds, show_stops
 from dreambooth_dpo.dpo_core.pairs.rules import PAIR_RULES
+from dreambooth_dpo.dpo_core.settings import GROUPED
 from dreambooth_dpo.dpo_core.training.objectives import OBJECTIVES
 from dreambooth_dpo.toybox.defaults import TOY_PERSONALIZE, TOY_SETTINGS
 
@@ -55,11 +71,76 @@ def test_every_rule_and_objective_has_its_row():
 def test_rows_differ_from_the_default_in_one_thing():
     default = TABLE[DEFAULT].settings.model_dump()
     for name, row in TABLE.items():
-        if name not in (DEFAULT, "one_long_round", "short_rounds"):
+        if name not in (DEFAULT, "one_long_round", "short_rounds", "paper"):
             changed = [group for group, value in row.settings.model_dump().items() if value != default[group]]
             assert len(changed) + (row.reward != "plain") in (1, 2), name
             assert "evaluation" not in changed
             assert ("sampling" in changed) == (name in POOLS), name
+
+
+def test_the_papers_row_has_two_rounds_each_on_half_of_the_prompts():
+    """24 prompts: two rounds of 12 x 30 candidates x 12 steps and 90 steps, as much as three of 24 x 10 x 12 and 60."""
+    row, default = TABLE["paper"].settings, TABLE[DEFAULT].settings
+    assert (row.rounds, row.prompt_parts, row.pairs.rule) == (2, 2, "angle_window")
+    assert (row.pairs.angle_low, row.pairs.angle_high) == (20, 70)
+    assert row.sampling.candidates_per_prompt == 30 and row.train.steps == 90
+    assert row.evaluation == default.evaluation and row.train.objective == "dpo"
+
+
+def test_rows_of_betas_are_run_by_name_only():
+    assert set(TUNING) < set(TABLE) and {TABLE[n].settings.train.objective for n in TUNING} == GROUPED
+    assert len({TABLE[n].settings.train.beta for n in ("nft", *TUNING) if n.startswith("nft")}) == 5
+
+
+def test_other_training_seeds_change_all_but_start_and_evaluation():
+    """Seed 0 has the usual settings and names."""
+    usual, other = seeded_rows(0)["nft"].settings, seeded_rows(2)["nft"].settings
+    assert usual == rows(ALL_ROUNDS)["nft"].settings
+    assert other == usual.model_copy(update={"sampling": usual.sampling.model_copy(update={"seed": 2})})
+    assert (of_seed("nft", usual), of_seed("nft", other)) == ("nft", "nft_seed2")
+
+
+def test_runs_of_other_seeds_are_cached_apart(tmp_path, monkeypatch):
+    """Every seed has its own candidates and cached measures, on one start; the row dreambooth is run once."""
+    begun = []
+
+    class Begun(Exception):
+        pass
+
+    def stop(seed, path, folder, settings, scorers=None):
+        begun.append((path.name, folder.name, settings.sampling.seed))
+        raise Begun
+
+    monkeypatch.setattr(runs, "row_loop", stop)
+    monkeypatch.setattr(runs, "run_dreambooth", lambda *given: {"seconds": 1.0})
+    for seed in (0, 1):
+        with pytest.raises(Begun):
+            runs.run_concept(5, tmp_path, ["raft"], 0, [seed])
+    assert begun == [("shared", "concept_5", 0), ("shared_seed1", "concept_5", 1)]
+    done = {**_measures([0.1, 0.2, 0.3, 0.4]), "stopped": None}
+    for name in ("raft", "raft_seed1"):
+        (tmp_path / "concept_5" / f"{name}.json").parent.mkdir(exist_ok=True)
+        (tmp_path / "concept_5" / f"{name}.json").write_text(json.dumps({**done, "seconds": len(name)}))
+    found = runs.run_concept(5, tmp_path, ["raft", "dreambooth"], 0, [0, 1])
+    assert [found[seed]["raft"]["seconds"] for seed in (0, 1)] == [4, 10]
+    assert "dreambooth" in found[0] and "dreambooth" not in found[1]
+
+
+def test_gains_over_concepts_and_seeds_by_hand(capsys):
+    """Truth rises by .3 and .5 (seed 0) and .1 (seed 1, concept 5 alone): means .2 and .5, so .35; raft by .1."""
+    seeded = {
+        0: {
+            5: {DEFAULT: _measures([0.2, 0.3, 0.4, 0.5]), "raft": _measures([0.2, 0.2, 0.3, 0.3])},
+            6: {DEFAULT: _measures([0.1, 0.3, 0.4, 0.6]), "raft": _measures([0.1, 0.2, 0.3, 0.2])},
+        },
+        1: {5: {DEFAULT: _measures([0.2, 0.3, 0.4, 0.3]), "raft": _measures([0.2, 0.2, 0.3, 0.3])}},
+    }
+    assert by_seed(seeded, DEFAULT) == pytest.approx(np.array([[0.3, 0.1], [0.5, np.nan]]), nan_ok=True)
+    study = seed_study(seeded, [DEFAULT, "raft"])
+    assert study["gains"][DEFAULT]["mean"] == pytest.approx(0.35)
+    assert study["differences"][f"{DEFAULT} - raft"]["mean"] == pytest.approx(0.25)
+    show_seeds(study, [0, 1])
+    assert "+35.0" in capsys.readouterr().out
 
 
 def test_other_pools_cost_the_same():

@@ -323,3 +323,14 @@ def test_prompt_is_encoded_once_for_all_its_pairs(tmp_path: Path) -> None:
     assert len(data.cond["shift"]) == len(set(prompts)) < len(pairs)
     expected = loop.model.encode_prompts(prompts)["shift"]
     assert torch.equal(data.conditioning(torch.arange(len(pairs)), torch.device("cpu"))["shift"], expected)
+
+
+def test_prompts_can_be_split_over_the_rounds(tmp_path: Path) -> None:
+    """Three prompts in two parts: round 0 draws for the first and the third, round 1 for the second, round 2 as 0."""
+    loop = make_loop(tmp_path / "run", settings=changed(prompt_parts=2))
+    loop.go()
+    drawn = [list(dict.fromkeys(c.prompt for c in loop.run.candidates(f"round_{r}"))) for r in (0, 1)]
+    assert drawn == [[PROMPTS.train[0], PROMPTS.train[2]], [PROMPTS.train[1]]]
+    assert loop.prompts_of(2) == loop.prompts_of(0)
+    with pytest.raises(UserError, match="prompt_parts is 4, but there are 3 training prompts"):
+        make_loop(tmp_path / "other", settings=changed(prompt_parts=4))

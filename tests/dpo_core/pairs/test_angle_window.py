@@ -197,6 +197,7 @@ def test_the_yield_by_hand():
         "prompts_without_pair": 2,
         "window": [-10.0, 10.0],
         "unscored": 0,
+        "not_near": 0,
     }
     assert len(pairs) == 2
     assert found.sentence().startswith("2 pairs from 4 possible: 1 outside the angle window -10..10 degrees")

@@ -29,6 +29,7 @@ CASES = {
     "cache, accumulation": changed(train={**TRAIN, "batch_size": 2, "accumulation": 3, "reference_bank": 2}),
     "auto-beta": changed(train={**TRAIN, "auto_beta": "on"}),
     "kto": changed(train={**TRAIN, "objective": "kto"}),
+    "groups": changed(train={**TRAIN, "objective": "dgpo", "reference_bank": 2}),
     "low memory": changed(train={**TRAIN, "memory": "low"}),
     "drafts": DRAFTED.model_copy(update={"train": DRAFTED.train.model_copy(update={"batch_size": 4})}),
 }
@@ -71,7 +72,7 @@ def alone(tmp_path_factory):
     return run
 
 
-SLOW = ("auto-beta", "drafts", "cache, accumulation", "kto")
+SLOW = ("auto-beta", "drafts", "cache, accumulation", "kto", "groups")
 """Cases that `-m slow` runs: what they add to the others is decided in one process, or takes the same sums."""
 _SIZES = [pytest.param(case, 2, marks=[pytest.mark.slow] * (case in SLOW)) for case in CASES]
 

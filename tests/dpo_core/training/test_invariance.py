@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 from loops import FakeModel
-from trainers import PAIRS, make_data
+from trainers import PAIRS, data_for
 
 from dreambooth_dpo.dpo_core.settings import AdapterSettings, TrainSettings
 from dreambooth_dpo.dpo_core.training.adapter import Adapter
@@ -19,6 +19,7 @@ from dreambooth_dpo.dpo_core.training.steps import train_steps
 from dreambooth_dpo.dpo_core.training.trainer import Trainer
 
 BETA = {"dpo": 2000.0, "ipo": 500.0, "hinge": 1000.0, "reward_gap": 2000.0, "mapo": 0.1, "kto": 2000.0, "raft": 1.0}
+BETA |= {"nft": 1.0, "awm": 1.0, "dgpo": 2000.0}
 WEIGHTS = torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [0.0, 1.0]])
 """`counts` of five rows: two whole pairs, one sample with a thumb up, two with a thumb down."""
 
@@ -32,12 +33,14 @@ class DrawnByPair(Trainer):
     def _batch(self, step, part):
         first = (step * self.settings.accumulation + part) * self.settings.batch_size
         one_by_one = [self._one(place) for place in self.order(range(first, first + self.settings.batch_size))]
-        halves = [
-            [b.noised.chunk(2), b.target.chunk(2), b.times.chunk(2), {k: v.chunk(2) for k, v in b.cond.items()}]
+        width = self.data.width
+        parts = [
+            [*(t.chunk(width) for t in (b.noised, b.target, b.times)), {k: v.chunk(width) for k, v in b.cond.items()}]
             for b in one_by_one
         ]
-        noised, target, times = (torch.cat([h[i][side] for side in (0, 1) for h in halves]) for i in range(3))
-        cond = {k: torch.cat([h[3][k][side] for side in (0, 1) for h in halves]) for k in halves[0][3]}
+        sides = range(width)
+        noised, target, times = (torch.cat([p[i][side] for side in sides for p in parts]) for i in range(3))
+        cond = {k: torch.cat([p[3][k][side] for side in sides for p in parts]) for k in parts[0][3]}
         picks, epochs = (torch.cat([getattr(b, name) for b in one_by_one]) for name in ("picks", "epochs"))
         return type(one_by_one[0])(picks, epochs, noised, target, times, cond)
 
@@ -65,7 +68,9 @@ def trained(kind: type[Trainer] = Trainer, **settings: object) -> tuple[list[dic
     objective = settings["objective"]
     counts = WEIGHTS if settings.pop("weighted", False) else None
     model = FakeModel()
-    data = replace(make_data(gaps=torch.linspace(1, 3, PAIRS)), counts=counts)
+    data = data_for(objective, torch.linspace(1, 3, PAIRS))
+    if counts is not None:
+        data = replace(data, counts=counts)
     given = {"steps": 6, "warmup_steps": 0, "learning_rate": 1e-3, "beta": BETA[objective], **settings}
     trainer = kind(
         model, Adapter(model.denoiser, AdapterSettings(rank=2, alpha=2.0), seed=0), data, TrainSettings(**given), 11
@@ -90,6 +95,7 @@ CASES = [(name, {}) for name in OBJECTIVES] + [
     ("kto", {"weighted": True}),
     ("dpo", {"loser_guard": 0.6}),
     ("kto", {"loser_guard": 0.6}),
+    ("dpo", {"margin_weight": 1.0}),
 ]
 
 

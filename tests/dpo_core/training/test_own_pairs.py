@@ -13,8 +13,9 @@ from dreambooth_dpo.dpo_core.pairs.own import Own, use_own
 from dreambooth_dpo.dpo_core.records import Candidate, Pair
 from dreambooth_dpo.dpo_core.run.folder import RunFolder
 from dreambooth_dpo.dpo_core.seeds import generator
-from dreambooth_dpo.dpo_core.training.dataset import pair_data, places_before, visits
+from dreambooth_dpo.dpo_core.training.dataset import pair_data
 from dreambooth_dpo.dpo_core.training.reference_cache import forwards_to_fill
+from dreambooth_dpo.dpo_core.training.visits import places_before, visits
 
 
 def plain(seed: int, pairs: int, first: int, count: int) -> tuple[list[int], list[int]]:

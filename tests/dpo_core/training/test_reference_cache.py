@@ -12,12 +12,12 @@ from trainers import PAIRS, make_trainer, steps_of
 
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.seeds import generator
-from dreambooth_dpo.dpo_core.training.dataset import visits
 from dreambooth_dpo.dpo_core.training.objectives import denoising_error
 from dreambooth_dpo.dpo_core.training.pending import TrainingStopped
-from dreambooth_dpo.dpo_core.training.reference_cache import ReferenceCache, forwards_to_fill
+from dreambooth_dpo.dpo_core.training.reference_cache import Reference, ReferenceCache, forwards_to_fill
 from dreambooth_dpo.dpo_core.training.self_test import self_test
 from dreambooth_dpo.dpo_core.training.steps import train_steps
+from dreambooth_dpo.dpo_core.training.visits import visits
 
 
 def filled(**settings: object):
@@ -60,8 +60,8 @@ def test_errors_equal_an_explicit_computation() -> None:
             share = torch.randint(1, 10, (1,), generator=draws)[0] / 10
             noise = torch.randn(3, 8, 8, generator=draws)
             for kept, latents in (
-                (trainer.cache.winner, trainer.data.winners),
-                (trainer.cache.loser, trainer.data.losers),
+                (trainer.cache.sides["winner"], trainer.data.winners),
+                (trainer.cache.sides["loser"], trainer.data.losers),
             ):
                 x = (1 - share) * latents[pair] + share * noise + trainer.data.cond["shift"][pair] + share
                 hidden = torch.nn.functional.conv2d(x[None], one, denoiser.down_blocks[0].bias, padding=1)
@@ -81,9 +81,9 @@ def test_errors_equal_those_of_a_reference_forward_on_the_same_draws() -> None:
             with torch.no_grad(), trainer.adapter.reference():
                 raw = trainer.model.predict(batch.noised, batch.times, batch.cond)
             plain = denoising_error(raw, batch.target).chunk(2)
-            found = trainer._reference(batch)
-            assert torch.equal(found[0], plain[0]) and torch.equal(found[1], plain[1])
-            assert torch.equal(trainer._policy(batch, found)[0], trainer._policy(batch, plain)[0])
+            found = trainer.reference(batch)
+            assert torch.equal(found.errors[0], plain[0]) and torch.equal(found.errors[1], plain[1])
+            assert torch.equal(trainer._policy(batch, found)[0], trainer._policy(batch, Reference(plain))[0])
 
 
 def test_draws_cycle_over_epochs() -> None:
@@ -103,7 +103,7 @@ def test_only_visited_draws_are_computed(steps: int, visited: int) -> None:
     trainer = filled(reference_bank=3, steps=steps, batch_size=2)
     # The last forward of a full cache has one extra visit, whose draw is already known.
     assert int(trainer.cache.known.sum()) == visited
-    assert torch.equal(trainer.cache.winner.isnan(), ~trainer.cache.known)
+    assert torch.equal(trainer.cache.sides["winner"].isnan(), ~trainer.cache.known)
     assert forwards_to_fill(PAIRS, 3, 2, steps) == math.ceil(visited / 2)
 
 

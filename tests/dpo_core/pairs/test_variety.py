@@ -1,0 +1,104 @@
+"""Variety of candidates: composition of latents, near pairs, and contributions, by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from loops import changed, make_loop
+from pydantic import ValidationError
+
+from dreambooth_dpo.dpo_core.errors import UserError
+from dreambooth_dpo.dpo_core.pairs.rules import angle_window_pairs, lambda_harmonic_pairs, weighted_sum_pairs
+from dreambooth_dpo.dpo_core.pairs.variety import composition, contributions, nearest_pairs
+from dreambooth_dpo.dpo_core.settings import PairSettings
+
+LINE = np.array([[0.0], [1.0], [3.0]])
+"""Three candidates on a line; their distances are 1, 2 and 3."""
+
+
+def test_composition_by_hand():
+    """8 x 8 latents of two halves: -1 left and 1 right, and the reverse. Cells are means of 2 x 2; mean 0, spread 1.
+
+    The second channel is constant and says nothing; checkerboards of single pixels average out.
+    """
+    halves = np.where(np.arange(8) < 4, -1.0, 1.0) * np.ones((8, 1))
+    fine = np.indices((8, 8)).sum(0) % 2 * 2.0 - 1
+    latents = np.stack([np.stack([sign * halves + 5 * fine, np.full((8, 8), 3.0)]) for sign in (1, -1)])
+    found = composition(latents)
+    assert found.shape == (2, 32)
+    assert found[0, :16].reshape(4, 4)[0].tolist() == [-1, -1, 1, 1] and (found[0] == -found[1]).all()
+    assert not found[:, 16:].any()
+    assert composition(latents[:, :, None]).tolist() == found.tolist()  # one frame of a video model
+
+
+def test_composition_of_sides_that_four_does_not_divide():
+    """5 columns make cells of 2, 1, 1 and 1; 3 rows make three."""
+    assert composition(np.random.default_rng(0).normal(size=(2, 1, 3, 5))).shape == (2, 12)
+
+
+def test_nearest_pairs_by_hand():
+    """Distances 1 (0-1), 2 (1-2) and 3 (0-2): of three pairs, half rounded up is two; the least is always near."""
+    first, second = np.array([0, 1, 0, 2]), np.array([1, 2, 2, 0])
+    assert nearest_pairs(LINE, first, second, 0.5).tolist() == [True, True, False, False]
+    assert nearest_pairs(LINE, first, second, 0.01).tolist() == [True, False, False, False]
+    assert nearest_pairs(LINE, first, second, 0.99).tolist() == [True] * 4
+
+
+def test_contributions_by_hand():
+    """Places 0, 0, 3: variety 2; without the last 0, without a first 3. Two candidates of a prompt give 0."""
+    features = np.array([[0.0], [7.0], [0.0], [3.0], [9.0]])
+    assert contributions(features, np.array([0, 1, 0, 0, 1])).tolist() == pytest.approx([-1, 0, -1, 2, 0])
+
+
+def test_matched_pairs_leave_out_distant_ones():
+    """Fidelity 0, 1, 2 at places 0, 1, 3: 2 over 0 is the longest, but they are the furthest apart."""
+    prompt_of, scores = np.zeros(3, int), np.array([0.0, 1.0, 2.0])
+    settings = PairSettings(rule="angle_window", angle_low=-10, angle_high=100, margin=0.0)
+    pairs, _ = angle_window_pairs(prompt_of, scores, scores, settings)
+    assert {(p.winner, p.loser) for p in pairs} == {(2, 0), (2, 1), (1, 0)}
+    near = settings.model_copy(update={"matched": 0.5})
+    pairs, found = angle_window_pairs(prompt_of, scores, scores, near, LINE)
+    assert {(p.winner, p.loser) for p in pairs} == {(2, 1), (1, 0)}
+    assert (found.not_near, found.not_better, found.kept) == (1, 0, 2)
+    assert "1 not near in composition, 0 below the margin" in found.sentence()
+    with pytest.raises(UserError, match="matched needs the candidates' latents"):
+        angle_window_pairs(prompt_of, scores, scores, near)
+
+
+def test_diversity_prefers_the_candidate_that_is_different():
+    """Candidates 0 and 1 are alike, 2 is different; all have nearly the same scores, candidate 0 the best.
+
+    Without diversity 0 beats 2; with it 2 beats 0 and 1.
+    """
+    layout, scores = np.array([[0.0], [0.0], [3.0]]), np.array([0.3, 0.2, 0.25])
+    for rule, name in ((weighted_sum_pairs, "weighted_sum"), (lambda_harmonic_pairs, "lambda_harmonic")):
+        settings = PairSettings(rule=name, margin=0.5, max_pairs_per_prompt=3)
+        plain, _ = rule(np.zeros(3, int), scores, scores, settings)
+        assert (0, 2) in {(p.winner, p.loser) for p in plain}
+        varied, _ = rule(np.zeros(3, int), scores, scores, settings.model_copy(update={"diversity": 2.0}), layout)
+        assert [(p.winner, p.loser) for p in varied][:2] == [(2, 1), (2, 0)]
+
+
+def test_pairs_of_a_run_see_its_latents(tmp_path: Path):
+    """Half of each prompt's six pairs may be pairs; the rule's other pairs are counted."""
+    pairs = {"rule": "lambda_harmonic", "margin": 0.0, "matched": 0.5, "diversity": 0.5}
+    loop = make_loop(tmp_path / "run", settings=changed(pairs=pairs))
+    loop.begin(0)
+    loop.candidates(0)
+    loop.pair(0)
+    layout = composition(loop.run.latents("round_0").numpy())
+    found = loop.run.pairs("round_0")
+    assert loop.run.fact("yield_round_0")["not_near"] == 9 and found
+    for pair in found:
+        members = range(pair.winner // 4 * 4, pair.winner // 4 * 4 + 4)
+        apart = sorted(np.linalg.norm(layout[i] - layout[j]) for i in members for j in members if i < j)
+        assert np.linalg.norm(layout[pair.winner] - layout[pair.loser]) <= apart[2]
+
+
+def test_settings_of_variety():
+    assert {"matched", "diversity"}.isdisjoint(PairSettings().described())
+    assert PairSettings(matched=0.5).described()["matched"] == 0.5
+    with pytest.raises(ValidationError, match="diversity 1 does not go with rule pareto"):
+        PairSettings(rule="pareto", diversity=1.0)
