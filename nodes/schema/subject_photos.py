@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
-from ...dpo_core.settings import PhotoSettings
+from ...dpo_core.settings import PhotoSettings, settings_of_widgets
 from ..sockets import CATEGORY, found_by, shown_again
 from ..widgets import widget
 
@@ -62,11 +62,11 @@ class SubjectPhotos(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, folder: str, files: str, held_out: int, crop: str, size: int) -> io.NodeOutput:
+    def execute(cls, folder: str, files: str, **given) -> io.NodeOutput:
         from ..host.runs import to_image
         from ..stages.subject_photos import read_subject_photos
 
-        made = read_subject_photos(folder, files, PhotoSettings(held_out=held_out, crop=crop, size=size))
+        made = read_subject_photos(folder, files, settings_of_widgets(PhotoSettings, given))
         shown = ui.PreviewImage(to_image([made.sheet]), cls=cls).as_dict()
         return io.NodeOutput(made.references, made.masks, made.held_out, made.said, ui={**shown, "text": (made.said,)})
 
