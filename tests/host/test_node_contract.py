@@ -17,6 +17,7 @@ PAGES = ROOT / "web" / "docs"
 IDS = [
     "DBDPO_LoadToybox",
     "DBDPO_ToyboxEpochs",
+    "DBDPO_SubjectPhotos",
     "DBDPO_Concept",
     "DBDPO_PromptSet",
     "DBDPO_SampleCandidates",

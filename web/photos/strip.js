@@ -18,9 +18,11 @@ const CSS = `
   padding: 3px 12px; }
 .dbdpo-photos button:focus-visible { outline: 3px solid #2b8fd6; outline-offset: 1px; }
 .dbdpo-photos-count { min-width: 0; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
-.dbdpo-photos-row { display: flex; gap: 4px; flex: none; height: 44px; overflow: hidden; }
+.dbdpo-photos-row { display: flex; flex-wrap: wrap; align-content: flex-start; gap: 4px; flex: 1 1 44px;
+  min-height: 44px; overflow: hidden; }
 .dbdpo-photos-row img { width: 44px; height: 44px; object-fit: cover; border-radius: 4px; flex: none; }
-.dbdpo-photos-note { flex: 1; min-height: 0; overflow: auto; overflow-wrap: anywhere; opacity: 0.9; }
+.dbdpo-photos-note { flex: none; max-height: 40px; overflow: auto; overflow-wrap: anywhere; opacity: 0.9; }
+.dbdpo-photos-note:empty { display: none; }
 `
 
 export class Strip {

@@ -27,7 +27,7 @@ def photo_sheet(found: SubjectPhotos) -> Image:
     from PIL import Image, ImageDraw
 
     count = len(found.photos)
-    columns = 1 if count == 1 else 2 if count <= 8 else 3 if count <= 15 else 4
+    columns = count if count <= 4 else 3 if count <= 6 else 4 if count <= 12 else 5
     width, height = CELL + 2 * GAP, CELL + LINES * LINE + 3 * GAP
     sheet = Image.new("RGB", (columns * width, -(-count // columns) * height), "white")
     draw = ImageDraw.Draw(sheet)
