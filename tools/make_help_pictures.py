@@ -78,7 +78,7 @@ def every_node() -> dict:
         graph[name] |= {"pos": [6500 + 480 * COMPARING.index(name), 0]}
         graph[name]["inputs"] |= {part: ["bare", i] for i, part in enumerate(toy)}
     graph["epochs"]["inputs"]["concept"] = 0
-    graph["photos"] = node("DBDPO_SubjectPhotos", 6000, -1000, (420, 880), folder="subject", held_out=1, size=256)
+    graph["photos"] = node("DBDPO_SubjectPhotos", 6000, -1000, (420, 880), folder="subject", held_out=1)
     graph["photos_seen"] = node("PreviewImage", 6500, -1000, (420, 380), images=["photos", 0])
     graph["own"] = own_pairs(3200, 900)
     graph["own_words"] = words(3200, 1400, (420, 120), "Own pairs in words", ["own", 1])
@@ -112,8 +112,8 @@ def write_subject(folder: Path) -> None:
     """Photos of a toybox concept: two with masks, one cut out, two as they are, and a file that is no photo."""
     folder.mkdir(parents=True)
     concept = concept_from_seed(0)
-    large = [Image.fromarray(p).resize((320, 320), Image.Resampling.NEAREST) for p in concept.references[:5]]
-    masks = [Image.fromarray(m).resize((320, 320), Image.Resampling.NEAREST) for m in concept.masks[:3]]
+    large = [Image.fromarray(p).resize((512, 512), Image.Resampling.NEAREST) for p in concept.references[:5]]
+    masks = [Image.fromarray(m).resize((512, 512), Image.Resampling.NEAREST) for m in concept.masks[:3]]
     large[2].putalpha(masks[2])
     for i, photo in enumerate(large):
         photo.save(folder / f"photo_{i + 1}.png")
