@@ -148,7 +148,7 @@ def square(size: tuple[int, int], mask: np.ndarray | None, least: int) -> tuple[
 
     Without a mask: the largest one, in the middle. With one (uint8 [H, W]): around its white, `ROOM` times as large as
     that, but at least `least` pixels, so that nothing is enlarged without need; never beyond the photo. By hand: a
-    photo of 400x300 with its subject at x 300..380, y 100..200: side 125, middle (340, 150), so left 277, top 87.
+    photo of 400x300 with its subject at x 200..280, y 100..200: side 125, middle (240, 150), so left 177, top 87.
     """
     width, height = size
     side = most = min(size)

@@ -89,8 +89,4 @@ def test_photos_are_picked_dropped_undone_and_run(view, server: Server, tmp_path
     (text,) = next(output["text"] for output in said.values() if "text" in output)
     assert text.startswith("3 photos of 128x128: 3 references.\nMasks cover ") and "of a.png (a_mask.png)" in text
     view.get_by_text("3 photos of 128x128").first.wait_for()
-    import os
-    if os.environ.get("SHOT"):
-        view.wait_for_timeout(2500)
-        view.screenshot(path=f"/tmp/h1/shot_{server.folder.name}.png")
     assert view.evaluate("app.graph._nodes.length") == 2, "no drop opened a picture as a workflow"

@@ -1,4 +1,4 @@
-"""Subject Photos in real graphs: a folder, a list of files, what is cached, and what is refused before anything runs."""
+"""Subject Photos in real graphs: a folder, a list of files, what is cached, and what is refused at the door."""
 
 from __future__ import annotations
 
@@ -175,7 +175,12 @@ def test_a_link_out_of_the_input_folder_is_refused(server: Server, tmp_path: Pat
 @pytest.mark.parametrize(
     ("folder", "files", "more", "said"),
     [
-        ("my dog", "", {"held_out": 4}, "held_out is 4, but there are 4 photos, so no reference photo would remain. Set"),
+        (
+            "my dog",
+            "",
+            {"held_out": 4},
+            "held_out is 4, but there are 4 photos, so no reference photo would remain. Set",
+        ),
         (BELOW, "my dog/tiny.png\nmy dog/page.jpg", {}, "none of the files can be used as a photo of the subject: "),
         ("my dog", "", {"size": 100}, "size is 100: it must be a whole number"),
     ],

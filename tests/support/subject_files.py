@@ -1,4 +1,4 @@
-"""Photos of a made-up subject, a red disc, as users have them: with masks, cut out, turned by EXIF, and unusable files."""
+"""Photos of a made-up subject, a red disc, as users have them: masked, cut out, turned by EXIF, and unusable ones."""
 
 from __future__ import annotations
 

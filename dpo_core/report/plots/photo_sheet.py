@@ -52,8 +52,8 @@ def seen(photo: Photo) -> Image:
     inside = white(np.asarray(Image.fromarray(photo.mask).resize((CELL, CELL), Image.Resampling.BILINEAR)))
     values = np.asarray(picture).astype(np.float32)
     values[~inside] = (1 - _DIM) * values[~inside] + _DIM * GREY
-    values[outline(inside, 2)] = 0
-    values[outline(inside, 1)] = OUTLINE
+    values[outline(inside, 3)] = 0
+    values[outline(inside, 2)] = OUTLINE
     return Image.fromarray(values.round().astype(np.uint8))
 
 
