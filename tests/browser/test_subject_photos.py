@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from pathlib import Path
 
 import pytest
@@ -18,16 +17,6 @@ pytestmark = pytest.mark.front_ends(
 KIND = "DBDPO_SubjectPhotos"
 VALUES = f"""() => Object.fromEntries(app.graph._nodes.find(n => n.type === "{KIND}").widgets
     .filter(w => ["folder", "files"].includes(w.name)).map(w => [w.name, w.value]))"""
-# A drop of files at a place of the page, on what lies there, as a browser sends it.
-DROP = """([files, [x, y]]) => {
-    const dataTransfer = new DataTransfer()
-    for (const [name, type, data] of files)
-        dataTransfer.items.add(new File([Uint8Array.from(atob(data), c => c.charCodeAt(0))], name, { type }))
-    const target = document.elementFromPoint(x, y)
-    for (const kind of ["dragenter", "dragover", "drop"])
-        target.dispatchEvent(new DragEvent(kind,
-            { bubbles: true, cancelable: true, composed: true, clientX: x, clientY: y, dataTransfer }))
-}"""
 # The middle of the title, and of the text widget.
 PLACES = f"""() => {{
     const node = app.graph._nodes.find(n => n.type === "{KIND}"), at = app.canvas.canvas.getBoundingClientRect()
@@ -48,10 +37,14 @@ def files_are(view, *names: str) -> None:
     view.wait_for_function(f"text => ({VALUES})().files === text", arg="\n".join(names))
 
 
-def drop(view, place: list[float], *files: Path) -> None:
-    kinds = {".png": "image/png", ".jpg": "image/jpeg"}
-    sent = [[f.name, kinds.get(f.suffix, ""), base64.b64encode(f.read_bytes()).decode()] for f in files]
-    view.evaluate(DROP, [sent, place])
+def drop(view, place: list[float], *paths: Path) -> None:
+    """A real drag of files and folders onto a place of the page."""
+    data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
+    session = view.context.new_cdp_session(view)
+    for kind in ("dragEnter", "dragOver", "drop"):
+        at = {"type": kind, "x": place[0], "y": place[1], "data": data}
+        session.send("Input.dispatchDragEvent", at)
+        view.wait_for_timeout(200)
 
 
 def test_photos_are_picked_dropped_undone_and_run(view, server: Server, tmp_path: Path):
@@ -74,11 +67,12 @@ def test_photos_are_picked_dropped_undone_and_run(view, server: Server, tmp_path
     four = [*three, "subject_photos/a_mask.png"]
     files_are(view, *four)
     view.get_by_text("not taken, no pictures: notes.txt").wait_for()
-    # Another photo of a name that is there: beside it, with its own name, not over it.
-    (tmp_path / "more").mkdir()
-    (tmp_path / "b cut out.png").rename(tmp_path / "more" / "a.png")
-    drop(view, text, tmp_path / "more" / "a.png")
-    files_are(view, *four, "subject_photos_2/a.png")
+    # A folder with a photo of a name that is there: into another folder, with its own name and its mask.
+    (tmp_path / "more" / "masks").mkdir(parents=True)
+    (tmp_path / "c.jpg").rename(tmp_path / "more" / "a.png")
+    (tmp_path / "a_mask.png").rename(tmp_path / "more" / "masks" / "a.png")
+    drop(view, text, tmp_path / "more")
+    files_are(view, *four, "subject_photos_2/a.png", "subject_photos_2/masks/a.png")
     assert (server.folder / "input" / three[0]).read_bytes() == (tmp_path / "a.png").read_bytes()
 
     view.keyboard.press("Escape")
