@@ -73,12 +73,12 @@ class SubjectPhotos(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, folder: str | None = None, files: str | None = None) -> bool | str:
         from ...dpo_core.errors import UserError
-        from ..stages.subject_photos import find_photos
+        from ..stages.subject_photos import FILES_BELOW, find_photos
 
-        if folder is None or files is None:  # linked, not known yet
+        if folder is None or (files is None and folder == FILES_BELOW):  # linked, not known yet
             return True
         try:
-            find_photos(folder, files)
+            find_photos(folder, files or "")
         except UserError as error:
             return str(error)
         return True

@@ -46,7 +46,7 @@ def find_photos(folder: str, files: str) -> PhotoFolder:
     Raises UserError for a name that is not in the input folder, a folder without photos, and an empty list.
     """
     names = [line.strip() for line in files.split("\n") if line.strip()]
-    if folder.strip() in ("", FILES_BELOW):
+    if folder == FILES_BELOW:
         found = chosen(_paths(names))
         if not found.photos:
             raise UserError(no_photo(found.skipped))
@@ -104,7 +104,7 @@ def read_subject_photos(folder: str, files: str, settings: PhotoSettings) -> Mad
     from ...dpo_core.report.plots.photo_sheet import photo_sheet
 
     found = subject_photos(find_photos(folder, files), settings)
-    unused = files.split() and folder.strip() not in ("", FILES_BELOW)
+    unused = files.split() and folder != FILES_BELOW
     more = [f"the folder {folder} is chosen, so the names in files are not used"] if unused else []
     said = "\n".join(_sentence(line) for line in [*_lines(found), *more])
     return Made(_tensor(found.references), _tensor(found.masks), _tensor(found.held_out), photo_sheet(found), said)

@@ -146,7 +146,7 @@ def test_new_folders_are_offered(server: Server):
     ("folder", "files", "said"),
     [
         (BELOW, " \n", "there are no photos: files is empty, and no folder is chosen. Drop photos"),
-        ("", "", "there are no photos"),
+        ("", "", "folder '' is no folder inside ComfyUI's input folder"),
         (BELOW, "../secret.png", "files names ../secret.png, which is not inside ComfyUI's input folder"),
         (BELOW, "/etc/passwd", "files names /etc/passwd, which is not inside"),
         (BELOW, "C:\\photos\\a.png", "files names C:\\photos\\a.png, which is not inside"),
