@@ -106,7 +106,8 @@ def read_subject_photos(folder: str, files: str, settings: PhotoSettings) -> Mad
     found = subject_photos(find_photos(folder, files), settings)
     unused = files.split() and folder != FILES_BELOW
     more = [f"the folder {folder} is chosen, so the names in files are not used"] if unused else []
-    said = "\n".join(_sentence(line) for line in [*_lines(found), *more])
+    names = tuple(photo.name for photo in found.photos)
+    said = "\n".join(_sentence(line, names) for line in [*_lines(found), *more])
     return Made(_tensor(found.references), _tensor(found.masks), _tensor(found.held_out), photo_sheet(found), said)
 
 
@@ -117,9 +118,9 @@ def _tensor(pixels: np.ndarray | None) -> Any:
     return None if pixels is None else torch.from_numpy(pixels).float() / 255
 
 
-def _sentence(line: str) -> str:
-    # A line that begins with a file's name keeps it as it is.
-    first = line if "." in line.split(" ")[0].rstrip(":,") else line[0].upper() + line[1:]
+def _sentence(line: str, names: tuple[str, ...]) -> str:
+    """The line as a sentence; a file's name at its beginning stays as it is."""
+    first = line if line.startswith(names) else line[0].upper() + line[1:]
     return first if first.endswith((".", "?")) else f"{first}."
 
 
@@ -127,9 +128,8 @@ def _lines(found: SubjectPhotos) -> list[str]:
     """What is said of the photos: how many, held out, masks, skipped files, and what needs a look."""
     held = [photo.name for photo in found.photos if photo.held_out]
     size, count = found.settings.size, len(found.photos)
-    aside = f", held out: {', '.join(held)}" if held else ""
-    lines = [f"{count} photo{'s' * (count > 1)} of {size}x{size}: {count - len(held)} reference{aside}".strip()]
-    lines[0] = lines[0].replace(" reference", " references" if count - len(held) != 1 else " reference", 1)
+    parts = [_counted(count, "photo") + f" of {size}x{size}: {_counted(count - len(held), 'reference')}"]
+    lines = [", ".join([*parts, *([f"held out: {', '.join(held)}"] if held else [])])]
     lines += _masks(found)
     if found.skipped:
         lines.append(f"skipped: {by_reason(found.skipped)}")
@@ -137,6 +137,10 @@ def _lines(found: SubjectPhotos) -> list[str]:
     if [photo.name for photo in found.photos] == [EXAMPLE]:
         lines.append(f"{EXAMPLE} is the picture that ComfyUI comes with. Add photos of your own subject in its place")
     return lines
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def _masks(found: SubjectPhotos) -> list[str]:
