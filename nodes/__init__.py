@@ -23,6 +23,7 @@ def node_classes() -> list:
         save,
         score,
         strength,
+        subject_photos,
         toybox,
         train,
     )
@@ -30,6 +31,7 @@ def node_classes() -> list:
 
     stages = (
         toybox,
+        subject_photos,
         concept,
         prompt_set,
         sample,

@@ -18,7 +18,7 @@ from comfy_api.latest import io
 from ..dpo_core.errors import UserError
 from ..dpo_core.settings.words import in_words, one_of, plain
 
-OWN_WORDS = frozenset({"scorer"})
+OWN_WORDS = frozenset({"scorer", "folder"})
 """Combos whose node refuses unknown values itself, with a remedy of its own."""
 
 

@@ -73,18 +73,14 @@ def checkpoint_parts(checkpoint: str) -> dict:
 
 
 def subject_parts(top: int) -> dict:
-    """Three photos (the first at this height), the concept, its prompts, and the scorer."""
-    photos = {f"photo_{i}": node("LoadImage", -400, top + i * 430, (340, 375), image="example.png") for i in range(3)}
+    """Photos (the node at this height), the concept, its prompts, and the scorer."""
+    photos = {"references": ["photos", 0], "masks": ["photos", 1], "held_out": ["photos", 2], "mask_shows": "subject"}
     return {
-        **photos,
-        "two": node("ImageBatch", 0, 0, (340, 90), image1=["photo_0", 0], image2=["photo_1", 0]),
-        "three": node("ImageBatch", 0, 145, (340, 90), image1=["two", 0], image2=["photo_2", 0]),
-        "concept": node(
-            "DBDPO_Concept", 0, 290, (340, 480), identifier="sks", class_noun="dog", references=["three", 0]
-        ),
-        "prompts": node("DBDPO_PromptSet", 0, 1070, (340, 305), concept=["concept", 0], preset="living things"),
+        "photos": node("DBDPO_SubjectPhotos", -400, top, (340, 780), "Drop your photos here", files="example.png"),
+        "concept": node("DBDPO_Concept", 0, 0, (340, 480), identifier="sks", class_noun="dog", **photos),
+        "prompts": node("DBDPO_PromptSet", 0, 780, (340, 305), concept=["concept", 0], preset="living things"),
         "scorer": node(
-            "DBDPO_LoadScorer", 0, 1430, (340, 240), scorer="ViT-B-32.safetensors", architecture="ViT-B-32-quickgelu"
+            "DBDPO_LoadScorer", 0, 1140, (340, 240), scorer="ViT-B-32.safetensors", architecture="ViT-B-32-quickgelu"
         ),
     }
 
@@ -166,11 +162,12 @@ A file that joins later is the only one that is drawn."""
 COMPARED, COMPARED_PROMPT = 5, "a photo of a mxl bottle in snow"
 USER_NOTE = """## Your own subject
 1. Choose your checkpoint and the LoRA of your subject.
-2. Load photos of the subject; enter *identifier* and *class noun* as in training.
+2. Drop photos of the subject onto *Subject Photos*; enter *identifier* and *class noun* as in training.
 3. Install a scorer once: put an open_clip model (for instance ViT-B-32 of OpenAI, as .safetensors) into
    `models/dreambooth_dpo_scorers`.
 
-If you can, connect masks of the subject (Concept, *masks*): then fidelity does not reward the place of the photos.
+If you can, drop masks too (`a_mask.png` beside `a.png`), or cut-outs: then fidelity does not reward the place of the
+photos.
 For a second round, connect the train step's model to another Sample Candidates, or use *DPO Rounds*."""
 
 

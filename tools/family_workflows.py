@@ -123,7 +123,8 @@ def note_text(files: Files) -> str:
     )
     more = f"\n\n{files.says}" if files.says else ""
     return f"""## Your own {files.title} LoRA
-1. Choose your LoRA; load photos of the subject; enter *identifier* and *class noun* as in training.
+1. Choose your LoRA; drop photos of the subject onto *Subject Photos*; enter *identifier* and *class noun* as in
+   training.
 2. Put an open_clip model (for instance ViT-B-32 of OpenAI) into `models/dreambooth_dpo_scorers`.
 3. Press **Run**. Values that are *auto* are this family's own.{fast}{more}
 

@@ -18,6 +18,7 @@ from hosting import ROOT, Server
 from PIL import Image
 from workflows import to_ui
 
+from dreambooth_dpo.toybox.concepts import concept_from_seed
 from example_workflows import graphs, node, words
 
 FOLDER = ROOT / "web" / "docs" / "img"
@@ -77,6 +78,8 @@ def every_node() -> dict:
         graph[name] |= {"pos": [6500 + 480 * COMPARING.index(name), 0]}
         graph[name]["inputs"] |= {part: ["bare", i] for i, part in enumerate(toy)}
     graph["epochs"]["inputs"]["concept"] = 0
+    graph["photos"] = node("DBDPO_SubjectPhotos", 6000, -1000, (420, 880), folder="subject", held_out=1)
+    graph["photos_seen"] = node("PreviewImage", 6500, -1000, (420, 380), images=["photos", 0])
     graph["own"] = own_pairs(3200, 900)
     graph["own_words"] = words(3200, 1400, (420, 120), "Own pairs in words", ["own", 1])
     drawing = {k: v for k, v in graph["sample"]["inputs"].items() if not isinstance(v, list)} | {
@@ -103,6 +106,20 @@ def write_own_pairs(folder: Path) -> None:
         (folder / side).mkdir(parents=True)
         for name in ("beach", "forest"):
             Image.new("RGB", (96, 64), colour).save(folder / side / f"{name}.png")
+
+
+def write_subject(folder: Path) -> None:
+    """Photos of a toybox concept: two with masks, one cut out, two as they are, and a file that is no photo."""
+    folder.mkdir(parents=True)
+    concept = concept_from_seed(0)
+    large = [Image.fromarray(p).resize((512, 512), Image.Resampling.NEAREST) for p in concept.references[:5]]
+    masks = [Image.fromarray(m).resize((512, 512), Image.Resampling.NEAREST) for m in concept.masks[:3]]
+    large[2].putalpha(masks[2])
+    for i, photo in enumerate(large):
+        photo.save(folder / f"photo_{i + 1}.png")
+    for i, mask in enumerate(masks[:2]):
+        mask.save(folder / f"photo_{i + 1}_mask.png")
+    (folder / "notes.txt").write_text("taken in the garden", encoding="utf-8")
 
 
 def picture(view, kind: str) -> Image.Image:
@@ -136,6 +153,7 @@ def main(names: list[str]) -> None:
         folder = Path(base)
         seed_settings(folder, **{"Comfy.Graph.CanvasMenu": False, "Comfy.NodeBadge.NodeSourceBadgeMode": "None"})
         write_own_pairs(folder / "input" / "own_pairs")
+        write_subject(folder / "input" / "subject")
         with Server(folder) as server, page(server, *SCREEN) as view:
             info = server.get("/object_info")
             load(view, to_ui(every_node(), info))

@@ -4,7 +4,7 @@
 import { api } from "../../scripts/api.js"
 import { app } from "../../scripts/app.js"
 import { Panel } from "./inspect/panel.js"
-import { Views, outputOf, workflowId } from "./shared/nodes.js"
+import { Views, captureChange, outputOf, workflowId } from "./shared/nodes.js"
 
 const SIZE = [1240, 960]
 const HEIGHTS = [560, 4000]
@@ -22,12 +22,6 @@ function url(parts, large = false) {
 
 function nameOf(node) {
     return `${workflowId()}|${node.graph?.id}|${node.id}`
-}
-
-/** Record the change for undo, and mark the workflow as changed. */
-function captureChange() {
-    const tracker = app.extensionManager?.workflow?.activeWorkflow?.changeTracker
-    ;(tracker?.captureCanvasState ?? tracker?.checkState)?.call(tracker)
 }
 
 /** The widget with the text of the edits, hidden. */

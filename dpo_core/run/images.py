@@ -154,14 +154,14 @@ def _beside(found: PhotoFolder) -> dict[Path, Path]:
 
 
 def _masks(pairs: dict[Path, Path], opened: dict[Path, Opened], width: int, height: int, say: Say) -> np.ndarray:
-    whole = {photo: _mask(file) for photo, file in pairs.items()}
-    for photo, mask in whole.items():
-        _check(mask, pairs[photo], opened[photo].rgb.size, say)
+    whole = {photo: mask_in(file, opened[photo].rgb.size, say) for photo, file in pairs.items()}
     say(shares([photo.name for photo in whole], [np.asarray(mask) for mask in whole.values()]))
     return np.stack([_subject_left(_cut(whole[p], width, height), pairs[p], width, height) for p in whole])
 
 
-def _check(mask: Picture, file: Path, size: tuple[int, int], say: Say) -> None:
+def mask_in(file: Path, size: tuple[int, int], say: Say) -> Picture:
+    """The mask (L, white = subject) in the file of a photo of this size (width, height); raises as `read_masks`."""
+    mask = _mask(file)
     if mask.size != size:
         raise UserError(
             f"{file} is {mask.width}x{mask.height} pixels, its photo {size[0]}x{size[1]}: make them the same size."
@@ -177,31 +177,14 @@ def _check(mask: Picture, file: Path, size: tuple[int, int], say: Say) -> None:
         )
     if shows(values) == "background":
         say(f"{file.name} may be inverted: its white touches most of the border. {remedy}")
+    return mask
 
 
 def _opacities(opened: dict[Path, Opened], width: int, height: int, say: Say) -> np.ndarray | None:
     """Masks from the transparency of cut-outs; None where no photo is one."""
     from PIL import Image
 
-    cut_outs: dict[Path, Picture] = {}
-    for photo, picture in opened.items():
-        if picture.opacity is None:
-            continue
-        seen = share(values := np.asarray(picture.opacity))
-        if seen < LEAST:
-            raise UserError(
-                f"{photo} is transparent: only {percent(seen)} of it can be seen. Cut it out again, or take it out of "
-                "the folder."
-            )
-        if surrounds(values) and seen <= MOST:
-            raise UserError(
-                f"{photo} is transparent in the middle and opaque along all four borders, so the subject seems to be "
-                "cut away. Keep the subject and make the background transparent, or give masks."
-            )
-        if seen > MOST:
-            say(f"{photo.name} is transparent in {percent(1 - seen)} of it alone: no cut-out; that part is grey")
-        else:
-            cut_outs[photo] = picture.opacity
+    cut_outs = {photo: mask for photo, picture in opened.items() if (mask := cut_out(photo, picture, say)) is not None}
     if not cut_outs:
         return None
     say(f"{', '.join(p.name for p in cut_outs)}: cut out, so the opaque part is the subject's mask; the rest is grey")
@@ -213,6 +196,30 @@ def _opacities(opened: dict[Path, Opened], width: int, height: int, say: Say) ->
         mask = cut_outs.get(photo) or Image.new("L", picture.rgb.size, 255)
         masks.append(_subject_left(_cut(mask, width, height), photo, width, height))
     return np.stack(masks)
+
+
+def cut_out(photo: Path, picture: Opened, say: Say) -> Picture | None:
+    """The mask (L) of a cut-out: its opacity. None for a photo without, or with hardly, a transparent part.
+
+    Raises UserError for one of which hardly anything can be seen, or whose subject seems to be cut away.
+    """
+    if picture.opacity is None:
+        return None
+    seen = share(values := np.asarray(picture.opacity))
+    if seen < LEAST:
+        raise UserError(
+            f"{photo} is transparent: only {percent(seen)} of it can be seen. Cut it out again, or take it out of "
+            "the folder."
+        )
+    if surrounds(values) and seen <= MOST:
+        raise UserError(
+            f"{photo} is transparent in the middle and opaque along all four borders, so the subject seems to be "
+            "cut away. Keep the subject and make the background transparent, or give masks."
+        )
+    if seen > MOST:
+        say(f"{photo.name} is transparent in {percent(1 - seen)} of it alone: no cut-out; that part is grey")
+        return None
+    return picture.opacity
 
 
 def _mask(file: Path) -> Picture:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 
@@ -36,9 +37,29 @@ class PhotoFolder:
     skipped: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
 
+    @cached_property
+    def twins(self) -> dict[Path, Path]:
+        """Photos that are the same file as an earlier one, byte by byte, each with that one."""
+        first: dict[str, Path] = {}
+        found = {}
+        for photo in self.photos:
+            try:
+                digest = sha256(photo.read_bytes()).hexdigest()
+            except OSError:
+                continue  # named when the photo is opened
+            if (same := first.setdefault(digest, photo)) is not photo:
+                found[photo] = same
+        return found
+
     def said(self, what: str) -> list[str]:
         """Sentences for the user; none where every file of the folder is a photo."""
-        lines = list(self.notes)
+        lines = [
+            *self.notes,
+            *(
+                f"{a.name} is the same file as {b.name}: it counts twice, and adds nothing"
+                for a, b in self.twins.items()
+            ),
+        ]
         if self.skipped:
             noun = what.removeprefix("reference ") if len(self.photos) > 1 else "photo"
             lines.insert(0, f"using {len(self.photos)} {noun}, skipped: {by_reason(self.skipped)}")
@@ -75,6 +96,55 @@ def look(folder: Path, what: str) -> PhotoFolder:
         return _sorted_out(folder, what, ())
     note = f"{what} are taken from {inside.name} (a folder as kohya's trainers use it; its repeats do not count here)"
     return _sorted_out(inside, what, (note,))
+
+
+def chosen(files: Iterable[Path]) -> PhotoFolder:
+    """Sort files that were named one by one, of any folders, as `look` does those of a folder, in order of name.
+
+    There may be no photo among them. A file that is named twice counts once.
+    """
+    files = sorted(set(files), key=lambda f: (f.name, f))
+    photos, masks, skipped = _roles([f for f in files if _readable(f) is None])
+    skipped += [(f.name, _named(f, why)) for f in files if (why := _readable(f))]
+    beside = {p: masks[_key(p)] for p in photos if _key(p) in masks}
+    return PhotoFolder(tuple(photos), beside, tuple(skipped))
+
+
+def holds_pictures(folder: Path) -> bool:
+    """Whether a picture, by its suffix, lies in the folder itself."""
+    return any(_readable(f) is None for f in folder.iterdir() if not f.name.startswith(".") and f.is_file())
+
+
+def of_masks(folder: Path) -> bool:
+    """Whether a folder has the name of one with masks beside photos."""
+    return folder.name.lower() in _MASK_FOLDERS
+
+
+def _key(file: Path) -> tuple[Path, str]:
+    """What a photo and its mask have in common: folder and stem."""
+    return file.parent, file.stem
+
+
+def _roles(pictures: list[Path]) -> tuple[list[Path], dict[tuple[Path, str], Path], list[tuple[str, str]]]:
+    """Pictures sorted by their names into photos, masks (by `_key` of their photo), and what is skipped."""
+    known = {_key(f) for f in pictures}
+    photos: list[Path] = []
+    masks: dict[tuple[Path, str], Path] = {}
+    skipped: list[tuple[str, str]] = []
+    for file in pictures:
+        of, condition = _MASK.match(file.stem), _CONDITION.match(file.stem)
+        beside, within = of and (file.parent, of["photo"]), (file.parent.parent, file.stem)
+        if condition and (file.parent, condition["photo"]) in known:
+            skipped.append((file.name, "a conditioning picture of OneTrainer"))
+        elif beside in known:
+            masks[beside] = file
+        elif of_masks(file.parent) and within in known:
+            masks.setdefault(within, file)
+        elif file.stem.lower().endswith("-masklabel"):
+            skipped.append((file.name, "a mask of OneTrainer without its photo"))
+        else:
+            photos.append(file)
+    return photos, masks, skipped
 
 
 def _only_repeats(folder: Path) -> Path | None:
@@ -118,22 +188,8 @@ def _sorted_out(folder: Path, what: str, notes: tuple[str, ...]) -> PhotoFolder:
     skipped = [(f.name, why) for f in sorted(folder.iterdir()) if (why := _hidden(f))]
     files = _files(folder)
     pictures = [f for f in files if _readable(f) is None]
-    stems = {f.stem for f in pictures}
-    masks: dict[str, Path] = {}
-    photos: list[Path] = []
-    for file in pictures:
-        if what == "masks":
-            photos.append(file)
-            continue
-        of = _MASK.match(file.stem)
-        if (condition := _CONDITION.match(file.stem)) and condition["photo"] in stems:
-            skipped.append((file.name, "a conditioning picture of OneTrainer"))
-        elif of and of["photo"] in stems:
-            masks[of["photo"]] = file
-        elif file.stem.lower().endswith("-masklabel"):
-            skipped.append((file.name, "a mask of OneTrainer without its photo"))
-        else:
-            photos.append(file)
+    photos, masks, unused = (pictures, {}, []) if what == "masks" else _roles(pictures)
+    skipped += unused
     known = {f.stem for f in files if f.suffix.lower() not in _CAPTIONS}
     for file in files:
         if why := _readable(file):
@@ -141,8 +197,9 @@ def _sorted_out(folder: Path, what: str, notes: tuple[str, ...]) -> PhotoFolder:
             why = "a caption: prompts come from the prompt file" if caption else _named(file, why)
             skipped.append((file.name, why))
     for inner in sorted(d for d in folder.iterdir() if d.is_dir() and not d.name.startswith(".")):
-        if inner.name.lower() in _MASK_FOLDERS and what != "masks":
-            masks |= {f.stem: f for f in _files(inner) if _readable(f) is None and f.stem not in masks}
+        if of_masks(inner) and what != "masks":
+            found = {(folder, f.stem): f for f in _files(inner) if _readable(f) is None}
+            masks = found | masks
         elif count := _count(inner):
             skipped.append((f"{inner.name}/", f"a folder of {count} pictures: folders within are not read"))
         else:
@@ -150,7 +207,10 @@ def _sorted_out(folder: Path, what: str, notes: tuple[str, ...]) -> PhotoFolder:
     if not photos:
         raise UserError(_none(folder, what, skipped))
     return PhotoFolder(
-        tuple(photos), {p: masks[p.stem] for p in photos if p.stem in masks}, tuple(skipped), (*notes, *_twins(photos))
+        tuple(photos),
+        {p: masks[_key(p)] for p in photos if _key(p) in masks},
+        tuple(skipped),
+        notes,
     )
 
 
@@ -183,17 +243,3 @@ def _none(folder: Path, what: str, skipped: list[tuple[str, str]]) -> str:
         f"the folder {folder} holds no {what}.{there} Put at least one {', '.join(USUAL)} file there; three to five "
         "are usual."
     )
-
-
-def _twins(photos: list[Path]) -> list[str]:
-    """A sentence for each photo that is the same file as an earlier one, byte by byte."""
-    first: dict[str, Path] = {}
-    said = []
-    for photo in photos:
-        try:
-            digest = sha256(photo.read_bytes()).hexdigest()
-        except OSError:
-            continue  # named when the photo is opened
-        if (same := first.setdefault(digest, photo)) is not photo:
-            said.append(f"{photo.name} is the same file as {same.name}: it counts twice, and adds nothing")
-    return said

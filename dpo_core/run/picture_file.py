@@ -29,6 +29,14 @@ class Opened:
     notes: tuple[str, ...] = ()
 
 
+class UnreadablePicture(UserError):
+    """A file that is no picture. `reason`: why, without file and remedy."""
+
+    def __init__(self, file: Path, reason: str) -> None:
+        super().__init__(f"{file} cannot be read as a picture ({reason}). Replace it or take it out of the folder.")
+        self.reason = reason
+
+
 @cache
 def heif() -> bool:
     """Whether HEIC files can be read: pillow-heif is installed. Its reader is then registered."""
@@ -55,7 +63,7 @@ def avif() -> bool:
 
 
 def open_picture(file: Path) -> Opened:
-    """Read the first frame of a file. Raises UserError, naming file and reason, when it cannot be read."""
+    """Read the first frame of a file. Raises UnreadablePicture, naming file and reason, when it cannot be read."""
     from PIL import Image, ImageOps
 
     heif(), avif()
@@ -73,9 +81,7 @@ def open_picture(file: Path) -> Opened:
             plane = Image.new("RGBA", cut.size, (GREY, GREY, GREY, 255))
             return Opened(Image.alpha_composite(plane, cut).convert("RGB"), opacity, notes)
     except (OSError, SyntaxError, ValueError, EOFError, OverflowError, Image.DecompressionBombError) as error:
-        raise UserError(
-            f"{file} cannot be read as a picture ({_why(file) or error}). Replace it or take it out of the folder."
-        ) from error
+        raise UnreadablePicture(file, _why(file) or str(error)) from error
 
 
 def eight_bits(picture: Picture, form: str | None = None) -> Picture:

@@ -12,6 +12,7 @@ from .loop import LoopSettings as LoopSettings
 from .loop import PersonalizeSettings as PersonalizeSettings
 from .pairs import OwnPairSettings as OwnPairSettings
 from .pairs import PairSettings as PairSettings
+from .photos import PhotoSettings as PhotoSettings
 from .sampling import AUTO_CHUNK as AUTO_CHUNK
 from .sampling import SamplingSettings as SamplingSettings
 from .training import DRIFTING as DRIFTING

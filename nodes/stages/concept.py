@@ -127,7 +127,28 @@ def _given(masks: Any, photos: np.ndarray, mask_shows: str) -> tuple[np.ndarray,
             f"masks are {pixels.shape[2]}x{pixels.shape[1]} pixels, references {width}x{height}: use masks of the "
             "photos' size. If you crop or resize photos, treat their masks in the same way."
         )
+    whole = pixels.min(axis=(1, 2)) == 255
+    if whole.all() or mask_shows == "background":  # there, white everywhere is no subject
+        whole[:] = False
     for i, mask in enumerate(pixels):
-        if wrong := absurd(mask):
+        if not whole[i] and (wrong := absurd(mask)):
             raise UserError(f"mask {i + 1} of {len(pixels)} {wrong}")
-    return oriented(pixels, mask_shows)
+    return _beside_whole(pixels, whole, mask_shows)
+
+
+def _beside_whole(pixels: np.ndarray, whole: np.ndarray, mask_shows: str) -> tuple[np.ndarray, str]:
+    """Masks with the subject white, and what was done; those marked `whole` stay white: all of the photo counts.
+
+    Subject Photos gives such a mask for a photo without one, where others have theirs.
+    """
+    found = pixels.copy()
+    found[~whole], done = oriented(pixels[~whole], mask_shows)
+    if not whole.any():
+        return found, done
+    which = ", ".join(str(i + 1) for i in np.flatnonzero(whole))
+    if not np.array_equal(found, pixels):
+        raise UserError(
+            f"mask {which} is white everywhere, and white is the background in the other masks, so it shows no "
+            "subject. Paint the subject black in it, or set mask_shows to 'subject' if white is the subject."
+        )
+    return found, f"mask {which} is white everywhere: all of that photo counts as the subject"

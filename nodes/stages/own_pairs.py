@@ -12,18 +12,15 @@ from ...dpo_core.pairs.edits import set_thumbs, thumbs_of
 from ...dpo_core.pairs.own import Own, store_own_pairs, use_own
 from ...dpo_core.pairs.own_files import doubts, find_own_pairs
 from ...dpo_core.run.folder import RunFolder
+from ..host.input_folder import inside
 from ..host.runs import NodeProgress, mark
 from ..sockets import Pairs
 
 
 def source_path(source: str) -> Path:
     """The folder or file in ComfyUI's input folder. Raises UserError where it is empty or leads out of it."""
-    import folder_paths
-
-    base = Path(folder_paths.get_input_directory()).resolve()
-    name = source.strip()
-    path = (base / name).resolve() if name else base
-    if path == base or not path.is_relative_to(base):
+    path = inside(source.strip())
+    if path is None:
         raise UserError(
             f"source {source!r} is not inside ComfyUI's input folder. Put the folders winner and loser into a folder "
             f"there, and give its name."

@@ -10,6 +10,7 @@ from browsing import come_back, fit, load, look_at, run, tab
 from hosting import Server
 from PIL import Image
 from shown import with_text
+from subject_files import write_subject
 from toy_graphs import FEW_PROMPTS, node, toy_loop_graph
 from workflows import to_ui
 
@@ -71,7 +72,8 @@ def graph() -> dict:
     whole["rounds"] = node(
         "Rounds", **{**loop, "train_seed": 1}, rounds=1, keep="best"
     )  # equal nodes would share one result, as the host tells it
-    for name, output in (("finish", 1), ("keep", 3), ("rounds", 4)):
+    whole["photos"] = node("SubjectPhotos", folder="texts_photos", size=64)
+    for name, output in (("finish", 1), ("keep", 3), ("rounds", 4), ("photos", 0)):
         whole[f"look_{name}"] = {"class_type": "PreviewImage", "inputs": {"images": [name, output]}}
     for i, (name, made) in enumerate(whole.items()):
         row, column = divmod(i, 6)
@@ -87,6 +89,7 @@ def ran(server: Server, browser):
         folder = server.folder / "input" / "texts_own" / side
         folder.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (64, 64), (colour, 60, 60)).save(folder / "a.png")
+    write_subject(server.folder / "input" / "texts_photos")
     with tab(browser, server) as view:
         load(view, to_ui(graph(), server.get("/object_info")))
         history = run(view, server)

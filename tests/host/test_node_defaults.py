@@ -17,6 +17,7 @@ from dreambooth_dpo.dpo_core.settings import (
     OwnPairSettings,
     PairSettings,
     PersonalizeSettings,
+    PhotoSettings,
     SamplingSettings,
     StopSettings,
     TrainSettings,
@@ -79,6 +80,7 @@ MEANINGS = {
         "draft_steps": (SamplingSettings, "draft_steps"),
     },
     "DBDPO_OwnPairs": {"weight": (OwnPairSettings, "weight")},
+    "DBDPO_SubjectPhotos": {name: (PhotoSettings, name) for name in ("held_out", "crop", "size")},
     "DBDPO_FinishCandidates": {"steps": (SamplingSettings, "steps")},
 }
 MEANT = [(node, widget) for node, names in MEANINGS.items() for widget in names]

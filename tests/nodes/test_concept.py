@@ -67,6 +67,20 @@ def test_the_empty_mask_of_an_opaque_photo_is_explained(shape):
     assert "Load Image gives such a mask for a photo without transparency: disconnect masks" in said
 
 
+def test_a_white_mask_among_others_lets_the_whole_photo_count():
+    """As Subject Photos gives for a photo without a mask."""
+    masks = MASKS.clone()
+    masks[1] = 1
+    for shows in ("auto", "subject"):
+        found = made(PHOTOS, masks, mask_shows=shows)
+        assert (found.concept.masks[1] == 255).all() and np.array_equal(found.concept.masks[0], TOY.masks[0])
+        assert "Mask 2 is white everywhere: all of that photo counts as the subject." in found.said
+    assert "mask 2 of 5 covers 100 % of its photo" in refused(PHOTOS, masks, mask_shows="background")
+    inverted = 1 - MASKS
+    inverted[1] = 1
+    assert "mask 2 is white everywhere, and white is the background in the other masks" in refused(PHOTOS, inverted)
+
+
 @pytest.mark.parametrize(
     ("masks", "said"),
     [

@@ -5,13 +5,19 @@ from __future__ import annotations
 TITLE, SLOT, WIDGET, GAP, END = 30, 20, 20, 4, 8
 TEXT = 50
 """Least height of a multiline widget."""
-SEVERAL_LINES = {"text", "held_out_text", "negative", "loras"}
-VIEWS = {"DBDPO_Evaluate": 380, "DBDPO_InspectPairs": 560, "DBDPO_Rounds": 200, "DBDPO_TrainStep": 200}
+SEVERAL_LINES = {"text", "held_out_text", "negative", "loras", "files"}
+VIEWS = {
+    "DBDPO_Evaluate": 380,
+    "DBDPO_InspectPairs": 560,
+    "DBDPO_Rounds": 200,
+    "DBDPO_SubjectPhotos": 124,
+    "DBDPO_TrainStep": 200,
+}
 """Least heights of the pack's own views on nodes (web/*.js)."""
 TEXTS = {
     "DBDPO_BuildPairs", "DBDPO_CompareLoras", "DBDPO_Concept", "DBDPO_Evaluate", "DBDPO_FinishCandidates",
     "DBDPO_InspectPairs", "DBDPO_KeepBest", "DBDPO_OwnPairs", "DBDPO_Rounds", "DBDPO_SaveLora", "DBDPO_Strength",
-    "DBDPO_TrainStep",
+    "DBDPO_SubjectPhotos", "DBDPO_TrainStep",
 }  # fmt: skip
 """Nodes that show a text after a run, in their own view (web/said.js)."""
 SAID = 90
@@ -21,7 +27,7 @@ PICTURE = 220
 SHOW_PICTURES = {
     "DBDPO_SampleCandidates", "DBDPO_Score", "DBDPO_BuildPairs", "DBDPO_Concept", "DBDPO_PreviewPairs",
     "DBDPO_FinishCandidates", "DBDPO_TrainStep", "DBDPO_KeepBest", "DBDPO_Strength",
-    "DBDPO_CompareLoras", "DBDPO_Rounds", "LoadImage", "PreviewImage",
+    "DBDPO_CompareLoras", "DBDPO_Rounds", "DBDPO_SubjectPhotos", "LoadImage", "PreviewImage",
 }  # fmt: skip
 
 

@@ -84,6 +84,12 @@ export function nodeOf(id) {
     return byId(graph, last)
 }
 
+/** Record the change for undo, and mark the workflow as changed. */
+export function captureChange() {
+    const tracker = app.extensionManager?.workflow?.activeWorkflow?.changeTracker
+    ;(tracker?.captureCanvasState ?? tracker?.checkState)?.call(tracker)
+}
+
 function after(node, method, act) {
     const own = node[method]
     node[method] = function (...given) {
