@@ -12,6 +12,7 @@ from ...dpo_core.evaluation.held_out import HeldOutPlan, Measured
 from ...dpo_core.json_values import to_json
 from ...dpo_core.report.numbers import gain_dict
 from ...dpo_core.report.plots.grids import before_after_grid, evenly
+from ...dpo_core.report.plots.theme import theme
 from ...dpo_core.report.words import evaluation_words
 from ...dpo_core.run.folder import RunFolder
 from ...dpo_core.settings import SamplingSettings
@@ -97,6 +98,7 @@ def evaluation_set(
     return backend, "evaluation_" + mark(*drawn_with)
 
 
+@theme("dark")
 def _grid(run: RunFolder, sets: Sequence[str], prompts: tuple[str, ...], seeds: int) -> Any:
     """The picture grid of a few prompts and seeds, evenly spaced and chosen without looking at scores."""
     rows, columns = evenly(len(prompts), _SHOWN_PROMPTS), evenly(seeds, _SHOWN_SEEDS)

@@ -17,6 +17,7 @@ from ...dpo_core.evaluation.held_out import Measured
 from ...dpo_core.evaluation.stop_rule import Decision, Standing, decide, kept_words
 from ...dpo_core.report.plots.figure import figure_image
 from ...dpo_core.report.plots.rounds import watch_figure
+from ...dpo_core.report.plots.theme import theme
 from ...dpo_core.run.folder import RunFolder
 from ...dpo_core.settings import EvaluationSettings, StopSettings, TrainSettings
 from ...metrics.sets import concept_scorers, role_of
@@ -79,6 +80,7 @@ def report(kept: Kept) -> str:
     return "\n".join([said, *kept.lines])
 
 
+@theme("dark")
 def picture(kept: Kept) -> Any:
     """The gains of all rounds as a PIL picture."""
     return figure_image(watch_figure(kept.standings, kept.decision))
