@@ -75,15 +75,20 @@ function refresh(node, resize = false) {
     node.setDirtyCanvas?.(true, true)
 }
 
+/** The height of a widget on the canvas; rows of HTML nodes are taller. */
+function rowOf(node, widget) {
+    const text = widget.element && widget.computeLayoutSize?.(node)?.minHeight
+    return (text || LiteGraph.NODE_WIDGET_HEIGHT) + 4
+}
+
 /** Takes the rows of hidden widgets off the height of a node whose height was made for all of them. */
 function shrink(node, saved) {
-    if (html() || saved?.properties?.[FITTED] || !node.computeSize) return
-    const hidden = (node.widgets ?? []).filter((widget) => widget.hidden)
-    const least = node.computeSize()[1]
-    hidden.forEach((widget) => (widget.hidden = false))
-    const rows = node.computeSize()[1] - least
-    hidden.forEach((widget) => (widget.hidden = true))
-    node.setSize([node.size[0], Math.max(least, node.size[1] - rows)])
+    if (saved?.properties?.[FITTED] || !node.computeSize) return
+    const tier = tiersOf(node)
+    const hides = (name) => tier[name] === "unused" || (tier[name] === "advanced" && !node.showAdvanced)
+    const hidden = (node.widgets ?? []).filter((widget) => hides(widget.name))
+    const rows = hidden.reduce((sum, widget) => sum + rowOf(node, widget), 0)
+    if (rows) node.setSize([node.size[0], Math.max(node.computeSize()[1], node.size[1] - rows)])
 }
 
 const refreshAll = () => nodes.forEach((node) => node.graph && refresh(node))

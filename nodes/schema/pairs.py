@@ -84,7 +84,8 @@ class PreviewPairs(io.ComfyNode):
             node_id="DBDPO_PreviewPairs",
             display_name="Preview Pairs",
             category=CATEGORY,
-            description="Winner and loser side by side, with their scores.",
+            description="Winner and loser side by side, with prompt and scores. "
+            "The first page shows as many prompts as it can.",
             **found_by("winner", "loser", "gallery"),
             **shown_again(),
             inputs=[

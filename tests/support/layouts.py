@@ -5,7 +5,7 @@ from __future__ import annotations
 TITLE, SLOT, WIDGET, GAP, END = 30, 20, 20, 4, 8
 TEXT = 50
 """Least height of a multiline widget."""
-SEVERAL_LINES = {"text", "held_out_text", "negative", "loras"}
+SEVERAL_LINES = {"text", "held_out_text", "loras"}
 VIEWS = {"DBDPO_Evaluate": 380, "DBDPO_InspectPairs": 560, "DBDPO_Rounds": 200, "DBDPO_TrainStep": 200}
 """Least heights of the pack's own views on nodes (web/*.js)."""
 TEXTS = {
@@ -20,7 +20,7 @@ PICTURE = 220
 """Least height of a node's picture after a run."""
 SHOW_PICTURES = {
     "DBDPO_SampleCandidates", "DBDPO_Score", "DBDPO_BuildPairs", "DBDPO_Concept", "DBDPO_PreviewPairs",
-    "DBDPO_FinishCandidates", "DBDPO_TrainStep", "DBDPO_KeepBest", "DBDPO_Strength",
+    "DBDPO_FinishCandidates", "DBDPO_KeepBest", "DBDPO_Strength",
     "DBDPO_CompareLoras", "DBDPO_Rounds", "LoadImage", "PreviewImage",
 }  # fmt: skip
 

@@ -6,6 +6,7 @@ reduced (Lanczos).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -46,6 +47,23 @@ def evenly(count: int, most: int) -> list[int]:
     if count <= most:
         return list(range(count))
     return sorted({int(i) for i in np.linspace(0, count - 1, most).round()})
+
+
+def over_prompts(prompt_of: Sequence[int]) -> list[int]:
+    """An order of items, by the prompt of each, in which every beginning shows as many prompts as it can.
+
+    First the first item of each prompt, then the second of each, and so on; prompts in an order that spreads every
+    beginning over their list (van der Corput's). Nothing is chosen by its score.
+    """
+    prompts = sorted(set(prompt_of))
+    bits = max(1, (len(prompts) - 1).bit_length())
+    spread = {prompt: int(format(i, f"0{bits}b")[::-1], 2) for i, prompt in enumerate(prompts)}
+    seen: Counter[int] = Counter()
+    places = []
+    for i, prompt in enumerate(prompt_of):
+        places.append((seen[prompt], spread[prompt], i))
+        seen[prompt] += 1
+    return [i for *_, i in sorted(places)]
 
 
 @lru_cache(maxsize=8)
@@ -174,7 +192,7 @@ def pairs_grid(pairs: Sequence[PairPicture], cell: int = CELL, columns: int = 2)
     columns = min(columns, len(pairs))
     block_w, pad = 2 * cell + 12 + 2 * 40, 20
     tile_h = max(fit(p.winner, cell).height for p in pairs)
-    block_h = PAIR_HEAD + tile_h + 78
+    block_h = PAIR_HEAD + tile_h + 98
     rows = -(-len(pairs) // columns)
     image, draw = _canvas(pad + columns * (block_w + pad), pad // 2 + rows * block_h)
     for i, pair in enumerate(pairs):
@@ -203,13 +221,9 @@ def _pair_block(image: Image, draw: ImageDraw, pair: PairPicture, box: tuple[int
         picture, bottom = fit(pixels, cell), top + PAIR_HEAD + tile_h
         image.paste(picture, (x + (half - picture.width) // 2, top + PAIR_HEAD + (tile_h - picture.height) // 2))
         draw.text((x + half / 2, bottom + 15), name, fill=colour, font=font(17, True), anchor="mm")
-        draw.text(
-            (x + half / 2, bottom + 38),
-            f"F {scores[0]:.3f}  A {scores[1]:.3f}",
-            fill=colours().ink,
-            font=font(16),
-            anchor="mm",
-        )
+        for line, (axis, score) in enumerate(zip(("fidelity", "alignment"), scores, strict=True)):
+            at = (x + half / 2, bottom + 38 + 21 * line)
+            draw.text(at, f"{axis} {score:.3f}", fill=colours().ink, font=font(17), anchor="mm")
 
 
 def references_strip(references: Sequence[np.ndarray], cell: int = CELL, most: int = 8) -> Image:
