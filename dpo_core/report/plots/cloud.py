@@ -166,7 +166,7 @@ def scores_figure(fidelity: np.ndarray, alignment: np.ndarray, prompt_of: np.nda
     figure, axes = new_figure(8, 7)
     ax = axes[0, 0]
     ax.scatter(
-        fidelity, alignment, s=22, c=colours().blue, alpha=0.45, linewidths=0, label=f"candidates ({len(fidelity)})"
+        fidelity, alignment, s=22, c=colours().blue, alpha=0.6, linewidths=0, label=f"candidates ({len(fidelity)})"
     )
     prompts = np.unique(prompt_of)
     means = np.asarray([[v[prompt_of == p].mean() for v in (fidelity, alignment)] for p in prompts])

@@ -108,7 +108,9 @@ def _betas(ax: Axes, rounds: Records, limits: tuple[float, float] | None) -> Non
     right.set_ylim(low / 1.3, high * 1.3)
     right.set_ylabel("beta (dashes; dots: limits)", fontsize=11, color=colours().orange)
     right.tick_params(axis="y", labelsize=10, colors=colours().orange)
-    right.spines["top"].set_visible(False)
+    for side, spine in right.spines.items():
+        spine.set_visible(side == "right")
+        spine.set_edgecolor(colours().orange)
 
 
 def _errors(ax: Axes, rounds: Records, warning: float, collapse: float) -> None:
