@@ -16,7 +16,7 @@ from dreambooth_dpo.dpo_core.run.folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("comfyui")
 ALL = set(toy_loop_graph())
-WITH_PICTURES = {"concept", "sample", "score", "pairs", "look", "train", "evaluate"}
+WITH_PICTURES = {"concept", "sample", "score", "pairs", "look", "evaluate"}
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 CELL = 128
 """Longer side of one image in a grid. Unit: pixels."""
-GAP, PAIR_HEAD, SMALL = 8, 76, 19
+GAP, PAIR_HEAD, SMALL = 8, 90, 19
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ def pairs_grid(pairs: Sequence[PairPicture], cell: int = CELL, columns: int = 2)
     columns = min(columns, len(pairs))
     block_w, pad = 2 * cell + 12 + 2 * 40, 20
     tile_h = max(fit(p.winner, cell).height for p in pairs)
-    block_h = PAIR_HEAD + tile_h + 98
+    block_h = PAIR_HEAD + tile_h + 108
     rows = -(-len(pairs) // columns)
     image, draw = _canvas(pad + columns * (block_w + pad), pad // 2 + rows * block_h)
     for i, pair in enumerate(pairs):
@@ -204,9 +204,9 @@ def pairs_grid(pairs: Sequence[PairPicture], cell: int = CELL, columns: int = 2)
 def _pair_block(image: Image, draw: ImageDraw, pair: PairPicture, box: tuple[int, int, int, int], cell: int) -> None:
     left, top, width, tile_h = box
     draw.line((left, top, left + width, top), fill=colours().rule, width=1)
-    _text_block(draw, pair.prompt, (left, top + 4, width, 42), sizes=(17, 15))
+    _text_block(draw, pair.prompt, (left, top + 4, width, 54), sizes=(20, 17, 15))
     draw.text(
-        (left, top + 60),
+        (left, top + 73),
         f"angle {pair.angle:.0f}°, length {pair.length:.2f} SD",
         fill=colours().faint,
         font=font(17),
@@ -220,10 +220,10 @@ def _pair_block(image: Image, draw: ImageDraw, pair: PairPicture, box: tuple[int
     for x, (name, colour, pixels, scores) in zip((left, left + half), sides, strict=True):
         picture, bottom = fit(pixels, cell), top + PAIR_HEAD + tile_h
         image.paste(picture, (x + (half - picture.width) // 2, top + PAIR_HEAD + (tile_h - picture.height) // 2))
-        draw.text((x + half / 2, bottom + 15), name, fill=colour, font=font(17, True), anchor="mm")
+        draw.text((x + half / 2, bottom + 15), name, fill=colour, font=font(20, True), anchor="mm")
         for line, (axis, score) in enumerate(zip(("fidelity", "alignment"), scores, strict=True)):
-            at = (x + half / 2, bottom + 38 + 21 * line)
-            draw.text(at, f"{axis} {score:.3f}", fill=colours().ink, font=font(17), anchor="mm")
+            at = (x + half / 2, bottom + 41 + 24 * line)
+            draw.text(at, f"{axis} {score:.3f}", fill=colours().ink, font=font(20), anchor="mm")
 
 
 def references_strip(references: Sequence[np.ndarray], cell: int = CELL, most: int = 8) -> Image:
