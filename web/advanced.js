@@ -1,6 +1,6 @@
 // Fewer widgets on a node: advanced ones with their default and without a link are hidden until they are asked for, and
-// those that have no effect with the values of the others are hidden. HTML nodes have a button of their own for advanced
-// inputs; the canvas of no front end heeds what Python declares, so there the button and the hiding are made here.
+// those that have no effect with the values of the others are hidden. HTML nodes have a button of their own for
+// advanced inputs; the canvas of no front end heeds what Python declares, so there button and hiding are made here.
 
 import { api } from "../../scripts/api.js"
 import { app } from "../../scripts/app.js"
@@ -13,6 +13,8 @@ const nodes = new Set()
 let configuring = false
 
 const html = () => Boolean(globalThis.LiteGraph?.vueNodesMode)
+/** The front end's own setting; HTML nodes heed it themselves. */
+const always = () => Boolean(app.extensionManager?.setting?.get?.("Comfy.Node.AlwaysShowAdvancedWidgets"))
 
 function linkedOf(node) {
     const linked = (node.inputs ?? []).filter((input) => input.widget && input.link != null)
@@ -52,7 +54,7 @@ function addButton(node) {
 /** Shows what is to be shown. `resize`: the node gets taller or smaller with it, as a saved graph's must not. */
 function refresh(node, resize = false) {
     const tier = tiersOf(node)
-    const all = html() || node.showAdvanced
+    const all = html() || node.showAdvanced || always()
     const height = node.computeSize?.()[1]
     let changed = false
     for (const widget of node.widgets ?? []) {
@@ -66,7 +68,7 @@ function refresh(node, resize = false) {
     if (button) {
         const count = Object.values(tier).filter((one) => one === "advanced").length
         button.label = node.showAdvanced ? "Hide advanced inputs" : `Show advanced inputs (${count})`
-        changed = hide(button, html() || !count) || changed
+        changed = hide(button, html() || always() || !count) || changed
     }
     if (changed && resize && !html()) {
         const least = node.computeSize()[1]
@@ -85,7 +87,7 @@ function rowOf(node, widget) {
 function shrink(node, saved) {
     if (saved?.properties?.[FITTED] || !node.computeSize) return
     const tier = tiersOf(node)
-    const hides = (name) => tier[name] === "unused" || (tier[name] === "advanced" && !node.showAdvanced)
+    const hides = (name) => tier[name] === "unused" || (tier[name] === "advanced" && !node.showAdvanced && !always())
     const hidden = (node.widgets ?? []).filter((widget) => hides(widget.name))
     const rows = hidden.reduce((sum, widget) => sum + rowOf(node, widget), 0)
     if (rows) node.setSize([node.size[0], Math.max(node.computeSize()[1], node.size[1] - rows)])
