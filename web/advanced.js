@@ -26,16 +26,23 @@ function tiersOf(node) {
     return tiers(definitions(node.constructor.nodeData), values, linkedOf(node))
 }
 
-/** Sets a property of a widget; returns whether that is a change. */
-function put(target, name, value) {
-    if (!target || Boolean(target[name]) === value) return false
-    target[name] = value
+/** Widgets that are hidden from here. Front end 1.58 says of linked ones too that they are hidden. */
+const hiddenHere = new WeakSet()
+
+/** Hides or shows a widget; returns whether that is a change. */
+function hide(widget, hidden) {
+    if (hiddenHere.has(widget) === hidden) return false
+    hiddenHere[hidden ? "add" : "delete"](widget)
+    widget.hidden = hidden
+    if (widget.options) widget.options.hidden = hidden
     return true
 }
 
-function hide(widget, hidden) {
-    const changed = put(widget, "hidden", hidden)
-    return put(widget.options, "hidden", hidden) || changed
+/** HTML nodes hide by this option: an advanced input with a value of its own is none. */
+function mark(widget, advanced) {
+    if (!widget.options || Boolean(widget.options.advanced) === advanced) return false
+    widget.options.advanced = advanced
+    return true
 }
 
 /** The button of canvas nodes, below the widgets that are saved: their order must not change. */
@@ -61,8 +68,7 @@ function refresh(node, resize = false) {
         const name = widget.name
         if (!tier[name]) continue
         changed = hide(widget, tier[name] === "unused" || (tier[name] === "advanced" && !all)) || changed
-        // HTML nodes hide by this option: an advanced input with a value of its own is none.
-        changed = put(widget.options, "advanced", tier[name] === "advanced") || changed
+        changed = mark(widget, tier[name] === "advanced") || changed
     }
     const button = node.widgets?.find((widget) => widget.name === BUTTON)
     if (button) {

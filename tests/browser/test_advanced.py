@@ -5,7 +5,7 @@ something.
 from __future__ import annotations
 
 import pytest
-from browsing import load, look_at
+from browsing import load, look_at, unlink
 from hosting import Server
 from workflows import to_ui
 
@@ -22,11 +22,14 @@ BEGINNER = {
     "DBDPO_LoadScorer": ["scorer"],
     "DBDPO_SaveLora": ["filename_prefix"],
 }  # fmt: skip
-# The widgets of the first node of a type that a user sees, in order.
+# The widgets of the first node of a type that a user sees, in order. A linked one is seen by its socket.
 SEEN = """kind => {
     const node = app.graph._nodes.find(n => n.type === kind)
     const html = globalThis.LiteGraph?.vueNodesMode
-    const shown = w => html ? !w.hidden && !(w.options?.advanced && !node.showAdvanced) : node.isWidgetVisible(w)
+    const linked = w => node.inputs.some(input => input.widget?.name === w.name && input.link != null)
+    const shown = w => html
+        ? linked(w) || (!w.hidden && !(w.options?.advanced && !node.showAdvanced))
+        : node.isWidgetVisible(w)
     return node.widgets.filter(w => w.serialize !== false && shown(w)).map(w => w.name)
 }"""
 
@@ -148,8 +151,15 @@ def test_a_link_keeps_its_widget_in_sight(fresh):
     )
     fresh.wait_for_timeout(400)
     assert fresh.evaluate(SEEN, "DBDPO_PromptSet") == ["preset", "held_out_text"]
+    look_at(fresh, "DBDPO_PromptSet")
+    html = rows(fresh, "DBDPO_PromptSet")
+    assert not html or "held_out_text" in html
     choose(fresh, "DBDPO_PromptSet", "preset", "own text")
     assert fresh.evaluate(SEEN, "DBDPO_PromptSet") == ["preset", "text", "held_out_text"]
+    choose(fresh, "DBDPO_PromptSet", "preset", "objects")
+    unlink(fresh, "DBDPO_PromptSet", "held_out_text")
+    fresh.wait_for_timeout(400)
+    assert fresh.evaluate(SEEN, "DBDPO_PromptSet") == ["preset"]
 
 
 def test_an_older_graph_keeps_its_values_and_shows_them(server: Server, view):
