@@ -115,3 +115,5 @@ class Kept:
     """Candidates of the last round that ran."""
     curves: Any = field(repr=False)
     """Training curves of the last round that ran (PIL)."""
+    sets: tuple[str, ...] = ()
+    """Names of the sets of held-out pictures: the original's, then that of each round."""

@@ -22,6 +22,11 @@ SETTING = "dbdpo_setting"
 
 tools/make_node_texts.py writes the help pages' rows of inputs that have it.
 """
+USED_WITH = "dbdpo_used_with"
+"""Key in an input's options: {other widget: its values} with which the input has an effect.
+
+web/advanced.js reads it.
+"""
 AUTO_VALUE = "dbdpo_auto"
 """Key in an input's options: the value that stands for that of the model's family. web/auto.js reads it."""
 _SEEDS = ("seed", "train_seed", "round")
@@ -38,6 +43,18 @@ def _limits(field: FieldInfo, mark: Widget) -> dict[str, float]:
     return {"min": least, "max": most}
 
 
+def advanced(made: io.Input) -> io.Input:
+    """The same input, hidden until advanced inputs are asked for (web/advanced.js)."""
+    made.extra_dict = {**(made.extra_dict or {}), "advanced": True}  # older hosts lack the argument of that name
+    return made
+
+
+def used_with(made: io.Input, **others: Iterable[str]) -> io.Input:
+    """The same input, hidden unless each of the other widgets has one of these values (see Widget.used_with)."""
+    made.extra_dict = {**(made.extra_dict or {}), USED_WITH: {name: list(values) for name, values in others.items()}}
+    return made
+
+
 def widget(kind: type[Settings], setting: str, **over: Any) -> io.Input:
     """The input of one setting. over: arguments of io.Input to replace on this node."""
     field, mark = next((field, mark) for name, field, mark in widget_fields(kind) if name == setting)
@@ -49,7 +66,9 @@ def widget(kind: type[Settings], setting: str, **over: Any) -> io.Input:
     # As an attribute: 0.3.64's widgets do not take it as an argument.
     made.extra_dict = {SETTING: f"{kind.__name__}.{setting}"} | ({} if mark.before is UNSET else {BEFORE: mark.before})
     if mark.advanced:
-        made.extra_dict["advanced"] = True
+        advanced(made)
+    if mark.used_with:
+        used_with(made, **dict(mark.used_with))
     if mark.default is not UNSET and mark.default in (mark.off, "auto"):
         made.extra_dict[AUTO_VALUE] = mark.default
     return made

@@ -130,13 +130,19 @@ Press **Run**; nothing is downloaded. A tiny model learns a subject (here a robo
 4. a LoRA is trained on the pairs,
 5. and measured on held-out prompts, which training never saw.
 
-Change the rule or its weight and run again: no candidate is sampled again."""
+Change the rule or its weight and run again: no candidate is sampled again.
+
+**Then your own subject:** Browse Templates, *dreambooth_dpo*, the template of your model (SD 1.5, SDXL, Flux.1, ...);
+choose your LoRA and load your photos."""
 ROUNDS_NOTE = """## Several rounds
 Each round samples fresh candidates with the model trained so far, and measures the result on held-out prompts. The
 round with the highest lower confidence bound is kept (or the original, if no round's bound is above zero). The loop
 stops early when rounds no longer improve.
 
-Set *rounds* one higher and run again: earlier rounds are not repeated."""
+Set *rounds* one higher and run again: earlier rounds are not repeated.
+
+**Your own subject:** open the template of your model (Browse Templates, *dreambooth_dpo*), choose your LoRA and load
+your photos; *DPO Rounds* takes the same links there."""
 INSPECT_NOTE = """## Review the pairs yourself
 1. Select *Inspect Pairs* and press the small **Run** above it: the graph runs up to that node.
 2. Review the pairs, closest decisions first: **K** keep, **S** swap, **R** reject, arrow keys for the next pair.

@@ -25,7 +25,7 @@ const views = new Views(
     (kind) => kind?.startsWith("DBDPO_"),
     HEIGHTS,
     (node) => {
-        const note = new Note()
+        const note = new Note(node.comfyClass === "DBDPO_Evaluate")
         return {
             root: note.root,
             refresh() {
@@ -34,7 +34,7 @@ const views = new Views(
             },
         }
     },
-    (node) => textOf(node) !== null,
+    { due: (node) => textOf(node) !== null, above: ["compare"] },
 )
 
 app.registerExtension(views.hooks)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ...dpo_core.report.plots.figure import BLUE, GREY, dress, new_figure
+from ...dpo_core.report.plots.figure import dress, new_figure
+from ...dpo_core.report.plots.theme import colours
 from ...dpo_core.run.files import atomic_path
 from ..common.command import write_result
 from ..common.estimates import power_law
@@ -50,8 +51,8 @@ def growth_figure(found: Mapping[str, Mapping], title: str):
     for ax, (name, row) in zip(axes.flat, found.items(), strict=True):
         values, seconds = np.asarray(row["values"], float), row["seconds_per_step"]
         fitted = row["factor"] * values ** row["exponent"]
-        ax.plot(values, fitted, color=GREY, linestyle="--", label=f"power {row['exponent']:.2f}")
-        ax.plot(values, seconds, color=BLUE, marker="o", linestyle="none", label="measured")
+        ax.plot(values, fitted, color=colours().grey, linestyle="--", label=f"power {row['exponent']:.2f}")
+        ax.plot(values, seconds, color=colours().blue, marker="o", linestyle="none", label="measured")
         ax.set(xscale="log", yscale="log")
         ax.set_xticks(values, [f"{v:g}" for v in values], minor=False)
         ax.set_xticks([], minor=True)

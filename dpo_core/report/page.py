@@ -24,7 +24,7 @@ def build_report(run: RunFolder) -> dict:
 
 def _report(run: RunFolder, found: Evaluations) -> tuple[dict, tuple[str, ...]]:
     """The content of report.json, and the sentences of its answer one by one."""
-    numbers = collect(run, found)
+    numbers = {**collect(run, found), "strength": run.fact("strength")}
     said = answer(numbers, found.scorers)
     facts = {
         "settings_rounds": (run.fact("settings") or {}).get("rounds"),
@@ -36,7 +36,7 @@ def _report(run: RunFolder, found: Evaluations) -> tuple[dict, tuple[str, ...]]:
     }
     words = {"status": said.status, "headline": said.headline, "answer": said.text}
     doubts = [*strength_warnings(run), *distrust(numbers, found.scorers, facts)]
-    return {**numbers, "strength": run.fact("strength"), **words, "distrust": doubts}, said.sentences
+    return {**numbers, **words, "distrust": doubts}, said.sentences
 
 
 def write_report(run: RunFolder, out: Path | None = None) -> dict:

@@ -231,7 +231,7 @@ def _pairs(run: RunFolder, r: int, settings: PairSettings) -> Picture:
     several = any(len(names) > 1 for names in _axes(run))
     how = f"several scorers of an axis as their {settings.combine} in standard deviations" if several else "raw scores"
     caption = (
-        f"{which}. F: fidelity, A: alignment, {how}; angle 0° is pure fidelity gain, 90° pure alignment gain; SD: "
+        f"{which}. Scores: {how}; angle 0° is pure fidelity gain, 90° pure alignment gain; SD: "
         "standard deviations of the round."
     )
     return Picture(f"pairs_{r}", pairs_grid(shown), f"winners and losers of round {r + 1}", caption)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ..axes import names_of
 from ..digits import decimals, interval_of
+from .advice import Rounds, advice
 
 REWARDS = ("fidelity", "alignment")
 TRUTH = "oracle_all_right"
@@ -116,11 +117,13 @@ def answer(numbers: Mapping, scorers: Mapping[str, Mapping]) -> Answer:
         sentences.append(f"The truth {meaning}{too}: " + gain_words(title_of(scorers, TRUTH), truth) + ".")
     if judges:
         sentences.append(_judges_words(judges, numbers, scorers))
-    kept = numbers.get("kept")
+    kept, rounds = numbers.get("kept"), Rounds.of(numbers.get("kept"), numbers.get("watch") or ())
+    step = next_step(numbers, scorers, rounds)
     if kept and not kept["kept"]:
         tried = f"The numbers below are those of round {numbers['shown_round']}, which was not kept."
-        return Answer("original", "No gain is kept: the LoRA changes nothing.", (kept["words"], tried, *sentences))
-    return Answer(status, headline, (*sentences, next_step(numbers, scorers), *([kept["words"]] if kept else [])))
+        headline = "No gain is kept: the LoRA changes nothing."
+        return Answer("original", headline, (kept["words"], step, tried, *sentences))
+    return Answer(status, headline, (*sentences, step, *([kept["words"]] if kept else [])))
 
 
 def verdict(numbers: Mapping, scorers: Mapping[str, Mapping]) -> tuple[str, str]:
@@ -167,36 +170,27 @@ def failed_guards(numbers: Mapping, scorers: Mapping[str, Mapping]) -> dict[str,
     return found | {name: f"more pictures have no score by {inside_words(scorers, name)}" for name in lost}
 
 
-def next_step(numbers: Mapping, scorers: Mapping[str, Mapping]) -> str:
-    """What to do after this verdict, one sentence, the same in report, node and terminal."""
-    status, lost = verdict(numbers, scorers)[0], failed_guards(numbers, scorers)
-    if status == "better" and lost:
-        return (
-            "Next: take the LoRA at a lower strength (the strength sweep finds one), or keep an earlier round; then "
-            + ("give masks or photos in several places" if "copy_paste" in lost else "train fewer steps or raise beta")
-            + " and train again."
-        )
-    if status == "mixed":
-        lower = axis_verdict(numbers, "alignment") == "down"
-        return f"Next: {'lower' if lower else 'raise'} fidelity_weight and train again, or try a lower strength."
-    return {
-        "better": "Next: look at the pictures, then use the LoRA; the strength sweep finds its best strength.",
-        "hacked": "Next: look at the pictures before you use the LoRA; train fewer rounds, or with a second reward "
-        "scorer.",
-        "worse": "Next: keep the original; look at the pairs, then train with fewer steps or a lower learning rate.",
-        "none": "Next: keep the original; more held-out prompts narrow the intervals, more rounds or candidates per "
-        "prompt make the change larger.",
-    }[status]
+def next_step(numbers: Mapping, scorers: Mapping[str, Mapping], rounds: Rounds | None = None) -> str:
+    """`advice` after the verdict of these numbers."""
+    return advice(
+        verdict(numbers, scorers)[0],
+        failed_guards(numbers, scorers),
+        axis_verdict(numbers, "alignment") == "down",
+        rounds,
+        (numbers.get("strength") or {}).get("value"),
+    )
 
 
-def evaluation_words(numbers: Mapping[str, Mapping], scorers: Mapping[str, Mapping]) -> str:
+def evaluation_words(
+    numbers: Mapping[str, Mapping], scorers: Mapping[str, Mapping], rounds: Rounds | None = None
+) -> str:
     """The verdict, what to do next, then one line a scorer: before, after, gain with its interval, word for the change.
 
-    `numbers`: as `verdict` takes them.
+    `numbers`: as `verdict` takes them. `rounds`: of the run that made the model, where they were measured.
     """
     first = next(iter(numbers.values()))
     counted = f"{plural(first['images'], 'held-out picture')} of {plural(first['prompts'], 'prompt')}"
-    lines = [verdict(numbers, scorers)[1], next_step(numbers, scorers)]
+    lines = [verdict(numbers, scorers)[1], next_step(numbers, scorers, rounds)]
     lines.append(f"{counted}, equal seeds; 95 % intervals over prompts.")
     for name, gain in numbers.items():
         change = change_word(gain["verdict"], scorers[name]["higher_is_better"])

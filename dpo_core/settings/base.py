@@ -53,7 +53,12 @@ class Widget:
     step: float | None = None
     """What one click adds. None: 1, or the field's multiple."""
     advanced: bool = False
-    """Whether the front end hides it until advanced inputs are asked for."""
+    """Whether it is hidden until advanced inputs are asked for, while it has its default and no link."""
+    used_with: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """(another widget, its values with which this one has an effect); with other values it is hidden.
+
+    "*" at the start of a value stands for any text.
+    """
 
 
 def widget_fields(kind: type[Settings]) -> Iterator[tuple[str, FieldInfo, Widget]]:

@@ -19,7 +19,7 @@ class EvaluationSettings(Settings):
     guidance: float | None = Field(None, ge=1.0, le=30.0, description="Guidance scale; empty: that of the candidates.")
     every_round: bool = Field(True, description="Evaluate after every round; false: only the start and the end.")
     bootstrap: int = Field(2000, ge=100, le=100_000, description="Resamples of the bootstrap over prompts.")
-    seed: Annotated[int, Widget()] = Field(
+    seed: Annotated[int, Widget(advanced=True)] = Field(
         1_000_003,
         ge=0,
         lt=2**31,
@@ -30,13 +30,13 @@ class EvaluationSettings(Settings):
 class StopSettings(Settings):
     """Which round is kept, and when the loop ends: judged on held-out prompts after every round."""
 
-    rule: Annotated[Literal["best", "last"], Widget("keep", since=2)] = Field(
+    rule: Annotated[Literal["best", "last"], Widget("keep", since=2, advanced=True)] = Field(
         "best",
         description="best: keep the round whose gain on held-out prompts has the highest lower confidence bound, or "
         "the original if none is above 0, and stop early on a plateau, a failed guard or divergence. last: run all "
         "rounds, keep the last.",
     )
-    patience: Annotated[int, Widget()] = Field(
+    patience: Annotated[int, Widget(advanced=True)] = Field(
         3,
         ge=1,
         le=1000,

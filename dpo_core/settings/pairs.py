@@ -8,6 +8,9 @@ from pydantic import Field, model_validator
 
 from .base import Settings, Widget
 
+_WINDOW = (("rule", ("angle_window",)),)
+"""Widget.used_with of what shapes the angle window."""
+
 
 class PairSettings(Settings):
     """Which two candidates of a prompt become a better/worse pair (arXiv 2505.20975, section 3)."""
@@ -21,42 +24,42 @@ class PairSettings(Settings):
         "one weighs more (arXiv 2407.12164). angle_window: the improvement's angle lies in the window. pareto: first "
         "over last Pareto front (arXiv 2502.02588). weighted_sum: of both scores. random: a control.",
     )
-    window: Annotated[Literal["fixed", "auto"], Widget(since=1)] = Field(
+    window: Annotated[Literal["fixed", "auto"], Widget(since=1, used_with=_WINDOW)] = Field(
         "fixed",
         description="For angle_window. fixed: from angle_low to angle_high. auto: chosen each round around the "
         "direction of steer, wide enough to give the pairs that are wanted.",
     )
-    steer: Annotated[float, Widget(since=1, step=0.05)] = Field(
+    steer: Annotated[float, Widget(since=1, step=0.05, used_with=(*_WINDOW, ("window", ("auto",))))] = Field(
         0.5,
         ge=0.0,
         le=1.0,
         description="Direction of an auto window. 0: fidelity (10 degrees), 0.5: both (45), 1: alignment (80).",
     )
-    angle_low: Annotated[float, Widget()] = Field(
+    angle_low: Annotated[float, Widget(used_with=(*_WINDOW, ("window", ("fixed",))))] = Field(
         20.0,
         ge=-90.0,
         le=180.0,
         description="For angle_window: smallest angle. 0 is a gain in fidelity alone, 90 in alignment alone; below 0 "
         "alignment may get worse. Unit: degrees.",
     )
-    angle_high: Annotated[float, Widget()] = Field(
+    angle_high: Annotated[float, Widget(used_with=(*_WINDOW, ("window", ("fixed",))))] = Field(
         70.0,
         ge=-90.0,
         le=180.0,
         description="For angle_window: largest angle; above 90 fidelity may get worse. The paper's window is 20 to 70. "
         "Unit: degrees.",
     )
-    margin: Annotated[float, Widget(step=0.05)] = Field(
+    margin: Annotated[float, Widget(step=0.05, advanced=True)] = Field(
         0.5,
         ge=0.0,
         le=10.0,
         description="Smallest improvement that counts: the length of the difference, in standard deviations of the "
         "round. Higher gives fewer and clearer pairs. Unit: standard deviations.",
     )
-    max_pairs_per_prompt: Annotated[int, Widget(default=6)] = Field(
+    max_pairs_per_prompt: Annotated[int, Widget(default=6, advanced=True)] = Field(
         4, ge=1, le=10000, description="Most pairs of one prompt; the largest improvements are kept. Unit: pairs."
     )
-    max_uses: Annotated[int, Widget(default=3)] = Field(
+    max_uses: Annotated[int, Widget(default=3, advanced=True)] = Field(
         2, ge=1, le=10000, description="In how many pairs of a round one candidate may be. Unit: pairs."
     )
     min_pairs: int = Field(
@@ -66,13 +69,15 @@ class PairSettings(Settings):
         description="Pairs wanted in a round. An auto window widens until it has them; with fewer a warning is given. "
         "Unit: pairs.",
     )
-    fidelity_weight: Annotated[float, Widget(since=1, step=0.05)] = Field(
+    fidelity_weight: Annotated[
+        float, Widget(since=1, step=0.05, used_with=(("rule", ("lambda_harmonic", "weighted_sum")),))
+    ] = Field(
         0.5,
         ge=0.0,
         le=1.0,
         description="For lambda_harmonic (its lambda) and weighted_sum: the share of fidelity; alignment has the rest.",
     )
-    combine: Annotated[Literal["worst", "mean"], Widget(since=2, before="mean")] = Field(
+    combine: Annotated[Literal["worst", "mean"], Widget(since=2, before="mean", advanced=True)] = Field(
         "worst",
         description="Several scorers on an axis, each in standard deviations of the round. worst: the lowest of their "
         "scores counts, so that all must agree; mean: their mean.",
@@ -127,7 +132,7 @@ class OwnPairSettings(Settings):
     """A person's own pairs, beside those of the pair rule."""
 
     prompt: str = Field("", description="The prompt of own pairs that have none of their own (folders without .txt).")
-    weight: Annotated[float, Widget(step=0.25)] = Field(
+    weight: Annotated[float, Widget(step=0.25, advanced=True)] = Field(
         1.0,
         ge=0.01,
         le=100.0,

@@ -44,14 +44,14 @@ class SamplingSettings(Settings):
         description="Classifier-free guidance scale (arXiv 2207.12598); 1 is off. Use what you use this model with. "
         "Empty, or 0 on the node: auto, as usual for the model's family.",
     )
-    guidance_until: Annotated[float, Widget(since=4, step=0.05)] = Field(
+    guidance_until: Annotated[float, Widget(since=4, step=0.05, advanced=True)] = Field(
         1.0,
         ge=0.0,
         le=1.0,
         description="Share of the steps, from the first, that guidance acts in (arXiv 2404.07724). A later step costs "
         "half and ignores the negative prompt. 1: all steps.",
     )
-    draft_steps: Annotated[int, Widget(since=5)] = Field(
+    draft_steps: Annotated[int, Widget(since=5, advanced=True)] = Field(
         0,
         ge=0,
         le=1000,
@@ -73,14 +73,14 @@ class SamplingSettings(Settings):
         multiple_of=8,
         description="Height. Empty, or 0 on the node: auto, as for width. Unit: pixels.",
     )
-    batch_size: Annotated[int, Widget()] = Field(
+    batch_size: Annotated[int, Widget(advanced=True)] = Field(
         8,
         ge=0,
         le=1024,
         description="Images sampled at once; halved when memory runs out. 0: as many as free memory holds, up to "
         f"{AUTO_CHUNK}. A change starts a new set. Unit: images.",
     )
-    seed: Annotated[int, Widget()] = Field(
+    seed: Annotated[int, Widget(advanced=True)] = Field(
         0, ge=0, lt=2**31, description="The noise seed of each candidate is derived from it."
     )
 

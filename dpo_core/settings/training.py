@@ -17,25 +17,27 @@ DRIFTING = frozenset({"nft", "awm"})
 class AdapterSettings(Settings):
     """The trained low-rank weights (LoRA, arXiv 2106.09685)."""
 
-    rank: Annotated[int | None, Widget(default=0, off=0, least=0)] = Field(
+    rank: Annotated[int | None, Widget(default=0, off=0, least=0, advanced=True)] = Field(
         8,
         ge=1,
         le=512,
         description="Rank of the LoRA. A higher rank can learn more, and makes a larger file. Empty, or 0 on the node: "
         "auto, that of the model's family.",
     )
-    alpha: Annotated[float | None, Widget(default=0, off=0, least=0, step=0.5)] = Field(
+    alpha: Annotated[float | None, Widget(default=0, off=0, least=0, step=0.5, advanced=True)] = Field(
         8.0,
         gt=0.0,
         le=1024.0,
         description="The LoRA acts with strength alpha / rank. Empty, or 0 on the node: auto, equal to the rank, "
         "which means 1.",
     )
-    targets: Annotated[Literal["auto", "all", "attention+ff", "attention"], Widget(default="auto")] = Field(
-        "all",
-        description="Trained layers. attention: attention projections. attention+ff: feed-forward and projection "
-        "layers too. all: every linear and convolution layer inside the model's blocks. auto: those of the model's "
-        "family.",
+    targets: Annotated[Literal["auto", "all", "attention+ff", "attention"], Widget(default="auto", advanced=True)] = (
+        Field(
+            "all",
+            description="Trained layers. attention: attention projections. attention+ff: feed-forward and projection "
+            "layers too. all: every linear and convolution layer inside the model's blocks. auto: those of the model's "
+            "family.",
+        )
     )
 
 
@@ -45,24 +47,24 @@ class TrainSettings(Settings):
     steps: Annotated[int, Widget("train_steps")] = Field(
         60, ge=1, le=1_000_000, description="Optimizer steps per round. Unit: steps."
     )
-    batch_size: Annotated[int, Widget("pairs_per_step")] = Field(
+    batch_size: Annotated[int, Widget("pairs_per_step", advanced=True)] = Field(
         8, ge=1, le=1024, description="Pairs in one forward pass. Memory grows with it. Unit: pairs."
     )
-    accumulation: Annotated[int, Widget()] = Field(
+    accumulation: Annotated[int, Widget(advanced=True)] = Field(
         1,
         ge=1,
         le=1024,
         description="Forward passes per optimizer step. Twice as many with half the pairs in each see as many pairs, "
         "in less memory. Unit: passes.",
     )
-    learning_rate: Annotated[float | None, Widget(default=0, off=0, least=0, step=1e-6)] = Field(
+    learning_rate: Annotated[float | None, Widget(default=0, off=0, least=0, step=1e-6, advanced=True)] = Field(
         2e-4,
         gt=0.0,
         le=1.0,
         description="Learning rate of AdamW after warm-up. Empty, or 0 on the node: auto, that of the model's family "
         "(2e-4 for SD 1.5, 2e-5 for SDXL, 1e-4 for most flow models). Lower it when training stops by itself.",
     )
-    schedule: Annotated[Literal["linear", "constant"], Widget(since=2, before="constant")] = Field(
+    schedule: Annotated[Literal["linear", "constant"], Widget(since=2, before="constant", advanced=True)] = Field(
         "linear",
         description="Learning rate after warm-up. linear: falls to 0 by the end of each round. constant: stays, and "
         "goes as far with half the learning rate.",
@@ -73,7 +75,8 @@ class TrainSettings(Settings):
     weight_decay: float = Field(0.0, ge=0.0, le=1.0, description="Weight decay of AdamW.")
     max_grad_norm: float = Field(1.0, gt=0.0, le=1e6, description="Gradients are clipped to this norm.")
     objective: Annotated[
-        Literal["dpo", "ipo", "hinge", "reward_gap", "mapo", "kto", "raft", "nft", "awm", "dgpo"], Widget(since=1)
+        Literal["dpo", "ipo", "hinge", "reward_gap", "mapo", "kto", "raft", "nft", "awm", "dgpo"],
+        Widget(since=1, advanced=True),
     ] = Field(
         "dpo",
         description="The loss. Its beta for eps models: dpo 2000 to 5000, ipo 500, hinge 1000 to 2000, reward_gap "
@@ -94,7 +97,10 @@ class TrainSettings(Settings):
         description="Weighs the loss of a pair by its reward gap to this power, with mean 1 over the round. 1: in "
         "proportion to the gap. 0: all pairs alike. For dpo, ipo, hinge, mapo and raft.",
     )
-    beta: Annotated[float | None, Widget(default=0, off=0, least=0, step=10)] = Field(
+    beta: Annotated[
+        float | None,
+        Widget(default=0, off=0, least=0, step=10, advanced=True, used_with=(("auto_beta", ("auto", "off")),)),
+    ] = Field(
         2000.0,
         gt=0.0,
         le=1e6,
@@ -102,7 +108,10 @@ class TrainSettings(Settings):
         "the latent's elements: 2000 to 5000 for eps models (SD 1.5, SDXL), about 100 for flow models. Empty, or 0 on "
         "the node: auto, that of the model's family, or auto_beta where none is trusted. See objective.",
     )
-    auto_beta: Annotated[Literal["auto", "on", "off"], Widget(since=7, default="auto", before="off")] = Field(
+    auto_beta: Annotated[
+        Literal["auto", "on", "off"],
+        Widget(since=7, default="auto", before="off", advanced=True, used_with=(("objective", ("dpo",)),)),
+    ] = Field(
         "off",
         description="Adapt beta to the pairs' margins, so that pairs keep a fifth of their push (as SimpleTuner's "
         "auto_beta): falls as margins grow. auto: where beta is auto and the model's family has no trusted beta. on: "
@@ -116,21 +125,33 @@ class TrainSettings(Settings):
         description="Highest beta of auto_beta, at which each round starts: the highest of arXiv 2311.12908.",
     )
     time_sampling: Annotated[
-        Literal["auto", "table", "uniform", "logit_normal"], Widget(since=7, default="auto", before="table")
+        Literal["auto", "table", "uniform", "logit_normal"],
+        Widget(since=7, default="auto", before="table", advanced=True),
     ] = Field(
         "table",
         description="How the noise levels of training are drawn. table: uniform over the model's own table of levels "
         "(Diffusion-DPO). uniform, logit_normal (arXiv 2403.03206): over 0 to 1, then shifted by time_shift. auto: as "
         "trainers of the model's family do.",
     )
-    time_shift: Annotated[float | None, Widget(since=7, default=0, off=0, least=0, step=0.1)] = Field(
+    time_shift: Annotated[
+        float | None,
+        Widget(
+            since=7,
+            default=0,
+            off=0,
+            least=0,
+            step=0.1,
+            advanced=True,
+            used_with=(("time_sampling", ("auto", "uniform", "logit_normal")),),
+        ),
+    ] = Field(
         None,
         gt=0.0,
         le=100.0,
         description="Moves uniform and logit_normal levels t to more noise: s t / (1 + (s - 1) t) with s above 1. 1: "
         "none. Empty, or 0 on the node: auto, that of the model's family; for some it grows with the picture's size.",
     )
-    loser_guard: Annotated[float | None, Widget(since=1, off=0, step=0.05)] = Field(
+    loser_guard: Annotated[float | None, Widget(since=1, off=0, step=0.05, advanced=True)] = Field(
         None,
         ge=0.0,
         le=1.0,
@@ -148,14 +169,16 @@ class TrainSettings(Settings):
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="Type of the forward pass and of frozen weights; the adapter stays fp32."
     )
-    memory: Annotated[Literal["auto", "fast", "checkpointing", "low", "stream"], Widget(since=3)] = Field(
-        "auto",
-        description="What a step gives up for memory; gradients are the same. fast: nothing. checkpointing: each "
-        "block is computed twice, about a third slower. low: each transformer layer, one pair after another. "
-        "stream: as low, with the model's weights in main memory, for models larger than the card; slower. auto: "
-        "fast, and after running out of memory the next level, from the last good step.",
+    memory: Annotated[Literal["auto", "fast", "checkpointing", "low", "stream"], Widget(since=3, advanced=True)] = (
+        Field(
+            "auto",
+            description="What a step gives up for memory; gradients are the same. fast: nothing. checkpointing: each "
+            "block is computed twice, about a third slower. low: each transformer layer, one pair after another. "
+            "stream: as low, with the model's weights in main memory, for models larger than the card; slower. auto: "
+            "fast, and after running out of memory the next level, from the last good step.",
+        )
     )
-    reference_bank: Annotated[int, Widget(since=4)] = Field(
+    reference_bank: Annotated[int, Widget(since=4, advanced=True)] = Field(
         0,
         ge=0,
         le=1000,

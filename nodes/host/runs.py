@@ -13,6 +13,7 @@ import numpy as np
 
 from ...dpo_core.backends.comfyui import host
 from ...dpo_core.errors import UserError
+from ...dpo_core.report.plots.theme import DARK
 
 _NAME = re.compile(r"[^<>:\"/\\|?*\x00-\x1f\ud800-\udfff]{1,100}")
 _BYTES = 200
@@ -119,13 +120,13 @@ class NodeProgress:
 
 def tiles(images: np.ndarray, most: int = 16) -> Any:
     """Up to `most` pictures, uint8 [n, H, W, 3], as a grid in one PIL picture; tiny pictures are enlarged."""
-    from PIL import Image
+    from PIL import Image, ImageColor
 
     times = max(1, 128 // max(images.shape[1:3]))
     shown = images[:most].repeat(times, axis=1).repeat(times, axis=2)
     columns = int(np.ceil(np.sqrt(len(shown))))
     height, width = shown.shape[1:3]
-    sheet = np.full((-(-len(shown) // columns) * height, columns * width, 3), 255, np.uint8)
+    sheet = np.full((-(-len(shown) // columns) * height, columns * width, 3), ImageColor.getrgb(DARK.paper), np.uint8)
     for i, picture in enumerate(shown):
         top, left = i // columns * height, i % columns * width
         sheet[top : top + height, left : left + width] = picture

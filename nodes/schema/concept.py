@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io, ui
 
 from ..sockets import CATEGORY, ConceptType, found_by, shown_again
+from ..widgets import advanced
 
 
 class ConceptNode(io.ComfyNode):
@@ -37,13 +38,15 @@ class ConceptNode(io.ComfyNode):
                     tooltip="One mask per reference photo, subject white. Fidelity then compares the subject alone, "
                     "not its background.",
                 ),
-                io.Combo.Input(
-                    "mask_shows",
-                    options=["auto", "subject", "background"],
-                    default="auto",
-                    optional=True,
-                    tooltip="What is white in the masks. auto: judged by what touches the borders, so masks of "
-                    "cut-outs from Load Image (white background) are inverted.",
+                advanced(
+                    io.Combo.Input(
+                        "mask_shows",
+                        options=["auto", "subject", "background"],
+                        default="auto",
+                        optional=True,
+                        tooltip="What is white in the masks. auto: judged by what touches the borders, so masks of "
+                        "cut-outs from Load Image (white background) are inverted.",
+                    )
                 ),
             ],
             outputs=[

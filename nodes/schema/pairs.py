@@ -51,6 +51,7 @@ class BuildPairs(io.ComfyNode):
         from ...dpo_core.pairs.advice import pairs_advice
         from ...dpo_core.report.plots.cloud import cloud_figure
         from ...dpo_core.report.plots.figure import figure_image
+        from ...dpo_core.report.plots.theme import theme
         from ..host.runs import NodeProgress, to_image
         from ..stages.no_pairs import lacking
         from ..stages.pairs import make_pairs
@@ -58,12 +59,13 @@ class BuildPairs(io.ComfyNode):
         settings = settings_of_widgets(PairSettings, widgets)
         made = make_pairs(scored, settings, NodeProgress(cls.hidden.unique_id))
         fidelity, alignment, prompt_of = made.scores
-        figure = cloud_figure(
-            fidelity, alignment, made.pairs, settings, f"{len(made.pairs)} pairs", prompt_of, window=made.found.window
-        )
+        title = f"{len(made.pairs)} pairs"
+        with theme("dark"):
+            figure = cloud_figure(fidelity, alignment, made.pairs, settings, title, prompt_of, window=made.found.window)
+            cloud = to_image([figure_image(figure)])
         advice = pairs_advice(made.found, settings, scored.candidates.settings.candidates_per_prompt)
         words = " ".join(filter(None, (made.found.sentence(), advice, made.told)))
-        cloud, said = to_image([figure_image(figure)]), lacking(made.handle) or words
+        said = lacking(made.handle) or words
         return io.NodeOutput(
             made.handle, cloud, said, ui={**ui.PreviewImage(cloud, cls=cls).as_dict(), "text": (said,)}
         )
@@ -82,7 +84,8 @@ class PreviewPairs(io.ComfyNode):
             node_id="DBDPO_PreviewPairs",
             display_name="Preview Pairs",
             category=CATEGORY,
-            description="Winner and loser side by side, with their scores.",
+            description="Winner and loser side by side, with prompt and scores. "
+            "The first page shows as many prompts as it can.",
             **found_by("winner", "loser", "gallery"),
             **shown_again(),
             inputs=[
@@ -108,6 +111,7 @@ class PreviewPairs(io.ComfyNode):
     def execute(cls, pairs, page: int, pairs_per_page: int) -> io.NodeOutput:
         from ...dpo_core.pairs.build import NoPairs
         from ...dpo_core.report.plots.grids import pairs_grid
+        from ...dpo_core.report.plots.theme import theme
         from ..host.runs import to_image
         from ..stages.no_pairs import lacking
         from ..stages.pairs import pair_pictures
@@ -117,7 +121,8 @@ class PreviewPairs(io.ComfyNode):
         shown, count = pair_pictures(pairs, (page - 1) * pairs_per_page, pairs_per_page)
         if not shown:
             shown, _ = pair_pictures(pairs, (count - 1) // pairs_per_page * pairs_per_page, pairs_per_page)
-        image = to_image([pairs_grid(shown)])
+        with theme("dark"):
+            image = to_image([pairs_grid(shown)])
         return io.NodeOutput(image, ui=ui.PreviewImage(image, cls=cls))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..sockets import CATEGORY, ConceptType, PromptsType, found_by
+from ..widgets import advanced, used_with
 
 
 class PromptSetNode(io.ComfyNode):
@@ -29,34 +30,44 @@ class PromptSetNode(io.ComfyNode):
                     default="objects",
                     tooltip="25 prompts for a kind of subject, or your own text.",
                 ),
-                io.String.Input(
-                    "text",
-                    default="",
-                    multiline=True,
-                    tooltip="For 'own text': one prompt per line, with {identifier} and {class_noun}. "
-                    "'[context] prompt' names the context of a prompt.",
+                used_with(
+                    io.String.Input(
+                        "text",
+                        default="",
+                        multiline=True,
+                        tooltip="For 'own text': one prompt per line, with {identifier} and {class_noun}. "
+                        "'[context] prompt' names the context of a prompt.",
+                    ),
+                    preset=["own text"],
                 ),
-                io.String.Input(
-                    "held_out_text",
-                    default="",
-                    multiline=True,
-                    tooltip="Held-out prompts, one per line. Empty: held_out_share of the prompts is held out.",
+                used_with(
+                    io.String.Input(
+                        "held_out_text",
+                        default="",
+                        multiline=True,
+                        tooltip="Held-out prompts, one per line. Empty: held_out_share of the prompts is held out.",
+                    ),
+                    preset=["own text"],
                 ),
-                io.Float.Input(
-                    "held_out_share",
-                    default=0.4,
-                    min=0.1,
-                    max=0.8,
-                    step=0.05,
-                    tooltip="Share of the prompts that is held out if held_out_text is empty.",
+                advanced(
+                    io.Float.Input(
+                        "held_out_share",
+                        default=0.4,
+                        min=0.1,
+                        max=0.8,
+                        step=0.05,
+                        tooltip="Share of the prompts that is held out if held_out_text is empty.",
+                    )
                 ),
-                io.Int.Input(
-                    "seed",
-                    control_after_generate=False,
-                    default=0,
-                    min=0,
-                    max=2**31 - 1,
-                    tooltip="Seed that selects which prompts are held out.",
+                advanced(
+                    io.Int.Input(
+                        "seed",
+                        control_after_generate=False,
+                        default=0,
+                        min=0,
+                        max=2**31 - 1,
+                        tooltip="Seed that selects which prompts are held out.",
+                    )
                 ),
             ],
             outputs=[

@@ -16,7 +16,7 @@ from ...dpo_core.settings import (
     TrainSettings,
 )
 from ..sockets import AUTO, CATEGORY, CandidatesType, ConceptType, PromptsType, ScorerType, found_by
-from ..widgets import ordered, widget
+from ..widgets import advanced, ordered, widget
 from .finish import FinishCandidates
 from .inputs import judge_input, seeds_input
 from .keep_best import KeepBest
@@ -135,7 +135,7 @@ def rounds_inputs() -> list[io.Input]:
         *sampler_inputs(),
         *adapter_inputs(),
         widget(StopSettings, "rule"),
-        seeds_input(optional=True),
+        advanced(seeds_input(optional=True)),
     ]
     kinds = (LoopSettings, SamplingSettings, PairSettings, AdapterSettings, TrainSettings)
     return ordered(*kinds, beside=beside, order=_ORDER)

@@ -6,13 +6,14 @@ from comfy_api.latest import io, ui
 
 from ...dpo_core.settings import SamplingSettings
 from ..sockets import AUTO, CATEGORY, Candidates, CandidatesType, ConceptType, PromptsType, found_by, shown_again
-from ..widgets import AUTO_VALUE, ordered
+from ..widgets import AUTO_VALUE, advanced, ordered
 
 
 def round_input() -> io.Int.Input:
     """Optional: graphs saved before this input existed stay valid and use round 0."""
     tooltip = "Index of the loop's round, 0 = first. It and the seed determine the noise. DPO Rounds sets it."
-    return io.Int.Input("round", optional=True, control_after_generate=False, default=0, min=0, max=49, tooltip=tooltip)
+    made = io.Int.Input("round", optional=True, control_after_generate=False, default=0, min=0, max=49, tooltip=tooltip)
+    return advanced(made)
 
 
 def sampler_inputs() -> list[io.Input]:
@@ -35,8 +36,8 @@ def sampler_inputs() -> list[io.Input]:
     )
     for made in (sampler, scheduler):
         made.extra_dict = {AUTO_VALUE: AUTO}  # as an attribute: 0.3.64's widgets do not take it as an argument
-    negative = "Negative prompt. It has no effect at cfg 1."
-    return [sampler, scheduler, io.String.Input("negative", default="", multiline=True, tooltip=negative)]
+    negative = io.String.Input("negative", default="", tooltip="Negative prompt. It has no effect at cfg 1.")
+    return [advanced(made) for made in (sampler, scheduler, negative)]
 
 
 DRAWING = (

@@ -6,6 +6,7 @@ from comfy_api.latest import io, ui
 
 from ...dpo_core.lora_forms import FORMS
 from ..sockets import AUTO, CATEGORY, NONE, found_by, shown_again
+from ..widgets import advanced
 
 
 class SaveLora(io.ComfyNode):
@@ -27,13 +28,15 @@ class SaveLora(io.ComfyNode):
                     default="dreambooth_dpo/my_subject",
                     tooltip="File name under models/loras, with folders if wanted. A number is added.",
                 ),
-                io.Combo.Input(
-                    "format",
-                    options=list(FORMS),
-                    default=FORMS[0],
-                    optional=True,
-                    tooltip="kohya: for ComfyUI and kohya's tools, and for diffusers where it reads these names. "
-                    "diffusers: diffusers' own names; needed for SD 3.5, Lumina 2, Anima, Krea 2 and others.",
+                advanced(
+                    io.Combo.Input(
+                        "format",
+                        options=list(FORMS),
+                        default=FORMS[0],
+                        optional=True,
+                        tooltip="kohya: for ComfyUI and kohya's tools, and for diffusers where it reads these names. "
+                        "diffusers: diffusers' own names; needed for SD 3.5, Lumina 2, Anima, Krea 2 and others.",
+                    )
                 ),
                 io.Model.Input(
                     "model",
@@ -41,13 +44,15 @@ class SaveLora(io.ComfyNode):
                     tooltip="The MODEL of the train step, or the one before it. If connected, the saved file is loaded "
                     "onto it and compared with the adapter.",
                 ),
-                io.Combo.Input(
-                    "join_lora",
-                    options=[NONE, AUTO, *folder_paths.get_filename_list("loras")],
-                    default=NONE,
-                    optional=True,
-                    tooltip="Writes your LoRA into the same file, at its strength on the MODEL: one file instead of "
-                    "two. auto: every LoRA on the MODEL, found in models/loras by its weights. Needs model.",
+                advanced(
+                    io.Combo.Input(
+                        "join_lora",
+                        options=[NONE, AUTO, *folder_paths.get_filename_list("loras")],
+                        default=NONE,
+                        optional=True,
+                        tooltip="Writes your LoRA into the same file, at its strength on the MODEL: one file instead "
+                        "of two. auto: every LoRA on the MODEL, found in models/loras by its weights. Needs model.",
+                    )
                 ),
             ],
             outputs=[

@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io, ui
 
 from ..sockets import CATEGORY, QUESTIONS, CandidatesType, ScoredType, ScorerType, found_by, shown_again
+from ..widgets import advanced, used_with
 
 TOYBOX = ("toybox reward", "toybox judge")
 
@@ -28,27 +29,34 @@ class LoadScorer(io.ComfyNode):
                     tooltip="A folder or file under models/dreambooth_dpo_scorers, a scorer of the toybox, or "
                     "questions to the model at the input clip.",
                 ),
-                io.String.Input(
-                    "architecture",
-                    default="",
-                    tooltip="Only for a single .safetensors file: its architecture in open_clip, e.g. "
-                    "ViT-B-32-quickgelu. Leave empty for folders.",
+                used_with(
+                    io.String.Input(
+                        "architecture",
+                        default="",
+                        tooltip="Only for a single .safetensors file: its architecture in open_clip, e.g. "
+                        "ViT-B-32-quickgelu. Leave empty for folders.",
+                    ),
+                    scorer=["*.safetensors"],
                 ),
-                io.Boolean.Input(
-                    "augment",
-                    default=False,
-                    optional=True,
-                    tooltip="Score four views of each picture (flipped, shifted) and take the mean. Training can "
-                    "exploit the scorer less easily; scoring takes four times as long.",
+                advanced(
+                    io.Boolean.Input(
+                        "augment",
+                        default=False,
+                        optional=True,
+                        tooltip="Score four views of each picture (flipped, shifted) and take the mean. Training can "
+                        "exploit the scorer less easily; scoring takes four times as long.",
+                    )
                 ),
-                io.Combo.Input(
-                    "fidelity",
-                    options=["picture", "patches"],
-                    default="picture",
-                    optional=True,
-                    tooltip="What fidelity compares. picture: the whole picture, or its subject where the concept has "
-                    "masks. patches: parts of the subject, wherever they are, for photos in several places without "
-                    "masks. patches needs a vision transformer (ViT, DINOv2).",
+                advanced(
+                    io.Combo.Input(
+                        "fidelity",
+                        options=["picture", "patches"],
+                        default="picture",
+                        optional=True,
+                        tooltip="What fidelity compares. picture: the whole picture, or its subject where the concept "
+                        "has masks. patches: parts of the subject, wherever they are, for photos in several places "
+                        "without masks. patches needs a vision transformer (ViT, DINOv2).",
+                    )
                 ),
                 io.Clip.Input(
                     "clip",
@@ -131,12 +139,14 @@ class ScoreCandidates(io.ComfyNode):
     def execute(cls, candidates, scorer, scorer_2=None) -> io.NodeOutput:
         from ...dpo_core.report.plots.cloud import scores_figure
         from ...dpo_core.report.plots.figure import figure_image
+        from ...dpo_core.report.plots.theme import theme
         from ..host.runs import NodeProgress, to_image
         from ..stages.score import score_candidates
 
         scorers = [scorer] if scorer_2 is None else [scorer, scorer_2]
         scored, scores = score_candidates(candidates, scorers, NodeProgress(cls.hidden.unique_id))
-        cloud = to_image([figure_image(scores_figure(*scores))])
+        with theme("dark"):
+            cloud = to_image([figure_image(scores_figure(*scores))])
         return io.NodeOutput(scored, cloud, ui=ui.PreviewImage(cloud, cls=cls))
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ...dpo_core.settings import AdapterSettings, TrainSettings
 from ..sockets import CATEGORY, PairsType, found_by, shown_again
-from ..widgets import ordered
+from ..widgets import advanced, ordered
 from .sample import round_input
 
 LEARNING = (
@@ -18,7 +18,7 @@ LEARNING = (
 
 def adapter_inputs() -> list[io.Input]:
     """Training widgets that are not settings of the core: the older checkpointing switch, and the seed."""
-    return [
+    made = [
         io.Boolean.Input(
             "checkpointing",
             default=False,
@@ -34,6 +34,7 @@ def adapter_inputs() -> list[io.Input]:
             tooltip="Seed of the initial weights, the order of pairs and the training noise.",
         ),
     ]
+    return [advanced(one) for one in made]
 
 
 def training_inputs() -> list[io.Input]:
@@ -96,8 +97,8 @@ class TrainStep(io.ComfyNode):
         feed = CurveFeed(cls.hidden.unique_id, cls.hidden.extra_pnginfo)
         done = train_step(model, clip, pairs, widgets, continue_from, NodeProgress(cls.hidden.unique_id), feed)
         curves = to_image([done.curves])
-        shown = {**ui.PreviewImage(curves, cls=cls).as_dict(), "text": (done.summary,), "dbdpo_curve": (done.curve,)}
-        shown["dbdpo_auto"] = (done.settings,)
+        # The node shows its curve by dbdpo_curve; the picture is for the output alone.
+        shown = {"text": (done.summary,), "dbdpo_curve": (done.curve,), "dbdpo_auto": (done.settings,)}
         return io.NodeOutput(done.model, done.lora, curves, done.summary, ui=shown)
 
 

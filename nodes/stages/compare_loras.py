@@ -16,6 +16,7 @@ from ...dpo_core.json_values import to_json
 from ...dpo_core.loop.comparison import Entry, compare_sets, entries, whole
 from ...dpo_core.report.plots.compare import contact_sheet, plane_figure
 from ...dpo_core.report.plots.figure import figure_image
+from ...dpo_core.report.plots.theme import theme
 from ...dpo_core.report.ranking import ranking_text
 from ...dpo_core.run.folder import RunFolder
 from ...dpo_core.settings import EvaluationSettings, StopSettings
@@ -84,11 +85,10 @@ def compare_loras(
         stop, resamples = StopSettings(), EvaluationSettings().bootstrap
         found = compare_sets(run, plan, sets, models, stop, resamples, progress)
         run.set_fact(f"comparison_{mark(sets)}", {**to_json(found), "sets": sets})
-        sheet = contact_sheet(run, found, sets)
+        with theme("dark"):
+            plane, sheet = figure_image(plane_figure(found)), contact_sheet(run, found, sets)
     said = ranking_text(found, _measured(handle, seeds))
-    return Compared(
-        *_winner(found, given, names, (model, clip)), figure_image(plane_figure(found)), sheet, said, handle
-    )
+    return Compared(*_winner(found, given, names, (model, clip)), plane, sheet, said, handle)
 
 
 @contextmanager

@@ -10,8 +10,10 @@ from typing import Any
 from ...dpo_core.backends.comfyui import ComfyTextToImage
 from ...dpo_core.evaluation.held_out import HeldOutPlan, Measured
 from ...dpo_core.json_values import to_json
+from ...dpo_core.report.advice import Rounds
 from ...dpo_core.report.numbers import gain_dict
 from ...dpo_core.report.plots.grids import before_after_grid, evenly
+from ...dpo_core.report.plots.theme import theme
 from ...dpo_core.report.words import evaluation_words
 from ...dpo_core.run.folder import RunFolder
 from ...dpo_core.settings import SamplingSettings
@@ -57,9 +59,8 @@ def evaluate(
         by_name = {title: gain_dict(gain) for title, gain in gains.items()}
         about = {name: dict(zip(("role", "title", "higher_is_better"), role_of(name), strict=True)) for name in gains}
         grid = _grid(run, sets, candidates.prompts.held_out, seeds)
-        return Evaluated(
-            grid, evaluation_words(by_name, about), compare(run, measured, sets, candidates.prompts.held_out, seeds)
-        )
+        said = evaluation_words(by_name, about, rounds_of(run, start_of(sets[0], scorers), sets[1]))
+        return Evaluated(grid, said, compare(run, measured, sets, candidates.prompts.held_out, seeds))
 
 
 def measure(
@@ -97,6 +98,20 @@ def evaluation_set(
     return backend, "evaluation_" + mark(*drawn_with)
 
 
+def start_of(name: str, scorers: Scorers) -> str:
+    """Hash of the original's set of held-out pictures and of what scores them."""
+    return mark(name, [s.fingerprint for s in [*scorers.rewards, *scorers.judges]])
+
+
+def rounds_of(run: RunFolder, start: str, after: str) -> Rounds | None:
+    """The rounds that were measured from this start (see `Kept`), if the set `after` is that of the one kept."""
+    fact = run.fact(f"rounds_{start}")
+    if not isinstance(fact, dict) or fact["sets"][fact["kept"]["kept"]] != after:
+        return None
+    return Rounds.of(fact["kept"], fact["watch"])
+
+
+@theme("dark")
 def _grid(run: RunFolder, sets: Sequence[str], prompts: tuple[str, ...], seeds: int) -> Any:
     """The picture grid of a few prompts and seeds, evenly spaced and chosen without looking at scores."""
     rows, columns = evenly(len(prompts), _SHOWN_PROMPTS), evenly(seeds, _SHOWN_SEEDS)

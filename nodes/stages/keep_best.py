@@ -15,14 +15,17 @@ from ...dpo_core.evaluation.enough import check_enough
 from ...dpo_core.evaluation.gains import Gain
 from ...dpo_core.evaluation.held_out import Measured
 from ...dpo_core.evaluation.stop_rule import Decision, Standing, decide, kept_words
+from ...dpo_core.json_values import to_json
+from ...dpo_core.report.advice import Rounds, advice
 from ...dpo_core.report.plots.figure import figure_image
 from ...dpo_core.report.plots.rounds import watch_figure
+from ...dpo_core.report.plots.theme import theme
 from ...dpo_core.run.folder import RunFolder
 from ...dpo_core.settings import EvaluationSettings, StopSettings, TrainSettings
 from ...metrics.sets import concept_scorers, role_of
-from ..host.runs import NodeProgress, mark
+from ..host.runs import NodeProgress
 from ..sockets import Candidates, Kept
-from .evaluate import evaluation_set, measure
+from .evaluate import evaluation_set, measure, start_of
 from .train import DPOLora
 
 
@@ -52,7 +55,7 @@ def keep_best(
     seeds, seed = drawing
     settings = candidates.settings.model_copy(update={"seed": seed})
     _, name = evaluation_set(before, clip, vae, candidates, settings, seeds, progress)
-    start = mark(name, [s.fingerprint for s in [*found.rewards, *found.judges]])
+    start = start_of(name, found)
     _check_start(so_far, start)
     with RunFolder(candidates.folder) as run:
         sets, measured = measure(run, models, clip, vae, candidates, settings, found, seeds, progress)
@@ -62,7 +65,11 @@ def keep_best(
     decision = _decide((*earlier, now), rule, lora.stopped)
     model, given = _kept(decision, now, (before, after), lora, so_far)
     lines = (*(so_far.lines if so_far else [_heading(measured)]), _line(now, measured.gains(*sets)))
-    return Kept(start, (*earlier, now), decision, lines, model, given, candidates, lora.curves)
+    names = (*(so_far.sets if so_far else sets[:1]), sets[1])
+    with RunFolder(candidates.folder) as run:
+        watched = [to_json(standing) for standing in (*earlier, now)]
+        run.set_fact(f"rounds_{start}", {"sets": list(names), "kept": to_json(decision), "watch": watched})
+    return Kept(start, (*earlier, now), decision, lines, model, given, candidates, lora.curves, names)
 
 
 def ended(so_far: Kept, why: str) -> Kept:
@@ -74,11 +81,14 @@ def ended(so_far: Kept, why: str) -> Kept:
 def report(kept: Kept) -> str:
     """Which round is kept and why, then the gain of each round."""
     said = kept_words(kept.decision, kept.standings)
-    if not kept.decision.stop:
-        said += " Another round may improve it further."
-    return "\n".join([said, *kept.lines])
+    return "\n".join([said, advice("better", rounds=_rounds(kept)), *kept.lines])
 
 
+def _rounds(kept: Kept) -> Rounds | None:
+    return Rounds.of(to_json(kept.decision), [to_json(standing) for standing in kept.standings])
+
+
+@theme("dark")
 def picture(kept: Kept) -> Any:
     """The gains of all rounds as a PIL picture."""
     return figure_image(watch_figure(kept.standings, kept.decision))

@@ -40,15 +40,19 @@ def make_pairs(scored: Scored, settings: PairSettings, progress: NodeProgress) -
 
 
 def pair_pictures(handle: Pairs, first: int, count: int) -> tuple[list, int]:
-    """PairPictures of up to `count` pairs from index `first` on, and the number of all pairs."""
-    from ...dpo_core.report.plots.grids import PairPicture
+    """PairPictures of up to `count` pairs from place `first` on, and the number of all pairs.
+
+    Pairs are in an order in which the first ones show as many prompts as possible.
+    """
+    from ...dpo_core.report.plots.grids import PairPicture, over_prompts
 
     scored, name = handle.scored, handle.scored.candidates.set_name
     with RunFolder(scored.candidates.folder) as run:
         pairs, candidates = run.pairs(handle.name), run.candidates(name)
         fidelity, alignment, _ = scores_of(run, scored, handle.settings.combine)
         shown = []
-        for pair in pairs[first : first + count]:
+        order = over_prompts([candidates[pair.winner].prompt_index for pair in pairs])
+        for pair in (pairs[i] for i in order[first : first + count]):
             winner, loser = run.images(name, [pair.winner, pair.loser])
             both = [(fidelity[i], alignment[i]) for i in (pair.winner, pair.loser)]
             shown.append(PairPicture(candidates[pair.winner].prompt, winner, loser, *both, pair.angle, pair.length))

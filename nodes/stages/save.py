@@ -77,9 +77,10 @@ def saved_words(name: str, lora: Mapping[str, Any], form: str | None = None, mod
     """
     import folder_paths
 
-    saved = read_lora(Path(folder_paths.get_folder_paths("loras")[0]) / name)
+    path = Path(folder_paths.get_folder_paths("loras")[0]) / name
+    saved = read_lora(path)
     note = getattr(lora, "note", "")
-    first = f"saved as {name}" + (f": {note}" if note else "")
+    first = f"saved as {name}" + (f": {note}" if note else "") + f"\n{where_words(path)}"
     if model is not None:
         from ...dpo_core.backends.comfyui import check_lora, live_adapter
 
@@ -90,6 +91,14 @@ def saved_words(name: str, lora: Mapping[str, Any], form: str | None = None, mod
             f"{first}\nWarning: the file differs from the LoRA that was to be written. Check the disk, and save again."
         )
     return first
+
+
+def where_words(path: Path) -> str:
+    """Where the file is, and how it comes into Load LoRA's list."""
+    return (
+        "Load LoRA lists it under this name. An open page refreshes its lists by itself; if one does not, press R.\n"
+        f"File: {path}"
+    )
 
 
 def _same(saved: Mapping[str, Any], lora: Mapping[str, Any]) -> bool:

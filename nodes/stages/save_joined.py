@@ -13,7 +13,7 @@ from ...dpo_core.run.files import atomic_path
 from ...dpo_core.training.lora_export import Export, diffusers_tensors
 from ...dpo_core.training.lora_files import read_lora, write_tensors
 from ..sockets import AUTO, NONE
-from .save import check_prefix, next_path, save_numbered, saved_words
+from .save import check_prefix, next_path, save_numbered, saved_words, where_words
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def save_joined(lora: Mapping[str, Any], prefix: str, form: str, model: Any, joi
     with atomic_path(path) as part:
         write_tensors(tensors, part, header)
         _check_written(part, tensors)
-    return str(path.relative_to(root)), _words(str(path.relative_to(root)), joined, beside, form)
+    return str(path.relative_to(root)), _words(str(path.relative_to(root)), path, joined, beside, form)
 
 
 def _on_model(model: Any, join: str) -> tuple[list[Carried], int]:
@@ -98,7 +98,7 @@ def _check_written(path: Path, tensors: Mapping[str, Any]) -> None:
         )
 
 
-def _words(name: str, joined: JoinedLora, beside: int, form: str) -> str:
+def _words(name: str, path: Path, joined: JoinedLora, beside: int, form: str) -> str:
     """What the node says. beside: weights on the MODEL with LoRAs that are not in the file."""
     parts = " + ".join(f"{file} (strength {strength:g}, {layers} layers)" for file, strength, layers in joined.sources)
     files = " and ".join(file for file, *_ in joined.sources[:-1])
@@ -106,6 +106,7 @@ def _words(name: str, joined: JoinedLora, beside: int, form: str) -> str:
     rank = f"rank {low}" if low == high else f"ranks {low} to {high}"
     lines = [
         f"saved as {name}",
+        where_words(path),
         f"Joined: {parts}; {joined.layers} layers, {rank}. Read by ComfyUI's "
         f"loader: equal to the sum (difference {joined.difference:.1g}).",
         f"Load it at strength 1 in place of {files}, not beside it.",

@@ -15,6 +15,7 @@ from ...dpo_core.json_values import to_json
 from ...dpo_core.loop.strength_sweep import scaled_state
 from ...dpo_core.report.plots.figure import figure_image
 from ...dpo_core.report.plots.strength import strength_figure, strength_strip
+from ...dpo_core.report.plots.theme import theme
 from ...dpo_core.run.folder import RunFolder
 from ...dpo_core.settings import EvaluationSettings, SamplingSettings, StopSettings
 from ...metrics.sets import concept_scorers
@@ -68,8 +69,9 @@ def strength_sweep(
         sets = dict(zip(strengths, names, strict=True))
         found = judge(measured, sets, StopSettings(), EvaluationSettings().bootstrap)
         run.set_fact(f"strength_{mark(list(names))}", to_json(found))
-        curve = figure_image(strength_figure(found.points, found.value))
-        return Swept(curve, strength_strip(run, found), found.value, words(found, seeds))
+        with theme("dark"):
+            curve, strip = figure_image(strength_figure(found.points, found.value)), strength_strip(run, found)
+        return Swept(curve, strip, found.value, words(found, seeds))
 
 
 def words(found: Sweep, seeds: int) -> str:

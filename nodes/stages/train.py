@@ -24,6 +24,7 @@ from ...dpo_core.families import adapter_for, training_for
 from ...dpo_core.pairs.edits import thumbs_of, thumbs_words
 from ...dpo_core.pairs.own import own_of, own_prompts
 from ...dpo_core.report.plots.figure import figure_image
+from ...dpo_core.report.plots.theme import theme
 from ...dpo_core.report.plots.training import training_figure
 from ...dpo_core.run.folder import RunFolder
 from ...dpo_core.settings import AdapterSettings, TrainSettings, settings_of_widgets
@@ -153,6 +154,7 @@ def train_step(
     return Trained(live_model, tensors, tensors.curves, summary, shown, curve(records, settings))
 
 
+@theme("dark")
 def _describe(tensors: DPOLora, records: list[dict], adapter: AdapterSettings, settings: TrainSettings) -> None:
     """Set what the LoRA carries of its training: adapter settings, highest winner alarm, curves."""
     tensors.rank, tensors.alpha, tensors.targets = adapter.rank, adapter.alpha, adapter.targets

@@ -28,7 +28,6 @@ PICTURES = (
     "DBDPO_Score",
     "DBDPO_BuildPairs",
     "DBDPO_PreviewPairs",
-    "DBDPO_TrainStep",
 )
 # Pictures of a node that the user sees: the canvas's own, or where nodes are HTML those of the node's preview.
 SEEN = """const seen = node => globalThis.LiteGraph?.vueNodesMode
@@ -102,9 +101,19 @@ def test_every_picture_is_seen_and_the_lora_is_saved(server: Server, ran):
         "Object.fromEntries(app.graph._nodes.map(n => [n.title, (app.nodeOutputs[n.id]?.text ?? []).join()]))"
     )
     assert texts["Save DPO LoRA"].startswith("saved as dreambooth_dpo/toybox_0")
-    name, checked = texts["Save DPO LoRA"].removeprefix("saved as ").split("\n")
+    name, lists, file, checked = texts["Save DPO LoRA"].removeprefix("saved as ").split("\n")
+    assert "Load LoRA lists it under this name" in lists and file.endswith(name)
     assert checked.startswith("Read back by ComfyUI's loader: equal to the adapter")
     assert (server.folder / "models" / "loras" / name).is_file()
+    # A Load LoRA that is added now offers it, without key R.
+    view.wait_for_function(
+        """name => {
+            const node = LiteGraph.createNode("LoraLoader")
+            const { values } = node.widgets.find(w => w.name === "lora_name").options
+            return (typeof values === "function" ? values() : values).includes(name)
+        }""",
+        arg=name,
+    )
     assert "40 held-out pictures of 20 prompts" in texts["Evaluate Before/After"]
     # The report can be read on the canvas, too.
     shown = view.evaluate(
@@ -142,6 +151,26 @@ def test_before_and_after_is_the_one_picture_of_its_node(server: Server, ran):
         }}"""
     )
     assert 0 <= edge - bottom < 60
+
+
+def test_the_verdict_and_what_to_do_stand_above_the_slider(ran):
+    view, _ = ran
+    look_at(view, "DBDPO_Evaluate")
+    view.locator(".dbdpo-compare-stage").wait_for()
+    words = view.locator(".dbdpo-said-verdict")
+    verdict, advice = words.inner_text().splitlines()[:2]
+    assert verdict.startswith(("It got", "No gain", "A trade", "Better in", "The reward rose"))
+    assert advice.startswith(("Use ", "Lower ", "Raise ", "Look at "))
+    top, slider = words.bounding_box(), view.locator(".dbdpo-compare").bounding_box()
+    assert top["y"] + top["height"] <= slider["y"] + 1
+
+
+def test_the_train_step_shows_one_curve(ran):
+    view, history = ran
+    look_at(view, "DBDPO_TrainStep")
+    node = "app.graph._nodes.find(n => n.type === 'DBDPO_TrainStep')"
+    assert view.evaluate(f"() => {{ {SEEN}; return seen({node}).length }}") == 0
+    assert "images" not in history["outputs"][str(view.evaluate(f"{node}.id"))]
 
 
 def test_before_and_after_by_mouse_and_keys(ran):

@@ -105,11 +105,8 @@ def test_a_toybox_example_runs(name: str, server: Server, info: dict):
     kinds = {graph[n]["class_type"]: shown[n] for n in shown if n in graph}
     assert kinds["DBDPO_SaveLora"]["text"][0].startswith("saved as dreambooth_dpo/toybox_")
     assert "8 held-out pictures of 4 prompts" in kinds["DBDPO_Evaluate"]["text"][0]
-    assert all(
-        shown[n]["images"]
-        for n in graph
-        if graph[n]["class_type"] in ("DBDPO_Evaluate", "PreviewImage", "DBDPO_TrainStep")
-    )
+    assert all(shown[n]["images"] for n in graph if graph[n]["class_type"] in ("DBDPO_Evaluate", "PreviewImage"))
+    assert all(shown[n]["dbdpo_curve"] for n in graph if graph[n]["class_type"] == "DBDPO_TrainStep")
 
 
 FILES = {

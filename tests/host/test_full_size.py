@@ -110,7 +110,7 @@ def test_an_example_runs_on_a_checkpoint_of_full_size(kind: str, folder: Path, m
         graph = example(kind, server.get("/object_info"))
         shown = server.run(graph, MINUTES * 60)["outputs"]
         shown = {graph[n]["class_type"]: shown[n] for n in shown if n in graph}
-        lora = shown["DBDPO_SaveLora"]["text"][0].removeprefix("saved as ")
+        lora = shown["DBDPO_SaveLora"]["text"][0].splitlines()[0].removeprefix("saved as ")
         server.run(stock_graph(checkpoint, lora, PIXELS[kind] if kind == "sd15" else None), MINUTES * 60)
         log = server.said()[start:]
 

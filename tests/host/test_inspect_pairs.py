@@ -256,7 +256,7 @@ def score_names(folder: Path) -> set[str]:
 def trained(server: Server, part: dict) -> tuple[dict[str, torch.Tensor], str]:
     """The saved LoRA, and the summary of the train step."""
     history = server.run(part)
-    name = history["outputs"]["save"]["text"][0].removeprefix("saved as ")
+    name = history["outputs"]["save"]["text"][0].splitlines()[0].removeprefix("saved as ")
     return load_file(server.folder / "models" / "loras" / name), history["outputs"]["train"]["text"][0]
 
 

@@ -94,7 +94,13 @@ def test_a_chain_returns_model_and_lora_of_the_kept_round(server: Server):
     before = written(server, "chain")
     evaluated = server.run({**graph, "evaluate": {"class_type": "DBDPO_Evaluate", "inputs": inputs}})
     assert executed(evaluated) == {"evaluate"} and written(server, "chain") == before
-    assert "Fidelity: " in evaluated["outputs"]["evaluate"]["text"][0]
+    verdict = evaluated["outputs"]["evaluate"]["text"][0]
+    assert "Fidelity: " in verdict
+    # It knows the rounds that were measured: the advice is that of Keep Best Round where the verdict is a gain.
+    rose = number == 2 and "Stopped: " not in said
+    assert ("One more round may help: the gain still rose in the last round." in said) == rose
+    if verdict.startswith("It got better") and "but" not in verdict.splitlines()[0]:
+        assert verdict.splitlines()[1] == said.splitlines()[1]
 
 
 def test_a_harmful_round_keeps_the_original_and_stops_the_loop(server: Server):
@@ -109,7 +115,7 @@ def test_a_harmful_round_keeps_the_original_and_stops_the_loop(server: Server):
     assert done["outputs"]["keep_2"]["text"] == done["outputs"]["keep_1"]["text"], (
         "the stop is said by the later node, too"
     )
-    saved = done["outputs"]["save"]["text"][0]
+    saved = done["outputs"]["save"]["text"][0].splitlines()[0]
     assert saved == "saved as harm_00001.safetensors: it changes nothing, because the original is kept"
     kept = lora(server, "harm")
     assert all(not kept[k].any() for k in kept if ".lora_up" in k) and any(
@@ -215,7 +221,7 @@ def test_keep_last_runs_all_rounds_and_measures_nothing(server: Server):
     done = server.run(rounds_graph("all", 2, HARM, judge=["judge", 0], keep="last"))
     assert counted(server, "all") == (2, 2, 0)
     assert report(done).startswith("The last of 2 rounds is kept without measuring")
-    assert done["outputs"]["save"]["text"] == ["saved as all_00001.safetensors"]
+    assert done["outputs"]["save"]["text"][0].splitlines()[0] == "saved as all_00001.safetensors"
     assert any(value.any() for key, value in lora(server, "all").items() if ".lora_up" in key)
 
 

@@ -65,7 +65,8 @@ def test_a_file_that_was_changed_is_warned_of(loras):
     """A value of one layer is doubled on disk: without a MODEL by its bits, with one by its effect."""
     base, _, lora = trained("flux")
     name = save_numbered(lora, "x")
-    assert saved_words(name, lora) == f"saved as {name}"
+    first, *where, file = saved_words(name, lora).splitlines()
+    assert first == f"saved as {name}" and file == f"File: {loras / name}" and "press R" in where[0]
     other = {k: 2 * v if k.endswith("lora_up.weight") else v for k, v in lora.items()}
     save_file(other, loras / name)
     assert "Warning: the file differs" in saved_words(name, lora)
@@ -116,7 +117,7 @@ def test_the_format_diffusers_splits_fused_layers(loras):
     assert torch.equal(found[SPLIT], up * ADAPTER.alpha / ADAPTER.rank)
     assert check_lora(adapted, found, lora).worst < 1e-6
     assert "Warning" not in saved_words(name, lora, "diffusers", adapted)
-    assert saved_words(name, lora, "diffusers") == f"saved as {name}"
+    assert saved_words(name, lora, "diffusers").splitlines()[0] == f"saved as {name}"
 
 
 def test_a_unets_diffusers_file_is_said_not_to_be_for_comfyui(loras):

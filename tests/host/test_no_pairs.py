@@ -55,7 +55,7 @@ def test_a_later_round_without_pairs_stops_early_and_says_why(server: Server):
     said = done["outputs"]["said"]["text"][0]
     assert said.startswith(("Round 1 is kept: gain +", "The original is kept: ")) and "\nRound 2" not in said
     assert "Stopped: in round 2 no pair fits the window 20..70 degrees: 0 pairs from 60 possible" in said
-    assert "Widen the window" in said and "Another round may improve" not in said
+    assert "Widen the window" in said and "One more round may help" not in said
     assert done["outputs"]["keep_3"]["text"] == done["outputs"]["keep_2"]["text"] == [said]
     kept, first = (
         load_file(server.folder / "models" / "loras" / f"{name}_00001.safetensors") for name in ("later", "later first")

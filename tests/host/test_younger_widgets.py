@@ -65,10 +65,34 @@ def test_saved_values_stay_those_of_their_widgets(nodes, node):
     assert all(w.optional for w in widgets(nodes[node]) if w.id not in former)
 
 
-@pytest.mark.parametrize("node", ["DBDPO_SampleCandidates", "DBDPO_Rounds"])
-def test_the_pools_widgets_are_advanced(nodes, node):
-    shown = {**nodes[node].INPUT_TYPES()["required"], **nodes[node].INPUT_TYPES()["optional"]}
-    assert [name for name, (_, *options) in shown.items() if options and options[0].get("advanced")] == POOL
+BEGINNER = {
+    "DBDPO_SampleCandidates": ["run_name", "candidates_per_prompt", "steps", "cfg", "width", "height"],
+    "DBDPO_TrainStep": ["train_steps"],
+    "DBDPO_Rounds": [
+        "rounds", "run_name", "candidates_per_prompt", "steps", "cfg", "width", "height", "angle_low", "angle_high",
+        "train_steps", "rule", "window", "steer", "fidelity_weight",
+    ],
+}  # fmt: skip
+"""Widgets that are not advanced. With the default rule, the window's four are hidden too: they have USED_WITH."""
+
+
+@pytest.mark.parametrize("node", BEGINNER)
+def test_widgets_that_a_beginner_does_not_need_are_advanced(nodes, node):
+    found = nodes[node].INPUT_TYPES()
+    shown = {**found["required"], **found["optional"]}
+    plain = [n for n in shown if n in {w.id for w in widgets(nodes[node])} and not shown[n][1].get("advanced")]
+    assert plain == BEGINNER[node]
+    assert not set(POOL).intersection(plain)
+
+
+def test_what_the_default_rule_does_not_use_is_marked(nodes):
+    shown = nodes["DBDPO_Rounds"].INPUT_TYPES()
+    used = {name: o.get("dbdpo_used_with") for part in shown.values() for name, (_, o) in part.items() if o}
+    assert used["angle_low"] == used["angle_high"] == {"rule": ["angle_window"], "window": ["fixed"]}
+    assert used["steer"] == {"rule": ["angle_window"], "window": ["auto"]}
+    assert used["fidelity_weight"] == {"rule": ["lambda_harmonic", "weighted_sum"]}
+    rules = nodes["DBDPO_BuildPairs"].INPUT_TYPES()["optional"]["rule"][1]
+    assert all(set(given.get("rule", [])) <= set(rules["options"]) for given in used.values() if given)
 
 
 @pytest.mark.parametrize("given", [{}, {"guidance_until": None}, {"guidance_until": 1.0}])

@@ -5,7 +5,7 @@ from __future__ import annotations
 TITLE, SLOT, WIDGET, GAP, END = 30, 20, 20, 4, 8
 TEXT = 50
 """Least height of a multiline widget."""
-SEVERAL_LINES = {"text", "held_out_text", "negative", "loras", "files"}
+SEVERAL_LINES = {"text", "held_out_text", "loras", "files"}
 VIEWS = {
     "DBDPO_Evaluate": 380,
     "DBDPO_InspectPairs": 560,
@@ -26,7 +26,7 @@ PICTURE = 220
 """Least height of a node's picture after a run."""
 SHOW_PICTURES = {
     "DBDPO_SampleCandidates", "DBDPO_Score", "DBDPO_BuildPairs", "DBDPO_Concept", "DBDPO_PreviewPairs",
-    "DBDPO_FinishCandidates", "DBDPO_TrainStep", "DBDPO_KeepBest", "DBDPO_Strength",
+    "DBDPO_FinishCandidates", "DBDPO_KeepBest", "DBDPO_Strength",
     "DBDPO_CompareLoras", "DBDPO_Rounds", "DBDPO_SubjectPhotos", "LoadImage", "PreviewImage",
 }  # fmt: skip
 

@@ -11,15 +11,17 @@ const CSS = `
 .dbdpo-said-words { position: absolute; inset: 0; box-sizing: border-box; padding: 4px 8px; overflow: auto;
   white-space: pre-wrap; overflow-wrap: anywhere;
   font: 14px/1.3 system-ui, sans-serif; text-align: left; user-select: text; cursor: text; outline: none; }
+.dbdpo-said-verdict::first-line { font-size: 17px; font-weight: 700; }
 .dbdpo-said-words:focus-visible { box-shadow: inset 0 0 0 2px #2b8fd6; border-radius: 6px; }
 `
 
 export class Note {
-    constructor() {
+    /** verdict: whether the first line is one, in large type. */
+    constructor(verdict = false) {
         addStyle("dbdpo-said-style", CSS)
         // With HTML nodes, data-capture-wheel makes the wheel scroll the text instead of zooming.
         this.words = make("div", {
-            class: "dbdpo-said-words",
+            class: verdict ? "dbdpo-said-words dbdpo-said-verdict" : "dbdpo-said-words",
             tabindex: "0",
             role: "note",
             "aria-label": "text output of the node",

@@ -103,11 +103,11 @@ function after(node, method, act) {
  * Views of one kind on all nodes whose type passes `fits(type)`. `make(node)` returns an object with `root` (an
  * element) and `refresh()`, which redraws the node's outputs and is called whenever they may have changed. `heights`
  * are the minimum and maximum height of the element, in graph units. A node gets its view once `due(node)` is true;
- * without `due` it gets it at once.
+ * without `due` it gets it at once. `above` are names of views that this one is placed above.
  */
 export class Views {
-    constructor(name, fits, heights, make, due = () => true) {
-        Object.assign(this, { name, fits, heights, make, due })
+    constructor(name, fits, heights, make, { due = () => true, above = [] } = {}) {
+        Object.assign(this, { name, fits, heights, make, due, above })
         this.views = new Map()
         this.waiting = new Set()
         this.last = new Map()
@@ -150,15 +150,16 @@ export class Views {
         const options = { serialize: false, hideOnZoom: false, getMinHeight: () => least, getMaxHeight: () => most }
         const widget = node.addDOMWidget(this.name, `dbdpo_${this.name}`, view.root, options)
         widget.serialize = false
-        this.aboveThePicture(node, widget)
+        this.place(node, widget)
     }
 
     /**
      * Widgets that the front end adds to a node after a run (its image or live preview) have names that start with
      * "$$": the view is placed above them.
      */
-    aboveThePicture(node, widget) {
-        const place = node.widgets.findIndex((other) => other.name?.startsWith("$$"))
+    place(node, widget) {
+        const below = (other) => other.name?.startsWith("$$") || this.above.includes(other.name)
+        const place = node.widgets.findIndex(below)
         if (place < 0 || place > node.widgets.indexOf(widget)) return
         node.widgets.splice(node.widgets.indexOf(widget), 1)
         node.widgets.splice(place, 0, widget)

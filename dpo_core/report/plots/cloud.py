@@ -11,7 +11,8 @@ from ...pairs.rules import reward_direction
 from ...records import Pair
 from ...settings import PairSettings
 from ...statistics import standardise
-from .figure import BLUE, GREY, INK, ORANGE, PURPLE, VERMILLION, dress, new_figure
+from .figure import dress, new_figure
+from .theme import colours
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,7 +47,14 @@ def cloud_figure(
     x, y = (standardise(v, prompt_of) if len(v) else np.zeros(0) for v in (fidelity, alignment))
     for pair in sorted(pairs, key=lambda p: -p.length)[:most_arrows]:
         ends = {"xy": (x[pair.winner], y[pair.winner]), "xytext": (x[pair.loser], y[pair.loser])}
-        arrow = {"arrowstyle": "->", "color": INK, "alpha": 0.35, "linewidth": 0.9, "shrinkA": 3, "shrinkB": 3}
+        arrow = {
+            "arrowstyle": "->",
+            "color": colours().ink,
+            "alpha": 0.35,
+            "linewidth": 0.9,
+            "shrinkA": 3,
+            "shrinkB": 3,
+        }
         ax.annotate("", **ends, arrowprops=arrow, zorder=2)
     reach = max(1.0, *(1.12 * float(np.abs(v).max(initial=0.0)) for v in (x, y)))
     if window is None and settings.window == "fixed":
@@ -76,12 +84,27 @@ def _reward_way(ax: Axes, degrees: float, reach: float) -> None:
     ends = (0, 0), (far * across, far * up)
     ax.add_patch(
         FancyArrowPatch(
-            *ends, arrowstyle="-|>", color=ORANGE, linewidth=4, mutation_scale=26, shrinkA=0, shrinkB=0, zorder=4
+            *ends,
+            arrowstyle="-|>",
+            color=colours().orange,
+            linewidth=4,
+            mutation_scale=26,
+            shrinkA=0,
+            shrinkB=0,
+            zorder=4,
         )
     )
-    ax.plot([], [], color=ORANGE, linewidth=4, label=f"reward rises ({degrees:.0f}°)")
+    ax.plot([], [], color=colours().orange, linewidth=4, label=f"reward rises ({degrees:.0f}°)")
     along = np.array([-1.5, 1.5]) * reach
-    ax.plot(-along * up, along * across, color=ORANGE, linestyle="--", linewidth=1.5, zorder=1, label="equal reward")
+    ax.plot(
+        -along * up,
+        along * across,
+        color=colours().orange,
+        linestyle="--",
+        linewidth=1.5,
+        zorder=1,
+        label="equal reward",
+    )
 
 
 def _wedge(
@@ -94,14 +117,14 @@ def _wedge(
     radius = max(0.55 * reach, 1.25 * margin)
     ax.add_patch(
         Wedge(
-            centre, radius, *window, width=radius - margin, zorder=1, facecolor=ORANGE,
-            edgecolor=ORANGE, alpha=0.3, label=f"window {window[0]:g}° to {window[1]:g}°",
+            centre, radius, *window, width=radius - margin, zorder=1, facecolor=colours().orange,
+            edgecolor=colours().orange, alpha=0.3, label=f"window {window[0]:g}° to {window[1]:g}°",
         )
     )  # fmt: skip
     ax.plot(
         *centre,
         marker="+",
-        color=INK,
+        color=colours().ink,
         markersize=12,
         markeredgewidth=2,
         linestyle="none",
@@ -114,10 +137,10 @@ def _roles(ax: Axes, x: np.ndarray, y: np.ndarray, pairs: Sequence[Pair]) -> Non
     """Draw each candidate by its role in pairs: winner, loser, both or none."""
     winners, losers = {p.winner for p in pairs}, {p.loser for p in pairs}
     looks = [
-        ("in no pair", set(range(len(x))) - winners - losers, GREY, "o", 22, 0.45),
-        ("loser", losers - winners, VERMILLION, "v", 46, 0.9),
-        ("winner", winners - losers, BLUE, "o", 46, 0.9),
-        ("both, in different pairs", winners & losers, PURPLE, "D", 36, 0.9),
+        ("in no pair", set(range(len(x))) - winners - losers, colours().grey, "o", 22, 0.45),
+        ("loser", losers - winners, colours().vermillion, "v", 46, 0.9),
+        ("winner", winners - losers, colours().blue, "o", 46, 0.9),
+        ("both, in different pairs", winners & losers, colours().purple, "D", 36, 0.9),
     ]
     for label, members, colour, marker, size, alpha in looks:
         if members:
@@ -142,14 +165,16 @@ def scores_figure(fidelity: np.ndarray, alignment: np.ndarray, prompt_of: np.nda
     """
     figure, axes = new_figure(8, 7)
     ax = axes[0, 0]
-    ax.scatter(fidelity, alignment, s=22, c=BLUE, alpha=0.45, linewidths=0, label=f"candidates ({len(fidelity)})")
+    ax.scatter(
+        fidelity, alignment, s=22, c=colours().blue, alpha=0.6, linewidths=0, label=f"candidates ({len(fidelity)})"
+    )
     prompts = np.unique(prompt_of)
     means = np.asarray([[v[prompt_of == p].mean() for v in (fidelity, alignment)] for p in prompts])
     ax.scatter(
         means[:, 0],
         means[:, 1],
         s=52,
-        c=VERMILLION,
+        c=colours().vermillion,
         marker="D",
         linewidths=0,
         label=f"mean of each prompt ({len(prompts)})",

@@ -9,8 +9,9 @@ import numpy as np
 
 from ...evaluation.compare import WITHOUT, Comparison, Place
 from ...run.folder import RunFolder
-from .figure import BLUE, GREY, INK, VERMILLION, dress, new_figure
+from .figure import dress, new_figure
 from .grids import columns_grid, evenly
+from .theme import colours
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 SHEET_PROMPTS, SHEET_COLUMNS = 6, 12
 LEGEND, NAME = 16, 28
 """Most lines of the legend, and most letters of a name in it."""
-_FAILED = {"color": INK, "marker": "x", "markersize": 27, "markeredgewidth": 2.5, "linestyle": "none"}
 
 
 def plane_figure(found: Comparison) -> Figure:
@@ -33,7 +33,7 @@ def plane_figure(found: Comparison) -> Figure:
     front = sorted((p for p in found.places if p.front), key=lambda p: p.fidelity.mean)
     if len(front) > 1:
         ax.plot(
-            [p.fidelity.mean for p in front], [p.alignment.mean for p in front], color=GREY, linestyle="--",
+            [p.fidelity.mean for p in front], [p.alignment.mean for p in front], color=colours().grey, linestyle="--",
             linewidth=2, label="Pareto front: no other has both higher", zorder=2,
         )  # fmt: skip
     for number, place in reversed(list(enumerate(found.places, 1))):
@@ -41,13 +41,18 @@ def plane_figure(found: Comparison) -> Figure:
     for number, place in enumerate(found.places[:LEGEND], 1):
         _name(ax, number, place, _colour(place, found.best))
     if any(p.broken for p in found.places):
-        ax.plot([], [], **{**_FAILED, "markersize": 13}, label="a guard failed")
+        ax.plot([], [], **_failed(13), label="a guard failed")
     ax.margins(0.12)
     dress(ax, "fidelity (mean of held-out pictures)", "alignment (mean of held-out pictures)", "", 14)
     figure.legend(
         *ax.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=12, frameon=False
     )  # fmt: skip
     return figure
+
+
+def _failed(size: float) -> dict:
+    """The look of a cross over a LoRA with which a guard failed."""
+    return {"color": colours().ink, "marker": "x", "markersize": size, "markeredgewidth": 2.5, "linestyle": "none"}
 
 
 def _name(ax: Axes, number: int, place: Place, colour: str) -> None:
@@ -58,7 +63,7 @@ def _name(ax: Axes, number: int, place: Place, colour: str) -> None:
 
 
 def _colour(place: Place, best: str) -> str:
-    return VERMILLION if place.name == best else GREY if place.name == WITHOUT else BLUE
+    return colours().vermillion if place.name == best else colours().grey if place.name == WITHOUT else colours().blue
 
 
 def _point(ax: Axes, number: int, place: Place, colour: str) -> None:
@@ -68,12 +73,14 @@ def _point(ax: Axes, number: int, place: Place, colour: str) -> None:
         if np.isfinite(ends).all():
             bars = {"xerr" if horizontal else "yerr": np.maximum(ends, 0.0)}
             ax.errorbar(x.mean, y.mean, **bars, color=colour, alpha=0.4, capsize=3, linewidth=1.3, zorder=3)
-    ax.plot(x.mean, y.mean, color=colour, marker="o", markersize=17, markeredgecolor="white", zorder=40 - number)
+    ax.plot(
+        x.mean, y.mean, color=colour, marker="o", markersize=17, markeredgecolor=colours().paper, zorder=40 - number
+    )
     size = 12 if number < 10 else 9.5  # two digits within the marker
-    spot = {"color": "white", "fontsize": size, "fontweight": "bold", "ha": "center", "va": "center"}
+    spot = {"color": colours().inside, "fontsize": size, "fontweight": "bold", "ha": "center", "va": "center"}
     ax.annotate(str(number), (x.mean, y.mean), **spot, zorder=40.5 - number)
     if place.broken:
-        ax.plot(x.mean, y.mean, **_FAILED, zorder=39 - number)
+        ax.plot(x.mean, y.mean, **_failed(27), zorder=39 - number)
 
 
 def contact_sheet(run: RunFolder, found: Comparison, sets: Mapping[str, str], most: int = SHEET_COLUMNS) -> Image:

@@ -6,6 +6,7 @@ reduced (Lanczos).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,15 +14,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .theme import colours
+
 if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageDraw import ImageDraw
     from PIL.ImageFont import FreeTypeFont
 
-INK, FAINT, BEFORE, AFTER, LOSER = "#1D2430", "#565C66", "#565C66", "#0072B2", "#C24E00"
 CELL = 128
 """Longer side of one image in a grid. Unit: pixels."""
-GAP, PAIR_HEAD, SMALL = 8, 76, 19
+GAP, PAIR_HEAD, SMALL = 8, 90, 19
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,23 @@ def evenly(count: int, most: int) -> list[int]:
     if count <= most:
         return list(range(count))
     return sorted({int(i) for i in np.linspace(0, count - 1, most).round()})
+
+
+def over_prompts(prompt_of: Sequence[int]) -> list[int]:
+    """An order of items, by the prompt of each, in which every beginning shows as many prompts as it can.
+
+    First the first item of each prompt, then the second of each, and so on; prompts in an order that spreads every
+    beginning over their list (van der Corput's). Nothing is chosen by its score.
+    """
+    prompts = sorted(set(prompt_of))
+    bits = max(1, (len(prompts) - 1).bit_length())
+    spread = {prompt: int(format(i, f"0{bits}b")[::-1], 2) for i, prompt in enumerate(prompts)}
+    seen: Counter[int] = Counter()
+    places = []
+    for i, prompt in enumerate(prompt_of):
+        places.append((seen[prompt], spread[prompt], i))
+        seen[prompt] += 1
+    return [i for *_, i in sorted(places)]
 
 
 @lru_cache(maxsize=8)
@@ -109,7 +128,7 @@ def wrap(text: str, width: int, lines: int, letters: FreeTypeFont) -> list[str]:
 def _canvas(width: int, height: int) -> tuple[Image, ImageDraw]:
     from PIL import Image, ImageDraw
 
-    image = Image.new("RGB", (width, height), "white")
+    image = Image.new("RGB", (width, height), colours().paper)
     return image, ImageDraw.Draw(image)
 
 
@@ -129,9 +148,9 @@ def before_after_grid(
     image, draw = _canvas(width, head + len(prompts) * (tile_h + GAP) + GAP)
     for s in range(seeds):
         left = text_w + GAP + s * (group + 2 * GAP)
-        draw.text((left + group / 2, 17), f"seed {s + 1}", fill=INK, font=font(20, True), anchor="mm")
-        draw.text((left + cell / 2, 45), "before", fill=BEFORE, font=font(19), anchor="mm")
-        draw.text((left + cell + 2 + cell / 2, 45), "after", fill=AFTER, font=font(19, True), anchor="mm")
+        draw.text((left + group / 2, 17), f"seed {s + 1}", fill=colours().ink, font=font(20, True), anchor="mm")
+        draw.text((left + cell / 2, 45), "before", fill=colours().faint, font=font(19), anchor="mm")
+        draw.text((left + cell + 2 + cell / 2, 45), "after", fill=colours().blue, font=font(19, True), anchor="mm")
     for row, (prompt, old, new) in enumerate(zip(prompts, before, after, strict=True)):
         top = head + row * (tile_h + GAP)
         _text_block(draw, prompt, (GAP, top, text_w - 2 * GAP, tile_h))
@@ -157,7 +176,11 @@ def _text_block(
             break
     for i, line in enumerate(lines):
         draw.text(
-            (left, top + height / 2 + (i - (len(lines) - 1) / 2) * step), line, fill=INK, font=font(size), anchor="lm"
+            (left, top + height / 2 + (i - (len(lines) - 1) / 2) * step),
+            line,
+            fill=colours().ink,
+            font=font(size),
+            anchor="lm",
         )
 
 
@@ -169,7 +192,7 @@ def pairs_grid(pairs: Sequence[PairPicture], cell: int = CELL, columns: int = 2)
     columns = min(columns, len(pairs))
     block_w, pad = 2 * cell + 12 + 2 * 40, 20
     tile_h = max(fit(p.winner, cell).height for p in pairs)
-    block_h = PAIR_HEAD + tile_h + 78
+    block_h = PAIR_HEAD + tile_h + 108
     rows = -(-len(pairs) // columns)
     image, draw = _canvas(pad + columns * (block_w + pad), pad // 2 + rows * block_h)
     for i, pair in enumerate(pairs):
@@ -180,24 +203,27 @@ def pairs_grid(pairs: Sequence[PairPicture], cell: int = CELL, columns: int = 2)
 
 def _pair_block(image: Image, draw: ImageDraw, pair: PairPicture, box: tuple[int, int, int, int], cell: int) -> None:
     left, top, width, tile_h = box
-    draw.line((left, top, left + width, top), fill="#D5D9DF", width=1)
-    _text_block(draw, pair.prompt, (left, top + 4, width, 42), sizes=(17, 15))
+    draw.line((left, top, left + width, top), fill=colours().rule, width=1)
+    _text_block(draw, pair.prompt, (left, top + 4, width, 54), sizes=(20, 17, 15))
     draw.text(
-        (left, top + 60),
+        (left, top + 73),
         f"angle {pair.angle:.0f}°, length {pair.length:.2f} SD",
-        fill=FAINT,
+        fill=colours().faint,
         font=font(17),
         anchor="lm",
     )
     half = width // 2
-    sides = (("winner", AFTER, pair.winner, pair.winner_scores), ("loser", LOSER, pair.loser, pair.loser_scores))
+    sides = (
+        ("winner", colours().blue, pair.winner, pair.winner_scores),
+        ("loser", colours().vermillion, pair.loser, pair.loser_scores),
+    )
     for x, (name, colour, pixels, scores) in zip((left, left + half), sides, strict=True):
         picture, bottom = fit(pixels, cell), top + PAIR_HEAD + tile_h
         image.paste(picture, (x + (half - picture.width) // 2, top + PAIR_HEAD + (tile_h - picture.height) // 2))
-        draw.text((x + half / 2, bottom + 15), name, fill=colour, font=font(17, True), anchor="mm")
-        draw.text(
-            (x + half / 2, bottom + 38), f"F {scores[0]:.3f}  A {scores[1]:.3f}", fill=INK, font=font(16), anchor="mm"
-        )
+        draw.text((x + half / 2, bottom + 15), name, fill=colour, font=font(20, True), anchor="mm")
+        for line, (axis, score) in enumerate(zip(("fidelity", "alignment"), scores, strict=True)):
+            at = (x + half / 2, bottom + 41 + 24 * line)
+            draw.text(at, f"{axis} {score:.3f}", fill=colours().ink, font=font(20), anchor="mm")
 
 
 def references_strip(references: Sequence[np.ndarray], cell: int = CELL, most: int = 8) -> Image:
@@ -229,8 +255,10 @@ def columns_grid(
     for number, (label, column) in enumerate(zip(labels, columns, strict=True)):
         left = text_w + GAP + number * (cell + GAP)
         if number == marked:
-            draw.rectangle((left - GAP // 2, 2, left + cell + GAP // 2 - 1, height - 3), outline=AFTER, width=3)
-        colour, bold = (AFTER, True) if number == marked else (INK, False)
+            draw.rectangle(
+                (left - GAP // 2, 2, left + cell + GAP // 2 - 1, height - 3), outline=colours().blue, width=3
+            )
+        colour, bold = (colours().blue, True) if number == marked else (colours().ink, False)
         first, _, more = label.partition("\n")
         draw.text((left + cell / 2, 25), first, fill=colour, font=font(20, bold), anchor="mm")
         for line, words in enumerate(wrap(more, cell, 2, font(SMALL - 3, bold))):

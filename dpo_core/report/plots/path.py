@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .figure import BLUE, GREY, dress, new_figure
+from .figure import dress, new_figure
+from .theme import colours
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,7 +38,7 @@ def path_figure(rounds: Sequence[PathPoint], curve: Sequence[Mapping[str, float]
     figure, axes = new_figure(8, 6.4)
     ax = axes[0, 0]
     if curve:
-        look = {"color": GREY, "linestyle": "--", "linewidth": 2, "marker": "s", "markersize": 7, "zorder": 2}
+        look = {"color": colours().grey, "linestyle": "--", "linewidth": 2, "marker": "s", "markersize": 7, "zorder": 2}
         ax.plot(
             [c["fidelity"] for c in curve], [c["alignment"] for c in curve], **look, label="DreamBooth alone (steps)"
         )
@@ -45,17 +46,26 @@ def path_figure(rounds: Sequence[PathPoint], curve: Sequence[Mapping[str, float]
     for point in rounds:
         _error_bars(ax, point)
     x, y = [p.fidelity for p in rounds], [p.alignment for p in rounds]
-    ax.plot(x, y, color=BLUE, linewidth=2.2, zorder=4, marker="o", markersize=9, label="preference training (rounds)")
+    ax.plot(
+        x,
+        y,
+        color=colours().blue,
+        linewidth=2.2,
+        zorder=4,
+        marker="o",
+        markersize=9,
+        label="preference training (rounds)",
+    )
     for i, point in enumerate(rounds):
         # Drawn one by one, so that a later round covers an earlier one together with its number.
-        spot = {"color": "white", "fontsize": 12, "fontweight": "bold", "ha": "center", "va": "center"}
+        spot = {"color": colours().inside, "fontsize": 12, "fontweight": "bold", "ha": "center", "va": "center"}
         ax.plot(
             point.fidelity,
             point.alignment,
-            color=BLUE,
+            color=colours().blue,
             marker="o",
             markersize=16.5,
-            markeredgecolor="white",
+            markeredgecolor=colours().paper,
             zorder=5 + 2 * i,
         )
         ax.annotate(point.label, (point.fidelity, point.alignment), **spot, zorder=6 + 2 * i)
@@ -74,15 +84,24 @@ def _error_bars(ax: Axes, point: PathPoint) -> None:
         # By rounding, a percentile interval of equal values may miss their mean; bars must not be negative.
         ends = np.maximum([[middle - ci[0]], [ci[1] - middle]], 0.0)
         bars = {"xerr": ends} if horizontal else {"yerr": ends}
-        ax.errorbar(point.fidelity, point.alignment, **bars, color=BLUE, alpha=0.45, capsize=4, linewidth=1.4, zorder=3)
+        ax.errorbar(
+            point.fidelity,
+            point.alignment,
+            **bars,
+            color=colours().blue,
+            alpha=0.45,
+            capsize=4,
+            linewidth=1.4,
+            zorder=3,
+        )
 
 
 def _step_numbers(ax: Axes, curve: Sequence[Mapping[str, float]]) -> None:
     """The number of steps below each point of the curve, with a white rim to be read over lines."""
     from matplotlib.patheffects import withStroke
 
-    look = {"fontsize": 12, "color": "#565C66", "ha": "center", "va": "top", "zorder": 5}
+    look = {"fontsize": 12, "color": colours().faint, "ha": "center", "va": "top", "zorder": 5}
     for item in curve:
         at = (item["fidelity"], item["alignment"])
-        rim = [withStroke(linewidth=3, foreground="white")]
+        rim = [withStroke(linewidth=3, foreground=colours().paper)]
         ax.annotate(f"{int(item['step'])}", at, xytext=(0, -12), textcoords="offset points", path_effects=rim, **look)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ...evaluation.stop_rule import Decision, Standing
-from .figure import BLUE, GREY, ORANGE, VERMILLION, dress, new_figure
+from .figure import dress, new_figure
+from .theme import colours
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,31 +23,36 @@ def watch_figure(standings: Sequence[Standing], decision: Decision, title: str =
     ax = axes[0, 0]
     rounds, gains = [s.round for s in standings], [s.gain.mean for s in standings]
     finite = [s for s in standings if s.gain.high < float("inf")]
-    ax.axhline(0, color=GREY, linestyle=":", linewidth=1.5)
+    ax.axhline(0, color=colours().grey, linestyle=":", linewidth=1.5)
     ax.plot(
         [0, *(s.round for s in finite)],
         [0, *(s.gain.low for s in finite)],
-        color=ORANGE,
+        color=colours().orange,
         linewidth=1.8,
         label="lower bound",
     )
     for s in finite:
         ax.plot(
-            [s.round, s.round], [s.gain.low, s.gain.high], color=BLUE, linewidth=2.5, alpha=0.6, solid_capstyle="round"
+            [s.round, s.round],
+            [s.gain.low, s.gain.high],
+            color=colours().blue,
+            linewidth=2.5,
+            alpha=0.6,
+            solid_capstyle="round",
         )
-    ax.plot(rounds, gains, "o", color=BLUE, markersize=7, label="gain")
+    ax.plot(rounds, gains, "o", color=colours().blue, markersize=7, label="gain")
     if fallen := [s for s in standings if s.broken]:
         ax.plot(
             [s.round for s in fallen],
             [s.gain.mean for s in fallen],
             "x",
-            color=VERMILLION,
+            color=colours().vermillion,
             markersize=13,
             mew=3,
             label="a guard failed",
         )
     at = next((s.gain.mean for s in standings if s.round == decision.kept), 0.0)
-    ax.plot([decision.kept], [at], "*", color="black", markersize=17, label="kept", zorder=5)
+    ax.plot([decision.kept], [at], "*", color=colours().ink, markersize=17, label="kept", zorder=5)
     ax.set_xticks([0, *rounds], ["start", *map(str, rounds)])
     dress(ax, "round", "gain on held-out prompts (SD)", title, 12)
     ax.legend(fontsize=11, frameon=False, loc="best")

@@ -10,8 +10,9 @@ import numpy as np
 from ...evaluation.stop_rule import Interval
 from ...evaluation.strength import StrengthPoint, Sweep
 from ...run.folder import RunFolder
-from .figure import BLUE, GREEN, GREY, INK, VERMILLION, dress, new_figure
+from .figure import dress, new_figure
 from .grids import columns_grid, evenly
+from .theme import colours
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,14 +30,14 @@ def strength_figure(points: Sequence[StrengthPoint], value: float, title: str = 
     """
     figure, axes = new_figure(8, 9.6, 3, 1)
     at = [p.strength for p in points]
-    _curve(axes[0, 0], at, [p.fidelity for p in points], BLUE)
-    _curve(axes[1, 0], at, [p.alignment for p in points], GREEN)
+    _curve(axes[0, 0], at, [p.fidelity for p in points], colours().blue)
+    _curve(axes[1, 0], at, [p.alignment for p in points], colours().green)
     ax = axes[2, 0]
-    ax.axhline(0, color=GREY, linewidth=1.5, linestyle="--")
-    _curve(ax, at, [p.gain for p in points], INK, "gain")
+    ax.axhline(0, color=colours().grey, linewidth=1.5, linestyle="--")
+    _curve(ax, at, [p.gain for p in points], colours().ink, "gain")
     if fallen := [p for p in points if p.broken]:
         look = {
-            "color": VERMILLION,
+            "color": colours().vermillion,
             "linestyle": "none",
             "marker": "x",
             "markersize": 15,
@@ -47,16 +48,16 @@ def strength_figure(points: Sequence[StrengthPoint], value: float, title: str = 
     chosen = next((p.gain.mean for p in points if p.strength == value), 0.0)
     words = f"recommended: {value:g}" if value else "recommended: 0, the original"
     star = {
-        "color": VERMILLION,
+        "color": colours().vermillion,
         "marker": "*",
         "markersize": 21,
-        "markeredgecolor": "white",
+        "markeredgecolor": colours().paper,
         "linestyle": "none",
         "zorder": 7,
     }
     ax.plot([value], [chosen], **star, label=words)
     for other in axes[:, 0]:
-        other.axvline(value, color=VERMILLION, linestyle=":", linewidth=2, zorder=1)
+        other.axvline(value, color=colours().vermillion, linestyle=":", linewidth=2, zorder=1)
         other.set_xticks(at, [f"{s:g}" for s in at])
     dress(axes[0, 0], "", "fidelity (mean)", title, 15)
     dress(axes[1, 0], "", "alignment (mean)", "", 15)

@@ -10,7 +10,8 @@ import numpy as np
 
 from ...training.objectives import NO_PREFERENCE
 from ...training.steps import ALARM_WINDOW
-from .figure import BLUE, GREY, INK, ORANGE, VERMILLION, dress, new_figure
+from .figure import dress, new_figure
+from .theme import colours
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,19 +39,19 @@ def training_figure(
     """
     figure, axes = new_figure(8, 7.3, 2, 2)
     if title:
-        figure.suptitle(title, fontsize=15, fontweight="bold", color=INK)
+        figure.suptitle(title, fontsize=15, fontweight="bold", color=colours().ink)
     borders = np.cumsum([0, *(len(r) for r in rounds)])
-    _curve(axes[0, 0], rounds, "loss", BLUE)
+    _curve(axes[0, 0], rounds, "loss", colours().blue)
     level = NO_PREFERENCE.get(objective)
     if level is not None:
-        axes[0, 0].axhline(level, color=GREY, linestyle=":", linewidth=1.5)
+        axes[0, 0].axhline(level, color=colours().grey, linestyle=":", linewidth=1.5)
     dress(axes[0, 0], "step", "", "loss" if level is None else f"loss (dots: {level:.3g}, no preference)", 12)
-    _curve(axes[0, 1], rounds, "accuracy", BLUE)
-    axes[0, 1].axhline(0.5, color=GREY, linestyle=":", linewidth=1.5)
+    _curve(axes[0, 1], rounds, "accuracy", colours().blue)
+    axes[0, 1].axhline(0.5, color=colours().grey, linestyle=":", linewidth=1.5)
     axes[0, 1].set_ylim(-0.03, 1.03)
     dress(axes[0, 1], "step", "", "implicit accuracy (share)", 12)
-    _curve(axes[1, 0], rounds, "margin", BLUE)
-    axes[1, 0].axhline(0, color=GREY, linestyle=":", linewidth=1.5)
+    _curve(axes[1, 0], rounds, "margin", colours().blue)
+    axes[1, 0].axhline(0, color=colours().grey, linestyle=":", linewidth=1.5)
     dress(axes[1, 0], "step", "", "margin (squared error)", 12)
     _betas(axes[1, 0], rounds, beta_range)
     _errors(axes[1, 1], rounds, warning, collapse)
@@ -96,30 +97,34 @@ def _betas(ax: Axes, rounds: Records, limits: tuple[float, float] | None) -> Non
     right, first = ax.twinx(), 0
     for records in rounds:
         steps = np.arange(first, first + len(records))
-        right.plot(steps, [r.get("beta", np.nan) for r in records], color=ORANGE, linewidth=1.8, linestyle="--")
+        right.plot(
+            steps, [r.get("beta", np.nan) for r in records], color=colours().orange, linewidth=1.8, linestyle="--"
+        )
         first += len(records)
     for limit in limits or ():
-        right.axhline(limit, color=ORANGE, linestyle=":", linewidth=1.2)
+        right.axhline(limit, color=colours().orange, linestyle=":", linewidth=1.2)
     right.set_yscale("log")
     low, high = limits or right.get_ylim()
     right.set_ylim(low / 1.3, high * 1.3)
-    right.set_ylabel("beta (dashes; dots: limits)", fontsize=11, color=ORANGE)
-    right.tick_params(axis="y", labelsize=10, colors=ORANGE)
-    right.spines["top"].set_visible(False)
+    right.set_ylabel("beta (dashes; dots: limits)", fontsize=11, color=colours().orange)
+    right.tick_params(axis="y", labelsize=10, colors=colours().orange)
+    for side, spine in right.spines.items():
+        spine.set_visible(side == "right")
+        spine.set_edgecolor(colours().orange)
 
 
 def _errors(ax: Axes, rounds: Records, warning: float, collapse: float) -> None:
-    _curve(ax, rounds, "winner_error", BLUE, "-", "winner")
-    _curve(ax, rounds, "loser_error", VERMILLION, "--", "loser")
-    ax.axhline(0, color=GREY, linestyle=":", linewidth=1.5)
+    _curve(ax, rounds, "winner_error", colours().blue, "-", "winner")
+    _curve(ax, rounds, "loser_error", colours().vermillion, "--", "loser")
+    ax.axhline(0, color=colours().grey, linestyle=":", linewidth=1.5)
     values = [r[f] for records in rounds for r in records for f in ("winner_error", "loser_error")]
     low, high = min([0.0, *values]), max([0.0, *values])
     # The warning line is always shown; the collapse line only when the curves come near it, else they would look flat.
     shown = high > 0.5 * collapse
     top = max(high, collapse if shown else warning)
-    ax.axhline(warning, color=ORANGE, linewidth=2, linestyle="-.", label=f"winner: warning {warning:g}")
+    ax.axhline(warning, color=colours().orange, linewidth=2, linestyle="-.", label=f"winner: warning {warning:g}")
     if shown:
-        ax.axhline(collapse, color=INK, linewidth=2, label=f"winner: stop {collapse:g}")
+        ax.axhline(collapse, color=colours().ink, linewidth=2, label=f"winner: stop {collapse:g}")
     room = max(top - low, 1e-9)
     ax.set_ylim(low - 0.06 * room, top + 0.16 * room)
     dress(ax, "step", "", "error above the reference's", 12)
@@ -127,7 +132,7 @@ def _errors(ax: Axes, rounds: Records, warning: float, collapse: float) -> None:
 
 def _mark_rounds(ax: Axes, borders: np.ndarray) -> None:
     for border in borders[1:-1]:
-        ax.axvline(border - 0.5, color=INK, linewidth=1, alpha=0.5)
+        ax.axvline(border - 0.5, color=colours().ink, linewidth=1, alpha=0.5)
     if len(borders) > 2:
         for number, (start, end) in enumerate(pairwise(borders), 1):
             # With many rounds only some are labelled, so that labels do not overlap.
@@ -135,6 +140,6 @@ def _mark_rounds(ax: Axes, borders: np.ndarray) -> None:
                 name = f"round {number}" if len(borders) < 6 else f"{number}"
                 ax.text(
                     (start + end - 1) / 2, 0.985, name, transform=ax.get_xaxis_transform(),
-                    fontsize=9, color="#565C66", ha="center", va="top",
-                    bbox={"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 1},
+                    fontsize=9, color=colours().faint, ha="center", va="top",
+                    bbox={"facecolor": colours().paper, "alpha": 0.7, "edgecolor": "none", "pad": 1},
                 )  # fmt: skip

@@ -74,8 +74,8 @@ def test_every_scorer_has_a_line() -> None:
     lines = evaluation_words(gains("up", "unclear", "up", "unclear", "up"), ABOUT).splitlines()
     assert lines == [
         "It got better: fidelity rose, alignment held, but pictures copy the photos more.",
-        "Next: take the LoRA at a lower strength (the strength sweep finds one), or keep an earlier round; then give "
-        "masks or photos in several places and train again.",
+        "Use it at a lower strength (the strength sweep finds one), or keep an earlier round; then give masks or "
+        "photos in several places and train again.",
         "40 held-out pictures of 20 prompts, equal seeds; 95 % intervals over prompts.",
         "Fidelity: 0.400 -> 0.500 (+0.100, 95 % interval +0.050 to +0.150): better",
         "Alignment: 0.400 -> 0.400 (+0.000, 95 % interval -0.050 to +0.050): no clear change",
@@ -88,12 +88,12 @@ def test_every_scorer_has_a_line() -> None:
 @pytest.mark.parametrize(
     ("ways", "said"),
     [
-        (("up", "up"), "Next: look at the pictures, then use the LoRA"),
-        (("up", "down"), "Next: lower fidelity_weight and train again"),
-        (("down", "up"), "Next: raise fidelity_weight and train again"),
-        (("down", "unclear"), "Next: keep the original; look at the pairs"),
-        (("unclear", "unclear"), "Next: keep the original; more held-out prompts"),
-        (("up", "up", "down"), "Next: look at the pictures before you use the LoRA"),
+        (("up", "up"), "Use it at strength 1. A strength sweep"),
+        (("up", "down"), "Lower fidelity_weight and train again"),
+        (("down", "up"), "Raise fidelity_weight and train again"),
+        (("down", "unclear"), "Use your original. Look at the pairs"),
+        (("unclear", "unclear"), "Use your original: more rounds"),
+        (("up", "up", "down"), "Look at the pictures before you use it."),
     ],
 )
 def test_each_verdict_says_what_to_do_next_on_node_and_report(ways: tuple[str, ...], said: str) -> None:
