@@ -42,11 +42,11 @@ def photos(info: dict) -> tuple[dict, list, Socket]:
     Subject Photos where the pack has it; else ComfyUI's own nodes, which need their pictures of one size.
     """
     if "DBDPO_SubjectPhotos" in info:
-        return {"photos": node("DBDPO_SubjectPhotos", 0, 270, (340, 400))}, ["photos", 0], widget(
+        return {"photos": node("DBDPO_SubjectPhotos", 0, 270, (340, 400), folder="my_subject")}, ["photos", 0], widget(
             "folder", "photos of it", "photos"
         )
     made = {
-        "photos": node("LoadImageDataSetFromFolder", 0, 270, (340, 110)),
+        "photos": node("LoadImageDataSetFromFolder", 0, 270, (340, 110), folder="my_subject"),
         "crop": node("CenterCropImages", 0, 440, (340, 130), images=["photos", 0], width=512, height=512),
         "batch": node("RebatchImages", 0, 630, (340, 110), images=["crop", 0], batch_size=64),
     }

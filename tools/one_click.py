@@ -26,23 +26,24 @@ Four epochs of one LoRA stand for your files. The node draws the same held-out p
 scores **fidelity** and **alignment**, and ranks them.
 
 **Your own files:** search the node library for *Is my LoRA any good*."""
-APP = "a_first_run_as_an_app"
+NAMES = ("a_first_run", "a_first_run_as_an_app", "is_my_lora_any_good")
+"""Names that can be opened by a link (letters, digits, underscores); Browse Templates shows no other title."""
 
 
 def _first_run() -> dict:
     return {
-        "improve": node(toy_improve().id, 480, 0, (420, 420), toy_improve().name),
-        "picture": node("PreviewImage", 960, 0, (620, 420), "Before and after, by prompt", images=["improve", 3]),
-        "report": words(960, 500, (620, 240), "Did it get better?", ["improve", 2]),
-        "name": words(480, 660, (420, 140), "Your better LoRA, in models/loras", ["improve", 1]),
+        "improve": node(toy_improve().id, 420, 0, (400, 420), toy_improve().name),
+        "name": words(420, 680, (400, 110), "Your better LoRA, in models/loras", ["improve", 1]),
+        "picture": node("PreviewImage", 860, 0, (600, 420), "Before and after, by prompt", images=["improve", 3]),
+        "report": words(860, 500, (600, 290), "Did it get better?", ["improve", 2]),
     }
 
 
 def _which() -> dict:
     return {
-        "compare": node(toy_compare().id, 480, 0, (420, 380), toy_compare().name),
-        "report": words(480, 620, (420, 300), "Which is best?", ["compare", 3]),
-        "sheet": node("PreviewImage", 960, 0, (760, 560), "The same prompts with each LoRA", images=["compare", 5]),
+        "compare": node(toy_compare().id, 420, 0, (400, 380), toy_compare().name),
+        "report": words(420, 640, (400, 300), "Which is best?", ["compare", 3]),
+        "sheet": node("PreviewImage", 860, 0, (600, 560), "The same prompts with each LoRA", images=["compare", 5]),
     }
 
 
@@ -57,11 +58,12 @@ def as_app(workflow: dict, inputs: list[tuple[int, str]], outputs: list[int], op
 
 def one_click(info: dict) -> dict[str, dict]:
     """The examples by name, as they are saved."""
-    first = with_parts(_first_run(), [toy_improve()], info, [note(FIRST_NOTE, 0, 0, (420, 560))])
-    inputs, outputs = [(1, "fidelity_weight"), (1, "rounds"), (1, "concept")], [2, 3, 4]
-    which = with_parts(_which(), [toy_compare()], info, [note(WHICH_NOTE, 0, 0, (420, 440))])
-    return {
-        "a_first_run": as_app(first, inputs, outputs, opens=False),
-        APP: as_app(first, inputs, outputs, opens=True),
-        "is_my_lora_any_good": as_app(which, [(1, "epochs"), (1, "concept")], [3, 2], opens=False),
-    }
+    first = with_parts(_first_run(), [toy_improve()], info, [note(FIRST_NOTE, 0, 0, (380, 480))])
+    inputs, outputs = [(1, "fidelity_weight"), (1, "rounds"), (1, "concept")], [3, 4, 2]
+    which = with_parts(_which(), [toy_compare()], info, [note(WHICH_NOTE, 0, 0, (380, 400))])
+    apps = (
+        as_app(first, inputs, outputs, opens=False),
+        as_app(first, inputs, outputs, opens=True),
+        as_app(which, [(1, "epochs"), (1, "concept")], [3, 2], opens=False),
+    )
+    return dict(zip(NAMES, apps, strict=True))

@@ -173,8 +173,6 @@ def with_parts(graph: dict, parts: Iterable[Part], info: dict, notes: list[dict]
                 slot["label"] = labels[node["type"]][slot["name"]]
         if node["type"] in labels:
             node["properties"].pop("Node name for S&R")
-    if not parts:
-        return made
     return {**made, "definitions": {"subgraphs": [to_subgraph(part, info) for part in parts]}}
 
 

@@ -43,7 +43,7 @@ def _lasting(slots: list, ours: bool, used: list[bool]) -> list:
     return slots if ours else slots[: max((i + 1 for i, is_used in enumerate(used) if is_used), default=0)]
 
 
-VIEW_SCALE = 0.8
+VIEW_SCALE = 0.9
 """Zoom at which a workflow opens: notes, titles and widgets can be read."""
 VIEW_LEFT, VIEW_TOP = 90, 130
 """Where its first column begins on the screen, beside and below the front ends' bars. Unit: pixels."""
@@ -119,9 +119,10 @@ def to_ui(graph: dict, info: dict, notes: list[dict] = (), columns: dict[str, tu
         _group(title, [n for n in nodes[: len(graph)] if low <= n["pos"][0] < high])
         for title, (low, high) in (columns or {}).items()
     ]
+    view = _view(nodes, groups)  # twice: the newest front end does not use ds of a template (web/start_view.js)
     return {
         "last_node_id": len(nodes), "last_link_id": len(links), "nodes": nodes, "links": links, "groups": groups,
-        "config": {}, "extra": {"ds": _view(nodes, groups)},
+        "config": {}, "extra": {"ds": view, "dbdpo_start": view},
         "version": 0.4,
     }  # fmt: skip
 
