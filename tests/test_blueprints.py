@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from subgraphs import INPUT, OUTPUT, Part, Socket, to_subgraph, unpacked, with_parts
 from workflows import FOLDER as EXAMPLES
 from workflows import to_api
+
+from subgraphs import INPUT, OUTPUT, Part, Socket, to_subgraph, unpacked, with_parts
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "subgraphs").glob("*.json")) + sorted(EXAMPLES.glob("*.json"))
@@ -30,7 +31,10 @@ INFO = {
 
 
 def test_the_blueprints_have_the_names_that_the_node_library_shows():
-    assert [p.name for p in FILES if p.parent.name == "subgraphs"] == ["Improve my LoRA.json", "Is my LoRA any good.json"]
+    assert [p.name for p in FILES if p.parent.name == "subgraphs"] == [
+        "Improve my LoRA.json",
+        "Is my LoRA any good.json",
+    ]
     assert len(DEFINED) == 5, "two blueprints, and three examples"
 
 

@@ -15,9 +15,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
 from family_workflows import DRAWING, TRAINING
 from hosting import Server
-from subgraphs import FOLDER, Part, Socket, to_blueprint
 
 from example_workflows import TOY_DRAWING, node, toy_parts
+from subgraphs import FOLDER, Part, Socket, to_blueprint
 
 TOY = {"model": ["toy", 0], "clip": ["toy", 1], "vae": ["toy", 2]}
 IMPROVE = (
@@ -42,8 +42,10 @@ def photos(info: dict) -> tuple[dict, list, Socket]:
     Subject Photos where the pack has it; else ComfyUI's own nodes, which need their pictures of one size.
     """
     if "DBDPO_SubjectPhotos" in info:
-        return {"photos": node("DBDPO_SubjectPhotos", 0, 270, (340, 400), folder="my_subject")}, ["photos", 0], widget(
-            "folder", "photos of it", "photos"
+        return (
+            {"photos": node("DBDPO_SubjectPhotos", 0, 270, (340, 400), folder="my_subject")},
+            ["photos", 0],
+            widget("folder", "photos of it", "photos"),
         )
     made = {
         "photos": node("LoadImageDataSetFromFolder", 0, 270, (340, 110), folder="my_subject"),

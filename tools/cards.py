@@ -6,8 +6,11 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-SIDE, EDGE, TOP = 768, 32, 150
-"""Size of a card, its edge, and where the pictures begin. The front ends show it at about 230 pixels."""
+SIDE, EDGE, TOP = 768, 32, 236
+"""Size of a card, its edge, and where the pictures begin.
+
+The front ends show it at about 230 pixels, and the newest one puts a badge over the top left corner.
+"""
 PAPER, INK, SOFT, ACCENT = "#15181e", "#ffffff", "#b9c2cf", "#5aa9ff"
 
 
@@ -24,10 +27,11 @@ def _fitting(draw: ImageDraw.ImageDraw, text: str, size: int) -> ImageFont.FreeT
 def blank(title: str, line: str) -> tuple[Image.Image, ImageDraw.ImageDraw]:
     card = Image.new("RGB", (SIDE, SIDE), PAPER)
     draw = ImageDraw.Draw(card)
+    draw.text((SIDE - EDGE, 62), "DreamBooth DPO", SOFT, font(30), anchor="rm")
     # Twice, a pixel apart: the only font that Pillow brings has no bold one.
     for shift in (0, 1):
-        draw.text((EDGE + shift, 28), title, INK, _fitting(draw, title, 62))
-    draw.text((EDGE, 102), line, ACCENT, _fitting(draw, line, 34))
+        draw.text((EDGE + shift, 112), title, INK, _fitting(draw, title, 62))
+    draw.text((EDGE, 188), line, ACCENT, _fitting(draw, line, 34))
     return card, draw
 
 
@@ -49,7 +53,7 @@ def rows(card: Image.Image, draw: ImageDraw.ImageDraw, named: Sequence[tuple[str
         draw.text((EDGE, top + 4), name, SOFT, font(32))
         width = (SIDE - 2 * EDGE) // len(pictures)
         for k, picture in enumerate(pictures):
-            put(card, picture, (EDGE + k * width, top + 48, EDGE + (k + 1) * width - 12, top + height - 8))
+            put(card, picture, (EDGE + k * width, top + 40, EDGE + (k + 1) * width - 12, top + height - 6))
 
 
 def grid(card: Image.Image, pictures: Sequence[Image.Image], across: int) -> None:
@@ -75,14 +79,19 @@ def sliders(draw: ImageDraw.ImageDraw, named: Sequence[tuple[str, float]], top: 
 
 def plane(draw: ImageDraw.ImageDraw) -> None:
     """Your LoRA and the better one, in the plane of fidelity and alignment. A sketch: no measured values."""
-    left, top, right, bottom = EDGE + 60, TOP + 40, SIDE - EDGE - 20, SIDE - 90
+    left, top, right, bottom = EDGE + 60, TOP + 24, SIDE - EDGE - 20, SIDE - 84
     draw.line((left, bottom, right, bottom), SOFT, 5)
     draw.line((left, top, left, bottom), SOFT, 5)
     draw.text(((left + right) / 2, bottom + 34), "fidelity: looks like the subject", SOFT, font(32), anchor="mm")
     upright = Image.new("L", (bottom - top, 44), 0)
-    ImageDraw.Draw(upright).text(((bottom - top) / 2, 22), "alignment: follows the prompt", 255, font(32), anchor="mm")
+    ImageDraw.Draw(upright).text(((bottom - top) / 2, 22), "alignment: follows the prompt", 255, font(30), anchor="mm")
     draw.bitmap((left - 60, top), upright.rotate(90, expand=True), SOFT)
-    points = [(left + 130, bottom - 110), (left + 250, bottom - 200), (left + 350, bottom - 290), (left + 430, top + 60)]
+    points = [
+        (left + 130, bottom - 110),
+        (left + 250, bottom - 200),
+        (left + 350, bottom - 290),
+        (left + 430, top + 60),
+    ]
     draw.line(points, ACCENT, 9, joint="curve")
     for i, (x, y) in enumerate(points):
         radius = 17 if 0 < i < len(points) - 1 else 30

@@ -193,7 +193,7 @@ Choose your files, then press **Run**.
 ## Further
 If you can, connect masks of the subject (Concept, *masks*): then fidelity does not reward the place of the photos.
 For more rounds take *DPO Rounds*, or the blueprint *Improve my LoRA* of the node library."""
-SD15_FILES = """- `models/checkpoints/v1-5-pruned-emaonly-fp16.safetensors`: Stable Diffusion 1.5 (CreativeML Open RAIL-M;
+SD15_FILES = """- `models/checkpoints/v1-5-pruned-emaonly-fp16.safetensors`: SD 1.5 (CreativeML Open RAIL-M;
   huggingface.co: Comfy-Org/stable-diffusion-v1-5-archive), or any SD 1.5 checkpoint"""
 SDXL_FILES = """- `models/checkpoints/sd_xl_base_1.0.safetensors`: SDXL 1.0 (CreativeML Open RAIL++-M; huggingface.co:
   stabilityai/stable-diffusion-xl-base-1.0), or the checkpoint that your LoRA was trained on: Illustrious, NoobAI, Pony

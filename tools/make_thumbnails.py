@@ -20,12 +20,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 import cards
 from family_workflows import FAMILIES
 from hosting import Server
+from one_click import NAMES as ONE_CLICK
 from PIL import Image
-from subgraphs import unpacked
 from workflows import FOLDER, to_api
 
 from example_workflows import graphs
-from one_click import NAMES as ONE_CLICK
+from subgraphs import unpacked
 
 QUALITY, LIMIT = 84, 60_000
 """JPEG quality of a card, and its greatest size in bytes."""
@@ -77,8 +77,8 @@ def before_after(card: Image.Image, draw, found: Pictures) -> None:
 
 
 def as_app(card: Image.Image, draw, found: Pictures) -> None:
-    cards.put(card, side_by_side(found["after"][:3]), (32, cards.TOP + 20, cards.SIDE - 32, 430))
-    cards.sliders(draw, [("share of fidelity", 0.5), ("rounds", 0.1), ("subject", 0.05)], 470)
+    cards.put(card, side_by_side(found["after"][:3]), (32, cards.TOP + 10, cards.SIDE - 32, 470))
+    cards.sliders(draw, [("share of fidelity", 0.5), ("rounds", 0.1), ("subject", 0.05)], 492)
 
 
 def side_by_side(pictures: list[Image.Image]) -> Image.Image:

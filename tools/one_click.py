@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from blueprints import toy_compare, toy_improve
-from subgraphs import with_parts
 
 from example_workflows import node, note, words
+from subgraphs import with_parts
 
 FIRST_NOTE = """# Start here: press Run
 **About a minute on a CPU.** Nothing is downloaded.

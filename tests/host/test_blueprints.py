@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+from blueprints import blueprints, compare, improve
 from hosting import Server, comfyui_path
 from stand_ins import write_stand_ins
-from subgraphs import FOLDER, unpacked, with_parts
 from workflows import OURS, to_api
 
-from blueprints import blueprints, compare, improve
 from example_workflows import node
+from subgraphs import FOLDER, unpacked, with_parts
 
 pytestmark = pytest.mark.usefixtures("comfyui")
 NAMES = sorted(p.name for p in FOLDER.glob("*.json"))
@@ -48,7 +48,9 @@ def test_the_blueprints_are_what_their_source_says(info: dict):
 
 
 def test_the_host_offers_them(server: Server):
-    listed = {entry["name"]: key for key, entry in server.get("/global_subgraphs").items() if "dreambooth" in str(entry)}
+    listed = {
+        entry["name"]: key for key, entry in server.get("/global_subgraphs").items() if "dreambooth" in str(entry)
+    }
     assert sorted(f"{name}.json" for name in listed) == NAMES
     for name, key in listed.items():
         assert json.loads(server.get(f"/global_subgraphs/{key}")["data"]) == shipped(f"{name}.json")

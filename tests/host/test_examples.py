@@ -6,12 +6,12 @@ import json
 
 import pytest
 from hosting import Server, comfyui_path
+from one_click import NAMES as ONE_CLICK
 from stand_ins import write_stand_ins
-from subgraphs import unpacked
 from workflows import FOLDER, OURS, to_api
 
 from example_workflows import graphs, workflows
-from one_click import NAMES as ONE_CLICK
+from subgraphs import unpacked
 
 pytestmark = pytest.mark.usefixtures("comfyui")
 NAMES = sorted([*graphs(), *ONE_CLICK])

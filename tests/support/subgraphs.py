@@ -32,7 +32,7 @@ class Socket:
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a graph that is one node: `nodes` as to_ui takes them. A widget is an input that an inner widget has."""
+    """A part of a graph that is one node. nodes: as to_ui takes them. An input that feeds inner widgets is a widget."""
 
     name: str
     description: str
