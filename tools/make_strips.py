@@ -21,11 +21,18 @@ from hosting import ROOT, Server
 from one_click_page import SMALL, insert, link_toybox, named, prepare, saved_loras, set_part
 from PIL import Image, ImageDraw, ImageFont
 
+from dreambooth_dpo.toybox.concepts import concept_from_seed
+from dreambooth_dpo.toybox.prompts import train_and_held_out
+
 WIDTH, HEIGHT = 1280, 800
 FRAME, ACROSS, TITLE, LIMIT = 640, 3, 30, 300_000
 """Width of a frame and frames in a row, height of a title (pixels), greatest size of a strip (bytes)."""
-TOY = {"scorer": "toybox reward", "preset": "objects"}
-AUTO = {"CenterCropImages": {"width": 64, "height": 64}, "DBDPO_Rounds": {"width": 64, "height": 64}}
+TOY = {"scorer": "toybox reward", "preset": "own text"}
+AUTO = {
+    "CenterCropImages": {"width": 64, "height": 64},
+    **dict.fromkeys(("DBDPO_Rounds", "DBDPO_CompareLoras"), {"width": 64, "height": 64, "steps": 12, "cfg": 1.0}),
+}
+"""Inner values for the toybox: its size and sampling. All else stays auto."""
 
 
 class Strip:
@@ -132,7 +139,10 @@ def main() -> None:
     parser.add_argument("what", nargs="*", default=["first_run", "improve", "compare"])
     parser.add_argument("--small", action="store_true")
     given = parser.parse_args()
-    inner, images = SMALL if given.small else AUTO, ROOT / "docs" / "img"
+    train, held_out = train_and_held_out(concept_from_seed(0))
+    prompts = {"text": "\n".join(train), "held_out_text": "\n".join(held_out)}
+    inner = {**(SMALL if given.small else AUTO), "DBDPO_PromptSet": prompts}
+    images = ROOT / "docs" / "img"
     kind = FRONT_ENDS["nodes2"]
     with tempfile.TemporaryDirectory() as base:
         seed_settings(Path(base), **kind.settings)

@@ -166,13 +166,13 @@ def with_parts(graph: dict, parts: Iterable[Part], info: dict, notes: list[dict]
     """to_ui for a graph in which some nodes are subgraphs: their class_type is the part's id. more: as for to_ui."""
     parts = list(parts)
     made = to_ui(graph, {**info, **{part.id: definition_of(part, info) for part in parts}}, notes, **more)
-    labels = {part.id: {s.name: s.label for s in (*part.inputs, *part.outputs) if s.label} for part in parts}
-    for node in made["nodes"]:
-        for slot in (*node["inputs"], *node["outputs"]) if node["type"] in labels else ():
-            if slot["name"] in labels[node["type"]]:
-                slot["label"] = labels[node["type"]][slot["name"]]
-        if node["type"] in labels:
-            node["properties"].pop("Node name for S&R")
+    by_id = {part.id: part for part in parts}
+    for node in (n for n in made["nodes"] if n["type"] in by_id):
+        part = by_id[node["type"]]
+        node["properties"].pop("Node name for S&R")
+        for slots, sockets in ((node["inputs"], part.inputs), (node["outputs"], part.outputs)):
+            for slot, socket in zip(slots, sockets, strict=True):
+                slot.update({"label": socket.label} if socket.label else {})
     return {**made, "definitions": {"subgraphs": [to_subgraph(part, info) for part in parts]}}
 
 

@@ -36,7 +36,7 @@ def _controlled(name: str, spec: list) -> bool:
 
 
 def _lasting(slots: list, ours: bool, used: list[bool]) -> list:
-    """Slots of a host's own node up to the last one in use.
+    """Slots of a host's own node up to the last one in use; a subgraph's, and this pack's, are all kept.
 
     Hosts differ in the slots after it, and the front end adds those that they have.
     """
@@ -106,7 +106,9 @@ def to_ui(graph: dict, info: dict, notes: list[dict] = (), columns: dict[str, tu
         for i, output in enumerate(made["outputs"]):
             output["links"] = outgoing.get((name, i), [])
         made["outputs"] = _lasting(
-            made["outputs"], made["type"].startswith(OURS), [bool(o["links"]) for o in made["outputs"]]
+            made["outputs"],
+            "python_module" not in info[made["type"]] or made["type"].startswith(OURS),
+            [bool(o["links"]) for o in made["outputs"]],
         )
     for i, note in enumerate(notes):
         nodes.append({
