@@ -28,10 +28,9 @@ WIDTH, HEIGHT = 1280, 800
 FRAME, ACROSS, TITLE, LIMIT = 640, 3, 30, 300_000
 """Width of a frame and frames in a row, height of a title (pixels), greatest size of a strip (bytes)."""
 TOY = {"scorer": "toybox reward", "preset": "own text"}
-AUTO = {
-    "CenterCropImages": {"width": 64, "height": 64},
-    **dict.fromkeys(("DBDPO_Rounds", "DBDPO_CompareLoras"), {"width": 64, "height": 64, "steps": 12, "cfg": 1.0}),
-}
+_SIZE = {"width": 64, "height": 64}
+_DRAWN = {**_SIZE, "steps": 12, "cfg": 1.0}
+AUTO = {"CenterCropImages": _SIZE, "DBDPO_Rounds": _DRAWN, "DBDPO_CompareLoras": _DRAWN}
 """Inner values for the toybox: its size and sampling. All else stays auto."""
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sqlite3
 import sys
 import tempfile
 import time
@@ -29,9 +30,10 @@ from subgraphs import unpacked
 
 QUALITY, LIMIT = 84, 60_000
 """JPEG quality of a card, and its greatest size in bytes."""
-SAMPLE, SCORE, PAIRS, TRAIN = "DBDPO_SampleCandidates", "DBDPO_Score", "DBDPO_PreviewPairs", "DBDPO_TrainStep"
+SAMPLE, FINISH, SCORE = "DBDPO_SampleCandidates", "DBDPO_FinishCandidates", "DBDPO_Score"
+PAIRS, TRAIN = "DBDPO_BuildPairs", "DBDPO_TrainStep"
 Pictures = dict[str, list[Image.Image]]
-"""A run's pictures by node type, those of the loop's inner nodes by their name (keep_0); before and after by name."""
+"""A run's pictures by node type, those of the loop's inner nodes by their name (keep_0); before, after, better, worse."""
 
 
 def pictures_of(history: dict, graph: dict, folder: Path) -> Pictures:
@@ -47,7 +49,23 @@ def pictures_of(history: dict, graph: dict, folder: Path) -> Pictures:
             for when in ("before", "after"):
                 there = folder / "output" / compared[when]
                 found[when] = [Image.open(there / name) for name in largest_gains(compared["pairs"])]
+    for records in folder.glob("output/dreambooth_dpo/*/records.sqlite"):
+        found |= pair_pictures(records)
     return found
+
+
+def pair_pictures(records: Path) -> Pictures:
+    """Winners and losers of a run's pairs, one pair a prompt, the clearest in alignment first."""
+    with sqlite3.connect(records) as table:
+        chosen = table.execute(
+            "SELECT c.set_name, winner, loser, MAX(d_alignment) FROM pairs JOIN candidates c ON c.position = winner "
+            "AND pairs.set_name LIKE c.set_name || '%' GROUP BY c.prompt_index ORDER BY MAX(d_alignment) DESC"
+        ).fetchall()
+    ends = {"better": 1, "worse": 2}
+    return {
+        name: [Image.open(records.parent / row[0] / "images" / f"{row[at]:05d}.png") for row in chosen]
+        for name, at in ends.items()
+    }
 
 
 def largest_gains(pairs: list[dict]) -> list[str]:
@@ -99,6 +117,14 @@ def shows(*kinds: str, across: int = 1, last: bool = True) -> Callable:
     return drawn
 
 
+def judged(card: Image.Image, draw, found: Pictures) -> None:
+    cards.rows(card, draw, [("better", found["better"][:3]), ("worse", found["worse"][:3])])
+
+
+def drafted(card: Image.Image, draw, found: Pictures) -> None:
+    cards.rows(card, draw, [("drafts: 4 steps", found[SAMPLE][:1]), ("finished: 12 steps", found[FINISH][:1])])
+
+
 def sketch(card: Image.Image, draw, found: Pictures) -> None:
     cards.plane(draw)
 
@@ -106,15 +132,19 @@ def sketch(card: Image.Image, draw, found: Pictures) -> None:
 TOYBOX: dict[str, tuple[str, str, Callable]] = {
     "a_first_run": ("Your first run", "one click: a better LoRA in a minute", before_after),
     "a_first_run_as_an_app": ("Your first run, as an app", "three sliders and Run", as_app),
-    "is_my_lora_any_good": ("Is my LoRA any good?", "files ranked on the same prompts", shows("DBDPO_CompareLoras")),
+    "is_my_lora_any_good": (
+        "Is my LoRA any good?",
+        "files ranked on the same prompts",
+        shows("DBDPO_CompareLoras", last=False),
+    ),
     "toybox_quickstart": (
         "Stage by stage",
         "draw, score, pair, train: all of it seen",
         shows(SAMPLE, SCORE, PAIRS, TRAIN, across=2),
     ),
     "toybox_three_rounds": ("Several rounds", "each better than the last, or it stops", shows("keep_2")),
-    "toybox_drafts": ("Draft many, finish few", "cheap drafts choose what is drawn in full", shows(SAMPLE)),
-    "toybox_inspect_pairs": ("Be the judge", "keep, swap or reject pairs yourself", shows(SAMPLE)),
+    "toybox_drafts": ("Draft many, finish few", "cheap drafts choose what is drawn in full", drafted),
+    "toybox_inspect_pairs": ("Be the judge", "keep, swap or reject pairs yourself", judged),
     "toybox_compare_epochs": ("Which epoch is best?", "twelve epochs of one LoRA, ranked", shows("DBDPO_CompareLoras")),
 }
 """Title, line, and what is drawn of the run."""
