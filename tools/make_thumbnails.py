@@ -33,7 +33,7 @@ QUALITY, LIMIT = 84, 60_000
 SAMPLE, FINISH, SCORE = "DBDPO_SampleCandidates", "DBDPO_FinishCandidates", "DBDPO_Score"
 PAIRS, TRAIN = "DBDPO_BuildPairs", "DBDPO_TrainStep"
 Pictures = dict[str, list[Image.Image]]
-"""A run's pictures by node type, those of the loop's inner nodes by their name (keep_0); before, after, better, worse."""
+"""A run's pictures by node type, of the loop's inner nodes by name (keep_0), and before, after, better, worse."""
 
 
 def pictures_of(history: dict, graph: dict, folder: Path) -> Pictures:

@@ -36,7 +36,7 @@ def _first_run() -> dict:
         "name": words(420, 340, (400, 140), "Your better LoRA, in models/loras", ["improve", 1]),
         "picture": node("PreviewImage", 860, 0, (600, 420), "Before and after, by prompt", images=["improve", 3]),
         "report": words(860, 500, (600, 290), "Did it get better?", ["improve", 2]),
-        "gain": node("PreviewImage", 420, 560, (400, 250), "Gain of each round", images=["improve", 4]),
+        "gain": node("PreviewImage", 420, 560, (400, 270), "Gain of each round", images=["improve", 4]),
     }
 
 
