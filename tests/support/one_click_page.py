@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 
 from hosting import Server
@@ -107,7 +108,7 @@ def set_part(view, values: dict[str, object], inner: dict[str, dict] = SMALL) ->
 def saved_loras(history: dict) -> list[str]:
     """Names of the LoRAs that a run has saved."""
     texts = [text for shown in history["outputs"].values() for text in shown.get("text", [])]
-    return [t.removeprefix("saved as ").split("\n")[0] for t in texts if t.startswith("saved as ")]
+    return [re.match(r"saved as (.+?\.safetensors)", text)[1] for text in texts if text.startswith("saved as ")]
 
 
 def listed(server: Server) -> set[str]:
