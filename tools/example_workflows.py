@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
-from family_workflows import DRAWING, FAMILIES, TRAINING, Files, loaders, note_text, verification
+from family_workflows import DRAWING, FAMILIES, TRAINING, TURBO_LEFT, Files, loaders, note_text, verification
 from hosting import Server
 from workflows import FOLDER, to_ui
 
@@ -122,8 +122,11 @@ def note(text: str, left: int, top: int, size: tuple[int, int] = (340, 260)) -> 
     return {"text": text, "pos": [left, top], "size": list(size)}
 
 
-TOY_NOTE = """## One round, one node per stage
-Press **Run**; nothing is downloaded. A tiny model learns a subject (here a robot) from five photos. Then:
+TOY_NOTE = """# Start here: press Run
+**About a minute on a CPU.** Nothing is downloaded.
+
+## One round, one node per stage
+A tiny model learns a subject (here a robot) from five photos. Then:
 1. candidates are sampled for every prompt,
 2. each is scored for **fidelity** (does it show the photos' subject?) and **alignment** (does it follow the prompt?),
 3. better/worse pairs are built from both scores by a rule,
@@ -132,29 +135,41 @@ Press **Run**; nothing is downloaded. A tiny model learns a subject (here a robo
 
 Change the rule or its weight and run again: no candidate is sampled again.
 
-**Then your own subject:** Browse Templates, *dreambooth_dpo*, the template of your model (SD 1.5, SDXL, Flux.1, ...);
-choose your LoRA and load your photos."""
-ROUNDS_NOTE = """## Several rounds
+**Then your own subject:** the blueprint *Improve my LoRA* of the node library, or Browse Templates, *dreambooth_dpo*,
+the template of your model (SD 1.5, SDXL, Flux.1, ...); choose your LoRA and drop your photos."""
+ROUNDS_NOTE = """# Start here: press Run
+**About three minutes on a CPU.** Nothing is downloaded.
+
+## Several rounds
 Each round samples fresh candidates with the model trained so far, and measures the result on held-out prompts. The
 round with the highest lower confidence bound is kept (or the original, if no round's bound is above zero). The loop
 stops early when rounds no longer improve.
 
 Set *rounds* one higher and run again: earlier rounds are not repeated.
 
-**Your own subject:** open the template of your model (Browse Templates, *dreambooth_dpo*), choose your LoRA and load
+**Your own subject:** open the template of your model (Browse Templates, *dreambooth_dpo*), choose your LoRA and drop
 your photos; *DPO Rounds* takes the same links there."""
-INSPECT_NOTE = """## Review the pairs yourself
+INSPECT_NOTE = """# Start here
+**About a minute and a half on a CPU**, and your own decisions. Nothing is downloaded.
+
+## Review the pairs yourself
 1. Select *Inspect Pairs* and press the small **Run** above it: the graph runs up to that node.
 2. Review the pairs, closest decisions first: **K** keep, **S** swap, **R** reject, arrow keys for the next pair.
 3. Press the large **Run**: training uses the pairs after your decisions. Nothing is sampled or scored again."""
-DRAFTS_NOTE = """## Draft many, finish few
+DRAFTS_NOTE = """# Start here: press Run
+**About a minute and a half on a CPU.** Nothing is downloaded.
+
+## Draft many, finish few
 Sixteen candidates per prompt are **drafted** in 4 steps, scored and paired. Only drafts that are in pairs are
 **finished** in 12 steps, from the same noise; the others would not have been used. The finished candidates are scored
 and paired again, and training uses these pairs.
 
 *Pairs in words* shows how well the drafts' scores predicted those of the finished candidates. In DPO Rounds, drafts are
 a single widget: *draft_steps*."""
-COMPARE_NOTE = """## Which epoch is best?
+COMPARE_NOTE = """# Start here: press Run
+**About two minutes on a CPU.** Nothing is downloaded.
+
+## Which epoch is best?
 *Toybox Epochs* stands for your trainer: it writes twelve epochs of one LoRA into `models/loras/dreambooth_dpo`, from
 briefly trained to overtrained. *Compare LoRAs* draws the same held-out prompts with each of them and without a LoRA,
 scores **fidelity** and **alignment**, and ranks them. It says what the prompts cannot tell apart.
@@ -166,15 +181,26 @@ With your own files, delete *Toybox Epochs* and write into *loras*, one per line
 
 A file that joins later is the only one that is drawn."""
 COMPARED, COMPARED_PROMPT = 5, "a photo of a mxl bottle in snow"
-USER_NOTE = """## Your own subject
-1. Choose your checkpoint and the LoRA of your subject.
+USER_NOTE = """# Start here
+Choose your files, then press **Run**.
+1. *Load Checkpoint*, *Load LoRA*: your checkpoint, and the LoRA of your subject.
 2. Drop photos of the subject onto *Subject Photos*; enter *identifier* and *class noun* as in training.
-3. Install a scorer once: put an open_clip model (for instance ViT-B-32 of OpenAI, as .safetensors) into
-   `models/dreambooth_dpo_scorers`.
+3. *Load Scorer*: an open_clip model, installed once.
 
+## Files
+{files}
+- `models/loras/`: your LoRA
+- `models/dreambooth_dpo_scorers/ViT-B-32.safetensors`: OpenAI's ViT-B-32 in open_clip's form (MIT)
+
+## Further
 If you can, drop masks too (`a_mask.png` beside `a.png`), or cut-outs: then fidelity does not reward the place of the
 photos.
-For a second round, connect the train step's model to another Sample Candidates, or use *DPO Rounds*."""
+For more rounds take *DPO Rounds*, or the blueprint *Improve my LoRA* of the node library."""
+SD15_FILES = """- `models/checkpoints/v1-5-pruned-emaonly-fp16.safetensors`: SD 1.5 (CreativeML Open RAIL-M;
+  huggingface.co: Comfy-Org/stable-diffusion-v1-5-archive), or any SD 1.5 checkpoint"""
+SDXL_FILES = """- `models/checkpoints/sd_xl_base_1.0.safetensors`: SDXL 1.0 (CreativeML Open RAIL++-M; huggingface.co:
+  stabilityai/stable-diffusion-xl-base-1.0), or the checkpoint that your LoRA was trained on: Illustrious, NoobAI, Pony
+  or another SDXL (each under its own licence)"""
 
 
 def inspected(toy: dict) -> dict:
@@ -297,15 +323,17 @@ def graphs() -> dict[str, tuple[dict, list[dict]]]:
     }  # fmt: skip
     rounds["save"] |= {"pos": [880, 1260], "size": [420, 230]}
     found = {
-        "toybox_quickstart": (quick, [note(TOY_NOTE, -400, 0, (340, 400))]),
-        "toybox_three_rounds": (rounds, [note(ROUNDS_NOTE, -400, 0)]),
-        "toybox_drafts": (drafted(toy), [note(DRAFTS_NOTE, -400, 0, (340, 400))]),
-        "toybox_inspect_pairs": (inspected(toy), [note(INSPECT_NOTE, -400, 0, (340, 400))]),
-        "toybox_compare_epochs": (compared(toy), [note(COMPARE_NOTE, -400, 0, (340, 440))]),
+        "toybox_quickstart": (quick, [note(TOY_NOTE, -400, 0, (340, 520))]),
+        "toybox_three_rounds": (rounds, [note(ROUNDS_NOTE, -400, 0, (340, 440))]),
+        "toybox_drafts": (drafted(toy), [note(DRAFTS_NOTE, -400, 0, (340, 560))]),
+        "toybox_inspect_pairs": (inspected(toy), [note(INSPECT_NOTE, -400, 0, (340, 480))]),
+        "toybox_compare_epochs": (compared(toy), [note(COMPARE_NOTE, -400, 0, (340, 600))]),
     }
-    for name, checkpoint, drawing, training in (
-        ("sd15_lora_improve", "v1-5-pruned-emaonly-fp16.safetensors", SD15, {"pairs_per_step": 4, "accumulation": 2}),
-        ("sdxl_lora_improve", "sd_xl_base_1.0.safetensors", SDXL, {
+    for name, checkpoint, files, drawing, training in (
+        ("sd15_lora_improve", "v1-5-pruned-emaonly-fp16.safetensors", SD15_FILES, SD15, {
+            "pairs_per_step": 4, "accumulation": 2,
+        }),
+        ("sdxl_lora_improve", "sd_xl_base_1.0.safetensors", SDXL_FILES, SDXL, {
             "pairs_per_step": 1, "accumulation": 8, "learning_rate": 2e-5, "checkpointing": True,
             "targets": "attention+ff",
         }),
@@ -316,7 +344,7 @@ def graphs() -> dict[str, tuple[dict, list[dict]]]:
             **loop(model, clip, vae, drawing, training, name),
             **ending(model, ["train", 0], ["train", 1], clip, vae, ["sample", 0], "my_subject", False, 1800),
         }
-        found[name] = (graph, [note(USER_NOTE, -800, 0, (340, 420))])
+        found[name] = (graph, [note(USER_NOTE.format(files=files), -900, 0, (440, 640))])
     return found | {name: family_graph(name, files) for name, files in FAMILIES.items()}
 
 
@@ -330,12 +358,54 @@ def family_graph(name: str, files: Files) -> tuple[dict, list[dict]]:
         **ending(model, ["train", 0], ["train", 1], clip, vae, ["sample", 0], "my_subject", False, 1800),
         **(verification(files, node, words) if files.turbo else {}),
     }
-    return graph, [note(note_text(files), -800, 0, (360, 560))]
+    return graph, [note(note_text(files), -900, 0, (440, 640))]
+
+
+COLUMNS = {
+    "toybox_quickstart": {
+        "1 Subject": (0, 400), "2 Candidates": (400, 840), "3 Pairs": (840, 1320), "4 Train": (1320, 1800),
+        "5 Result": (1800, 3000),
+    },
+    "toybox_three_rounds": {
+        "1 Subject": (0, 400), "2 Candidates, 3 Pairs, 4 Train, round by round": (400, 880), "5 Result": (880, 3000),
+    },
+    "toybox_drafts": {
+        "1 Subject": (0, 400), "2 Drafts": (400, 840), "Which drafts are worth finishing?": (840, 1320),
+        "2 Candidates": (1320, 1800), "3 Pairs": (1800, 2280), "4 Train": (2280, 2760), "5 Result": (2760, 4000),
+    },
+    "toybox_inspect_pairs": {
+        "1 Subject": (0, 400), "2 Candidates": (400, 840), "3 Pairs": (840, 1320), "Your decisions": (1320, 2600),
+        "4 Train": (2600, 3100), "5 Result": (3100, 4000),
+    },
+    "toybox_compare_epochs": {
+        "1 Subject": (0, 400), "2 LoRAs": (400, 840), "3 Which is best?": (840, 1720), "4 Result": (1720, 4000),
+    },
+}  # fmt: skip
+OWN_COLUMNS = {
+    "1 Model, LoRA and subject": (-400, 400), "2 Candidates": (400, 840), "3 Pairs": (840, 1320),
+    "4 Train": (1320, 1800), "5 Result": (1800, TURBO_LEFT), "6 On the fast model": (TURBO_LEFT, 9000),
+}  # fmt: skip
+"""Groups of the examples by the left edges of their nodes."""
+
+
+def columns_of(name: str, graph: dict) -> dict[str, tuple[int, int]]:
+    """The groups of an example, without those that it has no node for."""
+    lefts = [entry["pos"][0] for entry in graph.values()]
+    listed = COLUMNS.get(name, OWN_COLUMNS)
+    return {title: (low, high) for title, (low, high) in listed.items() if any(low <= x < high for x in lefts)}
+
+
+def workflows(info: dict) -> dict[str, dict]:
+    """All examples by name, as they are saved."""
+    from one_click import one_click
+
+    made = {name: to_ui(graph, info, notes, columns_of(name, graph)) for name, (graph, notes) in graphs().items()}
+    return {**one_click(info), **made}
 
 
 def write(info: dict, folder: Path = FOLDER) -> None:
-    for name, (graph, notes) in graphs().items():
-        text = json.dumps(to_ui(graph, info, notes), indent=1, ensure_ascii=False)
+    for name, made in workflows(info).items():
+        text = json.dumps(made, indent=1, ensure_ascii=False)
         (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
 
 

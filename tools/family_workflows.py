@@ -122,11 +122,16 @@ def note_text(files: Files) -> str:
         else ""
     )
     more = f"\n\n{files.says}" if files.says else ""
-    return f"""## Your own {files.title} LoRA
-1. Choose your LoRA; drop photos of the subject onto *Subject Photos*; enter *identifier* and *class noun* as in
-   training.
-2. Put an open_clip model (for instance ViT-B-32 of OpenAI) into `models/dreambooth_dpo_scorers`.
-3. Press **Run**. Values that are *auto* are this family's own.{fast}{more}
+    return f"""# Start here
+Choose your LoRA, photos and scorer, then press **Run**.
+1. *Load LoRA*: your LoRA of {files.title}.
+2. Drop photos of the subject onto *Subject Photos*; enter *identifier* and *class noun* as in training.
+3. *Load Scorer*: an open_clip model, installed once.
 
-Files ({files.license}; huggingface.co: {files.source}):
-{rows}"""
+Values that are *auto* are this family's own.{fast}{more}
+
+## Files
+{files.license}; huggingface.co: {files.source}
+{rows}
+- `models/loras/`: your LoRA
+- `models/dreambooth_dpo_scorers/ViT-B-32.safetensors`: OpenAI's ViT-B-32 in open_clip's form (MIT)"""

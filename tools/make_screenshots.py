@@ -6,6 +6,7 @@ browser tests: the one that ComfyUI pins, the newest, and the newest with HTML n
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import tempfile
@@ -17,16 +18,38 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 from browsing import FRONT_ENDS, fit, load, page, run, seed_settings
 from hosting import ROOT, Server, comfyui_path
 from hosts import NEWEST_FRONT_END, version_of
-from make_thumbnails import screenshot
 from PIL import Image, ImageDraw, ImageFont
 from workflows import FOLDER
 
-WIDTH, TITLE, QUALITY = 1000, 26, 80
+WIDTH, TITLE, QUALITY, MARGIN = 1000, 26, 80, 24
+AREA = """() => {
+    const box = [1e9, 1e9, -1e9, -1e9]
+    for (const n of app.graph._nodes) {
+        const [x, y] = app.canvas.ds.convertOffsetToCanvas([n.pos[0], n.pos[1] - 30])
+        const [right, bottom] = app.canvas.ds.convertOffsetToCanvas([n.pos[0] + n.size[0], n.pos[1] + n.size[1]])
+        box[0] = Math.min(box[0], x); box[1] = Math.min(box[1], y)
+        box[2] = Math.max(box[2], right); box[3] = Math.max(box[3], bottom)
+    }
+    const at = app.canvas.canvas.getBoundingClientRect()
+    return [box[0] + at.left, box[1] + at.top, box[2] + at.left, box[3] + at.top]
+}"""
 TITLES = {
     "pinned": f"the front end that ComfyUI {version_of(comfyui_path())} pins",
     "newest": f"front end {NEWEST_FRONT_END}, canvas",
     "nodes2": f"front end {NEWEST_FRONT_END}, Nodes 2.0",
 }
+
+
+def screenshot(view) -> Image.Image:
+    """All nodes, without the bars at the sides."""
+    left, top, right, bottom = view.evaluate(AREA)
+    clip = {
+        "x": left - MARGIN,
+        "y": top - MARGIN,
+        "width": right - left + 2 * MARGIN,
+        "height": bottom - top + 2 * MARGIN,
+    }
+    return Image.open(io.BytesIO(view.screenshot(clip=clip))).convert("RGB")
 
 
 def seen(front_end: str, name: str) -> Image.Image:

@@ -6,13 +6,18 @@ import json
 
 import pytest
 from hosting import Server, comfyui_path
+from one_click import NAMES as ONE_CLICK
+from stand_ins import write_stand_ins
 from toy_graphs import FEW_PROMPTS
-from workflows import FOLDER, to_api, to_ui
+from workflows import FOLDER, OURS, to_api
 
-from example_workflows import graphs
+from example_workflows import graphs, workflows
+from subgraphs import unpacked
 
 pytestmark = pytest.mark.usefixtures("comfyui")
-NAMES = sorted(graphs())
+NAMES = sorted([*graphs(), *ONE_CLICK])
+TOYBOX = [name for name in NAMES if name.startswith("toybox") or name in ONE_CLICK]
+"""Those that need no file of the user."""
 # Smaller sizes only: every node runs, connected as shipped.
 SMALL = {
     "candidates_per_prompt": 3,
@@ -38,6 +43,11 @@ def info(server: Server) -> dict:
     return server.get("/object_info")
 
 
+@pytest.fixture(scope="module")
+def made(info: dict) -> dict:
+    return workflows(info)
+
+
 def shipped(name: str) -> dict:
     return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
 
@@ -52,26 +62,27 @@ def test_every_example_has_a_thumbnail_and_nothing_else_is_there():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_example_is_what_its_source_says(name: str, info: dict):
-    assert shipped(name) == to_ui(*[graphs()[name][0], info, graphs()[name][1]])
+def test_an_example_is_what_its_source_says(name: str, made: dict):
+    assert shipped(name) == made[name]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_example_uses_core_nodes_and_ours_and_leaves_no_required_input_open(name: str, info: dict):
-    for node in to_api(shipped(name), info).values():
+    for node in to_api(unpacked(shipped(name)), info).values():
         definition = info[node["class_type"]]
         assert definition["python_module"].split(".")[0] in ("nodes", "comfy_extras") or node["class_type"].startswith(
-            "DBDPO_"
+            OURS
         )
         assert set(definition["input"]["required"]) <= set(node["inputs"]), node["class_type"]
 
 
-COMPARES = "toybox_compare_epochs"
+COMPARES = ("toybox_compare_epochs", "is_my_lora_any_good")
+"""Examples that rank LoRAs."""
 
 
 def smaller(name: str, info: dict) -> dict:
     """The graph of a toybox example, with smaller sizes."""
-    graph = to_api(shipped(name), info)
+    graph = to_api(unpacked(shipped(name)), info)
     for node in graph.values():
         for key in node["inputs"].keys() & SMALL:
             if not isinstance(node["inputs"][key], list):
@@ -88,8 +99,9 @@ def smaller(name: str, info: dict) -> dict:
     return graph
 
 
-def test_the_example_that_compares_epochs_runs(server: Server, info: dict):
-    graph = smaller(COMPARES, info)
+@pytest.mark.parametrize("name", COMPARES)
+def test_an_example_that_compares_loras_runs(name: str, server: Server, info: dict):
+    graph = smaller(name, info)
     shown = server.run(graph)["outputs"]
     kinds = {graph[n]["class_type"]: shown[n] for n in shown if n in graph}
     lines = kinds["DBDPO_CompareLoras"]["text"][0].split("\n")
@@ -98,7 +110,7 @@ def test_the_example_that_compares_epochs_runs(server: Server, info: dict):
     assert len(kinds["DBDPO_CompareLoras"]["images"]) == 2
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n.startswith("toybox") and n != COMPARES])
+@pytest.mark.parametrize("name", [n for n in TOYBOX if n not in (*COMPARES, "a_first_run_as_an_app")])
 def test_a_toybox_example_runs(name: str, server: Server, info: dict):
     graph = smaller(name, info)
     shown = server.run(graph)["outputs"]
@@ -109,28 +121,12 @@ def test_a_toybox_example_runs(name: str, server: Server, info: dict):
     assert all(shown[n]["dbdpo_curve"] for n in graph if graph[n]["class_type"] == "DBDPO_TrainStep")
 
 
-FILES = {
-    "unet_name": "diffusion_models", "vae_name": "vae", "clip_name": "text_encoders", "clip_name1": "text_encoders",
-    "clip_name2": "text_encoders", "lora_name": "loras", "ckpt_name": "checkpoints",
-    "scorer": "dreambooth_dpo_scorers",
-}  # fmt: skip
-"""Widgets of loaders that name a file, and the folder of that file."""
-
-
-@pytest.mark.parametrize("name", [n for n in NAMES if not n.startswith("toybox")])
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in TOYBOX])
 def test_the_host_accepts_an_example_for_ones_own_models(name: str, server: Server, info: dict):
     """The host's own validation of every widget and link. Files without tensors stand for the models."""
-    from PIL import Image
-
     graph = to_api(shipped(name), info)
-    (server.folder / "input").mkdir(exist_ok=True)
-    Image.new("RGB", (8, 8)).save(server.folder / "input" / "example.png")
+    write_stand_ins(server.folder, graph)
     for node in graph.values():
-        for key, folder in FILES.items():
-            if key in node["inputs"] and not isinstance(node["inputs"][key], list):
-                path = server.folder / "models" / folder / node["inputs"][key]
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes((2).to_bytes(8, "little") + b"{}")
         chosen, options = node["inputs"].get("type"), info[node["class_type"]]["input"]["required"].get("type", [[]])
         if chosen and chosen not in (options[0] if isinstance(options[0], list) else options[1]["options"]):
             pytest.skip(f"this ComfyUI's {node['class_type']} has no type {chosen}: it is older than the model")

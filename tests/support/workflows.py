@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from layouts import TITLE, box
+
 FOLDER = Path(__file__).parents[2] / "example_workflows"
 OURS = "DBDPO_"
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
@@ -13,7 +15,7 @@ def _is_widget(spec: list) -> bool:
     return isinstance(spec[0], list) or spec[0] in WIDGETS
 
 
-def _inputs(definition: dict) -> dict[str, list]:
+def inputs_of(definition: dict) -> dict[str, list]:
     """All inputs by name, in the front end's order."""
     given, order = definition["input"], definition["input_order"]
     return {name: given[part][name] for part in ("required", "optional") for name in order.get(part, [])}
@@ -34,23 +36,47 @@ def _controlled(name: str, spec: list) -> bool:
 
 
 def _lasting(slots: list, ours: bool, used: list[bool]) -> list:
-    """Slots of a host's own node up to the last one in use.
+    """Slots of a host's own node up to the last one in use; a subgraph's, and this pack's, are all kept.
 
     Hosts differ in the slots after it, and the front end adds those that they have.
     """
     return slots if ours else slots[: max((i + 1 for i, is_used in enumerate(used) if is_used), default=0)]
 
 
-def to_ui(graph: dict, info: dict, notes: list[dict] = ()) -> dict:
+VIEW_SCALE = 0.9
+"""Zoom at which a workflow opens: notes, titles and widgets can be read."""
+VIEW_LEFT, VIEW_TOP = 90, 130
+"""Where its first column begins on the screen, beside and below the front ends' bars. Unit: pixels."""
+
+
+def _group(title: str, members: list[dict]) -> dict:
+    """A frame around nodes, with room for its title and for the badges above theirs."""
+    boxes = [box(node) for node in members]
+    left, top = min(b[0] for b in boxes) - GROUP_EDGE, min(b[1] for b in boxes) - TITLE - GROUP_EDGE
+    right, bottom = max(b[2] for b in boxes) + GROUP_EDGE, max(b[3] for b in boxes) + GROUP_EDGE
+    return {"title": title, "bounding": [left, top, right - left, bottom - top], "color": "#3f789e", "font_size": 24}
+
+
+GROUP_EDGE = 20
+
+
+def _view(nodes: list[dict], groups: list[dict]) -> dict:
+    """Zoom and offset with the first column at the top left of the canvas."""
+    left = min(node["pos"][0] for node in nodes)
+    top = min([node["pos"][1] - TITLE for node in nodes] + [group["bounding"][1] for group in groups])
+    return {"scale": VIEW_SCALE, "offset": [VIEW_LEFT / VIEW_SCALE - left, VIEW_TOP / VIEW_SCALE - top]}
+
+
+def to_ui(graph: dict, info: dict, notes: list[dict] = (), columns: dict[str, tuple[int, int]] | None = None) -> dict:
     """A graph {id: {class_type, inputs, pos, size?, title?}} as the front end saves it.
 
-    Inputs not given take their defaults.
+    Inputs not given take their defaults. columns: title of a group -> left edges of its nodes, from and below.
     """
     numbers = {name: i + 1 for i, name in enumerate(graph)}
     links, nodes, outgoing = [], [], {}
     for name, node in graph.items():
         definition, slots, values = info[node["class_type"]], [], []
-        for key, spec in _inputs(definition).items():
+        for key, spec in inputs_of(definition).items():
             given, kind = node["inputs"].get(key), "COMBO" if isinstance(spec[0], list) else spec[0]
             slot = {"name": key, "type": kind, "link": None}
             if isinstance(given, list):
@@ -80,7 +106,9 @@ def to_ui(graph: dict, info: dict, notes: list[dict] = ()) -> dict:
         for i, output in enumerate(made["outputs"]):
             output["links"] = outgoing.get((name, i), [])
         made["outputs"] = _lasting(
-            made["outputs"], made["type"].startswith(OURS), [bool(o["links"]) for o in made["outputs"]]
+            made["outputs"],
+            "python_module" not in info[made["type"]] or made["type"].startswith(OURS),
+            [bool(o["links"]) for o in made["outputs"]],
         )
     for i, note in enumerate(notes):
         nodes.append({
@@ -89,9 +117,14 @@ def to_ui(graph: dict, info: dict, notes: list[dict] = ()) -> dict:
             "mode": 0, "inputs": [], "outputs": [], "properties": {}, "widgets_values": [note["text"]],
             "color": "#432", "bgcolor": "#653",
         })  # fmt: skip
+    groups = [
+        _group(title, [n for n in nodes[: len(graph)] if low <= n["pos"][0] < high])
+        for title, (low, high) in (columns or {}).items()
+    ]
+    view = _view(nodes, groups)  # twice: the newest front end does not use ds of a template (web/start_view.js)
     return {
-        "last_node_id": len(nodes), "last_link_id": len(links), "nodes": nodes, "links": links, "groups": [],
-        "config": {}, "extra": {},
+        "last_node_id": len(nodes), "last_link_id": len(links), "nodes": nodes, "links": links, "groups": groups,
+        "config": {}, "extra": {"ds": view, "dbdpo_start": view},
         "version": 0.4,
     }  # fmt: skip
 
@@ -103,7 +136,7 @@ def to_api(workflow: dict, info: dict) -> dict:
     for node in workflow["nodes"]:
         if node["type"] in ("MarkdownNote", "Note"):
             continue
-        specs, values, inputs = _inputs(info[node["type"]]), list(node["widgets_values"]), {}
+        specs, values, inputs = inputs_of(info[node["type"]]), list(node["widgets_values"]), {}
         linked = {slot["name"]: slot["link"] for slot in node["inputs"]}
         for key, spec in specs.items():
             if _is_widget(spec):
