@@ -36,32 +36,13 @@ def widget(name: str, label: str, *ends: str, **more: str) -> Socket:
     return Socket(name, tuple((end, more.get("inner", name)) for end in ends), label)
 
 
-def photos(info: dict) -> tuple[dict, list, Socket]:
-    """Nodes that load a folder of photos, the output with the photos, and the widget that names the folder.
-
-    Subject Photos where the pack has it; else ComfyUI's own nodes, which need their pictures of one size.
-    """
-    if "DBDPO_SubjectPhotos" in info:
-        return (
-            {"photos": node("DBDPO_SubjectPhotos", 0, 270, (340, 400), folder="my_subject")},
-            ["photos", 0],
-            widget("folder", "photos of it", "photos"),
-        )
-    made = {
-        "photos": node("LoadImageDataSetFromFolder", 0, 270, (340, 110), folder="my_subject"),
-        "crop": node("CenterCropImages", 0, 440, (340, 130), images=["photos", 0], width=512, height=512),
-        "batch": node("RebatchImages", 0, 630, (340, 110), images=["crop", 0], batch_size=64),
-    }
-    return made, ["batch", 0], widget("folder", "photos of it", "photos")
-
-
-def subject(info: dict) -> tuple[dict, tuple[Socket, ...]]:
+def subject() -> tuple[dict, tuple[Socket, ...]]:
     """Photos, concept, prompts and scorer, with their widgets."""
-    loaded, references, folder = photos(info)
     nodes = {
-        **loaded,
+        "photos": node("DBDPO_SubjectPhotos", 0, 270, (340, 620), folder="my_subject", files=""),
         "concept": node(
-            "DBDPO_Concept", 400, 0, (340, 480), identifier="sks", class_noun="dog", references=references
+            "DBDPO_Concept", 400, 0, (340, 480), identifier="sks", class_noun="dog", references=["photos", 0],
+            masks=["photos", 1], held_out=["photos", 2],
         ),
         "prompts": node("DBDPO_PromptSet", 400, 780, (340, 305), concept=["concept", 0], preset="living things"),
         "scorer": node(
@@ -70,7 +51,7 @@ def subject(info: dict) -> tuple[dict, tuple[Socket, ...]]:
         ),
     }  # fmt: skip
     widgets = (
-        folder,
+        widget("folder", "photos of it", "photos"),
         widget("identifier", "its name in prompts", "concept"),
         widget("class_noun", "what it is", "concept"),
         widget("preset", "prompts", "prompts"),
@@ -120,8 +101,8 @@ COMPARED = (
 SHARE = widget("fidelity_weight", "share of fidelity", "rounds")
 
 
-def improve(info: dict) -> Part:
-    nodes, widgets = subject(info)
+def improve() -> Part:
+    nodes, widgets = subject()
     lora = node("LoraLoader", 0, 0, (340, 210), lora_name="my_subject.safetensors")
     settings = {"rounds": 3, **DRAWING, **TRAINING}
     return Part(
@@ -143,8 +124,8 @@ def improve(info: dict) -> Part:
     )
 
 
-def compare(info: dict) -> Part:
-    nodes, widgets = subject(info)
+def compare() -> Part:
+    nodes, widgets = subject()
     ends = ("compare",)
     ranked = node(
         "DBDPO_CompareLoras", 800, 0, (820, 1720), concept=["concept", 0], prompts=["prompts", 0],
@@ -203,7 +184,7 @@ def toy_compare() -> Part:
 
 def blueprints(info: dict) -> dict[str, dict]:
     """Contents of subgraphs/ by file name."""
-    return {f"{part.name}.json": to_blueprint(part, info) for part in (improve(info), compare(info))}
+    return {f"{part.name}.json": to_blueprint(part, info) for part in (improve(), compare())}
 
 
 def write(info: dict, folder: Path = FOLDER) -> None:
