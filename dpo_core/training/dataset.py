@@ -24,8 +24,8 @@ RESIDENT_SHARE = 0.1
 class TrainingData:
     """What a step trains on: rows of `width` pictures of one prompt. The parts that pairs and groups share.
 
-    A subclass is a frozen dataclass with the fields below, `shape`, `first`, `of_seed`, `samples`, `errors`, `sent` and
-    `__len__`.
+    A subclass is a frozen dataclass with the fields below, `shape`, `first`, `of_seed`, `chosen`, `samples`, `errors`,
+    `sent` and `__len__`.
     """
 
     width: int
@@ -119,24 +119,27 @@ class PairData(TrainingData):
         """The same pairs for every seed of training."""
         return self
 
-    def samples(self, picks: torch.Tensor, visits: torch.Tensor, device: torch.device) -> torch.Tensor:
-        """Latents of the pairs `picks`, [2b, C, h, w] on `device`, winners first. visits: not used."""
-        return torch.cat([gather(side, picks, device) for side in (self.winners, self.losers)])
+    def chosen(self, picks: torch.Tensor, visits: torch.Tensor) -> torch.Tensor:
+        """The pairs themselves, int64 [b, 1]. visits: not used."""
+        return picks[:, None]
+
+    def samples(self, chosen: torch.Tensor, device: torch.device) -> torch.Tensor:
+        """Latents of the pairs, [2b, C, h, w] on `device`, winners first."""
+        return torch.cat([gather(side, chosen[:, 0], device) for side in (self.winners, self.losers)])
 
     def errors(
         self,
-        picks: torch.Tensor,
-        visits: torch.Tensor,
+        chosen: torch.Tensor,
         own: Sides,
         reference: Sides,
         beta: float | torch.Tensor,
         drift: Sides | None = None,
         point: torch.Tensor | None = None,
     ) -> PairErrors:
-        """The errors of the pairs `picks` with what the objectives need beside them; visits, drift: not used."""
+        """The errors of the pairs with what the objectives need beside them; drift: not used."""
         device = own[0].device
-        gaps = gather(self.gaps, picks, device)
-        counts = None if self.counts is None else gather(self.counts, picks, device)
+        gaps = gather(self.gaps, chosen[:, 0], device)
+        counts = None if self.counts is None else gather(self.counts, chosen[:, 0], device)
         return PairErrors(own[0], reference[0], own[1], reference[1], gaps, beta, counts, point)
 
     def sent(self) -> dict[str, object]:
@@ -150,7 +153,8 @@ class PairData(TrainingData):
 class Batch:
     """Inputs of one forward, on the model's device: b rows of w pictures (pairs: 2), the b first ones first.
 
-    `picks`, `epochs`: int64 [b] on the CPU. `noised`, `target`: [w b, C, h, w]. `times`: [w b].
+    `picks`, `epochs`: int64 [b] on the CPU; `chosen`: what `TrainingData.chosen` made of them, int64 [b, k] on the CPU.
+    `noised`, `target`: [w b, C, h, w]. `times`: [w b].
     """
 
     picks: torch.Tensor
@@ -159,6 +163,7 @@ class Batch:
     target: torch.Tensor
     times: torch.Tensor
     cond: Cond
+    chosen: torch.Tensor
 
     def pieces(self, rows: int) -> list[Batch]:
         """The batch split into batches of at most `rows` rows."""
@@ -174,7 +179,7 @@ class Batch:
         there = pictures.to(self.noised.device)
         cond = {k: v[there if v.device == there.device else pictures] for k, v in self.cond.items()}
         noised, target, times = (t[there] for t in (self.noised, self.target, self.times))
-        return Batch(self.picks[cut], self.epochs[cut], noised, target, times, cond)
+        return Batch(self.picks[cut], self.epochs[cut], noised, target, times, cond, self.chosen[cut])
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

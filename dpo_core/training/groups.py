@@ -89,14 +89,13 @@ class GroupData(TrainingData):
             found.append(members[order])
         return torch.stack(found)
 
-    def samples(self, picks: torch.Tensor, epochs: torch.Tensor, device: torch.device) -> torch.Tensor:
+    def samples(self, chosen: torch.Tensor, device: torch.device) -> torch.Tensor:
         """Latents of the groups, [width b, C, h, w] on `device`, the first of each group first."""
-        return gather(self.latents, self.chosen(picks, epochs).T.flatten(), device)
+        return gather(self.latents, chosen.T.flatten(), device)
 
     def errors(
         self,
-        picks: torch.Tensor,
-        epochs: torch.Tensor,
+        chosen: torch.Tensor,
         own: Sides,
         reference: Sides,
         beta: float | torch.Tensor,
@@ -104,10 +103,10 @@ class GroupData(TrainingData):
         point: torch.Tensor | None = None,
     ) -> GroupErrors:
         """The errors of the groups with what the objectives need beside them; point: not used."""
-        advantages = gather(self.advantages, self.chosen(picks, epochs).flatten(), own[0].device)
+        advantages = gather(self.advantages, chosen.flatten(), own[0].device)
         moved = None if drift is None else torch.stack(drift, 1)
         sides = torch.stack(own, 1), torch.stack(reference, 1)
-        return GroupErrors(*sides, advantages.view(len(picks), self.width), beta, moved)
+        return GroupErrors(*sides, advantages.view(chosen.shape), beta, moved)
 
     def sent(self) -> dict[str, object]:
         """All but the conditioning, which each process encodes itself: on the CPU, by name."""

@@ -124,7 +124,7 @@ class ReferenceCache:
 def forwards_to_fill(pairs: int, draws: int, batch_size: int, planned: int, own: int = 0, weight: float = 1.0) -> int:
     """Number of forwards, from the first of a round, that visit every draw that the round will use.
 
-    `planned`: forwards of the whole round, of `batch_size` pairs each. own, weight: as for `dataset.visits`; pairs with
+    `planned`: forwards of the whole round, of `batch_size` pairs each. own, weight: as for `visits.visits`; pairs with
     a weight below 1 need more epochs.
     """
     epochs = math.ceil(draws / min(1.0, weight)) if 0 < own < pairs else draws

@@ -77,7 +77,7 @@ class Trainer:
         self.weights = gap_weights(data.gaps, settings.margin_weight) if settings.margin_weight else None
 
     def visits(self, step: int, part: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Pairs and epochs of forward `part` of a step, int64 [batch_size] each; see `dataset.visits`."""
+        """Pairs and epochs of forward `part` of a step, int64 [batch_size] each; see `visits.visits`."""
         size, data = self.settings.batch_size, self.data
         first = (step * self.settings.accumulation + part) * size
         return visits(self.seed, len(data), first, size, data.own, data.weight)
@@ -209,14 +209,12 @@ class Trainer:
             times, noise = self.cache.draw(model, picks, epochs, data.shape)
         # The pictures of a row share one time and one noise.
         times, noise = (torch.cat([to_device(t, device)] * width) for t in (times, noise))
-        x0 = data.samples(picks, self._draws(epochs), device)
+        # Of a reference cache the draws are used in turn, and a group's candidates with them.
+        chosen = data.chosen(picks, epochs if self.cache is None else epochs % self.cache.draws)
+        x0 = data.samples(chosen, device)
         cond = {k: torch.cat([v] * width) for k, v in data.conditioning(picks, device).items()}
         noised, target = model.noised(x0, noise, times)
-        return Batch(picks, epochs, noised, target, times, cond)
-
-    def _draws(self, epochs: torch.Tensor) -> torch.Tensor:
-        """The visits that a group's candidates depend on: of a reference cache its draws, which are used in turn."""
-        return epochs if self.cache is None else epochs % self.cache.draws
+        return Batch(picks, epochs, noised, target, times, cond, chosen)
 
     def _sides(self, prediction: torch.Tensor, target: torch.Tensor) -> Sides:
         """Errors of a prediction [w b, C, h, w] by place in the row."""
@@ -254,8 +252,7 @@ class Trainer:
         own, beta = self._sides(prediction, batch.target), self.auto_beta.value() if self.auto_beta else None
         drift = None if reference.prediction is None else self._sides(prediction, reference.prediction)
         beta = self.settings.beta if beta is None else beta
-        visited = batch.picks, self._draws(batch.epochs)
-        return self.data.errors(*visited, own, reference.errors, beta, drift, point), prediction
+        return self.data.errors(batch.chosen, own, reference.errors, beta, drift, point), prediction
 
     def _policy(
         self, batch: Batch, reference: Reference, point: torch.Tensor | None = None

@@ -18,6 +18,7 @@ from dreambooth_dpo.dpo_core.pairs.own import Own, use_own
 from dreambooth_dpo.dpo_core.records import Candidate, Pair
 from dreambooth_dpo.dpo_core.settings import TrainSettings
 from dreambooth_dpo.dpo_core.training.groups import GroupData, received
+from dreambooth_dpo.dpo_core.training.memory.predict import predict_step
 from dreambooth_dpo.dpo_core.training.objectives import denoising_error
 from dreambooth_dpo.dpo_core.training.steps import train_steps
 
@@ -46,7 +47,7 @@ def test_pictures_of_a_group_share_time_and_noise() -> None:
     trainer = make_trainer(objective="nft", batch_size=2)
     batch = trainer._batch(1, 0)
     chosen = trainer.data.chosen(batch.picks, batch.epochs)
-    samples = trainer.data.samples(batch.picks, batch.epochs, torch.device("cpu"))
+    samples = trainer.data.samples(chosen, torch.device("cpu"))
     assert torch.equal(samples[2], trainer.data.latents[chosen[0, 1]])
     assert len(batch.noised) == 6 and all(torch.equal(batch.target[i], batch.target[i + 2]) for i in range(4))
     assert [len(piece.noised) for piece in batch.pieces(1)] == [3, 3]
@@ -168,6 +169,13 @@ def test_settings_of_older_rounds_are_described_as_before() -> None:
     assert {"group_size", "margin_weight"}.isdisjoint(TrainSettings().described())
     assert TrainSettings(objective="nft").described()["group_size"] == 4
     assert TrainSettings(margin_weight=1.0).described()["margin_weight"] == 1.0
+
+
+@pytest.mark.parametrize("objective", ["nft", "dgpo"])
+def test_memory_of_a_step_on_groups_can_be_predicted(objective: str) -> None:
+    """More than weights and adapter, and more for larger groups' steps."""
+    peaks = [predict_step(make_trainer(objective=objective, batch_size=size), "fast").peak for size in (1, 4)]
+    assert 0 < peaks[0] < peaks[1]
 
 
 def test_no_group_is_refused() -> None:

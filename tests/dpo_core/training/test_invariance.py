@@ -41,8 +41,9 @@ class DrawnByPair(Trainer):
         sides = range(width)
         noised, target, times = (torch.cat([p[i][side] for side in sides for p in parts]) for i in range(3))
         cond = {k: torch.cat([p[3][k][side] for side in sides for p in parts]) for k in parts[0][3]}
-        picks, epochs = (torch.cat([getattr(b, name) for b in one_by_one]) for name in ("picks", "epochs"))
-        return type(one_by_one[0])(picks, epochs, noised, target, times, cond)
+        rows = (torch.cat([getattr(b, name) for b in one_by_one]) for name in ("picks", "epochs", "chosen"))
+        picks, epochs, chosen = rows
+        return type(one_by_one[0])(picks, epochs, noised, target, times, cond, chosen)
 
     def order(self, places):
         return places
