@@ -42,7 +42,7 @@ def subject() -> tuple[dict, tuple[Socket, ...]]:
         "photos": node("DBDPO_SubjectPhotos", 0, 270, (340, 620), folder="my_subject", files=""),
         "concept": node(
             "DBDPO_Concept", 400, 0, (340, 480), identifier="sks", class_noun="dog", references=["photos", 0],
-            masks=["photos", 1], held_out=["photos", 2],
+            masks=["photos", 1], held_out=["photos", 2], mask_shows="subject",
         ),
         "prompts": node("DBDPO_PromptSet", 400, 780, (340, 305), concept=["concept", 0], preset="living things"),
         "scorer": node(
