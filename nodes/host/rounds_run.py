@@ -123,6 +123,9 @@ class Inner:
     round: int
 
     def begin(self) -> None:
+        """The node begins, unless the loop has ended: then it only passes on what there is."""
+        if self.run.kept.get("ended") or (self.run.stop and self.round > 0):
+            return
         self.run.round = self.round
         self._say(STAGES[self.stem])
         if self.run.meter:
