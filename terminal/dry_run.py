@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING
 
 from ..dpo_core.config import RunConfig
 from ..dpo_core.errors import UserError
-from ..dpo_core.loop.estimate import Timed, check_disk, count, disk_words, gigabytes, pictures_words, seconds
+from ..dpo_core.loop.estimate import (
+    Timed,
+    check_disk,
+    count,
+    disk_words,
+    gigabytes,
+    loop_fit,
+    pictures_words,
+    seconds,
+)
 from ..dpo_core.progress import duration
 
 if TYPE_CHECKING:
@@ -71,7 +80,7 @@ def _lines(loop: Loop, output: Path, processes: int) -> list[str]:
     shared = f", shared by {processes} processes" if processes > 1 else ""
     adapter = sum(p.numel() for p in loop.adapter.parameters())
     size = gigabytes(counted, settings, math.prod(loop.model.latent_shape(settings.sampling)), adapter)
-    free = check_disk(size, output)
+    free, fit = check_disk(size, output), loop_fit(loop)
     return [
         f"All is there: model, photos, {len(prompts.train)} training prompts, {len(prompts.held_out)} held-out "
         f"prompts, scorers ({', '.join(s.name for s in [*loop.rewards, *loop.judges])}).",
@@ -79,5 +88,6 @@ def _lines(loop: Loop, output: Path, processes: int) -> list[str]:
         f"Time: about {duration(took)} for drawing and training on {loop.model.device}{shared}, from three pictures "
         "of few steps; the time of scoring is unknown. Early stopping may end it sooner.",
         disk_words(size, free, output),
+        *([fit.words()] if fit else []),
         "Nothing was written. Without --dry-run it starts.",
     ]

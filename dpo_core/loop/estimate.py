@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import UserError
 from ..settings import LoopSettings, SamplingSettings
+from ..training.memory.before import Fit, fit_before
 from .samples import grid_pictures
+
+if TYPE_CHECKING:
+    from .rounds import Loop
 
 SLOWER = 4
 """Cost of a picture in training, in forwards: forward and backward (about 3), and the reference's forward."""
@@ -120,3 +127,46 @@ def disk_words(needed: float, free: float, where: object = None) -> str:
     """ "Disk: about 1.2 GB; 60 GB are free." """
     under = "" if where is None else f" under {where}"
     return f"Disk: about {needed:.2g} GB{under}; {free:.0f} GB are free."
+
+
+def before_start(
+    settings: LoopSettings,
+    prompts: tuple[int, int],
+    values: tuple[int, int],
+    folder: Path,
+    begun: bool,
+    fit: Fit | None,
+) -> tuple[str, ...]:
+    """What is said before the first picture: pictures, disk and memory. Raises UserError where the disk is too small.
+
+    prompts: numbers of training and held-out prompts. values: of one picture's latents, and of the adapter. begun: the
+    run goes on; what it has stored is in the disk's use already, so it is not refused. fit: the predicted memory.
+    """
+    counted = count(settings, *prompts)
+    size = gigabytes(counted, settings, *values)
+    free = free_gigabytes(folder) if begun else check_disk(size, folder)
+    return (pictures_words(counted), disk_words(size, free), *([fit.words()] if fit else []))
+
+
+def loop_fit(loop: Loop) -> Fit | None:
+    """The predicted memory of the loop's training. Raises UserError where the device is too small (`fit_before`)."""
+    settings, prompt = loop.settings, loop.prompts.train[0]
+    shape = loop.model.latent_shape(settings.sampling)
+    return fit_before(loop.model, loop.adapter.settings, settings.train, shape, prompt)
+
+
+def check_room(loop: Loop) -> None:
+    """Log what a headless run takes; a model that tells no `latent_shape` is not estimated.
+
+    Raises UserError where disk or device cannot hold a run that has not begun.
+    """
+    if not hasattr(loop.model, "latent_shape"):
+        return
+    begun = loop.run.has_candidates()
+    values = (
+        math.prod(loop.model.latent_shape(loop.settings.sampling)),
+        sum(p.numel() for p in loop.adapter.parameters()),
+    )
+    prompts = len(loop.prompts.train), len(loop.prompts.held_out)
+    fit = None if begun else loop_fit(loop)
+    logging.info(" ".join(before_start(loop.settings, prompts, values, loop.run.path, begun, fit)))

@@ -7,9 +7,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from ...dpo_core.backends.comfyui import ComfyTextToImage
+from ...dpo_core.backends.comfyui import ComfyTextToImage, without_live_adapter
 from ...dpo_core.families import Family, adapter_for, sampling_for, training_for
-from ...dpo_core.loop.estimate import check_disk, count, disk_words, free_gigabytes, gigabytes, pictures_words
+from ...dpo_core.loop.estimate import before_start
 from ...dpo_core.loop.time_left import Meter, plan_parts
 from ...dpo_core.settings import (
     AdapterSettings,
@@ -22,6 +22,7 @@ from ...dpo_core.settings import (
     settings_of_widgets,
 )
 from ...dpo_core.training.adapter import adapter_values
+from ...dpo_core.training.memory.before import Fit, fit_before
 from ..host.rounds_run import RoundsRun
 from ..host.runs import NodeProgress
 from ..sockets import Candidates
@@ -31,7 +32,7 @@ def plan_rounds(progress: NodeProgress, candidates: Candidates, backend: ComfyTe
     """Plan the run of the DPO Rounds that the node is in, once; does nothing for a node outside it.
 
     candidates: with settled settings. begun: whether some are drawn. The estimate goes to the log and the panel. Raises
-    UserError where the disk cannot hold a run that has not begun.
+    UserError where the disk, or the device's memory by prediction, cannot hold a run that has not begun.
     """
     run = progress.loop
     if run is None or run.meter is not None:
@@ -39,15 +40,23 @@ def plan_rounds(progress: NodeProgress, candidates: Candidates, backend: ComfyTe
     settings = loop_settings(run, backend.family, backend.latent_shape)
     held_out = len(candidates.prompts.held_out) if run.measured else 0
     prompts = len(candidates.prompts.train)
-    counted = count(settings, prompts, held_out)
-    adapter = adapter_values(backend.denoiser, settings.adapter)
-    size = gigabytes(counted, settings, math.prod(backend.latent_shape), adapter)
-    free = free_gigabytes(candidates.folder) if begun else check_disk(size, candidates.folder)
-    run.lines = (pictures_words(counted), disk_words(size, free))
+    values = math.prod(backend.latent_shape), adapter_values(backend.denoiser, settings.adapter)
+    fit = None if begun else _fit(backend, settings, candidates.prompts.train[0])
+    run.lines = before_start(settings, (prompts, held_out), values, candidates.folder, begun, fit)
     run.chunk = settings.sampling.chunk_size
     run.meter = Meter(plan_parts(settings, prompts, held_out), run.started)
     progress.again()
     logging.info("DreamBooth DPO, run %s: %s", run.run_name, " ".join(run.lines))
+
+
+def _fit(backend: ComfyTextToImage, settings: LoopSettings, prompt: str) -> Fit | None:
+    """The predicted memory of training the MODEL without a live adapter; None on a CPU, where nothing is predicted."""
+    if backend.device.type == "cpu":
+        return None
+    plain = ComfyTextToImage(without_live_adapter(backend.patcher), backend.clip, None)
+    plain.take_texts(backend)
+    plain.latent_shape, plain.training_batch = backend.latent_shape, 2 * settings.train.batch_size
+    return fit_before(plain, settings.adapter, settings.train, backend.latent_shape, prompt)
 
 
 def loop_settings(run: RoundsRun, family: Family, latent_shape: tuple[int, ...]) -> LoopSettings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -87,7 +88,7 @@ def test_the_messages_count_up_and_name_what_is_unmeasured(runs):
     states = runs[1][0]
     assert {state["node"] for state in states} == {"rounds"} and {state["rounds"] for state in states} == {3}
     shares = [state["share"] for state in states if state["share"] is not None]
-    assert shares == sorted(shares) and 0 < shares[-1] < 1
+    assert shares == sorted(shares) and 0.3 < shares[-1] < 0.8
     planned = next(state for state in states if state["estimate"])
     assert planned["left"] is None and planned["estimate"][0] == (
         "Pictures to draw: 72 candidates and 32 on held-out prompts."
@@ -95,7 +96,7 @@ def test_the_messages_count_up_and_name_what_is_unmeasured(runs):
     assert planned["estimate"][1].startswith("Disk: about ")
     assert states[-1]["left"] > 0 and states[-1]["unmeasured"] == []
     elapsed = [state["elapsed"] for state in states]
-    assert all(later - earlier > 0.2 for earlier, later in zip(elapsed, elapsed[1:], strict=False)), "4 a second"
+    assert all(later - earlier > 0.15 for earlier, later in itertools.pairwise(elapsed)), "more than 4 a second"
     measured = next(state for state in states if state.get("points"))
     assert [point[0] for point in measured["points"]] == [0, 1]
     assert [side["round"] for side in measured["pictures"]["sides"]] == [0, 1]
@@ -120,7 +121,9 @@ def test_the_run_after_a_stop_goes_on_with_all_rounds(runs):
     assert "\nRound 3: " in history["outputs"]["said"]["text"][0]
 
 
-def fetch(server: Server, path: str, data: bytes | None = None, kind: str = "application/json") -> tuple[int, dict, str]:
+def fetch(
+    server: Server, path: str, data: bytes | None = None, kind: str = "application/json"
+) -> tuple[int, dict, str]:
     request = urllib.request.Request(f"{server.url}/dreambooth_dpo/{path}", data, {"Content-Type": kind})
     try:
         with urllib.request.urlopen(request, timeout=120) as answer:

@@ -70,7 +70,7 @@ def test_the_words() -> None:
 
 
 def test_the_rate_is_that_of_all_reports_but_the_first() -> None:
-    """The first batch takes 50 s with loading: alone it gives 50 / (2 * 20) s a forward; then 4 s for 2 pictures: 0.1."""
+    """The first batch takes 50 s with loading: alone it gives 50 / (2 * 20) s a forward. 2 pictures in 4 s: 0.1."""
     meter = Meter(PARTS, started=100.0)
     assert meter.left().seconds is None
     meter.begin(0, "draw", 105.0)
