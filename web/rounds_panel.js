@@ -46,6 +46,8 @@ const views = new Views(
             tick: () => panel.tick(),
         }
     },
+    () => true,
+    ["curve"],
 )
 
 function over(how) {

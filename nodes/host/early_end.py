@@ -21,7 +21,7 @@ def ending_early(execute: Callable) -> Callable:
 
         from .rounds_run import StopAsked, inner_of
 
-        inner = inner_of(cls.hidden.unique_id) if cls.hidden is not None else None
+        inner = inner_of(getattr(cls.hidden, "unique_id", None))
         nothing = io.NodeOutput(*[None] * len(cls.define_schema().outputs))
         try:
             return nothing if inner and inner.ends else execute(cls, *given, **named)

@@ -192,12 +192,16 @@ class Inner:
         return round(size * done / max(1, of)), size, size
 
 
-def begin(node: str | None, run_name: str, rounds: int, widgets: Mapping[str, Any], graph: Any = None) -> None:
-    """A DPO Rounds node is executed: its earlier run, with its requests, is forgotten. graph: its extra_pnginfo."""
-    if node is not None:
-        run = RoundsRun(str(node), run_name, rounds, dict(widgets), workflow_of(graph))
-        _runs[run.node] = run
-        run.tell()
+def begin(hidden: Any, run_name: str, rounds: int, widgets: Mapping[str, Any]) -> None:
+    """A DPO Rounds node is executed: its earlier run, with its requests, is forgotten.
+
+    hidden: the node's hidden inputs; nothing is noted without an id, as outside a server.
+    """
+    if (node := getattr(hidden, "unique_id", None)) is None:
+        return
+    run = RoundsRun(str(node), run_name, rounds, dict(widgets), workflow_of(getattr(hidden, "extra_pnginfo", None)))
+    _runs[run.node] = run
+    run.tell()
 
 
 def inner_of(unique_id: str | None) -> Inner | None:

@@ -121,7 +121,7 @@ class KeepBest(io.ComfyNode):
         from ..host.rounds_run import inner_of
         from ..stages.no_pairs import lacking
 
-        inner = inner_of(cls.hidden.unique_id)
+        inner = inner_of(getattr(cls.hidden, "unique_id", None))
         if so_far is not None and (so_far.decision.stop or (inner is not None and inner.run.stop)):
             return []
         for name in ("drafts", "pairs") if so_far is not None else ():

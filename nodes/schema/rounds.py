@@ -199,7 +199,7 @@ class Rounds(io.ComfyNode):
 
         from ..host.rounds_run import begin
 
-        begin(cls.hidden.unique_id, run_name, rounds, widgets, cls.hidden.extra_pnginfo)
+        begin(cls.hidden, run_name, rounds, widgets)
         graph = GraphBuilder()
         drawing, training = _given(sampling_inputs(), widgets), _given(training_inputs(), widgets)
         pairing = _given(BuildPairs.define_schema().inputs, widgets)

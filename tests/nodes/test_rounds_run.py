@@ -17,6 +17,7 @@ PARTS = (
     Part(0, "draw", 4, 10), Part(0, "score", 4), Part(0, "pairs", 0), Part(0, "train", 5, 8),
     Part(0, "measure", 4, 10), Part(0, "judge", 4), Part(1, "draw", 4, 10),
 )  # fmt: skip
+HIDDEN = SimpleNamespace(unique_id="5:12", extra_pnginfo={"workflow": {"id": "a-graph"}})
 
 
 class FakeServer:
@@ -55,7 +56,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServer]:
 
 
 def begun(**widgets: object) -> rounds_run.RoundsRun:
-    begin("5:12", "my run", 2, widgets, {"workflow": {"id": "a-graph"}})
+    begin(HIDDEN, "my run", 2, widgets)
     run = rounds_run._runs["5:12"]
     run.started = 100.0
     run.meter, run.chunk = Meter(PARTS, 100.0), 2
@@ -81,7 +82,7 @@ def test_an_inner_node_knows_its_run_by_its_id(server: FakeServer, unique_id: st
 
 
 def test_the_first_message_has_no_number_without_a_basis(server: FakeServer) -> None:
-    begin("5:12", "my run", 2, {}, {"workflow": {"id": "a-graph"}})
+    begin(HIDDEN, "my run", 2, {})
     [(event, state, client)] = server.sent
     assert (event, client, state["node"], state["workflow"]) == (EVENT, "page", "5:12", "a-graph")
     assert (state["share"], state["left"], state["round"], state["rounds"]) == (None, None, 1, 2)
@@ -146,7 +147,7 @@ def test_a_stop_ends_later_rounds_at_once_but_neither_the_first_nor_a_measuremen
             inner.report("sample x", 1, 4)
         with pytest.raises(StopAsked):
             inner.partly(0.5)
-    begin("5:12", "my run", 2, {})
+    begin(HIDDEN, "my run", 2, {})
     inner_of("5:12.0.0.train_1").report("train round_1", 1, 4)
     assert not ask_to_stop("my run", run.token), "a request of the earlier run reaches the new one"
 

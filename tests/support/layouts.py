@@ -6,7 +6,7 @@ TITLE, SLOT, WIDGET, GAP, END = 30, 20, 20, 4, 8
 TEXT = 50
 """Least height of a multiline widget."""
 SEVERAL_LINES = {"text", "held_out_text", "negative", "loras"}
-VIEWS = {"DBDPO_Evaluate": 380, "DBDPO_InspectPairs": 560, "DBDPO_Rounds": 200, "DBDPO_TrainStep": 200}
+VIEWS = {"DBDPO_Evaluate": 380, "DBDPO_InspectPairs": 560, "DBDPO_Rounds": 534, "DBDPO_TrainStep": 200}
 """Least heights of the pack's own views on nodes (web/*.js)."""
 TEXTS = {
     "DBDPO_BuildPairs", "DBDPO_CompareLoras", "DBDPO_Concept", "DBDPO_Evaluate", "DBDPO_FinishCandidates",

@@ -97,11 +97,11 @@ function after(node, method, act) {
  * Views of one kind on all nodes whose type passes `fits(type)`. `make(node)` returns an object with `root` (an
  * element) and `refresh()`, which redraws the node's outputs and is called whenever they may have changed. `heights`
  * are the minimum and maximum height of the element, in graph units. A node gets its view once `due(node)` is true;
- * without `due` it gets it at once.
+ * without `due` it gets it at once. `above`: names of views that it is placed above.
  */
 export class Views {
-    constructor(name, fits, heights, make, due = () => true) {
-        Object.assign(this, { name, fits, heights, make, due })
+    constructor(name, fits, heights, make, due = () => true, above = []) {
+        Object.assign(this, { name, fits, heights, make, due, above })
         this.views = new Map()
         this.waiting = new Set()
         this.last = new Map()
@@ -152,7 +152,8 @@ export class Views {
      * "$$": the view is placed above them.
      */
     aboveThePicture(node, widget) {
-        const place = node.widgets.findIndex((other) => other.name?.startsWith("$$"))
+        const lower = (name) => name?.startsWith("$$") || this.above.includes(name)
+        const place = node.widgets.findIndex((other) => lower(other.name))
         if (place < 0 || place > node.widgets.indexOf(widget)) return
         node.widgets.splice(node.widgets.indexOf(widget), 1)
         node.widgets.splice(place, 0, widget)
