@@ -189,7 +189,8 @@ class Meter:
 
     def rates(self) -> dict[str, float]:
         """Measured seconds for one forward, by kind of work."""
-        return {kind: value for kind, rate in self._rates.items() if (value := rate.value()) is not None}
+        known = list(self._rates.items())  # another thread may report meanwhile
+        return {kind: value for kind, rate in known if (value := rate.value()) is not None}
 
     def share(self) -> float:
         """Share (0..1) of the run's forwards that are done."""

@@ -6,6 +6,7 @@ run lives in memory alone, from the node's execution to its next one; nothing of
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 import time
@@ -63,6 +64,7 @@ class RoundsRun:
     words: str = "starting"
     started: float = field(default_factory=time.monotonic)
     _server: Any = field(default_factory=running_server, repr=False)
+    _timed: bool = False
     _sent: float = -1e9
     _timer: threading.Timer | None = field(default=None, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
@@ -92,6 +94,13 @@ class RoundsRun:
             "estimate": list(self.lines),
             **self.kept,
         }
+
+    def log_time(self) -> None:
+        """Log the time left once, as soon as the first batch has given a rate."""
+        left = self.meter.left() if self.meter and not self._timed else None
+        if left is not None and left.seconds is not None:
+            self._timed = True
+            logging.info("DreamBooth DPO, run %s: time: %s", self.run_name, left.words())
 
     def tell(self) -> None:
         """Send the state to the page, at most four times a second; the last of several changes is sent, too."""
@@ -142,6 +151,7 @@ class Inner:
             if meter:
                 done, of, most = self._units(meter, stage, done, of)
                 meter.report(self.round, stage, name, done, of, most, time.monotonic())
+                self.run.log_time()
         self.run.tell()
         self.check()
 
@@ -213,7 +223,7 @@ def inner_of(unique_id: str | None) -> Inner | None:
 
 def ask_to_stop(run_name: str, token: str) -> bool:
     """Set the request to stop of the run with this name and token; False where there is none."""
-    for run in _runs.values():
+    for run in list(_runs.values()):  # another thread may begin a run
         if (run.run_name, run.token) == (run_name, token):
             run.stop = True
             run.tell()

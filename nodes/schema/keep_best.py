@@ -109,8 +109,9 @@ class KeepBest(io.ComfyNode):
         progress.show(curve := picture(kept))
         curve, said = to_image([curve]), report(kept)
         shown = {**ui.PreviewImage(curve, cls=cls).as_dict(), "text": (said,), "dbdpo_kept": (said,)}
-        progress.measured(view := panel(kept, said))
-        shown["dbdpo_rounds"] = (view,)
+        if progress.loop is not None:
+            progress.measured(view := panel(kept, said))
+            shown["dbdpo_rounds"] = (view,)
         return io.NodeOutput(
             kept.model, kept.lora, kept, curve, said, kept.candidates, to_image([kept.curves]), ui=shown
         )

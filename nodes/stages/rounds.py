@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 from collections.abc import Mapping
@@ -53,9 +54,9 @@ def _fit(backend: ComfyTextToImage, settings: LoopSettings, prompt: str) -> Fit 
     """The predicted memory of training the MODEL without a live adapter; None on a CPU, where nothing is predicted."""
     if backend.device.type == "cpu":
         return None
-    plain = ComfyTextToImage(without_live_adapter(backend.patcher), backend.clip, None)
-    plain.take_texts(backend)
-    plain.latent_shape, plain.training_batch = backend.latent_shape, 2 * settings.train.batch_size
+    plain = copy.copy(backend)
+    plain.patcher = without_live_adapter(backend.patcher)
+    plain.training_batch = 2 * settings.train.batch_size
     return fit_before(plain, settings.adapter, settings.train, backend.latent_shape, prompt)
 
 

@@ -157,3 +157,14 @@ def test_what_is_measured_is_sent_and_an_ended_loop_begins_no_stage(server: Fake
     run.kept = {"points": [[0, 0.1, 0.2]], "ended": True}
     inner_of("5:12.0.0.keep_1").begin()
     assert run.round == 0 and run.state()["points"] == [[0, 0.1, 0.2]]
+
+
+def test_the_time_is_logged_once_after_the_first_batch(server: FakeServer, caplog: pytest.LogCaptureFixture) -> None:
+    """2 of 4 pictures in 4 s, 0.2 s a forward: 20 + 40 forwards of drawing, 40 of training, 40 of measuring are left."""
+    begun()
+    with caplog.at_level("INFO"):
+        for done in (2, 4):
+            server.now += 4
+            inner_of("5:12.0.0.sample_0").report("sample round_0", done, 4)
+    said = [record.message for record in caplog.records]
+    assert said == ["DreamBooth DPO, run my run: time: about 28 s left (not measured yet: training, scoring)"]
