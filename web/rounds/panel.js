@@ -7,6 +7,11 @@ import { headline, stopButton, times } from "./words.js"
 
 const NAME = "progress of the rounds"
 
+/** Set a text or property only where it differs: messages come four times a second. */
+function put(element, values) {
+    for (const [name, value] of Object.entries(values)) if (element[name] !== value) element[name] = value
+}
+
 export class Panel {
     /** act: picture(parts) gives an image's address; stop(state) asks the server; report() opens the report. */
     constructor(act) {
@@ -49,17 +54,17 @@ export class Panel {
         Object.assign(this, { state, kept })
         const running = state && !state.over
         this.root.dataset.state = running ? "running" : (state?.over ?? (kept ? "done" : "idle"))
-        this.line.textContent = headline(state, kept)
+        put(this.line, { textContent: headline(state, kept) })
         this.tick()
         const share = state?.over === "done" || (!state && kept) ? 1 : (state?.share ?? 0)
         this.fill.style.width = `${(100 * share).toFixed(1)}%`
         this.bar.hidden = !state && !kept
         this.bar.setAttribute("aria-valuenow", Math.round(100 * share))
         const [text, title, enabled] = stopButton(state)
-        Object.assign(this.stop, { textContent: text, title, disabled: !enabled, hidden: !running })
+        put(this.stop, { textContent: text, title, disabled: !enabled, hidden: !running })
         this.report.hidden = !this.found?.points
-        this.estimate.textContent = running && !this.found ? (state.estimate ?? []).join(" ") : ""
-        this.said.textContent = this.found?.said ?? ""
+        put(this.estimate, { textContent: running && !this.found ? (state.estimate ?? []).join(" ") : "" })
+        put(this.said, { textContent: this.found?.said ?? "" })
         this.seen.hidden = !this.found?.points
         this.svg.setAttribute("aria-label", `mean scores of ${this.found?.points?.length ?? 0} models`)
         this.redraw()
@@ -70,8 +75,7 @@ export class Panel {
     tick() {
         const { state } = this
         const more = state && !state.over ? (performance.now() - state.at) / 1000 : 0
-        const words = times(state, more)
-        if (this.time.textContent !== words) this.time.textContent = words
+        put(this.time, { textContent: times(state, more) })
     }
 
     redraw() {
