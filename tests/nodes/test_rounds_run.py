@@ -160,7 +160,7 @@ def test_what_is_measured_is_sent_and_an_ended_loop_begins_no_stage(server: Fake
 
 
 def test_the_time_is_logged_once_after_the_first_batch(server: FakeServer, caplog: pytest.LogCaptureFixture) -> None:
-    """2 of 4 pictures in 4 s, 0.2 s a forward: 20 + 40 forwards of drawing, 40 of training, 40 of measuring are left."""
+    """2 of 4 pictures in 4 s, 0.2 s a forward. Left: 20 + 40 forwards of drawing, 40 of training, 40 of measuring."""
     begun()
     with caplog.at_level("INFO"):
         for done in (2, 4):
