@@ -98,6 +98,18 @@ class Pairs:
 
 
 @dataclass(frozen=True)
+class RoundMade:
+    """What one measured round stored in the run folder: names of its sets, pairs and training, and its mean scores."""
+
+    evaluation: str
+    candidates: str = ""
+    pairs: str = ""
+    training: str = ""
+    fidelity: float = 0.0
+    alignment: float = 0.0
+
+
+@dataclass(frozen=True)
 class Kept:
     """The rounds measured so far, the decision on them, and the outputs that follow from it.
 
@@ -115,5 +127,5 @@ class Kept:
     """Candidates of the last round that ran."""
     curves: Any = field(repr=False)
     """Training curves of the last round that ran (PIL)."""
-    sets: tuple[str, ...] = ()
-    """Names of the sets of held-out pictures: the original's, then that of each round."""
+    made: tuple[RoundMade, ...] = ()
+    """The start and the rounds measured so far; the start has an evaluation alone."""

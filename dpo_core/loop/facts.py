@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..concept import Concept, doubts
 from ..run.files import atomic_path
+from ..run.folder import RunFolder
 from ..training.lora_files import save_lora
 from .rounds import Loop
 
@@ -17,8 +18,6 @@ def keep_facts(loop: Loop, concept_fact: dict, concept: Concept, about: Mapping[
 
     about: role, title, and whether higher is better, of each scorer by name.
     """
-    from PIL import Image
-
     run = loop.run
     names = ("role", "title", "higher_is_better")
     scorers = {
@@ -32,6 +31,13 @@ def keep_facts(loop: Loop, concept_fact: dict, concept: Concept, about: Mapping[
     run.set_fact("unseen", list(loop.prompts.unseen))
     run.set_fact("references", len(concept.references))
     run.set_fact("doubts", doubts(concept))
+    keep_references(run, concept)
+
+
+def keep_references(run: RunFolder, concept: Concept) -> None:
+    """Store the reference photos for the report: <run>/references/00.png, ..."""
+    from PIL import Image
+
     for i, pixels in enumerate(concept.references):
         with atomic_path(run.path / "references" / f"{i:02d}.png") as beside:
             Image.fromarray(pixels).save(beside)

@@ -31,6 +31,7 @@ from ..training.memory.levels import streams
 from ..training.round import stop_reason, train_round
 from ..training.steps import training_seed
 from .drafts import drafting, finish_set, told
+from .estimate import check_room
 from .own_pairs import OwnInput
 from .samples import sample_grid
 from .strength_sweep import sweep_kept
@@ -255,9 +256,10 @@ class Loop:
         the original is not beaten; with rule "last" it is the last round. The loop ends with the last good adapter
         (fact "stopped") when a guard stops training, or when a later round has no pair or its candidates are all alike.
         With settings.sweep the kept adapter is then tried at several strengths (fact "strength"). Raises UserError as
-        `check_enough` does, and where a tracker does not start.
+        `check_enough` and `estimate.check_room` do, and where a tracker does not start.
         """
         self.check_enough()
+        check_room(self)
         with self.trackers.opened():
             return self._rounds()
 

@@ -62,6 +62,18 @@ def candidate_previews(run: RunFolder, set_name: str, progress: Progress = silen
     return names, [mark[0] for mark in marks.values()]
 
 
+def some_previews(run: RunFolder, set_name: str, positions: Sequence[int]) -> list[str]:
+    """Names of the previews of a few images of a set; missing ones are made. Raises UserError for a missing image."""
+    names = []
+    for position in positions:
+        pixels = run.images(set_name, [position])[0]
+        names.append(_name(position, picture_mark(pixels)))
+        path = previews_folder(run.path, set_name) / names[-1]
+        if not path.is_file():
+            _write(path, pixels)
+    return names
+
+
 def reference_previews(run: RunFolder, set_name: str, references: Sequence[np.ndarray], most: int = 8) -> list[str]:
     """Names of the previews of the first `most` reference photos, uint8 [H, W, 3] each."""
     names = []

@@ -84,6 +84,12 @@ def diffusers_order(name: str) -> tuple[tuple[int, str], ...]:
     return tuple((int(part) if part.isdigit() else _ORDER.get(part, 99), part) for part in name.split("."))
 
 
+def adapter_values(denoiser: nn.Module, settings: AdapterSettings) -> int:
+    """Number of weights of an adapter with these settings, without making it."""
+    shapes = (weight_shape(layer.weight) for layer in target_layers(denoiser, settings.targets).values())
+    return sum(settings.rank * (math.prod(shape[1:]) + shape[0]) for shape in shapes)
+
+
 class Adapter:
     """Policy and reference weights for every target layer of one denoiser.
 

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ...dpo_core.settings import TrainSettings
 from ...dpo_core.training.objectives import NO_PREFERENCE
+from .feed import PAUSE, running_server, send, watched, workflow_of
 
 EVENT = "dreambooth_dpo.curve"
 _FIELDS = ("loss", "margin", "winner_error", "winner_alarm")
 _MOST = 400
 """The most points of a whole curve; longer curves are thinned."""
-_PAUSE = 0.25
-"""Least time between two messages. Unit: seconds."""
 _WHOLE = 10.0
 """Time between two messages with the whole curve, so that a reloaded page gets the points that it missed.
 
@@ -80,13 +77,12 @@ class CurveFeed:
 
     def __init__(self, node_id: str | None, graph: Any = None) -> None:
         """node_id: the host's unique_id. graph: the host's extra_pnginfo, which holds the workflow's id."""
-        self._node, self._server = node_id, _server()
-        workflow = graph.get("workflow") if isinstance(graph, Mapping) else None
-        self._workflow = workflow.get("id") if isinstance(workflow, Mapping) else None
+        self._node, self._server = node_id, running_server()
+        self._workflow = workflow_of(graph)
 
     def watch(self, settings: TrainSettings) -> Callable[[Mapping[str, float]], None] | None:
         """The function to call with each step's record; None if no page is connected."""
-        if self._node is None or getattr(self._server, "client_id", None) is None:
+        if self._node is None or not watched(self._server):
             return None
         records: list[Mapping[str, float]] = []
         sent, last, whole = 0, -math.inf, -math.inf
@@ -95,7 +91,7 @@ class CurveFeed:
             nonlocal sent, last, whole
             records.append(record)
             now = time.monotonic()
-            if now - last < _PAUSE and int(record["step"]) + 1 < settings.steps:
+            if now - last < PAUSE and int(record["step"]) + 1 < settings.steps:
                 return
             all_of_it = now - whole > _WHOLE
             self._send({**curve(records if all_of_it else records[sent:], settings), "whole": all_of_it})
@@ -108,16 +104,7 @@ class CurveFeed:
 
         For a node inside DPO Rounds that is the DPO Rounds node.
         """
-        try:
-            server = self._server
-            shown = getattr(server, "last_node_id", None) or self._node
-            message |= {"node": str(shown), "source": str(self._node), "workflow": self._workflow}
-            server.send_sync(EVENT, message, server.client_id)
-        except Exception as error:  # a failed message must not end a training
-            logging.debug("DreamBooth DPO: the curve was not sent (%s)", error)
+        shown = getattr(self._server, "last_node_id", None) or self._node
+        message |= {"node": str(shown), "source": str(self._node), "workflow": self._workflow}
+        if not send(self._server, EVENT, message):
             self._server = None
-
-
-def _server() -> Any:
-    """ComfyUI's running server, or None outside ComfyUI; imports nothing."""
-    return getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)

@@ -14,6 +14,7 @@ import numpy as np
 from ...dpo_core.backends.comfyui import host
 from ...dpo_core.errors import UserError
 from ...dpo_core.report.plots.theme import DARK
+from .rounds_run import Inner, RoundsRun, inner_of
 
 _NAME = re.compile(r"[^<>:\"/\\|?*\x00-\x1f\ud800-\udfff]{1,100}")
 _BYTES = 200
@@ -56,9 +57,9 @@ def run_path(name: str) -> Path:
 
 
 def generation(name: str) -> int:
-    """How often this run's folder was deleted since the server started.
+    """How often this run's folder was deleted, or its loop stopped by the user, since the server started.
 
-    It is part of the nodes' cache key, so that deleted candidates are drawn again.
+    It is part of the nodes' cache key, so that deleted candidates are drawn again and a stopped loop goes on.
     """
     if check_name(name):
         return 0
@@ -68,6 +69,12 @@ def generation(name: str) -> int:
         _there.discard(path)
         _generations[path] = _generations.get(path, 0) + 1
     return _generations.get(path, 0)
+
+
+def renew(name: str) -> None:
+    """Change the nodes' cache key of this run: their next execution reads the folder again, and goes on with it."""
+    path = run_path(name)
+    _generations[path] = _generations.get(path, 0) + 1
 
 
 def remember(path: Path) -> None:
@@ -83,12 +90,21 @@ def mark(*parts: Any) -> str:
 class NodeProgress:
     """The core's Progress on ComfyUI's bar, with previews; raises ComfyUI's interrupt when the user cancels.
 
-    pictures: False for a node with its own view, because front ends keep showing the last preview beside it.
+    pictures: False for a node with its own view, because front ends keep showing the last preview beside it. Inside DPO
+    Rounds it also reports to that node's panel, and raises StopAsked where its user asked to end the loop.
     """
 
     def __init__(self, node_id: str | None, pictures: bool = True) -> None:
         self._pictures = pictures
         self._bar, self._done, self._total = host.progress_bar(1, node_id), 0, 1
+        self._inner: Inner | None = inner_of(node_id)
+        if self._inner:
+            self._inner.begin()
+
+    @property
+    def loop(self) -> RoundsRun | None:
+        """The run of the DPO Rounds that the node is in, or None."""
+        return self._inner.run if self._inner else None
 
     def __call__(self, stage: str, done: int, total: int, preview: np.ndarray | None = None, note: str = "") -> None:
         host.check_interrupt()
@@ -97,6 +113,24 @@ class NodeProgress:
         self._bar.update_absolute(
             done * _PARTS, total * _PARTS, None if preview is None else ("JPEG", tiles(preview), _PREVIEW)
         )
+        if self._inner:
+            self._inner.report(stage, done, total)
+
+    def again(self) -> None:
+        """Tell the panel of DPO Rounds that the stage begins, now that its run is planned."""
+        if self._inner:
+            self._inner.begin()
+
+    def measured(self, kept: Any) -> None:
+        """Tell the panel of DPO Rounds what is measured so far. kept: as JSON (rounds_view.py)."""
+        if self._inner:
+            self._inner.run.kept = kept
+            self._inner.end()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the user asked to end the loop of the DPO Rounds that the node is in."""
+        return self._inner is not None and self._inner.run.stop
 
     def show(self, picture: Any) -> None:
         """Show a finished PIL picture as the last preview.
@@ -114,6 +148,8 @@ class NodeProgress:
             picture = previewer.decode_latent_to_preview_image("JPEG", denoised[:1]) if previewer else None
             done = self._done % max(1, self._total) + len(denoised) * step / steps
             self._bar.update_absolute(int(done * _PARTS), max(self._total, len(denoised)) * _PARTS, picture)
+            if self._inner:
+                self._inner.partly(len(denoised) * step / steps)
 
         return after_step
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io, ui
 
 from ...dpo_core.settings import SamplingSettings
+from ..host.early_end import ending_early
 from ..sockets import CATEGORY, CandidatesType, PairsType, found_by, shown_again
 from ..widgets import widget
 
@@ -46,6 +47,7 @@ class FinishCandidates(io.ComfyNode):
         )
 
     @classmethod
+    @ending_early
     def execute(cls, model, clip, vae, pairs, steps: int) -> io.NodeOutput:
         from ...dpo_core.pairs.build import NoPairs
         from ..host.runs import NodeProgress, tiles, to_image

@@ -91,13 +91,16 @@ class KeepBest(io.ComfyNode):
         after=None, lora=None, candidates=None, judge=None, scorer_2=None, so_far=None, pairs=None, drafts=None,
         quality=None,
     ) -> io.NodeOutput:  # fmt: skip
+        from ..host.rounds_view import panel
         from ..host.runs import NodeProgress, to_image
-        from ..stages.keep_best import ended, keep_best, picture, report
+        from ..stages.keep_best import ended, keep_best, picture, report, stopped
         from ..stages.no_pairs import lacking
 
         progress, kept = NodeProgress(cls.hidden.unique_id), so_far
         none = next(filter(None, map(lacking, filter(None, (drafts, pairs)))), None) if so_far else None
-        if so_far and none and not so_far.decision.stop:
+        if so_far and not so_far.decision.stop and progress.stopped and after is None:
+            kept = stopped(so_far)
+        elif so_far and none and not so_far.decision.stop:
             kept = ended(so_far, none)
         elif so_far is None or not so_far.decision.stop:
             scorers = (scorer, scorer_2, judge, quality)
@@ -106,16 +109,21 @@ class KeepBest(io.ComfyNode):
         progress.show(curve := picture(kept))
         curve, said = to_image([curve]), report(kept)
         shown = {**ui.PreviewImage(curve, cls=cls).as_dict(), "text": (said,), "dbdpo_kept": (said,)}
+        if progress.loop is not None:
+            progress.measured(view := panel(kept, said))
+            shown["dbdpo_rounds"] = (view,)
         return io.NodeOutput(
             kept.model, kept.lora, kept, curve, said, kept.candidates, to_image([kept.curves]), ui=shown
         )
 
     @classmethod
     def check_lazy_status(cls, so_far=None, **inputs) -> list[str]:
-        """Names of the lazy inputs to compute next: none after early stopping, and no training without pairs."""
+        """Names of the lazy inputs to compute next: none after the loop has ended, and no training without pairs."""
+        from ..host.rounds_run import inner_of
         from ..stages.no_pairs import lacking
 
-        if so_far is not None and so_far.decision.stop:
+        inner = inner_of(getattr(cls.hidden, "unique_id", None))
+        if so_far is not None and (so_far.decision.stop or (inner is not None and inner.run.stop)):
             return []
         for name in ("drafts", "pairs") if so_far is not None else ():
             if name not in inputs:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io, ui
 
 from ...dpo_core.settings import PairSettings, settings_of_widgets
+from ..host.early_end import ending_early
 from ..sockets import CATEGORY, PairsType, ScoredType, found_by, shown_again
 from ..widgets import ordered
 
@@ -47,6 +48,7 @@ class BuildPairs(io.ComfyNode):
         )
 
     @classmethod
+    @ending_early
     def execute(cls, scored, **widgets) -> io.NodeOutput:
         from ...dpo_core.pairs.advice import pairs_advice
         from ...dpo_core.report.plots.cloud import cloud_figure

@@ -187,6 +187,7 @@ class Rounds(io.ComfyNode):
                     display_name="report", tooltip="Which round is kept and why, then the scores of each round."
                 ),
             ],
+            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
             enable_expand=True,
         )
 
@@ -196,6 +197,9 @@ class Rounds(io.ComfyNode):
     ) -> io.NodeOutput:
         from comfy_execution.graph_utils import GraphBuilder
 
+        from ..host.rounds_run import begin
+
+        begin(cls.hidden, run_name, rounds, widgets)
         graph = GraphBuilder()
         drawing, training = _given(sampling_inputs(), widgets), _given(training_inputs(), widgets)
         pairing = _given(BuildPairs.define_schema().inputs, widgets)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io, ui
 
 from ...dpo_core.settings import SamplingSettings
+from ..host.early_end import ending_early
 from ..sockets import AUTO, CATEGORY, Candidates, CandidatesType, ConceptType, PromptsType, found_by, shown_again
 from ..widgets import AUTO_VALUE, advanced, ordered
 
@@ -92,6 +93,7 @@ class SampleCandidates(io.ComfyNode):
         )
 
     @classmethod
+    @ending_early
     def execute(cls, model, clip, vae, concept, prompts, run_name, **drawing) -> io.NodeOutput:
         from ..host.families import drawn_with
         from ..host.runs import NodeProgress, run_path, tiles, to_image

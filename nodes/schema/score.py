@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
+from ..host.early_end import ending_early
 from ..sockets import CATEGORY, QUESTIONS, CandidatesType, ScoredType, ScorerType, found_by, shown_again
 from ..widgets import advanced, used_with
 
@@ -136,6 +137,7 @@ class ScoreCandidates(io.ComfyNode):
         )
 
     @classmethod
+    @ending_early
     def execute(cls, candidates, scorer, scorer_2=None) -> io.NodeOutput:
         from ...dpo_core.report.plots.cloud import scores_figure
         from ...dpo_core.report.plots.figure import figure_image

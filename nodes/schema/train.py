@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ...dpo_core.settings import AdapterSettings, TrainSettings
+from ..host.early_end import ending_early
 from ..sockets import CATEGORY, PairsType, found_by, shown_again
 from ..widgets import advanced, ordered
 from .sample import round_input
@@ -89,6 +90,7 @@ class TrainStep(io.ComfyNode):
         )
 
     @classmethod
+    @ending_early
     def execute(cls, model, clip, pairs, continue_from=None, **widgets) -> io.NodeOutput:
         from ..host.curve import CurveFeed
         from ..host.runs import NodeProgress, to_image

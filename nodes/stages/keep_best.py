@@ -26,6 +26,7 @@ from ...metrics.sets import concept_scorers, role_of
 from ..host.runs import NodeProgress
 from ..sockets import Candidates, Kept
 from .evaluate import evaluation_set, measure, start_of
+from .loop_record import made_by, record_end, record_loop
 from .train import DPOLora
 
 
@@ -64,18 +65,33 @@ def keep_best(
     now = measured.standing(len(earlier) + 1, *sets, rule, lora.winner_alarm, resamples)
     decision = _decide((*earlier, now), rule, lora.stopped)
     model, given = _kept(decision, now, (before, after), lora, so_far)
+    made = made_by(so_far, sets, measured, candidates, lora)
     lines = (*(so_far.lines if so_far else [_heading(measured)]), _line(now, measured.gains(*sets)))
-    names = (*(so_far.sets if so_far else sets[:1]), sets[1])
+    standings = (*earlier, now)
     with RunFolder(candidates.folder) as run:
-        watched = [to_json(standing) for standing in (*earlier, now)]
-        run.set_fact(f"rounds_{start}", {"sets": list(names), "kept": to_json(decision), "watch": watched})
-    return Kept(start, (*earlier, now), decision, lines, model, given, candidates, lora.curves, names)
+        record_loop(run, candidates, lora, made, (found, standings, decision))
+        names, watched = [m.evaluation for m in made], [to_json(standing) for standing in standings]
+        run.set_fact(f"rounds_{start}", {"sets": names, "kept": to_json(decision), "watch": watched})
+    return Kept(start, standings, decision, lines, model, given, candidates, lora.curves, made)
 
 
 def ended(so_far: Kept, why: str) -> Kept:
     """End the loop before this round, which has no pairs (`why`); the round kept so far stays."""
     reason = f"in round {len(so_far.standings) + 1} {why.rstrip('.')}"
-    return replace(so_far, decision=replace(so_far.decision, stop=True, reason=reason))
+    return _over(so_far, reason)
+
+
+def stopped(so_far: Kept) -> Kept:
+    """End the loop because its user asked for it; the round kept so far stays."""
+    return _over(so_far, f"by you, after round {len(so_far.standings)}")
+
+
+def _over(so_far: Kept, reason: str) -> Kept:
+    """The loop ends with what it has; the report says why."""
+    kept = replace(so_far, decision=replace(so_far.decision, stop=True, reason=reason))
+    with RunFolder(kept.candidates.folder) as run:
+        record_end(run, kept.standings, kept.decision)
+    return kept
 
 
 def report(kept: Kept) -> str:

@@ -16,6 +16,7 @@ from ...dpo_core.sampling.sets import sample_set
 from ...dpo_core.settings import SamplingSettings, settings_of_widgets
 from ..host.runs import NodeProgress, mark, remember
 from ..sockets import AUTO, Candidates, Sampler
+from .rounds import plan_rounds
 
 
 def sampling_of(widgets: Mapping[str, Any]) -> tuple[SamplingSettings, Sampler]:
@@ -57,6 +58,7 @@ def draw_candidates(
     name = drawn_by(backend, handle)
     with RunFolder(handle.folder) as run:
         remember(handle.folder)
+        plan_rounds(progress, handle, backend, begun=bool(run.chunks(name)))
         sample_set(
             run,
             name,

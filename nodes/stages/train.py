@@ -41,6 +41,7 @@ from ..host.curve import CurveFeed, curve
 from ..host.families import auto_words, trained_with
 from ..host.runs import NodeProgress, mark
 from ..sockets import AUTO, Pairs
+from .rounds import plan_rounds, settings_json
 
 
 class DPOLora(dict):
@@ -59,6 +60,12 @@ class DPOLora(dict):
     curves: Any = None
     note: str = ""
     """What Save DPO LoRA says about the LoRA, if anything."""
+    pairs_name: str = ""
+    """Name of the pairs that it was trained on last, in the run folder."""
+    training: str = ""
+    """Name of that training under <run>/training."""
+    settings: Mapping[str, Any] = {}
+    """Settings of adapter, training and pairs, as JSON values."""
     export: Export | None = None
     """What its diffusers form needs; None: to be found by the MODEL."""
 
@@ -112,6 +119,7 @@ def train_step(
         backend.encode_texts([*candidates.prompts.train, *own_prompts(run, pairs.name)])
         backend.latent_shape = tuple(run.latents(candidates.set_name).shape[1:])
     settings = training_for(settings, family, backend.latent_shape)
+    plan_rounds(progress, candidates, backend, begun=True)
     with RunFolder(candidates.folder) as run, backend.training(streams(settings)):
         names = diffusers_names(backend.patcher.model)
         adapter = Adapter(backend.denoiser, adapter_settings, widgets["train_seed"], backend.device, names)
@@ -137,6 +145,8 @@ def train_step(
         tensors = DPOLora(lora_tensors(adapter, prefixes))
         tensors.export = export_of(backend.patcher.model, prefixes)
     tensors.fingerprint, tensors.stopped = live.fingerprint, stopped
+    tensors.pairs_name, tensors.training = pairs.name, key
+    tensors.settings = settings_json(adapter=adapter_settings, train=settings, pairs=pairs.settings)
     tensors.metadata = {
         "dreambooth_dpo.concept": candidates.concept.subject,
         "dreambooth_dpo.pairs": str(len(listed)),

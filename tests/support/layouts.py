@@ -9,7 +9,7 @@ SEVERAL_LINES = {"text", "held_out_text", "loras", "files"}
 VIEWS = {
     "DBDPO_Evaluate": 380,
     "DBDPO_InspectPairs": 560,
-    "DBDPO_Rounds": 200,
+    "DBDPO_Rounds": 534,
     "DBDPO_SubjectPhotos": 124,
     "DBDPO_TrainStep": 200,
 }

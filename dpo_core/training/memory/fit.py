@@ -65,7 +65,7 @@ def starting_level(trainer: Trainer) -> str:
     if not on_gpu and weights * WORTH < free:
         return trainer.level
     try:
-        peaks, available = _peaks(trainer, free, all_levels=on_gpu)
+        peaks, available = peaks_down(trainer, free, all_levels=on_gpu)
     except Exception as error:  # a model's code may do anything on tensors without data
         said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         logging.info("training memory cannot be predicted (%s); starting at level %r", said, trainer.level)
@@ -73,7 +73,7 @@ def starting_level(trainer: Trainer) -> str:
     predicted = ", ".join(f"{level} {peak / 1e9:.1f} GB" for level, peak in peaks.items())
     logging.info("predicted training memory: %s; available %.1f GB", predicted, available / 1e9)
     if on_gpu:
-        return level_that_fits(peaks, available, total, _what(trainer))
+        return level_that_fits(peaks, available, total, what_trains(trainer))
     if peaks[trainer.level] > available:
         logging.warning(
             "training at memory level %r is predicted to need %.1f GB, but %.1f GB of main memory are available: the "
@@ -85,7 +85,7 @@ def starting_level(trainer: Trainer) -> str:
     return trainer.level
 
 
-def _peaks(trainer: Trainer, free: float, all_levels: bool) -> tuple[dict[str, int], float]:
+def peaks_down(trainer: Trainer, free: float, all_levels: bool) -> tuple[dict[str, int], float]:
     """Predicted peaks from the trainer's level down to the first that fits, and the memory available for training."""
     peaks: dict[str, int] = {}
     level: str | None = trainer.level
@@ -107,6 +107,7 @@ def held_now(trainer: Trainer, found: Predicted) -> int:
     return weights + found.adapter
 
 
-def _what(trainer: Trainer) -> str:
+def what_trains(trainer: Trainer) -> str:
+    """The training in words: "2 pairs of latents of 64x64"."""
     pairs, (height, width) = trainer.settings.batch_size, trainer.data.shape[-2:]
     return f"{pairs} {'pair' if pairs == 1 else 'pairs'} of latents of {width}x{height}"
