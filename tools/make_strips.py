@@ -106,8 +106,12 @@ def record(view, server: Server, name: str, values: dict, inner: dict, ends: lis
     assert history["status"]["status_str"] == "success", history["status"]
     view.wait_for_timeout(4000)
     strip.take("Results")
-    part = "app.graph._nodes.find(n => n.isSubgraphNode?.())"
-    view.evaluate(f"app.canvas.openSubgraph?.({part}.subgraph, {part}) ?? app.canvas.setGraph({part}.subgraph)")
+    view.evaluate(
+        """() => {
+            const part = app.graph._nodes.find(n => n.isSubgraphNode?.())
+            app.canvas.openSubgraph(part.subgraph, part)
+        }"""
+    )
     view.wait_for_timeout(3000)
     strip.take("Inside: every node, to look at or to change")
     strip.save(path)
