@@ -15,9 +15,10 @@ import torch
 from folder_names import BAD, GOOD, texts
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageColor
 
 from dreambooth_dpo.dpo_core.errors import UserError
+from dreambooth_dpo.dpo_core.report.plots.theme import DARK
 from dreambooth_dpo.nodes.host.runs import check_name, generation, mark, remember, run_path, tiles, to_image, to_pixels
 
 
@@ -165,7 +166,7 @@ def test_tiles_hold_the_first_pictures_in_rows(count, most, size):
         assert np.array_equal(cell[::times, ::times], shot) and np.array_equal(
             cell[times - 1 :: times, times - 1 :: times], shot
         )
-    assert all((cell == 255).all() for cell in cells[shown:])
+    assert all((cell == ImageColor.getrgb(DARK.paper)).all() for cell in cells[shown:])
 
 
 # --- marks ---
