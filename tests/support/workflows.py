@@ -62,8 +62,8 @@ GROUP_EDGE = 20
 
 def _view(nodes: list[dict], groups: list[dict]) -> dict:
     """Zoom and offset with the first column at the top left of the canvas."""
-    left = min(node["pos"][0] for node in nodes)
-    top = min([node["pos"][1] - TITLE for node in nodes] + [group["bounding"][1] for group in groups])
+    left = min((node["pos"][0] for node in nodes), default=0)
+    top = min([node["pos"][1] - TITLE for node in nodes] + [group["bounding"][1] for group in groups], default=0)
     return {"scale": VIEW_SCALE, "offset": [VIEW_LEFT / VIEW_SCALE - left, VIEW_TOP / VIEW_SCALE - top]}
 
 
