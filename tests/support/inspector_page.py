@@ -7,7 +7,7 @@ import re
 
 from browsing import fit, load, run
 from hosting import Server
-from toy_graphs import toy_loop_graph
+from toy_graphs import TOY_PROMPTS, toy_loop_graph
 from workflows import to_ui
 
 PANEL = ".dbdpo-inspect"
@@ -16,7 +16,7 @@ NODE = "app.graph._nodes.find(n => n.type === 'DBDPO_InspectPairs' && (!title ||
 
 def workflow(server: Server, inspectors: int = 1, edits: str = "", **changes: dict) -> dict:
     """A toybox loop with several Inspect Pairs nodes, each followed by a node that shows its summary."""
-    own = {"sample": {"run_name": "inspect"}, "pairs": {"max_uses": 10}}
+    own = {"sample": {"run_name": "inspect"}, "pairs": {"max_uses": 10}, "prompts": TOY_PROMPTS}
     whole = toy_loop_graph(**{name: {**own.get(name, {}), **changes.get(name, {})} for name in {**own, **changes}})
     graph = {name: whole[name] for name in ("toy", "concept", "prompts", "sample", "scorer", "score", "pairs")}
     for i in range(inspectors):
