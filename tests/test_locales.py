@@ -13,6 +13,8 @@ FOLDER = Path(__file__).resolve().parents[1] / "locales"
 LANGUAGES = sorted(path.name for path in FOLDER.iterdir())
 # The same in German: names of things, and numbers.
 SHARED = {"Alpha", "Beta", "CFG", "CLIP", "LoRA", "Sampler", "Scheduler", "Seed", "Text", "Training", "VAE", "Prompts"}
+# How a sentence ends; "." elsewhere.
+FULL_STOP = {"ja": "。", "zh": "。"}
 
 
 def entries(language: str) -> dict[tuple[str, ...], str]:
@@ -48,7 +50,7 @@ def test_texts_are_translated(language: str):
     for path, text in entries(language).items():
         assert text != english[path] or text in SHARED, path
         if path[-1] in ("tooltip", "description"):
-            assert text.endswith("."), path
+            assert text.endswith(FULL_STOP.get(language, ".")), path
 
 
 @pytest.mark.parametrize("language", [name for name in LANGUAGES if name != "en"])
