@@ -102,13 +102,16 @@ def stamp(folder: str, files: str) -> list:
 def read_subject_photos(folder: str, files: str, settings: PhotoSettings) -> Made:
     """The photos as the node gives them. Raises UserError as `find_photos` and `subject_photos`."""
     from ...dpo_core.report.plots.photo_sheet import photo_sheet
+    from ...dpo_core.report.plots.theme import theme
 
     found = subject_photos(find_photos(folder, files), settings)
     unused = files.split() and folder != FILES_BELOW
     more = [f"the folder {folder} is chosen, so the names in files are not used"] if unused else []
     names = tuple(photo.name for photo in found.photos)
     said = "\n".join(_sentence(line, names) for line in [*_lines(found), *more])
-    return Made(_tensor(found.references), _tensor(found.masks), _tensor(found.held_out), photo_sheet(found), said)
+    with theme("dark"):
+        sheet = photo_sheet(found)
+    return Made(_tensor(found.references), _tensor(found.masks), _tensor(found.held_out), sheet, said)
 
 
 def _tensor(pixels: np.ndarray | None) -> Any:

@@ -8,7 +8,8 @@ import numpy as np
 
 from ...masks import GREY, percent, share, white
 from ...run.subject_photos import Photo, SubjectPhotos
-from .grids import AFTER, FAINT, GAP, INK, font
+from .grids import GAP, font
+from .theme import colours
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -29,16 +30,16 @@ def photo_sheet(found: SubjectPhotos) -> Image:
     count = len(found.photos)
     columns = count if count <= 4 else 3 if count <= 6 else 4 if count <= 12 else 5
     width, height = CELL + 2 * GAP, CELL + LINES * LINE + 3 * GAP
-    sheet = Image.new("RGB", (columns * width, -(-count // columns) * height), "white")
-    draw = ImageDraw.Draw(sheet)
+    sheet = Image.new("RGB", (columns * width, -(-count // columns) * height), colours().paper)
+    draw, mark = ImageDraw.Draw(sheet), colours().blue
     for i, photo in enumerate(found.photos):
         left, top = i % columns * width + GAP, i // columns * height + GAP
         sheet.paste(seen(photo), (left, top))
         _label(draw, photo, i + 1, found.settings.crop, (left, top + CELL + GAP))
         if photo.held_out:
-            draw.rectangle((left, top, left + CELL - 1, top + CELL - 1), outline=AFTER, width=6)
-            draw.rectangle((left, top, left + 132, top + 34), fill=AFTER)
-            draw.text((left + 66, top + 17), "held out", fill="white", font=font(22, True), anchor="mm")
+            draw.rectangle((left, top, left + CELL - 1, top + CELL - 1), outline=mark, width=6)
+            draw.rectangle((left, top, left + 132, top + 34), fill=mark)
+            draw.text((left + 66, top + 17), "held out", fill=colours().inside, font=font(22, True), anchor="mm")
     return sheet
 
 
@@ -69,9 +70,9 @@ def outline(inside: np.ndarray, width: int) -> np.ndarray:
 def _label(draw: ImageDraw, photo: Photo, number: int, crop: str, at: tuple[int, int]) -> None:
     left, top = at
     name = photo.name if drawable(photo.name) else f"photo {number}"
-    draw.text((left, top), short(f"{number}  {name}", font(22, True)), fill=INK, font=font(22, True))
+    draw.text((left, top), short(f"{number}  {name}", font(22, True)), fill=colours().ink, font=font(22, True))
     for i, line in enumerate(words(photo, crop)):
-        draw.text((left, top + (i + 1) * LINE), short(line, font(20)), fill=FAINT, font=font(20))
+        draw.text((left, top + (i + 1) * LINE), short(line, font(20)), fill=colours().faint, font=font(20))
 
 
 def words(photo: Photo, crop: str) -> tuple[str, str, str]:
