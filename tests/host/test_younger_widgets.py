@@ -87,7 +87,8 @@ def test_widgets_that_a_beginner_does_not_need_are_advanced(nodes, node):
 
 def test_what_the_default_rule_does_not_use_is_marked(nodes):
     shown = nodes["DBDPO_Rounds"].INPUT_TYPES()
-    used = {name: o.get("dbdpo_used_with") for part in shown.values() for name, (_, o) in part.items() if o}
+    inputs = shown["required"] | shown["optional"]
+    used = {name: options.get("dbdpo_used_with") for name, (_, options) in inputs.items()}
     assert used["angle_low"] == used["angle_high"] == {"rule": ["angle_window"], "window": ["fixed"]}
     assert used["steer"] == {"rule": ["angle_window"], "window": ["auto"]}
     assert used["fidelity_weight"] == {"rule": ["lambda_harmonic", "weighted_sum"]}
