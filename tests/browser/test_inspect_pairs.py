@@ -48,6 +48,7 @@ def view(page):
 def test_a_flip_goes_on_and_comes_back(server: Server, view):
     """By the mouse: hover, select, swap, run, take back; and by ComfyUI's own undo."""
     load(view, workflow(server))
+    look_at(view)
     says(view, "Press Run: the pairs will be shown here")
     opened(view, server)
     shown = payload(view)
