@@ -75,7 +75,7 @@ def test_they_have_what_every_blueprint_of_the_host_has():
 
 @pytest.mark.parametrize("make", [improve, compare])
 def test_the_host_accepts_a_blueprint_between_its_own_loaders(make, server: Server, info: dict):
-    part = make(info)
+    part = make()
     for inner in part.nodes.values():
         assert inner["class_type"].startswith(OURS) or not info[inner["class_type"]]["python_module"].count("custom")
     graph = {
