@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hosting import Server, comfyui_path, executed
 from safetensors.torch import load_file
-from toy_graphs import rounds_by_hand, toy_loop_graph, words
+from toy_graphs import TOY_PROMPTS, rounds_by_hand, toy_loop_graph, words
 
 pytestmark = pytest.mark.usefixtures("comfyui")
 HARM = {"learning_rate": 0.02, "train_steps": 6}
@@ -69,6 +69,7 @@ def lora(server: Server, name: str) -> dict:
 
 def test_a_chain_returns_model_and_lora_of_the_kept_round(server: Server):
     graph = rounds_by_hand("chain", train_steps=20, learning_rate=4e-4)
+    graph["prompts"]["inputs"] |= TOY_PROMPTS  # enough of them to show a gain
     graph |= {
         f"save_{n}": {
             "class_type": "DBDPO_SaveLora",
@@ -80,7 +81,7 @@ def test_a_chain_returns_model_and_lora_of_the_kept_round(server: Server):
     assert counted(server, "chain") == (2, 2, 3)
     said = report(done)
     number = next(n for n in (1, 2) if said.startswith(f"Round {n} is kept: gain +"))
-    assert "16 held-out pictures of 8 prompts" in said and "\nRound 1: +" in said and "\nRound 2: " in said
+    assert "40 held-out pictures of 20 prompts" in said and "\nRound 1: +" in said and "\nRound 2: " in said
     kept, of_round = lora(server, "chain"), lora(server, f"round {number}")
     assert kept.keys() == of_round.keys() and all(kept[k].equal(of_round[k]) for k in kept)
     assert {"text", "images"} <= set(done["outputs"]["keep_1"]) and done["outputs"]["keep_2"]["text"] == [said]
