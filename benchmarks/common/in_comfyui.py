@@ -20,7 +20,9 @@ from .comfyui_server import comfyui_path
 
 
 class Quiet:
-    """A NodeProgress that shows nothing."""
+    """A NodeProgress that shows nothing, of a node outside DPO Rounds."""
+
+    loop, stopped = None, False
 
     def __call__(self, *_: object, **__: object) -> None: ...
 
