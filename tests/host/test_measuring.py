@@ -28,4 +28,4 @@ def test_nodes_that_measure_share_their_inputs():
             assert type(made) is type(expected) and plain(made) == plain(expected), f"{node.__name__}.{made.id}"
     inputs = {i.id: i for i in Rounds.define_schema().inputs}
     assert plain(inputs["judge"]) == {**plain(judge_input("")), "rawLink": True}
-    assert plain(inputs["seeds_per_prompt"]) == {**plain(seeds_input()), "optional": True}
+    assert plain(inputs["seeds_per_prompt"]) == {**plain(seeds_input()), "optional": True, "advanced": True}
