@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dreambooth_dpo.dpo_core.training.loser_guard import guarded, loser_scale
-from dreambooth_dpo.dpo_core.training.objectives import OBJECTIVES, PairErrors, denoising_error
+from dreambooth_dpo.dpo_core.training.objectives import PAIR_OBJECTIVES, PairErrors, denoising_error
 
 
 def test_the_scale_by_hand():
@@ -52,16 +52,16 @@ def errors_of(prediction: torch.Tensor, reference: torch.Tensor, target: torch.T
 
 
 @pytest.mark.parametrize("mu", [0.0, 0.6, 0.9, 1.0])
-@pytest.mark.parametrize("name", [n for n in OBJECTIVES if n != "raft"])
+@pytest.mark.parametrize("name", [n for n in PAIR_OBJECTIVES if n != "raft"])
 def test_the_losers_gradient_is_scaled_and_nothing_else(name: str, mu: float) -> None:
     """Compared with autograd with respect to the predictions, pair by pair."""
     prediction, reference, target = batch()
     free, held = (prediction.clone().requires_grad_() for _ in range(2))
-    loss = OBJECTIVES[name](errors_of(free, reference, target))
+    loss = PAIR_OBJECTIVES[name](errors_of(free, reference, target))
     g_w, g_l = torch.autograd.grad(loss.sum(), free)[0].chunk(2)
-    errors, scale = guarded(OBJECTIVES[name], errors_of(held, reference, target), held, target, mu)
+    errors, scale = guarded(PAIR_OBJECTIVES[name], errors_of(held, reference, target), held, target, mu)
     assert scale.tolist() == pytest.approx(loser_scale(g_w, -g_l, mu).tolist(), rel=1e-5)
-    guarded_loss = OBJECTIVES[name](errors)
+    guarded_loss = PAIR_OBJECTIVES[name](errors)
     assert torch.equal(guarded_loss, loss)
     new_w, new_l = torch.autograd.grad(guarded_loss.sum(), held)[0].chunk(2)
     assert torch.equal(new_w, g_w)
@@ -79,7 +79,7 @@ def test_dpos_scale_depends_on_the_errors_gradients_only() -> None:
     """
     prediction, reference, target = batch()
     d_w, d_l = (prediction - target).chunk(2)
-    _, scale = guarded(OBJECTIVES["dpo"], errors_of(prediction, reference, target), prediction, target, 0.6)
+    _, scale = guarded(PAIR_OBJECTIVES["dpo"], errors_of(prediction, reference, target), prediction, target, 0.6)
     assert scale.tolist() == pytest.approx(loser_scale(d_w, d_l, 0.6).tolist(), rel=1e-5)
     assert scale[0].item() == pytest.approx(0.2, rel=1e-5)
 
@@ -87,5 +87,5 @@ def test_dpos_scale_depends_on_the_errors_gradients_only() -> None:
 def test_an_objective_without_a_loser_is_unchanged() -> None:
     prediction, reference, target = batch()
     errors = errors_of(prediction, reference, target)
-    same, scale = guarded(OBJECTIVES["raft"], errors, prediction, target, 0.9)
+    same, scale = guarded(PAIR_OBJECTIVES["raft"], errors, prediction, target, 0.9)
     assert same is errors and scale.tolist() == [1.0, 1.0, 1.0]
