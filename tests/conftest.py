@@ -20,7 +20,9 @@ FRONT_ENDS = ("pinned", "newest", "nodes2")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--front-ends", default=",".join(FRONT_ENDS), help="which of them the browser tests open, separated by commas"
+        "--front-ends",
+        default="pinned,nodes2",
+        help="front ends that the browser tests open, by commas: pinned, newest (on the canvas), nodes2 (newest, HTML)",
     )
 
 

@@ -29,6 +29,7 @@ def server(tmp_path_factory):
         yield running
 
 
+@pytest.mark.slow  # 40 pictures; test_native_toybox compares the same model with diffusers number by number
 def test_nine_of_ten_pictures_of_stock_nodes_are_right(server: Server):
     """40 held-out scenes from their full captions; with diffusers 99.5 % are right (docs/toybox.md)."""
     core = {

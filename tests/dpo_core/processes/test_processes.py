@@ -72,7 +72,7 @@ def alone(tmp_path_factory):
     return run
 
 
-SLOW = ("auto-beta", "drafts", "cache, accumulation", "kto", "groups")
+SLOW = ("auto-beta", "drafts", "cache, accumulation", "kto", "groups", "low memory")
 """Cases that `-m slow` runs: what they add to the others is decided in one process, or takes the same sums."""
 _SIZES = [pytest.param(case, 2, marks=[pytest.mark.slow] * (case in SLOW)) for case in CASES]
 

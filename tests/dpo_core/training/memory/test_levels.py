@@ -61,7 +61,13 @@ def test_weights_that_do_not_fit_leave_only_the_last_level() -> None:
 
 
 @pytest.mark.parametrize(
-    "more", [{}, {"reference_bank": 2, "accumulation": 2}, {"loser_guard": 0.6, "objective": "ipo"}], ids=str
+    "more",
+    [
+        {},
+        pytest.param({"reference_bank": 2, "accumulation": 2}, marks=pytest.mark.slow),  # each has tests of its own
+        {"loser_guard": 0.6, "objective": "ipo"},
+    ],
+    ids=str,
 )
 @pytest.mark.parametrize("level", LEVELS[1:])
 def test_every_level_takes_the_same_steps(level: str, more: dict) -> None:
