@@ -1,3 +1,3 @@
 // The pack's version, as in pyproject.toml; saved graphs record it.
 
-export const VERSION = "0.1.0"
+export const VERSION = "0.2.0"
