@@ -123,7 +123,7 @@ def note(text: str, left: int, top: int, size: tuple[int, int] = (340, 260)) -> 
 
 
 TOY_NOTE = """# Start here: press Run
-**About a minute on a CPU.** Nothing is downloaded.
+**A few minutes on a CPU.** Nothing is downloaded.
 
 ## One round, one node per stage
 A tiny model learns a subject (here a robot) from five photos. Then:
@@ -138,7 +138,7 @@ Change the rule or its weight and run again: no candidate is sampled again.
 **Then your own subject:** the blueprint *Improve my LoRA* of the node library, or Browse Templates, *dreambooth_dpo*,
 the template of your model (SD 1.5, SDXL, Flux.1, ...); choose your LoRA and drop your photos."""
 ROUNDS_NOTE = """# Start here: press Run
-**About three minutes on a CPU.** Nothing is downloaded.
+**Several minutes on a CPU.** Nothing is downloaded.
 
 ## Several rounds
 Each round samples fresh candidates with the model trained so far, and measures the result on held-out prompts. The
@@ -150,14 +150,14 @@ Set *rounds* one higher and run again: earlier rounds are not repeated.
 **Your own subject:** open the template of your model (Browse Templates, *dreambooth_dpo*), choose your LoRA and drop
 your photos; *DPO Rounds* takes the same links there."""
 INSPECT_NOTE = """# Start here
-**About a minute and a half on a CPU**, and your own decisions. Nothing is downloaded.
+**A few minutes on a CPU**, and your own decisions. Nothing is downloaded.
 
 ## Review the pairs yourself
 1. Select *Inspect Pairs* and press the small **Run** above it: the graph runs up to that node.
 2. Review the pairs, closest decisions first: **K** keep, **S** swap, **R** reject, arrow keys for the next pair.
 3. Press the large **Run**: training uses the pairs after your decisions. Nothing is sampled or scored again."""
 DRAFTS_NOTE = """# Start here: press Run
-**About a minute and a half on a CPU.** Nothing is downloaded.
+**A few minutes on a CPU.** Nothing is downloaded.
 
 ## Draft many, finish few
 Sixteen candidates per prompt are **drafted** in 4 steps, scored and paired. Only drafts that are in pairs are
@@ -167,7 +167,7 @@ and paired again, and training uses these pairs.
 *Pairs in words* shows how well the drafts' scores predicted those of the finished candidates. In DPO Rounds, drafts are
 a single widget: *draft_steps*."""
 COMPARE_NOTE = """# Start here: press Run
-**About two minutes on a CPU.** Nothing is downloaded.
+**Several minutes on a CPU.** Nothing is downloaded.
 
 ## Which epoch is best?
 *Toybox Epochs* stands for your trainer: it writes twelve epochs of one LoRA into `models/loras/dreambooth_dpo`, from

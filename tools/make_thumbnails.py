@@ -31,7 +31,7 @@ from subgraphs import unpacked
 QUALITY, LIMIT = 84, 60_000
 """JPEG quality of a card, and its greatest size in bytes."""
 SAMPLE, FINISH, SCORE = "DBDPO_SampleCandidates", "DBDPO_FinishCandidates", "DBDPO_Score"
-PAIRS, TRAIN = "DBDPO_BuildPairs", "DBDPO_TrainStep"
+PAIRS, LOOK = "DBDPO_BuildPairs", "DBDPO_PreviewPairs"
 Pictures = dict[str, list[Image.Image]]
 """A run's pictures by node type, of the loop's inner nodes by name (keep_0), and before, after, better, worse."""
 
@@ -130,7 +130,7 @@ def sketch(card: Image.Image, draw, found: Pictures) -> None:
 
 
 TOYBOX: dict[str, tuple[str, str, Callable]] = {
-    "a_first_run": ("Your first run", "one click: a better LoRA in a minute", before_after),
+    "a_first_run": ("Your first run", "one click: a better LoRA", before_after),
     "a_first_run_as_an_app": ("Your first run, as an app", "three sliders and Run", as_app),
     "is_my_lora_any_good": (
         "Is my LoRA any good?",
@@ -140,7 +140,7 @@ TOYBOX: dict[str, tuple[str, str, Callable]] = {
     "toybox_quickstart": (
         "Stage by stage",
         "draw, score, pair, train: all of it seen",
-        shows(SAMPLE, SCORE, PAIRS, TRAIN, across=2),
+        shows(SAMPLE, SCORE, PAIRS, LOOK, across=2),
     ),
     "toybox_three_rounds": ("Several rounds", "each better than the last, or it stops", shows("keep_2")),
     "toybox_drafts": ("Draft many, finish few", "cheap drafts choose what is drawn in full", drafted),

@@ -8,19 +8,19 @@ from example_workflows import node, note, words
 from subgraphs import with_parts
 
 FIRST_NOTE = """# Start here: press Run
-**About a minute on a CPU.** Nothing is downloaded.
+**A few minutes on a CPU.** Nothing is downloaded.
 
 A tiny model has learned a subject from five photos. The node draws candidates, scores them, trains a LoRA on the better
 and worse ones, measures it on prompts that training never saw, and saves it.
 
 - *share of fidelity*: more of the subject (1), or more of the prompt (0)
-- *rounds*: each costs about another half minute
+- *rounds*: each takes longer
 - *subject*: another number is another subject
 
 **Your own LoRA:** search the node library for *Improve my LoRA*. To look inside, enter the subgraph.
 """
 WHICH_NOTE = """# Start here: press Run
-**About a minute on a CPU.** Nothing is downloaded.
+**A few minutes on a CPU.** Nothing is downloaded.
 
 Four epochs of one LoRA stand for your files. The node draws the same held-out prompts with each and without a LoRA,
 scores **fidelity** and **alignment**, and ranks them.

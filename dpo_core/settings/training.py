@@ -244,7 +244,12 @@ class TrainSettings(Settings):
         return given
 
     @model_validator(mode="after")
-    def _beta_range(self) -> TrainSettings:
+    def _fit_together(self) -> TrainSettings:
+        if self.compile and self.memory not in ("auto", "fast"):
+            raise ValueError(
+                f"compile does not go with memory {self.memory}: one is for speed, the other for memory. "
+                "Turn compile off."
+            )
         if self.beta_floor > self.beta_ceiling:
             raise ValueError(
                 f"beta_floor {self.beta_floor:g} must not be above beta_ceiling {self.beta_ceiling:g}; 100 and 5000 "
@@ -280,9 +285,8 @@ class TrainSettings(Settings):
     def described(self) -> dict[str, Any]:
         """As JSON, to recognise a round that was trained with equal settings.
 
-        Memory level and sample grids do not count.
-
-        Settings that came later are in it only where they are not off, so that older rounds are recognised.
+        Memory level and sample grids do not count. Settings that came later are in it only where they are not off, so
+        that older rounds are recognised.
         """
         unset = {"memory", "sample_every", "sample_prompts", *(["ema_decay"] if self.ema_decay is None else [])}
         if self.auto_beta == "off":
@@ -294,12 +298,3 @@ class TrainSettings(Settings):
         if not self.margin_weight:
             unset.add("margin_weight")
         return self.model_dump(exclude=unset)
-
-    @model_validator(mode="after")
-    def _compiled_plainly(self) -> TrainSettings:
-        if self.compile and self.memory not in ("auto", "fast"):
-            raise ValueError(
-                f"compile does not go with memory {self.memory}: one is for speed, the other for memory. "
-                "Turn compile off."
-            )
-        return self

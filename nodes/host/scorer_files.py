@@ -143,6 +143,8 @@ def _load(name: str, architecture: str, files: tuple) -> Any:
 
         source = str(weights_folder(_TOYBOX[name]))
     else:
-        source = f"{architecture}={_path(name)}" if architecture else str(_path(name))
+        path = _path(name)
+        # A folder names its own architecture; that of a file chosen before may still be in the hidden widget.
+        source = f"{architecture}={path}" if architecture and path.is_file() else str(path)
     with torch.inference_mode(False):
         return ResidentEmbedder(load_embedder(source))

@@ -8,6 +8,11 @@ from ..sockets import CATEGORY, ConceptType, PromptsType, found_by
 from ..widgets import advanced, used_with
 
 
+def _own_text(name: str, tooltip: str) -> io.Input:
+    """A text of several lines that counts for the preset "own text" alone."""
+    return used_with(io.String.Input(name, default="", multiline=True, tooltip=tooltip), preset=["own text"])
+
+
 class PromptSetNode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -30,24 +35,14 @@ class PromptSetNode(io.ComfyNode):
                     default="objects",
                     tooltip="25 prompts for a kind of subject, or your own text.",
                 ),
-                used_with(
-                    io.String.Input(
-                        "text",
-                        default="",
-                        multiline=True,
-                        tooltip="For 'own text': one prompt per line, with {identifier} and {class_noun}. "
-                        "'[context] prompt' names the context of a prompt.",
-                    ),
-                    preset=["own text"],
+                _own_text(
+                    "text",
+                    "For 'own text': one prompt per line, with {identifier} and {class_noun}. "
+                    "'[context] prompt' names the context of a prompt.",
                 ),
-                used_with(
-                    io.String.Input(
-                        "held_out_text",
-                        default="",
-                        multiline=True,
-                        tooltip="Held-out prompts, one per line. Empty: held_out_share of the prompts is held out.",
-                    ),
-                    preset=["own text"],
+                _own_text(
+                    "held_out_text",
+                    "Held-out prompts, one per line. Empty: held_out_share of the prompts is held out.",
                 ),
                 advanced(
                     io.Float.Input(

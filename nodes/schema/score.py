@@ -35,7 +35,7 @@ class LoadScorer(io.ComfyNode):
                         "architecture",
                         default="",
                         tooltip="Only for a single .safetensors file: its architecture in open_clip, e.g. "
-                        "ViT-B-32-quickgelu. Leave empty for folders.",
+                        "ViT-B-32-quickgelu. A folder has its own, and this is not used.",
                     ),
                     scorer=["*.safetensors"],
                 ),

@@ -147,18 +147,13 @@ def train_step(
     tensors.fingerprint, tensors.stopped = live.fingerprint, stopped
     tensors.pairs_name, tensors.training = pairs.name, key
     tensors.settings = settings_json(adapter=adapter_settings, train=settings, pairs=pairs.settings)
-    tensors.metadata = {
-        "dreambooth_dpo.concept": candidates.concept.subject,
-        "dreambooth_dpo.pairs": str(len(listed)),
-    }
+    subject, count = candidates.concept.subject, str(len(listed))
+    tensors.metadata = {"dreambooth_dpo.concept": subject, "dreambooth_dpo.pairs": count}
     tensors.note = rounding_note(host.rounding_of_merge(without_live_adapter(model), tensors))
     _describe(tensors, records, adapter_settings, settings)
     shown = trained_with(family, adapter_settings, settings)
-    note = f"For loading: {tensors.note}." if tensors.note else None
-    said = (
-        _summary(records, _counted(len(listed), data), stopped, settings.objective),
-        thumbs_words(thumbs, settings.objective),
-    )
+    counted, note = _counted(len(listed), data), f"For loading: {tensors.note}." if tensors.note else None
+    said = _summary(records, counted, stopped, settings.objective), thumbs_words(thumbs, settings.objective)
     summary = "\n".join(filter(None, (*said, note, auto_words(shown, widgets))))
     live_model = with_live_adapter(backend.patcher, live)
     return Trained(live_model, tensors, tensors.curves, summary, shown, curve(records, settings))

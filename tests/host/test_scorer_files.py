@@ -50,6 +50,12 @@ def test_a_replaced_file_is_loaded_again(nodes, folder: Path):
     assert load(nodes, scorer="mine").fingerprint != before.fingerprint
 
 
+def test_a_folder_has_its_own_architecture(nodes, folder: Path):
+    """That of a file chosen before stays in the widget, which is hidden for a folder."""
+    plain, other = load(nodes, scorer="mine"), load(nodes, scorer="mine", architecture="ViT-B-32-quickgelu")
+    assert other.fingerprint == plain.fingerprint
+
+
 def test_a_lora_or_checkpoint_is_named_as_what_it_is(nodes, folder: Path):
     save_file({"lora_unet_x_to_q.lora_down.weight": torch.zeros(2, 2)}, folder / "lora.safetensors")
     save_file({"model.diffusion_model.input_blocks.0.0.weight": torch.zeros(2)}, folder / "sd.safetensors")
