@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from io import BytesIO
@@ -101,34 +102,39 @@ def _references(run: RunFolder) -> Picture | None:
 def _grid(run: RunFolder, found: Evaluations) -> Picture | None:
     if found.shown == 0:
         return None
-    prompts = list(found.prompts.items())
-    chosen = [prompts[i] for i in evenly(len(prompts), GRID_PROMPTS)]
-    after_places = {(c.prompt_index, c.seed): c.position for c in run.candidates(f"evaluation_{found.shown}")}
-    before, after = [], []
-    for index, _ in chosen:
-        shown = [c for c in found.candidates if c.prompt_index == index][:GRID_SEEDS]
-        before.append(_images(run, "evaluation_0", [c.position for c in shown]))
-        after.append(_images(run, f"evaluation_{found.shown}", [after_places[c.prompt_index, c.seed] for c in shown]))
+    image, shown = grid_image(run, found)
+    every, seeds = len(found.prompts), min(GRID_SEEDS, max(Counter(c.prompt_index for c in found.candidates).values()))
     which = "All held-out prompts"
-    if len(chosen) < len(prompts):
-        which = f"{len(chosen)} of {len(prompts)} held-out prompts, evenly spaced over the list"
+    if shown < every:
+        which = f"{shown} of {every} held-out prompts, evenly spaced over the list"
     caption = (
-        f"{which}, each with its first {plural(len(before[0]), 'seed')}. Nothing was chosen by its look or score. "
+        f"{which}, each with its first {plural(seeds, 'seed')}. Nothing was chosen by its look or score. "
         "Before and after start from the same noise."
     )
-    image = before_after_grid(before, after, [text for _, text in chosen])
     return Picture("grid", image, "pictures before and after, by prompt and seed", caption)
 
 
+def grid_image(
+    run: RunFolder, found: Evaluations, prompts: int = GRID_PROMPTS, seeds: int = GRID_SEEDS
+) -> tuple[Image, int]:
+    """Before and after of at most `prompts` held-out prompts, evenly spaced over the list, with their first `seeds`
+    seeds; and how many prompts it shows. found.shown must be a later round than 0.
+    """
+    every = list(found.prompts.items())
+    chosen = [every[i] for i in evenly(len(every), prompts)]
+    after_places = {(c.prompt_index, c.seed): c.position for c in run.candidates(f"evaluation_{found.shown}")}
+    before, after = [], []
+    for index, _ in chosen:
+        shown = [c for c in found.candidates if c.prompt_index == index][:seeds]
+        before.append(_images(run, "evaluation_0", [c.position for c in shown]))
+        after.append(_images(run, f"evaluation_{found.shown}", [after_places[c.prompt_index, c.seed] for c in shown]))
+    return before_after_grid(before, after, [text for _, text in chosen]), len(chosen)
+
+
 def _path(run: RunFolder, found: Evaluations) -> Picture | None:
-    curve = [c for c in run.fact("dreambooth_curve") or [] if {"step", "fidelity", "alignment"} <= set(c)]
+    points, curve = path_points(run, found)
     if found.shown == 0 and not curve:
         return None
-    resamples = int(((run.fact("settings") or {}).get("evaluation") or {}).get("bootstrap", 2000))
-    points = []
-    for k in found.rounds:
-        intervals = [mean_interval(found, k, axis, resamples) for axis in REWARDS]
-        points.append(PathPoint(str(k), *(found.mean(k, axis) for axis in REWARDS), *intervals))
     caption = (
         "Up and to the right is better. 0 is the start, a number the mean after that round. Bars are 95 % intervals "
         "of each mean over prompts; they are wider than those of the paired gains above, because differences between "
@@ -142,6 +148,19 @@ def _path(run: RunFolder, found: Evaluations) -> Picture | None:
             "prompts), so it need not pass through 0 exactly."
         )
     return Picture("path", figure_image(path_figure(points, curve)), "path of the mean scores over rounds", caption)
+
+
+def path_points(run: RunFolder, found: Evaluations) -> tuple[list[PathPoint], list[Mapping[str, float]]]:
+    """The mean scores after each round, and the curve of personalization alone where the run has one; for
+    `path_figure`.
+    """
+    curve = [c for c in run.fact("dreambooth_curve") or [] if {"step", "fidelity", "alignment"} <= set(c)]
+    resamples = int(((run.fact("settings") or {}).get("evaluation") or {}).get("bootstrap", 2000))
+    points = []
+    for k in found.rounds:
+        intervals = [mean_interval(found, k, axis, resamples) for axis in REWARDS]
+        points.append(PathPoint(str(k), *(found.mean(k, axis) for axis in REWARDS), *intervals))
+    return points, curve
 
 
 def _watch(numbers: Mapping, scorers: Mapping[str, Mapping]) -> Picture | None:
