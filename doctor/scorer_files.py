@@ -15,10 +15,14 @@ from ..toybox.models import PARTS, WEIGHTS
 from .findings import FAILED, OK, WARNING, Finding
 
 USUAL = {
-    "laion/CLIP-ViT-B-32-laion2B-s34B-b79K": ("the usual reward: fidelity and alignment", CLIP_WEIGHTS, "0.6 GB"),
-    "facebook/dinov2-base": ("a judge of fidelity of another backbone", DINO_WEIGHTS, "0.35 GB"),
-}
-"""The models that the docs name: use, weights file, and download size."""
+    "laion/CLIP-ViT-B-32-laion2B-s34B-b79K": (
+        "the usual reward: fidelity and alignment", ("open_clip_config.json", CLIP_WEIGHTS), "0.6 GB",
+    ),
+    "facebook/dinov2-base": (
+        "a judge of fidelity of another backbone", ("config.json", "preprocessor_config.json", DINO_WEIGHTS), "0.35 GB",
+    ),
+}  # fmt: skip
+"""The models that the docs name: use, the files that are needed (the last has the weights), and their size."""
 
 
 def toybox_finding(weights: Path = WEIGHTS) -> Finding:
@@ -41,7 +45,7 @@ def scorer_findings(roots: Sequence[Path], environment: Mapping[str, str] = os.e
         findings.append(
             Finding("scorers", OK, f"{', '.join(whole)} in {', '.join(map(str, roots))}", data={"names": whole})
         )
-    for name, (use, _, size) in USUAL.items():
+    for name, (use, files, size) in USUAL.items():
         short = name.split("/")[1]
         if name in cached:
             findings.append(
@@ -50,9 +54,8 @@ def scorer_findings(roots: Sequence[Path], environment: Mapping[str, str] = os.e
         elif not any(short.lower() in present.lower() for present in whole):
             where = Path(roots[0]) / short if roots else Path(short)
             said = f"{short} ({use}) is missing; your own model needs this scorer or another, the toybox needs neither"
-            findings.append(
-                Finding("scorer", WARNING, said, f'hf download {name} --local-dir "{where}" ({size})', {"name": name})
-            )
+            remedy = f'hf download {name} {" ".join(files)} --local-dir "{where}" ({size})'
+            findings.append(Finding("scorer", WARNING, said, remedy, {"name": name}))
     return findings
 
 
@@ -82,5 +85,5 @@ def _cached(name: str, environment: Mapping[str, str]) -> Path | None:
     )
     hub = Path(environment.get("HF_HUB_CACHE") or environment.get("HUGGINGFACE_HUB_CACHE") or home / "hub")
     snapshots = hub.expanduser() / f"models--{name.replace('/', '--')}" / "snapshots"
-    found = sorted(snapshots.glob(f"*/{USUAL[name][1]}"))
+    found = sorted(snapshots.glob(f"*/{USUAL[name][1][-1]}"))
     return found[-1].parent if found else None

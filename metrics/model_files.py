@@ -17,12 +17,13 @@ _NAMED = f", or name it with '{HUB_PREFIX}'"
 _WHOLE_NAMED = f", or name the whole model with '{HUB_PREFIX}'"
 CLIP_REMEDY = (
     "Put an open_clip model there (open_clip_config.json, open_clip_model.safetensors, tokenizer files), for instance "
-    "by\n    hf download laion/CLIP-ViT-B-32-laion2B-s34B-b79K --local-dir {folder}\n"
+    "by\n    hf download laion/CLIP-ViT-B-32-laion2B-s34B-b79K open_clip_config.json open_clip_model.safetensors "
+    "--local-dir {folder}\n"
     f"or give another folder{_FROM_HUB}."
 )
 DINO_REMEDY = (
     "Put a transformers model there (config.json, preprocessor_config.json, model.safetensors), for instance by\n"
-    "    hf download facebook/dinov2-base --local-dir {folder}\n"
+    "    hf download facebook/dinov2-base config.json preprocessor_config.json model.safetensors --local-dir {folder}\n"
     "or give another folder."
 )
 TOWER_TYPES = ("clip", "siglip", "siglip2")

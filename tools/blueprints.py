@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 from family_workflows import DRAWING, TRAINING
 from hosting import Server
 
-from example_workflows import TOY_DRAWING, node, toy_parts
+from example_workflows import TOY_DRAWING, node, scorers, toy_parts
 from subgraphs import FOLDER, Part, Socket, to_blueprint
 
 TOY = {"model": ["toy", 0], "clip": ["toy", 1], "vae": ["toy", 2]}
@@ -37,7 +37,7 @@ def widget(name: str, label: str, *ends: str, **more: str) -> Socket:
 
 
 def subject() -> tuple[dict, tuple[Socket, ...]]:
-    """Photos, concept, prompts and scorer, with their widgets."""
+    """Photos, concept, prompts and two scorers, with the widgets of what is the user's own."""
     nodes = {
         "photos": node("DBDPO_SubjectPhotos", 0, 270, (340, 620), folder="my_subject", files=""),
         "concept": node(
@@ -45,10 +45,7 @@ def subject() -> tuple[dict, tuple[Socket, ...]]:
             masks=["photos", 1], held_out=["photos", 2], mask_shows="subject",
         ),
         "prompts": node("DBDPO_PromptSet", 400, 780, (340, 305), concept=["concept", 0], preset="living things"),
-        "scorer": node(
-            "DBDPO_LoadScorer", 400, 1140, (340, 240), scorer="ViT-B-32.safetensors",
-            architecture="ViT-B-32-quickgelu",
-        ),
+        **scorers(400, 1140),
     }  # fmt: skip
     widgets = (
         widget("folder", "photos of it", "photos"),
@@ -59,17 +56,16 @@ def subject() -> tuple[dict, tuple[Socket, ...]]:
     return nodes, widgets
 
 
-def improvement(left: int, model: list, clip: list, vae: list, name: str, judge: bool, **settings: object) -> dict:
+def improvement(left: int, model: list, clip: list, vae: list, name: str, **settings: object) -> dict:
     """The rounds, the comparison with the start, and the file. model: with the LoRA that is improved."""
-    links = {"concept": ["concept", 0], "prompts": ["prompts", 0], "scorer": ["scorer", 0]}
-    more = {"judge": ["judge", 0]} if judge else {}
+    links = {"concept": ["concept", 0], "prompts": ["prompts", 0], "scorer": ["scorer", 0], "judge": ["judge", 0]}
     parts = {"clip": clip, "vae": vae}
-    loop = {"model": model, **links, **more, "run_name": name, **settings}
+    loop = {"model": model, **links, "run_name": name, **settings}
     return {
         "rounds": node("DBDPO_Rounds", left, 0, (420, 1860), **_given(loop, parts)),
         "evaluate": node(
             "DBDPO_Evaluate", left + 480, 0, (760, 900), after=["rounds", 0], candidates=["rounds", 3],
-            scorer=["scorer", 0], **more, **_given({"before": model}, parts),
+            scorer=["scorer", 0], judge=["judge", 0], **_given({"before": model}, parts),
         ),
         "save": node(
             "DBDPO_SaveLora", left + 480, 960, (760, 230), lora=["rounds", 1], model=["rounds", 0],
@@ -98,6 +94,7 @@ COMPARED = (
     Socket("plane", (("compare", 4),), "fidelity and alignment"),
     Socket("sheet", (("compare", 5),), "contact sheet"),
 )
+SCORED_BY = widget("scorer", "scorer", "scorer"), widget("judge", "judge", "judge", inner="scorer")
 SHARE = widget("fidelity_weight", "share of fidelity", "rounds")
 
 
@@ -108,7 +105,7 @@ def improve() -> Part:
     return Part(
         "Improve my LoRA",
         IMPROVE,
-        {"lora": lora, **nodes, **improvement(800, ["lora", 0], ["lora", 1], [], "improved", False, **settings)},
+        {"lora": lora, **nodes, **improvement(800, ["lora", 0], ["lora", 1], [], "improved", **settings)},
         (
             Socket("model", (("lora", "model"),)),
             Socket("clip", (("lora", "clip"),)),
@@ -117,7 +114,7 @@ def improve() -> Part:
             *widgets,
             SHARE,
             widget("rounds", "rounds", "rounds"),
-            widget("scorer", "scorer", "scorer"),
+            *SCORED_BY,
         ),
         IMPROVED,
         ("dreambooth", "dpo", "better lora", "likeness", "train lora", "one click"),
@@ -129,7 +126,7 @@ def compare() -> Part:
     ends = ("compare",)
     ranked = node(
         "DBDPO_CompareLoras", 800, 0, (820, 1720), concept=["concept", 0], prompts=["prompts", 0],
-        scorer=["scorer", 0], run_name="is_my_lora_any_good", seeds_per_prompt=3,
+        scorer=["scorer", 0], judge=["judge", 0], run_name="is_my_lora_any_good", seeds_per_prompt=3,
     )  # fmt: skip
     return Part(
         "Is my LoRA any good",
@@ -139,7 +136,7 @@ def compare() -> Part:
             *(Socket(name, tuple((end, name) for end in ends)) for name in ("model", "clip", "vae")),
             widget("loras", "my LoRAs", "compare"),
             *widgets,
-            widget("scorer", "scorer", "scorer"),
+            *SCORED_BY,
         ),
         COMPARED,
         ("dreambooth", "best epoch", "lora ranking", "which lora", "xy plot"),
@@ -153,7 +150,7 @@ def toy_improve() -> Part:
     return Part(
         "Improve my LoRA (toybox)",
         IMPROVE,
-        {**toy_parts(), **improvement(400, *TOY.values(), name, True, **settings)},
+        {**toy_parts(), **improvement(400, *TOY.values(), name, **settings)},
         (widget("concept", "subject", "toy"), SHARE, widget("rounds", "rounds", "rounds")),
         IMPROVED,
     )

@@ -12,7 +12,19 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
-from family_workflows import DRAWING, FAMILIES, TRAINING, TURBO_LEFT, Files, loaders, note_text, verification
+from family_workflows import (
+    DRAWING,
+    FAMILIES,
+    JUDGE,
+    REWARD,
+    SCORERS,
+    TRAINING,
+    TURBO_LEFT,
+    Files,
+    loaders,
+    note_text,
+    verification,
+)
 from hosting import Server
 from workflows import FOLDER, to_ui
 
@@ -72,16 +84,23 @@ def checkpoint_parts(checkpoint: str) -> dict:
     }
 
 
+def scorers(left: int, top: int) -> dict:
+    """The two scorers that the README installs."""
+    kind, size = "DBDPO_LoadScorer", (340, 240)
+    return {
+        "scorer": node(kind, left, top, size, "Scorer that trains", scorer=REWARD),
+        "judge": node(kind, left, top + 295, size, "Judge that never trains", scorer=JUDGE),
+    }
+
+
 def subject_parts(top: int) -> dict:
-    """Photos (the node at this height), the concept, its prompts, and the scorer."""
+    """Photos (the node at this height), the concept, its prompts, and two scorers."""
     photos = {"references": ["photos", 0], "masks": ["photos", 1], "held_out": ["photos", 2], "mask_shows": "subject"}
     return {
         "photos": node("DBDPO_SubjectPhotos", -400, top, (340, 780), "Drop your photos here", files="example.png"),
         "concept": node("DBDPO_Concept", 0, 0, (340, 480), identifier="sks", class_noun="dog", **photos),
         "prompts": node("DBDPO_PromptSet", 0, 780, (340, 305), concept=["concept", 0], preset="living things"),
-        "scorer": node(
-            "DBDPO_LoadScorer", 0, 1140, (340, 240), scorer="ViT-B-32.safetensors", architecture="ViT-B-32-quickgelu"
-        ),
+        **scorers(0, 1140),
     }
 
 
@@ -103,13 +122,12 @@ def loop(model: list, clip: list, vae: list, drawing: dict, training: dict, run_
 
 
 def ending(
-    before: list, after: list, lora: list, clip: list, vae: list, candidates: list, name: str, judge: bool, left: int
+    before: list, after: list, lora: list, clip: list, vae: list, candidates: list, name: str, left: int
 ) -> dict:
-    more = {"judge": ["judge", 0]} if judge else {}
     return {
         "evaluate": node(
             "DBDPO_Evaluate", left, 0, (760, 900), before=before, after=after, clip=clip, vae=vae,
-            candidates=candidates, scorer=["scorer", 0], **more,
+            candidates=candidates, scorer=["scorer", 0], judge=["judge", 0],
         ),
         "report": words(left, 960, (760, 220), "Did it get better?", ["evaluate", 1]),
         "save": node(
@@ -185,12 +203,12 @@ USER_NOTE = """# Start here
 Choose your files, then press **Run**.
 1. *Load Checkpoint*, *Load LoRA*: your checkpoint, and the LoRA of your subject.
 2. Drop photos of the subject onto *Subject Photos*; enter *identifier* and *class noun* as in training.
-3. *Load Scorer*: an open_clip model, installed once.
+3. *Scorer that trains*, *Judge that never trains*: two models, installed once.
 
 ## Files
 {files}
 - `models/loras/`: your LoRA
-- `models/dreambooth_dpo_scorers/ViT-B-32.safetensors`: OpenAI's ViT-B-32 in open_clip's form (MIT)
+{scorers}
 
 ## Further
 If you can, drop masks too (`a_mask.png` beside `a.png`), or cut-outs: then fidelity does not reward the place of the
@@ -213,9 +231,7 @@ def inspected(toy: dict) -> dict:
     graph["train"] = {**train, "pos": [2620, 0], "inputs": {**train["inputs"], "pairs": ["inspect", 0]}}
     return {
         **graph,
-        **ending(
-            toy["model"], ["train", 0], ["train", 1], toy["clip"], toy["vae"], ["sample", 0], "toybox", True, 3100
-        ),
+        **ending(toy["model"], ["train", 0], ["train", 1], toy["clip"], toy["vae"], ["sample", 0], "toybox", 3100),
     }
 
 
@@ -258,9 +274,7 @@ def drafted(toy: dict) -> dict:
     return {
         **graph,
         **later,
-        **ending(
-            toy["model"], ["train", 0], ["train", 1], toy["clip"], toy["vae"], ["finish", 0], "toybox", True, 2760
-        ),
+        **ending(toy["model"], ["train", 0], ["train", 1], toy["clip"], toy["vae"], ["finish", 0], "toybox", 2760),
     }
 
 
@@ -304,9 +318,7 @@ def graphs() -> dict[str, tuple[dict, list[dict]]]:
     quick = {
         **toy_parts(),
         **loop(*toy.values(), TOY_DRAWING, {}, "toybox_quickstart"),
-        **ending(
-            toy["model"], ["train", 0], ["train", 1], toy["clip"], toy["vae"], ["sample", 0], "toybox", True, 1800
-        ),
+        **ending(toy["model"], ["train", 0], ["train", 1], toy["clip"], toy["vae"], ["sample", 0], "toybox", 1800),
     }
     rounds = {
         **toy_parts(),
@@ -318,7 +330,7 @@ def graphs() -> dict[str, tuple[dict, list[dict]]]:
         "kept_words": words(880, 440, (420, 260), "Which round is kept?", ["rounds", 5]),
         "curves": node("PreviewImage", 880, 760, (420, 440), "Training of the last round", images=["rounds", 2]),
         **ending(
-            toy["model"], ["rounds", 0], ["rounds", 1], toy["clip"], toy["vae"], ["rounds", 3], "toybox", True, 1360
+            toy["model"], ["rounds", 0], ["rounds", 1], toy["clip"], toy["vae"], ["rounds", 3], "toybox", 1360
         ),
     }  # fmt: skip
     rounds["save"] |= {"pos": [880, 1260], "size": [420, 230]}
@@ -342,9 +354,9 @@ def graphs() -> dict[str, tuple[dict, list[dict]]]:
         graph = {
             **checkpoint_parts(checkpoint),
             **loop(model, clip, vae, drawing, training, name),
-            **ending(model, ["train", 0], ["train", 1], clip, vae, ["sample", 0], "my_subject", False, 1800),
+            **ending(model, ["train", 0], ["train", 1], clip, vae, ["sample", 0], "my_subject", 1800),
         }
-        found[name] = (graph, [note(USER_NOTE.format(files=files), -900, 0, (440, 640))])
+        found[name] = (graph, [note(USER_NOTE.format(files=files, scorers=SCORERS), -900, 0, (440, 640))])
     return found | {name: family_graph(name, files) for name, files in FAMILIES.items()}
 
 
@@ -355,7 +367,7 @@ def family_graph(name: str, files: Files) -> tuple[dict, list[dict]]:
         **loaders(files, node),
         **subject_parts(785),
         **loop(model, clip, vae, DRAWING, TRAINING, name),
-        **ending(model, ["train", 0], ["train", 1], clip, vae, ["sample", 0], "my_subject", False, 1800),
+        **ending(model, ["train", 0], ["train", 1], clip, vae, ["sample", 0], "my_subject", 1800),
         **(verification(files, node, words) if files.turbo else {}),
     }
     return graph, [note(note_text(files), -900, 0, (440, 640))]

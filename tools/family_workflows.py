@@ -61,6 +61,13 @@ FAMILIES = {
 """By the workflow's name."""
 
 
+REWARD, JUDGE = "CLIP-ViT-B-32-laion2B-s34B-b79K", "dinov2-base"
+"""Folders of the scorers that the README installs."""
+SCORERS = f"""- `models/dreambooth_dpo_scorers/{REWARD}`: the scorer that trains (MIT; huggingface.co:
+  laion/{REWARD})
+- `models/dreambooth_dpo_scorers/{JUDGE}`: the judge (Apache-2.0; huggingface.co: facebook/{JUDGE})"""
+
+
 def loaders(files: Files, node: Callable[..., dict]) -> dict:
     """The host's own loaders of denoiser, text encoder and VAE, with the user's LoRA on the denoiser."""
     if len(files.encoders) == 2:
@@ -123,10 +130,10 @@ def note_text(files: Files) -> str:
     )
     more = f"\n\n{files.says}" if files.says else ""
     return f"""# Start here
-Choose your LoRA, photos and scorer, then press **Run**.
+Choose your LoRA and photos, then press **Run**.
 1. *Load LoRA*: your LoRA of {files.title}.
 2. Drop photos of the subject onto *Subject Photos*; enter *identifier* and *class noun* as in training.
-3. *Load Scorer*: an open_clip model, installed once.
+3. *Scorer that trains*, *Judge that never trains*: two models, installed once.
 
 Values that are *auto* are this family's own.{fast}{more}
 
@@ -134,4 +141,4 @@ Values that are *auto* are this family's own.{fast}{more}
 {files.license}; huggingface.co: {files.source}
 {rows}
 - `models/loras/`: your LoRA
-- `models/dreambooth_dpo_scorers/ViT-B-32.safetensors`: OpenAI's ViT-B-32 in open_clip's form (MIT)"""
+{SCORERS}"""

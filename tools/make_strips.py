@@ -28,7 +28,7 @@ from dreambooth_dpo.toybox.prompts import train_and_held_out
 WIDTH, HEIGHT = 1280, 800
 FRAME, ACROSS, TITLE, LIMIT = 640, 3, 30, 300_000
 """Width of a frame and frames in a row, height of a title (pixels), greatest size of a strip (bytes)."""
-TOY = {"scorer": "toybox reward", "preset": "own text"}
+TOY = {"scorer": "toybox reward", "judge": "toybox judge", "preset": "own text"}
 _SIZE = {"width": 64, "height": 64}
 _DRAWN = {**_SIZE, "steps": 12, "cfg": 1.0}
 AUTO = {"CenterCropImages": _SIZE, "DBDPO_Rounds": _DRAWN, "DBDPO_CompareLoras": _DRAWN}
@@ -100,7 +100,7 @@ def record(view, server: Server, name: str, values: dict, inner: dict, ends: lis
     strip.take("Link a model, choose LoRA and photos")
     status, answer = press_run(view)
     assert status == 200 and not answer["node_errors"], answer
-    view.wait_for_timeout(2500)
+    view.wait_for_timeout(40_000)
     strip.take("Run")
     history = finished(view, server, answer["prompt_id"], 3600)
     assert history["status"]["status_str"] == "success", history["status"]
@@ -112,7 +112,9 @@ def record(view, server: Server, name: str, values: dict, inner: dict, ends: lis
             app.canvas.openSubgraph(part.subgraph, part)
         }"""
     )
-    view.wait_for_timeout(3000)
+    view.wait_for_timeout(1500)
+    view.evaluate("app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+    view.wait_for_timeout(2500)
     strip.take("Inside: every node, to look at or to change")
     strip.save(path)
     return history
@@ -158,18 +160,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as base:
         seed_settings(Path(base), **kind.settings)
         with Server(Path(base), *kind.arguments) as server:
-            lora = prepare(server, steps=4 if given.small else 120)
+            loras = prepare(server, steps=4 if given.small else 120, epochs=2)
             with page(server, WIDTH, HEIGHT) as view:
                 if "first_run" in given.what:
                     first_run(view, server)
                 subject = {**TOY, **named()}
                 if "improve" in given.what:
-                    values = {**subject, "lora_name": lora, "rounds": 1}
+                    values = {**subject, "lora_name": loras[-1], "rounds": 1}
                     ends, path = ["before_after", "report"], images / "one_click_improve.jpg"
                     record(view, server, "Improve my LoRA", values, inner, ends, path)
                 if "compare" in given.what:
                     ends, path = ["sheet", "report"], images / "one_click_compare.jpg"
-                    record(view, server, "Is my LoRA any good", {**subject, "loras": lora}, inner, ends, path)
+                    values = {**subject, "loras": "\n".join(loras)}
+                    record(view, server, "Is my LoRA any good", values, inner, ends, path)
 
 
 if __name__ == "__main__":

@@ -11,12 +11,12 @@ from workflows import VIEW_SCALE
 pytestmark = pytest.mark.front_ends(
     "newest", "nodes2", why="the front end that the pinned host brings lists no packs' blueprints"
 )
-TOY_VALUES = {"scorer": "toybox reward", "rounds": 1, "preset": "objects"}
+TOY_VALUES = {"scorer": "toybox reward", "judge": "toybox judge", "rounds": 1, "preset": "objects"}
 
 
 @pytest.fixture(scope="module")
 def lora(server: Server) -> str:
-    return prepare(server)
+    return prepare(server)[-1]
 
 
 @pytest.fixture
@@ -36,6 +36,7 @@ def test_a_blueprint_is_found_set_and_run_and_saves_a_lora(page, server: Server,
     shown = set_part(page, {**TOY_VALUES, **named(), "lora_name": lora, "fidelity_weight": 0.7})
     assert list(shown) == [
         "lora_name", "folder", "identifier", "class_noun", "preset", "fidelity_weight", "rounds", "scorer",
+        "judge",
     ]  # fmt: skip
     status, answer = press_run(page)
     assert status == 200 and not answer["node_errors"], answer

@@ -23,7 +23,8 @@ def test_complete_and_missing_toybox_weights(tmp_path: Path) -> None:
 def test_missing_scorers_are_named_with_their_download(tmp_path: Path) -> None:
     found = scorer_findings([tmp_path / "scorers"], {"HF_HOME": str(tmp_path / "hf")})
     assert [f.status for f in found] == [WARNING] * len(USUAL)
-    assert found[0].remedy == f'hf download {CLIP} --local-dir "{tmp_path / "scorers" / CLIP.split("/")[1]}" (0.6 GB)'
+    where, files = tmp_path / "scorers" / CLIP.split("/")[1], "open_clip_config.json open_clip_model.safetensors"
+    assert found[0].remedy == f'hf download {CLIP} {files} --local-dir "{where}" (0.6 GB)'
 
 
 def test_scorers_in_the_cache_are_found(tmp_path: Path) -> None:

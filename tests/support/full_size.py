@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ import torch
 from PIL import Image
 
 from dreambooth_dpo.dpo_core.backends.comfyui.random_models import lora_layers, write_checkpoint
+
+REWARD, JUDGE = "CLIP-ViT-B-32-laion2B-s34B-b79K", "dinov2-base"
 
 
 def subject_lora(kind: str, rank: int = 4) -> dict[str, torch.Tensor]:
@@ -26,13 +29,22 @@ def subject_lora(kind: str, rank: int = 4) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def clip_weights(architecture: str) -> dict[str, torch.Tensor]:
-    """The random weights with which open_clip initialises a model."""
+def write_scorers(folder: Path) -> None:
+    """The two scorers that the README names, as folders of their files, with random weights."""
     import open_clip
+    from safetensors.torch import save_file
+    from transformers import BitImageProcessor, Dinov2Config, Dinov2Model
 
+    reward, judge = folder / REWARD, folder / JUDGE
+    reward.mkdir(parents=True, exist_ok=True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(2)
-        return {name: tensor.contiguous() for name, tensor in open_clip.create_model(architecture).state_dict().items()}
+        weights = open_clip.create_model("ViT-B-32").state_dict()
+        Dinov2Model(Dinov2Config()).save_pretrained(judge)
+    BitImageProcessor(crop_size={"height": 224, "width": 224}, size={"shortest_edge": 256}).save_pretrained(judge)
+    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, reward / "open_clip_model.safetensors")
+    config = {"model_cfg": open_clip.get_model_config("ViT-B-32"), "preprocess_cfg": {}}
+    (reward / "open_clip_config.json").write_text(json.dumps(config), encoding="utf-8")
 
 
 def fill_server(folder: Path, kind: str, checkpoint: str) -> None:
@@ -40,12 +52,9 @@ def fill_server(folder: Path, kind: str, checkpoint: str) -> None:
     from safetensors.torch import save_file
 
     write_checkpoint(kind, folder / "models" / "checkpoints" / checkpoint)
-    for part, name, tensors in (
-        ("loras", "my_subject", subject_lora(kind)),
-        ("dreambooth_dpo_scorers", "ViT-B-32", clip_weights("ViT-B-32-quickgelu")),
-    ):
-        (folder / "models" / part).mkdir(parents=True, exist_ok=True)
-        save_file(tensors, folder / "models" / part / f"{name}.safetensors")
+    (folder / "models" / "loras").mkdir(parents=True, exist_ok=True)
+    save_file(subject_lora(kind), folder / "models" / "loras" / "my_subject.safetensors")
+    write_scorers(folder / "models" / "dreambooth_dpo_scorers")
     (folder / "input").mkdir(exist_ok=True)
     photo = np.random.default_rng(3).integers(0, 256, (6, 6, 3), np.uint8)
     Image.fromarray(photo).resize((256, 256), Image.Resampling.BICUBIC).save(folder / "input" / "example.png")

@@ -25,8 +25,8 @@ SMALL = {
 """Values of inner nodes: the same work in seconds."""
 
 
-def prepare(server: Server, concept: int = 0, steps: int = 4) -> str:
-    """Photos of a toybox subject in the server's input folder, and one LoRA of it; that LoRA's name."""
+def prepare(server: Server, concept: int = 0, steps: int = 4, epochs: int = 1) -> list[str]:
+    """Photos of a toybox subject in the server's input folder, and LoRAs of it; the longest trained name is last."""
     from PIL import Image
 
     folder = server.folder / "input" / PHOTOS
@@ -35,13 +35,13 @@ def prepare(server: Server, concept: int = 0, steps: int = 4) -> str:
         Image.fromarray(photo).save(folder / f"{i}.png")
     toy = {"class_type": "DBDPO_LoadToybox", "inputs": {"concept": concept, "personalized": False, "steps": 1}}
     links = {"model": ["toy", 0], "clip": ["toy", 1], "vae": ["toy", 2]}
-    epochs = {"concept": concept, "steps": steps, "epochs": 1, **links}
+    trained = {"concept": concept, "steps": steps, "epochs": epochs, **links}
     shown = server.run({
         "toy": toy,
-        "epochs": {"class_type": "DBDPO_ToyboxEpochs", "inputs": epochs},
+        "epochs": {"class_type": "DBDPO_ToyboxEpochs", "inputs": trained},
         "names": {"class_type": "PreviewAny", "inputs": {"source": ["epochs", 0]}},
     })  # fmt: skip
-    return shown["outputs"]["names"]["text"][0]
+    return shown["outputs"]["names"]["text"][0].splitlines()
 
 
 def named(concept: int = 0) -> dict[str, str]:
@@ -63,8 +63,7 @@ def insert(view, name: str, seen: Callable[[], None] = lambda: None) -> None:
     seen()
     view.keyboard.press("Enter")
     view.wait_for_timeout(500)
-    if not view.evaluate("app.graph._nodes.some(n => n.isSubgraphNode?.())"):
-        view.mouse.click(x, y)  # the newest front end lets the node follow the pointer until a click
+    view.mouse.click(x, y)  # in the newest front end the node follows the pointer until a click
     view.wait_for_function("app.graph._nodes.some(n => n.isSubgraphNode?.())")
 
 

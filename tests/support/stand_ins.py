@@ -1,4 +1,4 @@
-"""Files without tensors that stand for the models, and a picture for the photos, that a graph names."""
+"""Files and folders without tensors that stand for the models, and a picture for the photos, that a graph names."""
 
 from __future__ import annotations
 
@@ -23,5 +23,7 @@ def write_stand_ins(folder: Path, graph: dict) -> None:
         for key, kind in FILES.items():
             if key in node["inputs"] and not isinstance(node["inputs"][key], list):
                 path = folder / "models" / kind / node["inputs"][key]
+                if not path.suffix:  # a folder, as scorers are
+                    path = path / "config.json"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes((2).to_bytes(8, "little") + b"{}")
