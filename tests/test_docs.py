@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import typer.main
+from docs_search import anchor
 
 from dreambooth_dpo.cli import app
 
@@ -22,8 +23,7 @@ _SCRIPT = re.compile(r"python (tools/\w+\.py)")
 
 def anchors(page: Path) -> set[str]:
     """The anchors of a page's headings, as GitHub makes them: "## Faces, and masks" -> "faces-and-masks"."""
-    titles = (re.sub(r"[`*]|\[|\]\([^)]*\)", "", title) for title in _HEADING.findall(page.read_text(encoding="utf-8")))
-    return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+    return {anchor(title) for title in _HEADING.findall(page.read_text(encoding="utf-8"))}
 
 
 def name(page: Path) -> str:
@@ -36,9 +36,9 @@ def test_links_lead_somewhere(page: Path) -> None:
     for link in _LINK.findall(page.read_text(encoding="utf-8")):
         if "://" in link or link.startswith("mailto:"):
             continue
-        path, _, anchor = link.partition("#")
+        path, _, place = link.partition("#")
         target = (page.parent / path).resolve() if path else page
-        if not target.exists() or (anchor and target.suffix == ".md" and anchor not in anchors(target)):
+        if not target.exists() or (place and target.suffix == ".md" and place not in anchors(target)):
             dead.append(link)
     assert dead == []
 
