@@ -12,8 +12,9 @@ import re
 
 import numpy as np
 
+from .background_reading import background_distances
 from .captions import BACKGROUND_PHRASES, hat_phrase
-from .oracle import ORACLE_VERSION, Oracle, background_distances
+from .oracle import ORACLE_VERSION, Oracle
 from .world import BACKGROUNDS, HAT_COLOURS, SIZE
 
 NOISE = 30.0

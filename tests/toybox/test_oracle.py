@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dreambooth_dpo.toybox.oracle import UNCLEAR, Oracle, Reading, Verdict, background_distances, colour_map
+from dreambooth_dpo.toybox.background_reading import background_distances
+from dreambooth_dpo.toybox.oracle import UNCLEAR, Oracle, Reading, Verdict, colour_map
 from dreambooth_dpo.toybox.world import (
     BACKGROUNDS,
     CLASSES,

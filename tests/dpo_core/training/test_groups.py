@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from loops import FakeModel, adapters, changed, difference, make_loop, outcome
+from loops import FakeModel, changed, make_loop
 from pydantic import ValidationError
+from resuming import resumes_bit_for_bit
 from trainers import make_groups, make_trainer, steps_of
 
 from dreambooth_dpo.dpo_core.errors import UserError
@@ -128,19 +129,7 @@ def test_own_pairs_are_groups_of_two(tmp_path: Path) -> None:
 def test_a_run_on_groups_resumes_bit_for_bit(tmp_path: Path, objective: str, bank: int) -> None:
     train = {"objective": objective, "beta": 100.0 if bank else 1.0, "group_size": 3, "reference_bank": bank}
     settings = changed(train=train)
-    whole = make_loop(tmp_path / "whole", settings=settings)
-    whole.go()
-
-    def interrupt(stage: str, done: int, *_, **__) -> None:
-        if stage == "train round_1" and done == 4:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        make_loop(tmp_path / "broken", settings=settings, progress=interrupt).go()
-    resumed = make_loop(tmp_path / "broken", settings=settings)
-    resumed.go()
-    assert outcome(resumed.run) == outcome(whole.run)
-    assert all(difference(a, b) == 0 for a, b in zip(adapters(resumed.run), adapters(whole.run), strict=True))
+    resumes_bit_for_bit(tmp_path, settings)
 
 
 def test_a_margin_weight_weighs_the_pairs_losses() -> None:

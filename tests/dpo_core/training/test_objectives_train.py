@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from loops import adapters, changed, difference, make_loop, outcome
+from loops import changed, difference, make_loop
+from resuming import resumes_bit_for_bit
 from trainers import PAIRS, forward, make_data, make_trainer, steps_of
 
 from dreambooth_dpo.dpo_core.errors import UserError
@@ -81,17 +82,5 @@ def test_the_guards_scale_is_a_mean_over_parts_and_is_1_without_a_loser() -> Non
 
 def test_a_run_with_gaps_and_guard_resumes_bit_for_bit(tmp_path: Path) -> None:
     settings = changed(train={"objective": "reward_gap", "loser_guard": 0.6})
-    whole = make_loop(tmp_path / "whole", settings=settings)
-    whole.go()
-
-    def interrupt(stage: str, done: int, *_, **__) -> None:
-        if stage == "train round_1" and done == 4:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        make_loop(tmp_path / "broken", settings=settings, progress=interrupt).go()
-    resumed = make_loop(tmp_path / "broken", settings=settings)
-    resumed.go()
-    assert outcome(resumed.run) == outcome(whole.run)
-    assert all(difference(a, b) == 0 for a, b in zip(adapters(resumed.run), adapters(whole.run), strict=True))
+    whole = resumes_bit_for_bit(tmp_path, settings)
     assert all("loser_scale" in r for r in whole.run.training(1))

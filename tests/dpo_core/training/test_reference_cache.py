@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from loops import FakeModel, Poisoned, adapters, changed, difference, make_loop, outcome
+from loops import FakeModel, Poisoned, changed, difference
+from resuming import resumes_bit_for_bit
 from trainers import PAIRS, make_trainer, steps_of
 
 from dreambooth_dpo.dpo_core.errors import UserError
@@ -144,19 +145,7 @@ def test_a_loaded_state_continues_bit_for_bit(more: dict) -> None:
 @pytest.mark.parametrize("at", ["reference round_1", "train round_1"])
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path: Path, at: str) -> None:
     settings = changed(train={"reference_bank": 2, "loser_guard": 0.6})
-    whole = make_loop(tmp_path / "whole", settings=settings)
-    whole.go()
-
-    def interrupt(stage: str, done: int, *_, **__) -> None:
-        if stage == at and done == 3:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        make_loop(tmp_path / "broken", settings=settings, progress=interrupt).go()
-    resumed = make_loop(tmp_path / "broken", settings=settings)
-    resumed.go()
-    assert outcome(resumed.run) == outcome(whole.run)
-    assert all(difference(a, b) == 0 for a, b in zip(adapters(resumed.run), adapters(whole.run), strict=True))
+    resumes_bit_for_bit(tmp_path, settings, at, 3)
 
 
 def test_nan_stops_with_the_last_saved_adapter() -> None:
