@@ -55,14 +55,14 @@ def used_with(made: io.Input, **others: Iterable[str]) -> io.Input:
     return made
 
 
-def widget(kind: type[Settings], setting: str, **over: Any) -> io.Input:
-    """The input of one setting. over: arguments of io.Input to replace on this node."""
+def widget(kind: type[Settings], setting: str, *, named: str = "", **over: Any) -> io.Input:
+    """The input of one setting. named: its name on this node, if another. over: other arguments of io.Input here."""
     field, mark = next((field, mark) for name, field, mark in widget_fields(kind) if name == setting)
     default = field.default if mark.default is UNSET else mark.default
     given: dict[str, Any] = {"default": default, "tooltip": field.description}
     if mark.since:
         given["optional"] = True
-    made = _input(mark.name or setting, field, mark, given, over)
+    made = _input(named or mark.name or setting, field, mark, given, over)
     # As an attribute: 0.3.64's widgets do not take it as an argument.
     made.extra_dict = {SETTING: f"{kind.__name__}.{setting}"} | ({} if mark.before is UNSET else {BEFORE: mark.before})
     if mark.advanced:
@@ -95,13 +95,19 @@ def _input(name: str, field: FieldInfo, mark: Widget, given: dict[str, Any], ove
 
 
 def ordered(
-    *kinds: type[Settings], beside: Iterable[io.Input] = (), order: Iterable[str] = (), without: Iterable[str] = ()
+    *kinds: type[Settings],
+    beside: Iterable[io.Input] = (),
+    order: Iterable[str] = (),
+    without: Iterable[str] = (),
+    younger: Iterable[io.Input] = (),
+    since: int = 0,
 ) -> list[io.Input]:
     """The widgets of all `kinds` except `without`, and the inputs `beside` them, in the order of saved graphs.
 
-    order: names of the first inputs, as in saved graphs. The others follow by their number (Widget.since).
+    order: names of the first inputs, as in saved graphs. The others follow by their number (Widget.since); that of the
+    inputs `younger` is `since`.
     """
-    found = {i.id: (0, i) for i in beside}
+    found = {i.id: (0, i) for i in beside} | {i.id: (since, i) for i in younger}
     for kind in kinds:
         for setting, _, mark in widget_fields(kind):
             found[mark.name or setting] = (mark.since, widget(kind, setting))

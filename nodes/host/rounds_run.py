@@ -23,6 +23,7 @@ STAGES = {
     "sample": "draw",
     "score": "score",
     "pairs": "pairs",
+    "own": "pairs",
     "finish": "finish",
     "finished_score": "rescore",
     "finished_pairs": "pairs",

@@ -14,13 +14,14 @@ def judge_input(says: str, **more) -> io.Input:
     return ScorerType.Input("judge", optional=True, tooltip=f"A scorer of another backbone that {says}", **more)
 
 
-def quality_input() -> io.Input:
+def quality_input(**more) -> io.Input:
     """The optional model of the quality guard."""
     return ScorerType.Input(
         "quality",
         optional=True,
         tooltip="PickScore, or another CLIP trained on people's preferences: a guard that only measures. A clear fall "
         "of the pictures' quality is reported.",
+        **more,
     )
 
 

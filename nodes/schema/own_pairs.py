@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ...dpo_core.settings import OwnPairSettings
+from ..host.early_end import ending_early
 from ..sockets import CATEGORY, PairsType, found_by, shown_again
 from ..widgets import widget
 
@@ -46,6 +47,7 @@ class OwnPairs(io.ComfyNode):
         )
 
     @classmethod
+    @ending_early
     def execute(cls, pairs, model, vae, source: str, prompt: str, weight: float) -> io.NodeOutput:
         from ..host.runs import NodeProgress
         from ..stages.own_pairs import add_own_pairs

@@ -10,16 +10,18 @@ from comfy_api.latest import io
 from ...dpo_core.settings import (
     AdapterSettings,
     LoopSettings,
+    OwnPairSettings,
     PairSettings,
     SamplingSettings,
     StopSettings,
     TrainSettings,
 )
 from ..sockets import AUTO, CATEGORY, CandidatesType, ConceptType, PromptsType, ScorerType, found_by
-from ..widgets import advanced, ordered, widget
+from ..widgets import advanced, ordered, used_with, widget
 from .finish import FinishCandidates
-from .inputs import judge_input, seeds_input
+from .inputs import judge_input, quality_input, seeds_input
 from .keep_best import KeepBest
+from .own_pairs import OwnPairs
 from .pairs import PAIRING, BuildPairs
 from .sample import DRAWING, SampleCandidates, sampler_inputs, sampling_inputs
 from .score import second_scorer
@@ -51,10 +53,10 @@ def _later(number: int) -> dict[str, int]:
     return {"round": number} if number else {}
 
 
-def _measuring(judge: Any, seeds_per_prompt: int | None) -> dict[str, Any]:
-    """Widget values and judge of the Keep Best Round of every round."""
+def _measuring(judge: Any, quality: Any, seeds_per_prompt: int | None) -> dict[str, Any]:
+    """Widget values, judge and quality guard of the Keep Best Round of every round."""
     defaults = {i.id: i.default for i in KeepBest.define_schema().inputs if hasattr(i, "default")}
-    linked = {} if judge is None else {"judge": judge}
+    linked = {name: link for name, link in (("judge", judge), ("quality", quality)) if link is not None}
     return {**defaults, **({"seeds_per_prompt": seeds_per_prompt} if seeds_per_prompt is not None else {}), **linked}
 
 
@@ -75,10 +77,12 @@ def _drawn(
     scorers: dict[str, Any],
     pairing: dict[str, Any],
     drafts: int,
+    own: dict[str, Any],
 ) -> _Drawn:
     """Add the nodes that sample, score and pair the candidates of a round.
 
     drafts: sampler steps of the drafts, 0 for none. With drafts, those in pairs are finished, scored and paired again.
+    own: inputs of the node that adds a person's pairs; empty for none.
     """
     steps = drawing["steps"]
     drawing = {**drawing, **_later(number), "steps": drafts or steps}
@@ -90,12 +94,40 @@ def _drawn(
     sample = graph.node(SampleCandidates.define_schema().node_id, f"sample_{number}", **links, **drawing)
     pairs = paired(sample, "")
     if not drafts:
-        return _Drawn(sample, pairs)
+        return _Drawn(sample, _with_own(graph, number, pairs, own))
     model = {name: links[name] for name in ("model", "clip", "vae")}
     finish = graph.node(
         FinishCandidates.define_schema().node_id, f"finish_{number}", pairs=pairs.out(0), steps=steps, **model
     )
-    return _Drawn(finish, paired(finish, "finished_"), pairs)
+    return _Drawn(finish, _with_own(graph, number, paired(finish, "finished_"), own), pairs)
+
+
+def _with_own(graph: Any, number: int, pairs: Any, own: dict[str, Any]) -> Any:
+    """The node of a round's pairs, or one after it that adds a person's own."""
+    return graph.node(OwnPairs.define_schema().node_id, f"own_{number}", pairs=pairs.out(0), **own) if own else pairs
+
+
+def _own(widgets: dict[str, Any], links: dict[str, Any]) -> dict[str, Any]:
+    """Inputs of the node that adds a person's pairs, by the loop's widgets; empty without a source."""
+    given = {name: widgets.get(f"own_{name}") for name in ("prompt", "weight")}
+    more = {name: value for name, value in given.items() if value is not None}
+    return {**links, "source": widgets["own_pairs"], **more} if widgets.get("own_pairs") else {}
+
+
+def _own_inputs() -> list[io.Input]:
+    """Widgets of a person's own pairs, as those of Add Own Pairs."""
+    source = io.String.Input(
+        "own_pairs",
+        default="",
+        optional=True,
+        tooltip="Your own pairs for every round: a folder in ComfyUI's input folder that holds winner and loser, or a "
+        ".csv file there, as for Add Own Pairs. Empty: none.",
+    )
+    prompt = io.String.Input(
+        "own_prompt", default="", optional=True, tooltip="The prompt of own pairs that have none of their own."
+    )
+    weight = widget(OwnPairSettings, "weight", named="own_weight", optional=True)
+    return [advanced(source), *(used_with(advanced(i), own_pairs=["?*"]) for i in (prompt, weight))]
 
 
 def _keep_best(graph: Any, number: int, drawn: _Drawn, train: Any, earlier: Any, parts: dict[str, Any]) -> Any:
@@ -138,7 +170,7 @@ def rounds_inputs() -> list[io.Input]:
         advanced(seeds_input(optional=True)),
     ]
     kinds = (LoopSettings, SamplingSettings, PairSettings, AdapterSettings, TrainSettings)
-    return ordered(*kinds, beside=beside, order=_ORDER)
+    return ordered(*kinds, beside=beside, order=_ORDER, younger=_own_inputs(), since=11)
 
 
 class Rounds(io.ComfyNode):
@@ -165,6 +197,7 @@ class Rounds(io.ComfyNode):
                 judge_input(
                     "is not used in training: its gain counts half in the choice of the best round.", extra_dict=_LINKED
                 ),
+                quality_input(extra_dict=_LINKED),
                 *rounds_inputs(),
             ],
             outputs=[
@@ -193,8 +226,9 @@ class Rounds(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model, clip, vae, concept, prompts, scorer, rounds, run_name, scorer_2=None, judge=None, **widgets
-    ) -> io.NodeOutput:
+        cls, model, clip, vae, concept, prompts, scorer, rounds, run_name, scorer_2=None, judge=None, quality=None,
+        **widgets,
+    ) -> io.NodeOutput:  # fmt: skip
         from comfy_execution.graph_utils import GraphBuilder
 
         from ..host.rounds_run import begin
@@ -204,12 +238,12 @@ class Rounds(io.ComfyNode):
         drawing, training = _given(sampling_inputs(), widgets), _given(training_inputs(), widgets)
         pairing = _given(BuildPairs.define_schema().inputs, widgets)
         scorers, kept = _scorers(scorer, scorer_2), None
-        measured = _measuring(judge, widgets.get("seeds_per_prompt"))
+        measured = _measuring(judge, quality, widgets.get("seeds_per_prompt"))
         measuring = {"before": model, "clip": clip, "vae": vae, **scorers, **measured}
         shared = {"clip": clip, "vae": vae, "concept": concept, "prompts": prompts, "run_name": run_name}
-        drafts = widgets.get("draft_steps") or 0
+        drafts, own = widgets.get("draft_steps") or 0, _own(widgets, {"model": model, "vae": vae})
         for number in range(rounds):
-            drawn = _drawn(graph, number, {"model": model, **shared}, drawing, scorers, pairing, drafts)
+            drawn = _drawn(graph, number, {"model": model, **shared}, drawing, scorers, pairing, drafts, own)
             steps = {**training, **_later(number)}
             links = {"model": model, "clip": clip, "pairs": drawn.pairs.out(0)}
             train = graph.node(TrainStep.define_schema().node_id, f"train_{number}", **links, **steps)
@@ -226,8 +260,11 @@ class Rounds(io.ComfyNode):
         steps: int = 20,
         draft_steps: int = 0,
         sampler_name: str = "euler",
+        own_pairs: str = "",
     ) -> bool | str:
         wrong = SampleCandidates.validate_inputs(run_name)
+        if wrong is True and own_pairs:
+            wrong = OwnPairs.validate_inputs(own_pairs)
         # Values that are auto (0 steps, sampler "auto") are known when the model is: Finish Candidates checks them.
         if wrong is True and draft_steps and steps and sampler_name not in (None, AUTO):
             from ..stages.finish import drafts_refused
@@ -236,8 +273,9 @@ class Rounds(io.ComfyNode):
         return wrong if wrong is not True else BuildPairs.validate_inputs(angle_low, angle_high)
 
     @classmethod
-    def fingerprint_inputs(cls, run_name: str = "", **_) -> int:
-        return SampleCandidates.fingerprint_inputs(run_name)
+    def fingerprint_inputs(cls, run_name: str = "", own_pairs: str | None = "", **_) -> int | list:
+        of_run = SampleCandidates.fingerprint_inputs(run_name)
+        return [of_run, OwnPairs.fingerprint_inputs(own_pairs)] if own_pairs else of_run
 
 
 NODES = [Rounds]

@@ -1,4 +1,4 @@
-"""Sampling, prompts and scorer models through ComfyUI's own functions."""
+"""Sampling and prompts through ComfyUI's own functions."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ import pytest
 import torch
 from native_models import DRAWING, LONG, PROMPTS, furthest, left_behind, noise, random_live, random_model, weights_of
 
-from dreambooth_dpo.dpo_core.backends.comfyui import ComfyTextToImage, ResidentEmbedder, with_live_adapter
+from dreambooth_dpo.dpo_core.backends.comfyui import ComfyTextToImage, with_live_adapter
 from dreambooth_dpo.dpo_core.backends.comfyui.conditioning import batch, groups
 from dreambooth_dpo.dpo_core.backends.comfyui.model import BATCH_INVARIANT
 from dreambooth_dpo.dpo_core.errors import UserError
-from dreambooth_dpo.metrics.embedders import load_embedder
-from dreambooth_dpo.toybox.models import weights_folder
 from dreambooth_dpo.toybox.native import native_toybox
 
 pytestmark = pytest.mark.usefixtures("as_nodes_run")
@@ -220,54 +218,6 @@ def test_video_models_are_refused(monkeypatch):
     monkeypatch.setattr(model.model.latent_format, "latent_dimensions", 3)
     with pytest.raises(UserError, match="video model"):
         ComfyTextToImage(model)
-
-
-# --- scorer models ---
-
-
-@pytest.fixture(scope="module")
-def dino(tmp_path_factory) -> Path:
-    """A transformers folder with a DINOv2 of random weights."""
-    import json
-
-    from transformers import Dinov2Config, Dinov2Model
-
-    folder = tmp_path_factory.mktemp("dino")
-    torch.manual_seed(0)
-    config = Dinov2Config(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=56, patch_size=14)
-    Dinov2Model(config).save_pretrained(folder)
-    settings = {
-        "do_center_crop": True,
-        "crop_size": 56,
-        "size": {"shortest_edge": 64},
-        "image_mean": [0.5] * 3,
-        "image_std": [0.5] * 3,
-    }
-    (folder / "preprocessor_config.json").write_text(json.dumps(settings), encoding="utf-8")
-    return folder
-
-
-@pytest.mark.parametrize("which", ["open_clip", "dinov2"])
-def test_resident_embedders_give_the_same_embeddings(dino, which):
-    import comfy.model_management as management
-
-    source = weights_folder("reward") if which == "open_clip" else dino
-    images = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
-    bare, resident = load_embedder(source), ResidentEmbedder(load_embedder(source))
-    assert (resident.name, resident.fingerprint) == (bare.name, bare.fingerprint)
-    assert not management.loaded_models()
-    for _ in range(2):  # the second time after it was offloaded
-        assert np.array_equal(resident.embed_images(images), bare.embed_images(images))
-        assert management.loaded_models() == [resident._patcher] and resident.device == management.get_torch_device()
-        management.unload_all_models()
-        assert not management.loaded_models()
-    texts = bare.embed_texts(PROMPTS)
-    if which == "open_clip":
-        assert np.array_equal(resident.embed_texts(PROMPTS), texts) and management.loaded_models() == [
-            resident._patcher
-        ]
-    else:
-        assert resident.embed_texts(PROMPTS) is None and texts is None
 
 
 # --- the user's LoRA at another strength ---

@@ -158,4 +158,4 @@ def test_rounds_offers_the_widgets_of_its_parts(nodes):
             if widget.id == "round":
                 continue
             assert whole.pop(widget.id) == widget.as_dict(), f"{part}.{widget.id}"
-    assert list(whole) == ["rounds", "keep", "seeds_per_prompt", "draft_steps"]
+    assert list(whole) == ["rounds", "keep", "seeds_per_prompt", "draft_steps", "own_pairs", "own_prompt", "own_weight"]

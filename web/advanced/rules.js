@@ -14,9 +14,13 @@ function untouched(definition) {
     return definition.default ?? list?.[0]
 }
 
-/** Whether a value is one of `wanted`; "*.txt" stands for every text that ends in ".txt". */
+/** Whether a value is one of `wanted`; "*.txt" stands for every text that ends in ".txt", "?*" for every one but "". */
 function among(value, wanted) {
-    return wanted.some((one) => (one.startsWith("*") ? String(value).endsWith(one.slice(1)) : value === one))
+    const fits = (one) => {
+        if (one === "?*") return Boolean(value)
+        return one.startsWith("*") ? String(value).endsWith(one.slice(1)) : value === one
+    }
+    return wanted.some(fits)
 }
 
 /**

@@ -15,12 +15,21 @@ from . import host
 class _Holder(nn.Module):
     """Wrapper for models whose `device` is read-only (transformers).
 
-    ComfyUI sets a `device` on the models that it manages.
+    ComfyUI sets a `device` on the models that it manages. All else that is asked of it is the model's own: an embedder
+    uses more of its model than `forward`.
     """
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
         self.inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name in ("inner", "device"):
+                raise
+            return getattr(self.inner, name)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return self.inner(*args, **kwargs)
