@@ -220,7 +220,7 @@ def test_incomplete_dino_folder_names_the_missing_file(dino_folder, tmp_path, lo
     folder = tmp_path / "dino"
     shutil.copytree(dino_folder, folder)
     (folder / lost).unlink()
-    with pytest.raises(MetricsError, match=rf"lacks {lost}.*\n.*facebook/dinov2-base --local-dir"):
+    with pytest.raises(MetricsError, match=rf"lacks {lost}.*\n.*facebook/dinov2-base .* --local-dir"):
         load_embedder(folder)
 
 
