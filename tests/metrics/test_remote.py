@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -57,14 +58,15 @@ def serving(answer: Callable[[str, dict], Answer]) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def example() -> Iterator[str]:
-    """The example of the docs, served by uvicorn."""
+def example(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The example of the docs, saved as a file as a reader would, and served by uvicorn."""
     import uvicorn
 
-    space: dict[str, object] = {}
+    file = tmp_path_factory.mktemp("docs") / "scorer_server.py"
     code = re.search(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)[1]
-    exec(compile(code, str(DOCS), "exec"), space)
-    server = uvicorn.Server(uvicorn.Config(space["app"], host="127.0.0.1", port=0, log_level="error"))
+    file.write_text(code, encoding="utf-8")
+    app = runpy.run_path(str(file))["app"]
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
