@@ -69,6 +69,8 @@ def package_finding(needed: dict[str, str], python: str, root: Path, headless: b
     if gone := lacking(needed, versions):
         said = ", ".join(f"{r.partition('>=')[0]} ({why}; for {needed[r]})" for r, why in gone.items())
         wanted = f'-e "{root}[headless]"' if headless else f'-r "{root / "requirements.txt"}"'
+        if not (root / "pyproject.toml").is_file():  # installed from a wheel
+            wanted = " ".join(f'"{name}"' for name in gone)
         return Finding("packages", FAILED, f"not installed: {said}", f'"{python}" -m pip install {wanted}', data)
     shown = ", ".join(f"{name} {version}" for name, version in versions.items() if name not in ("torch", "torchvision"))
     return Finding("packages", OK, shown, data=data)

@@ -10,9 +10,10 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
+from typing_extensions import NamedTuple  # pydantic depends on it; Python 3.10's own cannot be generic
 
 from .errors import UserError
 from .settings import AdapterSettings, SamplingSettings, TrainSettings

@@ -209,7 +209,7 @@ def main(arguments: list[str]) -> int:
         for host in hosts:
             say(f"{host.title}, {host.entry['scope']} tests, environment {host.environment}")
         return 0
-    failed = 0
+    failed, named = 0, int("COMFYUI_PATH" in os.environ)  # a host that was asked for by name must be tested
     for host in hosts:
         if not host.listed:
             say(f"{host.title} is not in tools/hosts.toml: it is tested like {host.entry['version']}")
@@ -217,9 +217,11 @@ def main(arguments: list[str]) -> int:
             install(host)
         except (subprocess.CalledProcessError, OSError) as error:
             say(f"SKIPPED: {host.title} could not be installed: {error}")
+            failed = failed or named
             continue
         if reason := cannot_import(host):
             say(f"SKIPPED: {host.title} cannot be imported: {reason}")
+            failed = failed or named
             continue
         install_front_end()
         failed = test(host, arguments) or failed

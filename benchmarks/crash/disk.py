@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import pathlib
 import shutil
 import stat
 import time
@@ -55,6 +56,8 @@ def record(journal: int, shelf: Path, pause: float = 0.0) -> None:
         tell(what="name", path=os.path.abspath(path), before="")
 
     os.fsync, os.replace, os.mkdir = recorded_fsync, recorded_replace, recorded_mkdir
+    if accessor := getattr(pathlib, "_NormalAccessor", None):  # Python 3.10's Path keeps the functions it was made with
+        accessor.replace, accessor.mkdir = staticmethod(recorded_replace), staticmethod(recorded_mkdir)
 
 
 def events(journal: Path) -> list[dict]:
