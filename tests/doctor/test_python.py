@@ -39,6 +39,9 @@ def test_missing_and_old_packages_are_lacking() -> None:
 
 def test_missing_package_is_named_with_its_install_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(packages, "installed", lambda name: None if name == "open_clip_torch" else "2.1")
+    from_wheel = package_finding(CORE, "/opt/python", tmp_path, headless=True)
+    assert from_wheel.remedy == '"/opt/python" -m pip install "open_clip_torch"', "a wheel has no pyproject.toml"
+    (tmp_path / "pyproject.toml").touch()
     found = package_finding(CORE, "/opt/python", tmp_path, headless=False)
     assert found.status == FAILED and found.said == "not installed: open_clip_torch (missing; for scorers)"
     assert found.remedy == f'"/opt/python" -m pip install -r "{tmp_path / "requirements.txt"}"'
