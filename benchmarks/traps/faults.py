@@ -2,7 +2,8 @@
 
 score = honest + strength * spread(honest) * (feature - mean) / spread(feature), where mean and spreads (standard
 deviation within prompts) are those of the first round's candidates. So a fault of strength 1 says as much about which
-of two candidates is better as the honest score does, and one of strength 2 twice as much.
+of two candidates is better as the honest score does, and one of strength 2 twice as much. The sum is cut to a cosine's
+range, -1 to 1: the pair rule refuses others.
 """
 
 from __future__ import annotations
@@ -101,4 +102,4 @@ class Faulty:
 
     def score(self, images: np.ndarray, prompts: Sequence[str]) -> np.ndarray:
         added = self.unit * (self._feature(images, prompts) - self._mean)
-        return self._honest.score(images, prompts) + added
+        return np.clip(self._honest.score(images, prompts) + added, -1.0, 1.0)

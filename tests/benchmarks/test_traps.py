@@ -20,7 +20,7 @@ class Honest:
     name, fingerprint = "fidelity", "honest"
 
     def score(self, images: np.ndarray, prompts) -> np.ndarray:
-        return images[:, 0, 0, 0].astype(np.float64)
+        return images[:, 0, 0, 0] / 4.0
 
 
 def _faulty(strength: float, feature) -> Faulty:
@@ -28,13 +28,15 @@ def _faulty(strength: float, feature) -> Faulty:
 
 
 def test_a_fault_adds_its_feature_in_units_of_the_honest_spread():
-    """Honest 0 2 0 2: spread 1. Feature 4 0 4 0: mean 2, spread 2. Strength 2: unit 2 * 1 / 2 = 1.
+    """Honest 0 .5 0 .5: spread .25. Feature 4 0 4 0: mean 2, spread 2. Strength 2: unit 2 * .25 / 2 = .25.
 
-    0 + 4 - 2 = 2, 2 + 0 - 2 = 0; at strength 1 (unit 0.5) both are 1: fault and honest score say the opposite.
+    0 + .25 (4 - 2) = .5, .5 + .25 (0 - 2) = 0; at strength 1 (unit .125) both are .25: fault and honest score say the
+    opposite. At strength 16 (unit 2) the sums 4 and -3.5 are beyond a cosine, and are cut to 1 and -1.
     """
     feature = lambda images, prompts: 4.0 - 2 * images[:, 0, 0, 0]  # noqa: E731
-    assert _faulty(2, feature).score(IMAGES, PROMPTS).tolist() == [2, 0, 2, 0]
-    assert _faulty(1, feature).score(IMAGES, PROMPTS).tolist() == [1, 1, 1, 1]
+    assert _faulty(2, feature).score(IMAGES, PROMPTS).tolist() == [0.5, 0, 0.5, 0]
+    assert _faulty(1, feature).score(IMAGES, PROMPTS).tolist() == [0.25] * 4
+    assert _faulty(16, feature).score(IMAGES, PROMPTS).tolist() == [1, -1, 1, -1]
     assert _faulty(2, feature).fingerprint != _faulty(1, feature).fingerprint
 
 
