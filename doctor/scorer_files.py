@@ -11,11 +11,9 @@ from pathlib import Path
 
 from ..metrics.errors import MetricsError
 from ..metrics.model_files import CLIP_WEIGHTS, DINO_WEIGHTS, check_clip_folder, check_dino_folder
+from ..toybox.shipped import PARTS, WEIGHTS
 from .findings import FAILED, OK, WARNING, Finding
-from .launch import ROOT
 
-PARTS, WEIGHTS = ("pipeline", "reward", "judge"), ROOT / "toybox" / "weights"
-"""Those of toybox.models, which imports numpy: the doctor must run without it."""
 USUAL = {
     "laion/CLIP-ViT-B-32-laion2B-s34B-b79K": (
         "the usual reward: fidelity and alignment", ("open_clip_config.json", CLIP_WEIGHTS), "0.6 GB",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from dreambooth_dpo.doctor.scorer_files import USUAL
+
 DRAWING = {"candidates_per_prompt": 8, "batch_size": 0}
 """All else is auto: the family's own steps, cfg, sampler and size."""
 TRAINING = {"pairs_per_step": 1, "accumulation": 8}
@@ -61,11 +63,12 @@ FAMILIES = {
 """By the workflow's name."""
 
 
-REWARD, JUDGE = "CLIP-ViT-B-32-laion2B-s34B-b79K", "dinov2-base"
+SOURCES = tuple(USUAL)
+REWARD, JUDGE = (name.partition("/")[2] for name in SOURCES)
 """Folders of the scorers that the README installs."""
 SCORERS = f"""- `models/dreambooth_dpo_scorers/{REWARD}`: the scorer that trains (MIT; huggingface.co:
-  laion/{REWARD})
-- `models/dreambooth_dpo_scorers/{JUDGE}`: the judge (Apache-2.0; huggingface.co: facebook/{JUDGE})"""
+  {SOURCES[0]})
+- `models/dreambooth_dpo_scorers/{JUDGE}`: the judge (Apache-2.0; huggingface.co: {SOURCES[1]})"""
 
 
 def loaders(files: Files, node: Callable[..., dict]) -> dict:

@@ -5,7 +5,8 @@
 
 Each ComfyUI gets a virtual environment of its own under .hosts/. COMFYUI_PATH names one or several folders, separated
 as in PATH; by default ~/ComfyUI and ~/ComfyUI-* are used. tools/hosts.toml lists the supported versions and the
-packages each is installed with. A host that cannot be imported is skipped, with a line that says why.
+packages each is installed with. A host that cannot be imported is skipped, with a line that says why; if COMFYUI_PATH
+names it, that is a failure.
 """
 
 from __future__ import annotations
@@ -209,7 +210,8 @@ def main(arguments: list[str]) -> int:
         for host in hosts:
             say(f"{host.title}, {host.entry['scope']} tests, environment {host.environment}")
         return 0
-    failed, named = 0, int("COMFYUI_PATH" in os.environ)  # a host that was asked for by name must be tested
+    named = int(bool(os.environ.get("COMFYUI_PATH")))  # a host that was asked for by name must be tested
+    failed = named if refused or not hosts else 0
     for host in hosts:
         if not host.listed:
             say(f"{host.title} is not in tools/hosts.toml: it is tested like {host.entry['version']}")

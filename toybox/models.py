@@ -11,10 +11,9 @@ import numpy as np
 from ..dpo_core.errors import UserError
 from .concepts import ToyConcept
 from .oracle import ORACLE_VERSION, Oracle, Verdict
+from .shipped import PARTS, WEIGHTS
 from .world import PLACEMENT_SPREAD
 
-WEIGHTS = Path(__file__).parent / "weights"
-PARTS = ("pipeline", "reward", "judge")
 ORACLE_TITLES = {
     "oracle_all_right": "All right (oracle)",
     "oracle_background": "Background right (oracle)",

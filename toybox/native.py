@@ -17,7 +17,8 @@ from torch import nn
 from ..dpo_core.backends.comfyui import host
 from ..dpo_core.backends.comfyui.classes import FAMILY
 from ..dpo_core.errors import UserError
-from .models import WEIGHTS, weights_folder
+from .models import weights_folder
+from .shipped import WEIGHTS
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher

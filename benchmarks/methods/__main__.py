@@ -19,10 +19,10 @@ from ..common.command import command_parser, parse_names, parse_numbers, write_r
 from ..common.concepts import ALL_ROUNDS, by_concept
 from ..common.estimates import estimate_text
 from .figure import methods_figure
-from .gains import Results, difference, ends, seed_study, stop_study, summarise
+from .gains import Results, difference, ends, kept_study, seed_study, stop_study, summarise
 from .rows import DEFAULT, TUNING, rows
 from .runs import run_concept
-from .tables import show_gains, show_seeds, show_stops
+from .tables import show_gains, show_kept, show_seeds, show_stops
 
 
 def main() -> None:
@@ -52,10 +52,12 @@ def report(seeded: dict[int, Results], names: list[str], out: Path) -> None:
     if "dreambooth" in names:
         shown[1:1] = ["dreambooth_equal", "dreambooth_best"]
     summary, stops = {n: summarise(results, n) for n in shown}, stop_study(results)
+    kept = kept_study(results, shown)
     show_gains(summary)
+    show_kept(kept)
     if stops:
         show_stops(stops)
-    data = {"summary": summary, "stop_rule": stops, "concepts": {str(k): v for k, v in results.items()}}
+    data = {"summary": summary, "kept": kept, "stop_rule": stops, "concepts": {str(k): v for k, v in results.items()}}
     if len(results) > 1:
         data["differences"] = {f"{shown[0]} - {n}": difference(results, shown[0], n) for n in shown[1:]}
         for name, found in data["differences"].items():

@@ -98,6 +98,26 @@ def seed_study(seeded: Mapping[int, Results], names: Sequence[str]) -> dict[str,
     }
 
 
+def kept_study(results: Results, names: Sequence[str]) -> dict[str, dict]:
+    """By row: gain in truth of the round that the stop rule would have kept, mean over concepts with its interval.
+
+    "within_2_points" of the best of the rounds that were run, and "worse_than_start": numbers of concepts. Rows without
+    a stop rule are left out.
+    """
+    found = {}
+    for name in names:
+        runs = [kept[name] for kept in results.values() if kept.get(name, {}).get("stop")]
+        truths = [m["scores"][TRUTH]["all"] for m in runs]
+        ends_at = [truth[m["stop"]["kept"]] for m, truth in zip(runs, truths, strict=True)]
+        if runs:
+            found[name] = {
+                **_estimate([end - truth[0] for end, truth in zip(ends_at, truths, strict=True)]),
+                "within_2_points": sum(end >= max(t) - 0.02 for end, t in zip(ends_at, truths, strict=True)),
+                "worse_than_start": sum(end < t[0] for end, t in zip(ends_at, truths, strict=True)),
+            }
+    return found
+
+
 def stop_study(results: Results) -> list[dict]:
     """For each concept with more rounds than the row's own: the round that the stop rule keeps, and its truth beside
     that of the start, of the best round and of the last one.

@@ -47,6 +47,17 @@ def show_gains(summary: dict[str, dict]) -> None:
     print_table("details", ["method", *(SHORT[s] for s in DETAILS)], details, 230)
 
 
+def show_kept(kept: dict[str, dict]) -> None:
+    """The study of `gains.kept_study`."""
+    rows = []
+    for name, found in kept.items():
+        of = found["concepts"]
+        counts = (f"{found[key]}/{of}" for key in ("within_2_points", "worse_than_start"))
+        rows.append([name, estimate_text(found, "+.1f", 100), *counts])
+    columns = ("method", "all right of the kept round", "within 2 points of the best", "worse than the start")
+    print_table("the round that the stop rule keeps, points (95 % interval)", columns, rows, 140)
+
+
 def show_stops(stops: list[dict]) -> None:
     rows = []
     for s in stops:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from dreambooth_dpo.doctor import scorer_files
 from dreambooth_dpo.doctor.findings import FAILED, OK, WARNING
 from dreambooth_dpo.doctor.scorer_files import USUAL, scorer_findings, toybox_finding
 from dreambooth_dpo.metrics.model_files import CLIP_WEIGHTS
@@ -50,9 +49,3 @@ def test_complete_folder_counts_and_incomplete_one_is_named(tmp_path: Path) -> N
     assert [(f.status, f.name) for f in found] == [(WARNING, "scorer"), (OK, "scorers"), (WARNING, "scorer")]
     assert f"lacks {CLIP_WEIGHTS}" in found[0].said and "hf download" in found[0].remedy
     assert "single.safetensors" in found[1].said and good.name in found[1].said and "dinov2" in found[2].said
-
-
-def test_the_toyboxs_weights_are_where_the_toybox_has_them() -> None:
-    from dreambooth_dpo.toybox import models
-
-    assert (scorer_files.PARTS, scorer_files.WEIGHTS) == (models.PARTS, models.WEIGHTS)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hosting import Server, comfyui_path, executed
 from safetensors.torch import load_file
-from toy_graphs import TOY_PROMPTS, rounds_by_hand, toy_loop_graph, words
+from toy_graphs import TOY_PROMPTS, loop_inputs, rounds_by_hand, toy_loop_graph, words
 
 pytestmark = pytest.mark.usefixtures("comfyui")
 HARM = {"learning_rate": 0.02, "train_steps": 6}
@@ -26,14 +26,7 @@ def server(tmp_path_factory) -> Iterator[Server]:
 
 def rounds_graph(run_name: str, rounds: int, training: dict | None = None, **given: object) -> dict:
     graph = toy_loop_graph(train=training or {})
-    taken = {
-        **graph["sample"]["inputs"],
-        **graph["pairs"]["inputs"],
-        **graph["train"]["inputs"],
-        "scorer": ["scorer", 0],
-    }
-    inputs = {k: v for k, v in taken.items() if k not in ("scored", "pairs")}
-    inputs |= {"model": ["toy", 0], "run_name": run_name, "rounds": rounds, **given}
+    inputs = loop_inputs(graph) | {"model": ["toy", 0], "run_name": run_name, "rounds": rounds, **given}
     kept = {k: graph[k] for k in ("toy", "concept", "prompts", "scorer", "judge", "save")}
     kept["save"]["inputs"] = {"lora": ["rounds", 1], "filename_prefix": run_name}
     seen = {f"seen_{i}": {"class_type": "PreviewImage", "inputs": {"images": ["rounds", i]}} for i in (2, 4)}

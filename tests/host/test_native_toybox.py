@@ -17,9 +17,10 @@ from dreambooth_dpo.dpo_core.backends.diffusers.model import DiffusersTextToImag
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.settings import SamplingSettings
 from dreambooth_dpo.toybox.captions import full_caption
-from dreambooth_dpo.toybox.models import WEIGHTS, weights_folder
+from dreambooth_dpo.toybox.models import weights_folder
 from dreambooth_dpo.toybox.native import native_toybox
 from dreambooth_dpo.toybox.oracle import Oracle
+from dreambooth_dpo.toybox.shipped import WEIGHTS
 from dreambooth_dpo.toybox.world import Scene, render
 
 SCENES = [

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hosting import Server, comfyui_path, executed, run_path
-from PIL import Image
+from subject_files import write_own_pairs
 from toy_graphs import FEW_PROMPTS, node, toy_loop_graph
 
 from dreambooth_dpo.dpo_core.pairs.own import own_of
@@ -22,11 +22,7 @@ def server(tmp_path_factory):
     if not (comfyui_path() / "main.py").is_file():
         pytest.skip("no ComfyUI here")
     folder = tmp_path_factory.mktemp("own")
-    for side, colour in (("winner", 200), ("loser", 20)):
-        (folder / "input" / "mine" / side).mkdir(parents=True)
-        for name in "ab":
-            picture = Image.new("RGB", (80, 64), (colour, 60, 60))
-            picture.save(folder / "input" / "mine" / side / f"{name}.png")
+    write_own_pairs(folder / "input" / "mine", "ab", (80, 64))
     (folder / "input" / "mine" / "a.txt").write_text("a {identifier} {class_noun} at sea", encoding="utf-8")
     with Server(folder) as running:
         yield running

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from hosting import Server, comfyui_path, executed, run_path
 from judge_models import write_towers
-from PIL import Image
-from toy_graphs import FEW_PROMPTS, PAIRS, SAMPLING, TRAINING, node, toy_loop_graph, words
+from subject_files import write_own_pairs
+from toy_graphs import PAIRS, SAMPLING, TRAINING, node, tiny_rounds
 
 from dreambooth_dpo.dpo_core.pairs.own import own_of
 from dreambooth_dpo.dpo_core.run.folder import RunFolder
@@ -20,25 +20,14 @@ def server(tmp_path_factory):
     if not (comfyui_path() / "main.py").is_file():
         pytest.skip("no ComfyUI here")
     folder = tmp_path_factory.mktemp("extras")
-    for side, colour in (("winner", 200), ("loser", 20)):
-        (folder / "input" / "mine" / side).mkdir(parents=True)
-        Image.new("RGB", (64, 64), (colour, 60, 60)).save(folder / "input" / "mine" / side / "a.png")
+    write_own_pairs(folder / "input" / "mine", "a", (64, 64))
     write_towers(folder / "models" / "dreambooth_dpo_scorers" / "pick", "clip")
     with Server(folder) as running:
         yield running
 
 
 def graph(**given: object) -> dict:
-    """Two tiny rounds whose LoRA is saved."""
-    found = toy_loop_graph(toy={"steps": 5}, train={"train_steps": 2, "learning_rate": 1e-5}, pairs={"max_uses": 10})
-    taken = {**found["sample"]["inputs"], **found["pairs"]["inputs"], **found["train"]["inputs"]}
-    inputs = {k: v for k, v in taken.items() if k not in ("scored", "pairs")}
-    inputs |= {"scorer": ["scorer", 0], "run_name": RUN, "rounds": 2, "steps": 3, "seeds_per_prompt": 2, "margin": 0.1}
-    found["prompts"]["inputs"] |= FEW_PROMPTS
-    kept = {name: found[name] for name in ("toy", "concept", "prompts", "scorer", "save")}
-    kept["save"]["inputs"] = {"lora": ["rounds", 1], "filename_prefix": RUN}
-    kept["pick"] = node("LoadScorer", scorer="pick", architecture="")
-    return {**kept, "rounds": node("Rounds", **inputs, **given), "said": words(["rounds", 5])}
+    return {**tiny_rounds(RUN, 2, 2, **given), "pick": node("LoadScorer", scorer="pick", architecture="")}
 
 
 def test_every_round_trains_on_own_pairs_and_measures_the_quality(server: Server):

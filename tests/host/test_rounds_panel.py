@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import urllib.error
 import urllib.parse
@@ -13,22 +12,14 @@ from collections.abc import Callable
 import pytest
 from event_loop import in_a_loop
 from hosting import Server, comfyui_path, executed, run_path
-from toy_graphs import FEW_PROMPTS, toy_loop_graph, words
+from toy_graphs import tiny_rounds
 
 pytestmark = pytest.mark.usefixtures("comfyui")
 RUN = "panel"
 
 
 def graph() -> dict:
-    """Three tiny rounds whose LoRA is saved; steps so small that no guard ends them."""
-    found = toy_loop_graph(toy={"steps": 5}, train={"train_steps": 4, "learning_rate": 1e-5}, pairs={"max_uses": 10})
-    taken = {**found["sample"]["inputs"], **found["pairs"]["inputs"], **found["train"]["inputs"]}
-    inputs = {k: v for k, v in taken.items() if k not in ("scored", "pairs")}
-    inputs |= {"scorer": ["scorer", 0], "run_name": RUN, "rounds": 3, "steps": 3, "seeds_per_prompt": 2, "margin": 0.1}
-    found["prompts"]["inputs"] |= FEW_PROMPTS
-    kept = {name: found[name] for name in ("toy", "concept", "prompts", "scorer", "save")}
-    kept["save"]["inputs"] = {"lora": ["rounds", 1], "filename_prefix": RUN}
-    return {**kept, "rounds": {"class_type": "DBDPO_Rounds", "inputs": inputs}, "said": words(["rounds", 5])}
+    return tiny_rounds(RUN, 3, 4)
 
 
 def watched(server: Server, act: Callable[[dict], dict | None] = lambda state: None) -> tuple[list[dict], list, dict]:
@@ -48,19 +39,18 @@ def watched(server: Server, act: Callable[[dict], dict | None] = lambda state: N
             await socket.receive()  # it is known to the server now
             async with session.post(f"{server.url}/prompt", json={"prompt": graph(), "client_id": client}) as answer:
                 prompt = (await answer.json())["prompt_id"]
-            async with asyncio.timeout(400):
-                async for message in socket:
-                    event = message.json() if message.type == aiohttp.WSMsgType.TEXT else {"type": "picture"}
-                    if event["type"] == "dreambooth_dpo.rounds":
-                        states.append(event["data"])
-                        if body := act(states[-1]):
-                            async with session.post(f"{server.url}/dreambooth_dpo/rounds/stop", json=body) as answer:
-                                statuses.append(answer.status)
-                    if event["type"] in ("execution_success", "execution_error"):
-                        return prompt
+            async for message in socket:
+                event = message.json() if message.type == aiohttp.WSMsgType.TEXT else {"type": "picture"}
+                if event["type"] == "dreambooth_dpo.rounds":
+                    states.append(event["data"])
+                    if body := act(states[-1]):
+                        async with session.post(f"{server.url}/dreambooth_dpo/rounds/stop", json=body) as answer:
+                            statuses.append(answer.status)
+                if event["type"] in ("execution_success", "execution_error"):
+                    return prompt
         raise ConnectionError("the server ended the connection")
 
-    return states, statuses, server.wait(in_a_loop(listen()))
+    return states, statuses, server.wait(in_a_loop(listen(), 400))
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 
 import pytest
@@ -31,16 +30,15 @@ def heard(server: Server, graph: dict) -> tuple[dict, dict]:
             await socket.receive()  # it is known to the server now
             async with session.post(f"{server.url}/prompt", json={"prompt": graph, "client_id": client}) as answer:
                 told["prompt"] = (await answer.json())["prompt_id"]
-            async with asyncio.timeout(300):
-                async for message in socket:
-                    event = message.json() if message.type == aiohttp.WSMsgType.TEXT else {"type": "picture"}
-                    if event["type"] == "executed":
-                        told[event["data"]["node"]] = event["data"]["output"]
-                    if event["type"] in ("execution_success", "execution_error"):
-                        return told
+            async for message in socket:
+                event = message.json() if message.type == aiohttp.WSMsgType.TEXT else {"type": "picture"}
+                if event["type"] == "executed":
+                    told[event["data"]["node"]] = event["data"]["output"]
+                if event["type"] in ("execution_success", "execution_error"):
+                    return told
         raise ConnectionError("the server ended the connection")
 
-    told = in_a_loop(listen())
+    told = in_a_loop(listen(), 300)
     return told, server.wait(told.pop("prompt"))
 
 

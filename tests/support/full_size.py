@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from dreambooth_dpo.doctor.scorer_files import USUAL
 from dreambooth_dpo.dpo_core.backends.comfyui.random_models import lora_layers, write_checkpoint
-
-REWARD, JUDGE = "CLIP-ViT-B-32-laion2B-s34B-b79K", "dinov2-base"
 
 
 def subject_lora(kind: str, rank: int = 4) -> dict[str, torch.Tensor]:
@@ -35,7 +34,7 @@ def write_scorers(folder: Path) -> None:
     from safetensors.torch import save_file
     from transformers import BitImageProcessor, Dinov2Config, Dinov2Model
 
-    reward, judge = folder / REWARD, folder / JUDGE
+    reward, judge = (folder / name.partition("/")[2] for name in USUAL)
     reward.mkdir(parents=True, exist_ok=True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(2)

@@ -38,3 +38,11 @@ def write_subject(folder: Path) -> None:
     (folder / "clip.mp4").write_bytes(b"x")
     (folder / "notes.txt").write_text("x", encoding="utf-8")
     Image.new("RGB", (40, 30)).save(folder / "tiny.png")
+
+
+def write_own_pairs(folder: Path, names: str, size: tuple[int, int]) -> None:
+    """A person's own pairs of plain pictures, one for each letter: winners of red 200, losers of red 20."""
+    for side, red in (("winner", 200), ("loser", 20)):
+        (folder / side).mkdir(parents=True)
+        for name in names:
+            Image.new("RGB", size, (red, 60, 60)).save(folder / side / f"{name}.png")

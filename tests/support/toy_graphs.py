@@ -126,21 +126,29 @@ def rounds_by_hand(run_name: str, rounds: int = 2, **training: object) -> dict:
     return graph
 
 
+def loop_inputs(graph: dict) -> dict:
+    """The inputs of DPO Rounds that stand for the nodes of one round."""
+    taken = {**graph["sample"]["inputs"], **graph["pairs"]["inputs"], **graph["train"]["inputs"]}
+    return {k: v for k, v in taken.items() if k not in ("scored", "pairs")} | {"scorer": ["scorer", 0]}
+
+
 def rounds_in_one(rounds: int) -> dict:
     """DPO Rounds with keep = last, in the run `rounds`."""
     graph = toy_loop_graph()
-    taken = {
-        **graph["sample"]["inputs"],
-        **graph["pairs"]["inputs"],
-        **graph["train"]["inputs"],
-        "scorer": ["scorer", 0],
-        "rounds": rounds,
-    }
-    inputs = {k: v for k, v in taken.items() if k not in ("scored", "pairs")} | {
-        "model": ["toy", 0],
-        "run_name": "rounds",
-        "keep": "last",
-    }
+    inputs = loop_inputs(graph) | {"model": ["toy", 0], "run_name": "rounds", "rounds": rounds, "keep": "last"}
     kept = {k: graph[k] for k in ("toy", "concept", "prompts", "scorer")}
     look = {"class_type": "PreviewImage", "inputs": {"images": ["rounds", 2]}}
     return {**kept, "rounds": node("Rounds", **inputs), "look": look}
+
+
+def tiny_rounds(run_name: str, rounds: int, train_steps: int, **given: object) -> dict:
+    """DPO Rounds of a few prompts whose LoRA is saved; its steps are so small that no guard ends it.
+
+    given: further inputs of DPO Rounds.
+    """
+    training = {"train_steps": train_steps, "learning_rate": 1e-5}
+    found = toy_loop_graph(toy={"steps": 5}, prompts=FEW_PROMPTS, train=training, pairs={"max_uses": 10})
+    inputs = loop_inputs(found) | {"run_name": run_name, "rounds": rounds, "steps": 3, "margin": 0.1}
+    kept = {name: found[name] for name in ("toy", "concept", "prompts", "scorer", "save")}
+    kept["save"]["inputs"] = {"lora": ["rounds", 1], "filename_prefix": run_name}
+    return {**kept, "rounds": node("Rounds", **inputs, seeds_per_prompt=2, **given), "said": words(["rounds", 5])}

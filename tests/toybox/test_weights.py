@@ -7,7 +7,8 @@ import pytest
 from safetensors import safe_open
 
 from dreambooth_dpo.dpo_core.errors import UserError
-from dreambooth_dpo.toybox.models import PARTS, WEIGHTS, weights_folder
+from dreambooth_dpo.toybox.models import weights_folder
+from dreambooth_dpo.toybox.shipped import PARTS, WEIGHTS
 from dreambooth_dpo.toybox.train.quality import base_quality, retrieval
 
 FILES = sorted(WEIGHTS.rglob("*.safetensors"))

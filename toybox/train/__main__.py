@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from ..models import WEIGHTS
+from ..shipped import WEIGHTS
 from .quality import base_quality, retrieval
 from .scorers import train_scorer
 from .unet import train_unet

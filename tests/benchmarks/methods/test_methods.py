@@ -16,13 +16,14 @@ from dreambooth_dpo.benchmarks.methods.gains import (
     by_seed,
     difference,
     ends,
+    kept_study,
     seed_study,
     stop_study,
     summarise,
 )
 from dreambooth_dpo.benchmarks.methods.rows import DEFAULT, POOLS, TUNING, dreambooth_steps, image_forwards, rows
 from dreambooth_dpo.benchmarks.methods.runs import of_seed, seeded_rows
-from dreambooth_dpo.benchmarks.methods.tables import show_gains, show_seeds, show_stops
+from dreambooth_dpo.benchmarks.methods.tables import show_gains, show_kept, show_seeds, show_stops
 from dreambooth_dpo.dpo_core.pairs.rules import PAIR_RULES
 from dreambooth_dpo.dpo_core.settings import GROUPED
 from dreambooth_dpo.dpo_core.training.objectives import OBJECTIVES
@@ -211,3 +212,15 @@ def test_the_stop_study_leaves_out_what_ran_no_longer_than_its_row():
     truths = {5: [0.3, 0.4, 0.5, 0.45, 0.4, 0.4], 6: [0.3, 0.4, 0.5, 0.45], 7: [0.3, 0.4, 0.5]}
     found = stop_study({seed: {DEFAULT: _measures(truth, stop=stop)} for seed, truth in truths.items()})
     assert [s["concept"] for s in found] == [5]
+
+
+def test_the_kept_rounds_of_a_row_by_hand(capsys):
+    """Kept round 2: +.2, the best; kept the original: 0, the best was +.1; kept round 1: -.1. Mean +.033."""
+    runs = [([0.3, 0.4, 0.5, 0.2], 2), ([0.3, 0.4, 0.2, 0.2], 0), ([0.3, 0.2, 0.3, 0.3], 1)]
+    results = {i: {"raft": _measures(truth, stop={"kept": k})} for i, (truth, k) in enumerate(runs)}
+    found = kept_study({**results, 3: {"raft": _measures([0.3, 0.9])}}, ["raft", "nft"])
+    assert list(found) == ["raft"] and found["raft"]["mean"] == pytest.approx(0.1 / 3)
+    counts = {name: found["raft"][name] for name in ("concepts", "within_2_points", "worse_than_start")}
+    assert counts == {"concepts": 3, "within_2_points": 1, "worse_than_start": 1}
+    show_kept(found)
+    assert "+3.3" in capsys.readouterr().out
