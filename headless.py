@@ -66,6 +66,7 @@ class Parts:
             "concept": [concept.identifier, concept.class_noun, int(concept.references.astype(np.int64).sum())],
             "prompts": [list(self.prompts.train), list(self.prompts.held_out)],
             "scorers": [s.fingerprint for s in [*self.scorers.rewards, *self.scorers.judges]],
+            **({"candidate_lora": self.model.candidate_lora} if self.model.candidate_lora else {}),
         }
 
 
@@ -84,13 +85,16 @@ def parts_from_config(config: RunConfig, crew: Crew = ALONE) -> Parts:
     given = config.model
     check_model(given.path, given.configs)
     check_quantized(given.path, given.configs, device, given.quantize, given.lora is not None)
-    if config.model.lora is not None:
-        read_layers(config.model.lora)
+    for lora in (given.lora, given.candidate_lora):
+        if lora is not None:
+            read_layers(lora)
     names = [p.name for p in look(config.concept.references, "reference photos").photos] if config.scorers.faces else []
     scorers = clip_scorers(config.scorers.rewards, config.scorers, concept, device, names)
     for line in scorers.doubts:
         warn(line)
     model = config_model(config, device)
+    if given.candidate_lora is not None:
+        model.set_candidate_lora(given.candidate_lora, given.candidate_lora_strength)
     for line in check_encoded([*prompts.train, *prompts.held_out], model.pipe):
         warn(line)
     return Parts(concept, prompts, scorers, model, own)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from .errors import UserError
 from .scorer_config import HUB, HUB_NAME
@@ -67,6 +67,12 @@ class ModelConfig(Settings):
     )
     lora: Path | None = Field(None, description="LoRA to put on first (the user's DreamBooth LoRA), safetensors.")
     lora_strength: float = Field(1.0, ge=-4.0, le=4.0, description="Strength of that LoRA.")
+    candidate_lora: Path | None = Field(
+        None,
+        description="LoRA that is on while candidates are drawn, and at no other time: one that draws in few steps "
+        "(LCM, Lightning, Hyper, Turbo). Needs sampling.candidate_steps.",
+    )
+    candidate_lora_strength: float = Field(1.0, ge=-4.0, le=4.0, description="Strength of that LoRA.")
     quantize: Literal["bnb-nf4", "torchao-int8", "torchao-fp8"] | None = Field(
         None,
         description="Quantize the frozen denoiser's linear layers: bnb-nf4 (4 bits, bitsandbytes), torchao-int8 or "
@@ -114,6 +120,15 @@ class RunConfig(LoopSettings):
     def _one_name(cls, given: Any) -> Any:
         """One name for a list of one; empty for none."""
         return () if given is None else (given,) if isinstance(given, str) else given
+
+    @model_validator(mode="after")
+    def _few_steps(self) -> RunConfig:
+        if self.model.candidate_lora is not None and not self.sampling.candidate_steps:
+            raise ValueError(
+                "model.candidate_lora is given, but sampling.candidate_steps is 0, so candidates would take the usual "
+                "steps with a LoRA for few; set candidate_steps to what the LoRA is made for, mostly 4 or 8"
+            )
+        return self
 
     def loop(self) -> LoopSettings:
         return LoopSettings(**{name: getattr(self, name) for name in LoopSettings.model_fields})

@@ -27,8 +27,8 @@ class Crew:
         """Inside, all processes draw with an adapter of this state."""
         return nullcontext()
 
-    def draw(self, chunks: Iterable[T], settings: Any, draw_one: Callable[[T], R]) -> Iterator[R]:
-        """What `draw_one` makes of each chunk of candidates, in order. settings: those of sampling."""
+    def draw(self, chunks: Iterable[T], how: tuple[Any, bool], draw_one: Callable[[T], R]) -> Iterator[R]:
+        """What `draw_one` makes of each chunk of candidates, in order. how: as for BatchSampler, after the model."""
         return map(draw_one, chunks)
 
     def score(self, jobs: Iterable[T], score_one: Callable[[T], Iterable[R]]) -> Iterator[Iterable[R]]:

@@ -42,7 +42,8 @@ class TextToImage(Protocol):
     for work beside the loaded weights, bytes of the device in all), called inside `training`; None where unknown.
     It may have `component`: diffusers' name of the denoiser, which LoRA files hold; without it "unet". It may have
     `at_lora_strength(factor)`, a context in which it draws with the user's LoRA at `factor` times its strength, and
-    `fixed_strength`, why that cannot be ("" where it can).
+    `fixed_strength`, why that cannot be ("" where it can); and `for_candidates()`, a context in which it draws with a
+    LoRA for candidates alone.
     """
 
     fingerprint: str

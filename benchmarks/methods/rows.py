@@ -94,6 +94,9 @@ CHANGES: dict[str, tuple[str, Mapping[str, Mapping]]] = {
         "DPO, all three: spread 0.3, 2 by the base model, photos (after MagicID, arXiv 2503.12689)",
         {"sampling": {"lora_spread": 0.3, "base_candidates": 2, "photo_candidates": True}},
     ),
+    "candidates_4": ("DPO, 4 candidates in place of 10", {"sampling": {"candidates_per_prompt": 4}}),
+    "few_steps_6": ("DPO, candidates in 6 sampler steps in place of 12", {"sampling": {"candidate_steps": 6}}),
+    "few_steps_4": ("DPO, candidates in 4 sampler steps in place of 12", {"sampling": {"candidate_steps": 4}}),
     "bank_of_4": ("DPO, reference bank of four draws of (t, noise) per pair", {"train": {"reference_bank": 4}}),
 }
 """Changes that do not depend on the default's values: (description, {group: {setting: value}})."""
@@ -168,7 +171,7 @@ def image_forwards(settings: LoopSettings, prompts: int) -> int:
     policy forward and backward. 24 prompts x 10 candidates x 12 steps and 60 steps of 8 pairs: 2,880 + 60 * 16 * 4 =
     6,720 per round.
     """
-    drawing, train = settings.sampling, settings.train
+    drawing, train = settings.sampling.of_candidates(), settings.train
     each = drawing.candidates_per_prompt * drawing.steps * (2 if drawing.guidance > 1 else 1)
     sampled = prompts / settings.prompt_parts * each
     trained = train.steps * train.accumulation * train.width * train.batch_size * (1 + 1 + BACKWARD)

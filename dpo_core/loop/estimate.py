@@ -71,11 +71,12 @@ def seconds(counted: Counted, settings: LoopSettings, timed: Timed) -> float:
     """
     s, train = settings.sampling, settings.train
     one = timed.step / (2 if s.guidance > 1 else 1)
-    per_picture = timed.picture + one * forwards(s)
+    candidate, usual = (timed.picture + one * forwards(drawn) for drawn in (s.of_candidates(), s))
     draft = timed.picture + timed.step * s.draft_steps
     steps = settings.rounds * train.steps * train.batch_size * train.accumulation
     return (
-        (counted.candidates + counted.held_out + counted.grids) * per_picture
+        counted.candidates * candidate
+        + (counted.held_out + counted.grids) * usual
         + counted.drafts * draft
         + steps * train.width * SLOWER * one
     )

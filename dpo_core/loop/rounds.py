@@ -146,7 +146,7 @@ class Loop:
 
         Raises NoPairs where no draft is in a pair.
         """
-        name, sampling = f"round_{round_index}", self.settings.sampling
+        name, sampling = f"round_{round_index}", self.settings.sampling.of_candidates()
         if not sampling.draft_steps:
             self._draw(name, sampling, round_index)
             score_set(self.run, name, self.rewards, self.progress, self.crew)

@@ -53,10 +53,10 @@ def plan_parts(settings: LoopSettings, prompts: int, held_out: int) -> tuple[Par
     Without `evaluation.every_round` nothing is measured. Of drafts, all are counted as finished. A picture that is
     scored counts as one forward.
     """
-    s, evaluation = settings.sampling, settings.evaluation
+    s, evaluation = settings.sampling.of_candidates(), settings.evaluation
     each = (prompts + s.photo_candidates) * s.candidates_per_prompt
     pictures = held_out * evaluation.seeds_per_prompt
-    full, parts = forwards(s), []
+    full, measured, parts = forwards(s), forwards(settings.sampling), []
     for number in range(settings.rounds):
         parts += [Part(number, "draw", each, forwards(drafting(s)) if s.draft_steps else full)]
         parts += [Part(number, "score", each), Part(number, "pairs", 0)]
@@ -65,7 +65,7 @@ def plan_parts(settings: LoopSettings, prompts: int, held_out: int) -> tuple[Par
         parts += [Part(number, "train", settings.train.steps, training_forwards(settings))]
         if evaluation.every_round:
             sets = 1 if number else 2  # the first round measures the original, too
-            parts += [Part(number, "measure", sets * pictures, full), Part(number, "judge", sets * pictures)]
+            parts += [Part(number, "measure", sets * pictures, measured), Part(number, "judge", sets * pictures)]
     return tuple(parts)
 
 

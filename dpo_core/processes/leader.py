@@ -44,8 +44,8 @@ class Processes(Crew):
             raise
         self.group.tell(("rest",))
 
-    def draw(self, chunks: Iterable[T], settings: Any, draw_one: Callable[[T], R]) -> Iterator[R]:
-        return self._shared("draw", chunks, (settings,), draw_one)
+    def draw(self, chunks: Iterable[T], how: tuple[Any, bool], draw_one: Callable[[T], R]) -> Iterator[R]:
+        return self._shared("draw", chunks, how, draw_one)
 
     def score(self, jobs: Iterable[T], score_one: Callable[[T], Iterable[R]]) -> Iterator[Iterable[R]]:
         return self._shared("score", jobs, (), lambda job: list(score_one(job)))

@@ -62,8 +62,9 @@ class Worker:
             if callable(rest := getattr(scorer, "rest", None)):
                 rest()
 
-    def _draw(self, members: Sequence[Any], settings: Any) -> tuple[torch.Tensor, np.ndarray]:
-        sampler = self.samplers.setdefault(repr(settings), BatchSampler(self.model, settings))
+    def _draw(self, members: Sequence[Any], settings: Any, candidates: bool) -> tuple[torch.Tensor, np.ndarray]:
+        name = repr((settings, candidates))
+        sampler = self.samplers.setdefault(name, BatchSampler(self.model, settings, candidates))
         return sampler.sample_batch(members)
 
     def _score(self, job: tuple[Sequence[str], np.ndarray, Sequence[str]]) -> list[np.ndarray]:

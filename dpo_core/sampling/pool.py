@@ -62,6 +62,11 @@ def at_strength(model: TextToImage, strength: float) -> AbstractContextManager:
     return nullcontext() if strength == 1 else model.at_lora_strength(strength)
 
 
+def for_candidates(model: TextToImage) -> AbstractContextManager:
+    """Context in which `model` draws candidates: with its LoRA for candidates, if it has one."""
+    return model.for_candidates() if hasattr(model, "for_candidates") else nullcontext()
+
+
 def in_batches(candidates: Sequence[Candidate], size: int) -> list[Candidate]:
     """The candidates with chunk and row set: batches of up to `size` of one LoRA strength, photos in the last ones.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from itertools import chain
 
 import numpy as np
@@ -18,7 +19,7 @@ from ..seeds import derive_seed
 from ..settings import SamplingSettings
 from .free_memory import FALLBACK_BATCH, Meter, meter_for, pictures_that_fit
 from .picture_check import CHECK_AFTER, PictureCheck, check_first
-from .pool import Photos, at_strength, batches_of, encoded_photos, in_batches
+from .pool import Photos, at_strength, batches_of, encoded_photos, for_candidates, in_batches
 
 
 def plan(
@@ -91,15 +92,16 @@ def draw_set(
     Each finished batch is committed as a whole. The plan fixes the batches, so a resumed set equals an uninterrupted
     one. compared: the candidates are for pairs, so the picture check applies. Raises UserError when the set on disk has
     another plan (prompts, counts, seeds or batch size) or the run's first pictures are empty, and NothingToCompare when
-    the pictures cannot be compared; that batch is not stored. crew: who draws; inside `crew.drawing` with the adapter
-    that `model` has. photos: those that planned candidates are; this process encodes them.
+    the pictures cannot be compared; that batch is not stored. Compared ones are drawn with the model's LoRA for
+    candidates. crew: who draws; inside `crew.drawing` with the adapter that `model` has. photos: those that planned
+    candidates are; this process encodes them.
     """
     _check_stored(run, set_name, planned)
-    done, sampler, check = run.chunks(set_name), BatchSampler(model, settings), PictureCheck()
+    done, sampler, check = run.chunks(set_name), BatchSampler(model, settings, compared), PictureCheck()
     first, batches = not run.has_candidates(), batches_of(planned)
     missing = [members for n, members in enumerate(batches) if n not in done]
     chunks = [members for members in missing if members[0].photo is None]
-    drawn = crew.draw(chunks, settings, sampler.sample_batch)
+    drawn = crew.draw(chunks, (settings, compared), sampler.sample_batch)
     encoded = (encoded_photos(model, photos, members) for members in missing[len(chunks) :])
     for members, (latents, images) in zip(missing, chain(drawn, encoded), strict=True):
         check.look(members, images)
@@ -129,11 +131,11 @@ class BatchSampler:
 
     A part that runs out of memory is halved, and later batches keep the smaller size. When free memory decides the
     size (batch_size 0), it is decided once: from the host's estimate, else from the memory that a first part of one
-    picture took, else it is FALLBACK_BATCH.
+    picture took, else it is FALLBACK_BATCH. candidates: draws with the model's LoRA for candidates.
     """
 
-    def __init__(self, model: TextToImage, settings: SamplingSettings) -> None:
-        self.model, self.settings = model, settings
+    def __init__(self, model: TextToImage, settings: SamplingSettings, candidates: bool = False) -> None:
+        self.model, self.settings, self.candidates = model, settings, candidates
         self.part_size: int | None = settings.batch_size or None
         self.meter: Meter | None = None
 
@@ -154,7 +156,8 @@ class BatchSampler:
 
         Raises UserError when a single picture does not fit into memory, or latents are not finite.
         """
-        with at_strength(self.model, members[0].strength):
+        drawn_by = for_candidates(self.model) if self.candidates else nullcontext()
+        with drawn_by, at_strength(self.model, members[0].strength):
             return self._sample_parts(members)
 
     def _sample_parts(self, members: Sequence[Candidate]) -> tuple[torch.Tensor, np.ndarray]:

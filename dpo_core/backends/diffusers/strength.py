@@ -1,14 +1,19 @@
-"""Draws with the user's LoRA at another strength: the difference is added to the merged weights, then taken back."""
+"""Draws with the user's LoRA at another strength, or with a LoRA for candidates: a change that is added to the merged
+weights, then taken back.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ...errors import UserError
+from ...training.lora_files import lora_file
 from .loras import Merge, lora_change, plan_merge
 from .quantized import raw_parts
 
@@ -22,10 +27,34 @@ class UserLoras:
     """Attribute that holds the prompts encoded so far, by prompt."""
     _loras: Mapping[Path, float] = {}
     _merges: Sequence[tuple[Merge, float]] | None = None
+    _for_candidates: Sequence[tuple[Merge, float]] = ()
+    candidate_lora: str = ""
+    """Hash of the LoRA for candidates and its strength; "" without one."""
 
     def set_loras(self, loras: Mapping[Path, float]) -> None:
         """Say which LoRAs were merged into the pipeline, each with its strength."""
         self._loras, self._merges = dict(loras), None
+
+    def set_candidate_lora(self, lora: Path, strength: float) -> None:
+        """Name a LoRA that acts inside `for_candidates` alone, such as one that draws in few steps.
+
+        Raises UserError when it does not fit the model, or when the weights it changes are quantized.
+        """
+        planned = [(merge, strength) for merge in plan_merge(self.pipe, lora)]
+        if _quantized(planned):
+            raise UserError(
+                f"{lora} cannot be put on for candidates: the model's weights are quantized, and LoRAs are merged into "
+                "weights. Leave model.candidate_lora or model.quantize empty."
+            )
+        content = lora_file(lora).read_bytes()
+        self._for_candidates = planned
+        self.candidate_lora = f"{sha256(content).hexdigest()[:16]} at {strength:g}"
+
+    @contextmanager
+    def for_candidates(self) -> Iterator[None]:
+        """Inside, the LoRA of `set_candidate_lora` acts too, if there is one; as `at_lora_strength`."""
+        with self._changed(self._for_candidates):
+            yield
 
     def _planned(self) -> Sequence[tuple[Merge, float]]:
         """The layers of all LoRAs with their strengths, read once."""
@@ -40,7 +69,7 @@ class UserLoras:
         """Why the strength of the user's LoRA cannot be changed; "" where it can."""
         if not any(self._loras.values()):
             return "the model has no LoRA of yours (model.lora) whose strength could be changed"
-        if any(len(raw_parts(merge.module.weight)) > 1 for merge, _ in self._planned()):
+        if _quantized(self._planned()):
             return "your LoRA is merged into quantized weights, whose strength cannot be changed"
         return ""
 
@@ -51,15 +80,21 @@ class UserLoras:
         Computed in float32 and rounded to the weights' dtype. On exit every layer has its own tensor again, bit for
         bit. Prompts are encoded anew if a LoRA changes text encoders. May be entered with an adapter on the model.
         """
+        with self._changed([(merge, strength * (factor - 1.0)) for merge, strength in self._planned()]):
+            yield
+
+    @contextmanager
+    def _changed(self, planned: Sequence[tuple[Merge, float]]) -> Iterator[None]:
+        """Inside, the change of each layer at its strength is on the weights."""
         kept: dict[int, tuple[torch.nn.Module, torch.Tensor]] = {}
         inside = {id(module) for module in self.denoiser.modules()}
         before = getattr(self, self.encoded)
         try:
             with torch.no_grad():
-                for merge, strength in self._planned():
+                for merge, strength in planned:
                     module, weight = merge.module, merge.module.weight.data
                     kept.setdefault(id(module), (module, weight))
-                    change = lora_change(merge.layer, weight.float(), strength * (factor - 1.0))
+                    change = lora_change(merge.layer, weight.float(), strength)
                     module.weight.data = weight.clone().add_(change.to(weight))
             if kept.keys() - inside:
                 setattr(self, self.encoded, {})
@@ -68,3 +103,8 @@ class UserLoras:
             setattr(self, self.encoded, before)
             for module, weight in kept.values():
                 module.weight.data = weight.to(module.weight.device)
+
+
+def _quantized(planned: Sequence[tuple[Merge, float]]) -> bool:
+    """Whether a layer that would change is stored quantized."""
+    return any(len(raw_parts(merge.module.weight)) > 1 for merge, _ in planned)
