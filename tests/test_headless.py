@@ -250,6 +250,28 @@ def test_a_lora_is_measured_against_the_model_without_it(project: Path) -> None:
     assert evaluate_lora(config, lora, resume=True)["fidelity"] == report["fidelity"]
 
 
+def test_candidates_are_drawn_with_a_lora_of_their_own(project: Path) -> None:
+    few = trained_lora(project, "schnell", seed=2)
+    given = {"model__candidate_lora": few.name, "sampling__candidate_steps": 3}
+    config = config_of(project, output="wenige Schritte", rounds=1, **given)
+    loop, plain = (
+        loop_from_config(c, resume=False)
+        for c in (config, config_of(project, output="alle Schritte", rounds=1, sampling__candidate_steps=3))
+    )
+    for one in (loop, plain):
+        one.begin(0)
+        one.evaluate(0)
+        one.candidates(0)
+    assert torch.equal(loop.run.latents("evaluation_0"), plain.run.latents("evaluation_0"))
+    assert not torch.equal(loop.run.latents("round_0"), plain.run.latents("round_0"))
+    loop.run.close()
+    trained_lora(project, "schnell", seed=3)
+    with pytest.raises(UserError, match="holds a run with other settings: candidate_lora was"):
+        loop_from_config(config, resume=True)
+    with pytest.raises(UserError, match=r"candidate_steps is 0.*set candidate_steps"):
+        config_of(project, output="nie", model__candidate_lora=few.name)
+
+
 def test_lora_that_does_not_fit_is_refused_before_sampling(project: Path) -> None:
     config = config_of(project, output="nie")
     tensors = load_file(trained_lora(project, "ganz"))

@@ -3,9 +3,9 @@
 What it proves: of all sections of docs/*.md, ranked by BM25 for the question as it stands, without weight on headings,
 the one that answers is among the first three. docs/questions.md is left out, since it holds the questions themselves.
 
-What it does not prove: that the answer is right or enough, that other words find it too ("8gb" does not find "8 GB"),
-or that a site's own search ranks alike. The questions were written before the docs were mended by them, and the docs
-were mended until they passed: a new question may fail.
+What it does not prove: that the answer is right or enough, that other words find it too ("8gb" finds "8 GB" only where
+both are written), or that a site's own search ranks alike. The questions were written before the docs were mended by
+them, and the docs were mended until they passed: a new question may fail.
 """
 
 from __future__ import annotations
@@ -50,6 +50,10 @@ QUESTIONS = {
     "Do I need to caption my photos?": "choosing.md#which-photos-to-use-and-how-many",
     "How much disk space does it need?": "your_files.md#where-is-my-lora-and-what-else-is-saved",
     "Can I use it on Windows?": "hosts.md#amd-intel-mac-and-windows",
+    "is 8gb vram enough": "memory.md#will-it-fit-into-my-cards-vram",
+    "how slow is it on a 4090": "speed.md#how-long-does-it-take",
+    "number of prompts": "choosing.md#prompts-how-many-do-you-need-and-which",
+    "Can I draw candidates with a lightning LoRA?": "headless.md#candidates-in-few-steps",
     "Can it train two characters at once?": "choosing.md#what-it-is",
 }
 """A question in a user's words, and the section that answers it."""

@@ -71,8 +71,9 @@ def seconds(counted: Counted, settings: LoopSettings, timed: Timed) -> float:
     """
     s, train = settings.sampling, settings.train
     one = timed.step / (2 if s.guidance > 1 else 1)
-    candidate, usual = (timed.picture + one * forwards(drawn) for drawn in (s.of_candidates(), s))
-    draft = timed.picture + timed.step * s.draft_steps
+    drawn = s.of_candidates()
+    candidate, usual = (timed.picture + one * forwards(how) for how in (drawn, s))
+    draft = timed.picture + one * (2 if drawn.guidance > 1 else 1) * s.draft_steps
     steps = settings.rounds * train.steps * train.batch_size * train.accumulation
     return (
         counted.candidates * candidate

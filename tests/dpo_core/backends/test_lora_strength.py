@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from dreambooth_dpo.dpo_core.backends.diffusers.model import DiffusersTextToImage, load_pipeline
+from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.settings import SamplingSettings
 from dreambooth_dpo.toybox.models import weights_folder
 
@@ -71,3 +72,37 @@ def test_a_model_without_a_lora_says_so(lora: Path) -> None:
     model.set_loras({lora: 0.0})
     assert model.fixed_strength
     assert loaded(lora, 1.0).fixed_strength == ""
+
+
+def test_the_lora_for_candidates_acts_inside_alone_and_beside_another_strength(lora: Path, tmp_path: Path) -> None:
+    """The user's LoRA at 0.8, and the same file at 0.5 for candidates: inside, the weights of a load at 1.3.
+
+    With the user's LoRA off as well, those of a load at 0.5.
+    """
+    model = loaded(lora, 0.8)
+    assert model.candidate_lora == ""
+    with model.for_candidates():
+        pass  # without one nothing changes
+    model.set_candidate_lora(lora, 0.5)
+    before = weights(model)
+    with model.for_candidates():
+        alone = weights(model)
+        with model.at_lora_strength(0.0):
+            both = weights(model)
+    for found, strength in ((alone, 1.3), (both, 0.5)):
+        wanted = weights(loaded(lora, strength))
+        assert max(float((found[k] - wanted[k]).abs().max()) for k in wanted) < 1e-6
+    assert all(torch.equal(before[k], v) for k, v in weights(model).items())
+    first = model.candidate_lora
+    model.set_candidate_lora(lora, 0.4)
+    assert first.endswith(" at 0.5") and model.candidate_lora.endswith(" at 0.4")
+
+
+def test_a_lora_for_candidates_of_another_model_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "other.safetensors"
+    key = "lora_unet_mid_block_9_attentions_0_proj_in"
+    save_file({f"{key}.lora_down.weight": torch.ones(1, 4), f"{key}.lora_up.weight": torch.ones(4, 1)}, path)
+    model = DiffusersTextToImage(load_pipeline(weights_folder("pipeline")))
+    with pytest.raises(UserError, match="does not fit this model"):
+        model.set_candidate_lora(path, 1.0)
+    assert model.candidate_lora == ""

@@ -52,6 +52,18 @@ def test_the_time_of_a_run() -> None:
     assert seconds(Counted(60, 0, 16), settings(), Timed(0.5, 0.2)) == pytest.approx(190 + 96)
 
 
+def test_the_time_of_a_run_whose_candidates_take_few_steps() -> None:
+    """60 candidates of 5 steps without guidance: 0.5 + 5 * 0.1 = 1 s each. 16 held-out pictures of 2.5 s: 40 s.
+
+    With drafts of 2 steps, 60 of 0.5 + 2 * 0.1 = 0.7 s come first.
+    """
+    few = {"candidate_steps": 5, "candidate_guidance": 1.0}
+    given = settings(sampling=settings().sampling.model_copy(update=few))
+    assert seconds(Counted(60, 0, 16), given, Timed(0.5, 0.2)) == pytest.approx(60 + 40 + 96)
+    drafted = settings(sampling=settings().sampling.model_copy(update={**few, "draft_steps": 2}))
+    assert seconds(Counted(60, 60, 16), drafted, Timed(0.5, 0.2)) == pytest.approx(60 + 42 + 40 + 96)
+
+
 def test_the_disk_of_a_run() -> None:
     """76 pictures of 0.6 * 64 * 64 * 3 + 4 * 256 bytes, and (4 + 3) * 4 bytes for each of 1000 values."""
     assert gigabytes(Counted(60, 0, 16), settings(), 256, 1000) == pytest.approx(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -153,6 +154,27 @@ def test_evaluation_guidance_can_differ_from_sampling(tmp_path: Path) -> None:
 
     make_loop(tmp_path / "run", Watched(), changed(rounds=1, evaluation={"guidance": 7.5})).go()
     assert set(seen) == {(7.5, True), (2.0, False)}
+
+
+def test_candidates_in_few_steps_leave_held_out_pictures_as_they_are(tmp_path: Path) -> None:
+    seen, inside = [], []
+
+    class Watched(FakeModel):
+        @contextmanager
+        def for_candidates(self):
+            inside.append(True)
+            yield
+            inside.pop()
+
+        def sample(self, prompts, seeds, settings, on_step=None):
+            held_out = prompts[0] in PROMPTS.held_out
+            seen.append((settings.steps, settings.guidance, bool(inside), held_out))
+            return super().sample(prompts, seeds, settings)
+
+    usual = changed().sampling
+    few = {"candidate_steps": usual.steps + 1, "candidate_guidance": 1.0}
+    make_loop(tmp_path / "run", Watched(), changed(rounds=1, sampling=few)).go()
+    assert set(seen) == {(usual.steps + 1, 1.0, True, False), (usual.steps, usual.guidance, False, True)}
 
 
 def test_evaluations_between_rounds_can_be_turned_off(tmp_path: Path) -> None:

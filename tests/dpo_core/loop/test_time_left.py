@@ -36,6 +36,13 @@ def test_drafts_and_a_run_that_is_not_measured() -> None:
     ]  # fmt: skip
 
 
+def test_candidates_in_few_steps_weigh_less_than_held_out_pictures() -> None:
+    """5 steps without guidance are 5 forwards; a held-out picture keeps its 20."""
+    few = settings().sampling.model_copy(update={"candidate_steps": 5, "candidate_guidance": 1.0})
+    found = {part.stage: part.weight for part in plan_parts(settings(rounds=1, sampling=few), 5, 3)}
+    assert (found["draw"], found["measure"]) == (5, 20)
+
+
 def test_the_share_counts_forwards() -> None:
     """Half of the drawing is 100 of 490 forwards."""
     assert share_done(PARTS, [5, 0, 0, 0]) == pytest.approx(100 / 490)
