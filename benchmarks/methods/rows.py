@@ -1,4 +1,6 @@
-"""The compared methods. Every row has the same start, prompts and seeds, and spends the same compute."""
+"""The compared methods. Every row has the same start, prompts and seeds, and spends the same compute, but for those in
+CHEAPER.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +14,8 @@ DEFAULT = "lambda_harmonic"
 """The row of unchanged settings."""
 POOLS = ("spread_0.3", "spread_0.5", "base_2", "photos", "wide_pool")
 """Rows with other candidates, whose first round is drawn anew."""
+CHEAPER = ("candidates_4", "few_steps_6", "few_steps_4", "cheap_rounds", "cheap_rounds_fast")
+"""Rows that draw candidates for less, so that they spend less than the others: run by name, and not among "all"."""
 BACKWARD = 2
 """Cost of a backward pass in forward passes."""
 
