@@ -2,9 +2,10 @@
 
     python -m dreambooth_dpo.benchmarks.traps --concepts 5-7
 
-Each run takes three rounds with early stopping as usual; its judge is honest, but for the fault `shared`. A run fails
-when the truth of the model it keeps is more than 2 points below the start, and the report's headline, made without the
-oracle, does not say that reward and judge part. Writes traps.json. Cached results are used again.
+Each run takes three rounds with early stopping as usual; its judge is honest, but for the fault `shared`, and
+`unjudged` has none. A run fails when the truth of the model it keeps is more than 2 points below the start, and the
+report's headline, made without the oracle, does not say that reward and judge part, or that no judge checked it. Writes
+traps.json. Cached results are used again.
 """
 
 from __future__ import annotations

@@ -34,6 +34,8 @@ class Fault:
     features: tuple[tuple[str, str], ...]
     """(axis, name of a feature), one or two."""
     shared: bool = False
+    judged: bool = True
+    """Whether there is a judge at all."""
 
 
 FAULTS = {
@@ -50,6 +52,11 @@ FAULTS = {
         "as `both`, and the judge shares both faults",
         (("fidelity", "place"), ("alignment", "saturation")),
         shared=True,
+    ),
+    "unjudged": Fault(
+        "as `both`, without a judge",
+        (("fidelity", "place"), ("alignment", "saturation")),
+        judged=False,
     ),
 }
 STRENGTHS = (1.0, 2.0)

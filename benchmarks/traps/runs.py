@@ -42,7 +42,9 @@ def run_trap(seed: int, path: Path, name: str, strength: float) -> dict:
 
 
 def faulty_scorers(seed: int, shared: Path, fault: Fault, strength: float):
-    """The toybox's scorers with the fault in the rewards of its axes, and in the judge where it is shared."""
+    """The toybox's scorers with the fault in the rewards of its axes, and in the judge where it is shared; without the
+    judge where the fault says so.
+    """
     from ...metrics.embedders import OpenClipEmbedder
     from ...metrics.sets import Scorers
     from ...toybox.concepts import concept_from_seed
@@ -62,7 +64,13 @@ def faulty_scorers(seed: int, shared: Path, fault: Fault, strength: float):
         feature = wrong[scorer.name]
         return Faulty(scorer, known[feature], strength, f"{feature} {strength:g}", images, prompts, prompt_of)
 
-    return Scorers([with_fault(s) for s in plain.rewards], [with_fault(s) for s in plain.judges])
+    judges = plain.judges if fault.judged else without_judge(plain.judges)
+    return Scorers([with_fault(s) for s in plain.rewards], [with_fault(s) for s in judges])
+
+
+def without_judge(judges):
+    """The scorers that only measure, without those of the judge."""
+    return [scorer for scorer in judges if not scorer.name.startswith("judge_")]
 
 
 def judged(run: RunFolder) -> dict:

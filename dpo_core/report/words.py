@@ -130,7 +130,8 @@ def verdict(numbers: Mapping, scorers: Mapping[str, Mapping]) -> tuple[str, str]
     """(status, headline) of gains by scorer name, each with its "verdict".
 
     Report, nodes and terminal share this rule and its words. Better means: neither reward axis down and at least one
-    up, and no judge down on either axis, each by its interval over prompts. See `Answer`.
+    up, and no judge down on either axis, each by its interval over prompts. See `Answer`. A gain that only the scores
+    trained on show is said to be one.
     """
     up, down = ([n for n in REWARDS if axis_verdict(numbers, n) == way] for way in ("up", "down"))
     fallen = [n for n in _judges(numbers, scorers) if numbers[n]["verdict"] == "down"]
@@ -141,10 +142,14 @@ def verdict(numbers: Mapping, scorers: Mapping[str, Mapping]) -> tuple[str, str]
 
 
 def _unseen_by_judge(numbers: Mapping, scorers: Mapping[str, Mapping], up: Sequence[str]) -> list[str]:
-    """In words, the risen axes on which the judge shows no clear gain; none where the truth is known to have risen."""
+    """In words, the risen axes on which the judge shows no clear gain, or that there is no judge; none where the truth
+    is known to have risen.
+    """
     if numbers.get(TRUTH, {}).get("verdict") == "up":
         return []
     judges = _judges(numbers, scorers)
+    if not judges and TRUTH not in numbers:
+        return ["no judge checked it"]
     unseen = [a for a in up if (name := f"judge_{a}") in judges and numbers[name]["verdict"] != "up"]
     return [f"the judge shows no clear gain in {' and '.join(unseen)}"] if unseen else []
 

@@ -75,3 +75,15 @@ def test_features_measure_what_they_are_named_by():
 )
 def test_a_run_fails_that_is_worse_by_more_than_two_points_unsaid(end, status, headline, failed):
     assert fails({"start": 0.4, "end": end, "status": status, "headline": headline}) == failed
+
+
+def test_a_run_without_a_judge_has_the_fault_of_both():
+    """What is left measures copies, variety and the truth, of which a user has no oracle."""
+    from dreambooth_dpo.benchmarks.traps.runs import without_judge
+    from dreambooth_dpo.toybox.run import toy_scorers
+
+    judges = [s.name for s in toy_scorers(concept_from_seed(0)).judges]
+    left = [s.name for s in without_judge(toy_scorers(concept_from_seed(0)).judges)]
+    assert set(judges) - set(left) == {"judge_fidelity", "judge_alignment", "judge_background"}
+    assert FAULTS["unjudged"].features == FAULTS["both"].features and not FAULTS["unjudged"].judged
+    assert all(fault.judged for name, fault in FAULTS.items() if name != "unjudged")

@@ -197,7 +197,11 @@ def verdicts(**words: str) -> dict:
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [
-        ({"fidelity": "up", "alignment": "unclear"}, "better", "It got better: fidelity rose, alignment held."),
+        (
+            {"fidelity": "up", "alignment": "unclear"},
+            "better",
+            "fidelity rose, alignment held, but no judge checked it.",
+        ),
         ({"fidelity": "unclear", "alignment": "unclear"}, "none", "No gain shown"),
         ({"fidelity": "up", "alignment": "down"}, "mixed", "no gain shown: fidelity rose and alignment fell"),
         ({"fidelity": "down", "alignment": "unclear"}, "worse", "It got worse: fidelity fell."),

@@ -40,7 +40,9 @@ def test_shares_and_gains_by_hand() -> None:
     assert (gain["before"], gain["after"], gain["gain"], gain["images"], gain["prompts"]) == (1, 3, 2, 6, 6)
     numbers = {**gains(found, 50), "unscored": shares}
     assert failed_guards(numbers, SCORERS) == {"fidelity_2": "more pictures have no score by fidelity (2nd scorer)"}
-    assert verdict(numbers, SCORERS)[1].endswith(", but more pictures have no score by fidelity (2nd scorer).")
+    assert verdict(numbers, SCORERS)[1].endswith(
+        ", but more pictures have no score by fidelity (2nd scorer) and no judge checked it."
+    )
 
 
 def test_fewer_pictures_without_a_score_are_no_loss() -> None:

@@ -59,7 +59,15 @@ def test_a_gain_that_the_judge_does_not_see_is_said_in_the_headline() -> None:
     assert verdict(numbers, ABOUT) == ("better", said)
     assert verdict({**numbers, "oracle_all_right": gain("up")}, ABOUT)[1] == said.split(", but")[0] + "."
     assert "judge" not in verdict(gains("up", "unclear", "up", "unclear"), ABOUT)[1]
-    assert "judge" not in verdict(gains("up", "up"), ABOUT)[1]
+
+
+def test_a_gain_that_no_judge_checked_is_said_to_be_one() -> None:
+    """Not where the truth is known, and not of a loss."""
+    assert verdict(gains("up", "unclear"), ABOUT)[1] == (
+        "It got better: fidelity rose, alignment held, but no judge checked it."
+    )
+    known = {**gains("up", "up"), "oracle_all_right": gain("unclear")}
+    assert "judge" not in verdict(known, ABOUT)[1] + verdict(gains("down", "unclear"), ABOUT)[1]
 
 
 @pytest.mark.parametrize("ways", itertools.product(CI, repeat=4))
@@ -122,7 +130,7 @@ def test_lost_quality_is_a_failed_guard_beyond_its_limit() -> None:
     about = ABOUT | {"quality": {"role": "guard", "title": "Quality", "higher_is_better": True}}
     for ci95, lost in (([-0.7, -0.5], True), ([-0.7, -0.3], False)):
         quality = gain("down") | {"before": 20.0, "after": 19.4, "gain": -0.6, "ci95": ci95}
-        said = verdict(gains("up", "up") | {"quality": quality}, about)[1]
+        said = verdict(gains("up", "up", "up", "up") | {"quality": quality}, about)[1]
         assert said == "It got better: fidelity and alignment rose" + (
             ", but the pictures lost quality." if lost else "."
         )
