@@ -14,8 +14,11 @@ DEFAULT = "lambda_harmonic"
 """The row of unchanged settings."""
 POOLS = ("spread_0.3", "spread_0.5", "base_2", "photos", "wide_pool")
 """Rows with other candidates, whose first round is drawn anew."""
-CHEAPER = ("candidates_4", "few_steps_6", "few_steps_4", "cheap_rounds", "cheap_rounds_fast")
-"""Rows that draw candidates for less, so that they spend less than the others: run by name, and not among "all"."""
+CHEAPER = (
+    "candidates_4", "few_steps_6", "few_steps_4", "cheap_rounds", "cheap_rounds_fast", "cheap_rounds_faster",
+    "cheap_shorter",
+)  # fmt: skip
+"""Rows that draw candidates for less, so that they spend no more than the others: run by name, and not among "all"."""
 BACKWARD = 2
 """Cost of a backward pass in forward passes."""
 
@@ -144,8 +147,12 @@ def rows(base: LoopSettings) -> dict[str, Row]:
             pairs={"max_pairs_per_prompt": pairs.max_pairs_per_prompt // 2},
             train={"steps": train.steps // 2},
         ),
-        "cheap_rounds": _cheap(base, train.learning_rate),
-        "cheap_rounds_fast": _cheap(base, 2 * train.learning_rate),
+        "fast": row("DPO, twice the learning rate", train={"learning_rate": 2 * train.learning_rate}),
+        "faster": row("DPO, four times the learning rate", train={"learning_rate": 4 * train.learning_rate}),
+        "cheap_rounds": _cheap(base, 8, train.learning_rate),
+        "cheap_rounds_fast": _cheap(base, 8, 2 * train.learning_rate),
+        "cheap_rounds_faster": _cheap(base, 8, 4 * train.learning_rate),
+        "cheap_shorter": _cheap(base, 14, 2 * train.learning_rate, parts=4),
         "paper": _paper(base),
         "augmented": row("DPO, scores averaged over a flip and small shifts", "augmented"),
         "mean_of_two": row("DPO, mean of two scorers on each axis", "mean of two", pairs={"combine": "mean"}),
@@ -169,14 +176,18 @@ def _paper(base: LoopSettings) -> Row:
     )
 
 
-def _cheap(base: LoopSettings, rate: float) -> Row:
-    """Many short rounds on few candidates, which are drawn in a third of the steps; a little less than the default's
-    compute: 8 rounds of 24 * 5 * 4 + 30 * 16 * 4 = 2,400 forwards are 19,200, where 3 of 6,720 are 20,160.
+def _cheap(base: LoopSettings, rounds: int, rate: float, parts: int = 2) -> Row:
+    """Many rounds of 1 / parts of the steps on half the candidates, which are drawn in a third of the sampler steps.
+
+    At most the default's compute: 8 rounds of 24 * 5 * 4 + 30 * 16 * 4 = 2,400 forwards are 19,200, and 14 rounds of
+    480 + 15 * 16 * 4 = 1,440 are 20,160, as 3 of 6,720 are. The held-out pictures of each round are not in it.
     """
     drawn = {"candidates_per_prompt": base.sampling.candidates_per_prompt // 2, "candidate_steps": 4}
+    train = {"steps": base.train.steps // parts, "learning_rate": rate}
     return Row(
-        changed(base, 8, sampling=drawn, train={"steps": base.train.steps // 2, "learning_rate": rate}),
-        f"DPO, 8 rounds of half the steps, half the candidates in 4 sampler steps, learning rate {rate:g}",
+        changed(base, rounds, sampling=drawn, train=train),
+        f"DPO, {rounds} rounds of 1/{parts} of the steps, half the candidates in 4 sampler steps, learning rate "
+        f"{rate:g}",
     )
 
 

@@ -157,7 +157,7 @@ class BatchSampler:
         Raises UserError when a single picture does not fit into memory, or latents are not finite.
         """
         drawn_by = for_candidates(self.model) if self.candidates else nullcontext()
-        with drawn_by, at_strength(self.model, members[0].strength):
+        with at_strength(self.model, members[0].strength), drawn_by:
             return self._sample_parts(members)
 
     def _sample_parts(self, members: Sequence[Candidate]) -> tuple[torch.Tensor, np.ndarray]:

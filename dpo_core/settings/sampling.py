@@ -105,32 +105,32 @@ class SamplingSettings(Settings):
         "candidates. Teaches likeness, and the photos' background too.",
     )
 
-    candidate_steps: int = Field(
+    candidate_steps: Annotated[int, Widget(since=12, advanced=True)] = Field(
         0,
         ge=0,
         le=1000,
         description="Sampler steps of candidates, where they differ from those of held-out pictures, which take "
-        "`steps`. Fewer make a run cheaper: with a few-step LoRA (model.candidate_lora) 4 to 8. 0: as `steps`. Unit: "
+        "`steps`. Fewer make a run cheaper: with a LoRA for few steps (candidate_lora) 4 to 8. 0: as `steps`. Unit: "
         "steps.",
     )
-    candidate_guidance: float | None = Field(
+    candidate_guidance: Annotated[
+        float | None, Widget("candidate_cfg", since=12, default=0, off=0, least=0, step=0.1, advanced=True)
+    ] = Field(
         None,
         ge=1.0,
         le=30.0,
-        description="Guidance scale of candidates, where it differs from that of held-out pictures; few-step LoRAs "
-        "want 1. Empty: as `guidance`.",
+        description="Guidance scale of candidates, where it differs from that of held-out pictures; LoRAs for few "
+        "steps want 1. Empty, or 0 on the node: as for held-out pictures.",
     )
+
+    def of_held_out(self) -> SamplingSettings:
+        """How held-out pictures are drawn: without what concerns candidates alone."""
+        return self.model_copy(update={"candidate_steps": 0, "candidate_guidance": None})
 
     def of_candidates(self) -> SamplingSettings:
         """How candidates are drawn: with `candidate_steps` and `candidate_guidance` in the place of the usual ones."""
-        return self.model_copy(
-            update={
-                "steps": self.candidate_steps or self.steps,
-                "guidance": self.guidance if self.candidate_guidance is None else self.candidate_guidance,
-                "candidate_steps": 0,
-                "candidate_guidance": None,
-            }
-        )
+        guidance = self.guidance if self.candidate_guidance is None else self.candidate_guidance
+        return self.of_held_out().model_copy(update={"steps": self.candidate_steps or self.steps, "guidance": guidance})
 
     def strengths(self, per_prompt: int) -> list[float]:
         """Strength of the user's LoRA for each of `per_prompt` candidates, as a multiple of the loaded one."""

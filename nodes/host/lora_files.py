@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ...dpo_core.errors import UserError
 from ...dpo_core.lora_names import chosen_loras
+from ..sockets import NONE
 
 
 def lora_names() -> list[str]:
@@ -56,6 +57,33 @@ def check_loras(text: str) -> str | None:
     except UserError as wrong:
         return str(wrong)
     return None
+
+
+def check_candidate_lora(name: str | None, steps: int | None) -> str | None:
+    """Why a LoRA for candidates cannot be used with this number of candidate_steps, or None; it is not opened."""
+    if name in (None, NONE):
+        return None
+    if not steps:
+        return (
+            f"candidate_lora is {name}, but candidate_steps is 0, so candidates would take the usual steps with a LoRA "
+            "for few: set candidate_steps to what the LoRA is made for, mostly 4 or 8, or candidate_lora to none."
+        )
+    try:
+        lora_path(name)
+    except UserError as wrong:
+        return str(wrong)
+    return None
+
+
+def stamp(name: str | None) -> tuple[int, int] | None:
+    """Size (bytes) and time of change (nanoseconds) of a LoRA; None for none, and for one that is gone."""
+    if name in (None, NONE):
+        return None
+    try:
+        found = lora_path(name).stat()
+    except (UserError, OSError):
+        return None
+    return found.st_size, found.st_mtime_ns
 
 
 def stamps(text: str) -> list[tuple[str, float, int, int]]:

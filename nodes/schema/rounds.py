@@ -16,14 +16,14 @@ from ...dpo_core.settings import (
     StopSettings,
     TrainSettings,
 )
-from ..sockets import AUTO, CATEGORY, CandidatesType, ConceptType, PromptsType, ScorerType, found_by
+from ..sockets import AUTO, CATEGORY, NONE, CandidatesType, ConceptType, PromptsType, ScorerType, found_by
 from ..widgets import advanced, ordered, used_with, widget
 from .finish import FinishCandidates
 from .inputs import judge_input, quality_input, seeds_input
 from .keep_best import KeepBest
 from .own_pairs import OwnPairs
 from .pairs import PAIRING, BuildPairs
-from .sample import DRAWING, SampleCandidates, sampler_inputs, sampling_inputs
+from .sample import DRAWING, SampleCandidates, candidate_lora_inputs, sampler_inputs, sampling_inputs
 from .score import second_scorer
 from .train import LEARNING, TrainStep, adapter_inputs, training_inputs
 
@@ -170,7 +170,7 @@ def rounds_inputs() -> list[io.Input]:
         advanced(seeds_input(optional=True)),
     ]
     kinds = (LoopSettings, SamplingSettings, PairSettings, AdapterSettings, TrainSettings)
-    return ordered(*kinds, beside=beside, order=_ORDER, younger=_own_inputs(), since=11)
+    return ordered(*kinds, beside=beside, order=_ORDER, younger=[*_own_inputs(), *candidate_lora_inputs()], since=11)
 
 
 class Rounds(io.ComfyNode):
@@ -261,8 +261,15 @@ class Rounds(io.ComfyNode):
         draft_steps: int = 0,
         sampler_name: str = "euler",
         own_pairs: str = "",
+        candidate_lora: str = NONE,
+        candidate_steps: int = 0,
     ) -> bool | str:
-        wrong = SampleCandidates.validate_inputs(run_name)
+        wrong = SampleCandidates.validate_inputs(run_name, candidate_lora, candidate_steps)
+        if wrong is True and draft_steps and candidate_steps:
+            wrong = (
+                f"draft_steps is {draft_steps} and candidate_steps {candidate_steps}: these are two ways to draw for "
+                "less. Set one of them to 0."
+            )
         if wrong is True and own_pairs:
             wrong = OwnPairs.validate_inputs(own_pairs)
         # Values that are auto (0 steps, sampler "auto") are known when the model is: Finish Candidates checks them.
@@ -273,8 +280,10 @@ class Rounds(io.ComfyNode):
         return wrong if wrong is not True else BuildPairs.validate_inputs(angle_low, angle_high)
 
     @classmethod
-    def fingerprint_inputs(cls, run_name: str = "", own_pairs: str | None = "", **_) -> int | list:
-        of_run = SampleCandidates.fingerprint_inputs(run_name)
+    def fingerprint_inputs(
+        cls, run_name: str = "", own_pairs: str | None = "", candidate_lora: str = NONE, **_
+    ) -> tuple | list:
+        of_run = SampleCandidates.fingerprint_inputs(run_name, candidate_lora)
         return [of_run, OwnPairs.fingerprint_inputs(own_pairs)] if own_pairs else of_run
 
 

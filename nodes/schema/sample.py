@@ -6,8 +6,9 @@ from comfy_api.latest import io, ui
 
 from ...dpo_core.settings import SamplingSettings
 from ..host.early_end import ending_early
-from ..sockets import AUTO, CATEGORY, Candidates, CandidatesType, ConceptType, PromptsType, found_by, shown_again
-from ..widgets import AUTO_VALUE, advanced, ordered
+from ..host.lora_files import lora_names
+from ..sockets import AUTO, CATEGORY, NONE, Candidates, CandidatesType, ConceptType, PromptsType, found_by, shown_again
+from ..widgets import AUTO_VALUE, advanced, ordered, used_with
 
 
 def round_input() -> io.Int.Input:
@@ -48,11 +49,37 @@ DRAWING = (
 """The first sampling widgets, in the order of saved graphs."""
 
 
+def candidate_lora_inputs() -> list[io.Input]:
+    """The LoRA that is on while candidates are drawn, and its strength."""
+    lora = io.Combo.Input(
+        "candidate_lora",
+        options=[NONE, *lora_names()],
+        default=NONE,
+        optional=True,
+        tooltip="A LoRA that draws in few steps (LCM, Lightning, Hyper, Turbo). It is on while candidates are drawn, "
+        "and at no other time: training and held-out pictures are without it. Needs candidate_steps.",
+    )
+    strength = io.Float.Input(
+        "candidate_lora_strength",
+        default=1.0,
+        min=-4.0,
+        max=4.0,
+        step=0.05,
+        optional=True,
+        tooltip="Strength of candidate_lora.",
+    )
+    return [advanced(lora), used_with(advanced(strength), candidate_lora=["?*"])]
+
+
 def sampling_inputs() -> list[io.Input]:
     """All sampling widgets."""
-    beside = [*sampler_inputs(), round_input()]
     return ordered(
-        SamplingSettings, beside=beside, order=(*DRAWING, "guidance_until", "round"), without=("draft_steps",)
+        SamplingSettings,
+        beside=[*sampler_inputs(), round_input()],
+        order=(*DRAWING, "guidance_until", "round"),
+        without=("draft_steps",),
+        younger=candidate_lora_inputs(),
+        since=11,
     )
 
 
@@ -97,28 +124,31 @@ class SampleCandidates(io.ComfyNode):
     def execute(cls, model, clip, vae, concept, prompts, run_name, **drawing) -> io.NodeOutput:
         from ..host.families import drawn_with
         from ..host.runs import NodeProgress, run_path, tiles, to_image
-        from ..stages.sample import draw_candidates, sampling_of
+        from ..stages.sample import candidate_lora, draw_candidates, sampling_of
 
         settings, sampler = sampling_of(drawing)
         handle = Candidates(run_path(run_name), "", concept, prompts, settings, sampler, drawing.get("round") or 0)
         progress = NodeProgress(cls.hidden.unique_id)
-        handle, images = draw_candidates(model, clip, vae, handle, progress)
+        handle, images = draw_candidates(model, clip, vae, handle, progress, candidate_lora(drawing))
         progress.show(sheet := tiles(images, 64))
         preview = to_image([sheet])
         shown = {**ui.PreviewImage(preview, cls=cls).as_dict(), "dbdpo_auto": (drawn_with(handle, model),)}
         return io.NodeOutput(handle, preview, ui=shown)
 
     @classmethod
-    def validate_inputs(cls, run_name: str = "x") -> bool | str:
+    def validate_inputs(cls, run_name: str = "x", candidate_lora: str = NONE, candidate_steps: int = 0) -> bool | str:
+        from ..host.lora_files import check_candidate_lora
         from ..host.runs import check_name
 
-        return (check_name(run_name) if run_name is not None else None) or True
+        wrong = check_name(run_name) if run_name is not None else None
+        return wrong or check_candidate_lora(candidate_lora, candidate_steps) or True
 
     @classmethod
-    def fingerprint_inputs(cls, run_name: str = "", **_) -> int:
+    def fingerprint_inputs(cls, run_name: str = "", candidate_lora: str = NONE, **_) -> tuple:
+        from ..host.lora_files import stamp
         from ..host.runs import generation
 
-        return generation(run_name or "")
+        return generation(run_name or ""), stamp(candidate_lora)
 
 
 NODES = [SampleCandidates]

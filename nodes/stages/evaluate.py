@@ -93,7 +93,7 @@ def evaluation_set(
     progress: NodeProgress,
 ) -> tuple[ComfyTextToImage, str]:
     """The backend that draws held-out pictures, and the name of their set: a hash of all sampling inputs."""
-    backend = backend_for(model, clip, vae, candidates, progress)
+    backend, settings = backend_for(model, clip, vae, candidates, progress), settings.of_held_out()
     drawn_with = backend.fingerprint, candidates.prompts.held_out, settings.described(), repr(candidates.sampler), seeds
     return backend, "evaluation_" + mark(*drawn_with)
 

@@ -26,6 +26,11 @@ def finish_candidates(
     drafts have as many steps or more, if the sampler adds noise, or if another MODEL drew the drafts.
     """
     drafts, steps = handle.scored.candidates, steps or model_family(model).steps.value
+    if drafts.settings.candidate_steps:
+        raise UserError(
+            f"these drafts were drawn with candidate_steps {drafts.settings.candidate_steps}, which makes candidates "
+            "cheap in another way: set candidate_steps to 0 on Sample Candidates, or leave Finish Candidates out."
+        )
     if wrong := drafts_refused(drafts.settings.steps, steps, drafts.sampler.name):
         raise UserError(wrong)
     backend = backend_for(model, clip, vae, drafts, progress)

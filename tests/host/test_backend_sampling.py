@@ -7,7 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from native_models import DRAWING, LONG, PROMPTS, furthest, left_behind, noise, random_live, random_model, weights_of
+from native_models import (
+    DRAWING,
+    LONG,
+    PROMPTS,
+    furthest,
+    left_behind,
+    noise,
+    random_live,
+    random_model,
+    users_lora,
+    weights_of,
+)
 
 from dreambooth_dpo.dpo_core.backends.comfyui import ComfyTextToImage, with_live_adapter
 from dreambooth_dpo.dpo_core.backends.comfyui.conditioning import batch, groups
@@ -221,17 +232,6 @@ def test_video_models_are_refused(monkeypatch):
 
 
 # --- the user's LoRA at another strength ---
-
-
-def users_lora(model) -> dict[str, torch.Tensor]:
-    """A LoRA of rank 2 on the UNet's attention and the text encoder's, as kohya names them."""
-    state, tensors = model.model.diffusion_model.state_dict(), {}
-    layer = next(k for k in state if k.endswith("attn1.to_q.weight"))
-    named = {f"lora_unet_{layer.removesuffix('.weight').replace('.', '_')}": state[layer].shape}
-    for key, shape in named.items():
-        tensors[f"{key}.lora_up.weight"] = noise(shape[0], 2, seed=1)
-        tensors[f"{key}.lora_down.weight"] = noise(2, shape[1], seed=2)
-    return tensors
 
 
 @pytest.mark.parametrize("factor", [0.0, 0.5, 1.5])

@@ -64,3 +64,14 @@ def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
 def furthest(left: torch.Tensor, right: torch.Tensor) -> float:
     assert left.shape == right.shape
     return float((left - right).abs().max())
+
+
+def users_lora(model) -> dict[str, torch.Tensor]:
+    """A LoRA of rank 2 on the UNet's attention and the text encoder's, as kohya names them."""
+    state, tensors = model.model.diffusion_model.state_dict(), {}
+    layer = next(k for k in state if k.endswith("attn1.to_q.weight"))
+    named = {f"lora_unet_{layer.removesuffix('.weight').replace('.', '_')}": state[layer].shape}
+    for key, shape in named.items():
+        tensors[f"{key}.lora_up.weight"] = noise(shape[0], 2, seed=1)
+        tensors[f"{key}.lora_down.weight"] = noise(2, shape[1], seed=2)
+    return tensors

@@ -1,0 +1,145 @@
+"""Candidates in few steps with a LoRA of their own: by the backend, by Sample Candidates, and in DPO Rounds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hosting import Server, comfyui_path, executed, run_path
+from native_models import DRAWING, PROMPTS, furthest, random_live, users_lora
+from safetensors.torch import save_file
+from toy_graphs import SAMPLING, tiny_rounds
+
+from dreambooth_dpo.dpo_core.backends.comfyui import ComfyTextToImage, host, with_live_adapter
+from dreambooth_dpo.dpo_core.errors import UserError
+from dreambooth_dpo.dpo_core.run.folder import RunFolder
+from dreambooth_dpo.toybox.native import native_toybox
+
+pytestmark = pytest.mark.usefixtures("comfyui")
+RUN = "few_steps"
+
+
+@pytest.fixture(scope="module")
+def toybox(comfyui):
+    with torch.inference_mode():
+        return native_toybox()
+
+
+@pytest.fixture
+def lora(toybox, tmp_path):
+    path = tmp_path / "fäst.safetensors"
+    save_file(users_lora(toybox[0]), path)
+    return path
+
+
+@pytest.mark.usefixtures("as_nodes_run")
+def test_it_acts_inside_alone_and_leaves_the_live_adapter_and_another_strength_as_they_are(toybox, lora):
+    """At 0.5 beside the same file at 0.8 as the user's LoRA: inside as a load of both; with the user's off, as 0.5."""
+    model, clip, vae = toybox
+    live, tensors = random_live(model), users_lora(model)
+
+    def latents(*strengths: float) -> torch.Tensor:
+        carrying = model
+        for strength in strengths:
+            carrying = host.with_lora(carrying, tensors, strength)
+        return ComfyTextToImage(with_live_adapter(carrying, live), clip, vae, 64, 64).sample(PROMPTS[:1], [1], DRAWING)
+
+    given = ComfyTextToImage(with_live_adapter(host.with_lora(model, tensors, 0.8), live), clip, vae, 64, 64)
+    given.set_candidate_lora(lora, 0.5)
+    before, plain = given.sample(PROMPTS[:1], [1], DRAWING), given.patcher
+    with given.for_candidates():
+        inside, worn = given.sample(PROMPTS[:1], [1], DRAWING), given.patcher
+    with given.for_candidates():
+        assert given.patcher is worn, "the host would load the weights for every batch"
+    with given.at_lora_strength(0.0), given.for_candidates():
+        alone = given.sample(PROMPTS[:1], [1], DRAWING)
+    assert given.patcher is plain and furthest(given.sample(PROMPTS[:1], [1], DRAWING), before) < 1e-4
+    assert furthest(inside, latents(0.8, 0.5)) < 1e-4 < furthest(inside, before)
+    assert furthest(alone, latents(0.5)) < 1e-4 < furthest(alone, inside)
+
+
+@pytest.mark.usefixtures("as_nodes_run")
+def test_sample_candidates_draws_with_it_and_names_the_set_by_it(nodes, toybox, lora, tmp_path):
+    from dreambooth_dpo.dpo_core.concept import Concept
+    from dreambooth_dpo.dpo_core.prompts import PromptSet
+    from dreambooth_dpo.nodes.host.runs import NodeProgress
+    from dreambooth_dpo.nodes.sockets import Candidates
+    from dreambooth_dpo.nodes.stages.evaluate import evaluation_set
+    from dreambooth_dpo.nodes.stages.sample import CandidateLora, draw_candidates, sampling_of
+
+    model, clip, vae = toybox
+    photos = np.full((2, 64, 64, 3), 90, np.uint8)
+    concept, prompts = Concept("sks", "robot", photos), PromptSet(tuple(PROMPTS[:2]), (PROMPTS[3],))
+
+    def handle(**given):
+        settings, sampler = sampling_of({**SAMPLING, **given})
+        return Candidates(tmp_path, "", concept, prompts, settings, sampler, 0)
+
+    def drawn(model, given, lora=None):
+        found, _ = draw_candidates(model, clip, vae, given, NodeProgress(None), lora)
+        with RunFolder(tmp_path) as run:
+            return found, run.latents(found.set_name)
+
+    few, plain = handle(candidate_steps=2, candidate_cfg=0), handle(steps=2)
+    with_it, latents = drawn(model, few, CandidateLora(lora, 0.5))
+    _, wanted = drawn(host.with_lora(model, users_lora(model), 0.5), plain)
+    without, others = drawn(model, few)
+    assert furthest(latents, wanted) < 1e-4 < furthest(latents, others)
+    names = {found.set_name for found in (with_it, without, drawn(model, handle())[0])}
+    assert len(names) == 3 and drawn(model, few, CandidateLora(lora, 0.4))[0].set_name not in names
+    assert with_it.settings.steps == SAMPLING["steps"], "held-out pictures keep theirs"
+    sets = {evaluation_set(model, clip, vae, h, h.settings, 2, NodeProgress(None))[1] for h in (with_it, handle())}
+    assert len(sets) == 1, "pictures that were measured are not drawn again for another way to draw candidates"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, toybox):
+    if not (comfyui_path() / "main.py").is_file():
+        pytest.skip("no ComfyUI here")
+    folder = tmp_path_factory.mktemp("few_steps")
+    (folder / "models" / "loras").mkdir(parents=True)
+    save_file(users_lora(toybox[0]), folder / "models" / "loras" / "fast.safetensors")
+    (folder / "models" / "loras" / "old.pt").write_bytes(b"x")
+    with Server(folder) as running:
+        yield running
+
+
+def test_all_rounds_draw_candidates_in_few_steps_with_it(server: Server):
+    given = {"candidate_lora": "fast.safetensors", "candidate_lora_strength": 0.5, "candidate_steps": 2}
+    server.run(tiny_rounds(RUN, 2, 2, **given))
+    with RunFolder(run_path(server, RUN)) as run:
+        assert sum(name.startswith("candidates_") for name in run.set_names()) == 2
+    assert "rounds" not in executed(server.run(tiny_rounds(RUN, 2, 2, **given)))
+    tensors = {key: 2 * value for key, value in _tensors(server).items()}
+    save_file(tensors, server.folder / "models" / "loras" / "fast.safetensors")
+    assert "rounds" in executed(server.run(tiny_rounds(RUN, 2, 2, **given))), "another file of that name"
+    with RunFolder(run_path(server, RUN)) as run:
+        assert sum(name.startswith("candidates_") for name in run.set_names()) == 4
+
+
+def _tensors(server: Server) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(server.folder / "models" / "loras" / "fast.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"candidate_lora": "fast.safetensors"}, "candidate_steps is 0"),
+        ({"candidate_lora": "gone.safetensors", "candidate_steps": 2}, "no longer in ComfyUI's loras folder"),
+        ({"candidate_lora": "old.pt", "candidate_steps": 2}, "Only .safetensors is loaded"),
+        ({"candidate_steps": 2, "draft_steps": 2}, "two ways to draw for less"),
+    ],
+)
+def test_what_cannot_be_is_refused_at_the_door(server: Server, given: dict, said: str):
+    with pytest.raises(ValueError, match=said):
+        server.queue(tiny_rounds(RUN, 1, 2, **given))
+
+
+@pytest.mark.usefixtures("as_nodes_run")
+def test_a_lora_of_another_model_is_refused_by_name(toybox, tmp_path):
+    path = tmp_path / "other.safetensors"
+    save_file({"lora_unet_nothing.lora_up.weight": torch.ones(4, 1)}, path)
+    with pytest.raises(UserError, match=r"LoRA other\.safetensors does not fit this model"):
+        ComfyTextToImage(*toybox, 64, 64).set_candidate_lora(path, 1.0)
