@@ -8,7 +8,10 @@ from ..sockets import CATEGORY, Candidates, ConceptType, ListedType, PromptsType
 from .inputs import judge_input, picture_inputs
 from .sample import sampling_inputs
 
-_NOT_HERE = ("candidates_per_prompt", "seed", "round", "lora_spread", "base_candidates", "photo_candidates")
+_NOT_HERE = (
+    "candidates_per_prompt", "seed", "round", "lora_spread", "base_candidates", "photo_candidates", "candidate_lora",
+    "candidate_lora_strength", "candidate_steps", "candidate_cfg",
+)  # fmt: skip
 """Widgets of Sample Candidates that held-out pictures do not have; their seed is that of the evaluation."""
 
 

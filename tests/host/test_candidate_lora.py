@@ -107,14 +107,16 @@ def server(tmp_path_factory, toybox):
 def test_all_rounds_draw_candidates_in_few_steps_with_it(server: Server):
     given = {"candidate_lora": "fast.safetensors", "candidate_lora_strength": 0.5, "candidate_steps": 2}
     server.run(tiny_rounds(RUN, 2, 2, **given))
-    with RunFolder(run_path(server, RUN)) as run:
-        assert sum(name.startswith("candidates_") for name in run.set_names()) == 2
+    assert drawn_sets(server) == 2
     assert "rounds" not in executed(server.run(tiny_rounds(RUN, 2, 2, **given)))
     tensors = {key: 2 * value for key, value in _tensors(server).items()}
     save_file(tensors, server.folder / "models" / "loras" / "fast.safetensors")
     assert "rounds" in executed(server.run(tiny_rounds(RUN, 2, 2, **given))), "another file of that name"
-    with RunFolder(run_path(server, RUN)) as run:
-        assert sum(name.startswith("candidates_") for name in run.set_names()) == 4
+    assert drawn_sets(server) == 4
+
+
+def drawn_sets(server: Server) -> int:
+    return sum(path.name.startswith("candidates_") for path in run_path(server, RUN).iterdir())
 
 
 def _tensors(server: Server) -> dict[str, torch.Tensor]:
@@ -127,7 +129,7 @@ def _tensors(server: Server) -> dict[str, torch.Tensor]:
     ("given", "said"),
     [
         ({"candidate_lora": "fast.safetensors"}, "candidate_steps is 0"),
-        ({"candidate_lora": "gone.safetensors", "candidate_steps": 2}, "no longer in ComfyUI's loras folder"),
+        ({"candidate_lora": "gone.safetensors", "candidate_steps": 2}, "candidate_lora is 'gone.safetensors': it must be one of"),
         ({"candidate_lora": "old.pt", "candidate_steps": 2}, "Only .safetensors is loaded"),
         ({"candidate_steps": 2, "draft_steps": 2}, "two ways to draw for less"),
     ],

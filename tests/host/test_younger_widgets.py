@@ -43,8 +43,9 @@ SAVED = {
 }
 """Widgets in the order in which graphs hold their values."""
 POOL = ["lora_spread", "base_candidates", "photo_candidates"]
+FEW_STEPS = ["candidate_lora", "candidate_lora_strength", "candidate_steps", "candidate_cfg"]
 YOUNGER = {
-    "DBDPO_SampleCandidates": ["guidance_until", "round", *POOL],
+    "DBDPO_SampleCandidates": ["guidance_until", "round", *POOL, *FEW_STEPS],
     "DBDPO_TrainStep": ["reference_bank", "round"],
     "DBDPO_Rounds": ["reference_bank", "guidance_until", "draft_steps"],  # then those of training, and POOL
 }
@@ -82,7 +83,11 @@ def test_widgets_that_a_beginner_does_not_need_are_advanced(nodes, node):
     shown = {**found["required"], **found["optional"]}
     plain = [n for n in shown if n in {w.id for w in widgets(nodes[node])} and not shown[n][1].get("advanced")]
     assert plain == BEGINNER[node]
-    assert not set(POOL).intersection(plain)
+    assert not {*POOL, *FEW_STEPS}.intersection(plain)
+
+
+def test_the_widgets_of_few_steps_come_after_all_others_in_dpo_rounds(nodes):
+    assert in_the_front_ends_order(nodes["DBDPO_Rounds"])[-len(FEW_STEPS) :] == FEW_STEPS
 
 
 def test_what_the_default_rule_does_not_use_is_marked(nodes):
@@ -155,7 +160,7 @@ def test_the_node_accepts_guidance_until(nodes, monkeypatch):
     stages = import_module(node.__module__.replace(".schema.", ".stages."))
     seen = []
 
-    def stop(model, clip, vae, handle, progress):
+    def stop(model, clip, vae, handle, progress, lora):
         seen.append(handle.settings)
         raise KeyboardInterrupt
 
