@@ -126,7 +126,8 @@ def rows(base: LoopSettings) -> dict[str, Row]:
         slower = {"objective": "raft", "learning_rate": train.learning_rate / part}
         return row(f"RAFT at 1/{part} of the learning rate", train=slower)
 
-    return {name: row(about, **groups) for name, (about, groups) in (CHANGES | TUNING).items()} | {
+    table, fast = CHANGES | TUNING, {"train": {"learning_rate": 2 * train.learning_rate}}
+    return {name: row(about, **groups) for name, (about, groups) in table.items()} | {
         "raft_slow": raft(4),
         "raft_slower": raft(20),
         "constant_rate": row(
@@ -147,7 +148,11 @@ def rows(base: LoopSettings) -> dict[str, Row]:
             pairs={"max_pairs_per_prompt": pairs.max_pairs_per_prompt // 2},
             train={"steps": train.steps // 2},
         ),
-        "fast": row("DPO, twice the learning rate", train={"learning_rate": 2 * train.learning_rate}),
+        "fast": row("DPO, twice the learning rate", **fast),
+        **{
+            f"fast_{name}": row(f"{table[name][0]}; twice the learning rate", **_merged(table[name][1], fast))
+            for name in ("matched_pairs", "diverse_pairs", "weighted_sum", "angle_window")
+        },
         "faster": row("DPO, four times the learning rate", train={"learning_rate": 4 * train.learning_rate}),
         "cheap_rounds": _cheap(base, 8, train.learning_rate),
         "cheap_rounds_fast": _cheap(base, 8, 2 * train.learning_rate),
@@ -174,6 +179,11 @@ def _paper(base: LoopSettings) -> Row:
         settings.model_copy(update={"prompt_parts": parts}),
         "DreamBoothDPO (arXiv 2505.20975): angle window 20..70, two rounds, each on its half of the prompts",
     )
+
+
+def _merged(one: Mapping[str, Mapping], other: Mapping[str, Mapping]) -> dict[str, dict]:
+    """The changes of both, group by group."""
+    return {group: {**one.get(group, {}), **other.get(group, {})} for group in {**one, **other}}
 
 
 def _cheap(base: LoopSettings, rounds: int, rate: float, parts: int = 2) -> Row:

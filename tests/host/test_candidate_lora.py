@@ -129,7 +129,7 @@ def _tensors(server: Server) -> dict[str, torch.Tensor]:
     ("given", "said"),
     [
         ({"candidate_lora": "fast.safetensors"}, "candidate_steps is 0"),
-        ({"candidate_lora": "gone.safetensors", "candidate_steps": 2}, "candidate_lora is 'gone.safetensors': it must be one of"),
+        ({"candidate_lora": "gone.safetensors", "candidate_steps": 2}, "gone.safetensors': it must be one of"),
         ({"candidate_lora": "old.pt", "candidate_steps": 2}, "Only .safetensors is loaded"),
         ({"candidate_steps": 2, "draft_steps": 2}, "two ways to draw for less"),
     ],
