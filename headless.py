@@ -33,6 +33,7 @@ from .dpo_core.sampling.pool import photos_of
 from .dpo_core.settings import AdapterSettings
 from .dpo_core.training.adapter import Adapter
 from .dpo_core.training.shares import check_shares
+from .headless_inputs import check_candidate_lora, put_candidate_lora
 from .headless_inputs import config_concept as config_concept
 from .headless_inputs import config_prompts as config_prompts
 from .headless_inputs import mask_finder as mask_finder
@@ -66,7 +67,6 @@ class Parts:
             "concept": [concept.identifier, concept.class_noun, int(concept.references.astype(np.int64).sum())],
             "prompts": [list(self.prompts.train), list(self.prompts.held_out)],
             "scorers": [s.fingerprint for s in [*self.scorers.rewards, *self.scorers.judges]],
-            **({"candidate_lora": self.model.candidate_lora} if self.model.candidate_lora else {}),
         }
 
 
@@ -85,16 +85,13 @@ def parts_from_config(config: RunConfig, crew: Crew = ALONE) -> Parts:
     given = config.model
     check_model(given.path, given.configs)
     check_quantized(given.path, given.configs, device, given.quantize, given.lora is not None)
-    for lora in (given.lora, given.candidate_lora):
-        if lora is not None:
-            read_layers(lora)
+    if given.lora is not None:
+        read_layers(given.lora)
     names = [p.name for p in look(config.concept.references, "reference photos").photos] if config.scorers.faces else []
     scorers = clip_scorers(config.scorers.rewards, config.scorers, concept, device, names)
     for line in scorers.doubts:
         warn(line)
     model = config_model(config, device)
-    if given.candidate_lora is not None:
-        model.set_candidate_lora(given.candidate_lora, given.candidate_lora_strength)
     for line in check_encoded([*prompts.train, *prompts.held_out], model.pipe):
         warn(line)
     return Parts(concept, prompts, scorers, model, own)
@@ -138,9 +135,11 @@ def loop_from_config(config: RunConfig, resume: bool, progress: Progress = silen
     check_trackers(config.log_with)
     config = settled_config(config)
     check_shares(config.train, crew)
+    check_candidate_lora(config.model)
     parts = parts_from_config(config, crew)
     adapter = Adapter(parts.model.denoiser, config.adapter, seed=config.sampling.seed)
-    return open_loop(config, parts, adapter, resume, progress, crew, **described_own(parts.own))
+    more = {**put_candidate_lora(config.model, parts.model), **described_own(parts.own)}
+    return open_loop(config, parts, adapter, resume, progress, crew, **more)
 
 
 def worker_from_config(config: RunConfig, crew: Processes) -> Worker:
@@ -149,7 +148,9 @@ def worker_from_config(config: RunConfig, crew: Processes) -> Worker:
 
     check_trackers(config.log_with)
     config = settled_config(config)
+    check_candidate_lora(config.model)
     parts = parts_from_config(config, crew)
+    put_candidate_lora(config.model, parts.model)
     adapter = Adapter(parts.model.denoiser, config.adapter, seed=config.sampling.seed)
     return Worker(crew, parts.model, adapter, [*parts.scorers.rewards, *parts.scorers.judges])
 
@@ -241,7 +242,7 @@ def personalize_from_config(
     parts, settings = parts_from_config(config), config.personalize
     described = {
         "personalize": settings.model_dump(mode="json"),
-        "sampling": config.sampling.described(),
+        "sampling": config.sampling.of_held_out().described(),
         **parts.described(),
     }
     if kept := kept_start(folder, described):

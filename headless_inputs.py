@@ -1,4 +1,4 @@
-"""What a config says of model family, subject and prompts, before a model is loaded."""
+"""What a config says of model family, subject, prompts and LoRA for candidates."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from .dpo_core.backends.diffusers.devices import pick_device as pick_device
 from .dpo_core.concept import Concept, doubts
-from .dpo_core.config import ConceptConfig, RunConfig
+from .dpo_core.config import ConceptConfig, ModelConfig, RunConfig
 from .dpo_core.errors import UserError
 from .dpo_core.families import AUTO, adapter_for, family_of, sampling_for, training_for, unset_as_auto
 from .dpo_core.prompt_text import plain_text
@@ -14,6 +14,7 @@ from .dpo_core.prompts import PromptSet, fill, read_templates, split
 from .dpo_core.run.images import read_photos, read_subject, warn
 
 if TYPE_CHECKING:
+    from .dpo_core.backends.diffusers.loading import Model
     from .metrics.mask_model import MaskModel
 
 
@@ -72,3 +73,30 @@ def config_prompts(config: RunConfig, concept: Concept) -> PromptSet:
     if config.held_out_prompts is None:
         return split(lists[0], concept)
     return PromptSet(*(tuple(dict.fromkeys(prompts)) for prompts in filled))
+
+
+def check_candidate_lora(given: ModelConfig) -> None:
+    """Raises UserError for a LoRA for candidates that cannot be read, or beside a quantized model.
+
+    Nothing is loaded.
+    """
+    from .dpo_core.backends.diffusers.loading import check_quantized
+    from .dpo_core.backends.diffusers.loras import read_layers
+
+    if given.candidate_lora is None:
+        return
+    read_layers(given.candidate_lora)
+    check_quantized(given.path, given.configs, pick_device(given.device), given.quantize, True)
+    if given.quantize is not None:
+        raise UserError(
+            f"model.candidate_lora is put on and taken off the weights, which model.quantize ({given.quantize}) does "
+            "not allow. Leave one of them out."
+        )
+
+
+def put_candidate_lora(given: ModelConfig, model: Model) -> dict[str, str]:
+    """Name the LoRA for candidates to the model; return what a run depends on by it, {} without one."""
+    if given.candidate_lora is None:
+        return {}
+    model.set_candidate_lora(given.candidate_lora, given.candidate_lora_strength)
+    return {"candidate_lora": model.candidate_lora}

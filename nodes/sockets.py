@@ -129,3 +129,5 @@ class Kept:
     """Training curves of the last round that ran (PIL)."""
     made: tuple[RoundMade, ...] = ()
     """The start and the rounds measured so far; the start has an evaluation alone."""
+    judged: bool = True
+    """Whether a judge measured them."""

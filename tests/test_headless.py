@@ -268,6 +268,9 @@ def test_candidates_are_drawn_with_a_lora_of_their_own(project: Path) -> None:
     trained_lora(project, "schnell", seed=3)
     with pytest.raises(UserError, match="holds a run with other settings: candidate_lora was"):
         loop_from_config(config, resume=True)
+    loop_from_config(config_of(project, output="unberührt", sampling__candidate_steps=3), resume=False).run.close()
+    with pytest.raises(UserError, match="model.quantize .torchao-int8. does not allow"):
+        loop_from_config(config_of(project, output="nie", **given, model__quantize="torchao-int8"), resume=False)
     with pytest.raises(UserError, match=r"candidate_steps is 0.*set candidate_steps"):
         config_of(project, output="nie", model__candidate_lora=few.name)
 

@@ -114,6 +114,8 @@ class Group:
                 tensor.copy_(part.view_as(tensor))
 
     def leave(self) -> None:
+        """End the group. Nothing may hold it afterwards: a thread of gloo that outlives the interpreter aborts it."""
+        self.words = None
         distributed.destroy_process_group()
 
 

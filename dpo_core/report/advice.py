@@ -32,11 +32,13 @@ def advice(
     lower: bool = False,
     rounds: Rounds | None = None,
     strength: float | None = None,
+    judged: bool = True,
 ) -> str:
     """What to do now: the one place where report, nodes and terminal take it from.
 
     status: of the verdict, or "original" (no round is kept). lost: names of guards that failed. lower: where the two
     axes were traded, whether alignment fell. strength: what a strength sweep recommends, if one was made; 0: none.
+    judged: whether a judge, or the truth, checked the gain.
     """
     if status == "original" or (rounds and not rounds.kept):
         return "Your original is kept: " + (
@@ -58,7 +60,8 @@ def advice(
         more = "" if strength is not None else " A strength sweep shows whether another strength is better."
         if rounds and rounds.kept == rounds.last and not rounds.stopped:
             more = " One more round may help: the gain still rose in the last round."
-        return use + more
+        doubt = "" if judged else " No judge checked it: look at its pictures, and measure it with one."
+        return use + doubt + more
     if status == "mixed":
         return f"{'Lower' if lower else 'Raise'} fidelity_weight and train again, or try a lower strength."
     return {

@@ -73,6 +73,12 @@ def _disagreements(numbers: Mapping, scorers: Mapping[str, Mapping]) -> list[str
     if truth and truth["verdict"] != "up" and any(axis_verdict(numbers, n) == "up" for n in REWARDS):
         found.append("The reward shows a gain that the truth does not show: do not count it as a result.")
     roles = {scorers.get(n, {}).get("role") for n in numbers}
+    unseen = [a for a in REWARDS if axis_verdict(numbers, a) == "up" and f"judge_{a}" not in numbers]
+    if unseen and "judge" in roles and truth is None:
+        found.append(
+            f"The judge does not score {unseen[0]}: its gain shows by the scorer that was trained on alone. A judge "
+            "that reads prompts, such as a CLIP or SigLIP of another backbone, scores both axes."
+        )
     if not roles & {"judge", "oracle"}:
         found.append(
             "No judge scored this run: the model was trained on the same scores that are reported, and these can be "

@@ -183,6 +183,7 @@ def next_step(numbers: Mapping, scorers: Mapping[str, Mapping], rounds: Rounds |
         axis_verdict(numbers, "alignment") == "down",
         rounds,
         (numbers.get("strength") or {}).get("value"),
+        bool(_judges(numbers, scorers)) or TRUTH in numbers,
     )
 
 

@@ -114,7 +114,7 @@ class SamplingSettings(Settings):
         "steps.",
     )
     candidate_guidance: Annotated[
-        float | None, Widget("candidate_cfg", since=12, default=0, off=0, least=0, step=0.1, advanced=True)
+        float | None, Widget("candidate_cfg", since=12, off=0, least=0, step=0.1, advanced=True)
     ] = Field(
         None,
         ge=1.0,

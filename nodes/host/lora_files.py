@@ -60,10 +60,13 @@ def check_loras(text: str) -> str | None:
 
 
 def check_candidate_lora(name: str | None, steps: int | None) -> str | None:
-    """Why a LoRA for candidates cannot be used with this number of candidate_steps, or None; it is not opened."""
+    """Why a LoRA for candidates cannot be used with this number of candidate_steps, or None; it is not opened.
+
+    None for what is not known yet, because it comes by a link.
+    """
     if name in (None, NONE):
         return None
-    if not steps:
+    if steps == 0:
         return (
             f"candidate_lora is {name}, but candidate_steps is 0, so candidates would take the usual steps with a LoRA "
             "for few: set candidate_steps to what the LoRA is made for, mostly 4 or 8, or candidate_lora to none."

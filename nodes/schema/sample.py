@@ -68,7 +68,7 @@ def candidate_lora_inputs() -> list[io.Input]:
         optional=True,
         tooltip="Strength of candidate_lora.",
     )
-    return [advanced(lora), used_with(advanced(strength), candidate_lora=["?*"])]
+    return [advanced(lora), used_with(advanced(strength), candidate_lora=["*.safetensors", "*.sft"])]
 
 
 def sampling_inputs() -> list[io.Input]:

@@ -42,7 +42,8 @@ def finish_candidates(
     name = f"finished_{mark(drafts.set_name, handle.name, settings.described())}"
     with RunFolder(drafts.folder) as run:
         photos = photos_of(drafts.concept, settings)
-        finish_set(run, drafts.set_name, handle.name, name, backend, settings, progress, photos=photos)
+        drawn_with = settings.of_candidates()
+        finish_set(run, drafts.set_name, handle.name, name, backend, drawn_with, progress, photos=photos)
         drawn = run.candidates(name)
         first = list({c.prompt_index: c.position for c in reversed(drawn)}.values())[::-1]
         count = len(run.candidates(drafts.set_name))

@@ -72,7 +72,7 @@ def keep_best(
         record_loop(run, candidates, lora, made, (found, standings, decision))
         names, watched = [m.evaluation for m in made], [to_json(standing) for standing in standings]
         run.set_fact(f"rounds_{start}", {"sets": names, "kept": to_json(decision), "watch": watched})
-    return Kept(start, standings, decision, lines, model, given, candidates, lora.curves, made)
+    return Kept(start, standings, decision, lines, model, given, candidates, lora.curves, made, judge is not None)
 
 
 def ended(so_far: Kept, why: str) -> Kept:
@@ -97,7 +97,8 @@ def _over(so_far: Kept, reason: str) -> Kept:
 def report(kept: Kept) -> str:
     """Which round is kept and why, then the gain of each round."""
     said = kept_words(kept.decision, kept.standings)
-    return "\n".join([said, advice("better", rounds=_rounds(kept)), *kept.lines])
+    told = advice("better", rounds=_rounds(kept), judged=kept.judged)
+    return "\n".join([said, told, *kept.lines])
 
 
 def _rounds(kept: Kept) -> Rounds | None:

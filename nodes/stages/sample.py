@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from ...dpo_core.backends.comfyui import ComfyTextToImage, model_family
+from ...dpo_core.errors import UserError
 from ...dpo_core.families import sampling_for
 from ...dpo_core.run.folder import RunFolder
 from ...dpo_core.sampling.pool import check_pool, photos_of
 from ...dpo_core.sampling.sets import sample_set
 from ...dpo_core.settings import SamplingSettings, settings_of_widgets
-from ..host.lora_files import lora_path
+from ..host.lora_files import check_candidate_lora, lora_path
 from ..host.runs import NodeProgress, mark, remember
 from ..sockets import AUTO, NONE, Candidates, Sampler
 from .rounds import plan_rounds
@@ -42,10 +43,15 @@ class CandidateLora:
 
 
 def candidate_lora(widgets: Mapping[str, Any]) -> CandidateLora | None:
-    """The LoRA for candidates that a node's widgets name, or None. Raises UserError for one that is gone."""
+    """The LoRA for candidates that a node's widgets name, or None.
+
+    Raises UserError for one that is gone, and without candidate_steps: values that come by a link are known only here.
+    """
     name = widgets.get("candidate_lora")
     if name in (None, NONE):
         return None
+    if wrong := check_candidate_lora(name, widgets.get("candidate_steps") or 0):
+        raise UserError(wrong)
     strength = widgets.get("candidate_lora_strength")
     return CandidateLora(lora_path(name), 1.0 if strength is None else strength)
 

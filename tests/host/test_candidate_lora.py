@@ -92,6 +92,64 @@ def test_sample_candidates_draws_with_it_and_names_the_set_by_it(nodes, toybox, 
     assert len(sets) == 1, "pictures that were measured are not drawn again for another way to draw candidates"
 
 
+@pytest.mark.usefixtures("as_nodes_run")
+def test_one_that_changes_the_text_encoder_is_on_the_clip_too(toybox, tmp_path):
+    """Inside prompts are encoded by the CLIP with the LoRA, once; outside as before."""
+    model, clip, vae = toybox
+    key = "lora_te_text_model_encoder_layers_0_self_attn_q_proj"
+    tensors = {f"{key}.lora_up.weight": torch.randn(128, 2), f"{key}.lora_down.weight": torch.randn(2, 128)}
+    save_file({**users_lora(model), **tensors}, tmp_path / "both.safetensors")
+    given = ComfyTextToImage(model, clip, vae, 64, 64)
+    given.set_candidate_lora(tmp_path / "both.safetensors", 1.0)
+    before = given._entry(PROMPTS[0])[0].clone()
+    with given.for_candidates():
+        inside = given._entry(PROMPTS[0])[0]
+    with given.for_candidates():
+        assert given._entry(PROMPTS[0])[0] is inside
+    assert furthest(inside, before) > 1e-3 and torch.equal(given._entry(PROMPTS[0])[0], before)
+
+
+@pytest.mark.usefixtures("as_nodes_run")
+def test_finished_candidates_take_the_candidates_guidance(toybox, tmp_path):
+    """Drafts at candidate_cfg are finished at it: the same pictures as without drafts."""
+    from dreambooth_dpo.dpo_core.concept import Concept
+    from dreambooth_dpo.dpo_core.prompts import PromptSet
+    from dreambooth_dpo.dpo_core.records import Pair
+    from dreambooth_dpo.dpo_core.settings import PairSettings
+    from dreambooth_dpo.nodes.host.runs import NodeProgress
+    from dreambooth_dpo.nodes.sockets import Candidates, Pairs, Scored
+    from dreambooth_dpo.nodes.stages.finish import finish_candidates
+    from dreambooth_dpo.nodes.stages.sample import draw_candidates, sampling_of
+
+    concept = Concept("sks", "robot", np.full((2, 64, 64, 3), 90, np.uint8))
+    prompts = PromptSet(tuple(PROMPTS[:1]), (PROMPTS[3],))
+
+    def drawn(**given):
+        settings, sampler = sampling_of({**SAMPLING, "cfg": 4.0, **given})
+        handle = Candidates(tmp_path, "", concept, prompts, settings, sampler, 0)
+        return draw_candidates(*toybox, handle, NodeProgress(None))[0]
+
+    drafts, wanted = drawn(steps=2, candidate_cfg=1.0), drawn(cfg=1.0)
+    with RunFolder(tmp_path) as run:
+        run.set_pairs("some", [Pair(0, 1, 0.7, 0.7)])
+    pairs = Pairs(Scored(drafts, ("fidelity",), ("alignment",)), "some", PairSettings())
+    finished, _, _ = finish_candidates(*toybox, pairs, SAMPLING["steps"], NodeProgress(None))
+    with RunFolder(tmp_path) as run:
+        latents, full = run.latents(finished.set_name), run.latents(wanted.set_name)
+    assert furthest(latents, full[:2]) < 1e-4 and finished.settings.guidance == 4.0
+
+
+@pytest.mark.usefixtures("as_nodes_run")
+def test_values_that_come_by_a_link_are_checked_when_they_are_known(server):
+    from dreambooth_dpo.nodes.host.lora_files import check_candidate_lora
+    from dreambooth_dpo.nodes.stages.sample import candidate_lora
+
+    assert check_candidate_lora("fast.safetensors", 0) and check_candidate_lora(None, 0) is None
+    with pytest.raises(UserError, match="candidate_steps is 0"):
+        candidate_lora({"candidate_lora": "fast.safetensors", "candidate_steps": 0})
+    assert candidate_lora({"candidate_lora": "none", "candidate_steps": 0}) is None
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory, toybox):
     if not (comfyui_path() / "main.py").is_file():

@@ -67,7 +67,7 @@ def furthest(left: torch.Tensor, right: torch.Tensor) -> float:
 
 
 def users_lora(model) -> dict[str, torch.Tensor]:
-    """A LoRA of rank 2 on the UNet's attention and the text encoder's, as kohya names them."""
+    """A LoRA of rank 2 on the first layer of the UNet's attention, as kohya names it."""
     state, tensors = model.model.diffusion_model.state_dict(), {}
     layer = next(k for k in state if k.endswith("attn1.to_q.weight"))
     named = {f"lora_unet_{layer.removesuffix('.weight').replace('.', '_')}": state[layer].shape}

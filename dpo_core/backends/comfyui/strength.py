@@ -30,8 +30,8 @@ class _Candidates:
     def on(self, model: Any, clip: Any) -> tuple[Any, Any]:
         """Clones of the MODEL and the CLIP with the LoRA."""
         if self.plain is not model:
-            self.plain, self.entries = model, {}
             self.worn = host.with_lora_on_both(model, clip if self.encoder else None, self.tensors, self.strength)
+            self.plain, self.entries = model, {}
         return self.worn
 
 

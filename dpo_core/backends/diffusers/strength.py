@@ -98,11 +98,23 @@ class UserLoras:
                     module.weight.data = weight.clone().add_(change.to(weight))
             if kept.keys() - inside:
                 setattr(self, self.encoded, {})
+        except torch.OutOfMemoryError as error:
+            self._restored(kept, before)
+            raise UserError(
+                "the LoRA that is put on for candidates, or at another strength, does not fit into memory beside the "
+                "weights that it changes. Draw on a larger card, or leave model.candidate_lora, sampling.lora_spread "
+                "and sampling.base_candidates out."
+            ) from error
+        try:
             yield
         finally:
-            setattr(self, self.encoded, before)
-            for module, weight in kept.values():
-                module.weight.data = weight.to(module.weight.device)
+            self._restored(kept, before)
+
+    def _restored(self, kept: Mapping[int, tuple[torch.nn.Module, torch.Tensor]], encoded: Any) -> None:
+        """Give every layer its own tensor again, and the prompts as they were encoded."""
+        setattr(self, self.encoded, encoded)
+        for module, weight in kept.values():
+            module.weight.data = weight.to(module.weight.device)
 
 
 def _quantized(planned: Sequence[tuple[Merge, float]]) -> bool:

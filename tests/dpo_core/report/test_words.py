@@ -66,6 +66,8 @@ def test_a_gain_that_no_judge_checked_is_said_to_be_one() -> None:
     assert verdict(gains("up", "unclear"), ABOUT)[1] == (
         "It got better: fidelity rose, alignment held, but no judge checked it."
     )
+    assert "No judge checked it: look at its pictures" in next_step(gains("up", "up"), ABOUT)
+    assert "judge" not in next_step(gains("up", "up", "up", "up"), ABOUT)
     known = {**gains("up", "up"), "oracle_all_right": gain("unclear")}
     assert "judge" not in verdict(known, ABOUT)[1] + verdict(gains("down", "unclear"), ABOUT)[1]
 
@@ -96,7 +98,8 @@ def test_every_scorer_has_a_line() -> None:
 @pytest.mark.parametrize(
     ("ways", "said"),
     [
-        (("up", "up"), "Use it at strength 1. A strength sweep"),
+        (("up", "up"), "Use it at strength 1. No judge checked it"),
+        (("up", "up", "up", "up"), "Use it at strength 1. A strength sweep"),
         (("up", "down"), "Lower fidelity_weight and train again"),
         (("down", "up"), "Raise fidelity_weight and train again"),
         (("down", "unclear"), "Use your original. Look at the pairs"),
