@@ -56,6 +56,8 @@ def insert(view, name: str, seen: Callable[[], None] = lambda: None) -> None:
                         "(app.canvas.canvas.getBoundingClientRect())")  # fmt: skip
     x, y = box[0] + box[2] * 0.5, box[1] + box[3] * 0.3
     view.mouse.dblclick(x, y)
+    # On a busy machine the search box opens late, and letters typed before it would be shortcuts of the canvas.
+    view.wait_for_function("document.activeElement?.matches('input, textarea')")
     view.wait_for_timeout(800)
     view.keyboard.type(name)
     view.get_by_text(name, exact=False).filter(visible=True).first.wait_for()
