@@ -90,31 +90,31 @@ class UserLoras:
         inside = {id(module) for module in self.denoiser.modules()}
         before = getattr(self, self.encoded)
         try:
-            with torch.no_grad():
-                for merge, strength in planned:
-                    module, weight = merge.module, merge.module.weight.data
-                    kept.setdefault(id(module), (module, weight))
-                    change = lora_change(merge.layer, weight.float(), strength)
-                    module.weight.data = weight.clone().add_(change.to(weight))
+            _put_on(planned, kept)
             if kept.keys() - inside:
                 setattr(self, self.encoded, {})
-        except torch.OutOfMemoryError as error:
-            self._restored(kept, before)
-            raise UserError(
-                "the LoRA that is put on for candidates, or at another strength, does not fit into memory beside the "
-                "weights that it changes. Draw on a larger card, or leave model.candidate_lora, sampling.lora_spread "
-                "and sampling.base_candidates out."
-            ) from error
-        try:
             yield
-        finally:
-            self._restored(kept, before)
+        finally:  # also after an error or interrupt while the change is put on
+            setattr(self, self.encoded, before)
+            for module, weight in kept.values():
+                module.weight.data = weight.to(module.weight.device)
 
-    def _restored(self, kept: Mapping[int, tuple[torch.nn.Module, torch.Tensor]], encoded: Any) -> None:
-        """Give every layer its own tensor again, and the prompts as they were encoded."""
-        setattr(self, self.encoded, encoded)
-        for module, weight in kept.values():
-            module.weight.data = weight.to(module.weight.device)
+
+@torch.no_grad()
+def _put_on(planned: Sequence[tuple[Merge, float]], kept: dict[int, tuple[torch.nn.Module, torch.Tensor]]) -> None:
+    """Add the changes to the weights; `kept` gets each layer's own tensor. Raises UserError where memory runs out."""
+    try:
+        for merge, strength in planned:
+            module, weight = merge.module, merge.module.weight.data
+            kept.setdefault(id(module), (module, weight))
+            change = lora_change(merge.layer, weight.float(), strength)
+            module.weight.data = weight.clone().add_(change.to(weight))
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            "the LoRA that is put on for candidates, or at another strength, does not fit into memory beside the "
+            "weights that it changes. Draw on a larger card, or leave model.candidate_lora, sampling.lora_spread and "
+            "sampling.base_candidates out."
+        ) from error
 
 
 def _quantized(planned: Sequence[tuple[Merge, float]]) -> bool:

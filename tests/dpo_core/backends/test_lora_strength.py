@@ -66,6 +66,28 @@ def test_weights_return_after_an_error(lora: Path) -> None:
     assert all(torch.equal(before[k], v) for k, v in weights(model).items())
 
 
+@pytest.mark.parametrize(
+    ("trouble", "raised"), [(KeyboardInterrupt(), KeyboardInterrupt), (torch.OutOfMemoryError("no more"), UserError)]
+)
+def test_weights_return_when_putting_the_change_on_fails_half_way(lora, monkeypatch, trouble, raised) -> None:
+    from dreambooth_dpo.dpo_core.backends.diffusers import strength
+
+    model, change, calls = loaded(lora, 1.0), strength.lora_change, []
+
+    def failing(*given):
+        calls.append(given)
+        if len(calls) == 3:
+            raise trouble
+        return change(*given)
+
+    before = weights(model)
+    model.set_candidate_lora(lora, 0.5)
+    monkeypatch.setattr(strength, "lora_change", failing)
+    with pytest.raises(raised), model.for_candidates():
+        pytest.fail("nothing may be drawn")
+    assert len(calls) == 3 and all(torch.equal(before[k], v) for k, v in weights(model).items())
+
+
 def test_a_model_without_a_lora_says_so(lora: Path) -> None:
     model = DiffusersTextToImage(load_pipeline(weights_folder("pipeline")))
     assert "has no LoRA of yours (model.lora)" in model.fixed_strength
