@@ -33,7 +33,7 @@ from .dpo_core.sampling.pool import photos_of
 from .dpo_core.settings import AdapterSettings
 from .dpo_core.training.adapter import Adapter
 from .dpo_core.training.shares import check_shares
-from .headless_inputs import check_candidate_lora, put_candidate_lora
+from .headless_inputs import check_candidate_lora_file, put_candidate_lora
 from .headless_inputs import config_concept as config_concept
 from .headless_inputs import config_prompts as config_prompts
 from .headless_inputs import mask_finder as mask_finder
@@ -135,7 +135,7 @@ def loop_from_config(config: RunConfig, resume: bool, progress: Progress = silen
     check_trackers(config.log_with)
     config = settled_config(config)
     check_shares(config.train, crew)
-    check_candidate_lora(config.model)
+    check_candidate_lora_file(config.model)
     parts = parts_from_config(config, crew)
     adapter = Adapter(parts.model.denoiser, config.adapter, seed=config.sampling.seed)
     more = {**put_candidate_lora(config.model, parts.model), **described_own(parts.own)}
@@ -148,7 +148,7 @@ def worker_from_config(config: RunConfig, crew: Processes) -> Worker:
 
     check_trackers(config.log_with)
     config = settled_config(config)
-    check_candidate_lora(config.model)
+    check_candidate_lora_file(config.model)
     parts = parts_from_config(config, crew)
     put_candidate_lora(config.model, parts.model)
     adapter = Adapter(parts.model.denoiser, config.adapter, seed=config.sampling.seed)

@@ -75,7 +75,7 @@ def config_prompts(config: RunConfig, concept: Concept) -> PromptSet:
     return PromptSet(*(tuple(dict.fromkeys(prompts)) for prompts in filled))
 
 
-def check_candidate_lora(given: ModelConfig) -> None:
+def check_candidate_lora_file(given: ModelConfig) -> None:
     """Raises UserError for a LoRA for candidates that cannot be read, or beside a quantized model.
 
     Nothing is loaded.

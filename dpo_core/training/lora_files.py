@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -136,6 +137,11 @@ def lora_file(path: Path) -> Path:
     if not path.is_file():
         raise UserError(f"LoRA file {path} does not exist. Give the path of a .safetensors file.")
     return path
+
+
+def lora_mark(path: Path, strength: float) -> str:
+    """A LoRA file and its strength, to recognise what depends on both: "<hash of the content> at 0.8"."""
+    return f"{sha256(lora_file(path).read_bytes()).hexdigest()[:16]} at {strength:g}"
 
 
 def read_lora(path: Path) -> dict[str, torch.Tensor]:

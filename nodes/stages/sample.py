@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from ...dpo_core.run.folder import RunFolder
 from ...dpo_core.sampling.pool import check_pool, photos_of
 from ...dpo_core.sampling.sets import sample_set
 from ...dpo_core.settings import SamplingSettings, settings_of_widgets
+from ...dpo_core.training.lora_files import lora_mark
 from ..host.lora_files import check_candidate_lora, lora_path
 from ..host.runs import NodeProgress, mark, remember
 from ..sockets import AUTO, NONE, Candidates, Sampler
@@ -39,7 +39,7 @@ class CandidateLora:
     @property
     def mark(self) -> str:
         """Hash of its content, and its strength."""
-        return f"{sha256(self.file.read_bytes()).hexdigest()[:16]} at {self.strength:g}"
+        return lora_mark(self.file, self.strength)
 
 
 def candidate_lora(widgets: Mapping[str, Any]) -> CandidateLora | None:

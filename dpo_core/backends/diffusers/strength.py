@@ -6,14 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ...errors import UserError
-from ...training.lora_files import lora_file
+from ...training.lora_files import lora_mark
 from .loras import Merge, lora_change, plan_merge
 from .quantized import raw_parts
 
@@ -46,9 +45,7 @@ class UserLoras:
                 f"{lora} cannot be put on for candidates: the model's weights are quantized, and LoRAs are merged into "
                 "weights. Leave model.candidate_lora or model.quantize empty."
             )
-        content = lora_file(lora).read_bytes()
-        self._for_candidates = planned
-        self.candidate_lora = f"{sha256(content).hexdigest()[:16]} at {strength:g}"
+        self._for_candidates, self.candidate_lora = planned, lora_mark(lora, strength)
 
     @contextmanager
     def for_candidates(self) -> Iterator[None]:
