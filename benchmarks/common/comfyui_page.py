@@ -72,9 +72,21 @@ def tab(window, server: Server) -> Iterator:
     view.goto(server.url)
     view.wait_for_function("window.app?.vueAppReady && window.app.extensionManager", timeout=300_000)
     view.wait_for_function("!!app.extensionManager.workflow.activeWorkflow", timeout=300_000)
+    listen(view)
     view.wait_for_timeout(500)
     yield view
     view.close()
+
+
+def listen(view) -> None:
+    """Note the prompts whose end this page heard of. Its own listeners are older than this one, so they come first."""
+    view.evaluate(
+        """() => {
+            window.heard = []
+            for (const kind of ["execution_success", "execution_interrupted", "execution_error"])
+                app.api.addEventListener(kind, ({ detail }) => window.heard.push(detail.prompt_id))
+        }"""
+    )
 
 
 @contextmanager
@@ -115,9 +127,13 @@ def run(view, server: Server, timeout: float = 600) -> dict:
 
 
 def finished(view, server: Server, prompt_id: str, timeout: float = 600) -> dict:
-    """The history entry of a finished prompt. While it waits, this thread handles the page's requests."""
+    """The history entry of a prompt, once the page heard of its end too (the server answers first).
+
+    While it waits, this thread handles the page's requests.
+    """
     until = time.monotonic() + timeout
     while not (found := server.get(f"/history/{prompt_id}")):
         assert time.monotonic() < until, f"prompt {prompt_id} did not end in {timeout:g} s: {server.said()[-2000:]}"
         view.wait_for_timeout(200)
+    view.wait_for_function("id => window.heard.includes(id)", arg=prompt_id)
     return found[prompt_id]

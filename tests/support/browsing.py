@@ -13,6 +13,7 @@ from workflows import FOLDER
 from dreambooth_dpo.benchmarks.common.comfyui_page import (
     chromium,
     finished,
+    listen,
     load,
     page,
     run,
@@ -203,3 +204,4 @@ def come_back(view, kind: str) -> None:
     view.wait_for_function(
         "kind => window.app?.vueAppReady && app.graph?._nodes?.some(n => n.type === kind)", arg=kind, timeout=300_000
     )
+    listen(view)
