@@ -142,6 +142,29 @@ def test_a_patch_that_reads_the_noise_level_can_be_trained_with():
         assert torch.isfinite(backend.predict(noise(1, *backend.latent_shape), times, cond)).all()
 
 
+@pytest.mark.parametrize("name", ["EasyCache", "LazyCache"])
+def test_a_step_cache_acts_while_drawing_and_not_in_training(name):
+    """The host's caches leave out forwards of a sampler; in training each step would see another one's output."""
+    plain = random_model()
+    cached = node("nodes_easycache", f"{name}Node", plain, 1.0, 0.15, 0.95, False)
+    counts, trained = [], []
+    steps = DRAWING.model_copy(update={"steps": 16})
+    for backend in (backend_of(plain), backend_of(cached)):
+        forwards: list[int] = []
+        # Inside the denoiser: one of the caches stands between it and its layers.
+        hook = backend.denoiser.out.register_forward_hook(lambda *_, seen=forwards: seen.append(1))
+        backend.sample(PROMPTS[:1], [0], steps)
+        hook.remove()
+        counts.append(len(forwards))
+        with backend.training(), torch.no_grad():
+            cond = backend.encode_prompts(PROMPTS[:1])
+            times = backend.draw_timesteps(2, torch.Generator().manual_seed(0))
+            given = [noise(1, *backend.latent_shape, seed=i) for i in range(2)]
+            trained += [[backend.predict(x, t[None], cond) for x, t in zip(given, times, strict=True)]]
+    assert counts[1] < counts[0], counts
+    assert all(torch.equal(*one) for one in zip(*trained, strict=True))
+
+
 def test_the_noise_scale_of_a_flow_model_is_in_its_noised_latents():
     """x = (1 - s) x0 + s k e, target k e - x0: for s 0.5, k 2, x0 1, e 3: 3.5 and 5."""
     from dreambooth_dpo.dpo_core.backends.comfyui.prediction import noised
