@@ -12,7 +12,7 @@ from .rows import DEFAULT, rows
 
 MAIN = ("fidelity", "alignment", "judge_fidelity", "judge_alignment", TRUTH)
 DETAILS = ("oracle_background", "oracle_body", "oracle_belly", "oracle_hat", "oracle_spread", "copy_paste")
-DETAILS += ("diversity", "judge_background")
+DETAILS += ("diversity", "right_spread", "right_vendi", "judge_background")
 
 Results = dict[int, dict[str, dict]]
 """{concept: {row: measures of runs.run_row or runs.run_dreambooth}}"""
@@ -43,6 +43,8 @@ def ends(results: Results, name: str) -> dict[int, tuple[dict, int, int]]:
 
 
 def _estimate(values: list[float]) -> dict:
+    """NaN, where a concept has no such measure, is left out."""
+    values = [v for v in values if not np.isnan(v)]
     return {**mean_estimate(values), "up": int(np.sum(np.asarray(values) > 0)), "concepts": len(values)}
 
 

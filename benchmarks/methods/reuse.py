@@ -1,4 +1,4 @@
-"""Candidates of earlier rounds beside fewer fresh ones: not in the engine, so that it can be measured."""
+"""Candidates of the round before beside fewer fresh ones. The engine does not have it: it is here to be measured."""
 
 from __future__ import annotations
 
@@ -24,27 +24,29 @@ class ReusingLoop(Loop):
 
     An old candidate counts as drawn by the present policy where its error is that of the policy that drew it: the
     errors' difference estimates log p_then - log p_now (as in Diffusion-DPO, arXiv 2311.12908), of which importance
-    weights are made. kept: how many of each prompt's are taken; 0 for none, the control.
+    weights are made. kept: how many of each prompt's are taken; where that is all of them, no error is needed.
     """
 
     kept: int = 5
 
     def candidates(self, round_index: int) -> None:
+        """As Loop's; the old ones join the set before it is scored."""
         name = f"round_{round_index}"
-        if round_index and self.kept and self.run.fact(f"reused_{name}") is None:
+        if not round_index:
+            super().candidates(round_index)
+            return
+        if self.run.fact(f"reused_{name}") is None:
             self._draw(name, self.settings.sampling.of_candidates(), round_index)
             self._take_over(round_index, name)
-        if round_index and self.kept:
-            score_set(self.run, name, self.rewards, self.progress, self.crew)
-        else:
-            super().candidates(round_index)
+        score_set(self.run, name, self.rewards, self.progress, self.crew)
 
     def _take_over(self, round_index: int, name: str) -> None:
         """Add the old candidates to a drawn set, as its last batch."""
         earlier, fresh = f"round_{round_index - 1}", self.run.candidates(name)
         old = self.run.candidates(earlier)
         drawn = [c for c in old if c.position < len(fresh)]  # not those that were themselves taken over
-        changed = self._changes(round_index, earlier, drawn)
+        some = self.kept < self.settings.sampling.candidates_per_prompt
+        changed = self._changes(round_index, earlier, drawn) if some else np.zeros(len(drawn))
         taken = nearest(drawn, changed, self.kept)
         chunk = max(c.chunk for c in fresh) + 1
         added = [replace(c, position=len(fresh) + i, chunk=chunk, row=i) for i, c in enumerate(taken)]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from ...dpo_core.settings import GROUPED, LoopSettings, PersonalizeSettings
 from ..common.concepts import changed
+from .reuse import DRAWS
 
 DEFAULT = "lambda_harmonic"
 """The row of unchanged settings."""
@@ -16,7 +17,7 @@ POOLS = ("spread_0.3", "spread_0.5", "base_2", "photos", "wide_pool")
 """Rows with other candidates, whose first round is drawn anew."""
 CHEAPER = (
     "candidates_4", "few_steps_6", "few_steps_4", "cheap_rounds", "cheap_rounds_fast", "cheap_rounds_faster",
-    "cheap_shorter",
+    "cheap_shorter", "candidates_5", "reuse_5", "reuse_3",
 )  # fmt: skip
 """Rows that draw candidates for less, so that they spend no more than the others: run by name, and not among "all"."""
 BACKWARD = 2
@@ -26,12 +27,13 @@ BACKWARD = 2
 @dataclass(frozen=True)
 class Row:
     """One method. reward: "plain", "augmented", "mean of two" or "worst of two", where the second scorer is the judge;
-    or one of WITHOUT_MASKS.
+    or one of WITHOUT_MASKS. earlier: candidates of the round before that each prompt has beside its fresh ones.
     """
 
     settings: LoopSettings
     about: str
     reward: str = "plain"
+    earlier: int = 0
 
 
 WITHOUT_MASKS = ("picture", "patches", "picture, several", "patches, several")
@@ -102,6 +104,7 @@ CHANGES: dict[str, tuple[str, Mapping[str, Mapping]]] = {
         {"sampling": {"lora_spread": 0.3, "base_candidates": 2, "photo_candidates": True}},
     ),
     "candidates_4": ("DPO, 4 candidates in place of 10", {"sampling": {"candidates_per_prompt": 4}}),
+    "candidates_5": ("DPO, 5 candidates in place of 10", {"sampling": {"candidates_per_prompt": 5}}),
     "few_steps_6": ("DPO, candidates in 6 sampler steps in place of 12", {"sampling": {"candidate_steps": 6}}),
     "few_steps_4": ("DPO, candidates in 4 sampler steps in place of 12", {"sampling": {"candidate_steps": 4}}),
     "bank_of_4": ("DPO, reference bank of four draws of (t, noise) per pair", {"train": {"reference_bank": 4}}),
@@ -159,6 +162,8 @@ def rows(base: LoopSettings) -> dict[str, Row]:
         "cheap_rounds_faster": _cheap(base, 8, 4 * train.learning_rate),
         "cheap_shorter": _cheap(base, 14, 2 * train.learning_rate, parts=4),
         "paper": _paper(base),
+        "reuse_5": _reuse(base, 5, "5 fresh candidates, and all 5 of the round before"),
+        "reuse_3": _reuse(base, 3, "5 fresh candidates, and the 3 of the round before whose error changed least"),
         "augmented": row("DPO, scores averaged over a flip and small shifts", "augmented"),
         "mean_of_two": row("DPO, mean of two scorers on each axis", "mean of two", pairs={"combine": "mean"}),
         "worst_of_two": row("DPO, worst of two scorers on each axis", "worst of two"),
@@ -179,6 +184,10 @@ def _paper(base: LoopSettings) -> Row:
         settings.model_copy(update={"prompt_parts": parts}),
         "DreamBoothDPO (arXiv 2505.20975): angle window 20..70, two rounds, each on its half of the prompts",
     )
+
+
+def _reuse(base: LoopSettings, earlier: int, about: str) -> Row:
+    return Row(changed(base, sampling={"candidates_per_prompt": 5}), f"DPO, {about}", earlier=earlier)
 
 
 def _merged(one: Mapping[str, Mapping], other: Mapping[str, Mapping]) -> dict[str, dict]:
@@ -214,6 +223,16 @@ def image_forwards(settings: LoopSettings, prompts: int) -> int:
     sampled = prompts / settings.prompt_parts * each
     trained = train.steps * train.accumulation * train.width * train.batch_size * (1 + 1 + BACKWARD)
     return round(settings.rounds * (sampled + trained))
+
+
+def row_forwards(row: Row, prompts: int) -> int:
+    """As `image_forwards`, with those that choose among candidates of the round before: with 24 prompts and 5 each, by
+    two draws before and after a round, 480 for each round but the first. Taking all of them costs nothing.
+    """
+    settings, chosen = row.settings, 0
+    if 0 < row.earlier < (each := settings.sampling.candidates_per_prompt):
+        chosen = round((settings.rounds - 1) * each * prompts / settings.prompt_parts * 2 * DRAWS)
+    return image_forwards(settings, prompts) + chosen
 
 
 def dreambooth_steps(settings: LoopSettings, personalize: PersonalizeSettings, prompts: int) -> int:

@@ -19,7 +19,9 @@ from ...dpo_core.run.folder import RunFolder
 from ...dpo_core.settings import LoopSettings, StopSettings
 from ...dpo_core.statistics import by_prompt
 from ..common.concepts import ALL_ROUNDS, cached, changed
-from .rows import DEFAULT, WITHOUT_MASKS, Row, dreambooth_steps, image_forwards, rows
+from .reuse import ReusingLoop
+from .rows import DEFAULT, WITHOUT_MASKS, Row, dreambooth_steps, row_forwards, rows
+from .variety import KINDS, among_right
 
 UNSEEN = 2
 """Backgrounds that no training prompt names."""
@@ -179,7 +181,8 @@ def _loop_of_row(seed: int, folder: Path, name: str, settings: LoopSettings, tab
     drawn = {"sampling", "prompt_parts"}
     copied(shared, path, drop_candidates=settings.model_dump(include=drawn) != base.model_dump(include=drawn))
     scorers = row_scorers(concept_from_seed(seed), table[name].reward)
-    return row_loop(seed, path, folder, settings, scorers)
+    loop = row_loop(seed, path, folder, settings, scorers)
+    return ReusingLoop(**vars(loop), kept=table[name].earlier) if table[name].earlier else loop
 
 
 def row_candidates(seed: int, folder: Path, name: str, table: dict[str, Row]) -> Path:
@@ -205,7 +208,7 @@ def run_row(seed: int, folder: Path, name: str, table: dict[str, Row], rounds: i
     if kept.is_file():
         result = json.loads(kept.read_text(encoding="utf-8"))
         if len(result["rounds"]) > settings.rounds or result["stopped"]:
-            return result
+            return _with_variety(seed, kept, result)
         earlier = result["seconds"]  # goes on for more rounds
     begun = time.perf_counter()
     loop = _loop_of_row(seed, folder, name, settings, table)
@@ -215,11 +218,24 @@ def run_row(seed: int, folder: Path, name: str, table: dict[str, Row], rounds: i
         "stop": _stop_rule(loop, done),
         "winner_alarms": [max((r["winner_alarm"] for r in loop.run.training(k)), default=0.0) for k in range(done)],
         "stopped": loop.run.fact("stopped"),
-        "image_forwards": image_forwards(settings, len(loop.prompts.train)),
+        "image_forwards": row_forwards(replace(row, settings=settings), len(loop.prompts.train)),
         "seconds": earlier + time.perf_counter() - begun,
     }
     loop.run.close()
-    write_json(kept, result)
+    return _with_variety(seed, kept, result)
+
+
+def _with_variety(seed: int, kept: Path, result: dict) -> dict:
+    """A row's measures with those of variety among right pictures, from its run folder; written to `kept`."""
+    from ...metrics.embedders import OpenClipEmbedder
+    from ...toybox.concepts import concept_from_seed
+    from ...toybox.models import weights_folder
+
+    if not set(KINDS) <= set(result["scores"]) and (folder := kept.with_suffix("")).is_dir():
+        with RunFolder(folder) as run:
+            embedder = OpenClipEmbedder(weights_folder("judge"))
+            result["scores"] |= among_right(run, concept_from_seed(seed), result["rounds"], embedder)
+        write_json(kept, result)
     return result
 
 

@@ -20,6 +20,8 @@ SHORT = {
     "oracle_spread": "spread",
     "copy_paste": "copy-paste",
     "diversity": "Vendi",
+    "right_spread": "spread, right",
+    "right_vendi": "Vendi of two, right",
     "judge_background": "place",
 }
 """Column heads."""
