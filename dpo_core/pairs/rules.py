@@ -17,7 +17,7 @@ from ..records import Pair
 from ..settings import PairSettings
 from ..statistics import spread_within, standardise
 from .choose import Group, PairYield, Preference, angle_degrees, checked, choose, with_layout
-from .variety import contributions
+from .variety import better_half, contributions
 
 Rule = Callable[..., tuple[list[Pair], PairYield]]
 """rule(prompt_of, fidelity, alignment, settings, layout=None)"""
@@ -220,9 +220,10 @@ def reward_of(
 ) -> np.ndarray | None:
     """The standardised reward of lambda_harmonic and weighted_sum, float64 [n]; None for rules without a reward.
 
-    These rules compare its differences with the margin. With `settings.diversity` and a `layout`, that many times a
-    candidate's standardised contribution to the variety of its prompt (`variety.contributions`) is added. Raises
-    UserError when lambda_harmonic gets a score that is not a cosine.
+    These rules compare its differences with the margin. With `settings.diversity` and a `layout`, candidates of the
+    better half of their prompt (`variety.better_half`) get that many times their standardised contribution to the
+    half's variety (`variety.contributions`) added. Raises UserError when lambda_harmonic gets a score that is not a
+    cosine.
     """
     if settings.rule == "lambda_harmonic":
         reward = lambda_harmonic(fidelity, alignment, settings.fidelity_weight)
@@ -230,10 +231,15 @@ def reward_of(
         reward = weighted_sum(prompt_of, fidelity, alignment, settings.fidelity_weight)
     else:
         return None
+    plain = standardise(reward, prompt_of)
     if not settings.diversity:
-        return standardise(reward, prompt_of)
-    added = contributions(with_layout(layout, "diversity"), np.asarray(prompt_of))
-    return standardise(standardise(reward, prompt_of) + settings.diversity * standardise(added, prompt_of), prompt_of)
+        return plain
+    # Among good candidates alone: a wrong one differs from the others, too, and must not gain by it.
+    prompt_of = np.asarray(prompt_of)
+    good = better_half(plain, prompt_of)
+    added = np.zeros(len(plain))
+    added[good] = standardise(contributions(with_layout(layout, "diversity")[good], prompt_of[good]), prompt_of[good])
+    return standardise(plain + settings.diversity * added, prompt_of)
 
 
 def reward_direction(

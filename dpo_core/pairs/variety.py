@@ -46,6 +46,15 @@ def nearest_pairs(features: np.ndarray, first: np.ndarray, second: np.ndarray, s
     return apart[first, second] <= limit
 
 
+def better_half(reward: np.ndarray, prompt_of: np.ndarray) -> np.ndarray:
+    """Which candidates have at least the median reward of their prompt's candidates, bool [n]."""
+    found = np.zeros(len(prompt_of), bool)
+    for prompt in np.unique(prompt_of):
+        of = prompt_of == prompt
+        found[of] = reward[of] >= np.median(reward[of])
+    return found
+
+
 def contributions(features: np.ndarray, prompt_of: np.ndarray) -> np.ndarray:
     """What each candidate adds to the variety of its prompt's candidates, float64 [n].
 

@@ -94,9 +94,9 @@ class PairSettings(Settings):
         0.0,
         ge=0.0,
         le=10.0,
-        description="Keeps variety: weight of a candidate's contribution to the variety of its prompt's candidates "
-        "(leave-one-out, after arXiv 2504.15217), added to the reward; both in standard deviations. For "
-        "lambda_harmonic and weighted_sum. 0: off.",
+        description="Keeps variety: weight of a candidate's contribution to the variety of the better half of its "
+        "prompt's candidates (leave-one-out, after arXiv 2504.15217), added to the reward; both in standard "
+        "deviations. For lambda_harmonic and weighted_sum. 0: off.",
     )
     seed: int = Field(0, ge=0, lt=2**31, description="Rule random: order and direction of pairs are derived from it.")
 

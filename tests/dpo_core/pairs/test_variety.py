@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.pairs.rules import angle_window_pairs, lambda_harmonic_pairs, weighted_sum_pairs
-from dreambooth_dpo.dpo_core.pairs.variety import composition, contributions, nearest_pairs
+from dreambooth_dpo.dpo_core.pairs.variety import better_half, composition, contributions, nearest_pairs
 from dreambooth_dpo.dpo_core.settings import PairSettings
 
 LINE = np.array([[0.0], [1.0], [3.0]])
@@ -67,18 +67,25 @@ def test_matched_pairs_leave_out_distant_ones():
         angle_window_pairs(prompt_of, scores, scores, near)
 
 
-def test_diversity_prefers_the_candidate_that_is_different():
-    """Candidates 0 and 1 are alike, 2 is different; all have nearly the same scores, candidate 0 the best.
+def test_diversity_prefers_the_good_candidate_that_is_different():
+    """Of the better half (0, 1, 2) 0 and 1 are alike and 2 is different; all have nearly the same scores, 0 the best.
 
-    Without diversity 0 beats 2; with it 2 beats 0 and 1.
+    Without diversity 0 beats 2; with it 2 beats 0 and 1. Candidate 3 is worst and differs most: it gains nothing.
     """
-    layout, scores = np.array([[0.0], [0.0], [3.0]]), np.array([0.3, 0.2, 0.25])
+    layout, scores = np.array([[0.0], [0.0], [3.0], [90.0], [1.0]]), np.array([0.3, 0.28, 0.29, -0.4, -0.38])
     for rule, name in ((weighted_sum_pairs, "weighted_sum"), (lambda_harmonic_pairs, "lambda_harmonic")):
-        settings = PairSettings(rule=name, margin=0.5, max_pairs_per_prompt=3)
-        plain, _ = rule(np.zeros(3, int), scores, scores, settings)
+        settings = PairSettings(rule=name, margin=0.0, max_pairs_per_prompt=10, max_uses=10)
+        plain, _ = rule(np.zeros(5, int), scores, scores, settings)
         assert (0, 2) in {(p.winner, p.loser) for p in plain}
-        varied, _ = rule(np.zeros(3, int), scores, scores, settings.model_copy(update={"diversity": 2.0}), layout)
-        assert [(p.winner, p.loser) for p in varied][:2] == [(2, 1), (2, 0)]
+        varied, _ = rule(np.zeros(5, int), scores, scores, settings.model_copy(update={"diversity": 1.0}), layout)
+        better = {(p.winner, p.loser) for p in varied}
+        assert {(2, 0), (2, 1), (4, 3)} <= better and not {pair for pair in better if pair[0] == 3}
+
+
+def test_the_better_half_by_hand():
+    """Median 2 of 1, 2, 3: two are in it. Of 1, 2, 3, 4 it is 2.5: two."""
+    reward, prompt_of = np.array([1.0, 2, 3, 1, 2, 3, 4]), np.array([0, 0, 0, 1, 1, 1, 1])
+    assert better_half(reward, prompt_of).tolist() == [False, True, True, False, False, True, True]
 
 
 def test_pairs_of_a_run_see_its_latents(tmp_path: Path):
