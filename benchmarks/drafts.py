@@ -18,7 +18,7 @@ from ..dpo_core.settings import LoopSettings
 from ..dpo_core.statistics import by_prompt
 from .common.clock import Clock
 from .common.command import command_parser, parse_names, write_result
-from .common.concepts import ALL_ROUNDS, TRUTH, cached, changed, members, truth_of_candidates
+from .common.concepts import EARLIER, TRUTH, cached, changed, members, truth_of_candidates
 from .common.estimates import estimate_text, mean_estimate
 from .common.tables import print_table
 
@@ -35,7 +35,7 @@ MEASURES = (TRUTH, "fidelity", "alignment", "judge_fidelity", "judge_alignment")
 
 
 def settings_of(name: str) -> LoopSettings:
-    return changed(ALL_ROUNDS, **VARIANTS[name], evaluation={"every_round": False})
+    return changed(EARLIER, **VARIANTS[name], evaluation={"every_round": False})
 
 
 def run_variant(seed: int, name: str, folder: Path) -> dict:

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..dpo_core.settings import LoopSettings
 from .common.command import command_parser, parse_names, write_result
-from .common.concepts import ALL_ROUNDS, TRUTH, by_concept, cached, changed, members, truth_of_candidates
+from .common.concepts import EARLIER, TRUTH, by_concept, cached, changed, members, truth_of_candidates
 from .common.tables import print_table
 
 SCALES = (1.0, 2.0, 2.5, 3.0, 4.0)
@@ -44,7 +44,7 @@ def settings_of(method: str, candidates: float, evaluated: float) -> LoopSetting
     groups = METHODS[method]
     sampling = {**groups.get("sampling", {}), "guidance": candidates}
     evaluation = {"guidance": evaluated, "seeds_per_prompt": SEEDS}
-    return changed(ALL_ROUNDS, **{**groups, "sampling": sampling, "evaluation": evaluation})
+    return changed(EARLIER, **{**groups, "sampling": sampling, "evaluation": evaluation})
 
 
 def truth_of_round(loop, number: int) -> dict[str, float]:

@@ -19,7 +19,7 @@ from ..dpo_core.pairs.rules import PAIR_RULES
 from ..dpo_core.records import Pair
 from ..dpo_core.settings import PairSettings
 from .common.command import command_parser, write_result
-from .common.concepts import ALL_ROUNDS, by_concept, members, truth_of_candidates
+from .common.concepts import EARLIER, by_concept, members, truth_of_candidates
 from .common.tables import print_table
 
 TRUTHS = ("all_right", "background", "body", "belly", "hat")
@@ -60,11 +60,11 @@ def run_concept(seed: int, out: Path) -> dict[str, dict[str, float]]:
     from .methods.rows import POOLS, rows
     from .methods.runs import first_round, row_candidates
 
-    folder, table = out / f"concept_{seed}", rows(ALL_ROUNDS)
-    found = _truths(seed, first_round(seed, folder, ALL_ROUNDS), rule_settings(ALL_ROUNDS.pairs))
+    folder, table = out / f"concept_{seed}", rows(EARLIER)
+    found = _truths(seed, first_round(seed, folder, EARLIER), rule_settings(EARLIER.pairs))
     for pool in POOLS:
         drawn = row_candidates(seed, folder, pool, table)
-        found[f"pool {pool}"] = _truths(seed, drawn, {pool: ALL_ROUNDS.pairs})[pool]
+        found[f"pool {pool}"] = _truths(seed, drawn, {pool: EARLIER.pairs})[pool]
     return found
 
 

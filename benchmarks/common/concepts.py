@@ -21,12 +21,21 @@ TRUTH = "oracle_all_right"
 """The oracle's score of a picture in which everything is right: 0 or 1."""
 ALL_ROUNDS = TOY_SETTINGS.model_copy(update={"stop": StopSettings(rule="last")})
 """The toybox's settings without early stopping: methods are compared after all of their rounds."""
+EARLIER_VALUES: dict[str, dict] = {
+    "sampling": {"candidates_per_prompt": 10, "candidate_steps": 0},
+    "pairs": {"diversity": 0.0},
+    "train": {"learning_rate": 2e-4, "loser_guard": None},
+}
+"""Of the toybox's settings as they were before 2026-12, with which most tables of docs/quality.md were measured."""
 
 
 def changed(base: LoopSettings, rounds: int | None = None, **groups: Mapping) -> LoopSettings:
     """`base` with other values in the named groups, e.g. changed(base, train={"steps": 20})."""
     update = {name: getattr(base, name).model_copy(update=dict(values)) for name, values in groups.items()}
     return base.model_copy(update={**update, "rounds": rounds or base.rounds})
+
+
+EARLIER = changed(ALL_ROUNDS, **EARLIER_VALUES)
 
 
 def by_concept(call: Callable[..., Any], concepts: Sequence[int], jobs: int, *arguments: object) -> dict[int, Any]:

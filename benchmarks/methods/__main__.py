@@ -5,10 +5,11 @@ guards and oracle.
 
     python -m dreambooth_dpo.benchmarks.methods --rows lambda_harmonic,nft --seeds 0,1,2
 
-One row per method; rows that choose a beta (nft_b0.1, ...) or that spend less (few_steps_4, ...) are run by name only.
---seeds repeats the rows with other seeds of candidates and training, on the same start and held-out pictures. Concepts
-0..4 chose the defaults; figures are from 5..14. Prints mean gains over concepts with bootstrap intervals over concepts,
-and writes methods.json and methods.png. Cached results are used again.
+One row per method; rows that choose a beta (nft_b0.1, ...) or a rate (fast, ...), or that spend less (few_steps_4,
+...), are run by name only. --seeds repeats the rows with other seeds of candidates and training, on the same start and
+held-out pictures. --earlier takes the toybox's earlier settings, with which most tables of docs/quality.md were
+measured. Concepts 0..4 chose the defaults; figures are from 5..14, and once from 15..24. Prints mean gains over
+concepts with bootstrap intervals over concepts, and writes methods.json and methods.png. Cached results are used again.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from ..common.concepts import ALL_ROUNDS, by_concept
 from ..common.estimates import estimate_text
 from .figure import methods_figure
 from .gains import Results, difference, ends, kept_study, seed_study, stop_study, summarise
-from .rows import CHEAPER, DEFAULT, TUNING, rows
+from .rows import CHEAPER, DEFAULT, FASTER, TUNING, rows
 from .runs import run_concept
 from .tables import show_gains, show_kept, show_seeds, show_stops
 
@@ -32,13 +33,15 @@ def main() -> None:
     parser.add_argument("--long", type=int, default=0, help=about_long)
     about_seeds = "training seeds of every row, e.g. 0,1,2 or 0-4; default: %(default)s"
     parser.add_argument("--seeds", type=parse_numbers, default="0", help=about_seeds)
+    about_earlier = "rows are changes of the toybox's settings as they were before 2026-12; take another --out"
+    parser.add_argument("--earlier", action="store_true", help=about_earlier)
     args = parser.parse_args()
     if not args.seeds:
         parser.error("--seeds names no seed; write e.g. 0,1,2")
     every = [DEFAULT, "dreambooth", *(n for n in rows(ALL_ROUNDS) if n != DEFAULT)]
-    usual = [n for n in every if n not in (*TUNING, *CHEAPER)]
+    usual = [n for n in every if n not in (*TUNING, *CHEAPER, *FASTER)]
     names = usual if args.rows == "all" else parse_names(parser, args.rows, every, "row")
-    found = by_concept(run_concept, args.concepts, args.jobs, args.out, names, args.long, args.seeds)
+    found = by_concept(run_concept, args.concepts, args.jobs, args.out, names, args.long, args.seeds, args.earlier)
     report({seed: {c: kept[seed] for c, kept in found.items()} for seed in args.seeds}, names, args.out)
 
 

@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ...dpo_core.settings import GROUPED, LoopSettings, PersonalizeSettings
-from ..common.concepts import changed
+from ..common.concepts import EARLIER_VALUES, changed
 from .reuse import DRAWS
 
 DEFAULT = "lambda_harmonic"
 """The row of unchanged settings."""
+OTHER_CANDIDATES = ("earlier", "ten_in_all_steps")
+"""Rows of as much drawing, with another number of candidates."""
 POOLS = ("spread_0.3", "spread_0.5", "base_2", "photos", "wide_pool")
 """Rows with other candidates, whose first round is drawn anew."""
 CHEAPER = (
@@ -20,6 +22,9 @@ CHEAPER = (
     "cheap_shorter", "candidates_5", "reuse_5", "reuse_3",
 )  # fmt: skip
 """Rows that draw candidates for less, so that they spend no more than the others: run by name, and not among "all"."""
+FASTER = ("fast", "faster", "fast_matched_pairs", "fast_diverse_pairs", "fast_weighted_sum", "fast_angle_window")
+"""Rows that choose a learning rate: run by name, and not among "all"."""
+OLDER = (*CHEAPER, *FASTER, "paper")
 BACKWARD = 2
 """Cost of a backward pass in forward passes."""
 
@@ -43,11 +48,12 @@ several. Judge and guards are those of the other rows.
 
 
 def _window(low: float, high: float) -> dict[str, dict]:
-    return {"pairs": {"rule": "angle_window", "angle_low": low, "angle_high": high}}
+    return {"pairs": {"rule": "angle_window", "angle_low": low, "angle_high": high, "diversity": 0.0}}
 
 
 def _objective(name: str, beta: float) -> tuple[str, dict[str, dict]]:
-    train = {"objective": name, "beta": beta, **(_GROUPS if name in GROUPED else {})}
+    """At the learning rate that it was tuned at; a loser guard would be a second change."""
+    train = {**EARLIER_VALUES["train"], "objective": name, "beta": beta, **(_GROUPS if name in GROUPED else {})}
     return f"objective {name}, beta {beta:g}", {"train": train}
 
 
@@ -57,15 +63,26 @@ _GROUPS = {"group_size": 4, "batch_size": 4}
 
 CHANGES: dict[str, tuple[str, Mapping[str, Mapping]]] = {
     DEFAULT: ("DPO, lambda-harmonic reward (RPO, arXiv 2407.12164): the default", {}),
+    "earlier": (
+        "DPO as the toybox's settings were: 10 candidates in all steps, a quarter of the rate, plain",
+        EARLIER_VALUES,
+    ),
+    "ten_in_all_steps": ("DPO, 10 candidates in all sampler steps", {"sampling": EARLIER_VALUES["sampling"]}),
+    "no_diversity": ("DPO, no diversity in the reward", {"pairs": {"diversity": 0.0}}),
+    "no_guard": ("DPO, no loser guard", {"train": {"loser_guard": None}}),
+    "sum_plain": (
+        "DPO, weighted sum without diversity",
+        {"pairs": {"rule": "weighted_sum", "diversity": 0.0}},
+    ),
     "angle_window": ("DPO, angle window 20..70 degrees (arXiv 2505.20975)", _window(20.0, 70.0)),
     "window_to_fidelity": ("DPO, angle window 0..30 degrees", _window(0.0, 30.0)),
     "window_to_alignment": ("DPO, angle window 60..90 degrees", _window(60.0, 90.0)),
     "wide_window": ("DPO, angle window 0..90 degrees", _window(0.0, 90.0)),
-    "raft": ("RAFT: supervised on the winners", {"train": {"objective": "raft"}}),
+    "raft": ("RAFT: supervised on the winners", {"train": {**EARLIER_VALUES["train"], "objective": "raft"}}),
     "weighted_sum": ("DPO, pairs by the weighted sum of the axes", {"pairs": {"rule": "weighted_sum"}}),
-    "random_pairs": ("DPO, random pairs: the control", {"pairs": {"rule": "random"}}),
+    "random_pairs": ("DPO, random pairs: the control", {"pairs": {"rule": "random", "diversity": 0.0}}),
     "one_use": ("DPO, every candidate in at most one pair", {"pairs": {"max_uses": 1, "max_pairs_per_prompt": 5}}),
-    "pareto": ("DPO, first over last Pareto front (CaPO)", {"pairs": {"rule": "pareto"}}),
+    "pareto": ("DPO, first over last Pareto front (CaPO)", {"pairs": {"rule": "pareto", "diversity": 0.0}}),
     "harmonic_fidelity": ("DPO, lambda-harmonic reward, lambda 0.8", {"pairs": {"fidelity_weight": 0.8}}),
     "harmonic_alignment": ("DPO, lambda-harmonic reward, lambda 0.2", {"pairs": {"fidelity_weight": 0.2}}),
     "harmonic_far": ("DPO, lambda-harmonic reward, margin 1.5", {"pairs": {"margin": 1.5}}),
@@ -84,11 +101,14 @@ CHANGES: dict[str, tuple[str, Mapping[str, Mapping]]] = {
     "dgpo": _objective("dgpo", 2000.0),
     "margin_weighted": ("DPO, pairs weighted by their reward gap", {"train": {"margin_weight": 1.0}}),
     "matched_pairs": ("DPO, pairs among the half nearest in composition", {"pairs": {"matched": 0.5}}),
-    "diverse_pairs": (
-        "DPO, half of a candidate's contribution to variety added to the reward (after DRAGON, arXiv 2504.15217)",
-        {"pairs": {"diversity": 0.5}},
+    "diversity_1": (
+        "DPO, twice the weight of variety in the reward (after DRAGON, arXiv 2504.15217)",
+        {"pairs": {"diversity": 1.0}},
     ),
-    "loser_guard": ("DPO with the loser-gradient guard, mu 0.6 (Diffusion-SDPO)", {"train": {"loser_guard": 0.6}}),
+    "loser_guard": (
+        "DPO with the loser-gradient guard, mu 0.6 (Diffusion-SDPO), at a quarter of the rate",
+        {"pairs": {"diversity": 0.0}, "train": {**EARLIER_VALUES["train"], "loser_guard": 0.6}},
+    ),
     "ema_0.9": ("DPO, moving average of the adapter's weights, decay 0.9", {"train": {"ema_decay": 0.9}}),
     "ema_1": ("DPO, plain mean of the adapter's weights over each round", {"train": {"ema_decay": 1.0}}),
     "bank_of_1": ("DPO, reference bank of one draw of (t, noise) per pair", {"train": {"reference_bank": 1}}),
@@ -119,18 +139,28 @@ TUNING: dict[str, tuple[str, Mapping[str, Mapping]]] = {
 
 
 def rows(base: LoopSettings) -> dict[str, Row]:
-    """Every row that trains on pairs, by name, the default first. The rows of longer DreamBooth are not among them."""
+    """Every row that trains on pairs, by name, the default first. The rows of longer DreamBooth are not among them.
+
+    Those of OLDER change the toybox's earlier settings, whatever the base.
+    """
+    older = _rows(changed(base, **EARLIER_VALUES))
+    return {name: older[name] if name in OLDER else row for name, row in _rows(base).items()}
+
+
+def _rows(base: LoopSettings) -> dict[str, Row]:
     n, sampling, pairs, train = base.rounds, base.sampling, base.pairs, base.train
 
     def row(about: str, reward: str = "plain", rounds: int | None = None, **groups: Mapping) -> Row:
         return Row(changed(base, rounds, **groups), about, reward)
 
     def raft(part: int) -> Row:
-        slower = {"objective": "raft", "learning_rate": train.learning_rate / part}
+        rate = EARLIER_VALUES["train"]["learning_rate"] / part
+        slower = {**EARLIER_VALUES["train"], "objective": "raft", "learning_rate": rate}
         return row(f"RAFT at 1/{part} of the learning rate", train=slower)
 
     table, fast = CHANGES | TUNING, {"train": {"learning_rate": 2 * train.learning_rate}}
-    return {name: row(about, **groups) for name, (about, groups) in table.items()} | {
+    table["diverse_pairs"] = "DPO, variety in the reward", {"pairs": {"diversity": 0.5}}
+    return {name: row(about, **groups) for name, (about, groups) in (CHANGES | TUNING).items()} | {
         "raft_slow": raft(4),
         "raft_slower": raft(20),
         "constant_rate": row(

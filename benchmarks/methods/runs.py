@@ -18,7 +18,7 @@ from ...dpo_core.run.files import write_json
 from ...dpo_core.run.folder import RunFolder
 from ...dpo_core.settings import LoopSettings, StopSettings
 from ...dpo_core.statistics import by_prompt
-from ..common.concepts import ALL_ROUNDS, cached, changed
+from ..common.concepts import ALL_ROUNDS, EARLIER, cached, changed
 from .reuse import ReusingLoop
 from .rows import DEFAULT, WITHOUT_MASKS, Row, dreambooth_steps, row_forwards, rows
 from .variety import KINDS, among_right
@@ -29,15 +29,18 @@ CURVE = (0, 60, 120, 240, 480)
 """Steps of the DreamBooth curve, which ends at the compute of the loop."""
 
 
-def run_concept(seed: int, out: Path, names: list[str], long: int, seeds: Sequence[int] = (0,)) -> dict[int, dict]:
+def run_concept(
+    seed: int, out: Path, names: list[str], long: int, seeds: Sequence[int] = (0,), earlier: bool = False
+) -> dict[int, dict]:
     """Every row of one concept, by seed of training: {training seed: {name: measures}}.
 
     long: rounds of the default and of constant_rate, or 0. seeds: of candidates, initial weights and training; start
-    and held-out pictures are the same for all. The row dreambooth is run for the first one alone.
+    and held-out pictures are the same for all. The row dreambooth is run for the first one alone. earlier: rows are
+    changes of the toybox's earlier settings.
     """
     folder, found = out / f"concept_{seed}", {}
     for training_seed in seeds:
-        table, kept = seeded_rows(training_seed), found.setdefault(training_seed, {})
+        table, kept = seeded_rows(training_seed, earlier), found.setdefault(training_seed, {})
         for name in names:
             if name != "dreambooth":
                 rounds = long if name in (DEFAULT, "constant_rate") else 0
@@ -48,9 +51,9 @@ def run_concept(seed: int, out: Path, names: list[str], long: int, seeds: Sequen
     return found
 
 
-def seeded_rows(training_seed: int) -> dict[str, Row]:
+def seeded_rows(training_seed: int, earlier: bool = False) -> dict[str, Row]:
     """All rows with another seed of candidates, initial weights and training; 0 is the usual one."""
-    return rows(changed(ALL_ROUNDS, sampling={"seed": training_seed}))
+    return rows(changed(EARLIER if earlier else ALL_ROUNDS, sampling={"seed": training_seed}))
 
 
 def of_seed(name: str, settings: LoopSettings) -> str:

@@ -12,18 +12,18 @@ import pytest
 import torch
 
 from dreambooth_dpo.benchmarks import drafts
+from dreambooth_dpo.benchmarks.common.concepts import EARLIER
 from dreambooth_dpo.benchmarks.drafts import DEFAULT, DRAFTS, MEASURES, PEER, VARIANTS, quality, settings_of, summary
 from dreambooth_dpo.dpo_core.records import Pair
 from dreambooth_dpo.dpo_core.run.folder import RunFolder
 from dreambooth_dpo.dpo_core.sampling.sets import plan
-from dreambooth_dpo.toybox.defaults import TOY_SETTINGS
 
 
 def test_variants_differ_in_candidates_and_margin_alone():
     for name in VARIANTS:
         found = settings_of(name)
-        assert found.train == TOY_SETTINGS.train and found.rounds == TOY_SETTINGS.rounds and found.stop.rule == "last"
-    assert settings_of(DEFAULT).sampling == TOY_SETTINGS.sampling and settings_of(DEFAULT).pairs == TOY_SETTINGS.pairs
+        assert found.train == EARLIER.train and found.rounds == EARLIER.rounds and found.stop.rule == "last"
+    assert settings_of(DEFAULT).sampling == EARLIER.sampling and settings_of(DEFAULT).pairs == EARLIER.pairs
     drafted, peer = settings_of(DRAFTS), settings_of(PEER)
     assert drafted.pairs == peer.pairs and drafted.sampling.draft_steps == 4
     assert drafted.sampling.model_copy(update={"draft_steps": 0}) == peer.sampling

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from dreambooth_dpo.benchmarks.common.concepts import EARLIER
 from dreambooth_dpo.benchmarks.guidance import DRAWN, MARKERS, METHODS, SCORES, STYLES, figure, mean_table, settings_of
-from dreambooth_dpo.toybox.defaults import TOY_SETTINGS
 
 
 def _row(method: str, candidates: float | None, looked_at: float, value: float) -> dict:
@@ -31,11 +31,11 @@ def test_methods_differ_in_what_they_name_and_the_guidance_alone(method: str):
     changed = settings_of(method, 4.0, 2.0)
     named = {group: set(values) for group, values in METHODS[method].items()}
     for group in ("sampling", "pairs", "train"):
-        own, usual = (getattr(s, group).model_dump() for s in (changed, TOY_SETTINGS))
+        own, usual = (getattr(s, group).model_dump() for s in (changed, EARLIER))
         guidance = {"guidance"} if group == "sampling" else set()
         assert {k for k in own if own[k] != usual[k]} == named.get(group, set()) | guidance
     assert (changed.sampling.guidance, changed.evaluation.guidance) == (4.0, 2.0)
-    assert changed.rounds == TOY_SETTINGS.rounds and changed.stop.rule == "last"
+    assert changed.rounds == EARLIER.rounds and changed.stop.rule == "last"
     assert 1.0 in DRAWN[method] and set(DRAWN[method]) <= set(MARKERS) and method in STYLES
 
 

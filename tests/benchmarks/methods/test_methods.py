@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from dreambooth_dpo.benchmarks.common.concepts import ALL_ROUNDS
+from dreambooth_dpo.benchmarks.common.concepts import ALL_ROUNDS, EARLIER
 from dreambooth_dpo.benchmarks.methods import runs
 from dreambooth_dpo.benchmarks.methods.figure import mean_path, methods_figure
 from dreambooth_dpo.benchmarks.methods.gains import (
@@ -24,12 +24,14 @@ from dreambooth_dpo.benchmarks.methods.gains import (
 from dreambooth_dpo.benchmarks.methods.rows import (
     CHEAPER,
     DEFAULT,
+    OTHER_CANDIDATES,
     POOLS,
     TUNING,
     dreambooth_steps,
     image_forwards,
     rows,
 )
+from dreambooth_dpo.benchmarks.methods.rows import OLDER as ON_EARLIER
 from dreambooth_dpo.benchmarks.methods.runs import of_seed, seeded_rows
 from dreambooth_dpo.benchmarks.methods.tables import show_gains, show_kept, show_seeds, show_stops
 from dreambooth_dpo.dpo_core.pairs.rules import PAIR_RULES
@@ -37,7 +39,7 @@ from dreambooth_dpo.dpo_core.settings import GROUPED
 from dreambooth_dpo.dpo_core.training.objectives import OBJECTIVES
 from dreambooth_dpo.toybox.defaults import TOY_PERSONALIZE, TOY_SETTINGS
 
-TABLE = rows(TOY_SETTINGS)
+TABLE, EARLIER_TABLE = rows(TOY_SETTINGS), rows(EARLIER)
 
 
 def _measures(truth: list[float], **more: object) -> dict:
@@ -55,9 +57,10 @@ def _measures(truth: list[float], **more: object) -> dict:
 
 
 def test_every_row_spends_the_same():
-    spent = {name: image_forwards(row.settings, 24) for name, row in TABLE.items()}
-    assert {spent[name] for name in spent if name not in CHEAPER} == {spent[DEFAULT]}
-    assert all(spent[name] <= spent[DEFAULT] for name in CHEAPER)
+    for table in (TABLE, EARLIER_TABLE):
+        spent = {name: image_forwards(row.settings, 24) for name, row in table.items()}
+        assert {spent[name] for name in spent if name not in CHEAPER} == {3 * 6720}
+        assert all(spent[name] <= spent[DEFAULT] for name in CHEAPER)
 
 
 def test_spending_of_cheaper_candidates_by_hand():
@@ -65,14 +68,14 @@ def test_spending_of_cheaper_candidates_by_hand():
 
     or 14 of 24 * 5 * 4 and 15 * 16 * 4.
     """
-    spent = {name: image_forwards(TABLE[name].settings, 24) for name in CHEAPER}
+    spent = {name: image_forwards(EARLIER_TABLE[name].settings, 24) for name in CHEAPER}
     assert spent["candidates_4"] == 3 * (1152 + 3840) and spent["few_steps_4"] == 3 * (960 + 3840)
     assert spent["cheap_rounds"] == spent["cheap_rounds_fast"] == 8 * (480 + 1920)
     assert spent["cheap_shorter"] == 14 * (480 + 960) == 3 * 6720
 
 
 def test_spending_by_hand():
-    """Of 24 prompts a round draws 240 pictures in 12 steps (2,880) and trains 60 steps of 16 pictures at 4 forwards
+    """Of 24 prompts a round draws 720 pictures in 4 steps (2,880) and trains 60 steps of 16 pictures at 4 forwards
     (3,840).
     """
     assert TOY_SETTINGS.rounds == 3 and TOY_SETTINGS.sampling.guidance == 1
@@ -90,13 +93,17 @@ def test_every_rule_and_objective_has_its_row():
 
 
 def test_rows_differ_from_the_default_in_one_thing():
-    default = TABLE[DEFAULT].settings.model_dump()
-    for name, row in TABLE.items():
-        if name not in (DEFAULT, "one_long_round", "short_rounds", "paper") and not name.startswith("cheap_"):
+    """A rule or objective may change a second group, with what goes with it."""
+    whole = ("earlier", "one_long_round", "short_rounds", "paper", *(n for n in TABLE if n.startswith("cheap_")))
+    for table, names in ((TABLE, set(TABLE) - set(ON_EARLIER)), (EARLIER_TABLE, set(ON_EARLIER))):
+        default = table[DEFAULT].settings.model_dump()
+        for name in names - {DEFAULT, *whole}:
+            row = table[name]
             changed = [group for group, value in row.settings.model_dump().items() if value != default[group]]
             assert len(changed) + (row.reward != "plain") in (1, 2), name
             assert "evaluation" not in changed
-            assert ("sampling" in changed) == (name in (*POOLS, *CHEAPER)), name
+            assert ("sampling" in changed) == (name in (*POOLS, *CHEAPER, *OTHER_CANDIDATES)), name
+    assert all(rows(ALL_ROUNDS)[name] == EARLIER_TABLE[name] for name in ON_EARLIER)
 
 
 def test_the_papers_row_has_two_rounds_each_on_half_of_the_prompts():

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from loops import changed, make_loop
 
+from dreambooth_dpo.benchmarks.common.concepts import EARLIER
 from dreambooth_dpo.benchmarks.methods.reuse import ReusingLoop, nearest
 from dreambooth_dpo.benchmarks.methods.rows import row_forwards, rows
 from dreambooth_dpo.dpo_core.records import Candidate
-from dreambooth_dpo.toybox.defaults import TOY_SETTINGS
 
 
 def test_the_nearest_of_each_prompt_in_their_order():
@@ -21,7 +21,7 @@ def test_the_nearest_of_each_prompt_in_their_order():
 
 def test_spending_by_hand():
     """5 of 10 candidates: 1,440 in place of 2,880 a round; 2 rounds choose by 24 * 5 * 2 draws * 2 adapters = 480."""
-    table = rows(TOY_SETTINGS)
+    table = rows(EARLIER)
     assert row_forwards(table["reuse_5"], 24) == 3 * (1440 + 3840)
     assert row_forwards(table["reuse_3"], 24) == 3 * (1440 + 3840) + 2 * 480
 
