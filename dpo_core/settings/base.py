@@ -59,6 +59,8 @@ class Widget:
 
     "*" at the start of a value stands for any text.
     """
+    alone: bool = False
+    """Whether the setting is refused beside other values of `used_with`: there the hidden widget counts as unset."""
 
 
 def widget_fields(kind: type[Settings]) -> Iterator[tuple[str, FieldInfo, Widget]]:
@@ -72,11 +74,14 @@ def widget_fields(kind: type[Settings]) -> Iterator[tuple[str, FieldInfo, Widget
 def from_widgets(kind: type[Settings], values: Mapping[str, Any], **more: Any) -> dict[str, Any]:
     """Arguments of `kind` from a node's widgets, with `more` put over them.
 
-    A widget that `values` lacks, or that is None there, counts as in a graph from before it was there.
+    A widget that `values` lacks, or that is None there, counts as in a graph from before it was there; so does one
+    that is hidden and would be refused.
     """
     given = {}
     for name, _, mark in widget_fields(kind):
         value = values.get(mark.name or name)
+        if mark.alone and any(values.get(other, used[0]) not in used for other, used in mark.used_with):
+            value = None
         if value is None:
             value = mark.before
         if value is not UNSET:

@@ -90,13 +90,18 @@ class PairSettings(Settings):
         "are nearest in composition (their low frequencies), so that winner and loser differ in what is scored rather "
         "than in pose. Empty: off.",
     )
-    diversity: float = Field(
+    diversity: Annotated[
+        float,
+        Widget(
+            since=13, step=0.05, advanced=True, used_with=(("rule", ("lambda_harmonic", "weighted_sum")),), alone=True
+        ),
+    ] = Field(
         0.0,
         ge=0.0,
         le=10.0,
-        description="Keeps variety: weight of a candidate's contribution to the variety of the better half of its "
-        "prompt's candidates (leave-one-out, after arXiv 2504.15217), added to the reward; both in standard "
-        "deviations. For lambda_harmonic and weighted_sum. 0: off.",
+        description="Keeps variety: among the better half of a prompt's candidates, those whose composition differs "
+        "from the rest gain up to about this much reward (after arXiv 2504.15217). 0.5 is usual. For lambda_harmonic "
+        "and weighted_sum. 0: off. Unit: standard deviations.",
     )
     seed: int = Field(0, ge=0, lt=2**31, description="Rule random: order and direction of pairs are derived from it.")
 

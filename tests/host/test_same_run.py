@@ -22,7 +22,7 @@ from dreambooth_dpo.toybox.run import toy_loop
 pytestmark = pytest.mark.usefixtures("comfyui")
 # Where 999 / steps is whole, ComfyUI's sgm_uniform and diffusers' linspace are the same times.
 STEPS, TRAINING, ROUNDS = 9, 6, 2
-RATE = 2e-4
+RATE, GUARD, DIVERSITY = 2e-4, 0.6, 0.5
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def hosted(tmp_path_factory) -> Path:
     graph["rounds"]["inputs"] |= {
         "steps": STEPS, "scheduler": "sgm_uniform", "rule": TOY_SETTINGS.pairs.rule, "train_steps": TRAINING,
         "pairs_per_step": 8,
-        "learning_rate": RATE, "schedule": "linear",
+        "learning_rate": RATE, "schedule": "linear", "loser_guard": GUARD, "diversity": DIVERSITY,
     }  # fmt: skip
     graph["save"] = node("SaveLora", lora=["rounds", 1], filename_prefix="same")
     with Server(tmp_path_factory.mktemp("hosted")) as server:
@@ -47,8 +47,9 @@ def headless(hosted: Path, tmp_path_factory) -> Path:
     """The run folder of the same rounds without ComfyUI, from the LoRA that Load Toybox trained."""
     start = hosted / "output" / "dreambooth_dpo" / "toybox" / "concept_0_20_steps.safetensors"
     groups = {
-        "sampling": {"steps": STEPS, "candidates_per_prompt": 4},
-        "train": {"steps": TRAINING},
+        "sampling": {"steps": STEPS, "candidates_per_prompt": 4, "candidate_steps": 0},
+        "pairs": {"diversity": DIVERSITY},
+        "train": {"steps": TRAINING, "learning_rate": RATE, "loser_guard": GUARD},
         "evaluation": {"seeds_per_prompt": 1, "every_round": False},
     }
     update = {name: getattr(TOY_SETTINGS, name).model_copy(update=values) for name, values in groups.items()}

@@ -9,7 +9,7 @@ import pytest
 from schemas import widgets
 from toy_graphs import PAIRS, SAMPLING, TRAINING
 
-from dreambooth_dpo.dpo_core.settings import SamplingSettings, TrainSettings
+from dreambooth_dpo.dpo_core.settings import PairSettings, SamplingSettings, TrainSettings, settings_of_widgets
 
 pytestmark = pytest.mark.usefixtures("comfyui")
 
@@ -86,8 +86,19 @@ def test_widgets_that_a_beginner_does_not_need_are_advanced(nodes, node):
     assert not {*POOL, *FEW_STEPS}.intersection(plain)
 
 
-def test_the_widgets_of_few_steps_come_after_all_others_in_dpo_rounds(nodes):
-    assert in_the_front_ends_order(nodes["DBDPO_Rounds"])[-len(FEW_STEPS) :] == FEW_STEPS
+def test_the_youngest_widgets_come_after_all_others(nodes):
+    """Those of few steps, then diversity; where only diversity is there, it is the last."""
+    youngest = [*FEW_STEPS, "diversity"]
+    assert in_the_front_ends_order(nodes["DBDPO_Rounds"])[-len(youngest) :] == youngest
+    assert in_the_front_ends_order(nodes["DBDPO_BuildPairs"])[-2:] == ["combine", "diversity"]
+
+
+def test_diversity_counts_only_with_a_rule_that_has_a_reward(nodes):
+    """It is hidden beside other rules, which the engine refuses it with: a value that stayed there is no mistake."""
+    values = {"diversity": 0.5, "rule": "pareto"}
+    assert settings_of_widgets(PairSettings, values).diversity == 0
+    assert settings_of_widgets(PairSettings, values | {"rule": "weighted_sum"}).diversity == 0.5
+    assert settings_of_widgets(PairSettings, {"rule": "weighted_sum"}).diversity == 0
 
 
 def test_what_the_default_rule_does_not_use_is_marked(nodes):
