@@ -25,17 +25,22 @@ from .rows import CHEAPER, DEFAULT, FASTER, TUNING, rows
 from .runs import run_concept
 from .tables import show_gains, show_kept, show_seeds, show_stops
 
+_EARLIER_OUT = "benchmark_methods"
+"""Where results of the earlier settings are: those of the present ones must not be taken for them."""
+
 
 def main() -> None:
-    parser = command_parser(__doc__, "benchmark_methods", "5-14", jobs=True)
+    parser = command_parser(__doc__, "methods", "5-14", jobs=True)
     parser.add_argument("--rows", default="all", help="names of rows, separated by commas; default: all")
     about_long = "rounds of the rows lambda_harmonic and constant_rate, to study the stop rule, e.g. 10"
     parser.add_argument("--long", type=int, default=0, help=about_long)
     about_seeds = "training seeds of every row, e.g. 0,1,2 or 0-4; default: %(default)s"
     parser.add_argument("--seeds", type=parse_numbers, default="0", help=about_seeds)
-    about_earlier = "rows are changes of the toybox's settings as they were before 2026-12; take another --out"
+    about_earlier = f"the toybox's settings as they were before 2026-12, in runs/{_EARLIER_OUT}"
     parser.add_argument("--earlier", action="store_true", help=about_earlier)
     args = parser.parse_args()
+    if args.earlier and args.out == parser.get_default("out"):
+        args.out = args.out.with_name(_EARLIER_OUT)
     if not args.seeds:
         parser.error("--seeds names no seed; write e.g. 0,1,2")
     every = [DEFAULT, "dreambooth", *(n for n in rows(ALL_ROUNDS) if n != DEFAULT)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..common.concepts import ALL_ROUNDS
+from ..common.concepts import EARLIER
 from ..methods.runs import UNSEEN
 
 
@@ -21,7 +21,7 @@ def drawn(seed: int, out: Path) -> Path:
     if (folder / "drawn").is_file():
         return folder
     start = start_of(toy, folder / "start")
-    loop = toy_loop(toy, folder, start, ALL_ROUNDS, resume=True, prompts=toy_prompts(toy, UNSEEN))
+    loop = toy_loop(toy, folder, start, EARLIER, resume=True, prompts=toy_prompts(toy, UNSEEN))
     try:
         loop.begin(0)
         loop.candidates(0)

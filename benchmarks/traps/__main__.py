@@ -30,7 +30,7 @@ def fails(run: Mapping) -> bool:
 
 
 def main() -> None:
-    parser = command_parser(__doc__, "benchmark_traps", "5-7", jobs=True)
+    parser = command_parser(__doc__, "traps", "5-7", jobs=True)
     parser.add_argument("--faults", default=",".join(FAULTS), help="names, separated by commas; default: all")
     args = parser.parse_args()
     traps = [(name, s) for name in parse_names(parser, args.faults, FAULTS, "fault") for s in STRENGTHS]

@@ -26,6 +26,10 @@ class Rounds:
         return cls(kept["kept"], watch[-1]["round"], bool(kept["stop"]), broken)
 
 
+_REMEDIES = {"copy_paste": "give masks or photos in several places", "diversity": "set diversity to 0.5"}
+"""By the guard that failed, the gravest first."""
+
+
 def advice(
     status: str,
     lost: Collection[str] = (),
@@ -50,10 +54,10 @@ def advice(
     if status == "better" and strength == 0:
         return "Do not use it: the strength sweep found no strength at which it helps."
     if status == "better" and lost:
+        remedy = next((said for guard, said in _REMEDIES.items() if guard in lost), "train fewer steps or raise beta")
         return (
-            "Use it at a lower strength (the strength sweep finds one), or keep an earlier round; then "
-            + ("give masks or photos in several places" if "copy_paste" in lost else "train fewer steps or raise beta")
-            + " and train again."
+            f"Use it at a lower strength (the strength sweep finds one), or keep an earlier round; then {remedy} and "
+            "train again."
         )
     if status == "better":
         use = f"Use it at strength {1 if strength is None else strength:g}."
