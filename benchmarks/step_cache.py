@@ -22,7 +22,7 @@ from torch import nn
 
 from ..dpo_core.statistics import standardise
 from .common.command import command_parser, write_result
-from .common.concepts import by_concept
+from .common.concepts import EARLIER, by_concept
 from .common.tables import print_table
 
 THRESHOLDS = (0.02, 0.05, 0.1, 0.2)
@@ -128,11 +128,10 @@ def run_concept(seed: int, out: Path) -> dict[str, dict[str, float]]:
     from ..dpo_core.pairs.rules import reward_of
     from ..dpo_core.sampling.sets import plan
     from ..toybox.concepts import concept_from_seed
-    from ..toybox.defaults import TOY_SETTINGS
     from ..toybox.run import start_of, toy_pipeline, toy_prompts, toy_scorers
 
-    toy, sampling = concept_from_seed(seed), TOY_SETTINGS.sampling
-    lora, _ = start_of(toy, out / f"concept_{seed}" / "start")
+    toy, sampling = concept_from_seed(seed), EARLIER.sampling
+    lora, _ = start_of(toy, out / f"concept_{seed}" / "start", loop=EARLIER)
     model, scorers = DiffusersTextToImage(toy_pipeline("cpu", lora)), toy_scorers(toy).rewards
     planned = plan(toy_prompts(toy).train, PER_PROMPT, sampling.seed, 0, sampling.batch_size)
     prompts, seeds = [c.prompt for c in planned], [c.seed for c in planned]
@@ -146,7 +145,7 @@ def run_concept(seed: int, out: Path) -> dict[str, dict[str, float]]:
                                               settings) for i in parts])  # fmt: skip
         images = model.decode(latents)
         fidelity, alignment = (s.score(images, prompts) for s in scorers[:2])
-        drawn = latents, reward_of(prompt_of, fidelity, alignment, TOY_SETTINGS.pairs)
+        drawn = latents, reward_of(prompt_of, fidelity, alignment, EARLIER.pairs)
         whole = whole or drawn
         forwards = settings.steps * (cache.forwards / cache.steps if cache else 1.0)
         found[name] = {"forwards": forwards, **compared(drawn, whole, prompt_of)}

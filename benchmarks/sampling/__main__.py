@@ -18,9 +18,9 @@ from pathlib import Path
 import torch
 
 from ...dpo_core.settings import PairSettings
-from ...toybox.defaults import TOY_SETTINGS
 from ..common.clock import Clock
 from ..common.command import command_parser, write_result
+from ..common.concepts import EARLIER
 from . import diffusers_loop
 from .frontier import against_plain, correlations, figure, frontier, show_frontier
 from .models import MODELS
@@ -35,7 +35,7 @@ def pair_rates(seeds: list[int], out: Path, rule: str, guidance: float, noises: 
     """
     from ...dpo_core.report.plots.figure import figure_image
 
-    pairs = TOY_SETTINGS.pairs.model_copy(update={"rule": rule})
+    pairs = EARLIER.pairs.model_copy(update={"rule": rule})
     drawn = [draw(seed, out, guidance, noises) for seed in seeds]
     seconds = {phase: statistics.mean(s[phase] for _, s in drawn) for phase in drawn[0][1]}
     concepts = [records for records, _ in drawn]
@@ -48,7 +48,7 @@ def pair_rates(seeds: list[int], out: Path, rule: str, guidance: float, noises: 
     cheap = {**seconds, "decode": 0.03 * seconds["denoise"], "score": 0.0}
     about = f"{rule}, guidance {guidance:g}, concepts {', '.join(map(str, seeds))}"
     for name, costs in (("measured", seconds), ("if looking cost 3 % of denoising", cheap)):
-        rows = table(concepts, costs, pairs, TOY_SETTINGS.sampling.steps)
+        rows = table(concepts, costs, pairs, EARLIER.sampling.steps)
         levels, chosen = frontier(rows), against_plain(concepts, costs, pairs)
         found[name] = {"ways": rows, "frontier": levels, "chosen": chosen}
         show_ways(rows, f"{about}; costs {name}")

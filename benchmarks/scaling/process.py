@@ -28,7 +28,8 @@ PHASES = {"sample": "sampling", "score": "scoring", "reference": "training", "tr
 SETTINGS = LoopSettings.model_validate(
     {
         **TOY_SETTINGS.model_dump(), "rounds": 1, "stop": {"rule": "last"},
-        "sampling": {**TOY_SETTINGS.sampling.model_dump(), "candidates_per_prompt": 16, "batch_size": 16},
+        "sampling": {**TOY_SETTINGS.sampling.model_dump(), "candidates_per_prompt": 16, "candidate_steps": 0,
+                     "batch_size": 16},
         "train": {**TOY_SETTINGS.train.model_dump(), "batch_size": 16, "steps": 40},
     }
 )  # fmt: skip

@@ -89,7 +89,11 @@ def in_pairs(pairs: Sequence[Pair], choices: Choices) -> np.ndarray:
 
 
 def _reward(settings: PairSettings, axes: Axes) -> np.ndarray:
-    """The reward of a rule that has one, float64 [n]; NaN for candidates that lack a score."""
+    """The reward of a rule that has one, float64 [n]; NaN for candidates that lack a score.
+
+    Without `diversity`, which is of a set of pictures: a person compares two.
+    """
+    settings = settings.model_copy(update={"diversity": 0.0})
     prompt_of, fidelity, alignment = axes
     known, found = ~np.isnan(fidelity + alignment), np.full(len(prompt_of), np.nan)
     found[known] = reward_of(prompt_of[known], fidelity[known], alignment[known], settings)

@@ -53,7 +53,7 @@ def build_pairs(
             for name in names:  # each by itself: beside another, a flat scorer would only weaken the axis unseen
                 check_scores(run.score_array(set_name, name)[usable], prompt_of[usable], axis, [name])
     pairs, pair_yield = PAIR_RULES[settings.rule](
-        prompt_of[usable], *(s[usable] for s in scores), settings, _layout(run, set_name, settings, usable)
+        prompt_of[usable], *(s[usable] for s in scores), settings, layout_of(run, set_name, settings, usable)
     )
     if left_out := int((~usable).sum()):
         place, prompts = np.nonzero(usable)[0], len(np.unique(prompt_of))
@@ -75,7 +75,7 @@ def rewards(run: RunFolder, set_name: str, settings: PairSettings, fidelity: Axi
     """
     _, prompt_of, scores, usable = _scored(run, set_name, settings, fidelity, alignment)
     found = np.full(len(prompt_of), np.nan)
-    layout = _layout(run, set_name, settings, usable)
+    layout = layout_of(run, set_name, settings, usable)
     found[usable] = candidate_rewards(prompt_of[usable], *(s[usable] for s in scores), settings, layout)
     return found
 
@@ -90,8 +90,8 @@ def _scored(
     return axes, prompt_of, scores, _with_all_scores(run, prompt_of, scores, [n for names in axes for n in names])
 
 
-def _layout(run: RunFolder, set_name: str, settings: PairSettings, usable: np.ndarray) -> np.ndarray | None:
-    """Composition of the usable candidates, float [k, d]; None where the settings do not need it."""
+def layout_of(run: RunFolder, set_name: str, settings: PairSettings, usable: np.ndarray) -> np.ndarray | None:
+    """Composition of the usable candidates (bool [n]), float [k, d]; None where the settings do not need it."""
     return composition(run.latents(set_name).float().numpy()[usable]) if settings.looks_at_latents else None
 
 

@@ -12,15 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Literal
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, model_validator
 
 from ..errors import UserError
 from ..records import Candidate, Pair
 from ..run.folder import RunFolder
-from ..settings import GROUPED, PairSettings
+from ..settings import GROUPED
 from ..settings.words import in_words
-from .rules import reward_of
 
 MAX_LENGTH = 1_000_000
 """Maximum length of the edits text, in characters. 500 candidates need about 10,000."""
@@ -253,47 +251,3 @@ def thumbs_words(thumbs: Mapping[int, str], objective: str) -> str:
         f"Thumbs on single candidates were not used ({len(thumbs)}): the objective {objective} trains on {what} only; "
         "kto trains on both."
     )
-
-
-# --- the order of review ---
-
-
-def boundary_distance(
-    pairs: Sequence[Pair],
-    settings: PairSettings,
-    window: tuple[float, float] | None,
-    prompt_of: np.ndarray,
-    fidelity: np.ndarray,
-    alignment: np.ndarray,
-) -> list[float]:
-    """Distance of each pair from the decision boundary of the rule; pairs with the smallest should be reviewed first.
-
-    Unit: standard deviations of the round. angle_window: distance of the improvement's tip from the edge of the
-    accepted region, min(|r - margin|, r sin d), with r the length of the improvement and d the angle to the nearer end
-    of the window (r where d is 90 degrees or more). pareto: |r - margin|. lambda_harmonic, weighted_sum: |g - margin|,
-    with g the difference of the reward in its standard deviations. random: 0, it has no boundary.
-    """
-    if settings.rule == "random":
-        return [0.0] * len(pairs)
-    lengths = _reward_gaps(pairs, settings, prompt_of, fidelity, alignment)
-    to_margin = [abs(length - settings.margin) for length in lengths]
-    if settings.rule != "angle_window" or window is None:
-        return to_margin
-    to_edge = [p.length * np.sin(np.radians(min(90.0, _degrees_to(p.angle, window)))) for p in pairs]
-    return [float(min(both)) for both in zip(to_margin, to_edge, strict=True)]
-
-
-def _degrees_to(angle: float, window: tuple[float, float]) -> float:
-    """Angular distance to the nearer end of the window, inside or outside it, 0..180 degrees."""
-    apart = [abs((angle - end + 180) % 360 - 180) for end in window]
-    return min(apart)
-
-
-def _reward_gaps(
-    pairs: Sequence[Pair], settings: PairSettings, prompt_of: np.ndarray, fidelity: np.ndarray, alignment: np.ndarray
-):
-    """The value of each pair that the rule compares with the margin."""
-    reward = reward_of(prompt_of, fidelity, alignment, settings)
-    if reward is None:
-        return [p.length for p in pairs]
-    return [abs(float(reward[p.winner] - reward[p.loser])) for p in pairs]

@@ -10,13 +10,13 @@ import numpy as np
 
 from ...dpo_core.pairs.agreement import LEAST, Agreement, choices_of
 from ...dpo_core.pairs.agreement_of_run import Basis, agreement
+from ...dpo_core.pairs.build import layout_of
 from ...dpo_core.pairs.edits import (
     Edits,
     Kept,
     Overruled,
     Place,
     apply_edits,
-    boundary_distance,
     candidates_fingerprint,
     keep_decisions,
     kept_decisions,
@@ -26,6 +26,7 @@ from ...dpo_core.pairs.edits import (
     thumbs_of,
 )
 from ...dpo_core.pairs.own import own_of, use_own
+from ...dpo_core.pairs.review_order import boundary_distance
 from ...dpo_core.pairs.rules import reward_direction
 from ...dpo_core.records import Candidate, Pair
 from ...dpo_core.run.folder import RunFolder
@@ -150,7 +151,8 @@ def _cloud(run: RunFolder, handle: Pairs, drawn: Sequence[Candidate], pairs: Seq
     x, y = (standardise(values, prompt_of) for values in axes)
     window = run.fact(f"window_{handle.name}") if settings.rule == "angle_window" else None
     way = reward_direction(prompt_of, *axes, settings)
-    near = boundary_distance(pairs, settings, tuple(window) if window else None, prompt_of, *axes)
+    layout = layout_of(run, scored.candidates.set_name, settings, ~np.isnan(axes[0] + axes[1]))
+    near = boundary_distance(pairs, settings, tuple(window) if window else None, prompt_of, *axes, layout)
     order = np.argsort(near, kind="stable")
     prompts = sorted({c.prompt_index: c.prompt for c in drawn}.items())
     places = {index: place for place, (index, _) in enumerate(prompts)}

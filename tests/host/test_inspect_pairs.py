@@ -107,6 +107,13 @@ def test_rules_with_a_reward_have_a_direction_instead_of_a_window(server: Server
     assert (given["way"] is None) == (rule == "random")
 
 
+def test_pairs_that_variety_counts_for_can_be_reviewed(server: Server, payload: dict):
+    """The distance to the boundary needs the latents then, as the rule does."""
+    varied = shown(server.run(graph(pairs={"rule": "lambda_harmonic", "diversity": 3.0})))
+    plain = shown(server.run(graph(pairs={"rule": "lambda_harmonic"})))
+    assert varied["pairs"] and varied["pairs"] != plain["pairs"]
+
+
 def test_without_decisions_the_pairs_are_unchanged(server: Server, payload: dict, folder: Path):
     kept = decided(payload, {payload["pairs"][0]["id"]: "keep"})
     for edits, confirmed in (("", 0), (kept, 1)):

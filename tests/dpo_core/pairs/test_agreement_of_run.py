@@ -63,6 +63,12 @@ def test_shares_of_scorers_and_rule_and_the_weight_that_agrees(run: RunFolder, r
         assert found.weight.rule == "lambda_harmonic" and not found.weight.used
 
 
+def test_diversity_is_no_part_of_what_a_person_judges(run: RunFolder):
+    """It is of a set of pictures, and a person compares two."""
+    plain, varied = (agreement(run, decided(22), basis(rule="weighted_sum", diversity=d)) for d in (0.0, 0.5))
+    assert (varied.rule, varied.weight, varied.shares) == (plain.rule, plain.weight, plain.shares)
+
+
 def test_a_person_who_agrees_with_the_rule_gets_no_recommendation(run: RunFolder):
     found = agreement(run, decided(1), basis(rule="weighted_sum", fidelity_weight=0.6))
     assert found.rule.agreed == 23 and found.better == () and not found.weight.recommended
