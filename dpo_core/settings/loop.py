@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from .base import Settings, Widget
 from .evaluation import EvaluationSettings, StopSettings, StrengthSettings
-from .pairs import PairSettings
+from .pairs import LEAST_VARIED, PairSettings
 from .sampling import SamplingSettings
 from .training import AdapterSettings, TrainSettings
 
@@ -62,3 +62,13 @@ class LoopSettings(Settings):
         False, description="At the end, try the LoRA at several strengths and recommend one: see strength."
     )
     strength: StrengthSettings = StrengthSettings()
+
+    @model_validator(mode="after")
+    def _varied(self) -> LoopSettings:
+        if self.pairs.diversity and self.sampling.candidates_per_prompt < LEAST_VARIED:
+            raise ValueError(
+                f"diversity {self.pairs.diversity:g} needs {LEAST_VARIED} candidates of a prompt or more, and "
+                f"candidates_per_prompt is {self.sampling.candidates_per_prompt}: the better half must be three, as "
+                f"two are equally different. Set candidates_per_prompt to {LEAST_VARIED} or more, or diversity to 0"
+            )
+        return self

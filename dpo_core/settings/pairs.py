@@ -11,6 +11,9 @@ from .base import Settings, Widget
 _WINDOW = (("rule", ("angle_window",)),)
 """Widget.used_with of what shapes the angle window."""
 
+LEAST_VARIED = 5
+"""Candidates of a prompt whose better half has three: of two, neither adds more to the variety than the other."""
+
 
 class PairSettings(Settings):
     """Which two candidates of a prompt become a better/worse pair (arXiv 2505.20975, section 3)."""
@@ -101,7 +104,7 @@ class PairSettings(Settings):
         le=10.0,
         description="Keeps variety: among the better half of a prompt's candidates, those whose composition differs "
         "from the rest gain up to about this much reward (after arXiv 2504.15217). 0.5 is usual. For lambda_harmonic "
-        "and weighted_sum. 0: off. Unit: standard deviations.",
+        f"and weighted_sum, with {LEAST_VARIED} candidates of a prompt or more. 0: off. Unit: standard deviations.",
     )
     seed: int = Field(0, ge=0, lt=2**31, description="Rule random: order and direction of pairs are derived from it.")
 

@@ -109,8 +109,10 @@ def test_rules_with_a_reward_have_a_direction_instead_of_a_window(server: Server
 
 def test_pairs_that_variety_counts_for_can_be_reviewed(server: Server, payload: dict):
     """The distance to the boundary needs the latents then, as the rule does."""
-    varied = shown(server.run(graph(pairs={"rule": "lambda_harmonic", "diversity": 3.0})))
-    plain = shown(server.run(graph(pairs={"rule": "lambda_harmonic"})))
+    drawn = {"run_name": "varied", "candidates_per_prompt": 6}
+    varied, plain = (
+        shown(server.run(graph(sample=drawn, pairs={"rule": "lambda_harmonic", "diversity": d}))) for d in (3.0, 0.0)
+    )
     assert varied["pairs"] and varied["pairs"] != plain["pairs"]
 
 

@@ -22,7 +22,7 @@ from dreambooth_dpo.toybox.run import toy_loop
 pytestmark = pytest.mark.usefixtures("comfyui")
 # Where 999 / steps is whole, ComfyUI's sgm_uniform and diffusers' linspace are the same times.
 STEPS, TRAINING, ROUNDS = 9, 6, 2
-RATE, GUARD, DIVERSITY = 2e-4, 0.6, 0.5
+RATE, GUARD, DIVERSITY, CANDIDATES = 2e-4, 0.6, 0.5, 6
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,8 @@ def hosted(tmp_path_factory) -> Path:
         pytest.skip("no ComfyUI here")
     graph = rounds_in_one(ROUNDS)
     graph["rounds"]["inputs"] |= {
-        "steps": STEPS, "scheduler": "sgm_uniform", "rule": TOY_SETTINGS.pairs.rule, "train_steps": TRAINING,
+        "steps": STEPS, "candidates_per_prompt": CANDIDATES,
+        "scheduler": "sgm_uniform", "rule": TOY_SETTINGS.pairs.rule, "train_steps": TRAINING,
         "pairs_per_step": 8,
         "learning_rate": RATE, "schedule": "linear", "loser_guard": GUARD, "diversity": DIVERSITY,
     }  # fmt: skip
@@ -47,7 +48,7 @@ def headless(hosted: Path, tmp_path_factory) -> Path:
     """The run folder of the same rounds without ComfyUI, from the LoRA that Load Toybox trained."""
     start = hosted / "output" / "dreambooth_dpo" / "toybox" / "concept_0_20_steps.safetensors"
     groups = {
-        "sampling": {"steps": STEPS, "candidates_per_prompt": 4, "candidate_steps": 0},
+        "sampling": {"steps": STEPS, "candidates_per_prompt": CANDIDATES, "candidate_steps": 0},
         "pairs": {"diversity": DIVERSITY},
         "train": {"steps": TRAINING, "learning_rate": RATE, "loser_guard": GUARD},
         "evaluation": {"seeds_per_prompt": 1, "every_round": False},
@@ -94,7 +95,7 @@ def test_candidates_scores_and_pairs_of_a_round_are_the_same(hosted: Path, headl
         (name,) = (
             n for n, found in drawn.items() if [(c.prompt, c.seed) for c in found] == [(c.prompt, c.seed) for c in ours]
         )
-        assert len(ours) == 40
+        assert len(ours) == 10 * CANDIDATES
         apart = (here.latents(f"round_{number}") - there.latents(name)).abs()
         assert apart.max() < 2e-4, (apart.max(), apart.mean())
         for axis in ("fidelity", "alignment"):

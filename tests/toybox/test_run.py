@@ -25,7 +25,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory):
     small = TOY_SETTINGS.model_copy(
         update={
             "rounds": 1,
-            "sampling": TOY_SETTINGS.sampling.model_copy(update={"candidates_per_prompt": 3, "steps": 4}),
+            "sampling": TOY_SETTINGS.sampling.model_copy(update={"candidates_per_prompt": 5, "steps": 4}),
             "train": TOY_SETTINGS.train.model_copy(update={"steps": 4, "batch_size": 4, "checkpoint_every": 2}),
             "evaluation": TOY_SETTINGS.evaluation.model_copy(update={"seeds_per_prompt": 1}),
             "stop": StopSettings(rule="last"),

@@ -70,12 +70,12 @@ def test_raising_the_margin_by_the_distance_removes_the_pair(rule: str):
 
 
 def test_with_diversity_it_is_the_reward_with_the_variety_and_needs_the_layout():
-    """The last candidate has no score, so the layout is that of the four others."""
+    """The last candidate has no score, so the layout is that of the five others."""
     rng = np.random.default_rng(0)
-    scores, layout = rng.uniform(-0.5, 0.5, (2, 5)), rng.normal(size=(4, 3))
-    scores[:, 4] = np.nan
-    settings, prompt_of = PairSettings(rule="weighted_sum", margin=0.1, diversity=0.7), np.zeros(5, int)
-    reward = reward_of(prompt_of[:4], *scores[:, :4], settings, layout)
+    scores, layout = rng.uniform(-0.5, 0.5, (2, 6)), rng.normal(size=(5, 3))
+    scores[:, 5] = np.nan
+    settings, prompt_of = PairSettings(rule="weighted_sum", margin=0.1, diversity=0.7), np.zeros(6, int)
+    reward = reward_of(prompt_of[:5], *scores[:, :5], settings, layout)
     found = boundary_distance([Pair(0, 1, 0, 0)], settings, None, prompt_of, *scores, layout)
     assert found == pytest.approx([abs(abs(reward[0] - reward[1]) - 0.1)])
     with pytest.raises(UserError, match="diversity needs the candidates' latents"):

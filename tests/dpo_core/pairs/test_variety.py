@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.pairs.rules import angle_window_pairs, lambda_harmonic_pairs, weighted_sum_pairs
 from dreambooth_dpo.dpo_core.pairs.variety import better_half, composition, contributions, nearest_pairs
-from dreambooth_dpo.dpo_core.settings import PairSettings
+from dreambooth_dpo.dpo_core.settings import LoopSettings, PairSettings, SamplingSettings
 
 LINE = np.array([[0.0], [1.0], [3.0]])
 """Three candidates on a line; their distances are 1, 2 and 3."""
@@ -90,7 +90,7 @@ def test_the_better_half_by_hand():
 
 def test_pairs_of_a_run_see_its_latents(tmp_path: Path):
     """Half of each prompt's six pairs may be pairs; the rule's other pairs are counted."""
-    pairs = {"rule": "lambda_harmonic", "margin": 0.0, "matched": 0.5, "diversity": 0.5}
+    pairs = {"rule": "lambda_harmonic", "margin": 0.0, "matched": 0.5}
     loop = make_loop(tmp_path / "run", settings=changed(pairs=pairs))
     loop.begin(0)
     loop.candidates(0)
@@ -102,6 +102,19 @@ def test_pairs_of_a_run_see_its_latents(tmp_path: Path):
         members = range(pair.winner // 4 * 4, pair.winner // 4 * 4 + 4)
         apart = sorted(np.linalg.norm(layout[i] - layout[j]) for i in members for j in members if i < j)
         assert np.linalg.norm(layout[pair.winner] - layout[pair.loser]) <= apart[2]
+
+
+def test_diversity_needs_five_candidates_of_a_prompt(tmp_path: Path):
+    """Of four the better half are two, which are equally different. Refused with the settings, and with the scores."""
+    scores, layout = np.array([0.1, 0.2, 0.3, 0.4]), np.arange(4.0)[:, None]
+    varied = PairSettings(rule="weighted_sum", diversity=0.5)
+    with pytest.raises(UserError, match="needs 5 candidates of a prompt or more: the better half"):
+        weighted_sum_pairs(np.zeros(4, int), scores, scores, varied, layout)
+    with pytest.raises(ValidationError, match="and candidates_per_prompt is 4"):
+        LoopSettings(pairs=varied, sampling=SamplingSettings(candidates_per_prompt=4))
+    assert LoopSettings(pairs=varied, sampling=SamplingSettings(candidates_per_prompt=5)).pairs.diversity == 0.5
+    five = np.append(scores, 0.5)
+    assert weighted_sum_pairs(np.zeros(5, int), five, five, varied, np.arange(5.0)[:, None])[0]
 
 
 def test_settings_of_variety():
