@@ -255,7 +255,7 @@ def graphs() -> dict[str, tuple[dict, list[dict]]]:
     rounds = {
         **toy_parts(),
         "rounds": node(
-            "DBDPO_Rounds", 400, 0, (420, 2360), **toy, concept=["concept", 0], prompts=["prompts", 0],
+            "DBDPO_Rounds", 400, 0, (420, 2400), **toy, concept=["concept", 0], prompts=["prompts", 0],
             scorer=["scorer", 0], judge=["judge", 0], rounds=3, run_name="toybox_three_rounds", **TOY_DRAWING,
         ),
         "watch": node("PreviewImage", 880, 0, (420, 380), "Gain of each round", images=["rounds", 4]),

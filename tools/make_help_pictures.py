@@ -86,7 +86,7 @@ def every_node() -> dict:
         "run_name": "toybox_rounds"
     }
     links = {"concept": ["concept", 0], "prompts": ["prompts", 0], "scorer": ["scorer", 0], "judge": ["judge", 0]}
-    graph["rounds"] = node("DBDPO_Rounds", 5300, 0, (420, 2360), rounds=1, **toy, **links, **drawing)
+    graph["rounds"] = node("DBDPO_Rounds", 5300, 0, (420, 2400), rounds=1, **toy, **links, **drawing)
     for name, output in (("finish", 1), ("keep", 3)):  # a node without a connected output does not run
         graph[f"{name}_seen"] = node("PreviewImage", 5800, 500, (420, 380), images=[name, output])
     graph["watch"] = node("PreviewImage", 5800, 0, (420, 380), images=["rounds", 4])
