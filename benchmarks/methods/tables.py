@@ -75,6 +75,9 @@ def show_stops(stops: list[dict]) -> None:
 
 def show_seeds(study: dict[str, dict], seeds: list[int]) -> None:
     """The study of `gains.seed_study`: all-right pictures in points."""
-    rows = [[name, estimate_text(found, "+.1f", 100)] for part in study.values() for name, found in part.items()]
+    parts = (study["gains"], study["differences"])
+    rows = [[name, estimate_text(found, "+.1f", 100)] for part in parts for name, found in part.items()]
     title = f"all right, points, over concepts and training seeds {', '.join(map(str, seeds))} (95 % interval of both)"
     print_table(title, ["method", "gain"], rows, 120)
+    found = ", ".join(f"{name} {100 * value:.1f}" for name, value in study["between_seeds"].items())
+    print(f"standard deviation of a concept's gain over training seeds, points: {found}")

@@ -14,6 +14,7 @@ from dreambooth_dpo.benchmarks.methods.gains import (
     DETAILS,
     MAIN,
     by_seed,
+    deviation_of_seeds,
     difference,
     ends,
     kept_study,
@@ -169,6 +170,11 @@ def test_gains_over_concepts_and_seeds_by_hand(capsys):
     assert study["differences"][f"{DEFAULT} - raft"]["mean"] == pytest.approx(0.25)
     show_seeds(study, [0, 1])
     assert "+35.0" in capsys.readouterr().out
+
+
+def test_the_deviation_between_seeds_by_hand():
+    """Gains 1, 3 have variance 2, and 5, 5 have 0: the root of their mean is 1. One seed alone says nothing."""
+    assert deviation_of_seeds(np.array([[1.0, 3.0], [5.0, 5.0], [7.0, np.nan]])) == pytest.approx(1.0)
 
 
 def test_other_pools_cost_the_same():
