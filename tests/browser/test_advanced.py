@@ -107,7 +107,7 @@ def test_a_beginner_sees_few_widgets_and_the_others_on_demand(fresh):
     assert not html or ("fidelity_weight" in html and "margin" not in html and "angle_low" not in html)
     low = fresh.evaluate("app.graph._nodes.find(n => n.type === 'DBDPO_BuildPairs').size[1]")
     press_advanced(fresh, "DBDPO_BuildPairs")
-    more = ["margin", "max_pairs_per_prompt", "max_uses", "rule", "fidelity_weight", "combine"]
+    more = ["margin", "max_pairs_per_prompt", "max_uses", "rule", "fidelity_weight", "combine", "diversity"]
     assert fresh.evaluate(SEEN, "DBDPO_BuildPairs") == more
     assert fresh.evaluate("app.graph._nodes.find(n => n.type === 'DBDPO_BuildPairs').size[1]") > low or html
     press_advanced(fresh, "DBDPO_BuildPairs")
@@ -132,7 +132,7 @@ def test_widgets_follow_the_rule_and_what_was_set_stays_in_sight(fresh):
     # Saved and loaded again: the order of values is as ever, and what was set is in sight.
     saved = fresh.evaluate("app.graph.serialize()")
     (node,) = [n for n in saved["nodes"] if n["type"] == kind]
-    assert node["widgets_values"] == [20, 70, 1.5, 6, 3, "pareto", "auto", 0.5, 0.5, "worst"]
+    assert node["widgets_values"] == [20, 70, 1.5, 6, 3, "pareto", "auto", 0.5, 0.5, "worst", 0]
     load(fresh, saved)
     assert fresh.evaluate(SEEN, kind) == ["margin", "rule"]
     again = fresh.evaluate("app.graph.serialize()")["nodes"]
