@@ -40,6 +40,7 @@ def methods_figure(rows: Mapping[str, Ends]) -> Figure:
             ax.annotate(name, (x, y), xytext=(4, 3), textcoords="offset points", fontsize=8, color=style["color"])
     for ax in (plane, truth):
         ax.grid(True, color="#E6E8EC")
+        ax.margins(x=0.16)  # room for the names
     counts = sorted({len(found) for found in rows.values()})
     many = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     figure.suptitle(f"means over {many} concepts, held-out prompts; each path begins at the start", fontsize=11)
