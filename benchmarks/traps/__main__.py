@@ -22,6 +22,8 @@ POINTS = 2.0
 SAID = ("hacked", "original", "worse")
 """Statuses of the report whose headline says that the gain is not one."""
 
+_EARLIER_OUT = "benchmark_traps"
+
 
 def fails(run: Mapping) -> bool:
     """Whether a run kept a model that is worse than the start, and its headline does not say so."""
@@ -32,9 +34,13 @@ def fails(run: Mapping) -> bool:
 def main() -> None:
     parser = command_parser(__doc__, "traps", "5-7", jobs=True)
     parser.add_argument("--faults", default=",".join(FAULTS), help="names, separated by commas; default: all")
+    about_earlier = f"the toybox's settings as they were before 2026-12, in runs/{_EARLIER_OUT}"
+    parser.add_argument("--earlier", action="store_true", help=about_earlier)
     args = parser.parse_args()
+    if args.earlier and args.out == parser.get_default("out"):
+        args.out = args.out.with_name(_EARLIER_OUT)
     traps = [(name, s) for name in parse_names(parser, args.faults, FAULTS, "fault") for s in STRENGTHS]
-    results = by_concept(run_concept, args.concepts, args.jobs, args.out, traps)
+    results = by_concept(run_concept, args.concepts, args.jobs, args.out, traps, args.earlier)
     print("| fault | strength | truth of the kept model, against the start, by concept | kept round | status |")
     print("| --- | --- | --- | --- | --- |")
     for name, strength in traps:

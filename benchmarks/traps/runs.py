@@ -13,28 +13,31 @@ from ...dpo_core.report.words import answer
 from ...dpo_core.run.folder import RunFolder
 from ...dpo_core.statistics import by_prompt
 from ...toybox.defaults import TOY_SETTINGS
-from ..common.concepts import ALL_ROUNDS, TRUTH, cached
+from ..common.concepts import ALL_ROUNDS, EARLIER, EARLIER_VALUES, TRUTH, cached, changed
 from ..methods.runs import copied, first_round, row_loop
 from .faults import FAULTS, Fault, Faulty, features
 
 
-def run_concept(seed: int, out: Path, traps: Sequence[tuple[str, float]]) -> dict[str, dict]:
-    """Each trap (name, strength) of one concept: {"place at 1": measures, ...}."""
+def run_concept(seed: int, out: Path, traps: Sequence[tuple[str, float]], earlier: bool = False) -> dict[str, dict]:
+    """Each trap (name, strength) of one concept: {"place at 1": measures, ...}. earlier: with the earlier settings."""
     folder, found = out / f"concept_{seed}", {}
     for name, strength in traps:
         title = f"{name} at {strength:g}"
         path = folder / title.replace(" ", "_")
-        found[title] = cached(path.with_suffix(".json"), lambda p=path, n=name, s=strength: run_trap(seed, p, n, s))
+        found[title] = cached(
+            path.with_suffix(".json"), lambda p=path, n=name, s=strength: run_trap(seed, p, n, s, earlier)
+        )
         print(f"concept {seed}: {title} done", flush=True)
     return found
 
 
-def run_trap(seed: int, path: Path, name: str, strength: float) -> dict:
+def run_trap(seed: int, path: Path, name: str, strength: float, earlier: bool = False) -> dict:
     """A whole run with early stopping on a wrong reward, and what its report says without the oracle."""
     begun = time.perf_counter()
-    shared = first_round(seed, path.parent, ALL_ROUNDS)
+    settings = changed(TOY_SETTINGS, **EARLIER_VALUES) if earlier else TOY_SETTINGS
+    shared = first_round(seed, path.parent, EARLIER if earlier else ALL_ROUNDS)
     copied(shared, path, drop_candidates=False)
-    loop = row_loop(seed, path, path.parent, TOY_SETTINGS, faulty_scorers(seed, shared, FAULTS[name], strength))
+    loop = row_loop(seed, path, path.parent, settings, faulty_scorers(seed, shared, FAULTS[name], strength))
     loop.go()
     loop.run.close()
     with RunFolder(path) as run:
