@@ -19,6 +19,7 @@ from ..dpo_core.pairs.rules import PAIR_RULES
 from ..dpo_core.settings import LoopSettings, PairSettings
 from .common.clock import median_seconds
 from .common.command import command_parser, write_result
+from .common.concepts import EARLIER
 from .common.estimates import power_law
 from .common.tables import print_table
 
@@ -91,10 +92,9 @@ def round_shares(candidates: int, settings: LoopSettings | None = None) -> dict:
     from ..dpo_core.scoring.sets import score_set
     from ..dpo_core.training.adapter import Adapter, drawing
     from ..toybox.concepts import concept_from_seed
-    from ..toybox.defaults import TOY_SETTINGS
     from ..toybox.run import toy_pipeline, toy_prompts, toy_scorers
 
-    settings, toy = settings or TOY_SETTINGS, concept_from_seed(5)
+    settings, toy = settings or EARLIER, concept_from_seed(5)
     prompts, scorers = toy_prompts(toy), toy_scorers(toy)
     each = max(2, round(candidates / len(prompts.train)))
     model, sampling, seconds = DiffusersTextToImage(toy_pipeline()), settings.sampling, {}

@@ -67,6 +67,10 @@ def toy_pipeline(device: str = "cpu", lora: Path | None = None):
     return load_pipeline(weights_folder("pipeline"), device, lora)
 
 
+_NOT_OF_THE_START = {"candidates_per_prompt": 10, "candidate_steps": 0, "candidate_guidance": None}
+"""What shapes no start, as the records of earlier starts have it."""
+
+
 def start_of(
     toy: ToyConcept,
     folder: Path,
@@ -85,7 +89,7 @@ def start_of(
     scorers, concept = toy_scorers(toy, device), toy.to_concept()
     described = {
         "personalize": settings.model_dump(mode="json"),
-        "sampling": loop.sampling.described(),
+        "sampling": loop.sampling.model_copy(update=_NOT_OF_THE_START).described(),
         "concept": toy.seed,
         "scorers": [s.fingerprint for s in scorers.rewards],
     }

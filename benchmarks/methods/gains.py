@@ -54,7 +54,7 @@ def summarise(results: Results, name: str) -> dict:
     Beside them: mean scores after the row, mean of the highest winner-error alarm ("winner_drift"), and seconds.
     """
     found = list(ends(results, name).values())
-    scores = [s for s in (*MAIN, *DETAILS) if s in found[0][0]["scores"]]
+    scores = [s for s in (*MAIN, *DETAILS) if all(s in m["scores"] for m, *_ in found)]
     table = {
         part: {s: _estimate([gain_of(m, s, at, part, since) for m, since, at in found]) for s in scores}
         for part in ("all", "seen", "unseen")
@@ -108,7 +108,8 @@ def deviation_of_seeds(gains: np.ndarray) -> float:
     Gains 1, 3 and 5, 5, 5: variances 2 and 0, so 1.
     """
     known = [row[~np.isnan(row)] for row in gains]
-    return float(np.sqrt(np.mean([row.var(ddof=1) for row in known if len(row) > 1])))
+    variances = [row.var(ddof=1) for row in known if len(row) > 1]
+    return float(np.sqrt(np.mean(variances))) if variances else float("nan")
 
 
 def kept_study(results: Results, names: Sequence[str]) -> dict[str, dict]:

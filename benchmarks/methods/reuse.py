@@ -35,8 +35,10 @@ class ReusingLoop(Loop):
         if not round_index:
             super().candidates(round_index)
             return
-        if self.run.fact(f"reused_{name}") is None:
-            self._draw(name, self.settings.sampling.of_candidates(), round_index)
+        sampling = self.settings.sampling.of_candidates()
+        fresh = sampling.candidates_per_prompt * len(self.prompts_of(round_index))
+        if len(self.run.candidates(name)) <= fresh:
+            self._draw(name, sampling, round_index)
             self._take_over(round_index, name)
         score_set(self.run, name, self.rewards, self.progress, self.crew)
 

@@ -15,6 +15,8 @@ DEFAULT = "lambda_harmonic"
 """The row of unchanged settings."""
 OTHER_CANDIDATES = ("earlier", "ten_in_all_steps")
 """Rows of as much drawing, with another number of candidates."""
+PLAIN = (*OTHER_CANDIDATES, "no_diversity", "no_guard", "sum_plain")
+"""Rows that the earlier settings make others of."""
 POOLS = ("spread_0.3", "spread_0.5", "base_2", "photos", "wide_pool")
 """Rows with other candidates, whose first round is drawn anew."""
 CHEAPER = (
@@ -54,7 +56,7 @@ def _window(low: float, high: float) -> dict[str, dict]:
 def _objective(name: str, beta: float) -> tuple[str, dict[str, dict]]:
     """At the learning rate that it was tuned at; a loser guard would be a second change."""
     train = {**EARLIER_VALUES["train"], "objective": name, "beta": beta, **(_GROUPS if name in GROUPED else {})}
-    return f"objective {name}, beta {beta:g}", {"train": train}
+    return f"objective {name}, beta {beta:g}", {"train": train, "pairs": {"diversity": 0.0}}
 
 
 _GROUPS = {"group_size": 4, "batch_size": 4}
@@ -99,7 +101,10 @@ CHANGES: dict[str, tuple[str, Mapping[str, Mapping]]] = {
     "nft": _objective("nft", 1.0),
     "awm": _objective("awm", 1.0),
     "dgpo": _objective("dgpo", 2000.0),
-    "margin_weighted": ("DPO, pairs weighted by their reward gap", {"train": {"margin_weight": 1.0}}),
+    "margin_weighted": (
+        "DPO, pairs weighted by their reward gap",
+        {"train": {"margin_weight": 1.0}, "pairs": {"diversity": 0.0}},
+    ),
     "matched_pairs": ("DPO, pairs among the half nearest in composition", {"pairs": {"matched": 0.5}}),
     "diversity_1": (
         "DPO, twice the weight of variety in the reward (after DRAGON, arXiv 2504.15217)",

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..records import Pair
-from ..settings import LEAST_VARIED, PairSettings
+from ..settings import PairSettings
 from ..statistics import spread_within, standardise
 from .choose import Group, PairYield, Preference, angle_degrees, checked, choose, with_layout
 from .variety import better_half, contributions
@@ -222,8 +222,9 @@ def reward_of(
 
     These rules compare its differences with the margin. With `settings.diversity` and a `layout`, candidates of the
     better half of their prompt (`variety.better_half`) get that many times their standardised contribution to the
-    half's variety (`variety.contributions`) added. Raises UserError when lambda_harmonic gets a score that is not a
-    cosine, and where no better half has the three candidates that diversity needs.
+    half's variety (`variety.contributions`) added; it is 0 in a half of fewer than three, which the settings refuse and
+    which finished drafts or missing scores may leave. Raises UserError when lambda_harmonic gets a score that is not a
+    cosine.
     """
     if settings.rule == "lambda_harmonic":
         reward = lambda_harmonic(fidelity, alignment, settings.fidelity_weight)
@@ -237,12 +238,6 @@ def reward_of(
     # Among good candidates alone: a wrong one differs from the others, too, and must not gain by it.
     prompt_of = np.asarray(prompt_of)
     good = better_half(plain, prompt_of)
-    if np.unique(prompt_of[good], return_counts=True)[1].max() < 3:
-        raise UserError(
-            f"diversity {settings.diversity:g} needs {LEAST_VARIED} candidates of a prompt or more: the better half "
-            "must be three, as two are equally different. "
-            f"Set candidates_per_prompt to {LEAST_VARIED} or more, or diversity to 0."
-        )
     added = np.zeros(len(plain))
     added[good] = standardise(contributions(with_layout(layout, "diversity")[good], prompt_of[good]), prompt_of[good])
     return standardise(plain + settings.diversity * added, prompt_of)

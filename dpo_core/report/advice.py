@@ -26,7 +26,10 @@ class Rounds:
         return cls(kept["kept"], watch[-1]["round"], bool(kept["stop"]), broken)
 
 
-_REMEDIES = {"copy_paste": "give masks or photos in several places", "diversity": "set diversity to 0.5"}
+_REMEDIES = {
+    "copy_paste": "give masks or photos in several places",
+    "diversity": "raise diversity (0.5 is usual, with a rule that has a reward), train fewer steps or raise beta",
+}
 """By the guard that failed, the gravest first."""
 
 

@@ -10,7 +10,7 @@ from .evaluation import StopSettings as StopSettings
 from .evaluation import StrengthSettings as StrengthSettings
 from .loop import LoopSettings as LoopSettings
 from .loop import PersonalizeSettings as PersonalizeSettings
-from .pairs import LEAST_VARIED as LEAST_VARIED
+from .loop import too_few_to_vary as too_few_to_vary
 from .pairs import OwnPairSettings as OwnPairSettings
 from .pairs import PairSettings as PairSettings
 from .photos import PhotoSettings as PhotoSettings

@@ -13,6 +13,17 @@ from .sampling import SamplingSettings
 from .training import AdapterSettings, TrainSettings
 
 
+def too_few_to_vary(diversity: float, candidates: int) -> str:
+    """Why `diversity` would do nothing with so many candidates of a prompt; "" where it does."""
+    if not diversity or candidates >= LEAST_VARIED:
+        return ""
+    return (
+        f"diversity {diversity:g} needs {LEAST_VARIED} candidates of a prompt or more, and candidates_per_prompt is "
+        f"{candidates}: the better half must be three, as two are equally different. Set candidates_per_prompt to "
+        f"{LEAST_VARIED} or more, or diversity to 0."
+    )
+
+
 class PersonalizeSettings(Settings):
     """DreamBooth by LoRA (arXiv 2208.12242), without prior loss: the step before, and the curve to beat."""
 
@@ -65,10 +76,13 @@ class LoopSettings(Settings):
 
     @model_validator(mode="after")
     def _varied(self) -> LoopSettings:
-        if self.pairs.diversity and self.sampling.candidates_per_prompt < LEAST_VARIED:
+        if refused := too_few_to_vary(self.pairs.diversity, self.sampling.candidates_per_prompt):
+            raise ValueError(refused.rstrip("."))
+        if self.pairs.diversity and (self.train.objective == "reward_gap" or self.train.margin_weight):
+            name = "margin_weight" if self.train.margin_weight else "objective reward_gap"
             raise ValueError(
-                f"diversity {self.pairs.diversity:g} needs {LEAST_VARIED} candidates of a prompt or more, and "
-                f"candidates_per_prompt is {self.sampling.candidates_per_prompt}: the better half must be three, as "
-                f"two are equally different. Set candidates_per_prompt to {LEAST_VARIED} or more, or diversity to 0"
+                f"{name} does not go with diversity {self.pairs.diversity:g}: it learns from the difference of the "
+                "scores, which a pair that was chosen for variety may lack. Set diversity to 0, or take another "
+                "objective"
             )
         return self

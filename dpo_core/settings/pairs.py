@@ -102,9 +102,9 @@ class PairSettings(Settings):
         0.0,
         ge=0.0,
         le=10.0,
-        description="Keeps variety: among the better half of a prompt's candidates, those whose composition differs "
-        "from the rest gain up to about this much reward (after arXiv 2504.15217). 0.5 is usual. For lambda_harmonic "
-        f"and weighted_sum, with {LEAST_VARIED} candidates of a prompt or more. 0: off. Unit: standard deviations.",
+        description="Keeps variety: weight, in the reward, of how much a candidate's composition differs from the "
+        "others in the better half of its prompt's candidates (after arXiv 2504.15217). 0.5 is usual. For "
+        f"lambda_harmonic and weighted_sum, with {LEAST_VARIED} candidates of a prompt or more. 0: off.",
     )
     seed: int = Field(0, ge=0, lt=2**31, description="Rule random: order and direction of pairs are derived from it.")
 

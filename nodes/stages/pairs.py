@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ...dpo_core.errors import UserError
 from ...dpo_core.loop.drafts import told
 from ...dpo_core.pairs.build import build_pairs
 from ...dpo_core.pairs.choose import PairYield
 from ...dpo_core.run.folder import RunFolder
-from ...dpo_core.settings import PairSettings
+from ...dpo_core.settings import PairSettings, too_few_to_vary
 from ..host.runs import NodeProgress, mark
 from ..sockets import Pairs, Scored
 from .score import Cloud, scores_of
@@ -27,8 +28,13 @@ class Paired:
 
 
 def make_pairs(scored: Scored, settings: PairSettings, progress: NodeProgress) -> Paired:
-    """Make pairs by the rule in the settings, stored under a name derived from scorers and settings."""
+    """Make pairs by the rule in the settings, stored under a name derived from scorers and settings.
+
+    Raises UserError as `build_pairs`, and where there are too few candidates of a prompt for `diversity`.
+    """
     candidates = scored.candidates
+    if refused := too_few_to_vary(settings.diversity, candidates.settings.candidates_per_prompt):
+        raise UserError(refused)
     name = f"{candidates.set_name}_pairs_{mark(scored.fidelity, scored.alignment, settings.described())}"
     with RunFolder(candidates.folder) as run:
         found = build_pairs(run, candidates.set_name, settings, name, progress, scored.fidelity, scored.alignment)

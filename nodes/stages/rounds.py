@@ -8,7 +8,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
 from ...dpo_core.backends.comfyui import ComfyTextToImage, without_live_adapter
+from ...dpo_core.errors import UserError
 from ...dpo_core.families import Family, adapter_for, sampling_for, training_for
 from ...dpo_core.loop.estimate import before_start
 from ...dpo_core.loop.time_left import Meter, plan_parts
@@ -61,19 +64,26 @@ def _fit(backend: ComfyTextToImage, settings: LoopSettings, prompt: str) -> Fit 
 
 
 def loop_settings(run: RoundsRun, family: Family, latent_shape: tuple[int, ...]) -> LoopSettings:
-    """The settings of the loop by the widgets of its node, with the family's values where they are auto."""
+    """The settings of the loop by the widgets of its node, with the family's values where they are auto.
+
+    Raises UserError for settings that do not go together.
+    """
     widgets = run.widgets
     seeds = widgets.get("seeds_per_prompt")
     more: dict[str, Any] = {} if seeds is None else {"seeds_per_prompt": seeds}
-    return LoopSettings(
-        rounds=run.rounds,
-        sampling=sampling_for(settings_of_widgets(SamplingSettings, widgets), family),
-        pairs=settings_of_widgets(PairSettings, widgets),
-        adapter=adapter_for(settings_of_widgets(AdapterSettings, widgets), family),
-        train=training_for(settings_of_widgets(TrainSettings, widgets), family, latent_shape),
-        evaluation=EvaluationSettings(every_round=run.measured, **more),
-        stop=StopSettings(rule="best" if run.measured else "last"),
-    )
+    parts = {
+        "sampling": sampling_for(settings_of_widgets(SamplingSettings, widgets), family),
+        "pairs": settings_of_widgets(PairSettings, widgets),
+        "adapter": adapter_for(settings_of_widgets(AdapterSettings, widgets), family),
+        "train": training_for(settings_of_widgets(TrainSettings, widgets), family, latent_shape),
+        "evaluation": EvaluationSettings(every_round=run.measured, **more),
+        "stop": StopSettings(rule="best" if run.measured else "last"),
+    }
+    try:
+        return LoopSettings(rounds=run.rounds, **parts)
+    except ValidationError as error:
+        said = [problem["msg"].removeprefix("Value error, ") for problem in error.errors()]
+        raise UserError(". ".join(said) + ".") from error
 
 
 def settings_json(**parts: Any) -> Mapping[str, Any]:

@@ -12,7 +12,13 @@ from pydantic import ValidationError
 from dreambooth_dpo.dpo_core.errors import UserError
 from dreambooth_dpo.dpo_core.pairs.rules import angle_window_pairs, lambda_harmonic_pairs, weighted_sum_pairs
 from dreambooth_dpo.dpo_core.pairs.variety import better_half, composition, contributions, nearest_pairs
-from dreambooth_dpo.dpo_core.settings import LoopSettings, PairSettings, SamplingSettings
+from dreambooth_dpo.dpo_core.settings import (
+    LoopSettings,
+    PairSettings,
+    SamplingSettings,
+    TrainSettings,
+    too_few_to_vary,
+)
 
 LINE = np.array([[0.0], [1.0], [3.0]])
 """Three candidates on a line; their distances are 1, 2 and 3."""
@@ -105,16 +111,39 @@ def test_pairs_of_a_run_see_its_latents(tmp_path: Path):
 
 
 def test_diversity_needs_five_candidates_of_a_prompt(tmp_path: Path):
-    """Of four the better half are two, which are equally different. Refused with the settings, and with the scores."""
+    """Of four the better half are two, which are equally different: refused with the settings. Where fewer are left, of
+    drafts or without a score, the pairs are those of the plain reward.
+    """
     scores, layout = np.array([0.1, 0.2, 0.3, 0.4]), np.arange(4.0)[:, None]
-    varied = PairSettings(rule="weighted_sum", diversity=0.5)
-    with pytest.raises(UserError, match="needs 5 candidates of a prompt or more: the better half"):
-        weighted_sum_pairs(np.zeros(4, int), scores, scores, varied, layout)
+    varied, plain = (PairSettings(rule="weighted_sum", diversity=d) for d in (0.5, 0.0))
+    left = [weighted_sum_pairs(np.zeros(4, int), scores, scores, s, layout)[0] for s in (varied, plain)]
+    assert left[0] == left[1] and left[0]
     with pytest.raises(ValidationError, match="and candidates_per_prompt is 4"):
         LoopSettings(pairs=varied, sampling=SamplingSettings(candidates_per_prompt=4))
     assert LoopSettings(pairs=varied, sampling=SamplingSettings(candidates_per_prompt=5)).pairs.diversity == 0.5
-    five = np.append(scores, 0.5)
-    assert weighted_sum_pairs(np.zeros(5, int), five, five, varied, np.arange(5.0)[:, None])[0]
+    assert too_few_to_vary(0.0, 2) == too_few_to_vary(0.5, 5) == ""
+
+
+@pytest.mark.parametrize(
+    ("train", "named"),
+    [({"objective": "reward_gap"}, "objective reward_gap"), ({"margin_weight": 1.0}, "margin_weight")],
+)
+def test_what_learns_from_the_scores_difference_takes_no_pairs_for_variety(train, named):
+    with pytest.raises(ValidationError, match=f"{named} does not go with diversity 0.5"):
+        LoopSettings(pairs=PairSettings(diversity=0.5), train=TrainSettings(**train))
+
+
+def test_drafts_leave_few_candidates_and_the_loop_goes_on(tmp_path: Path):
+    """Of 8 drafts of a prompt 4 are in pairs and finished, too few for variety to count among them."""
+    settings = changed(
+        sampling={"candidates_per_prompt": 8, "steps": 4, "draft_steps": 2},
+        pairs={"rule": "weighted_sum", "margin": 0.0, "diversity": 0.5, "max_pairs_per_prompt": 2, "max_uses": 1},
+    )
+    loop = make_loop(tmp_path / "run", settings=settings)
+    loop.begin(0)
+    loop.candidates(0)
+    loop.pair(0)
+    assert len(loop.run.candidates("round_0")) == 12 and loop.run.pairs("round_0")
 
 
 def test_settings_of_variety():

@@ -54,7 +54,7 @@ def test_a_kept_original_is_said_with_its_reason() -> None:
 def test_a_failed_guard_comes_before_another_round() -> None:
     rising = Rounds(2, 2, stopped=False, broken=False)
     assert "masks" in advice("better", ["copy_paste"], rounds=rising)
-    assert "set diversity to 0.5 and train again" in advice("better", ["diversity"], rounds=rising)
+    assert "raise diversity (0.5 is usual" in advice("better", ["diversity"], rounds=rising)
     assert "masks" in advice("better", ["diversity", "copy_paste"]), "copies are the graver fault"
     assert "raise beta" in advice("better", ["quality"], rounds=rising)
     assert "One more round" not in advice("better", ["copy_paste"], rounds=rising)
