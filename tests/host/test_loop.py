@@ -10,7 +10,7 @@ import pytest
 import torch
 from hosting import Server, comfyui_path, executed, messages, run_path
 from safetensors.torch import load_file
-from toy_graphs import lora_by_socket, rounds_in_one, toy_loop_graph
+from toy_graphs import lora_by_socket, rounds_in_one, tiny_rounds, toy_loop_graph
 
 from dreambooth_dpo.dpo_core.run.folder import RunFolder
 
@@ -175,6 +175,7 @@ def test_wrong_values_are_refused_before_anything_runs(server: Server):
 
 def test_errors_name_the_value_and_the_remedy(server: Server, done: dict):
     for changes, words in (
+        ({"pairs": {"rule": "weighted_sum", "diversity": 0.5}}, "and candidates_per_prompt is 4: the better half"),
         ({"pairs": {"margin": 9.5}}, "no pair fits the window 20..70 degrees"),
         ({"prompts": {"text": "a robot in the snow"}}, "does not name the concept"),
         ({"train": {"rank": 4, "model": ["train_1", 0]}}, "carries an adapter of rank 8"),
@@ -185,6 +186,20 @@ def test_errors_name_the_value_and_the_remedy(server: Server, done: dict):
             graph[name]["inputs"].update(inputs)
         found = server.wait(server.queue(graph))
         assert words in messages(found)["execution_error"]["exception_message"]
+
+
+def test_dpo_rounds_refuses_settings_that_do_not_go_together_before_it_draws(server: Server):
+    """In a sentence, as the other nodes do."""
+    wrong = (
+        ({"diversity": 0.5}, "diversity 0.5 needs 5 candidates of a prompt or more, and candidates_per_prompt is 4: "),
+        ({"diversity": 0.5, "candidates_per_prompt": 6, "objective": "reward_gap"}, "objective reward_gap does not go"),
+    )
+    for given, words in wrong:
+        graph = tiny_rounds("refused", 1, 1)
+        graph["rounds"]["inputs"] |= {"rule": "lambda_harmonic", **given}
+        found = messages(server.wait(server.queue(graph)))["execution_error"]["exception_message"]
+        assert found.startswith(words) and found.rstrip().endswith(".") and "pydantic" not in found, found
+    assert not list((server.folder / "output" / "dreambooth_dpo" / "refused").glob("*/images/*"))
 
 
 def test_a_deleted_run_folder_is_drawn_again(server: Server, done: dict):
