@@ -17,7 +17,7 @@ from ..records import Pair
 from ..settings import PairSettings
 from ..statistics import spread_within, standardise
 from .choose import Group, PairYield, Preference, angle_degrees, checked, choose, with_layout
-from .variety import better_half, contributions
+from .variety import varied
 
 Rule = Callable[..., tuple[list[Pair], PairYield]]
 """rule(prompt_of, fidelity, alignment, settings, layout=None)"""
@@ -220,11 +220,8 @@ def reward_of(
 ) -> np.ndarray | None:
     """The standardised reward of lambda_harmonic and weighted_sum, float64 [n]; None for rules without a reward.
 
-    These rules compare its differences with the margin. With `settings.diversity` and a `layout`, candidates of the
-    better half of their prompt (`variety.better_half`) get that many times their standardised contribution to the
-    half's variety (`variety.contributions`) added; it is 0 in a half of fewer than three, which the settings refuse and
-    which finished drafts or missing scores may leave. Raises UserError when lambda_harmonic gets a score that is not a
-    cosine.
+    These rules compare its differences with the margin. `settings.diversity` adds variety to it (`variety.varied`),
+    which needs a `layout`. Raises UserError when lambda_harmonic gets a score that is not a cosine.
     """
     if settings.rule == "lambda_harmonic":
         reward = lambda_harmonic(fidelity, alignment, settings.fidelity_weight)
@@ -235,12 +232,7 @@ def reward_of(
     plain = standardise(reward, prompt_of)
     if not settings.diversity:
         return plain
-    # Among good candidates alone: a wrong one differs from the others, too, and must not gain by it.
-    prompt_of = np.asarray(prompt_of)
-    good = better_half(plain, prompt_of)
-    added = np.zeros(len(plain))
-    added[good] = standardise(contributions(with_layout(layout, "diversity")[good], prompt_of[good]), prompt_of[good])
-    return standardise(plain + settings.diversity * added, prompt_of)
+    return varied(plain, np.asarray(prompt_of), with_layout(layout, "diversity"), settings.diversity)
 
 
 def reward_direction(

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..statistics import standardise
+
 CELLS = 4
 """Cells along each side of the grid that a latent is averaged over."""
 
@@ -73,3 +75,15 @@ def contributions(features: np.ndarray, prompt_of: np.ndarray) -> np.ndarray:
         without = (total - sums) / ((count - 1) * (count - 2) / 2)
         found[members] = total / (count * (count - 1) / 2) - without
     return found
+
+
+def varied(reward: np.ndarray, prompt_of: np.ndarray, features: np.ndarray, weight: float) -> np.ndarray:
+    """`reward` (standardised, float [n]) with variety, standardised again: in the better half of its prompt a candidate
+    gets `weight` times its contribution to the half's variety, in standard deviations.
+
+    Not among all candidates: a wrong one differs from the others, too, and must not gain by it. Nothing is added in a
+    half of fewer than three, which the settings refuse and which finished drafts or missing scores may leave.
+    """
+    good, added = better_half(reward, prompt_of), np.zeros(len(reward))
+    added[good] = standardise(contributions(features[good], prompt_of[good]), prompt_of[good])
+    return standardise(reward + weight * added, prompt_of)
