@@ -12,7 +12,8 @@ class Candidate:
     """One image: position in its set, prompt, noise seed, and where its latent is stored (chunk, row).
 
     strength: of the user's LoRA, as a multiple of the one that the model was loaded with; 0 is the base model. photo:
-    number of the reference photo that this is, in place of a sampled image; None for sampled ones.
+    number of the reference photo that this is, in place of a sampled image; None for sampled ones. earlier: set and
+    position of the candidate of an earlier round that this is; None for those of this round.
     """
 
     position: int
@@ -23,6 +24,12 @@ class Candidate:
     row: int
     strength: float = 1.0
     photo: int | None = None
+    earlier: tuple[str, int] | None = None
+
+    @property
+    def sampled(self) -> bool:
+        """Whether it is sampled for this set: neither a reference photo nor a candidate of an earlier round."""
+        return self.photo is None and self.earlier is None
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,8 @@ class Candidates:
     sampler: Sampler
     round: int = 0
     """Index of the round in a loop, from 0. It is part of every seed."""
+    earlier: Candidates | None = field(default=None, repr=False)
+    """The candidates of the round before, where they are given."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""Candidates of the round before beside fewer fresh ones. The engine does not have it: it is here to be measured."""
+"""Some candidates of the round before, chosen by their denoising error.
+
+The engine takes all of them (`sampling.earlier_rounds`): to choose among them is here to be measured.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +23,11 @@ DRAWS = 2
 
 @dataclass(frozen=True)
 class ReusingLoop(Loop):
-    """Fresh candidates and, beside them, as many of the round before: those whose denoising error changed least since.
+    """Fresh candidates and, beside them, some of the round before: those whose denoising error changed least since.
 
     An old candidate counts as drawn by the present policy where its error is that of the policy that drew it: the
     errors' difference estimates log p_then - log p_now (as in Diffusion-DPO, arXiv 2311.12908), of which importance
-    weights are made. kept: how many of each prompt's are taken; where that is all of them, no error is needed.
+    weights are made. kept: how many of each prompt's are taken.
     """
 
     kept: int = 5
@@ -47,8 +50,7 @@ class ReusingLoop(Loop):
         earlier, fresh = f"round_{round_index - 1}", self.run.candidates(name)
         old = self.run.candidates(earlier)
         drawn = [c for c in old if c.position < len(fresh)]  # not those that were themselves taken over
-        some = self.kept < self.settings.sampling.candidates_per_prompt
-        changed = self._changes(round_index, earlier, drawn) if some else np.zeros(len(drawn))
+        changed = self._changes(round_index, earlier, drawn)
         taken = nearest(drawn, changed, self.kept)
         chunk = max(c.chunk for c in fresh) + 1
         added = [replace(c, position=len(fresh) + i, chunk=chunk, row=i) for i, c in enumerate(taken)]

@@ -24,6 +24,8 @@ CHEAPER = (
     "cheap_shorter", "candidates_5", "reuse_5", "reuse_3",
 )  # fmt: skip
 """Rows that draw candidates for less, so that they spend no more than the others: run by name, and not among "all"."""
+AGAIN = ("third", "third_again_1", "third_again_2", "half_again_1", "again_1", "again_2")
+"""Rows that use candidates again, at the present settings: run by name, and not among "all"."""
 FASTER = ("fast", "faster", "fast_matched_pairs", "fast_diverse_pairs", "fast_weighted_sum", "fast_angle_window")
 """Rows that choose a learning rate: run by name, and not among "all"."""
 OLDER = (*CHEAPER, *FASTER, "paper")
@@ -34,7 +36,8 @@ BACKWARD = 2
 @dataclass(frozen=True)
 class Row:
     """One method. reward: "plain", "augmented", "mean of two" or "worst of two", where the second scorer is the judge;
-    or one of WITHOUT_MASKS. earlier: candidates of the round before that each prompt has beside its fresh ones.
+    or one of WITHOUT_MASKS. earlier: candidates of the round before that each prompt has beside its fresh ones, those
+    whose denoising error changed least.
     """
 
     settings: LoopSettings
@@ -197,8 +200,16 @@ def _rows(base: LoopSettings) -> dict[str, Row]:
         "cheap_rounds_faster": _cheap(base, 8, 4 * train.learning_rate),
         "cheap_shorter": _cheap(base, 14, 2 * train.learning_rate, parts=4),
         "paper": _paper(base),
-        "reuse_5": _reuse(base, 5, "5 fresh candidates, and all 5 of the round before"),
-        "reuse_3": _reuse(base, 3, "5 fresh candidates, and the 3 of the round before whose error changed least"),
+        "reuse_5": row(
+            "DPO, 5 fresh candidates, and all 5 of the round before",
+            sampling={"candidates_per_prompt": 5, "earlier_rounds": 1},
+        ),
+        "reuse_3": Row(
+            changed(base, sampling={"candidates_per_prompt": 5}),
+            "DPO, 5 fresh candidates, and the 3 of the round before whose error changed least",
+            earlier=3,
+        ),
+        **_again(base),
         "augmented": row("DPO, scores averaged over a flip and small shifts", "augmented"),
         "mean_of_two": row("DPO, mean of two scorers on each axis", "mean of two", pairs={"combine": "mean"}),
         "worst_of_two": row("DPO, worst of two scorers on each axis", "worst of two"),
@@ -221,8 +232,16 @@ def _paper(base: LoopSettings) -> Row:
     )
 
 
-def _reuse(base: LoopSettings, earlier: int, about: str) -> Row:
-    return Row(changed(base, sampling={"candidates_per_prompt": 5}), f"DPO, {about}", earlier=earlier)
+def _again(base: LoopSettings) -> dict[str, Row]:
+    """Rows with a share of the fresh candidates, and all of some rounds before: {"third_again_1": ...}."""
+    whole, made = base.sampling.candidates_per_prompt, {}
+    for name, part in (("third", 3), ("half", 2), ("", 1)):
+        for rounds in range(3):
+            drawn = {"candidates_per_prompt": whole // part, "earlier_rounds": rounds}
+            about = f"DPO, {whole // part} fresh candidates" + f", and those of {rounds} rounds before" * (rounds > 0)
+            title = "_".join(filter(None, (name, f"again_{rounds}" if rounds else "")))
+            made[title] = Row(changed(base, sampling=drawn), about)
+    return {name: made[name] for name in AGAIN}
 
 
 def _merged(one: Mapping[str, Mapping], other: Mapping[str, Mapping]) -> dict[str, dict]:
@@ -265,7 +284,8 @@ def row_forwards(row: Row, prompts: int) -> int:
     two draws before and after a round, 480 for each round but the first. Taking all of them costs nothing.
     """
     settings, chosen = row.settings, 0
-    if 0 < row.earlier < (each := settings.sampling.candidates_per_prompt):
+    if row.earlier:
+        each = settings.sampling.candidates_per_prompt
         chosen = round((settings.rounds - 1) * each * prompts / settings.prompt_parts * 2 * DRAWS)
     return image_forwards(settings, prompts) + chosen
 

@@ -25,17 +25,33 @@ SHARE = 0.6
 
 @dataclass(frozen=True)
 class Counted:
-    """Pictures of a run without early stopping: drawn in full, as drafts, on held-out prompts, in sample grids."""
+    """Pictures of a run without early stopping: drawn in full, as drafts, on held-out prompts, in sample grids.
+
+    again: candidates of earlier rounds that are used again, and stored again.
+    """
 
     candidates: int
     drafts: int
     held_out: int
     grids: int = 0
+    again: int = 0
 
     @property
     def all(self) -> int:
         """Those that are stored and scored."""
-        return self.candidates + self.drafts + self.held_out
+        return self.candidates + self.drafts + self.held_out + self.again
+
+
+def drawn_in(settings: LoopSettings, prompts: int, round_index: int) -> int:
+    """Candidates that a round draws: for its part of the prompts, and for that of the photos."""
+    of_round = len(range(round_index % settings.prompt_parts, prompts, settings.prompt_parts))
+    return (of_round + settings.sampling.photo_candidates) * settings.sampling.candidates_per_prompt
+
+
+def used_again(settings: LoopSettings, prompts: int, round_index: int) -> int:
+    """Candidates of earlier rounds that join those of a round."""
+    before = min(settings.sampling.earlier_rounds, round_index // settings.prompt_parts)
+    return before * drawn_in(settings, prompts, round_index)
 
 
 def count(settings: LoopSettings, prompts: int, held_out: int) -> Counted:
@@ -43,16 +59,14 @@ def count(settings: LoopSettings, prompts: int, held_out: int) -> Counted:
 
     With drafts every candidate is a draft first; at most all of them are then drawn in full.
     """
-    drawn_for = prompts + settings.sampling.photo_candidates  # the photos' own prompt
-    candidates = settings.rounds * drawn_for * settings.sampling.candidates_per_prompt
+    candidates, again = (sum(of(settings, prompts, r) for r in range(settings.rounds)) for of in (drawn_in, used_again))
     sets = settings.rounds + 1 if settings.evaluation.every_round else 2
     pictures = sets * held_out * settings.evaluation.seeds_per_prompt
     if settings.sweep:
         seeds = settings.strength.seeds_per_prompt or max(2, settings.evaluation.seeds_per_prompt)
         pictures += (len(settings.strength.strengths) - 2) * held_out * seeds  # 0 and 1 are drawn already
-    return Counted(
-        candidates, candidates if settings.sampling.draft_steps else 0, pictures, grid_pictures(settings, held_out)
-    )
+    drafts = candidates if settings.sampling.draft_steps else 0
+    return Counted(candidates, drafts, pictures, grid_pictures(settings, held_out), again)
 
 
 @dataclass(frozen=True)
@@ -121,9 +135,9 @@ def pictures_words(counted: Counted) -> str:
     """ "Pictures to draw: 60 candidates (60 drafts first) and 16 on held-out prompts." """
     drafts = f" ({counted.drafts} drafts first)" if counted.drafts else ""
     grids = f", {counted.grids} in sample grids" if counted.grids else ""
-    return (
-        f"Pictures to draw: {counted.candidates} candidates{drafts} and {counted.held_out} on held-out prompts{grids}."
-    )
+    again = f" {counted.again} candidates of earlier rounds are used again." if counted.again else ""
+    said = f"{counted.candidates} candidates{drafts} and {counted.held_out} on held-out prompts{grids}"
+    return f"Pictures to draw: {said}.{again}"
 
 
 def disk_words(needed: float, free: float, where: object = None) -> str:

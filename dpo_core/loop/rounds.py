@@ -165,6 +165,11 @@ class Loop:
         parts = self.settings.prompt_parts
         return self.prompts.train[round_index % parts :: parts]
 
+    def sets_before(self, round_index: int) -> list[str]:
+        """Sets of the rounds before that drew for this round's prompts, the latest first: `sampling.earlier_rounds`."""
+        parts, most = self.settings.prompt_parts, self.settings.sampling.earlier_rounds
+        return [f"round_{n}" for n in range(round_index - parts, -1, -parts)][:most]
+
     def put_scorers_aside(self) -> None:
         """Move scorers that support it off the GPU while the model draws or trains; the next score brings them back."""
         for scorer in [*self.rewards, *self.judges]:
@@ -174,8 +179,8 @@ class Loop:
     def _draw(self, name: str, sampling: SamplingSettings, round_index: int) -> None:
         each, prompts = sampling.candidates_per_prompt, self.prompts_of(round_index)
         with self.adapted_model() as model:
-            given = sampling, sampling.seed, round_index, self.progress
-            sample_set(self.run, name, model, prompts, each, *given, compared=True, crew=self.crew, photos=self.photos)
+            given = sampling, sampling.seed, round_index, self.progress, True, self.crew, self.photos
+            sample_set(self.run, name, model, prompts, each, *given, self.sets_before(round_index))
 
     def pair(self, round_index: int) -> None:
         """Choose the pairs of this round by the pair rule, and store them with their yield; own pairs go with them.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ..settings import LoopSettings
 from .drafts import drafting
-from .estimate import forwards, training_forwards
+from .estimate import drawn_in, forwards, training_forwards, used_again
 
 WORDS = {
     "draw": "sampling candidates",
@@ -54,12 +54,12 @@ def plan_parts(settings: LoopSettings, prompts: int, held_out: int) -> tuple[Par
     scored counts as one forward.
     """
     s, evaluation = settings.sampling.of_candidates(), settings.evaluation
-    each = (prompts + s.photo_candidates) * s.candidates_per_prompt
     pictures = held_out * evaluation.seeds_per_prompt
     full, measured, parts = forwards(s), forwards(settings.sampling), []
     for number in range(settings.rounds):
+        each = drawn_in(settings, prompts, number)
         parts += [Part(number, "draw", each, forwards(drafting(s)) if s.draft_steps else full)]
-        parts += [Part(number, "score", each), Part(number, "pairs", 0)]
+        parts += [Part(number, "score", each + used_again(settings, prompts, number)), Part(number, "pairs", 0)]
         if s.draft_steps:
             parts += [Part(number, "finish", each, full), Part(number, "rescore", each)]
         parts += [Part(number, "train", settings.train.steps, training_forwards(settings))]

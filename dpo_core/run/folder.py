@@ -106,7 +106,8 @@ class RunFolder:
     ) -> None:
         """Store one batch of candidates: latents [b, C, h, w], images uint8 [b, H, W, 3].
 
-        What differs from a candidate of the model as loaded (LoRA strength, photo) is a row of the table "sources".
+        What differs from a candidate of the model as loaded (LoRA strength, photo) is a row of the table "sources", and
+        where a candidate of an earlier round comes from is one of the table "earlier".
         """
         from PIL import Image
         from safetensors.torch import save_file
@@ -126,14 +127,19 @@ class RunFolder:
                 "INSERT OR REPLACE INTO sources VALUES (?, ?, ?, ?)",
                 [(set_name, c.position, c.strength, c.photo) for c in other],
             )
+            db.executemany(
+                "INSERT OR REPLACE INTO earlier VALUES (?, ?, ?, ?)",
+                [(set_name, c.position, *c.earlier) for c in candidates if c.earlier is not None],
+            )
 
     def candidates(self, set_name: str) -> list[Candidate]:
         rows = self._db.execute(
-            "SELECT position, prompt_index, prompt, seed, chunk, row, coalesce(strength, 1.0), photo FROM candidates "
-            "LEFT JOIN sources USING (set_name, position) WHERE set_name = ? ORDER BY position",
+            "SELECT position, prompt_index, prompt, seed, chunk, row, coalesce(strength, 1.0), photo, from_set, "
+            "from_position FROM candidates LEFT JOIN sources USING (set_name, position) "
+            "LEFT JOIN earlier USING (set_name, position) WHERE set_name = ? ORDER BY position",
             (set_name,),
         )
-        return [Candidate(*row) for row in rows]
+        return [Candidate(*row[:8], None if row[8] is None else row[8:]) for row in rows]
 
     def has_candidates(self) -> bool:
         """Whether any candidate was drawn, in any set."""
@@ -145,14 +151,20 @@ class RunFolder:
     def forget_set(self, set_name: str) -> None:
         """Remove a set's records (candidates, scores, pairs); its files stay on disk."""
         with self._transaction() as db:
-            for table in ("candidates", "sources", "scores", "unscored", "pairs"):
+            for table in ("candidates", "sources", "earlier", "scores", "unscored", "pairs"):
                 db.execute(f"DELETE FROM {table} WHERE set_name = ?", (set_name,))
 
-    def latents(self, set_name: str) -> torch.Tensor:
-        """Latents of a whole set, float32 [n, C, h, w], by position. Raises UserError when a file is missing."""
+    def latents(self, set_name: str, positions: Sequence[int] | None = None) -> torch.Tensor:
+        """Latents of a whole set by position, or of the given positions, float32 [n, C, h, w].
+
+        Raises UserError when a file is missing.
+        """
         from safetensors.torch import load_file
 
         found = self.candidates(set_name)
+        if positions is not None:
+            by_position = {c.position: c for c in found}
+            found = [by_position[p] for p in positions]
         paths = {c: self._latent_path(set_name, c) for c in sorted({c.chunk for c in found})}
         files = {c: load_file(self._there(path))["latents"] for c, path in paths.items()}
         return torch.stack([files[c.chunk][c.row] for c in found])

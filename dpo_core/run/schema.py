@@ -10,6 +10,9 @@ CREATE TABLE IF NOT EXISTS candidates (
 CREATE TABLE IF NOT EXISTS sources (
     set_name TEXT NOT NULL, position INTEGER NOT NULL, strength REAL NOT NULL, photo INTEGER,
     PRIMARY KEY (set_name, position));
+CREATE TABLE IF NOT EXISTS earlier (
+    set_name TEXT NOT NULL, position INTEGER NOT NULL, from_set TEXT NOT NULL, from_position INTEGER NOT NULL,
+    PRIMARY KEY (set_name, position));
 CREATE TABLE IF NOT EXISTS scores (
     set_name TEXT NOT NULL, position INTEGER NOT NULL, scorer TEXT NOT NULL, fingerprint TEXT NOT NULL,
     value REAL NOT NULL, PRIMARY KEY (set_name, position, scorer));

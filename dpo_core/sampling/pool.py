@@ -1,7 +1,8 @@
-"""The pool of a prompt's candidates beyond the model as loaded: other LoRA strengths, and the reference photos.
+"""The pool of a prompt's candidates beyond the fresh ones of the model as loaded.
 
-After MagicID's hybrid pool (arXiv 2503.12689), which pairs pictures of the personalized model, of the base model and
-the references themselves. All of it is off by default.
+Other LoRA strengths and the reference photos, after MagicID's hybrid pool (arXiv 2503.12689), which pairs pictures of
+the personalized model, of the base model and the references themselves; and the candidates of rounds before. All of it
+is off by default.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from ..concept import Concept
 from ..errors import UserError
 from ..protocols import TextToImage
 from ..records import Candidate
+from ..run.folder import RunFolder
 from ..settings import SamplingSettings
 
 
@@ -68,15 +70,16 @@ def for_candidates(model: TextToImage) -> AbstractContextManager:
 
 
 def in_batches(candidates: Sequence[Candidate], size: int) -> list[Candidate]:
-    """The candidates with chunk and row set: batches of up to `size` of one LoRA strength, photos in the last ones.
+    """The candidates with chunk and row set: batches of up to `size` of one LoRA strength, then photos, then those of
+    earlier rounds.
 
     Strengths come in the order of their first candidate, so with one strength batches are those of the positions.
     """
-    groups: dict[tuple[bool, float], list[int]] = {}
+    groups: dict[tuple[bool, bool, float], list[int]] = {}
     for i, c in enumerate(candidates):
-        groups.setdefault((c.photo is not None, c.strength), []).append(i)
+        groups.setdefault((c.earlier is not None, c.photo is not None, c.strength), []).append(i)
     planned, chunk = list(candidates), 0
-    for _, members in sorted(groups.items(), key=lambda item: item[0][0]):  # stable: photos last
+    for _, members in sorted(groups.items(), key=lambda item: item[0][:2]):  # stable: strengths keep their order
         for number, i in enumerate(members):
             planned[i] = replace(planned[i], chunk=chunk + number // size, row=number % size)
         chunk += -(-len(members) // size)
@@ -89,6 +92,29 @@ def batches_of(planned: Sequence[Candidate]) -> list[list[Candidate]]:
     for candidate in planned:
         batches[candidate.chunk].append(candidate)
     return batches
+
+
+def of_rounds_before(run: RunFolder, sets: Sequence[str], prompts: Sequence[str]) -> list[Candidate]:
+    """The candidates that were sampled for these sets and prompts, each marked as `earlier`: those of the first set
+    first. Those that a set itself took from an earlier one are left out, and photos too.
+    """
+    return [
+        replace(c, earlier=(name, c.position))
+        for name in sets
+        for c in run.candidates(name)
+        if c.sampled and c.prompt in prompts
+    ]
+
+
+def taken_over(run: RunFolder, members: Sequence[Candidate]) -> tuple[torch.Tensor, np.ndarray]:
+    """Latents float32 [b, C, h, w] and pictures uint8 [b, H, W, 3] of candidates of earlier rounds, as stored."""
+    sources, found = [c.earlier for c in members if c.earlier is not None], {}
+    for name in {name for name, _ in sources}:
+        places = [place for of, place in sources if of == name]
+        stored = zip(run.latents(name, places), run.images(name, places), strict=True)
+        found |= {(name, place): both for place, both in zip(places, stored, strict=True)}
+    latents, images = zip(*(found[source] for source in sources), strict=True)
+    return torch.stack(latents), np.stack(images)
 
 
 def encoded_photos(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from itertools import chain
 
 import numpy as np
@@ -19,7 +20,16 @@ from ..seeds import derive_seed
 from ..settings import SamplingSettings
 from .free_memory import FALLBACK_BATCH, Meter, meter_for, pictures_that_fit
 from .picture_check import CHECK_AFTER, PictureCheck, check_first
-from .pool import Photos, at_strength, batches_of, encoded_photos, for_candidates, in_batches
+from .pool import (
+    Photos,
+    at_strength,
+    batches_of,
+    encoded_photos,
+    for_candidates,
+    in_batches,
+    of_rounds_before,
+    taken_over,
+)
 
 
 def plan(
@@ -30,12 +40,14 @@ def plan(
     chunk_size: int,
     strengths: Sequence[float] = (),
     photos: Photos | None = None,
+    earlier: Sequence[Candidate] = (),
 ) -> list[Candidate]:
     """All candidates of a set, prompt by prompt, each with a noise seed derived from (seed, salt, number).
 
-    The number counts sampled candidates, so photos shift no seed. `chunk_size`: candidates per batch. strengths: of the
-    user's LoRA, for each candidate of a prompt; () for 1. photos: candidates of the prompt `photos.caption`, which is
-    added as the last if it is not among the prompts. Raises UserError when there are no prompts.
+    The number counts sampled candidates, so nothing else shifts a seed. `chunk_size`: candidates per batch. strengths:
+    of the user's LoRA, for each candidate of a prompt; () for 1. photos: candidates of the prompt `photos.caption`,
+    which is added as the last if it is not among the prompts. earlier: candidates of earlier rounds, which join those
+    of their prompt. Raises UserError when there are no prompts.
     """
     if not prompts:
         raise UserError("the prompt list is empty: nothing to sample. Add prompts.")
@@ -49,6 +61,8 @@ def plan(
             planned.append(Candidate(len(planned), index, prompt, noise, 0, 0, strength))
         for photo in range(len(photos.images) if photos is not None and prompt == photos.caption else 0):
             planned.append(Candidate(len(planned), index, prompt, 0, 0, 0, photo=photo))
+        for old in (c for c in earlier if c.prompt == prompt):
+            planned.append(replace(old, position=len(planned), prompt_index=index))
     return in_batches(planned, chunk_size)
 
 
@@ -65,14 +79,18 @@ def sample_set(
     compared: bool = False,
     crew: Crew = ALONE,
     photos: Photos | None = None,
+    before: Sequence[str] = (),
 ) -> None:
     """Plan a set from prompts, counts and seeds, and sample its missing candidates. Raises UserError as `draw_set`.
 
-    compared: as in `draw_set`; the pool's settings (LoRA strengths, photos) apply to such sets alone.
+    compared: as in `draw_set`; the pool's settings (LoRA strengths, photos) apply to such sets alone. before: sets of
+    earlier rounds, whose candidates of the same prompts join, unchanged.
     """
     strengths = settings.strengths(per_prompt) if compared else ()
     photos = photos if compared and settings.photo_candidates else None
-    planned = plan(prompts, per_prompt, seed, salt, settings.chunk_size, strengths, photos)
+    listed = [*prompts, photos.caption] if photos is not None else prompts
+    earlier = of_rounds_before(run, before, listed)
+    planned = plan(prompts, per_prompt, seed, salt, settings.chunk_size, strengths, photos, earlier)
     draw_set(run, set_name, model, planned, settings, progress, compared, crew, photos)
 
 
@@ -100,10 +118,13 @@ def draw_set(
     done, sampler, check = run.chunks(set_name), BatchSampler(model, settings, compared), PictureCheck()
     first, batches = not run.has_candidates(), batches_of(planned)
     missing = [members for n, members in enumerate(batches) if n not in done]
-    chunks = [members for members in missing if members[0].photo is None]
+    chunks = [members for members in missing if members[0].sampled]
     drawn = crew.draw(chunks, (settings, compared), sampler.sample_batch)
-    encoded = (encoded_photos(model, photos, members) for members in missing[len(chunks) :])
-    for members, (latents, images) in zip(missing, chain(drawn, encoded), strict=True):
+    others = (
+        encoded_photos(model, photos, members) if members[0].photo is not None else taken_over(run, members)
+        for members in missing[len(chunks) :]
+    )
+    for members, (latents, images) in zip(missing, chain(drawn, others), strict=True):
         check.look(members, images)
         if first:  # the first pictures of a run: a broken VAE shows here, before hours are spent
             check_first(images)
@@ -112,7 +133,8 @@ def draw_set(
             check.refuse()
         run.add_chunk(set_name, members, latents, images)
         note = f"{len(check.flat)} nearly all of one colour" if check.flat else ""
-        progress(f"sample {set_name}", sum(map(len, batches[: members[0].chunk + 1])), len(planned), images, note)
+        so_far = sum(c.earlier is None for batch in batches[: members[0].chunk + 1] for c in batch)
+        progress(f"sample {set_name}", so_far, sum(c.earlier is None for c in planned), images, note)
 
 
 def pictures(

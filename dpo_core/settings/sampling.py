@@ -17,7 +17,7 @@ A set must be planned alike on any machine.
 
 _LATER = (
     ("guidance_until", 1), ("draft_steps", 0), ("lora_spread", 0), ("base_candidates", 0), ("photo_candidates", False),
-    ("candidate_steps", 0), ("candidate_guidance", None),
+    ("candidate_steps", 0), ("candidate_guidance", None), ("earlier_rounds", 0),
 )  # fmt: skip
 """Settings that came later, with the value that is off."""
 
@@ -123,9 +123,17 @@ class SamplingSettings(Settings):
         "steps want 1. Empty, or 0 on the node: as for held-out pictures.",
     )
 
+    earlier_rounds: Annotated[int, Widget(since=14, most=50, advanced=True)] = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="Candidates of this many rounds before join each prompt's fresh ones, unchanged. They cost no "
+        "drawing, so fewer fresh ones do. 0: every round learns from fresh candidates alone. Unit: rounds.",
+    )
+
     def of_held_out(self) -> SamplingSettings:
         """How held-out pictures are drawn: without what concerns candidates alone."""
-        return self.model_copy(update={"candidate_steps": 0, "candidate_guidance": None})
+        return self.model_copy(update={"candidate_steps": 0, "candidate_guidance": None, "earlier_rounds": 0})
 
     def of_candidates(self) -> SamplingSettings:
         """How candidates are drawn: with `candidate_steps` and `candidate_guidance` in the place of the usual ones."""
@@ -154,6 +162,15 @@ class SamplingSettings(Settings):
         if full is not None and self.draft_steps >= full:
             raise ValueError(
                 f"draft_steps {self.draft_steps} must be below {name} {full}; a third of them is usual, 0 is off"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _drafts_are_fresh(self) -> SamplingSettings:
+        if self.draft_steps and self.earlier_rounds:
+            raise ValueError(
+                f"earlier_rounds {self.earlier_rounds} does not go with draft_steps {self.draft_steps}: only fresh "
+                "candidates have drafts. Set one of them to 0"
             )
         return self
 

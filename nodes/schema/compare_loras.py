@@ -10,7 +10,7 @@ from .sample import sampling_inputs
 
 _NOT_HERE = (
     "candidates_per_prompt", "seed", "round", "lora_spread", "base_candidates", "photo_candidates", "candidate_lora",
-    "candidate_lora_strength", "candidate_steps", "candidate_cfg",
+    "candidate_lora_strength", "candidate_steps", "candidate_cfg", "earlier_rounds",
 )  # fmt: skip
 """Widgets of Sample Candidates that held-out pictures do not have; their seed is that of the evaluation."""
 

@@ -78,14 +78,17 @@ def _drawn(
     pairing: dict[str, Any],
     drafts: int,
     own: dict[str, Any],
+    before: _Drawn | None,
 ) -> _Drawn:
     """Add the nodes that sample, score and pair the candidates of a round.
 
     drafts: sampler steps of the drafts, 0 for none. With drafts, those in pairs are finished, scored and paired again.
-    own: inputs of the node that adds a person's pairs; empty for none.
+    own: inputs of the node that adds a person's pairs; empty for none. before: nodes of the round before.
     """
     steps = drawing["steps"]
-    drawing = {**drawing, **_later(number), "steps": drafts or steps}
+    drawing = {**drawing, **_later(number), "steps": drafts or steps, **_earlier(drawing, before)}
+    if "earlier" not in drawing:
+        drawing.pop("earlier_rounds", None)  # a round without earlier candidates equals one from before the widget
 
     def paired(source: Any, stem: str) -> Any:
         scored = graph.node("DBDPO_Score", f"{stem}score_{number}", candidates=source.out(0), **scorers)
@@ -100,6 +103,11 @@ def _drawn(
         FinishCandidates.define_schema().node_id, f"finish_{number}", pairs=pairs.out(0), steps=steps, **model
     )
     return _Drawn(finish, _with_own(graph, number, paired(finish, "finished_"), own), pairs)
+
+
+def _earlier(drawing: dict[str, Any], before: _Drawn | None) -> dict[str, Any]:
+    """The link to the candidates of the round before, where they are used again."""
+    return {"earlier": before.candidates.out(0)} if before is not None and drawing.get("earlier_rounds") else {}
 
 
 def _with_own(graph: Any, number: int, pairs: Any, own: dict[str, Any]) -> Any:
@@ -242,8 +250,9 @@ class Rounds(io.ComfyNode):
         measuring = {"before": model, "clip": clip, "vae": vae, **scorers, **measured}
         shared = {"clip": clip, "vae": vae, "concept": concept, "prompts": prompts, "run_name": run_name}
         drafts, own = widgets.get("draft_steps") or 0, _own(widgets, {"model": model, "vae": vae})
+        drawn = None
         for number in range(rounds):
-            drawn = _drawn(graph, number, {"model": model, **shared}, drawing, scorers, pairing, drafts, own)
+            drawn = _drawn(graph, number, {"model": model, **shared}, drawing, scorers, pairing, drafts, own, drawn)
             steps = {**training, **_later(number)}
             links = {"model": model, "clip": clip, "pairs": drawn.pairs.out(0)}
             train = graph.node(TrainStep.define_schema().node_id, f"train_{number}", **links, **steps)
@@ -263,13 +272,13 @@ class Rounds(io.ComfyNode):
         own_pairs: str = "",
         candidate_lora: str = NONE,
         candidate_steps: int = 0,
+        earlier_rounds: int = 0,
     ) -> bool | str:
         wrong = SampleCandidates.validate_inputs(run_name, candidate_lora, candidate_steps)
-        if wrong is True and draft_steps and candidate_steps:
-            wrong = (
-                f"draft_steps is {draft_steps} and candidate_steps {candidate_steps}: these are two ways to draw for "
-                "less. Set one of them to 0."
-            )
+        if wrong is True and draft_steps:
+            from ..stages.finish import beside_drafts
+
+            wrong = beside_drafts(draft_steps, candidate_steps, earlier_rounds) or True
         if wrong is True and own_pairs:
             wrong = OwnPairs.validate_inputs(own_pairs)
         # Values that are auto (0 steps, sampler "auto") are known when the model is: Finish Candidates checks them.

@@ -8,7 +8,7 @@ from ...dpo_core.settings import SamplingSettings
 from ..host.early_end import ending_early
 from ..host.lora_files import lora_names
 from ..sockets import AUTO, CATEGORY, NONE, Candidates, CandidatesType, ConceptType, PromptsType, found_by, shown_again
-from ..widgets import AUTO_VALUE, advanced, ordered, used_with
+from ..widgets import AUTO_VALUE, advanced, ordered, used_with, widget
 
 
 def round_input() -> io.Int.Input:
@@ -73,13 +73,29 @@ def candidate_lora_inputs() -> list[io.Input]:
 
 def sampling_inputs() -> list[io.Input]:
     """All sampling widgets."""
-    return ordered(
+    listed = ordered(
         SamplingSettings,
         beside=[*sampler_inputs(), round_input()],
         order=(*DRAWING, "guidance_until", "round"),
-        without=("draft_steps",),
+        without=("draft_steps", "earlier_rounds"),
         younger=candidate_lora_inputs(),
         since=11,
+    )
+    tooltip = (
+        "How many rounds before are used again, along `earlier`: 1 is the one linked, 2 that one and the one that "
+        "was linked to it. No effect without `earlier`. Unit: rounds."
+    )
+    return [*listed, widget(SamplingSettings, "earlier_rounds", default=1, min=1, tooltip=tooltip)]
+
+
+def earlier_input(**more) -> io.Input:
+    """Optional: the candidates of the round before, to be used again."""
+    return CandidatesType.Input(
+        "earlier",
+        optional=True,
+        tooltip="Candidates of the round before. Those of the same prompts join the fresh ones, unchanged: they cost "
+        "no drawing, so fewer fresh ones do. They must be of the same run and size.",
+        **more,
     )
 
 
@@ -108,6 +124,7 @@ class SampleCandidates(io.ComfyNode):
                     tooltip="Name of the run's folder under output/dreambooth_dpo, where all results are saved.",
                 ),
                 *sampling_inputs(),
+                earlier_input(),
             ],
             outputs=[
                 CandidatesType.Output(
@@ -121,13 +138,14 @@ class SampleCandidates(io.ComfyNode):
 
     @classmethod
     @ending_early
-    def execute(cls, model, clip, vae, concept, prompts, run_name, **drawing) -> io.NodeOutput:
+    def execute(cls, model, clip, vae, concept, prompts, run_name, earlier=None, **drawing) -> io.NodeOutput:
         from ..host.families import drawn_with
         from ..host.runs import NodeProgress, run_path, tiles, to_image
         from ..stages.sample import candidate_lora, draw_candidates, sampling_of
 
-        settings, sampler = sampling_of(drawing)
-        handle = Candidates(run_path(run_name), "", concept, prompts, settings, sampler, drawing.get("round") or 0)
+        settings, sampler = sampling_of(drawing, earlier)
+        number = drawing.get("round") or 0
+        handle = Candidates(run_path(run_name), "", concept, prompts, settings, sampler, number, earlier)
         progress = NodeProgress(cls.hidden.unique_id)
         handle, images = draw_candidates(model, clip, vae, handle, progress, candidate_lora(drawing))
         progress.show(sheet := tiles(images, 64))

@@ -54,6 +54,18 @@ def finish_candidates(
         return replace(drafts, set_name=name, settings=settings), run.images(name, first[:64]), said
 
 
+def beside_drafts(draft_steps: int, candidate_steps: int, earlier_rounds: int) -> str | None:
+    """Why a loop's drafts do not go with its other ways to draw for less, or None where it has no other."""
+    others = {"candidate_steps": candidate_steps, "earlier_rounds": earlier_rounds}
+    for name, value in others.items():
+        if value:
+            return (
+                f"draft_steps is {draft_steps} and {name} {value}: these are two ways to draw for less. Set one of "
+                "them to 0."
+            )
+    return None
+
+
 def drafts_refused(draft_steps: int, steps: int, sampler: str) -> str | None:
     """Why drafts with these settings are useless, or None if they are not."""
     if draft_steps >= steps:

@@ -23,9 +23,13 @@ from ..sockets import AUTO, NONE, Candidates, Sampler
 from .rounds import plan_rounds
 
 
-def sampling_of(widgets: Mapping[str, Any]) -> tuple[SamplingSettings, Sampler]:
-    """The core's settings and the ComfyUI-only ones, from the widgets of a sampling node; some may be auto."""
-    settings = settings_of_widgets(SamplingSettings, widgets)
+def sampling_of(widgets: Mapping[str, Any], earlier: Candidates | None = None) -> tuple[SamplingSettings, Sampler]:
+    """The core's settings and the ComfyUI-only ones, from the widgets of a sampling node; some may be auto.
+
+    earlier: candidates of the round before; without them the widget earlier_rounds has no effect.
+    """
+    rounds = 0 if earlier is None else widgets.get("earlier_rounds") or 1
+    settings = settings_of_widgets(SamplingSettings, {**widgets, "earlier_rounds": rounds})
     return settings, Sampler(widgets["sampler_name"], widgets["scheduler"], widgets["negative"])
 
 
@@ -79,8 +83,8 @@ def draw_candidates(
     """Draw the missing candidates of a set: (its handle, the first picture of each prompt).
 
     The handle's settings may be auto; those of the result are settled. The set's name is a hash of model, prompts,
-    settings, and the LoRA for candidates. Pictures: uint8 [n, H, W, 3], n at most 64. Raises UserError for a LoRA that
-    is gone or does not fit.
+    settings, the LoRA for candidates, and the earlier sets. Pictures: uint8 [n, H, W, 3], n at most 64. Raises
+    UserError for a LoRA that is gone or does not fit, and for earlier candidates that cannot join.
     """
     handle = settled(handle, model)
     backend = backend_for(model, clip, vae, handle, progress)
@@ -92,6 +96,7 @@ def draw_candidates(
     name = drawn_by(backend, handle, lora)
     with RunFolder(handle.folder) as run:
         remember(handle.folder)
+        check_earlier(run, handle, backend)
         plan_rounds(progress, handle, backend, begun=bool(run.chunks(name)))
         sample_set(
             run,
@@ -105,15 +110,49 @@ def draw_candidates(
             progress,
             compared=True,
             photos=photos,
+            before=[earlier.set_name for earlier in earlier_of(handle)],
         )
         shown = list({c.prompt_index: c.position for c in reversed(run.candidates(name))}.values())[::-1]
         return replace(handle, set_name=name), run.images(name, shown[:64])
 
 
+def earlier_of(handle: Candidates) -> list[Candidates]:
+    """The sets of rounds before whose candidates join, the latest first: `settings.earlier_rounds` of them at most."""
+    found: list[Candidates] = []
+    before = handle.earlier
+    while before is not None and len(found) < handle.settings.earlier_rounds:
+        found.append(before)
+        before = before.earlier
+    return found
+
+
+def check_earlier(run: RunFolder, handle: Candidates, backend: ComfyTextToImage) -> None:
+    """Raises UserError where the earlier candidates of a handle, with settled settings, cannot join its fresh ones."""
+    for earlier in earlier_of(handle):
+        if earlier.folder != handle.folder:
+            raise UserError(
+                f"the earlier candidates are of run {earlier.folder.name!r} and these of {handle.folder.name!r}: give "
+                "both Sample Candidates nodes the same run_name."
+            )
+        sizes = [f"{c.settings.width}x{c.settings.height}" for c in (earlier, handle)]
+        shapes = run.latents(earlier.set_name, [0]).shape[1:], backend.latent_shape
+        if sizes[0] != sizes[1] or tuple(shapes[0]) != tuple(shapes[1]):
+            raise UserError(
+                f"the earlier candidates are {sizes[0]} (latents {list(shapes[0])}) and these {sizes[1]} (latents "
+                f"{list(shapes[1])}), so they cannot be trained on together: draw both with one model and size."
+            )
+        if not {c.prompt for c in run.candidates(earlier.set_name)} & set(handle.prompts.train):
+            raise UserError(
+                "the earlier candidates are of other prompts, so none of them can join: link Sample Candidates of the "
+                "same prompts to earlier, or nothing."
+            )
+
+
 def drawn_by(backend: ComfyTextToImage, handle: Candidates, lora: CandidateLora | None = None) -> str:
     """Name of the set of this model, the handle's prompts and settings, and the LoRA for candidates."""
-    # Round 0 and no LoRA are left out: names stay those of runs from before rounds counted.
+    # Round 0, no LoRA and no earlier set are left out: names stay those of runs from before these counted.
     later = [*([handle.round] if handle.round else []), *([lora.mark] if lora is not None else [])]
+    later += [earlier.set_name for earlier in earlier_of(handle)]
     return "candidates_" + mark(
         backend.fingerprint, handle.prompts.train, handle.settings.described(), repr(handle.sampler), *later
     )

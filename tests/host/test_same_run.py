@@ -22,7 +22,7 @@ from dreambooth_dpo.toybox.run import toy_loop
 pytestmark = pytest.mark.usefixtures("comfyui")
 # Where 999 / steps is whole, ComfyUI's sgm_uniform and diffusers' linspace are the same times.
 STEPS, TRAINING, ROUNDS = 9, 6, 2
-RATE, GUARD, DIVERSITY, CANDIDATES = 2e-4, 0.6, 0.5, 6
+RATE, GUARD, DIVERSITY, CANDIDATES, EARLIER = 2e-4, 0.6, 0.5, 6, 1
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +36,7 @@ def hosted(tmp_path_factory) -> Path:
         "scheduler": "sgm_uniform", "rule": TOY_SETTINGS.pairs.rule, "train_steps": TRAINING,
         "pairs_per_step": 8,
         "learning_rate": RATE, "schedule": "linear", "loser_guard": GUARD, "diversity": DIVERSITY,
+        "earlier_rounds": EARLIER,
     }  # fmt: skip
     graph["save"] = node("SaveLora", lora=["rounds", 1], filename_prefix="same")
     with Server(tmp_path_factory.mktemp("hosted")) as server:
@@ -48,7 +49,12 @@ def headless(hosted: Path, tmp_path_factory) -> Path:
     """The run folder of the same rounds without ComfyUI, from the LoRA that Load Toybox trained."""
     start = hosted / "output" / "dreambooth_dpo" / "toybox" / "concept_0_20_steps.safetensors"
     groups = {
-        "sampling": {"steps": STEPS, "candidates_per_prompt": CANDIDATES, "candidate_steps": 0},
+        "sampling": {
+            "steps": STEPS,
+            "candidates_per_prompt": CANDIDATES,
+            "candidate_steps": 0,
+            "earlier_rounds": EARLIER,
+        },
         "pairs": {"diversity": DIVERSITY},
         "train": {"steps": TRAINING, "learning_rate": RATE, "loser_guard": GUARD},
         "evaluation": {"seeds_per_prompt": 1, "every_round": False},
@@ -95,7 +101,7 @@ def test_candidates_scores_and_pairs_of_a_round_are_the_same(hosted: Path, headl
         (name,) = (
             n for n, found in drawn.items() if [(c.prompt, c.seed) for c in found] == [(c.prompt, c.seed) for c in ours]
         )
-        assert len(ours) == 10 * CANDIDATES
+        assert len(ours) == 10 * CANDIDATES * (1 + number)
         apart = (here.latents(f"round_{number}") - there.latents(name)).abs()
         assert apart.max() < 2e-4, (apart.max(), apart.mean())
         for axis in ("fidelity", "alignment"):

@@ -45,7 +45,7 @@ SAVED = {
 POOL = ["lora_spread", "base_candidates", "photo_candidates"]
 FEW_STEPS = ["candidate_lora", "candidate_lora_strength", "candidate_steps", "candidate_cfg"]
 YOUNGER = {
-    "DBDPO_SampleCandidates": ["guidance_until", "round", *POOL, *FEW_STEPS],
+    "DBDPO_SampleCandidates": ["guidance_until", "round", *POOL, *FEW_STEPS, "earlier_rounds"],
     "DBDPO_TrainStep": ["reference_bank", "round"],
     "DBDPO_Rounds": ["reference_bank", "guidance_until", "draft_steps"],  # then those of training, and POOL
 }
@@ -87,8 +87,8 @@ def test_widgets_that_a_beginner_does_not_need_are_advanced(nodes, node):
 
 
 def test_the_youngest_widgets_come_after_all_others(nodes):
-    """Those of few steps, then diversity; where only diversity is there, it is the last."""
-    youngest = [*FEW_STEPS, "diversity"]
+    """Those of few steps, then diversity, then earlier_rounds; where one of them is not there, the others move up."""
+    youngest = [*FEW_STEPS, "diversity", "earlier_rounds"]
     assert in_the_front_ends_order(nodes["DBDPO_Rounds"])[-len(youngest) :] == youngest
     assert in_the_front_ends_order(nodes["DBDPO_BuildPairs"])[-2:] == ["combine", "diversity"]
 

@@ -23,6 +23,7 @@ from dreambooth_dpo.benchmarks.methods.gains import (
     summarise,
 )
 from dreambooth_dpo.benchmarks.methods.rows import (
+    AGAIN,
     CHEAPER,
     DEFAULT,
     OTHER_CANDIDATES,
@@ -60,8 +61,8 @@ def _measures(truth: list[float], **more: object) -> dict:
 def test_every_row_spends_the_same():
     for table in (TABLE, EARLIER_TABLE):
         spent = {name: image_forwards(row.settings, 24) for name, row in table.items()}
-        assert {spent[name] for name in spent if name not in CHEAPER} == {3 * 6720}
-        assert all(spent[name] <= spent[DEFAULT] for name in CHEAPER)
+        assert {spent[name] for name in spent if name not in (*CHEAPER, *AGAIN)} == {3 * 6720}
+        assert all(spent[name] <= spent[DEFAULT] for name in (*CHEAPER, *AGAIN))
 
 
 def test_spending_of_cheaper_candidates_by_hand():
@@ -73,6 +74,14 @@ def test_spending_of_cheaper_candidates_by_hand():
     assert spent["candidates_4"] == 3 * (1152 + 3840) and spent["few_steps_4"] == 3 * (960 + 3840)
     assert spent["cheap_rounds"] == spent["cheap_rounds_fast"] == 8 * (480 + 1920)
     assert spent["cheap_shorter"] == 14 * (480 + 960) == 3 * 6720
+
+
+def test_spending_of_candidates_used_again_by_hand():
+    """Of 24 prompts, 10 or 15 in 4 steps in place of 30: 960 or 1,440 a round. Those of rounds before cost nothing."""
+    spent = {name: image_forwards(TABLE[name].settings, 24) for name in AGAIN}
+    assert spent["third"] == spent["third_again_1"] == spent["third_again_2"] == 3 * (960 + 3840)
+    assert spent["half_again_1"] == 3 * (1440 + 3840) and spent["again_1"] == spent["again_2"] == 3 * 6720
+    assert [TABLE[name].settings.sampling.earlier_rounds for name in AGAIN] == [0, 1, 2, 1, 1, 2]
 
 
 def test_spending_by_hand():
@@ -103,7 +112,7 @@ def test_rows_differ_from_the_default_in_one_thing():
             changed = [group for group, value in row.settings.model_dump().items() if value != default[group]]
             assert len(changed) + (row.reward != "plain") in (1, 2), name
             assert "evaluation" not in changed
-            assert ("sampling" in changed) == (name in (*POOLS, *CHEAPER, *OTHER_CANDIDATES)), name
+            assert ("sampling" in changed) == (name in (*POOLS, *CHEAPER, *AGAIN, *OTHER_CANDIDATES)), name
     assert all(rows(ALL_ROUNDS)[name] == EARLIER_TABLE[name] for name in ON_EARLIER)
 
 
