@@ -57,13 +57,14 @@ def _window(low: float, high: float) -> dict[str, dict]:
 
 
 def _objective(name: str, beta: float) -> tuple[str, dict[str, dict]]:
-    """At the learning rate that it was tuned at; a loser guard would be a second change."""
-    train = {**EARLIER_VALUES["train"], "objective": name, "beta": beta, **(_GROUPS if name in GROUPED else {})}
+    """At the earlier settings' learning rate, twice that for objectives on groups: their betas were chosen there. A
+    loser guard would be a second change.
+    """
+    rate = EARLIER_VALUES["train"]["learning_rate"]
+    groups = {"group_size": 4, "batch_size": 4, "learning_rate": 2 * rate}  # as many pictures as the default's 8 pairs
+    more = groups if name in GROUPED else {}
+    train = {**EARLIER_VALUES["train"], "objective": name, "beta": beta, **more}
     return f"objective {name}, beta {beta:g}", {"train": train, "pairs": {"diversity": 0.0}}
-
-
-_GROUPS = {"group_size": 4, "batch_size": 4}
-"""As many pictures in a step as the default's 8 pairs."""
 
 
 CHANGES: dict[str, tuple[str, Mapping[str, Mapping]]] = {
@@ -139,9 +140,13 @@ CHANGES: dict[str, tuple[str, Mapping[str, Mapping]]] = {
 }
 """Changes that do not depend on the default's values: (description, {group: {setting: value}})."""
 TUNING: dict[str, tuple[str, Mapping[str, Mapping]]] = {
-    **{f"nft_b{b:g}": _objective("nft", b) for b in (0.1, 0.3, 3.0, 10.0)},
-    **{f"awm_b{b:g}": _objective("awm", b) for b in (0.1, 0.3, 3.0, 10.0)},
-    **{f"dgpo_b{b:g}": _objective("dgpo", b) for b in (500.0, 1000.0, 4000.0, 8000.0)},
+    f"{name}_b{beta:g}": _objective(name, beta)
+    for name, betas in (
+        ("nft", (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)),
+        ("awm", (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)),
+        ("dgpo", (500.0, 1000.0, 2000.0, 4000.0, 8000.0)),
+    )
+    for beta in betas
 }
 """Rows that choose a beta, on concepts 0..3: run by name, and not among "all"."""
 

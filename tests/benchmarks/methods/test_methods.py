@@ -127,7 +127,7 @@ def test_the_papers_row_has_two_rounds_each_on_half_of_the_prompts():
 
 def test_rows_of_betas_are_run_by_name_only():
     assert set(TUNING) < set(TABLE) and {TABLE[n].settings.train.objective for n in TUNING} == GROUPED
-    assert len({TABLE[n].settings.train.beta for n in ("nft", *TUNING) if n.startswith("nft")}) == 5
+    assert len({TABLE[n].settings.train.beta for n in ("nft", *TUNING) if n.startswith("nft")}) == 6
 
 
 def test_other_training_seeds_change_all_but_start_and_evaluation():
