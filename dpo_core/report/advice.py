@@ -72,6 +72,8 @@ def advice(
     if status == "mixed":
         return f"{'Lower' if lower else 'Raise'} fidelity_weight and train again, or try a lower strength."
     return {
+        "unconfirmed": "Look at its pictures before you use it: only the scores that were trained on show a gain. More "
+        "held-out prompts make a real gain visible to the judge, too.",
         "hacked": "Look at the pictures before you use it. Train fewer rounds, or with a second reward scorer.",
         "worse": "Use your original. Look at the pairs, then train with fewer steps or a lower learning rate.",
         "none": "Use your original: more rounds or candidates per prompt make a gain larger; more held-out prompts "

@@ -85,6 +85,11 @@ def _disagreements(numbers: Mapping, scorers: Mapping[str, Mapping]) -> list[str
             f"The judge does not score {unseen[0]}: its gain shows by the scorer that was trained on alone. A judge "
             "that reads prompts, such as a CLIP or SigLIP of another backbone, scores both axes."
         )
+    if "judge" in roles and truth is None:
+        found.append(
+            "A fault that the judge shares with the scorer that was trained on shows in no number here. Take a judge "
+            "of another kind of training, and compare pictures yourself."
+        )
     if not roles & {"judge", "oracle"}:
         found.append(
             "No judge scored this run: the model was trained on the same scores that are reported, and these can be "

@@ -21,7 +21,8 @@ QUALITY_FALL = 0.4
 class Answer:
     """Status, headline and the sentences under it.
 
-    `status`: "better", "mixed", "hacked", "worse", "none", "original" (the original was kept) or "untrained".
+    `status`: "better", "unconfirmed" (no judge shows the gain), "mixed", "hacked", "worse", "none", "original" (the
+    original was kept) or "untrained".
     """
 
     status: str
@@ -131,14 +132,18 @@ def verdict(numbers: Mapping, scorers: Mapping[str, Mapping]) -> tuple[str, str]
 
     Report, nodes and terminal share this rule and its words. Better means: neither reward axis down and at least one
     up, and no judge down on either axis, each by its interval over prompts. See `Answer`. A gain that only the scores
-    trained on show is said to be one.
+    trained on show is said to be one; where a judge shows it on no axis that rose, it is "unconfirmed".
     """
     up, down = ([n for n in REWARDS if axis_verdict(numbers, n) == way] for way in ("up", "down"))
-    fallen = [n for n in _judges(numbers, scorers) if numbers[n]["verdict"] == "down"]
+    judges = _judges(numbers, scorers)
+    fallen = [n for n in judges if numbers[n]["verdict"] == "down"]
     status, headline = _headline(up, down, numbers.get(TRUTH), fallen)
+    seen = [numbers[n]["verdict"] for axis in up if (n := f"judge_{axis}") in judges]
+    if status == "better" and seen and "up" not in seen and TRUTH not in numbers:
+        status, headline = "unconfirmed", f"By the scorer alone it got better: {' and '.join(up)} rose."
     against = [*failed_guards(numbers, scorers).values(), *_unseen_by_judge(numbers, scorers, up)]
     said = f"{headline[:-1]}, but {' and '.join(against)}."
-    return status, said if against and status == "better" else headline
+    return status, said if against and status in ("better", "unconfirmed") else headline
 
 
 def _unseen_by_judge(numbers: Mapping, scorers: Mapping[str, Mapping], up: Sequence[str]) -> list[str]:

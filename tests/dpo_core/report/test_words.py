@@ -61,6 +61,18 @@ def test_a_gain_that_the_judge_does_not_see_is_said_in_the_headline() -> None:
     assert "judge" not in verdict(gains("up", "unclear", "up", "unclear"), ABOUT)[1]
 
 
+def test_a_gain_that_the_judge_sees_on_no_axis_is_the_scorers_alone() -> None:
+    """Not where the truth is known; a judge of one axis is asked on that one."""
+    both = gains("up", "up", "unclear", "unclear")
+    said = "fidelity and alignment rose, but the judge shows no clear gain in fidelity and alignment."
+    assert verdict(both, ABOUT) == ("unconfirmed", f"By the scorer alone it got better: {said}")
+    assert next_step(both, ABOUT).startswith("Look at its pictures before you use it: only the scores")
+    assert verdict({**both, "oracle_all_right": gain("up")}, ABOUT)[0] == "better"
+    one = gains("up", "up", "unclear")
+    assert verdict(one, ABOUT)[0] == "unconfirmed" and verdict(gains("up", "up", "up"), ABOUT)[0] == "better"
+    assert verdict(gains("unclear", "up", "up", "unclear"), ABOUT)[0] == "unconfirmed"
+
+
 def test_a_gain_that_no_judge_checked_is_said_to_be_one() -> None:
     """Not where the truth is known, and not of a loss."""
     assert verdict(gains("up", "unclear"), ABOUT)[1] == (
@@ -77,7 +89,10 @@ def test_the_nodes_first_line_is_the_reports_headline(ways: tuple[str, ...]) -> 
     numbers = gains(*ways)
     said = evaluation_words(numbers, ABOUT).splitlines()[0]
     assert said == answer(numbers, ABOUT).headline
-    assert said.startswith("It got better") == ("up" in ways[:2] and "down" not in ways)
+    rose = "up" in ways[:2] and "down" not in ways
+    borne_out = any(reward == judge == "up" for reward, judge in zip(ways[:2], ways[2:], strict=True))
+    assert said.startswith("It got better") == (rose and borne_out)
+    assert said.startswith("By the scorer alone it got better") == (rose and not borne_out)
 
 
 def test_every_scorer_has_a_line() -> None:
