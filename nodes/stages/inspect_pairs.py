@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ...dpo_core.json_values import finite
 from ...dpo_core.pairs.agreement import LEAST, Agreement, choices_of
 from ...dpo_core.pairs.agreement_of_run import Basis, agreement
 from ...dpo_core.pairs.build import layout_of
@@ -139,7 +140,8 @@ def _result(run: RunFolder, handle: Pairs, came: list[Pair], done: Overruled) ->
 def _cloud(run: RunFolder, handle: Pairs, drawn: Sequence[Candidate], pairs: Sequence[Pair]) -> dict[str, Any]:
     """The panel's scatter plot: columns with one value per candidate, and pairs, closest to the rule's limit first.
 
-    x, y: standardised scores, see `standardise`. window: lowest and highest angle of the pair rule; way: the angle at
+    x, y: scores standardised over the candidates with both, see `standardise`; None, as their scores, where one of
+    them is missing (`Scorer.unscored`). window: lowest and highest angle of the pair rule; way: the angle at
     which the reward rises; both in degrees and None for rules without them.
     """
     scored, settings = handle.scored, handle.settings
@@ -148,10 +150,12 @@ def _cloud(run: RunFolder, handle: Pairs, drawn: Sequence[Candidate], pairs: Seq
         axis_scores(run, scored.candidates.set_name, names, settings.combine)
         for names in (scored.fidelity, scored.alignment)
     ]
-    x, y = (standardise(values, prompt_of) for values in axes)
+    known = ~np.isnan(axes[0] + axes[1])
+    x, y = np.full((2, len(drawn)), np.nan)
+    x[known], y[known] = (standardise(values[known], prompt_of[known]) for values in axes)
     window = run.fact(f"window_{handle.name}") if settings.rule == "angle_window" else None
-    way = reward_direction(prompt_of, *axes, settings)
-    layout = layout_of(run, scored.candidates.set_name, settings, ~np.isnan(axes[0] + axes[1]))
+    way = reward_direction(prompt_of[known], *(values[known] for values in axes), settings)
+    layout = layout_of(run, scored.candidates.set_name, settings, known)
     near = boundary_distance(pairs, settings, tuple(window) if window else None, prompt_of, *axes, layout)
     order = np.argsort(near, kind="stable")
     prompts = sorted({c.prompt_index: c.prompt for c in drawn}.items())
@@ -177,8 +181,8 @@ def _listed(pair: Pair, near: float) -> dict[str, Any]:
     }
 
 
-def _rounded(values: np.ndarray) -> list[float]:
-    return [round(float(v), 4) for v in values]
+def _rounded(values: np.ndarray) -> list[float | None]:
+    return finite([round(float(v), 4) for v in values])
 
 
 def _words(done: Overruled, kept: Kept | None, none: object, found: Agreement) -> str:

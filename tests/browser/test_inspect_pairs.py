@@ -27,6 +27,8 @@ from inspector_page import (
     workflow,
 )
 
+from dreambooth_dpo.dpo_core.run.folder import RunFolder
+
 PANEL_ALONE = pytest.mark.front_ends("pinned", why="what the panel says and makes of its data: the same in any page")
 SWAPPED, UNTOUCHED = "0 confirmed, 1 swapped; 0 rejected", "0 confirmed, 0 swapped; 0 rejected"
 
@@ -249,3 +251,35 @@ def test_inside_a_subgraph(server: Server, view):
     press(view, "s")
     changed(view, 1)
     assert SWAPPED in summary(view, server)
+
+
+@PANEL_ALONE
+def test_a_candidate_without_a_score_is_left_out_of_the_plane_alone(server: Server, view):
+    """Some scorers give none to some pictures, such as a face scorer without a face: the others keep their places."""
+    opened(view, server)
+    shown = payload(view)
+    paired = {place for pair in shown["pairs"] for place in (pair["winner"], pair["loser"])}
+    position = next(i for i in range(len(shown["files"])) if i not in paired)
+    places = view.evaluate(POINTS)
+    with RunFolder(server.folder / "output" / "dreambooth_dpo" / shown["run"]) as folder:
+        names = folder._db.execute("SELECT DISTINCT scorer, fingerprint FROM scores WHERE set_name = ?", [shown["set"]])
+        name, mark = next(row for row in names if row[0].startswith("fidelity"))
+        score = folder.scores(shown["set"], name)[position]
+        folder.add_scores(shown["set"], name, mark, [position], [float("nan")])
+        try:
+            view.locator(PANEL).focus()
+            press(view, "k")
+            run(view, server)
+            now = payload(view)
+        finally:
+            folder.add_scores(shown["set"], name, mark, [position], [score])
+    assert [i for i, x in enumerate(now["x"]) if x is None] == [position] and now["fidelity"][position] is None
+    assert len(now["pairs"]) == len(shown["pairs"]) and view.evaluate(POINTS) == places - 1
+    press(view, "m", "Home", *["ArrowRight"] * position)
+    says(view, f"Candidate {position + 1} of {len(shown['prompt'])}")
+    assert "F none  A 0." in view.locator(".dbdpo-figures figure:not([hidden])").first.inner_text()
+
+
+POINTS = """[...document.querySelectorAll('.dbdpo-cloud path')].filter(p => p.classList.contains('dbdpo-point'))
+    .map(p => (p.getAttribute('d') ?? '').split('M').length - 1).reduce((a, b) => a + b)"""
+"""Number of marks in the plane."""

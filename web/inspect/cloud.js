@@ -87,10 +87,12 @@ export class Cloud {
     place() {
         const { x, y } = this.state.payload
         // A square around all candidates, so that angles are not distorted.
-        const ends = [x, y].map((values) => [Math.min(...values), Math.max(...values)])
+        const scored = [x, y].map((values) => values.filter((value) => value !== null))
+        const ends = scored.map((values) => (values.length ? [Math.min(...values), Math.max(...values)] : [0, 0]))
         this.middle = ends.map(([low, high]) => (low + high) / 2)
         this.reach = Math.max(1, ...ends.map(([low, high]) => 0.55 * (high - low)))
-        this.at = x.map((_, i) => [round(this.across(x[i])), round(this.down(y[i]))])
+        // A candidate without a score has no place.
+        this.at = x.map((_, i) => (x[i] === null ? null : [round(this.across(x[i])), round(this.down(y[i]))]))
         this.lookAt(null)
         this.drawGrid()
         this.drawWay()
@@ -151,8 +153,9 @@ export class Cloud {
     drawPoints(won, lost, thumbs) {
         const points = Object.fromEntries(ROLES.map((role) => [role, []]))
         const marks = []
-        this.at.forEach(([x, y], i) => {
-            if (!this.state.shows(i)) return
+        this.at.forEach((place, i) => {
+            if (!place || !this.state.shows(i)) return
+            const [x, y] = place
             const role = won.has(i) ? (lost.has(i) ? "both" : "winner") : lost.has(i) ? "loser" : "none"
             points[role].push(SHAPES[role](x, y))
             if (thumbs[i]) marks.push(MARKS[thumbs[i]](x, y))
@@ -233,9 +236,10 @@ export class Cloud {
 
     nearest(point) {
         let [best, least] = [null, NEAR_POINT]
-        this.at.forEach(([x, y], i) => {
-            const distance = Math.hypot(x - point[0], y - point[1])
-            if (distance < least && this.state.shows(i)) [best, least] = [i, distance]
+        this.at.forEach((place, i) => {
+            if (!place || !this.state.shows(i)) return
+            const distance = Math.hypot(place[0] - point[0], place[1] - point[1])
+            if (distance < least) [best, least] = [i, distance]
         })
         return best
     }

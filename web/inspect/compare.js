@@ -1,6 +1,7 @@
 // The selected pair in large: winner and loser side by side above the reference photos; or a single candidate.
 
 import { make, picture } from "./dom.js"
+import { scoreText } from "./tip.js"
 
 const THUMBS = { up: "▲ good", down: "▼ bad" }
 
@@ -38,7 +39,7 @@ class Figure {
         const source = url(payload.files[position])
         if (this.image.getAttribute("src") !== source) this.image.src = source
         this.image.alt = `${role}: candidate ${position}`
-        const scores = `F ${payload.fidelity[position].toFixed(3)}  A ${payload.alignment[position].toFixed(3)}`
+        const scores = `F ${scoreText(payload.fidelity[position])}  A ${scoreText(payload.alignment[position])}`
         this.numbers.textContent = `${scores}\nseed ${payload.seed[position]}`
         const thumb = state.thumbOn(position)
         for (const [way, button] of Object.entries(this.buttons))

@@ -2,6 +2,11 @@
 
 import { make, picture } from "./dom.js"
 
+/** A score, or that there is none: some scorers give none to some pictures. */
+export function scoreText(score) {
+    return score === null ? "none" : score.toFixed(3)
+}
+
 const WIDTH = 430
 const APART = 18
 
@@ -25,7 +30,7 @@ export class Tip {
         if (spot === null) return
         this.image.src = this.url(payload.files[position])
         this.prompt.textContent = payload.prompts[payload.prompt[position]]
-        const [fidelity, alignment] = [payload.fidelity, payload.alignment].map((axis) => axis[position].toFixed(3))
+        const [fidelity, alignment] = [payload.fidelity, payload.alignment].map((axis) => scoreText(axis[position]))
         const scores = `fidelity ${fidelity}, alignment ${alignment}`
         this.numbers.textContent = `candidate ${position}, seed ${payload.seed[position]}; ${scores}`
         // Above or below the point, where there is room, so that the point stays visible.
