@@ -19,9 +19,10 @@ from pathlib import Path
 from ..common.command import command_parser, parse_names, parse_numbers, write_result
 from ..common.concepts import ALL_ROUNDS, by_concept
 from ..common.estimates import estimate_text
+from .cheaper import AGAIN, MORE_ROUNDS
 from .figure import methods_figure
 from .gains import Results, difference, ends, kept_study, seed_study, stop_study, summarise
-from .rows import AGAIN, CHEAPER, DEFAULT, FASTER, PLAIN, TUNING, rows
+from .rows import CHEAPER, DEFAULT, FASTER, PLAIN, TUNING, rows
 from .runs import run_concept
 from .tables import show_gains, show_kept, show_seeds, show_stops
 
@@ -44,7 +45,7 @@ def main() -> None:
     if not args.seeds:
         parser.error("--seeds names no seed; write e.g. 0,1,2")
     every = [DEFAULT, "dreambooth", *(n for n in rows(ALL_ROUNDS) if n != DEFAULT)]
-    left_out = (*TUNING, *CHEAPER, *AGAIN, *FASTER, *(PLAIN if args.earlier else ()))
+    left_out = (*TUNING, *CHEAPER, *AGAIN, *MORE_ROUNDS, *FASTER, *(PLAIN if args.earlier else ()))
     usual = [n for n in every if n not in left_out]
     names = usual if args.rows == "all" else parse_names(parser, args.rows, every, "row")
     found = by_concept(run_concept, args.concepts, args.jobs, args.out, names, args.long, args.seeds, args.earlier)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from ...dpo_core.settings import GROUPED, LoopSettings, PersonalizeSettings
 from ..common.concepts import EARLIER_VALUES, changed
+from .cheaper import again, cheap_rounds, more_rounds
 from .reuse import DRAWS
 
 DEFAULT = "lambda_harmonic"
@@ -24,8 +25,6 @@ CHEAPER = (
     "cheap_shorter", "candidates_5", "reuse_5", "reuse_3",
 )  # fmt: skip
 """Rows that draw candidates for less, so that they spend no more than the others: run by name, and not among "all"."""
-AGAIN = ("third", "third_again_1", "third_again_2", "half_again_1", "again_1", "again_2")
-"""Rows that use candidates again, at the present settings: run by name, and not among "all"."""
 FASTER = ("fast", "faster", "fast_matched_pairs", "fast_diverse_pairs", "fast_weighted_sum", "fast_angle_window")
 """Rows that choose a learning rate: run by name, and not among "all"."""
 OLDER = (*CHEAPER, *FASTER, "paper")
@@ -166,6 +165,9 @@ def _rows(base: LoopSettings) -> dict[str, Row]:
     def row(about: str, reward: str = "plain", rounds: int | None = None, **groups: Mapping) -> Row:
         return Row(changed(base, rounds, **groups), about, reward)
 
+    def described(made: tuple[str, LoopSettings]) -> Row:
+        return Row(made[1], made[0])
+
     def raft(part: int) -> Row:
         rate = EARLIER_VALUES["train"]["learning_rate"] / part
         slower = {**EARLIER_VALUES["train"], "objective": "raft", "learning_rate": rate}
@@ -200,10 +202,10 @@ def _rows(base: LoopSettings) -> dict[str, Row]:
             for name in ("matched_pairs", "diverse_pairs", "weighted_sum", "angle_window")
         },
         "faster": row("DPO, four times the learning rate", train={"learning_rate": 4 * train.learning_rate}),
-        "cheap_rounds": _cheap(base, 8, train.learning_rate),
-        "cheap_rounds_fast": _cheap(base, 8, 2 * train.learning_rate),
-        "cheap_rounds_faster": _cheap(base, 8, 4 * train.learning_rate),
-        "cheap_shorter": _cheap(base, 14, 2 * train.learning_rate, parts=4),
+        "cheap_rounds": described(cheap_rounds(base, 8, train.learning_rate)),
+        "cheap_rounds_fast": described(cheap_rounds(base, 8, 2 * train.learning_rate)),
+        "cheap_rounds_faster": described(cheap_rounds(base, 8, 4 * train.learning_rate)),
+        "cheap_shorter": described(cheap_rounds(base, 14, 2 * train.learning_rate, parts=4)),
         "paper": _paper(base),
         "reuse_5": row(
             "DPO, 5 fresh candidates, and all 5 of the round before",
@@ -214,7 +216,7 @@ def _rows(base: LoopSettings) -> dict[str, Row]:
             "DPO, 5 fresh candidates, and the 3 of the round before whose error changed least",
             earlier=3,
         ),
-        **_again(base),
+        **{name: described(row) for name, row in {**again(base), **more_rounds(base)}.items()},
         "augmented": row("DPO, scores averaged over a flip and small shifts", "augmented"),
         "mean_of_two": row("DPO, mean of two scorers on each axis", "mean of two", pairs={"combine": "mean"}),
         "worst_of_two": row("DPO, worst of two scorers on each axis", "worst of two"),
@@ -237,36 +239,9 @@ def _paper(base: LoopSettings) -> Row:
     )
 
 
-def _again(base: LoopSettings) -> dict[str, Row]:
-    """Rows with a share of the fresh candidates, and all of some rounds before: {"third_again_1": ...}."""
-    whole, made = base.sampling.candidates_per_prompt, {}
-    for name, part in (("third", 3), ("half", 2), ("", 1)):
-        for rounds in range(3):
-            drawn = {"candidates_per_prompt": whole // part, "earlier_rounds": rounds}
-            about = f"DPO, {whole // part} fresh candidates" + f", and those of {rounds} rounds before" * (rounds > 0)
-            title = "_".join(filter(None, (name, f"again_{rounds}" if rounds else "")))
-            made[title] = Row(changed(base, sampling=drawn), about)
-    return {name: made[name] for name in AGAIN}
-
-
 def _merged(one: Mapping[str, Mapping], other: Mapping[str, Mapping]) -> dict[str, dict]:
     """The changes of both, group by group."""
     return {group: {**one.get(group, {}), **other.get(group, {})} for group in {**one, **other}}
-
-
-def _cheap(base: LoopSettings, rounds: int, rate: float, parts: int = 2) -> Row:
-    """Many rounds of 1 / parts of the steps on half the candidates, which are drawn in a third of the sampler steps.
-
-    At most the default's compute: 8 rounds of 24 * 5 * 4 + 30 * 16 * 4 = 2,400 forwards are 19,200, and 14 rounds of
-    480 + 15 * 16 * 4 = 1,440 are 20,160, as 3 of 6,720 are. The held-out pictures of each round are not in it.
-    """
-    drawn = {"candidates_per_prompt": base.sampling.candidates_per_prompt // 2, "candidate_steps": 4}
-    train = {"steps": base.train.steps // parts, "learning_rate": rate}
-    return Row(
-        changed(base, rounds, sampling=drawn, train=train),
-        f"DPO, {rounds} rounds of 1/{parts} of the steps, half the candidates in 4 sampler steps, learning rate "
-        f"{rate:g}",
-    )
 
 
 def image_forwards(settings: LoopSettings, prompts: int) -> int:

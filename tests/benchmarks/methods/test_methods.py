@@ -9,6 +9,7 @@ import pytest
 
 from dreambooth_dpo.benchmarks.common.concepts import ALL_ROUNDS, EARLIER
 from dreambooth_dpo.benchmarks.methods import runs
+from dreambooth_dpo.benchmarks.methods.cheaper import AGAIN, MORE_ROUNDS
 from dreambooth_dpo.benchmarks.methods.figure import mean_path, methods_figure
 from dreambooth_dpo.benchmarks.methods.gains import (
     DETAILS,
@@ -23,7 +24,6 @@ from dreambooth_dpo.benchmarks.methods.gains import (
     summarise,
 )
 from dreambooth_dpo.benchmarks.methods.rows import (
-    AGAIN,
     CHEAPER,
     DEFAULT,
     OTHER_CANDIDATES,
@@ -59,10 +59,11 @@ def _measures(truth: list[float], **more: object) -> dict:
 
 
 def test_every_row_spends_the_same():
+    less = (*CHEAPER, *AGAIN, *MORE_ROUNDS)
     for table in (TABLE, EARLIER_TABLE):
         spent = {name: image_forwards(row.settings, 24) for name, row in table.items()}
-        assert {spent[name] for name in spent if name not in (*CHEAPER, *AGAIN)} == {3 * 6720}
-        assert all(spent[name] <= spent[DEFAULT] for name in (*CHEAPER, *AGAIN))
+        assert {spent[name] for name in spent if name not in less} == {3 * 6720}
+        assert all(spent[name] <= spent[DEFAULT] for name in less)
 
 
 def test_spending_of_cheaper_candidates_by_hand():
@@ -82,6 +83,15 @@ def test_spending_of_candidates_used_again_by_hand():
     assert spent["third"] == spent["third_again_1"] == spent["third_again_2"] == 3 * (960 + 3840)
     assert spent["half_again_1"] == 3 * (1440 + 3840) and spent["again_1"] == spent["again_2"] == 3 * 6720
     assert [TABLE[name].settings.sampling.earlier_rounds for name in AGAIN] == [0, 1, 2, 1, 1, 2]
+
+
+def test_spending_of_more_rounds_by_hand():
+    """960 a round for 10 of 24 prompts in 4 steps, and 64 forwards a training step."""
+    spent = {name: image_forwards(TABLE[name].settings, 24) for name in MORE_ROUNDS}
+    assert spent["rounds_4_again_1"] == 4 * (960 + 63 * 64) and spent["rounds_5_again_2"] == 5 * (960 + 48 * 64)
+    assert spent["rounds_6_again_1"] == 6 * (960 + 37 * 64) and spent["rounds_8_again_2"] == 8 * (960 + 24 * 64)
+    assert all(0.98 < forwards / (3 * 6720) <= 1 for forwards in spent.values()), "as much as the default"
+    assert TABLE["rounds_5_again_2"].settings.sampling.earlier_rounds == 2
 
 
 def test_spending_by_hand():
@@ -104,7 +114,14 @@ def test_every_rule_and_objective_has_its_row():
 
 def test_rows_differ_from_the_default_in_one_thing():
     """A rule or objective may change a second group, with what goes with it."""
-    whole = ("earlier", "one_long_round", "short_rounds", "paper", *(n for n in TABLE if n.startswith("cheap_")))
+    whole = (
+        "earlier",
+        "one_long_round",
+        "short_rounds",
+        "paper",
+        *MORE_ROUNDS,
+        *(n for n in TABLE if n.startswith("cheap_")),
+    )
     for table, names in ((TABLE, set(TABLE) - set(ON_EARLIER)), (EARLIER_TABLE, set(ON_EARLIER))):
         default = table[DEFAULT].settings.model_dump()
         for name in names - {DEFAULT, *whole}:
