@@ -141,8 +141,8 @@ def _cloud(run: RunFolder, handle: Pairs, drawn: Sequence[Candidate], pairs: Seq
     """The panel's scatter plot: columns with one value per candidate, and pairs, closest to the rule's limit first.
 
     x, y: scores standardised over the candidates with both, see `standardise`; None, as their scores, where one of
-    them is missing (`Scorer.unscored`). window: lowest and highest angle of the pair rule; way: the angle at
-    which the reward rises; both in degrees and None for rules without them.
+    them is missing (`Scorer.unscored`). earlier: whether a candidate is of a round before. window: lowest and highest
+    angle of the pair rule; way: the angle at which the reward rises; both in degrees and None for rules without them.
     """
     scored, settings = handle.scored, handle.settings
     prompt_of = np.asarray([c.prompt_index for c in drawn])
@@ -164,6 +164,7 @@ def _cloud(run: RunFolder, handle: Pairs, drawn: Sequence[Candidate], pairs: Seq
         "prompts": [prompt for _, prompt in prompts],
         "prompt": [places[c.prompt_index] for c in drawn],
         "seed": [str(c.seed) for c in drawn],  # as text: JavaScript's integers are exact up to 2**53 only
+        "earlier": [c.earlier is not None for c in drawn],
         "x": _rounded(x), "y": _rounded(y), "fidelity": _rounded(axes[0]), "alignment": _rounded(axes[1]),
         "pairs": [_listed(pairs[i], near[i]) for i in order],
         "rule": settings.rule, "window": window, "margin": settings.margin,

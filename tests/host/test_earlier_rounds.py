@@ -116,14 +116,20 @@ def test_dpo_rounds_links_its_rounds_as_a_user_would(server: Server):
 
 
 def test_two_rounds_by_hand(server: Server):
-    """A graph that lacks the widget takes one round, as the widget's default: a link does something."""
+    """A graph that lacks the widget takes one round, as the widget's default: a link does something.
+
+    Inspect Pairs says which candidates are of the round before.
+    """
     graph = rounds_by_hand("by_hand", 2, train_steps=2, learning_rate=1e-5)
     graph["sample_2"]["inputs"]["earlier"] = ["sample_1", 0]
-    server.run(graph)
+    graph["inspect"] = {"class_type": "DBDPO_InspectPairs", "inputs": {"pairs": ["pairs_2", 0], "edits": ""}}
+    shown = server.run(graph)["outputs"]["inspect"]["dbdpo_inspect"][0]
     found = sets_of(server, "by_hand")
     first = next(name for name, taken in found.items() if not taken)
     with RunFolder(run_path(server, "by_hand")) as run:
         assert sorted(found.values()) == [0, len(run.candidates(first))]
+        joined = run.candidates(next(name for name, taken in found.items() if taken))
+        assert shown["earlier"] == [c.earlier is not None for c in joined] and any(shown["earlier"])
 
 
 def test_drafts_beside_it_are_refused_at_the_door(server: Server):

@@ -1,7 +1,7 @@
 // The selected pair in large: winner and loser side by side above the reference photos; or a single candidate.
 
 import { make, picture } from "./dom.js"
-import { scoreText } from "./tip.js"
+import { scoreText, seedText } from "./tip.js"
 
 const THUMBS = { up: "▲ good", down: "▼ bad" }
 
@@ -40,7 +40,7 @@ class Figure {
         if (this.image.getAttribute("src") !== source) this.image.src = source
         this.image.alt = `${role}: candidate ${position}`
         const scores = `F ${scoreText(payload.fidelity[position])}  A ${scoreText(payload.alignment[position])}`
-        this.numbers.textContent = `${scores}\nseed ${payload.seed[position]}`
+        this.numbers.textContent = `${scores}\n${seedText(payload, position)}`
         const thumb = state.thumbOn(position)
         for (const [way, button] of Object.entries(this.buttons))
             button.setAttribute("aria-pressed", String(thumb === way))

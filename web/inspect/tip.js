@@ -7,6 +7,11 @@ export function scoreText(score) {
     return score === null ? "none" : score.toFixed(3)
 }
 
+/** The seed of a candidate, and whether it was drawn in a round before. */
+export function seedText(payload, position) {
+    return `seed ${payload.seed[position]}${payload.earlier?.[position] ? ", of a round before" : ""}`
+}
+
 const WIDTH = 430
 const APART = 18
 
@@ -32,7 +37,7 @@ export class Tip {
         this.prompt.textContent = payload.prompts[payload.prompt[position]]
         const [fidelity, alignment] = [payload.fidelity, payload.alignment].map((axis) => scoreText(axis[position]))
         const scores = `fidelity ${fidelity}, alignment ${alignment}`
-        this.numbers.textContent = `candidate ${position}, seed ${payload.seed[position]}; ${scores}`
+        this.numbers.textContent = `candidate ${position}, ${seedText(payload, position)}; ${scores}`
         // Above or below the point, where there is room, so that the point stays visible.
         const [above, wide] = [spot[1] > height / 2, Math.min(WIDTH, width)]
         const { style } = this.root
