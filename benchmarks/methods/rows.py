@@ -89,6 +89,7 @@ CHANGES: dict[str, tuple[str, Mapping[str, Mapping]]] = {
     "one_use": ("DPO, every candidate in at most one pair", {"pairs": {"max_uses": 1, "max_pairs_per_prompt": 5}}),
     "pareto": ("DPO, first over last Pareto front (CaPO)", {"pairs": {"rule": "pareto", "diversity": 0.0}}),
     "harmonic_fidelity": ("DPO, lambda-harmonic reward, lambda 0.8", {"pairs": {"fidelity_weight": 0.8}}),
+    "harmonic_third": ("DPO, lambda-harmonic reward, lambda 0.35", {"pairs": {"fidelity_weight": 0.35}}),
     "harmonic_alignment": ("DPO, lambda-harmonic reward, lambda 0.2", {"pairs": {"fidelity_weight": 0.2}}),
     "harmonic_far": ("DPO, lambda-harmonic reward, margin 1.5", {"pairs": {"margin": 1.5}}),
     "sum_far": ("DPO, weighted sum, margin 1.5", {"pairs": {"rule": "weighted_sum", "margin": 1.5}}),
