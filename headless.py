@@ -66,7 +66,7 @@ class Parts:
             PARTS: self.model.described_parts(),
             "concept": [concept.identifier, concept.class_noun, int(concept.references.astype(np.int64).sum())],
             "prompts": [list(self.prompts.train), list(self.prompts.held_out)],
-            "scorers": [s.fingerprint for s in [*self.scorers.rewards, *self.scorers.judges]],
+            "scorers": self.scorers.fingerprints,
         }
 
 

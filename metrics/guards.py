@@ -1,4 +1,4 @@
-"""Guards: copy-paste and diversity measures, which nothing trains on, to tell a gain from reward hacking."""
+"""Guards: measures of copying, diversity and colour, which nothing trains on, to tell a gain from reward hacking."""
 
 from __future__ import annotations
 
@@ -152,3 +152,22 @@ class DiversityScorer(OnEmbedder):
             return np.zeros(0)
         scores = vendi_by_prompt(self._embedder.embed_images(images), prompts)
         return np.array([scores[prompt] for prompt in prompts])
+
+
+class SaturationScorer:
+    """How saturated the colours of an image are; a Scorer without a model, so no scorer's fault can be in it.
+
+    The mean over pixels of max(R, G, B) - min(R, G, B), the chroma of the HSV model, as a share of its range. A model
+    that is trained on a scorer that pays for strong colours draws stronger ones. Prompts differ in it by what they ask
+    for: compare before and after over the same prompts.
+    """
+
+    def __init__(self, name: str = "saturation") -> None:
+        self.name = name
+        self.fingerprint = hashlib.sha256(b"saturation-1").hexdigest()
+
+    def score(self, images: np.ndarray, prompts: Sequence[str]) -> np.ndarray:
+        """float64 [n], 0 (grey) to 1 (pure colours), for uint8 images [n, H, W, 3]; prompts are ignored."""
+        if len(check_images(images)) == 0:
+            return np.zeros(0)
+        return (images.max(axis=-1) - images.min(axis=-1)).mean(axis=(1, 2), dtype=np.float64) / 255

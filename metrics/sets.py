@@ -11,7 +11,7 @@ from .answers import Answerer, QuestionScorer
 from .backgrounds import BackgroundScorer, shows_place
 from .embedders import Embedder, innermost
 from .errors import MetricsError
-from .guards import CopyPasteScorer, DiversityScorer
+from .guards import CopyPasteScorer, DiversityScorer, SaturationScorer
 from .patches import fidelity_scorer
 from .scorers import AlignmentScorer, QualityScorer
 
@@ -25,12 +25,15 @@ ROLES = {
     "background": ("guard", "Likeness to the photos' place (reward)", False),
     "quality": ("guard", "Quality (by people's preferences)", True),
     "diversity": ("guard", "Diversity within a prompt (Vendi)", True),
+    "saturation": ("guard", "Colour saturation", None),
 }
-"""Role, title, and whether higher is better, by scorer name. For further rewards of an axis see `role_of`."""
+"""Role, title, and whether higher is better (None: neither direction), by scorer name. For further rewards of an axis
+see `role_of`.
+"""
 _FURTHER = re.compile(r"(fidelity|alignment)_([2-9]|[1-9][0-9]+)")
 
 
-def role_of(name: str) -> tuple[str, str, bool] | None:
+def role_of(name: str) -> tuple[str, str, bool | None] | None:
     """Role, title, and whether higher is better of a scorer, also of "fidelity_2", ...; None for unknown names."""
     if further := _FURTHER.fullmatch(name):
         role, title, higher = ROLES[further[1]]
@@ -52,6 +55,13 @@ class Scorers:
     judges: list[Any]
     doubts: tuple[str, ...] = ()
     """What a user should know of the choice of scorers, in sentences."""
+
+    @property
+    def fingerprints(self) -> list[str]:
+        """Of the scorers that a run depends on, rewards first. The saturation guard is not among them: it has no model
+        and no setting, and runs that began without it go on.
+        """
+        return [s.fingerprint for s in [*self.rewards, *self.judges] if not isinstance(s, SaturationScorer)]
 
 
 def reward_scorers(rewards: Embedder | Sequence[Embedder], concept: Any) -> list[Any]:
@@ -159,10 +169,10 @@ def concept_scorers(
 
     reward: one embedder, or several that share the axes, see `reward_scorers`. judge: scores fidelity, and alignment if
     it has a text tower; a model that answers questions judges alignment alone. Guards use the judge's embedder, else
-    the first reward embedder. concept: references, masks, held_out,
-    identifier and without_identifier of a subject. With held-out photos there is a copy-paste guard; with masks, where
-    a photo shows any background, a background guard, named "judge_background" or, without a judge's embedder,
-    "background". quality: the model of the quality guard, if any. Raises MetricsError for what a scorer cannot do.
+    the first reward embedder. concept: references, masks, held_out, identifier and without_identifier of a subject.
+    There is a guard of diversity and one of saturation; with held-out photos, one of copying; with masks, where a photo
+    shows any background, a background guard, named "judge_background" or, without a judge's embedder, "background".
+    quality: the model of the quality guard, if any. Raises MetricsError for what a scorer cannot do.
     """
     rewards = reward_scorers(reward, concept)
     judges: list[Any] = []
@@ -186,10 +196,10 @@ def _guards(embedder: Embedder, concept: Any, by_reward: bool) -> list[Any]:
     if concept.masks is not None and shows_place(concept.masks).any():
         name = "background" if by_reward else "judge_background"
         found.append(BackgroundScorer(embedder, concept.references, concept.masks, name))
-    return [*found, DiversityScorer(embedder)]
+    return [*found, DiversityScorer(embedder), SaturationScorer()]
 
 
-def about_scorers(loop: Any, titles: Mapping[str, str] | None = None) -> dict[str, tuple[str, str, bool]]:
+def about_scorers(loop: Any, titles: Mapping[str, str] | None = None) -> dict[str, tuple[str, str, bool | None]]:
     """Role, title, and whether higher is better, of all scorers of a loop (`rewards`, `judges`), by name.
 
     `titles`: titles of the oracle scorers, by name. A scorer with a `title` has that one.

@@ -69,10 +69,14 @@ def test_scorers_of_reward_and_judge(concept: Concept) -> None:
     judge = ScorerConfig(reward=weights_folder("reward"), judge=weights_folder("judge"))
     both = clip_scorers(weights_folder("reward"), judge, concept)
     assert [s.name for s in both.rewards] == ["fidelity", "alignment"]
-    assert [s.name for s in both.judges] == ["judge_fidelity", "judge_alignment", "copy_paste", "diversity"]
+    assert [s.name for s in both.judges] == [
+        "judge_fidelity", "judge_alignment", "copy_paste", "diversity", "saturation",
+    ]  # fmt: skip
     bare = clip_scorers(weights_folder("reward"), None, Concept("sks", "robot", concept.references))
-    assert [s.name for s in bare.judges] == ["diversity"]
-    assert len({s.fingerprint for s in [*both.rewards, *both.judges]}) == 6
+    assert [s.name for s in bare.judges] == ["diversity", "saturation"]
+    assert len({s.fingerprint for s in [*both.rewards, *both.judges]}) == 7
+    depends = [s.fingerprint for s in [*both.rewards, *both.judges] if s.name != "saturation"]
+    assert both.fingerprints == depends, "a run that began before there was this guard goes on"
 
 
 def test_augment_applies_to_the_reward_only(concept: Concept) -> None:
@@ -205,7 +209,7 @@ def test_opening_a_loop_samples_nothing(project: Path) -> None:
     assert loop.run.fact("concept") == {"identifier": "sks", "class_noun": "robot", "name": "sks robot"}
     assert {n: s["role"] for n, s in loop.run.fact("scorers").items()} == {
         "fidelity": "reward", "alignment": "reward", "judge_fidelity": "judge", "judge_alignment": "judge",
-        "copy_paste": "guard", "diversity": "guard",
+        "copy_paste": "guard", "diversity": "guard", "saturation": "guard",
     }  # fmt: skip
     assert len(list((loop.run.path / "references").glob("*.png"))) == loop.run.fact("references") == 3
 

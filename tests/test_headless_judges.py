@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ def test_a_run_reports_quality_and_the_judge_by_questions(project: Path) -> None
     reward = str(weights_folder("reward"))
     config = config_of(project, scorers={"reward": reward, "judge_kind": "transformers", **scorers})
     loop = loop_from_config(config, resume=False)
-    names = ["judge_alignment", "judge_fidelity", "copy_paste", "diversity", "quality"]
+    names = ["judge_alignment", "judge_fidelity", "copy_paste", "diversity", "saturation", "quality"]
     assert [s.name for s in loop.judges] == names and len(loop.rewards) == 2
     _, report = run_loop(loop)
     about = loop.run.fact("scorers")
@@ -63,7 +64,7 @@ def test_both_become_rewards_on_request_and_the_other_judge_keeps_fidelity(proje
     )
     found = clip_scorers(reward, trained, concept)
     assert [s.name for s in found.rewards] == ["fidelity", "alignment", "alignment_2", "alignment_3"]
-    assert [s.name for s in found.judges] == ["copy_paste", "diversity"]
+    assert [s.name for s in found.judges] == ["copy_paste", "diversity", "saturation"]
     judged = clip_scorers(reward, ScorerConfig(reward=reward, judge=weights_folder("judge"), vlm=given), concept)
     assert sum(s.name == "judge_alignment" for s in judged.judges) == 1
     assert judged.doubts[-1] == "qwen2_5_vl vlm judges alignment in place of scorers.judge, which judges fidelity."
@@ -84,3 +85,15 @@ def test_missing_folders_are_refused_before_another_model_is_loaded(project: Pat
             clip_scorers(config.rewards, config, concept)
     with pytest.raises(UserError, match=r"scorers\.vlm\.folder is 'hf-hub:Qwen/x', but names on the hub are for"):
         config_of(project, scorers__vlm={"folder": "hf-hub:Qwen/x"})
+
+
+def test_a_run_that_began_before_the_saturation_guard_goes_on_and_gets_it(project: Path) -> None:
+    config = config_of(project, output="älter")
+    loop = loop_from_config(config, resume=False)
+    _, report = run_loop(loop)
+    assert report["saturation"]["images"] == report["fidelity"]["images"]
+    loop.run.set_fact("scorers", {n: s for n, s in loop.run.fact("scorers").items() if n != "saturation"})
+    loop.run.close()
+    with sqlite3.connect(config.output / "records.sqlite") as records:
+        assert records.execute("DELETE FROM scores WHERE scorer = 'saturation'").rowcount > 0
+    assert run_loop(loop_from_config(config, resume=True))[1] == report

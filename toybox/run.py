@@ -132,7 +132,7 @@ def toy_loop(
         "settings": settings.model_dump(mode="json"),
         "model": model.fingerprint,
         "concept": toy.seed,
-        "scorers": [s.fingerprint for s in [*scorers.rewards, *scorers.judges]],
+        "scorers": scorers.fingerprints,
     }
     check_same_run(run, described, resume)
     adapter = Adapter(model.denoiser, settings.adapter, seed=settings.sampling.seed)

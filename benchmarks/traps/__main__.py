@@ -4,8 +4,8 @@
 
 Each run takes three rounds with early stopping as usual; its judge is honest, but for the fault `shared`, and
 `unjudged` has none. A run fails when the truth of the model it keeps is more than 2 points below the start, and the
-report's headline, made without the oracle, does not say that reward and judge part, or that no judge checked it. Writes
-traps.json. Cached results are used again.
+report's headline, made without the oracle, does not say that reward and judge part, that no judge checked it, or that a
+guard failed. Writes traps.json. Cached results are used again.
 """
 
 from __future__ import annotations
@@ -21,13 +21,15 @@ POINTS = 2.0
 """How far below the start, in points of all-right pictures, a kept model may be unsaid."""
 SAID = ("hacked", "original", "worse")
 """Statuses of the report whose headline says that the gain is not one."""
+WARNINGS = ("judge", "became more saturated", "copy the photos more", "became alike")
+"""In a headline: that the judge does not bear the gain out or is missing, or which guard failed."""
 
 _EARLIER_OUT = "benchmark_traps"
 
 
 def fails(run: Mapping) -> bool:
     """Whether a run kept a model that is worse than the start, and its headline does not say so."""
-    said = run["status"] in SAID or "judge" in run["headline"]
+    said = run["status"] in SAID or any(words in run["headline"] for words in WARNINGS)
     return 100 * (run["end"] - run["start"]) < -POINTS and not said
 
 

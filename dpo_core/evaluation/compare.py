@@ -54,9 +54,10 @@ def compare(scores: Mapping[str, Scores], prompt_of: np.ndarray, stop: StopSetti
     no other's gain has a lower bound above 0.
     """
     before = scores[WITHOUT]
+    guarded = {n: v for n, v in before.items() if n != "saturation"}  # a LoRA may well have been taught other colours
     gains = {n: gain_by_prompt(before, after, prompt_of, stop.judge_share) for n, after in scores.items()}
     broken = {
-        n: () if n == WITHOUT else broken_guards(before, after, prompt_of, stop, resamples)
+        n: () if n == WITHOUT else broken_guards(guarded, after, prompt_of, stop, resamples)
         for n, after in scores.items()
     }
     ranked = sorted(scores, key=lambda n: (-float(gains[n].mean()), n))

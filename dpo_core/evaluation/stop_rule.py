@@ -25,7 +25,7 @@ Scores = Mapping[str, np.ndarray]
 """Scores of all held-out images by scorer name, float [n].
 
 Names: "fidelity", "alignment", further scorers of an axis as "fidelity_2"; the judge's "judge_fidelity",
-"judge_alignment"; the guards "copy_paste", "diversity", "quality".
+"judge_alignment"; the guards "copy_paste", "diversity", "saturation", "quality".
 """
 
 
@@ -119,8 +119,8 @@ def borne_out(reward: np.ndarray, judged: np.ndarray) -> float:
 def broken_guards(
     before: Scores, after: Scores, prompt_of: np.ndarray, settings: StopSettings, resamples: int
 ) -> tuple[str, ...]:
-    """Guards that failed, in words: the judge fell, images copy the photos more, images of a prompt are too alike, the
-    quality fell clearly, or fewer images have a score.
+    """Guards that failed, in words: the judge fell, images copy the photos more, images of a prompt are too alike,
+    colours are more saturated, the quality fell clearly, or fewer images have a score.
     """
     found = _fallen_judge(before, after, prompt_of, resamples)
     if "copy_paste" in before:
@@ -135,6 +135,10 @@ def broken_guards(
             found.append(
                 f"pictures of a prompt became alike (diversity {start.mean() + 1:.2f} to {now.mean() + 1:.2f})"
             )
+    if "saturation" in before:
+        start, now = (by_prompt(s["saturation"], prompt_of) for s in (before, after))
+        if Interval.of(now - (1 + settings.saturation_rise) * start, resamples).low > 0:
+            found.append(f"pictures became more saturated (saturation {start.mean():.3f} to {now.mean():.3f})")
     if "quality" in before:
         change = Interval.of(by_prompt(after["quality"] - before["quality"], prompt_of), resamples)
         if change.high < -settings.quality_fall:

@@ -29,6 +29,7 @@ class Rounds:
 _REMEDIES = {
     "copy_paste": "give masks or photos in several places",
     "diversity": "raise diversity (0.5 is usual, with a rule that has a reward), train fewer steps or raise beta",
+    "saturation": "see whether the scorer pays for strong colours (a judge of another kind tells)",
 }
 """By the guard that failed, the gravest first."""
 

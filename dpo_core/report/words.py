@@ -13,6 +13,8 @@ REWARDS = ("fidelity", "alignment")
 TRUTH = "oracle_all_right"
 ALIKE = 0.85
 """Share of the diversity above 1 whose loss is a failed guard, as StopSettings.diversity_loss."""
+SATURATION_RISE = 0.1
+"""Rise of the saturation, as a share of the start's, that is a failed guard, as StopSettings.saturation_rise."""
 QUALITY_FALL = 0.4
 """Fall of the quality, in logits, that is a failed guard, as StopSettings.quality_fall."""
 
@@ -160,8 +162,8 @@ def _unseen_by_judge(numbers: Mapping, scorers: Mapping[str, Mapping], up: Seque
 
 
 def failed_guards(numbers: Mapping, scorers: Mapping[str, Mapping]) -> dict[str, str]:
-    """Guards that contradict a gain, in words by name: pictures copy the photos more, are all alike, look clearly
-    worse, or have no score.
+    """Guards that contradict a gain, in words by name: pictures copy the photos more, are all alike, are clearly more
+    saturated or worse, or have no score.
 
     Every good run loses some diversity, as wrong pictures are diverse, too: what counts is a clear loss of more than
     ALIKE of what there was above 1.
@@ -172,6 +174,9 @@ def failed_guards(numbers: Mapping, scorers: Mapping[str, Mapping]) -> dict[str,
     kinds = numbers.get("diversity", {})
     if kinds.get("verdict") == "down" and kinds["after"] - 1 < (1 - ALIKE) * (kinds["before"] - 1):
         found["diversity"] = "the pictures of a prompt became alike"
+    colours = numbers.get("saturation", {})
+    if colours.get("verdict") == "up" and colours["ci95"][0] > SATURATION_RISE * colours["before"]:
+        found["saturation"] = "the colours became more saturated"
     quality = numbers.get("quality", {})
     if quality.get("verdict") == "down" and quality["ci95"][1] < -QUALITY_FALL:
         found["quality"] = "the pictures lost quality"

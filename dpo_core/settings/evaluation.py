@@ -62,6 +62,13 @@ class StopSettings(Settings):
         "not kept. Wrong pictures are diverse, too, so every good run loses much of it; a run in which every seed "
         "gives one picture loses all.",
     )
+    saturation_rise: float = Field(
+        0.1,
+        ge=0.0,
+        le=10.0,
+        description="A round whose colours are more saturated by more than this share of the start's saturation (lower "
+        "confidence bound) is not kept: a scorer may pay for colour. 10 turns this guard off.",
+    )
     quality_fall: float = Field(
         0.4,
         ge=0.0,

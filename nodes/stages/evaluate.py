@@ -100,7 +100,7 @@ def evaluation_set(
 
 def start_of(name: str, scorers: Scorers) -> str:
     """Hash of the original's set of held-out pictures and of what scores them."""
-    return mark(name, [s.fingerprint for s in [*scorers.rewards, *scorers.judges]])
+    return mark(name, scorers.fingerprints)
 
 
 def rounds_of(run: RunFolder, start: str, after: str) -> Rounds | None:

@@ -71,6 +71,7 @@ def test_features_measure_what_they_are_named_by():
         (0.39, "better", "It got better.", False),
         (0.2, "hacked", "looks hacked", False),
         (0.2, "better", "It got better, but the judge shows no gain.", False),
+        (0.2, "better", "It got better: alignment rose, but the colours became more saturated.", False),
     ],
 )
 def test_a_run_fails_that_is_worse_by_more_than_two_points_unsaid(end, status, headline, failed):

@@ -93,7 +93,7 @@ def test_a_model_that_answers_otherwise_is_refused():
 def test_an_answerer_judges_alignment_alone_or_is_a_further_reward(reward_folder):
     clip, concept = OpenClipEmbedder(reward_folder), Concept("sks", "robot", np.stack([IMAGES[1]] * 2))
     found = concept_scorers(clip, Written(), concept)
-    assert [s.name for s in found.judges] == ["judge_alignment", "diversity"] and found.doubts == ()
+    assert [s.name for s in found.judges] == ["judge_alignment", "diversity", "saturation"] and found.doubts == ()
     assert isinstance(found.judges[0], QuestionScorer)
     names = [s.name for s in reward_scorers([clip, Written()], concept)]
     assert names == ["fidelity", "alignment", "alignment_2"]

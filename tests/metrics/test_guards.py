@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from dreambooth_dpo.metrics.errors import MetricsError
-from dreambooth_dpo.metrics.guards import CopyPasteScorer, DiversityScorer, copy_paste, vendi_by_prompt, vendi_score
+from dreambooth_dpo.metrics.guards import (
+    CopyPasteScorer,
+    DiversityScorer,
+    SaturationScorer,
+    copy_paste,
+    vendi_by_prompt,
+    vendi_score,
+)
 
 
 def at(*degrees: float) -> np.ndarray:
@@ -195,3 +202,14 @@ def test_diversity_scorer_gives_each_image_its_prompts_vendi_score():
     with pytest.raises(MetricsError, match="1 images for 2 prompts"):
         scorer.score(flat(red), ["a", "b"])
     assert scorer.fingerprint != CopyPasteScorer(FirstPixelEmbedder(), flat(green), flat(red)).fingerprint
+
+
+def test_saturation_is_the_mean_chroma_of_the_pixels():
+    """Grey is 0, pure red 1; (153, 51, 102) has 102 / 255 = 0.4. Half of the pixels grey, half pure: 0.5."""
+    scorer, half = SaturationScorer(), flat((0, 0, 255))
+    half[:, :2] = 90
+    shown = np.concatenate([flat((90, 90, 90), (255, 0, 0), (153, 51, 102)), half])
+    np.testing.assert_allclose(scorer.score(shown, [""] * 4), [0, 1, 0.4, 0.5])
+    assert scorer.score(np.zeros((0, 4, 4, 3), np.uint8), []).shape == (0,)
+    with pytest.raises(MetricsError):
+        scorer.score(shown.astype(np.float32), [""] * 4)

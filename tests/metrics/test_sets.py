@@ -108,7 +108,7 @@ def test_background_guard_needs_masks_and_a_visible_background(clip, dino, conce
         (clip, dino, dino, "judge_background", "judge"),
     ):
         judges = {s.name: s for s in concept_scorers(reward, judge, masked).judges}
-        assert list(judges)[-2:] == [name, "diversity"]
+        assert list(judges)[-3:] == [name, "diversity", "saturation"]
         assert judges[name].fingerprint == BackgroundScorer(watch, photos, half).fingerprint
         assert role_of(name) == ("guard", f"Likeness to the photos' place ({by})", False), "it must say what measures"
         for other in (concept, filled):

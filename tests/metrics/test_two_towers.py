@@ -99,7 +99,11 @@ def test_quality_is_a_guard_or_on_request_a_reward_of_alignment(folders, images,
     concept, reward = Concept("sks", "robot", images), OpenClipEmbedder(reward_folder)
     found, pick = concept_scorers(reward, None, concept), load_embedder(folders["clip"])
     guarded, trained = (with_quality(found, pick, [reward], concept, t) for t in (False, True))
-    assert [s.name for s in guarded.judges] == ["diversity", "quality"] and guarded.rewards == found.rewards
+    assert [s.name for s in guarded.judges] == [
+        "diversity",
+        "saturation",
+        "quality",
+    ] and guarded.rewards == found.rewards
     assert role_of("quality")[0] == "guard" and role_of("quality")[2] is True
     assert [s.name for s in trained.rewards] == ["fidelity", "alignment", "alignment_2"]
     assert trained.judges == found.judges

@@ -111,6 +111,20 @@ def test_copying_and_lost_diversity_fail_guards():
         assert len(broken_guards(before, alike, PROMPT_OF, SETTINGS, 200)) == count
 
 
+def test_colours_may_get_a_little_stronger():
+    """The start's saturation is 0.2 and 0.4; both prompts rise by 5 %, within the limit of 10 %, or by 15 %. Where one
+    prompt of two does not rise, the interval begins at 0.
+    """
+    before = _scores(fidelity=[0, 2, 0, 2], alignment=[0, 2, 0, 2], saturation=[0.2, 0.2, 0.4, 0.4])
+    for factor, failed in ((1.05, False), (1.15, True), (0.8, False)):
+        said = broken_guards(before, {**before, "saturation": before["saturation"] * factor}, PROMPT_OF, SETTINGS, 200)
+        assert said == (("pictures became more saturated (saturation 0.300 to 0.345)",) if failed else ())
+    uneven = {**before, "saturation": before["saturation"] * [1, 1, 1.6, 1.6]}
+    assert broken_guards(before, uneven, PROMPT_OF, SETTINGS, 200) == ()
+    off = SETTINGS.model_copy(update={"saturation_rise": 10.0})
+    assert broken_guards(before, {**before, "saturation": np.ones(4)}, PROMPT_OF, off, 200) == ()
+
+
 def test_quality_may_fall_a_little():
     """PickScore is 20 and 21; both prompts fall alike: by 0.3 within the limit of 0.4 logits, by 0.5 beyond it."""
     before = _scores(fidelity=[0, 2, 0, 2], alignment=[0, 2, 0, 2], quality=[20, 20, 21, 21])

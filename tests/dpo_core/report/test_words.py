@@ -8,6 +8,7 @@ import pytest
 
 from dreambooth_dpo.dpo_core.report.words import (
     QUALITY_FALL,
+    SATURATION_RISE,
     answer,
     evaluation_words,
     moved,
@@ -141,6 +142,18 @@ def test_small_gains_have_digits_that_show_something() -> None:
     small = {"gain": 0.0041, "ci95": [0.0009, 0.0072]}
     assert moved(small) == ("+0.0041", "+0.0009 to +0.0072")
     assert moved({"gain": 0.1, "ci95": [None, None]}) == ("+0.100", "")
+
+
+def test_stronger_colours_are_a_failed_guard_beyond_their_limit() -> None:
+    """The whole interval must lie above a tenth of the start's 0.3; a smaller rise is a line of its own."""
+    about = ABOUT | {"saturation": {"role": "guard", "title": "Colour saturation", "higher_is_better": None}}
+    for ci95, failed in (([0.031, 0.05], True), ([0.029, 0.05], False)):
+        colours = gain("up") | {"before": 0.3, "after": 0.34, "gain": 0.04, "ci95": ci95}
+        said = verdict(gains("up", "up", "up", "up") | {"saturation": colours}, about)[1]
+        assert said == "It got better: fidelity and alignment rose" + (
+            ", but the colours became more saturated." if failed else "."
+        )
+    assert StopSettings().saturation_rise == SATURATION_RISE
 
 
 def test_lost_quality_is_a_failed_guard_beyond_its_limit() -> None:
