@@ -19,8 +19,9 @@ Results = dict[int, dict[str, dict]]
 
 
 def gain_of(measures: dict, score: str, at: int, part: str = "all", since: int = 0) -> float:
+    """The gain since a round; NaN where the concept has no such measure."""
     values = measures["scores"][score][part]
-    return values[at] - values[since]
+    return float("nan") if None in (values[at], values[since]) else values[at] - values[since]
 
 
 def ends(results: Results, name: str) -> dict[int, tuple[dict, int, int]]:
@@ -55,14 +56,19 @@ def summarise(results: Results, name: str) -> dict:
     """
     found = list(ends(results, name).values())
     scores = [s for s in (*MAIN, *DETAILS) if all(s in m["scores"] for m, *_ in found)]
+
+    def gains(score: str, part: str) -> list[float]:
+        return [gain_of(m, score, at, part, since) for m, since, at in found]
+
     table = {
-        part: {s: _estimate([gain_of(m, s, at, part, since) for m, since, at in found]) for s in scores}
+        part: {s: _estimate(values) for s in scores if not np.isnan(values := gains(s, part)).all()}
         for part in ("all", "seen", "unseen")
     }
+    after = {s: [v for m, _, at in found if (v := m["scores"][s]["all"][at]) is not None] for s in scores}
     drift = [max(m["winner_alarms"][:at], default=0.0) for m, _, at in found if "winner_alarms" in m]
     return {
         **table,
-        "after": {s: float(np.mean([m["scores"][s]["all"][at] for m, _, at in found])) for s in scores},
+        "after": {s: float(np.mean(values)) for s, values in after.items() if values},
         "winner_drift": float(np.mean(drift)) if drift else None,
         "seconds": float(np.mean([m["seconds"] * at / max(1, len(m["rounds"]) - 1) for m, _, at in found])),
     }

@@ -13,7 +13,7 @@ import numpy as np
 
 from ...dpo_core.evaluation.standings import standings
 from ...dpo_core.evaluation.stop_rule import decide, kept_words
-from ...dpo_core.json_values import to_json
+from ...dpo_core.json_values import finite, to_json
 from ...dpo_core.run.files import write_json
 from ...dpo_core.run.folder import RunFolder
 from ...dpo_core.settings import LoopSettings, StopSettings
@@ -237,7 +237,7 @@ def _with_variety(seed: int, kept: Path, result: dict) -> dict:
     if not set(KINDS) <= set(result["scores"]) and (folder := kept.with_suffix("")).is_dir():
         with RunFolder(folder) as run:
             embedder = OpenClipEmbedder(weights_folder("judge"))
-            result["scores"] |= among_right(run, concept_from_seed(seed), result["rounds"], embedder)
+            result["scores"] |= finite(among_right(run, concept_from_seed(seed), result["rounds"], embedder))
         write_json(kept, result)
     return result
 

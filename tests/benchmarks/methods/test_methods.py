@@ -37,6 +37,7 @@ from dreambooth_dpo.benchmarks.methods.rows import OLDER as ON_EARLIER
 from dreambooth_dpo.benchmarks.methods.runs import of_seed, seeded_rows
 from dreambooth_dpo.benchmarks.methods.tables import show_gains, show_kept, show_seeds, show_stops
 from dreambooth_dpo.dpo_core.pairs.rules import PAIR_RULES
+from dreambooth_dpo.dpo_core.run.files import write_json
 from dreambooth_dpo.dpo_core.settings import GROUPED
 from dreambooth_dpo.dpo_core.training.objectives import OBJECTIVES
 from dreambooth_dpo.toybox.defaults import TOY_PERSONALIZE, TOY_SETTINGS
@@ -131,6 +132,21 @@ def test_rows_differ_from_the_default_in_one_thing():
             assert "evaluation" not in changed
             assert ("sampling" in changed) == (name in (*POOLS, *CHEAPER, *AGAIN, *OTHER_CANDIDATES)), name
     assert all(rows(ALL_ROUNDS)[name] == EARLIER_TABLE[name] for name in ON_EARLIER)
+
+
+def test_a_measure_that_a_concept_lacks_is_left_out(tmp_path):
+    """Concept 1 has no variety among right pictures; of concept 0 it falls by 0.1. Nobody has it in unseen contexts."""
+    both = {0: [0.0, -0.1], 1: [0.0, None]}
+    results = {}
+    for concept, changes in both.items():
+        found = _measures([0.4, 0.5])
+        found["scores"]["right_vendi"] = {"all": changes, "seen": changes, "unseen": [None, None]}
+        results[concept] = {DEFAULT: found}
+    summary = summarise(results, DEFAULT)
+    assert summary["all"]["right_vendi"] == {"mean": -0.1, "ci95": [None, None], "up": 0, "concepts": 1}
+    assert "right_vendi" not in summary["unseen"] and summary["after"]["right_vendi"] == -0.1
+    write_json(tmp_path / "methods.json", summary)
+    show_gains({DEFAULT: summary})
 
 
 def test_the_papers_row_has_two_rounds_each_on_half_of_the_prompts():
