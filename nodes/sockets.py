@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -131,5 +132,5 @@ class Kept:
     """Training curves of the last round that ran (PIL)."""
     made: tuple[RoundMade, ...] = ()
     """The start and the rounds measured so far; the start has an evaluation alone."""
-    judged: bool = True
-    """Whether a judge measured them."""
+    gains: tuple[Mapping[str, dict], ...] = ()
+    """Of each round, every score's gain as JSON with its verdict, by the scorer's name."""

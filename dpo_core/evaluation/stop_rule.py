@@ -21,6 +21,11 @@ from ..statistics import bootstrap_interval, by_prompt, mean_known, spread_withi
 BORNE_OUT = 2.0
 """How many times the judge's gain of an axis the reward's may count, both in standard deviations."""
 
+SATURATION_FLOOR = 0.01
+"""The least rise of saturation, 0..1, that may fail its guard: a tenth of what is nearly grey is not seen."""
+SATURATION_OFF = 10.0
+"""The value of `stop.saturation_rise` that turns the guard off."""
+
 Scores = Mapping[str, np.ndarray]
 """Scores of all held-out images by scorer name, float [n].
 
@@ -135,9 +140,10 @@ def broken_guards(
             found.append(
                 f"pictures of a prompt became alike (diversity {start.mean() + 1:.2f} to {now.mean() + 1:.2f})"
             )
-    if "saturation" in before:
+    if "saturation" in before and settings.saturation_rise < SATURATION_OFF:
         start, now = (by_prompt(s["saturation"], prompt_of) for s in (before, after))
-        if Interval.of(now - (1 + settings.saturation_rise) * start, resamples).low > 0:
+        most = start + np.maximum(settings.saturation_rise * start, SATURATION_FLOOR)
+        if Interval.of(now - most, resamples).low > 0:
             found.append(f"pictures became more saturated (saturation {start.mean():.3f} to {now.mean():.3f})")
     if "quality" in before:
         change = Interval.of(by_prompt(after["quality"] - before["quality"], prompt_of), resamples)

@@ -32,6 +32,7 @@ _REMEDIES = {
     "saturation": "see whether the scorer pays for strong colours (a judge of another kind tells)",
 }
 """By the guard that failed, the gravest first."""
+_UNCONFIRMED = "Look at its pictures before you use it: only the scores that were trained on show a gain. "
 
 
 def advice(
@@ -48,6 +49,7 @@ def advice(
     axes were traded, whether alignment fell. strength: what a strength sweep recommends, if one was made; 0: none.
     judged: whether a judge, or the truth, checked the gain.
     """
+    gained = status in ("better", "unconfirmed")
     if status == "original" or (rounds and not rounds.kept):
         return "Your original is kept: " + (
             "the best round failed a guard. Train fewer steps or raise beta, and look at its pictures."
@@ -55,13 +57,14 @@ def advice(
             else "no round is shown to be better. More candidates per prompt or rounds make a gain larger; more "
             "held-out prompts make a small one visible."
         )
-    if status == "better" and strength == 0:
+    if gained and strength == 0:
         return "Do not use it: the strength sweep found no strength at which it helps."
-    if status == "better" and lost:
+    if gained and lost:
         remedy = next((said for guard, said in _REMEDIES.items() if guard in lost), "train fewer steps or raise beta")
+        first = _UNCONFIRMED if status == "unconfirmed" else ""
         return (
-            f"Use it at a lower strength (the strength sweep finds one), or keep an earlier round; then {remedy} and "
-            "train again."
+            f"{first}Use it at a lower strength (the strength sweep finds one), or keep an earlier round; then "
+            f"{remedy} and train again."
         )
     if status == "better":
         use = f"Use it at strength {1 if strength is None else strength:g}."
@@ -73,8 +76,8 @@ def advice(
     if status == "mixed":
         return f"{'Lower' if lower else 'Raise'} fidelity_weight and train again, or try a lower strength."
     return {
-        "unconfirmed": "Look at its pictures before you use it: only the scores that were trained on show a gain. More "
-        "held-out prompts make a real gain visible to the judge, too.",
+        "unconfirmed": f"{_UNCONFIRMED}More held-out prompts make a real gain visible to the judge, too."
+        + (f" The sweep's strength is {strength:g}." if strength else ""),
         "hacked": "Look at the pictures before you use it. Train fewer rounds, or with a second reward scorer.",
         "worse": "Use your original. Look at the pairs, then train with fewer steps or a lower learning rate.",
         "none": "Use your original: more rounds or candidates per prompt make a gain larger; more held-out prompts "

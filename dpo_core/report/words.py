@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ..axes import names_of
 from ..digits import decimals, interval_of
+from ..evaluation.stop_rule import SATURATION_FLOOR
 from .advice import Rounds, advice
 
 REWARDS = ("fidelity", "alignment")
@@ -175,7 +176,9 @@ def failed_guards(numbers: Mapping, scorers: Mapping[str, Mapping]) -> dict[str,
     if kinds.get("verdict") == "down" and kinds["after"] - 1 < (1 - ALIKE) * (kinds["before"] - 1):
         found["diversity"] = "the pictures of a prompt became alike"
     colours = numbers.get("saturation", {})
-    if colours.get("verdict") == "up" and colours["ci95"][0] > SATURATION_RISE * colours["before"]:
+    if colours.get("verdict") == "up" and colours["ci95"][0] > max(
+        SATURATION_RISE * colours["before"], SATURATION_FLOOR
+    ):
         found["saturation"] = "the colours became more saturated"
     quality = numbers.get("quality", {})
     if quality.get("verdict") == "down" and quality["ci95"][1] < -QUALITY_FALL:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -57,10 +57,15 @@ def evaluate(
         gains = measured.gains(*sets)
         run.set_fact(f"report_{mark(sets)}", {title: to_json(gain) for title, gain in gains.items()})
         by_name = {title: gain_dict(gain) for title, gain in gains.items()}
-        about = {name: dict(zip(("role", "title", "higher_is_better"), role_of(name), strict=True)) for name in gains}
+        about = about_scores(gains)
         grid = _grid(run, sets, candidates.prompts.held_out, seeds)
         said = evaluation_words(by_name, about, rounds_of(run, start_of(sets[0], scorers), sets[1]))
         return Evaluated(grid, said, compare(run, measured, sets, candidates.prompts.held_out, seeds))
+
+
+def about_scores(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Role, title and higher_is_better of each score, as the report's words take them."""
+    return {name: dict(zip(("role", "title", "higher_is_better"), role_of(name), strict=True)) for name in names}
 
 
 def measure(

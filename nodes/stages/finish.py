@@ -23,13 +23,19 @@ def finish_candidates(
     """Draw the drafts in these pairs with `steps` steps: (handle, one picture of each prompt, summary).
 
     steps: None for those of the model's family. Pictures: uint8 [n, H, W, 3], n at most 64. Raises UserError if the
-    drafts have as many steps or more, if the sampler adds noise, or if another MODEL drew the drafts.
+    drafts have as many steps or more or hold candidates of a round before, if the sampler adds noise, or if another
+    MODEL drew the drafts.
     """
     drafts, steps = handle.scored.candidates, steps or model_family(model).steps.value
     if drafts.settings.candidate_steps:
         raise UserError(
             f"these drafts were drawn with candidate_steps {drafts.settings.candidate_steps}, which makes candidates "
             "cheap in another way: set candidate_steps to 0 on Sample Candidates, or leave Finish Candidates out."
+        )
+    if drafts.settings.earlier_rounds:
+        raise UserError(
+            "these drafts hold candidates of a round before (the link earlier of Sample Candidates), which would not "
+            "be drawn in full: unlink earlier, or leave Finish Candidates out."
         )
     if wrong := drafts_refused(drafts.settings.steps, steps, drafts.sampler.name):
         raise UserError(wrong)

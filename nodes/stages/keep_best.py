@@ -16,16 +16,18 @@ from ...dpo_core.evaluation.gains import Gain
 from ...dpo_core.evaluation.held_out import Measured
 from ...dpo_core.evaluation.stop_rule import Decision, Standing, decide, kept_words
 from ...dpo_core.json_values import to_json
-from ...dpo_core.report.advice import Rounds, advice
+from ...dpo_core.report.advice import Rounds
+from ...dpo_core.report.numbers import gain_dict
 from ...dpo_core.report.plots.figure import figure_image
 from ...dpo_core.report.plots.rounds import watch_figure
 from ...dpo_core.report.plots.theme import theme
+from ...dpo_core.report.words import next_step
 from ...dpo_core.run.folder import RunFolder
 from ...dpo_core.settings import EvaluationSettings, StopSettings, TrainSettings
 from ...metrics.sets import concept_scorers, role_of
 from ..host.runs import NodeProgress
 from ..sockets import Candidates, Kept
-from .evaluate import evaluation_set, measure, start_of
+from .evaluate import about_scores, evaluation_set, measure, start_of
 from .loop_record import made_by, record_end, record_loop
 from .train import DPOLora
 
@@ -66,13 +68,15 @@ def keep_best(
     decision = _decide((*earlier, now), rule, lora.stopped)
     model, given = _kept(decision, now, (before, after), lora, so_far)
     made = made_by(so_far, sets, measured, candidates, lora)
-    lines = (*(so_far.lines if so_far else [_heading(measured)]), _line(now, measured.gains(*sets)))
+    gains = measured.gains(*sets)
+    lines = (*(so_far.lines if so_far else [_heading(measured)]), _line(now, gains))
+    verdicts = (*(so_far.gains if so_far else ()), {name: gain_dict(gain) for name, gain in gains.items()})
     standings = (*earlier, now)
     with RunFolder(candidates.folder) as run:
         record_loop(run, candidates, lora, made, (found, standings, decision))
         names, watched = [m.evaluation for m in made], [to_json(standing) for standing in standings]
         run.set_fact(f"rounds_{start}", {"sets": names, "kept": to_json(decision), "watch": watched})
-    return Kept(start, standings, decision, lines, model, given, candidates, lora.curves, made, judge is not None)
+    return Kept(start, standings, decision, lines, model, given, candidates, lora.curves, made, verdicts)
 
 
 def ended(so_far: Kept, why: str) -> Kept:
@@ -97,7 +101,9 @@ def _over(so_far: Kept, reason: str) -> Kept:
 def report(kept: Kept) -> str:
     """Which round is kept and why, then the gain of each round."""
     said = kept_words(kept.decision, kept.standings)
-    told = advice("better", rounds=_rounds(kept), judged=kept.judged)
+    shown = kept.decision.kept or kept.decision.best or len(kept.gains)
+    gains = kept.gains[shown - 1]
+    told = next_step(gains, about_scores(gains), _rounds(kept))
     return "\n".join([said, told, *kept.lines])
 
 

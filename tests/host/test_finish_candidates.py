@@ -93,12 +93,15 @@ def test_another_margin_after_finishing_draws_nothing_again(server: Server):
         ),
         ({"draft": {"sampler_name": "euler_ancestral"}}, "sampler euler_ancestral adds noise while sampling"),
         ({"finish": {"model": ["other", 0]}}, "these drafts were drawn by another MODEL"),
+        ({"draft": {"earlier": ["before", 0]}}, "these drafts hold candidates of a round before"),
         ({"draft_pairs": {"margin": TOO_MUCH}}, "no pair fits the window 20..70 degrees"),
     ],
 )
 def test_drafts_that_cannot_be_finished_are_refused(server: Server, changes: dict, said: str):
     graph = drafted("refused", **changes)
     graph["other"] = node("LoadToybox", concept=1, personalized=False, steps=20)
+    drawn = {name: value for name, value in graph["draft"]["inputs"].items() if name != "earlier"}
+    graph["before"] = node("SampleCandidates", **{**drawn, "seed": 5})
     assert said in refused(server, graph)
     assert sets(run_path(server, "refused"), "finished") == []
 

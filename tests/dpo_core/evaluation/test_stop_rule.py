@@ -122,7 +122,12 @@ def test_colours_may_get_a_little_stronger():
     uneven = {**before, "saturation": before["saturation"] * [1, 1, 1.6, 1.6]}
     assert broken_guards(before, uneven, PROMPT_OF, SETTINGS, 200) == ()
     off = SETTINGS.model_copy(update={"saturation_rise": 10.0})
-    assert broken_guards(before, {**before, "saturation": np.ones(4)}, PROMPT_OF, off, 200) == ()
+    for grey in (before, {**before, "saturation": np.zeros(4)}):
+        assert broken_guards(grey, {**before, "saturation": np.ones(4)}, PROMPT_OF, off, 200) == ()
+    nearly_grey = {**before, "saturation": np.full(4, 0.01)}
+    for now, failed in ((0.019, False), (0.1, True)):
+        said = broken_guards(nearly_grey, {**before, "saturation": np.full(4, now)}, PROMPT_OF, SETTINGS, 200)
+        assert len(said) == failed
 
 
 def test_quality_may_fall_a_little():

@@ -60,6 +60,13 @@ def test_a_failed_guard_comes_before_another_round() -> None:
     assert "One more round" not in advice("better", ["copy_paste"], rounds=rising)
 
 
+def test_an_unconfirmed_gain_keeps_what_sweep_and_guards_say() -> None:
+    assert advice("unconfirmed", strength=0).startswith("Do not use it: the strength sweep")
+    assert advice("unconfirmed", strength=0.5).endswith("The sweep's strength is 0.5.")
+    said = advice("unconfirmed", ["saturation"])
+    assert said.startswith("Look at its pictures before you use it") and "strong colours" in said
+
+
 def test_a_trade_is_turned_back() -> None:
     assert advice("mixed", lower=True).startswith("Lower fidelity_weight")
     assert advice("mixed", lower=False).startswith("Raise fidelity_weight")
