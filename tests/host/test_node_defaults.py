@@ -151,11 +151,16 @@ def test_the_strengths_are_the_engines(nodes):
 
 
 def test_rounds_offers_the_widgets_of_its_parts(nodes):
-    """DPO Rounds has the widgets of its nodes with equal defaults, ranges and tooltips, except `round`."""
+    """DPO Rounds has the widgets of its nodes with equal defaults, ranges and tooltips, except `round`, and earlier_rounds: by
+    hand, the link `earlier` says whether there are any.
+    """
     whole = {w.id: w.as_dict() for w in widgets(nodes["DBDPO_Rounds"])}
     for part in ("DBDPO_SampleCandidates", "DBDPO_BuildPairs", "DBDPO_TrainStep"):
         for widget in widgets(nodes[part]):
             if widget.id == "round":
+                continue
+            if widget.id == "earlier_rounds":
+                assert (whole.pop(widget.id)["default"], widget.default) == (0, 1)
                 continue
             assert whole.pop(widget.id) == widget.as_dict(), f"{part}.{widget.id}"
     assert list(whole) == ["rounds", "keep", "seeds_per_prompt", "draft_steps", "own_pairs", "own_prompt", "own_weight"]
