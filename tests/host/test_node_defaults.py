@@ -151,8 +151,8 @@ def test_the_strengths_are_the_engines(nodes):
 
 
 def test_rounds_offers_the_widgets_of_its_parts(nodes):
-    """DPO Rounds has the widgets of its nodes with equal defaults, ranges and tooltips, except `round`, and earlier_rounds: by
-    hand, the link `earlier` says whether there are any.
+    """DPO Rounds has the widgets of its nodes with equal defaults, ranges and tooltips, except `round`; and
+    earlier_rounds: by hand, the link `earlier` says whether there are any.
     """
     whole = {w.id: w.as_dict() for w in widgets(nodes["DBDPO_Rounds"])}
     for part in ("DBDPO_SampleCandidates", "DBDPO_BuildPairs", "DBDPO_TrainStep"):
