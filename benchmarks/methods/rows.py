@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ...dpo_core.settings import GROUPED, LoopSettings, PersonalizeSettings
 from ..common.concepts import EARLIER_VALUES, changed
-from .cheaper import again, cheap_rounds, more_rounds
+from .cheaper import Described, again, cheap_rounds, more_rounds
 from .reuse import DRAWS
 
 DEFAULT = "lambda_harmonic"
@@ -166,9 +166,6 @@ def _rows(base: LoopSettings) -> dict[str, Row]:
     def row(about: str, reward: str = "plain", rounds: int | None = None, **groups: Mapping) -> Row:
         return Row(changed(base, rounds, **groups), about, reward)
 
-    def described(made: tuple[str, LoopSettings]) -> Row:
-        return Row(made[1], made[0])
-
     def raft(part: int) -> Row:
         rate = EARLIER_VALUES["train"]["learning_rate"] / part
         slower = {**EARLIER_VALUES["train"], "objective": "raft", "learning_rate": rate}
@@ -203,10 +200,10 @@ def _rows(base: LoopSettings) -> dict[str, Row]:
             for name in ("matched_pairs", "diverse_pairs", "weighted_sum", "angle_window")
         },
         "faster": row("DPO, four times the learning rate", train={"learning_rate": 4 * train.learning_rate}),
-        "cheap_rounds": described(cheap_rounds(base, 8, train.learning_rate)),
-        "cheap_rounds_fast": described(cheap_rounds(base, 8, 2 * train.learning_rate)),
-        "cheap_rounds_faster": described(cheap_rounds(base, 8, 4 * train.learning_rate)),
-        "cheap_shorter": described(cheap_rounds(base, 14, 2 * train.learning_rate, parts=4)),
+        "cheap_rounds": _described(cheap_rounds(base, 8, train.learning_rate)),
+        "cheap_rounds_fast": _described(cheap_rounds(base, 8, 2 * train.learning_rate)),
+        "cheap_rounds_faster": _described(cheap_rounds(base, 8, 4 * train.learning_rate)),
+        "cheap_shorter": _described(cheap_rounds(base, 14, 2 * train.learning_rate, parts=4)),
         "paper": _paper(base),
         "reuse_5": row(
             "DPO, 5 fresh candidates, and all 5 of the round before",
@@ -217,7 +214,7 @@ def _rows(base: LoopSettings) -> dict[str, Row]:
             "DPO, 5 fresh candidates, and the 3 of the round before whose error changed least",
             earlier=3,
         ),
-        **{name: described(row) for name, row in {**again(base), **more_rounds(base)}.items()},
+        **{name: _described(row) for name, row in {**again(base), **more_rounds(base)}.items()},
         "augmented": row("DPO, scores averaged over a flip and small shifts", "augmented"),
         "mean_of_two": row("DPO, mean of two scorers on each axis", "mean of two", pairs={"combine": "mean"}),
         "worst_of_two": row("DPO, worst of two scorers on each axis", "worst of two"),
@@ -238,6 +235,11 @@ def _paper(base: LoopSettings) -> Row:
         settings.model_copy(update={"prompt_parts": parts}),
         "DreamBoothDPO (arXiv 2505.20975): angle window 20..70, two rounds, each on its half of the prompts",
     )
+
+
+def _described(made: Described) -> Row:
+    about, settings = made
+    return Row(settings, about)
 
 
 def _merged(one: Mapping[str, Mapping], other: Mapping[str, Mapping]) -> dict[str, dict]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ...dpo_core.evaluation.stop_rule import SATURATION_OFF
 from ..common.command import command_parser, parse_names, write_result
 from ..common.concepts import by_concept
 from .faults import FAULTS, STRENGTHS
@@ -25,6 +26,7 @@ WARNINGS = ("judge", "became more saturated", "copy the photos more", "became al
 """In a headline: that the judge does not bear the gain out or is missing, or which guard failed."""
 
 _EARLIER_OUT = "benchmark_traps"
+_UNGUARDED_OUT = "traps_no_saturation_guard"
 
 
 def fails(run: Mapping) -> bool:
@@ -38,11 +40,15 @@ def main() -> None:
     parser.add_argument("--faults", default=",".join(FAULTS), help="names, separated by commas; default: all")
     about_earlier = f"the toybox's settings as they were before 2026-12, in runs/{_EARLIER_OUT}"
     parser.add_argument("--earlier", action="store_true", help=about_earlier)
+    about_guard = f"stop.saturation_rise {SATURATION_OFF:g}, which turns that guard off, in runs/{_UNGUARDED_OUT}"
+    parser.add_argument("--no-saturation-guard", dest="unguarded", action="store_true", help=about_guard)
     args = parser.parse_args()
     if args.earlier and args.out == parser.get_default("out"):
         args.out = args.out.with_name(_EARLIER_OUT)
+    if args.unguarded and args.out == parser.get_default("out"):
+        args.out = args.out.with_name(_UNGUARDED_OUT)
     traps = [(name, s) for name in parse_names(parser, args.faults, FAULTS, "fault") for s in STRENGTHS]
-    results = by_concept(run_concept, args.concepts, args.jobs, args.out, traps, args.earlier)
+    results = by_concept(run_concept, args.concepts, args.jobs, args.out, traps, args.earlier, args.unguarded)
     print("| fault | strength | truth of the kept model, against the start, by concept | kept round | status |")
     print("| --- | --- | --- | --- | --- |")
     for name, strength in traps:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...dpo_core.evaluation.stop_rule import SATURATION_OFF
 from ...dpo_core.report.numbers import collect, read_evaluations
 from ...dpo_core.report.words import answer
 from ...dpo_core.run.folder import RunFolder
@@ -18,23 +19,30 @@ from ..methods.runs import copied, first_round, row_loop
 from .faults import FAULTS, Fault, Faulty, features
 
 
-def run_concept(seed: int, out: Path, traps: Sequence[tuple[str, float]], earlier: bool = False) -> dict[str, dict]:
-    """Each trap (name, strength) of one concept: {"place at 1": measures, ...}. earlier: with the earlier settings."""
+def run_concept(
+    seed: int, out: Path, traps: Sequence[tuple[str, float]], earlier: bool = False, unguarded: bool = False
+) -> dict[str, dict]:
+    """Each trap (name, strength) of one concept: {"place at 1": measures, ...}.
+
+    earlier: with the earlier settings. unguarded: without the guard of colour saturation.
+    """
     folder, found = out / f"concept_{seed}", {}
     for name, strength in traps:
         title = f"{name} at {strength:g}"
         path = folder / title.replace(" ", "_")
         found[title] = cached(
-            path.with_suffix(".json"), lambda p=path, n=name, s=strength: run_trap(seed, p, n, s, earlier)
+            path.with_suffix(".json"), lambda p=path, n=name, s=strength: run_trap(seed, p, n, s, earlier, unguarded)
         )
         print(f"concept {seed}: {title} done", flush=True)
     return found
 
 
-def run_trap(seed: int, path: Path, name: str, strength: float, earlier: bool = False) -> dict:
+def run_trap(seed: int, path: Path, name: str, strength: float, earlier: bool = False, unguarded: bool = False) -> dict:
     """A whole run with early stopping on a wrong reward, and what its report says without the oracle."""
     begun = time.perf_counter()
     settings = changed(TOY_SETTINGS, **EARLIER_VALUES) if earlier else TOY_SETTINGS
+    if unguarded:
+        settings = changed(settings, stop={"saturation_rise": SATURATION_OFF})
     shared = first_round(seed, path.parent, EARLIER if earlier else ALL_ROUNDS)
     copied(shared, path, drop_candidates=False)
     loop = row_loop(seed, path, path.parent, settings, faulty_scorers(seed, shared, FAULTS[name], strength))
