@@ -4,3 +4,5 @@ from pathlib import Path
 
 WEIGHTS = Path(__file__).parent / "weights"
 PARTS = ("pipeline", "reward", "judge")
+FEW_STEPS = WEIGHTS / "few_steps" / "few_steps.safetensors"
+"""A LoRA with which the toybox draws in two sampler steps (toybox/train/few_steps.py)."""

@@ -19,12 +19,13 @@ from pathlib import Path
 from ..common.command import command_parser, parse_names, parse_numbers, write_result
 from ..common.concepts import ALL_ROUNDS, by_concept
 from ..common.estimates import estimate_text
-from .cheaper import AGAIN, MORE_ROUNDS
+from .cheaper import AGAIN, DISTILLED, MORE_ROUNDS
 from .figure import methods_figure
-from .gains import Results, difference, ends, kept_study, seed_study, stop_study, summarise
-from .rows import CHEAPER, DEFAULT, FASTER, PLAIN, TUNING, rows
+from .gains import Results, difference, ends, kept_study, seed_study, stop_study, summarise, world_study
+from .rows import CHEAPER, DEFAULT, FASTER, PLAIN, rows
 from .runs import run_concept
-from .tables import show_gains, show_kept, show_seeds, show_stops
+from .tables import show_gains, show_kept, show_seeds, show_stops, show_world
+from .tuning import TUNING
 
 _EARLIER_OUT = "benchmark_methods"
 """Where results of the earlier settings are: those of the present ones must not be taken for them."""
@@ -45,7 +46,7 @@ def main() -> None:
     if not args.seeds:
         parser.error("--seeds names no seed; write e.g. 0,1,2")
     every = [DEFAULT, "dreambooth", *(n for n in rows(ALL_ROUNDS) if n != DEFAULT)]
-    left_out = (*TUNING, *CHEAPER, *AGAIN, *MORE_ROUNDS, *FASTER, *(PLAIN if args.earlier else ()))
+    left_out = (*TUNING, *CHEAPER, *AGAIN, *MORE_ROUNDS, *DISTILLED, *FASTER, *(PLAIN if args.earlier else ()))
     usual = [n for n in every if n not in left_out]
     names = usual if args.rows == "all" else parse_names(parser, args.rows, every, "row")
     found = by_concept(run_concept, args.concepts, args.jobs, args.out, names, args.long, args.seeds, args.earlier)
@@ -65,9 +66,17 @@ def report(seeded: dict[int, Results], names: list[str], out: Path) -> None:
     kept = kept_study(results, shown)
     show_gains(summary)
     show_kept(kept)
+    if world := world_study(results, shown):
+        show_world(world)
     if stops:
         show_stops(stops)
-    data = {"summary": summary, "kept": kept, "stop_rule": stops, "concepts": {str(k): v for k, v in results.items()}}
+    data = {
+        "summary": summary,
+        "kept": kept,
+        "stop_rule": stops,
+        "world": world,
+        "concepts": {str(k): v for k, v in results.items()},
+    }
     if len(results) > 1:
         data["differences"] = {f"{shown[0]} - {n}": difference(results, shown[0], n) for n in shown[1:]}
         for name, found in data["differences"].items():

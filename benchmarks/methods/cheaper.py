@@ -11,6 +11,10 @@ STEPS = {4: 63, 5: 48, 6: 37, 8: 24}
 """Training steps of a round, by the number of rounds, so that they spend no more than 3 rounds do."""
 MORE_ROUNDS = tuple(f"rounds_{n}_again_{k}" for n in STEPS for k in (1, 2))
 """Rows of more rounds for the same forwards, as their candidates are used again: run by name, and not among "all"."""
+DISTILLED_STEPS = 2
+"""Sampler steps that the toybox's LoRA for few steps was made for."""
+DISTILLED = ("few_2", "distilled_2", "distilled_2_again_1", "few_2_wide", "distilled_2_wide", "distilled_2_rounds_4")
+"""Rows of candidates in two sampler steps, without and with the LoRA for few steps: run by name alone."""
 
 Described = tuple[str, LoopSettings]
 """What a row is, and its settings."""
@@ -48,6 +52,29 @@ def more_rounds(base: LoopSettings) -> dict[str, Described]:
                 train={"steps": STEPS[rounds]},
             ),
         )
+    return made
+
+
+def distilled(base: LoopSettings) -> dict[str, Described]:
+    """DISTILLED: two thirds of the candidates in half the sampler steps, a third of the forwards; wide: twice as many
+    candidates, for equal forwards; or a fourth round for what is saved (24 * 20 * 2 + 63 * 16 * 4 = 4,992 a round).
+    """
+    whole, made = base.sampling.candidates_per_prompt, {}
+    for name in DISTILLED[:-1]:
+        count = 2 * whole if name.endswith("wide") else whole * 2 // 3
+        drawn = {"candidates_per_prompt": count, "candidate_steps": DISTILLED_STEPS}
+        again = {"earlier_rounds": 1} if "again" in name else {}
+        about = f"DPO, {count} candidates in {DISTILLED_STEPS} sampler steps" + ", with the LoRA for few steps" * (
+            name.startswith("distilled")
+        )
+        made[name] = about + ", and those of the round before" * bool(again), changed(base, sampling=drawn | again)
+    rounds = 4
+    third = {"candidates_per_prompt": whole * 2 // 3, "candidate_steps": DISTILLED_STEPS}
+    made["distilled_2_rounds_4"] = (
+        f"DPO, {rounds} rounds of {STEPS[rounds]} steps, {whole * 2 // 3} candidates in {DISTILLED_STEPS} steps, "
+        "with the LoRA for few steps",
+        changed(base, rounds, sampling=third, train={"steps": STEPS[rounds]}),
+    )
     return made
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from ..common.concepts import ALL_ROUNDS, TRUTH
 from ..common.estimates import mean_estimate, two_level_estimate
 from .rows import DEFAULT, rows
+from .variety import ABOVE_WORLD
 
 MAIN = ("fidelity", "alignment", "judge_fidelity", "judge_alignment", TRUTH)
 DETAILS = ("oracle_background", "oracle_body", "oracle_belly", "oracle_hat", "oracle_spread", "copy_paste")
@@ -72,6 +73,23 @@ def summarise(results: Results, name: str) -> dict:
         "winner_drift": float(np.mean(drift)) if drift else None,
         "seconds": float(np.mean([m["seconds"] * at / max(1, len(m["rounds"]) - 1) for m, _, at in found])),
     }
+
+
+def world_study(results: Results, names: Sequence[str]) -> dict[str, dict]:
+    """By row: Vendi score of two right pictures less the world's at the "start" and the "end", and how many of the
+    concepts end "below" the world's. Concepts without the measure are left out.
+    """
+    found = {}
+    for name in names:
+        runs = [
+            (m["scores"].get(ABOVE_WORLD, {}).get("all"), since, at) for m, since, at in ends(results, name).values()
+        ]
+        known = [(v[since], v[at]) for v, since, at in runs if v and None not in (v[since], v[at])]
+        if known:
+            start, end = ([pair[i] for pair in known] for i in (0, 1))
+            found[name] = {"start": mean_estimate(start), "end": mean_estimate(end), "below": sum(e < 0 for e in end)}
+            found[name]["concepts"] = len(known)
+    return found
 
 
 def difference(results: Results, first: str, second: str, score: str = TRUTH, part: str = "all") -> dict:

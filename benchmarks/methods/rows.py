@@ -7,10 +7,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ...dpo_core.settings import GROUPED, LoopSettings, PersonalizeSettings
+from ...dpo_core.settings import LoopSettings, PersonalizeSettings
 from ..common.concepts import EARLIER_VALUES, changed
-from .cheaper import Described, again, cheap_rounds, more_rounds
+from .cheaper import Described, again, cheap_rounds, distilled, more_rounds
 from .reuse import DRAWS
+from .tuning import TUNING, objective
 
 DEFAULT = "lambda_harmonic"
 """The row of unchanged settings."""
@@ -24,7 +25,7 @@ CHEAPER = (
     "candidates_4", "few_steps_6", "few_steps_4", "cheap_rounds", "cheap_rounds_fast", "cheap_rounds_faster",
     "cheap_shorter", "candidates_5", "reuse_5", "reuse_3",
 )  # fmt: skip
-"""Rows that draw candidates for less, so that they spend no more than the others: run by name, and not among "all"."""
+"""Rows that draw candidates for less, so that they spend no more than the others: run by name alone."""
 FASTER = ("fast", "faster", "fast_matched_pairs", "fast_diverse_pairs", "fast_weighted_sum", "fast_angle_window")
 """Rows that choose a learning rate: run by name, and not among "all"."""
 OLDER = (*CHEAPER, *FASTER, "paper")
@@ -36,13 +37,14 @@ BACKWARD = 2
 class Row:
     """One method. reward: "plain", "augmented", "mean of two" or "worst of two", where the second scorer is the judge;
     or one of WITHOUT_MASKS. earlier: candidates of the round before that each prompt has beside its fresh ones, those
-    whose denoising error changed least.
+    whose denoising error changed least. few_steps: candidates are drawn with the toybox's LoRA for few steps.
     """
 
     settings: LoopSettings
     about: str
     reward: str = "plain"
     earlier: int = 0
+    few_steps: bool = False
 
 
 WITHOUT_MASKS = ("picture", "patches", "picture, several", "patches, several")
@@ -53,17 +55,6 @@ several. Judge and guards are those of the other rows.
 
 def _window(low: float, high: float) -> dict[str, dict]:
     return {"pairs": {"rule": "angle_window", "angle_low": low, "angle_high": high, "diversity": 0.0}}
-
-
-def _objective(name: str, beta: float) -> tuple[str, dict[str, dict]]:
-    """At the earlier settings' learning rate, twice that for objectives on groups: their betas were chosen there. A
-    loser guard would be a second change.
-    """
-    rate = EARLIER_VALUES["train"]["learning_rate"]
-    groups = {"group_size": 4, "batch_size": 4, "learning_rate": 2 * rate}  # as many pictures as the default's 8 pairs
-    more = groups if name in GROUPED else {}
-    train = {**EARLIER_VALUES["train"], "objective": name, "beta": beta, **more}
-    return f"objective {name}, beta {beta:g}", {"train": train, "pairs": {"diversity": 0.0}}
 
 
 CHANGES: dict[str, tuple[str, Mapping[str, Mapping]]] = {
@@ -97,14 +88,14 @@ CHANGES: dict[str, tuple[str, Mapping[str, Mapping]]] = {
         "DPO, weighted sum, fidelity's share 0.35",
         {"pairs": {"rule": "weighted_sum", "fidelity_weight": 0.35}},
     ),
-    "ipo": _objective("ipo", 500.0),
-    "hinge": _objective("hinge", 1000.0),
-    "reward_gap": _objective("reward_gap", 2000.0),
-    "mapo": _objective("mapo", 0.1),
-    "kto": _objective("kto", 2000.0),
-    "nft": _objective("nft", 1.0),
-    "awm": _objective("awm", 1.0),
-    "dgpo": _objective("dgpo", 2000.0),
+    "ipo": objective("ipo", 500.0),
+    "hinge": objective("hinge", 1000.0),
+    "reward_gap": objective("reward_gap", 2000.0),
+    "mapo": objective("mapo", 0.1),
+    "kto": objective("kto", 2000.0),
+    "nft": objective("nft", 1.0),
+    "awm": objective("awm", 1.0),
+    "dgpo": objective("dgpo", 2000.0),
     "margin_weighted": (
         "DPO, pairs weighted by their reward gap",
         {"train": {"margin_weight": 1.0}, "pairs": {"diversity": 0.0}},
@@ -139,16 +130,6 @@ CHANGES: dict[str, tuple[str, Mapping[str, Mapping]]] = {
     "bank_of_4": ("DPO, reference bank of four draws of (t, noise) per pair", {"train": {"reference_bank": 4}}),
 }
 """Changes that do not depend on the default's values: (description, {group: {setting: value}})."""
-TUNING: dict[str, tuple[str, Mapping[str, Mapping]]] = {
-    f"{name}_b{beta:g}": _objective(name, beta)
-    for name, betas in (
-        ("nft", (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)),
-        ("awm", (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)),
-        ("dgpo", (500.0, 1000.0, 2000.0, 4000.0, 8000.0)),
-    )
-    for beta in betas
-}
-"""Rows that choose a beta, on concepts 0..3: run by name, and not among "all"."""
 
 
 def rows(base: LoopSettings) -> dict[str, Row]:
@@ -215,6 +196,10 @@ def _rows(base: LoopSettings) -> dict[str, Row]:
             earlier=3,
         ),
         **{name: _described(row) for name, row in {**again(base), **more_rounds(base)}.items()},
+        **{
+            name: Row(settings, about, few_steps=name.startswith("distilled"))
+            for name, (about, settings) in distilled(base).items()
+        },
         "augmented": row("DPO, scores averaged over a flip and small shifts", "augmented"),
         "mean_of_two": row("DPO, mean of two scorers on each axis", "mean of two", pairs={"combine": "mean"}),
         "worst_of_two": row("DPO, worst of two scorers on each axis", "worst of two"),

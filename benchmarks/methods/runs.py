@@ -18,10 +18,11 @@ from ...dpo_core.run.files import write_json
 from ...dpo_core.run.folder import RunFolder
 from ...dpo_core.settings import LoopSettings, StopSettings
 from ...dpo_core.statistics import by_prompt
+from ...toybox.shipped import FEW_STEPS
 from ..common.concepts import ALL_ROUNDS, EARLIER, cached, changed
 from .reuse import ReusingLoop
 from .rows import DEFAULT, WITHOUT_MASKS, Row, dreambooth_steps, row_forwards, rows
-from .variety import KINDS, among_right
+from .variety import ABOVE_WORLD, KINDS, above_world, among_right
 
 UNSEEN = 2
 """Backgrounds that no training prompt names."""
@@ -185,6 +186,8 @@ def _loop_of_row(seed: int, folder: Path, name: str, settings: LoopSettings, tab
     copied(shared, path, drop_candidates=settings.model_dump(include=drawn) != base.model_dump(include=drawn))
     scorers = row_scorers(concept_from_seed(seed), table[name].reward)
     loop = row_loop(seed, path, folder, settings, scorers)
+    if table[name].few_steps:
+        loop.model.set_candidate_lora(FEW_STEPS, 1.0)
     return ReusingLoop(**vars(loop), kept=table[name].earlier) if table[name].earlier else loop
 
 
@@ -230,14 +233,18 @@ def run_row(seed: int, folder: Path, name: str, table: dict[str, Row], rounds: i
 
 def _with_variety(seed: int, kept: Path, result: dict) -> dict:
     """A row's measures with those of variety among right pictures, from its run folder; written to `kept`."""
+    from ...dpo_core.backends.diffusers.model import DiffusersTextToImage
     from ...metrics.embedders import OpenClipEmbedder
     from ...toybox.concepts import concept_from_seed
     from ...toybox.models import weights_folder
+    from ...toybox.run import toy_pipeline
 
-    if not set(KINDS) <= set(result["scores"]) and (folder := kept.with_suffix("")).is_dir():
+    if not {*KINDS, ABOVE_WORLD} <= set(result["scores"]) and (folder := kept.with_suffix("")).is_dir():
+        model = DiffusersTextToImage(toy_pipeline())
         with RunFolder(folder) as run:
-            embedder = OpenClipEmbedder(weights_folder("judge"))
-            result["scores"] |= finite(among_right(run, concept_from_seed(seed), result["rounds"], embedder))
+            given = run, concept_from_seed(seed), result["rounds"], OpenClipEmbedder(weights_folder("judge"))
+            result["scores"] |= finite(among_right(*given))
+            result["scores"] |= finite(above_world(*given, lambda images: model.decode(model.encode_images(images))))
         write_json(kept, result)
     return result
 

@@ -49,6 +49,16 @@ def show_gains(summary: dict[str, dict]) -> None:
     print_table("details", ["method", *(SHORT[s] for s in DETAILS)], details, 230)
 
 
+def show_world(world: dict[str, dict]) -> None:
+    """The study of `gains.world_study`."""
+    rows = [
+        [name, *(estimate_text(found[at], "+.3f") for at in ("start", "end")), f"{found['below']}/{found['concepts']}"]
+        for name, found in world.items()
+    ]
+    title = "Vendi of two right pictures, less that of the world's own pictures of the same prompts (95 % interval)"
+    print_table(title, ("method", "start", "end", "below the world"), rows, 140)
+
+
 def show_kept(kept: dict[str, dict]) -> None:
     """The study of `gains.kept_study`."""
     rows = []

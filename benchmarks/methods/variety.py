@@ -13,6 +13,9 @@ from ...metrics.guards import vendi_score
 from ..common.concepts import TRUTH
 
 KINDS = ("right_spread", "right_vendi")
+ABOVE_WORLD = "right_vendi_above_world"
+RENDERS = 12
+"""Renders of each prompt's scene that say how varied the world itself is."""
 
 
 def pairs_of(right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -43,14 +46,55 @@ def among_right(run: RunFolder, toy, rounds: Sequence[int], embedder) -> dict[st
     A round is compared with the start over the prompts that have two right pictures in both. right_spread is a standard
     deviation in units of the world's (the square root of the mean variance over prompts). NaN where no prompt has them.
     """
-    held = run.candidates("evaluation_0")
-    prompt_of = np.asarray([c.prompt_index for c in held])
-    of_prompt = [np.nonzero(prompt_of == p)[0] for p in np.unique(prompt_of)]
-    unseen = np.asarray([held[of[0]].prompt in run.fact("unseen") for of in of_prompt])
+    of_prompt, unseen, _ = _prompts_of(run)
     tables = np.asarray([_by_prompt(run, f"evaluation_{k}", of_prompt, toy, embedder) for k in rounds])
     parts = {"all": np.ones(len(unseen), bool), "seen": ~unseen, "unseen": unseen}
     changes = {part: [_change(tables[0], now, chosen) for now in tables] for part, chosen in parts.items()}
     return {kind: {part: [c[i] for c in found] for part, found in changes.items()} for i, kind in enumerate(KINDS)}
+
+
+def vendi_of_world(toy, prompts: Sequence[str], embedder, through) -> np.ndarray:
+    """`vendi_of_pairs` of renders of each prompt's scene, float [prompts]: the variety of pictures in which everything
+    is right, and all that the prompt leaves open is as free as in the world.
+
+    through: gives pictures back as the model's own decoder would show them.
+    """
+    from ...toybox.world import render
+
+    found = []
+    for number, prompt in enumerate(prompts):
+        scene = toy.scene_for(prompt)
+        pictures = through(np.stack([render(scene, number * RENDERS + i) for i in range(RENDERS)]))
+        found.append(vendi_of_pairs(embedder.embed_images(pictures), np.ones(RENDERS, bool)))
+    return np.asarray(found)
+
+
+def above_world(run: RunFolder, toy, rounds: Sequence[int], embedder, through) -> dict[str, dict[str, list[float]]]:
+    """{ABOVE_WORLD: {"all" | "seen" | "unseen": Vendi score of two right pictures less the world's, per round}}.
+
+    Means over the prompts that have two right pictures in the round and at the start; NaN where none has. 0: as varied
+    as the world; above it pictures that are right differ by what no prompt leaves open, such as half-right colours.
+    """
+    of_prompt, unseen, prompts = _prompts_of(run)
+    world = vendi_of_world(toy, prompts, embedder, through)
+    tables = [_by_prompt(run, f"evaluation_{k}", of_prompt, toy, embedder)[:, 1] - world for k in rounds]
+    parts = {"all": np.ones(len(unseen), bool), "seen": ~unseen, "unseen": unseen}
+    start = ~np.isnan(tables[0])
+    return {ABOVE_WORLD: {part: [_mean(now[chosen & start]) for now in tables] for part, chosen in parts.items()}}
+
+
+def _mean(values: np.ndarray) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")
+
+
+def _prompts_of(run: RunFolder) -> tuple[list[np.ndarray], np.ndarray, list[str]]:
+    """Places of each prompt's held-out pictures, whether training prompts never name its context, and the prompts."""
+    held = run.candidates("evaluation_0")
+    prompt_of = np.asarray([c.prompt_index for c in held])
+    of_prompt = [np.nonzero(prompt_of == p)[0] for p in np.unique(prompt_of)]
+    prompts = [held[of[0]].prompt for of in of_prompt]
+    return of_prompt, np.asarray([prompt in run.fact("unseen") for prompt in prompts]), prompts
 
 
 def _by_prompt(run: RunFolder, name: str, of_prompt: Sequence[np.ndarray], toy, embedder) -> np.ndarray:

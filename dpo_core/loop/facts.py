@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ..concept import Concept, doubts
 from ..run.files import atomic_path
@@ -13,16 +14,18 @@ from ..training.lora_files import save_lora
 from .rounds import Loop
 
 
+def scorer_fact(role: str, title: str, higher_is_better: bool | None) -> dict[str, Any]:
+    """What a report's words need to know of a score."""
+    return {"role": role, "title": title, "higher_is_better": higher_is_better}
+
+
 def keep_facts(loop: Loop, concept_fact: dict, concept: Concept, about: Mapping[str, tuple[str, str, bool]]) -> None:
     """Store the facts that the report needs, and the reference photos.
 
     about: role, title, and whether higher is better, of each scorer by name.
     """
     run = loop.run
-    names = ("role", "title", "higher_is_better")
-    scorers = {
-        scorer.name: dict(zip(names, about[scorer.name], strict=True)) for scorer in [*loop.rewards, *loop.judges]
-    }
+    scorers = {scorer.name: scorer_fact(*about[scorer.name]) for scorer in [*loop.rewards, *loop.judges]}
     run.set_fact("settings", loop.settings.model_dump(mode="json"))
     run.set_fact("concept", concept_fact)
     run.set_fact("scorers", scorers)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ..axes import AXES, axis_of, names_of
+from ..axes import AXES, names_of
 from ..crew import ALONE, Crew
 from ..errors import UserError
 from ..evaluation.enough import check_enough
@@ -34,6 +34,7 @@ from .drafts import drafting, finish_set, told
 from .estimate import check_room
 from .own_pairs import OwnInput
 from .samples import sample_grid
+from .scorer_names import check_scorers
 from .strength_sweep import sweep_kept
 from .tracking import global_step, track_held_out, track_record
 
@@ -64,21 +65,7 @@ class Loop:
     """A person's own pairs, trained on in every round."""
 
     def __post_init__(self) -> None:
-        if missing := {"fidelity", "alignment"} - {s.name for s in self.rewards}:
-            raise UserError(
-                f"reward scorers lack {sorted(missing)}: give one scorer named 'fidelity' and one named 'alignment'."
-            )
-        if strange := [s.name for s in self.rewards if axis_of(s.name) is None]:
-            raise UserError(
-                f"reward scorer {strange[0]!r} belongs to no axis: name it 'fidelity_2' or 'alignment_2' (3, 4, ...), "
-                "or make it a judge."
-            )
-        whole = [*(s for s in self.rewards if s.name in AXES), *self.judges]
-        if partly := next((s for s in whole if getattr(s, "unscored", "")), None):
-            raise UserError(
-                f"scorer {partly.name!r} gives some pictures no score ({partly.unscored}), so it can only be a further "
-                "reward: name it 'fidelity_2' or 'alignment_2' (3, 4, ...)."
-            )
+        check_scorers(self.rewards, self.judges)
         check_pool(self.model, self.settings.sampling, self.photos)
         if self.settings.train.compile:
             check_compiler(self.model.device)
@@ -86,12 +73,6 @@ class Loop:
             raise UserError(
                 f"prompt_parts is {parts}, but there are {len(self.prompts.train)} training prompts: a round would "
                 "have none. Lower prompt_parts."
-            )
-        names = [s.name for s in [*self.rewards, *self.judges]]
-        if twice := sorted({n for n in names if names.count(n) > 1}):
-            raise UserError(
-                f"two scorers have the name {twice[0]!r}, so the scores of one would overwrite the other's. Give each "
-                "scorer a name of its own."
             )
 
     def check_enough(self) -> None:

@@ -265,11 +265,6 @@ class TrainSettings(Settings):
                 f"margin_weight {self.margin_weight:g} does not go with objective {self.objective}, which has "
                 "rewards of its own or no pairs. Set margin_weight to 0, or take dpo, ipo, hinge, mapo or raft"
             )
-        if self.loser_guard is not None and self.objective in GROUPED:
-            raise ValueError(
-                f"loser_guard {self.loser_guard:g} does not go with objective {self.objective}, which trains on "
-                "groups: it compares the winner and the loser of a pair. Turn loser_guard off"
-            )
         if self.reference_bank and self.objective in DRIFTING:
             raise ValueError(
                 f"reference_bank {self.reference_bank} does not go with objective {self.objective}: the bank keeps "

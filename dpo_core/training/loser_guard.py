@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import torch
 
+from .group_objectives import GroupErrors, GroupObjective
 from .objectives import Objective, PairErrors
 
 
@@ -21,6 +22,27 @@ def loser_scale(g_w: torch.Tensor, g_l: torch.Tensor, mu: float) -> torch.Tensor
     both = (g_l * g_w).sum(1)
     limit = (1 - mu) * g_w.square().sum(1) / torch.where(both > 0, both, 1.0)
     return torch.where(both > 0, limit, 1.0).clamp(0, 1)
+
+
+def guarded_group(
+    objective: GroupObjective, errors: GroupErrors, prediction: torch.Tensor, target: torch.Tensor, mu: float
+) -> tuple[GroupErrors, torch.Tensor]:
+    """As `guarded`, for groups of G candidates: one lambda [b] for the losers of each.
+
+    Losers are the candidates whose error the step raises, winners those whose error it lowers; g_w and g_l are the sums
+    of their gradients, since all of a group share one time and one noise. A group of two is a pair. prediction, target:
+    [G b, C, h, w], the first of each group first.
+    """
+    with torch.enable_grad():
+        leaf = errors.policy.detach().requires_grad_()
+        by = torch.autograd.grad(objective(replace(errors, policy=leaf)).sum(), leaf)[0]
+    with torch.no_grad():
+        residual = torch.stack((prediction.detach().float() - target.float()).flatten(1).chunk(by.shape[1]), 1)
+        g_w, g_l = ((by.mul(sign).clamp(min=0)[..., None] * residual).sum(1) for sign in (1, -1))
+        scale = loser_scale(g_w, g_l, mu)
+        factor = torch.where(by < 0, scale[:, None], 1.0)
+    value = errors.policy.detach()
+    return replace(errors, policy=value + factor * (errors.policy - value)), scale
 
 
 def guarded(

@@ -17,7 +17,7 @@ from .auto_beta import AutoBeta
 from .dataset import Batch, Sides, TrainingData, gather, resident, to_device
 from .group_objectives import GroupErrors
 from .kto_point import step_point
-from .loser_guard import guarded
+from .loser_guard import guarded, guarded_group
 from .memory.levels import PAIR_BY_PAIR, first_level, next_level
 from .memory.stream import mover_for
 from .objectives import OBJECTIVES, PairErrors, denoising_error, gap_weights
@@ -261,7 +261,8 @@ class Trainer:
         errors, prediction = self.errors(batch, reference, point)
         scale = None
         if self.settings.loser_guard is not None:
-            errors, scale = guarded(self.objective, errors, prediction, batch.target, self.settings.loser_guard)
+            guard = guarded_group if isinstance(errors, GroupErrors) else guarded
+            errors, scale = guard(self.objective, errors, prediction, batch.target, self.settings.loser_guard)
         losses = self.objective(errors)
         if self.weights is not None:
             losses = losses * gather(self.weights, batch.picks, losses.device)

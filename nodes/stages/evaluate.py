@@ -10,6 +10,7 @@ from typing import Any
 from ...dpo_core.backends.comfyui import ComfyTextToImage
 from ...dpo_core.evaluation.held_out import HeldOutPlan, Measured
 from ...dpo_core.json_values import to_json
+from ...dpo_core.loop.facts import scorer_fact
 from ...dpo_core.report.advice import Rounds
 from ...dpo_core.report.numbers import gain_dict
 from ...dpo_core.report.plots.grids import before_after_grid, evenly
@@ -65,7 +66,7 @@ def evaluate(
 
 def about_scores(names: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Role, title and higher_is_better of each score, as the report's words take them."""
-    return {name: dict(zip(("role", "title", "higher_is_better"), role_of(name), strict=True)) for name in names}
+    return {name: scorer_fact(*role_of(name)) for name in names}
 
 
 def measure(

@@ -10,7 +10,7 @@ from ...dpo_core.concept import doubts
 from ...dpo_core.evaluation.held_out import Measured
 from ...dpo_core.evaluation.stop_rule import Decision, Standing, kept_words
 from ...dpo_core.json_values import to_json
-from ...dpo_core.loop.facts import keep_references
+from ...dpo_core.loop.facts import keep_references, scorer_fact
 from ...dpo_core.run.folder import RunFolder
 from ...dpo_core.run.named import LoopNames, keep_names, read_names
 from ...dpo_core.statistics import by_prompt, mean_known
@@ -48,8 +48,7 @@ def record_loop(
     rounds, concept = made[1:], candidates.concept
     listed = [*scorers.rewards, *scorers.judges]
     titles = {_title(scorer.name): scorer.name for scorer in listed}
-    names = ("role", "title", "higher_is_better")
-    about = {title: dict(zip(names, role_of(title) or ("other", title, None), strict=True)) for title in titles}
+    about = {title: scorer_fact(*(role_of(title) or ("other", title, None))) for title in titles}
     facts = {
         "settings": {"rounds": len(rounds), "sampling": candidates.settings.model_dump(mode="json"), **lora.settings},
         "concept": {"identifier": concept.identifier, "class_noun": concept.class_noun},

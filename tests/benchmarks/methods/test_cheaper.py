@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dreambooth_dpo.benchmarks.methods.cheaper import AGAIN, MORE_ROUNDS
+from dreambooth_dpo.benchmarks.methods.cheaper import AGAIN, DISTILLED, MORE_ROUNDS
 from dreambooth_dpo.benchmarks.methods.rows import image_forwards, rows
 from dreambooth_dpo.toybox.defaults import TOY_SETTINGS
 
@@ -24,3 +24,13 @@ def test_spending_of_more_rounds_by_hand():
     assert spent["rounds_6_again_1"] == 6 * (960 + 37 * 64) and spent["rounds_8_again_2"] == 8 * (960 + 24 * 64)
     assert all(0.98 < forwards / (3 * 6720) <= 1 for forwards in spent.values()), "as much as the default"
     assert TABLE["rounds_5_again_2"].settings.sampling.earlier_rounds == 2
+
+
+def test_spending_of_candidates_in_two_steps_by_hand():
+    """Of 24 prompts, 20 in 2 steps in place of 30 in 4: 960 a round in place of 2,880; 60 in 2 steps are as many."""
+    spent = {name: image_forwards(TABLE[name].settings, 24) for name in DISTILLED}
+    assert spent["few_2"] == spent["distilled_2"] == spent["distilled_2_again_1"] == 3 * (960 + 3840)
+    assert spent["few_2_wide"] == spent["distilled_2_wide"] == 3 * 6720
+    assert spent["distilled_2_rounds_4"] == 4 * (960 + 63 * 64) <= 3 * 6720
+    assert [TABLE[name].few_steps for name in DISTILLED] == [False, True, True, False, True, True]
+    assert TABLE["distilled_2_again_1"].settings.sampling.earlier_rounds == 1

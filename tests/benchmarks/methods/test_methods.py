@@ -9,7 +9,7 @@ import pytest
 
 from dreambooth_dpo.benchmarks.common.concepts import ALL_ROUNDS, EARLIER
 from dreambooth_dpo.benchmarks.methods import runs
-from dreambooth_dpo.benchmarks.methods.cheaper import AGAIN, MORE_ROUNDS
+from dreambooth_dpo.benchmarks.methods.cheaper import AGAIN, DISTILLED, MORE_ROUNDS
 from dreambooth_dpo.benchmarks.methods.figure import mean_path, methods_figure
 from dreambooth_dpo.benchmarks.methods.gains import (
     DETAILS,
@@ -28,7 +28,6 @@ from dreambooth_dpo.benchmarks.methods.rows import (
     DEFAULT,
     OTHER_CANDIDATES,
     POOLS,
-    TUNING,
     dreambooth_steps,
     image_forwards,
     rows,
@@ -36,6 +35,7 @@ from dreambooth_dpo.benchmarks.methods.rows import (
 from dreambooth_dpo.benchmarks.methods.rows import OLDER as ON_EARLIER
 from dreambooth_dpo.benchmarks.methods.runs import of_seed, seeded_rows
 from dreambooth_dpo.benchmarks.methods.tables import show_gains, show_kept, show_seeds, show_stops
+from dreambooth_dpo.benchmarks.methods.tuning import TUNING
 from dreambooth_dpo.dpo_core.pairs.rules import PAIR_RULES
 from dreambooth_dpo.dpo_core.run.files import write_json
 from dreambooth_dpo.dpo_core.settings import GROUPED
@@ -60,7 +60,7 @@ def _measures(truth: list[float], **more: object) -> dict:
 
 
 def test_every_row_spends_the_same():
-    less = (*CHEAPER, *AGAIN, *MORE_ROUNDS)
+    less = (*CHEAPER, *AGAIN, *MORE_ROUNDS, *DISTILLED)
     for table in (TABLE, EARLIER_TABLE):
         spent = {name: image_forwards(row.settings, 24) for name, row in table.items()}
         assert {spent[name] for name in spent if name not in less} == {3 * 6720}
@@ -104,6 +104,7 @@ def test_rows_differ_from_the_default_in_one_thing():
         "short_rounds",
         "paper",
         *MORE_ROUNDS,
+        "distilled_2_rounds_4",
         *(n for n in TABLE if n.startswith("cheap_")),
     )
     for table, names in ((TABLE, set(TABLE) - set(ON_EARLIER)), (EARLIER_TABLE, set(ON_EARLIER))):
@@ -113,7 +114,7 @@ def test_rows_differ_from_the_default_in_one_thing():
             changed = [group for group, value in row.settings.model_dump().items() if value != default[group]]
             assert len(changed) + (row.reward != "plain") in (1, 2), name
             assert "evaluation" not in changed
-            assert ("sampling" in changed) == (name in (*POOLS, *CHEAPER, *AGAIN, *OTHER_CANDIDATES)), name
+            assert ("sampling" in changed) == (name in (*POOLS, *CHEAPER, *AGAIN, *DISTILLED, *OTHER_CANDIDATES)), name
     assert all(rows(ALL_ROUNDS)[name] == EARLIER_TABLE[name] for name in ON_EARLIER)
 
 
@@ -143,7 +144,7 @@ def test_the_papers_row_has_two_rounds_each_on_half_of_the_prompts():
 
 def test_rows_of_betas_are_run_by_name_only():
     assert set(TUNING) < set(TABLE) and {TABLE[n].settings.train.objective for n in TUNING} == GROUPED
-    assert len({TABLE[n].settings.train.beta for n in ("nft", *TUNING) if n.startswith("nft")}) == 6
+    assert len({TABLE[n].settings.train.beta for n in ("nft", *TUNING) if n.startswith("nft")}) == 7
 
 
 def test_other_training_seeds_change_all_but_start_and_evaluation():

@@ -96,6 +96,8 @@ CASES = [(name, {}) for name in OBJECTIVES] + [
     ("kto", {"weighted": True}),
     ("dpo", {"loser_guard": 0.6}),
     ("kto", {"loser_guard": 0.6}),
+    ("nft", {"loser_guard": 0.6}),
+    ("dgpo", {"loser_guard": 0.6}),
     ("dpo", {"margin_weight": 1.0}),
 ]
 
