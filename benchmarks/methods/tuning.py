@@ -52,6 +52,6 @@ TUNING |= {
     for name, (about, changes) in TUNING.items()
     if name.endswith("_guard")
 }
-"""Rows that choose a beta, with "_r" the learning rate in default ones, with "_guard" the loser guard and with "_varied"
+"""Rows that choose a beta, with "_r" the rate in default ones, with "_guard" the loser guard and with "_varied" also
 the default's diversity, on concepts 0..3: run by name alone.
 """
