@@ -23,8 +23,8 @@ def objective(name: str, beta: float, rate: float | None = None) -> Changes:
     return about, {"train": train, "pairs": {"diversity": 0.0}}
 
 
-def _guarded(changes: Mapping[str, Mapping]) -> dict[str, Mapping]:
-    return {**changes, "train": {**changes["train"], "loser_guard": 0.6}}
+def _guarded(changes: Mapping[str, Mapping], mu: float) -> dict[str, Mapping]:
+    return {**changes, "train": {**changes["train"], "loser_guard": mu}}
 
 
 TUNING: dict[str, Changes] = {
@@ -46,12 +46,16 @@ TUNING |= {
     for beta in betas
     for times in (1.0, 2.0, 4.0)
 }
-TUNING |= {f"{name}_guard": (f"{TUNING[name][0]}, loser guard 0.6", _guarded(TUNING[name][1])) for name in list(TUNING)}
+TUNING |= {
+    f"{name}_{title}": (f"{about}, loser guard {mu:g}", _guarded(changes, mu))
+    for name, (about, changes) in TUNING.items()
+    for title, mu in (("guard", 0.6), ("light_guard", 0.3))
+}
 TUNING |= {
     f"{name}_varied": (f"{about}, diversity 0.5", {**changes, "pairs": {"diversity": 0.5}})
     for name, (about, changes) in TUNING.items()
     if name.endswith("_guard")
 }
-"""Rows that choose a beta, with "_r" the rate in default ones, with "_guard" the loser guard and with "_varied" also
+"""Rows that choose a beta, with "_r" the rate in default ones, with "_guard" a loser guard and with "_varied" also
 the default's diversity, on concepts 0..3: run by name alone.
 """
