@@ -27,6 +27,7 @@ def methods_figure(rows: Mapping[str, Ends]) -> Figure:
 
     figure = Figure(figsize=(15, 6.4), layout="constrained")
     plane, truth = figure.subplots(1, 2)
+    named = []
     for i, (name, found) in enumerate(rows.items()):
         # Changes from each row's own start: not every row was run on the same concepts.
         paths = (mean_path(found, s) for s in ("fidelity", "alignment", TRUTH))
@@ -37,10 +38,14 @@ def methods_figure(rows: Mapping[str, Ends]) -> Figure:
         reward = (fidelity + alignment) / 2
         truth.plot(reward, right * 100, "-", **style, label=name)
         for ax, x, y in ((plane, fidelity[-1], alignment[-1]), (truth, reward[-1], right[-1] * 100)):
-            ax.annotate(name, (x, y), xytext=(4, 3), textcoords="offset points", fontsize=8, color=style["color"])
+            named.append((ax, name, (x, y), style["color"]))
     for ax in (plane, truth):
         ax.grid(True, color="#E6E8EC")
         ax.margins(x=0.16)  # room for the names
+    for ax, name, end, colour in named:
+        right_half = end[0] > np.mean(ax.get_xlim())  # there a long name would leave the axes
+        place = {"xytext": (-6, 3), "ha": "right"} if right_half else {"xytext": (4, 3)}
+        ax.annotate(name, end, textcoords="offset points", fontsize=8, color=colour, **place)
     counts = sorted({len(found) for found in rows.values()})
     many = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     figure.suptitle(f"means over {many} concepts, held-out prompts; each path begins at the start", fontsize=11)
