@@ -219,6 +219,7 @@ def test_a_deleted_run_folder_is_drawn_again(server: Server, done: dict):
         ("lambda_harmonic", "mapo"),
         ("weighted_sum", "hinge"),
         ("random", "raft"),
+        ("lambda_harmonic", "dgpo"),  # with the loser guard, on groups
     ],
 )
 def test_other_rules_and_objectives_run_from_the_same_candidates(server: Server, done: dict, rule: str, objective: str):
