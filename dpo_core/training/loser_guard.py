@@ -30,8 +30,9 @@ def guarded_group(
     """As `guarded`, for groups of G candidates: one lambda [b] for the losers of each.
 
     Losers are the candidates whose error the step raises, winners those whose error it lowers; g_w and g_l are the sums
-    of their gradients, since all of a group share one time and one noise. A group of two is a pair. prediction, target:
-    [G b, C, h, w], the first of each group first.
+    of their gradients, since all of a group share one time and one noise. A group of two is a pair. The drift of nft
+    and awm, a pull back to the reference, stays as it is. prediction, target: [G b, C, h, w], the first of each group
+    first.
     """
     with torch.enable_grad():
         leaf = errors.policy.detach().requires_grad_()
